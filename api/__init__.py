@@ -1,0 +1,1 @@
+"""The API: questions about devices over HTTP."""

@@ -1,0 +1,90 @@
+"""`/readyz`: whether the box does its work, and if not, why."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+import redis
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api import answers
+from collector.http import memory_percent
+from telemetry import clock, hot
+from telemetry.archive import Archive
+from telemetry.errors import ConfigError, StoreError
+from telemetry.hot import Shard, decode_intent
+from telemetry.redis_client import check_server
+
+SILENT_S = 60
+"""A worker or scheduler that gave no sign of life for so long is not working."""
+
+
+class Health:
+    """Looks at Redis, archive, worker and scheduler when asked."""
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        attach: Callable[[], Sequence[Shard]],
+        archive: Archive,
+        durability: str,
+        full_percent: float,
+    ) -> None:
+        self._client = client
+        self._attach = attach
+        self._archive = archive
+        self._durability = durability
+        self._full_percent = full_percent
+
+    async def get_readyz(self, _request: Request) -> Response:
+        """200, or 503 with the reasons."""
+        reasons = await asyncio.to_thread(self.reasons)
+        return answers.json(
+            {"status": "not ready" if reasons else "ready", "reasons": reasons}, 503 if reasons else 200
+        )
+
+    def reasons(self) -> list[str]:
+        """All that is wrong, in words."""
+        try:
+            check_server(self._client, self._durability)
+            shards = self._attach()
+            return [*self._memory(), *self._clock(shards), *self._together(shards), *self._programs()]
+        except (StoreError, ConfigError) as error:
+            return [str(error)]
+
+    def _memory(self) -> list[str]:
+        used_percent = memory_percent(self._client)
+        if used_percent < self._full_percent:
+            return []
+        return [
+            f"Redis uses {used_percent:.0f} % of its memory limit: nothing is taken until the worker has drained it"
+        ]
+
+    def _clock(self, shards: Sequence[Shard]) -> list[str]:
+        newest_ms = max(shard.newest_dirty_ms() for shard in shards)
+        found = clock.problem(clock.now_us(), newest_ms)
+        return [f"{found}; records from the future are taken meanwhile"] if found else []
+
+    def _together(self, shards: Sequence[Shard]) -> list[str]:
+        for shard in shards:
+            before = shard.state()
+            archived = self._archive.committed(self._archive.open(), shard.shard)
+            known = {before.committed, shard.state().committed}
+            known |= {decode_intent(before.intent).commit} if before.intent else set()
+            if archived not in known:
+                return [
+                    f"the archive's last save is {archived}, Redis knows {before.committed}: one of them was restored, "
+                    "emptied or swapped; nothing is saved until `whimbrel recover` has mended it"
+                ]
+        return []
+
+    def _programs(self) -> list[str]:
+        seen, now_s = hot.seen_alive(self._client), time.time()
+        return [
+            f"the {program} has given no sign of life for {SILENT_S} s"
+            for program in (hot.WORKER, hot.SCHEDULER)
+            if abs(now_s - seen.get(program, 0.0)) > SILENT_S
+        ]

@@ -1,0 +1,117 @@
+"""The newest record of devices, from Redis alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import redis
+import redis.asyncio
+from msgspec import Struct
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api import answers, params
+from api.answers import RecordAnswer
+from collector.http import ProblemError
+from telemetry import problem
+from telemetry.hot import Keys, Latest, decode_latest, shard_of
+
+MAX_CURSOR_CHARACTERS = 255
+
+
+class LatestAnswer(RecordAnswer, frozen=True, gc=False):
+    """A device's newest record, when it was last seen, and its newest record with a fix."""
+
+    last_seen: Any
+    position: RecordAnswer | None
+
+
+class LatestPage(Struct, frozen=True):
+    """Devices in the order of their ids; `next_cursor` is null at the end."""
+
+    records: list[LatestAnswer]
+    next_cursor: str | None
+
+
+def answer_of(device_id: str, value: bytes) -> LatestAnswer:
+    """The answer that a device's latest in Redis makes."""
+    latest = decode_latest(value)
+    newest, position = latest.newest, latest.position
+    if newest is None:
+        raise ValueError(f"device {device_id} was seen but never sent a record")
+    record = answers.of_stored(newest.stored(device_id))
+    where = None
+    if position is not None:
+        where = record if position is newest else answers.of_stored(position.stored(device_id))
+    values = {name: getattr(record, name) for name in RecordAnswer.__struct_fields__}
+    return LatestAnswer(**values, last_seen=answers.moment(latest.last_seen_ms * 1_000), position=where)
+
+
+class LatestRoutes:
+    """`GET /v1/devices/{id}/latest` and `GET /v1/latest`."""
+
+    PARAMETERS = ("device_id", "limit", "cursor")
+
+    def __init__(self, client: redis.asyncio.Redis, shards: int, max_page_records: int) -> None:
+        self._client = client
+        self._shards = shards
+        self._keys = [Keys(number) for number in range(shards)]
+        self._max_page_records = max_page_records
+
+    async def get_device(self, request: Request) -> Response:
+        """The latest of one device."""
+        params.refuse_unknown(request, ())
+        device_id = request.path_params["device_id"]
+        value = await self.value(device_id)
+        if value is None:
+            raise ProblemError(problem.UNKNOWN_DEVICE, f"no record of device {device_id} was ever received")
+        return answers.json(answer_of(device_id, value))
+
+    async def get_all(self, request: Request) -> Response:
+        """The latest of the devices named, or a page of all."""
+        params.refuse_unknown(request, self.PARAMETERS)
+        limit = params.limit(request, self._max_page_records)
+        named = params.devices(request)
+        after = request.query_params.get("cursor", "")
+        if len(after) > MAX_CURSOR_CHARACTERS:
+            raise params.invalid("cursor", "must be the next_cursor of an earlier answer")
+        devices = sorted(d for d in named if d > after) if named else await self._devices(after, limit + 1)
+        values = await self._values(devices[:limit])
+        found = [answer_of(device, value) for device, value in zip(devices, values, strict=False) if value is not None]
+        return answers.json(LatestPage(found, devices[limit - 1] if len(devices) > limit else None))
+
+    async def latest(self, device_id: str) -> Latest | None:
+        """What Redis knows of one device."""
+        value = await self.value(device_id)
+        return None if value is None else decode_latest(value)
+
+    async def value(self, device_id: str) -> bytes | None:
+        """The bytes of one device's latest."""
+        keys = self._keys[shard_of(device_id, self._shards)]
+        return await ask(self._client.hget(keys.latest, device_id))  # type: ignore[no-any-return]
+
+    async def _devices(self, after: str, count: int) -> list[str]:
+        start = f"({after}" if after else "-"
+        found: list[str] = []
+        for keys in self._keys:
+            page = await ask(self._client.zrangebylex(keys.devices, start, "+", 0, count))
+            found += [device.decode() for device in page]
+        return sorted(found, key=str.encode)[:count]
+
+    async def _values(self, devices: Sequence[str]) -> list[bytes | None]:
+        values: dict[str, bytes | None] = {}
+        for number, keys in enumerate(self._keys):
+            mine = [device for device in devices if shard_of(device, self._shards) == number]
+            if mine:
+                found = await ask(self._client.hmget(keys.latest, mine))
+                values.update(zip(mine, found, strict=True))
+        return [values[device] for device in devices]
+
+
+async def ask(question: Any) -> Any:
+    """Await what Redis answers; that it is away becomes a problem."""
+    try:
+        return await question
+    except redis.RedisError as error:
+        raise ProblemError(problem.BUSY, f"cannot reach Redis: {error}", {"Retry-After": "1"}) from None

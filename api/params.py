@@ -1,0 +1,120 @@
+"""Query parameters: each is checked, and one that no route knows is refused by name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+from starlette.requests import Request
+
+from collector.http import ProblemError
+from telemetry import problem
+from telemetry.archive import DAY_US
+from telemetry.errors import RecordError
+from telemetry.fields import Arrival, read_timestamp
+from telemetry.record import EARLIEST_US, LATEST_US
+
+DEFAULT_LIMIT = 1_000
+MAX_DEVICES = 1_000
+"""Devices that one request may name."""
+
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+_LOST_PLUS = re.compile(r"(:\d{2}(?:\.\d+)?) (\d{2}:?\d{2})$")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_ANY_TIME = Arrival(0, LATEST_US)
+
+
+class Position(NamedTuple):
+    """A place in the order of records: that of the last record of a page."""
+
+    timestamp_us: int
+    id: int
+
+    def __str__(self) -> str:
+        return f"{self.timestamp_us}-{self.id}"
+
+
+def refuse_unknown(request: Request, known: Iterable[str]) -> None:
+    """A misspelt filter must not silently answer everything."""
+    for name in request.query_params:
+        if name not in known:
+            raise invalid(name, f"is unknown; known are {', '.join(known)}")
+
+
+def invalid(name: str, reason: str) -> ProblemError:
+    """The problem of one parameter."""
+    return ProblemError(problem.INVALID_PARAMETER, f"{name} {reason}", parameter=name)
+
+
+def devices(request: Request) -> list[str]:
+    """All `device_id`, each once, in their order."""
+    found = list(dict.fromkeys(request.query_params.getlist("device_id")))
+    if len(found) > MAX_DEVICES:
+        raise invalid("device_id", f"may be given {MAX_DEVICES} times, not {len(found)}")
+    return found
+
+
+def limit(request: Request, most: int) -> int:
+    """`limit`, 1 to `most`."""
+    text = request.query_params.get("limit")
+    if text is None:
+        return min(DEFAULT_LIMIT, most)
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:10]) <= most):
+        raise invalid("limit", f"must be a whole number from 1 to {most}")
+    return int(text)
+
+
+def is_descending(request: Request) -> bool:
+    """Whether `order` asks for the newest first."""
+    order = request.query_params.get("order", "asc")
+    if order not in ("asc", "desc"):
+        raise invalid("order", "must be asc or desc")
+    return order == "desc"
+
+
+def span(request: Request) -> tuple[int, int]:
+    """`start` (inclusive) and `end` in µs since the epoch; a bare date as `end` includes that whole day."""
+    return (
+        instant(request, "start", EARLIEST_US, of_day_us=0),
+        instant(request, "end", LATEST_US, of_day_us=DAY_US),
+    )
+
+
+def instant(request: Request, name: str, default_us: int, of_day_us: int) -> int:
+    """A moment: ISO 8601 (no zone: UTC), an epoch in s, or a date, to whose midnight `of_day_us` is added."""
+    text = request.query_params.get(name, "").strip()
+    if not text:
+        return default_us
+    try:
+        if _DATE.fullmatch(text):
+            moment = datetime.fromisoformat(text).replace(tzinfo=UTC)
+            found = (moment - _EPOCH) // timedelta(microseconds=1) + of_day_us
+        else:
+            found = read_timestamp(_LOST_PLUS.sub(r"\1+\2", text), _ANY_TIME)
+    except RecordError as error:
+        if "between" in error.reason:
+            return _beyond(text)
+        raise invalid(name, error.reason) from None
+    except ValueError:
+        raise invalid(name, "is no date") from None
+    return min(max(found, EARLIEST_US), LATEST_US)
+
+
+def _beyond(text: str) -> int:
+    """No record lies before 2000 or after 2200: a moment there means the nearer end."""
+    is_late = text[:4].isdigit() and text[4:5] == "-" and int(text[:4]) >= 2200
+    is_late = is_late or (text.replace(".", "").isdigit() and float(text) > LATEST_US / 1_000_000)
+    return LATEST_US if is_late else EARLIEST_US
+
+
+def cursor(request: Request) -> Position | None:
+    """Where the last page ended."""
+    text = request.query_params.get("cursor")
+    if not text:
+        return None
+    found = re.fullmatch(r"(\d{1,16})-(\d{1,16})", text, re.ASCII)
+    if found is None:
+        raise invalid("cursor", "must be the next_cursor of an earlier answer")
+    return Position(int(found[1]), int(found[2]))

@@ -1,0 +1,135 @@
+"""One snapshot of the archive and the not-yet-saved tail: each acknowledged record in it exactly once.
+
+For each shard `committed` and `intent` are read together, then the tail, and the table is loaded last. If
+the table's commit number t is `committed`, no save came between: all of the tail counts. If t is the number
+of the intent that was seen, its records are in the archive: the tail's entries within its ranges are left
+out. Anything else means that a save ended meanwhile: read again.
+tests/worker/save_model.py shows that no reader sees a gap or a double, and that it does if the table comes first.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from deltalake import DeltaTable
+
+from telemetry.archive import Archive
+from telemetry.errors import NotTogether
+from telemetry.hot import (
+    Intent,
+    RawEntry,
+    Shard,
+    State,
+    behind,
+    decode_intent,
+    entry_id,
+    entry_text,
+    read_entry,
+    shard_of,
+)
+from telemetry.record import Stored
+
+READ_STREAMS = 25
+"""Streams in one pipeline: Redis serves others in between."""
+
+READ_ENTRIES = 200
+TRIES = 3
+
+
+class Wanted(NamedTuple):
+    """Which records a question is about: of these devices, or of all, with start_us <= timestamp < end_us."""
+
+    devices: Sequence[str]
+    start_us: int
+    end_us: int
+
+    def matches(self, stored: Stored) -> bool:
+        return self.start_us <= stored.record.timestamp_us < self.end_us
+
+
+class Snapshot(NamedTuple):
+    """The files and the tail's records that may answer a question."""
+
+    files: list[str]
+    tail: list[Stored]
+
+
+class Snapshots:
+    """Takes snapshots, from any number of threads."""
+
+    def __init__(self, attach: Callable[[], Sequence[Shard]], archive: Archive) -> None:
+        self._attach = attach
+        self._archive = archive
+        self._table: DeltaTable | None = None
+        self._table_lock = threading.Lock()
+
+    def take(self, wanted: Wanted) -> Snapshot:
+        """Raises `NotTogether` if Redis and archive don't belong together, `StoreUnavailable` if Redis is away."""
+        for attempt in range(TRIES):
+            tails = self._tails(wanted)
+            committed, files = self._load(wanted, [shard for shard, _, _ in tails])
+            kept = [_kept(*tail, committed[tail[0].shard]) for tail in tails]
+            if all(part is not None for part in kept):
+                return Snapshot(files, [s for part in kept if part for s in part if wanted.matches(s)])
+            time.sleep(0.01 * attempt)
+        raise NotTogether("Redis and archive don't belong together: `whimbrel recover` says what can be done")
+
+    def _tails(self, wanted: Wanted) -> list[tuple[Shard, State, dict[str, list[RawEntry]]]]:
+        shards = self._attach()
+        devices: dict[int, list[str]] = {shard.shard: [] for shard in shards}
+        for device in wanted.devices:
+            devices[shard_of(device, len(shards))].append(device)
+        tails = []
+        for shard in shards:
+            if wanted.devices and not devices[shard.shard]:
+                continue
+            state = shard.state()
+            tails.append((shard, state, _entries(shard, devices[shard.shard] or shard.all_dirty())))
+        return tails
+
+    def _load(self, wanted: Wanted, shards: Sequence[Shard]) -> tuple[dict[int, str], list[str]]:
+        with self._table_lock:
+            if self._table is None:
+                self._table = self._archive.open()
+            try:
+                self._table.update_incremental()
+                committed = {shard.shard: self._archive.committed(self._table, shard.shard) for shard in shards}
+                return committed, self._archive.files(self._table, wanted.start_us, wanted.end_us, wanted.devices)
+            except Exception:
+                self._table = None  # its folder was replaced or removed: open it anew next time
+                raise
+
+
+def _entries(shard: Shard, devices: Sequence[str]) -> dict[str, list[RawEntry]]:
+    found: dict[str, list[RawEntry]] = {}
+    for at in range(0, len(devices), READ_STREAMS):
+        part = [(device, "-") for device in devices[at : at + READ_STREAMS]]
+        while part:
+            pages = shard.entries([(device, first, "+") for device, first in part], READ_ENTRIES)
+            unfinished = []
+            for (device, _), page in zip(part, pages, strict=True):
+                found.setdefault(device, []).extend(page)
+                if len(page) == READ_ENTRIES:
+                    unfinished.append((device, entry_text(behind(entry_id(page[-1][0])))))
+            part = unfinished
+    return found
+
+
+def _kept(shard: Shard, state: State, entries: dict[str, list[RawEntry]], committed: str) -> list[Stored] | None:
+    """The tail's records that the archive does not have, or None if they can't be told apart."""
+    saved = {}
+    if committed != state.committed:
+        intent = decode_intent(state.intent) if state.intent else Intent("", [])
+        if committed != intent.commit:
+            return None
+        saved = {found.device_id: entry_id(found.last) for found in intent.ranges}
+    return [
+        stored
+        for device, found in entries.items()
+        for raw in found
+        if device not in saved or entry_id(raw[0]) > saved[device]
+        for stored in read_entry(device, raw, shard.shards)
+    ]

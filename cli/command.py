@@ -1,0 +1,21 @@
+"""What a subcommand of `whimbrel` is: one module with a function each for its arguments and its work."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import NamedTuple
+
+from telemetry.config import Settings
+
+OK = 0
+FAILED = 1
+"""Exit status: something was refused or could not be done; it was said on standard error."""
+
+
+class Command(NamedTuple):
+    """A subcommand: a sentence for `--help`, its arguments, and what it does, returning the exit status."""
+
+    sentence: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace, Settings], int]

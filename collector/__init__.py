@@ -1,0 +1,1 @@
+"""The collectors: from sockets to the hot store."""

@@ -1,0 +1,272 @@
+"""Group commit: from decoded messages to the hot store, durable before the answer.
+
+While one call to Redis is in flight, what arrives forms the next group: senders who wait at the same time
+share one function call and one fsync. A writer thread for each shard runs redis-py's synchronous client,
+which packs with hiredis and costs a tenth of its asyncio pipeline. What waits is bounded in bytes; whoever
+comes when it is full is refused (HTTP) or not read from (TCP).
+
+From `full_percent` of Redis's memory on everything is refused, until the worker has drained it below
+`resume_percent`: at the limit itself RQ could not even enqueue a save, and the box would be stuck.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import redis
+
+from telemetry import hot
+from telemetry.errors import BusyError, ConfigError, KeyReusedError, StoreError
+from telemetry.hot import Batch, DevicesFull, Limits, Shard, pack, shard_of
+from telemetry.record import Sent
+
+log = logging.getLogger(__name__)
+
+GROUP_RECORDS = 10_000
+"""Records at which a group is full: one call then takes some 10 to 60 ms, in which Redis does nothing else."""
+
+GROUP_BYTES = 4 * 2**20
+MEMORY_CHECK_S = 0.25
+
+
+class Watermarks(NamedTuple):
+    """Percent of Redis's memory: refuse from `full` on, take again below `resume`."""
+
+    full: int = 80
+    resume: int = 70
+
+
+class _Part:
+    """The records of one request that go to one shard, and who waits for them."""
+
+    __slots__ = ("body_hash", "cost_bytes", "done", "name", "records")
+
+    def __init__(
+        self, records: Sequence[Sent], cost_bytes: int, name: str, body_hash: bytes, done: asyncio.Future[None]
+    ) -> None:
+        self.records = records
+        self.cost_bytes = cost_bytes
+        self.name = name
+        self.body_hash = body_hash
+        self.done = done
+
+
+Outcome = Exception | None
+
+
+class _Writer(threading.Thread):
+    """Appends to one shard, group after group, until told to stop and nothing waits."""
+
+    def __init__(self, intake: Intake, number: int) -> None:
+        super().__init__(name=f"intake-{number}", daemon=True)
+        self._intake = intake
+        self._number = number
+        self._waiting: deque[_Part] = deque()
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._client = intake.connect()
+        self._shard: Shard | None = None
+        self._is_full = False
+        self._next_check_s = 0.0
+
+    def put(self, part: _Part) -> None:
+        with self._changed:
+            self._waiting.append(part)
+            self._changed.notify()
+
+    def stop(self) -> None:
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+
+    def run(self) -> None:
+        while group := self._next_group():
+            self._intake.resolve(group, self._outcomes(group))
+        self._client.close()
+
+    def _next_group(self) -> list[_Part]:
+        with self._changed:
+            while not self._waiting and not self._stopping:
+                self._changed.wait()
+            group: list[_Part] = []
+            records = size = 0
+            while self._waiting and (not group or (records < GROUP_RECORDS and size < GROUP_BYTES)):
+                part = self._waiting.popleft()
+                group.append(part)
+                records += len(part.records)
+                size += part.cost_bytes
+            return group
+
+    def _outcomes(self, group: list[_Part]) -> list[Outcome]:
+        try:
+            self._refuse_if_full()
+            return self._append(group)
+        except DevicesFull as error:
+            if len(group) == 1:
+                return [error]
+            return [outcome for part in group for outcome in self._outcomes([part])]
+        except BusyError as error:
+            return [BusyError(str(error), error.retry_after_s) for _ in group]
+        except (StoreError, ConfigError) as error:
+            self._shard = None
+            log.warning("refusing %d requests: %s", len(group), error)
+            return [BusyError(str(error)) for _ in group]
+        except Exception as error:
+            self._shard = None
+            log.exception("refusing %d requests", len(group))
+            return [BusyError(f"the store failed: {type(error).__name__}") for _ in group]
+
+    def _append(self, group: list[_Part]) -> list[Outcome]:
+        if self._shard is None:
+            self._shard = hot.attach(self._client, self._intake.shards)[self._number]
+        unnamed = [part for part in group if not part.name]
+        named = [part for part in group if part.name]
+        batches = [Batch(pack(sent for part in unnamed for sent in part.records))] if unnamed else []
+        batches += [Batch(pack(part.records), part.name, part.body_hash) for part in named]
+        appended = self._shard.append(batches, self._intake.limits)
+        self._intake.newest_ms = max(self._intake.newest_ms, appended.newest_ms)
+        of_named = dict(zip(map(id, named), appended.statuses[-len(named) :] if named else [], strict=True))
+        return [_outcome(of_named.get(id(part), hot.STORED)) for part in group]
+
+    def _refuse_if_full(self) -> None:
+        now_s = time.monotonic()
+        if now_s >= self._next_check_s:
+            self._next_check_s = now_s + MEMORY_CHECK_S
+            used_percent = memory_percent(self._client)
+            marks = self._intake.watermarks
+            self._is_full = used_percent >= (marks.resume if self._is_full else marks.full)
+        if self._is_full:
+            raise BusyError("Redis is above its memory mark; the worker drains it", retry_after_s=5)
+
+
+def _outcome(status: int) -> Outcome:
+    if status == hot.OTHER_BODY:
+        return KeyReusedError("this Idempotency-Key came before with another body")
+    if status == hot.KEYS_FULL:
+        return BusyError("too many Idempotency-Keys are remembered", retry_after_s=30)
+    return None
+
+
+def memory_percent(client: redis.Redis) -> float:
+    """How much of its memory limit Redis uses; 0 if it has none."""
+    info = hot.translated(lambda: client.info("memory"))
+    return 100 * info["used_memory"] / info["maxmemory"] if info["maxmemory"] else 0.0
+
+
+class Intake:
+    """Stores records and tells when they are safe. All methods but `resolve` belong to the event loop."""
+
+    def __init__(
+        self,
+        connect: Callable[[], redis.Redis],
+        shards: int,
+        limits: Limits,
+        max_pending_bytes: int,
+        watermarks: Watermarks | None = None,
+    ) -> None:
+        self.connect = connect
+        self.shards = shards
+        self.limits = limits
+        self.watermarks = watermarks or Watermarks()
+        self.newest_ms = 0
+        self._max_pending_bytes = max_pending_bytes
+        self._pending_bytes = 0
+        self._room = asyncio.Event()
+        self._room.set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._writers: list[_Writer] = []
+
+    def start(self) -> None:
+        """Start the writer threads."""
+        self._loop = asyncio.get_running_loop()
+        self._writers = [_Writer(self, number) for number in range(self.shards)]
+        for writer in self._writers:
+            writer.start()
+
+    async def stop(self) -> None:
+        """Store what was submitted, then end the writers."""
+        for writer in self._writers:
+            writer.stop()
+        for writer in self._writers:
+            await asyncio.to_thread(writer.join)
+
+    @property
+    def has_room(self) -> bool:
+        """False while more waits than may."""
+        return self._pending_bytes < self._max_pending_bytes
+
+    async def room(self) -> None:
+        """Return once there is room again."""
+        await self._room.wait()
+
+    async def submit(self, records: Sequence[Sent], cost_bytes: int, name: str = "", body_hash: bytes = b"") -> None:
+        """Store the records of one request; return when they are on disk.
+
+        `cost_bytes` is what they count against the bound. With a `name` they are stored once however often
+        they come. Raises `BusyError` if they can't be stored now, `KeyReusedError` if `name` came before
+        with another `body_hash`. With several shards a failure may leave a part stored; the retry with the
+        same name stores the rest.
+        """
+        if not self.has_room:
+            raise BusyError("more records are waiting for the store than may", retry_after_s=1)
+        parts = self._parts(records)
+        if name and self.shards > 1:
+            home = shard_of(name, self.shards)  # decides first whether the name is free, for all shards
+            await self._put(home, parts.pop(home, []), cost_bytes, name, body_hash)
+        await _all([self._put(shard, part, cost_bytes, name, body_hash) for shard, part in parts.items()])
+
+    def offer(self, records: Sequence[Sent], cost_bytes: int) -> asyncio.Future[None]:
+        """Like `submit` without a name, but at once and without regard to room: the caller waits for that."""
+        parts = self._parts(records)
+        waits = [self._put(shard, part, cost_bytes, "", b"") for shard, part in parts.items()]
+        return waits[0] if len(waits) == 1 else asyncio.ensure_future(_all(waits))
+
+    def _parts(self, records: Sequence[Sent]) -> dict[int, Sequence[Sent]]:
+        if self.shards == 1:
+            return {0: records} if records else {}
+        parts: dict[int, list[Sent]] = {}
+        for sent in records:
+            parts.setdefault(shard_of(sent.device_id, self.shards), []).append(sent)
+        return dict(parts)
+
+    def _put(
+        self, shard: int, records: Sequence[Sent], cost_bytes: int, name: str, body_hash: bytes
+    ) -> asyncio.Future[None]:
+        if self._loop is None:
+            raise BusyError("the intake is not running")
+        done = self._loop.create_future()
+        self._pending_bytes += cost_bytes
+        if not self.has_room:
+            self._room.clear()
+        self._writers[shard].put(_Part(records, cost_bytes, name, body_hash, done))
+        return done
+
+    def resolve(self, group: Sequence[_Part], outcomes: Sequence[Outcome]) -> None:
+        """Tell those who wait for a group. Called by the writers' threads."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._resolve, group, outcomes)
+
+    def _resolve(self, group: Sequence[_Part], outcomes: Sequence[Outcome]) -> None:
+        for part, outcome in zip(group, outcomes, strict=True):
+            self._pending_bytes -= part.cost_bytes
+            if part.done.done():
+                continue
+            if outcome is None:
+                part.done.set_result(None)
+            else:
+                part.done.set_exception(outcome)
+        if self.has_room:
+            self._room.set()
+
+
+async def _all(waits: Iterable[asyncio.Future[None]]) -> None:
+    """Wait for all, then raise the first error: none is left unheard."""
+    for result in await asyncio.gather(*waits, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result

@@ -1,0 +1,66 @@
+"""What a decoder is: bytes in, values out, with no socket, clock, Redis or file of its own.
+
+The socket calls `feed` with what it received, `quiet` after `QUIET_S` of silence if the decoder
+`waits_for_quiet`, and `eof` when the sender has ended sending. Each returns the messages that became
+complete, in order; each message is answered in that order. A bad message is a value, `Rejected`, and
+costs only itself; only a message that is the `last` ends the connection after its answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from telemetry.fields import Arrival
+from telemetry.record import Sent
+
+QUIET_S = 0.1
+"""Silence after which a message that has no end mark of its own is taken as whole."""
+
+
+class Received(NamedTuple):
+    """A good message. `stored` is the answer once its records are safe, `not_stored` makes the one for
+    a reason why they could not be stored now."""
+
+    records: list[Sent]
+    size_bytes: int
+    stored: bytes
+    not_stored: Callable[[str], bytes]
+    last: bool = False
+
+
+class Rejected(NamedTuple):
+    """A message that can't be used, why, and what to answer."""
+
+    reason: str
+    answer: bytes
+    last: bool = False
+
+
+Message = Received | Rejected
+
+
+class Decoder(Protocol):
+    """One connection's decoder."""
+
+    @property
+    def waits_for_quiet(self) -> bool:
+        """Whether silence would complete a message."""
+        ...
+
+    @property
+    def is_mid_message(self) -> bool:
+        """Whether a message has begun that is not complete: the sender's time for it is limited."""
+        ...
+
+    def feed(self, data: bytes, arrival: Arrival) -> list[Message]:
+        """Take what was received."""
+        ...
+
+    def quiet(self, arrival: Arrival) -> list[Message]:
+        """Take note of `QUIET_S` of silence."""
+        ...
+
+    def eof(self, arrival: Arrival) -> list[Message]:
+        """Take note that nothing more will come."""
+        ...

@@ -1,0 +1,276 @@
+"""The TCP collector: moves bytes between sockets, decoders and the intake, and keeps the answers in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple, cast
+
+from collector.intake import Intake
+from collector.protocols.contract import QUIET_S, Decoder, Message, Received, Rejected
+from telemetry.errors import BusyError
+from telemetry.fields import Arrival
+
+log = logging.getLogger(__name__)
+
+MAX_UNANSWERED = 1_000
+"""Messages of one connection that may wait for their answer before it is read no further."""
+
+LINGER_S = 2.0
+"""How long a connection that we ended is still read from, so that a reset doesn't swallow our answer."""
+
+SWEEP_S = 0.5
+
+
+class Timeouts(NamedTuple):
+    """Seconds that a message may take to arrive, and that a connection may be silent."""
+
+    message_s: float = 30.0
+    idle_s: float = 86_400.0
+
+
+class TcpCollector:
+    """A listening socket and its connections."""
+
+    def __init__(
+        self,
+        intake: Intake,
+        make_decoder: Callable[[], Decoder],
+        arrival: Callable[[], Arrival],
+        timeouts: Timeouts,
+        max_connections: int,
+    ) -> None:
+        self.intake = intake
+        self.make_decoder = make_decoder
+        self.arrival = arrival
+        self.timeouts = timeouts
+        self._max_connections = max_connections
+        self._connections: set[_Connection] = set()
+        self._all_closed = asyncio.Event()
+        self._all_closed.set()
+        self._held: set[_Connection] = set()
+        self._any_held = asyncio.Event()
+        self._server: asyncio.Server | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self, listening: socket.socket) -> None:
+        """Take connections from a listening socket."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: _Connection(self), sock=listening, backlog=1024)
+        self._tasks = [loop.create_task(self._sweep()), loop.create_task(self._release())]
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no more, answer what is with the intake, close all."""
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self._connections):
+            connection.finish(linger=False)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._all_closed.wait(), grace_s)
+        for task in self._tasks:
+            task.cancel()
+        for connection in list(self._connections):
+            connection.abort()
+
+    def opened(self, connection: _Connection) -> bool:
+        """Count a connection in; False if there are too many."""
+        if len(self._connections) >= self._max_connections:
+            log.warning("closing a connection: %d are open", self._max_connections)
+            return False
+        self._connections.add(connection)
+        self._all_closed.clear()
+        return True
+
+    def closed(self, connection: _Connection) -> None:
+        """Count a connection out."""
+        self._connections.discard(connection)
+        self._held.discard(connection)
+        if not self._connections:
+            self._all_closed.set()
+
+    def hold(self, connection: _Connection) -> None:
+        """Have a connection read on once the intake has room."""
+        self._held.add(connection)
+        self._any_held.set()
+
+    async def _sweep(self) -> None:
+        """Close what was silent or slow for too long: one look at all is cheaper than a timer for each."""
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            now_s = asyncio.get_running_loop().time()
+            for connection in list(self._connections):
+                connection.check(now_s)
+
+    async def _release(self) -> None:
+        """Read on, once the intake has room, from connections that were held while it had none."""
+        while True:
+            await self._any_held.wait()
+            await self.intake.room()
+            self._any_held.clear()
+            held, self._held = self._held, set()
+            for connection in held:
+                connection.read_on()
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, collector: TcpCollector) -> None:
+        self._collector = collector
+        self._decoder = collector.make_decoder()
+        self._loop = asyncio.get_running_loop()
+        self._answers: deque[tuple[Message, asyncio.Future[None] | None]] = deque()
+        self._heard_s = self._begun_s = self._loop.time()
+        self._quiet_timer: asyncio.TimerHandle | None = None
+        self._no_more = False  # nothing further is decoded: the sender ended, or a last message came
+        self._lingers = True
+        self._peer_ended = False
+        self._closing_s: float | None = None
+        self._can_write = True
+        self._is_held = False
+
+    # Called by asyncio
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        if not self._collector.opened(self):
+            self._no_more = True
+            self._transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        if self._no_more:
+            return
+        self._heard_s = self._loop.time()
+        was_mid_message = self._decoder.is_mid_message
+        messages = self._decoder.feed(data, self._collector.arrival())
+        if messages or not was_mid_message:
+            self._begun_s = self._heard_s
+        self._take(messages)
+        if self._decoder.waits_for_quiet and self._quiet_timer is None:
+            self._quiet_timer = self._loop.call_later(QUIET_S, self._on_quiet)
+        if not self._may_read and not self._no_more:
+            self._hold()
+
+    def eof_received(self) -> bool:
+        self._peer_ended = True
+        if not self._no_more:
+            self._take(self._decoder.eof(self._collector.arrival()))
+        self.finish()
+        return True
+
+    def pause_writing(self) -> None:
+        self._can_write = False
+        self._hold()
+
+    def resume_writing(self) -> None:
+        self._can_write = True
+        self.read_on()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._no_more = True
+        self._collector.closed(self)
+        if self._quiet_timer is not None:
+            self._quiet_timer.cancel()
+
+    # Messages in, answers out
+
+    def _take(self, messages: list[Message]) -> None:
+        for message in messages:
+            future = None
+            if isinstance(message, Received):
+                future = self._collector.intake.offer(message.records, message.size_bytes)
+                future.add_done_callback(self._on_stored)
+            self._answers.append((message, future))
+            self._no_more = self._no_more or message.last
+        self._answer()
+
+    def _on_stored(self, future: asyncio.Future[None]) -> None:
+        if not future.cancelled():
+            future.exception()  # heard, even if the connection is gone
+        self._answer()
+
+    def _answer(self) -> None:
+        """Write the answers that are due, in the order of their messages."""
+        ready = bytearray()
+        while self._answers and (self._answers[0][1] is None or self._answers[0][1].done()):
+            message, future = self._answers.popleft()
+            ready += _answer_to(message, future)
+        if ready and not self._transport.is_closing():
+            self._transport.write(ready)
+        if self._no_more and not self._answers:
+            self._end()
+        else:
+            self.read_on()
+
+    def _on_quiet(self) -> None:
+        self._quiet_timer = None
+        left_s = self._heard_s + QUIET_S - self._loop.time()
+        if self._no_more or not self._decoder.waits_for_quiet:
+            return
+        if left_s > 0:
+            self._quiet_timer = self._loop.call_later(left_s, self._on_quiet)
+        else:
+            self._take(self._decoder.quiet(self._collector.arrival()))
+
+    # Reading no faster than storing
+
+    @property
+    def _may_read(self) -> bool:
+        return self._can_write and len(self._answers) < MAX_UNANSWERED and self._collector.intake.has_room
+
+    def _hold(self) -> None:
+        if not self._transport.is_closing():
+            self._is_held = True
+            self._transport.pause_reading()
+            if not self._collector.intake.has_room:
+                self._collector.hold(self)
+
+    def read_on(self) -> None:
+        """Read again after a hold, if nothing speaks against it any more."""
+        if self._is_held and self._may_read and not self._transport.is_closing():
+            self._is_held = False
+            self._heard_s = self._loop.time()
+            self._transport.resume_reading()
+
+    # The end
+
+    def finish(self, linger: bool = True) -> None:
+        """Decode nothing further; close once all is answered."""
+        self._no_more = True
+        self._lingers = linger
+        if not self._answers:
+            self._end()
+
+    def _end(self) -> None:
+        """Close; but to a sender that still sends only end our side at first, or a reset eats the answer."""
+        if self._peer_ended or not self._lingers or not self._transport.can_write_eof():
+            self._transport.close()
+        elif self._closing_s is None:
+            self._closing_s = self._loop.time()
+            self._transport.write_eof()
+            self._transport.resume_reading()
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    def check(self, now_s: float) -> None:
+        """Close if a time limit has passed."""
+        timeouts = self._collector.timeouts
+        if self._closing_s is not None:
+            if now_s - self._closing_s > LINGER_S:
+                self._transport.close()
+        elif self._transport.is_reading() and not self._answers:
+            is_slow = self._decoder.is_mid_message and now_s - self._begun_s > timeouts.message_s
+            if is_slow or now_s - self._heard_s > timeouts.idle_s:
+                self._transport.close()
+
+
+def _answer_to(message: Message, future: asyncio.Future[None] | None) -> bytes:
+    if isinstance(message, Rejected) or future is None:
+        return message.answer if isinstance(message, Rejected) else message.stored
+    error = asyncio.CancelledError() if future.cancelled() else future.exception()
+    if error is None:
+        return message.stored
+    return message.not_stored(str(error) if isinstance(error, BusyError) else "the store failed")

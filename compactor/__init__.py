@@ -1,0 +1,1 @@
+"""The clock of all background jobs; the place of compaction and retention."""

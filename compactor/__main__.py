@@ -1,0 +1,34 @@
+"""The scheduler program: enqueues background jobs, and does none itself."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from types import FrameType
+
+from compactor.clock import Clock, Due, scheduler
+from telemetry import hot
+from telemetry.config import Settings
+from telemetry.jobs import persist_queue
+from telemetry.program import main
+from telemetry.redis_client import connect
+
+
+def serve(settings: Settings) -> None:
+    """Tick until a signal comes."""
+    logging.getLogger("apscheduler").setLevel(logging.WARNING)
+    client = connect(settings)
+    due = Due(settings.persist.flush_records, settings.persist.flush_seconds)
+    clock = Clock(lambda: hot.attach(client, settings.redis.shards), persist_queue(client), due)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stop)
+    scheduler(clock).start()
+
+
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main("compactor", serve))

@@ -1,0 +1,97 @@
+"""When a shard is due for a save: at once when it holds a flush, else some seconds after it got its first record.
+
+The time is the scheduler's own monotonic clock, never a record's: a box's wall clock may stick or jump.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+from apscheduler.schedulers.blocking import BlockingScheduler
+from redis import RedisError
+from rq import Queue
+
+from telemetry import hot, jobs
+from telemetry.errors import StoreError
+from telemetry.hot import Shard
+
+log = logging.getLogger(__name__)
+
+TICK_S = 1
+ALIVE_TICKS = 10
+"""Ticks between two signs of life that are asked of the worker."""
+
+MISFIRE_GRACE_S = 30
+"""How late a tick may run: APScheduler's own second skips ticks on a busy box."""
+
+
+class Due:
+    """Tells which shards to save, from how many records each holds at each tick."""
+
+    def __init__(self, flush_records: int, flush_seconds: float) -> None:
+        self._flush_records = flush_records
+        self._flush_seconds = flush_seconds
+        self._waiting_since_s: dict[int, float] = {}
+
+    def is_due(self, shard: int, unsaved: int, now_s: float) -> bool:
+        """Note what a shard holds at `now_s` (monotonic); True if it is to be saved now."""
+        if unsaved == 0:
+            self._waiting_since_s.pop(shard, None)
+            return False
+        since_s = self._waiting_since_s.setdefault(shard, now_s)
+        if unsaved < self._flush_records and now_s - since_s < self._flush_seconds:
+            return False
+        self._waiting_since_s[shard] = now_s
+        return True
+
+
+class Clock:
+    """Enqueues what is due, once a tick. It only enqueues: two such clocks do no harm."""
+
+    def __init__(
+        self,
+        attach: Callable[[], Sequence[Shard]],
+        queue: Queue,
+        due: Due,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._attach = attach
+        self._queue = queue
+        self._due = due
+        self._monotonic = monotonic
+        self._ticks = 0
+        self._said = ""
+
+    def tick(self) -> None:
+        """Look at every shard and enqueue the saves that are due."""
+        try:
+            self._enqueue()
+            self._said = ""
+        except (StoreError, RedisError) as error:
+            if str(error) != self._said:
+                self._said = str(error)
+                log.warning("nothing is scheduled: %s", error)
+
+    def _enqueue(self) -> None:
+        self._ticks += 1
+        name = time.time_ns()
+        shards = self._attach()
+        hot.say_alive(shards[0].client, hot.SCHEDULER, time.time())
+        if self._queue.count > 2 * len(shards):
+            return  # the worker is away or busy, and what waits for it is enough
+        for shard in shards:
+            if self._due.is_due(shard.shard, shard.unsaved(), self._monotonic()):
+                jobs.enqueue_save(self._queue, shard.shard, name)
+        if self._ticks % ALIVE_TICKS == 1:
+            jobs.enqueue_alive(self._queue, name)
+
+
+def scheduler(clock: Clock) -> BlockingScheduler:
+    """The APScheduler that drives the clock."""
+    found = BlockingScheduler(
+        timezone="UTC", job_defaults={"misfire_grace_time": MISFIRE_GRACE_S, "coalesce": True, "max_instances": 1}
+    )
+    found.add_job(clock.tick, "interval", seconds=TICK_S, id="tick")
+    return found

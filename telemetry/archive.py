@@ -1,0 +1,317 @@
+"""The archive: a Delta table of daily Parquet partitions. This file is all that knows its layout.
+
+    archive/date=YYYY-MM-DD/<commit number>-<random>.parquet    sorted by (device_id, timestamp, id)
+    archive/_delta_log/<version>.json                           one commit each; checkpoints now and then
+
+`date` is the day of `timestamp` in UTC. DuckDB writes and reads all Parquet; `deltalake` keeps the log
+and no more. A save's files and its transaction ("whimbrel-<shard>", commit number) are one commit. No
+Parquet file is ever overwritten, and nobody globs the folder: files of failed attempts and of the time
+before a compaction lie beside the live ones.
+
+A commit number is a count * 2^32 + 32 random bits: it rises, and no two saves ever share one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Iterable, Sequence
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import CommitProperties, DeltaTable, Field, Schema, Transaction
+from deltalake.exceptions import CommitFailedError, TableNotFoundError
+from deltalake.schema import PrimitiveType
+from deltalake.transaction import AddAction
+
+from telemetry.errors import IntentChanged
+from telemetry.record import Stored
+
+DAY_US = 86_400_000_000
+ROW_GROUP_ROWS = 122_880
+
+_TIME = pa.timestamp("us", tz="UTC")
+COLUMNS = pa.schema(
+    [
+        ("device_id", pa.string()),
+        ("timestamp", _TIME),
+        ("received_at", _TIME),
+        ("id", pa.int64()),
+        ("transport", pa.string()),
+        ("source", pa.string()),
+        ("latitude", pa.float64()),
+        ("longitude", pa.float64()),
+        ("altitude_m", pa.float64()),
+        ("speed_kmh", pa.float64()),
+        ("heading_deg", pa.float64()),
+        ("accuracy_m", pa.float64()),
+        ("location", pa.string()),
+        ("attributes", pa.string()),
+    ]
+)
+"""The columns of a file; the table has `date` besides."""
+
+BOUNDED = ("device_id", "timestamp", "received_at", "id")
+"""Columns whose least and greatest value the log keeps for each file, so that queries skip files."""
+
+_DELTA_TYPES = {pa.string(): "string", _TIME: "timestamp", pa.int64(): "long", pa.float64(): "double"}
+_DELTA_SCHEMA = Schema(
+    [Field(field.name, PrimitiveType(_DELTA_TYPES[field.type])) for field in COLUMNS]
+    + [Field("date", PrimitiveType("date"))]
+)
+_CONFIGURATION = {
+    "delta.checkpointInterval": "100",
+    "delta.logRetentionDuration": "interval 1 days",
+    "delta.deletedFileRetentionDuration": "interval 30 days",
+}
+
+
+class DataFile(NamedTuple):
+    """A Parquet file of the archive: its path from the table's root, its day, and what the log says of it."""
+
+    path: str
+    day: date
+    size_bytes: int
+    stats: str
+
+
+def commit_number(previous: str) -> str:
+    """The next commit number: its count is one higher, its 32 random bits make it unique."""
+    return str(((int(previous) >> 32) + 1 << 32) + secrets.randbits(32))
+
+
+def count_of(commit: str) -> int:
+    """The count inside a commit number."""
+    return int(commit) >> 32
+
+
+def app_id(shard: int) -> str:
+    """The name under which the table keeps a shard's last commit number."""
+    return f"whimbrel-{shard}"
+
+
+class Archive:
+    """The table in the folder `root`. Handles that it returns belong to one thread at a time."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def open(self) -> DeltaTable:
+        """A fresh handle, creating the table if there is none."""
+        try:
+            return DeltaTable(str(self.root))
+        except TableNotFoundError:
+            return self._create()
+
+    def open_existing(self) -> DeltaTable | None:
+        """A fresh handle, or None if there is no table."""
+        try:
+            return DeltaTable(str(self.root))
+        except TableNotFoundError:
+            return None
+
+    def _create(self) -> DeltaTable:
+        self.root.mkdir(parents=True, exist_ok=True)
+        DeltaTable.create(
+            str(self.root), _DELTA_SCHEMA, mode="ignore", partition_by=["date"], configuration=_CONFIGURATION
+        )
+        fsync(self.root / "_delta_log" / f"{0:020}.json")
+        fsync(self.root / "_delta_log")
+        fsync(self.root)
+        fsync(self.root.parent)
+        return DeltaTable(str(self.root))
+
+    # Writing -----------------------------------------------------------------------------------------
+
+    def write(self, connection: duckdb.DuckDBPyConnection, records: pa.Table, commit: str) -> list[DataFile]:
+        """Write `records` (of `COLUMNS`) sorted into new files, one a day, on disk when this returns.
+
+        The files are not in the table until `commit` names them.
+        """
+        connection.register("batch", records)
+        connection.execute(
+            "CREATE OR REPLACE TEMP TABLE sorted AS SELECT *, CAST(timestamp AS DATE) AS date FROM batch "
+            "ORDER BY date, device_id, timestamp, id"
+        )
+        connection.unregister("batch")
+        try:
+            bounds = connection.execute(
+                f"SELECT date, count(*), {', '.join(f'min({b}), max({b})' for b in _BOUNDS_SQL)} "
+                "FROM sorted GROUP BY date ORDER BY date"
+            ).fetchall()
+            files = [self._write_day(connection, row[0], commit, _stats(row[1], row[2:])) for row in bounds]
+        finally:
+            connection.execute("DROP TABLE sorted")
+        for file in files:
+            fsync(self.root / file.path)
+        for folder in {(self.root / file.path).parent for file in files} | ({self.root} if files else set()):
+            fsync(folder)
+        return files
+
+    def _write_day(self, connection: duckdb.DuckDBPyConnection, day: date, commit: str, stats: str) -> DataFile:
+        folder = f"date={day.isoformat()}"
+        (self.root / folder).mkdir(exist_ok=True)
+        path = f"{folder}/{commit}-{secrets.token_hex(8)}.parquet"
+        connection.execute(
+            f"COPY (SELECT * EXCLUDE (date) FROM sorted WHERE date = DATE '{day.isoformat()}' "
+            f"ORDER BY device_id, timestamp, id) TO {sql_text(str(self.root / path))} "
+            f"(FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2, ROW_GROUP_SIZE {ROW_GROUP_ROWS})"
+        )
+        return DataFile(path, day, (self.root / path).stat().st_size, stats)
+
+    def commit(self, table: DeltaTable, files: Sequence[DataFile], shard: int, commit: str, now_ms: int) -> None:
+        """Add `files` and the shard's commit number to the table in one commit, on disk when this returns.
+
+        `table` is the handle that was asked for the shard's commit number: a commit that another worker
+        made since then is noticed only by that handle (guard 3). Raises `IntentChanged` if there was one.
+        """
+        actions = [
+            AddAction(
+                path=file.path,
+                size=file.size_bytes,
+                partition_values={"date": file.day.isoformat()},
+                modification_time=now_ms,
+                data_change=True,
+                stats=file.stats,
+            )
+            for file in files
+        ]
+        try:
+            table.create_write_transaction(
+                actions,  # type: ignore[arg-type]
+                mode="append",
+                schema=table.schema(),
+                partition_by=["date"],
+                commit_properties=CommitProperties(
+                    app_transactions=[Transaction(app_id(shard), int(commit))], max_commit_retries=20
+                ),
+            )
+        except CommitFailedError as error:
+            raise IntentChanged(f"cannot commit: another worker did meanwhile: {error}") from error
+        self.make_last()
+
+    def make_last(self) -> None:
+        """Make every log entry survive a power cut: deltalake itself syncs nothing.
+
+        Older entries than the last few were synced by the commit or recovery that came after them.
+        """
+        log = self.root / "_delta_log"
+        for path in sorted(log.glob("*.json"))[-25:]:
+            fsync(path)
+        fsync(log)
+
+    # Reading -----------------------------------------------------------------------------------------
+
+    def files(
+        self, table: DeltaTable, start_us: int | None = None, end_us: int | None = None, devices: Sequence[str] = ()
+    ) -> list[str]:
+        """Absolute paths of the live files that may hold records of the half-open range and the devices."""
+        conditions = []
+        if start_us is not None:
+            conditions += [f"date >= '{day_of(start_us)}'", f"timestamp >= {_timestamp_sql(start_us)}"]
+        if end_us is not None:
+            conditions += [f"date <= '{day_of(end_us - 1)}'", f"timestamp < {_timestamp_sql(end_us)}"]
+        if devices:
+            conditions += [f"device_id >= {sql_text(min(devices))}", f"device_id <= {sql_text(max(devices))}"]
+        if not conditions:
+            return list(table.file_uris())
+        return list(table.file_uris(file_pruning_predicate=" AND ".join(conditions)))
+
+    @staticmethod
+    def committed(table: DeltaTable, shard: int) -> str:
+        """The shard's last commit number, "0" if there is none."""
+        return str(table.transaction_version(app_id(shard)) or 0)
+
+    @staticmethod
+    def greatest_id(table: DeltaTable) -> int:
+        """The greatest `id` of any live record, 0 if there is none."""
+        actions = pa.table(table.get_add_actions(flatten=True))
+        if "max.id" not in actions.schema.names:
+            return 0
+        return int(pc.max(actions.column("max.id")).as_py() or 0)
+
+
+def fsync(path: Path) -> None:
+    """Have a file or a folder on disk when this returns."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def day_of(timestamp_us: int) -> date:
+    """The UTC day of a moment."""
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=timestamp_us)).date()
+
+
+def columns(records: Iterable[Stored]) -> pa.Table:
+    """Records as an Arrow table of `COLUMNS`."""
+    rows = [
+        (
+            device_id,
+            r.timestamp_us,
+            received_ms * 1000,
+            record_id,
+            r.transport,
+            r.source,
+            r.latitude,
+            r.longitude,
+            r.altitude_m,
+            r.speed_kmh,
+            r.heading_deg,
+            r.accuracy_m,
+            r.location,
+            r.attributes,
+        )
+        for device_id, record_id, received_ms, r in records
+    ]
+    if not rows:
+        return COLUMNS.empty_table()
+    values = zip(*rows, strict=True)
+    return pa.table([pa.array(v, type=f.type) for v, f in zip(values, COLUMNS, strict=True)], schema=COLUMNS)
+
+
+_BOUNDS_SQL = [f"epoch_us({name})" if COLUMNS.field(name).type == _TIME else name for name in BOUNDED]
+
+
+def _stats(rows: int, bounds: Sequence[Any]) -> str:
+    """A file's statistics as Delta's log has them: exact, for a time cut to seconds would hide records."""
+    least, greatest = {}, {}
+    for name, low, high in zip(BOUNDED, bounds[::2], bounds[1::2], strict=True):
+        timed = COLUMNS.field(name).type == _TIME
+        least[name], greatest[name] = (iso(low), iso(high)) if timed else (low, high)
+    nulls = dict.fromkeys(BOUNDED, 0)
+    return json.dumps({"numRecords": rows, "minValues": least, "maxValues": greatest, "nullCount": nulls})
+
+
+def iso(timestamp_us: int) -> str:
+    """2026-11-24T10:25:00.000000Z of µs since the epoch."""
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=timestamp_us)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _timestamp_sql(timestamp_us: int) -> str:
+    return f"arrow_cast('{iso(timestamp_us)}', 'Timestamp(Microsecond, Some(\"UTC\"))')"
+
+
+def sql_text(text: str) -> str:
+    """A text as an SQL literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def open_duckdb(temp_dir: Path | None = None, memory_limit: str = "1GB", threads: int = 2) -> duckdb.DuckDBPyConnection:
+    """An in-memory DuckDB in UTC that fetches nothing from the network."""
+    connection = duckdb.connect(
+        config={"memory_limit": memory_limit, "threads": threads, "autoinstall_known_extensions": False}
+    )
+    connection.execute("SET TimeZone = 'UTC'")
+    if temp_dir is not None:
+        temp_dir.mkdir(parents=True, exist_ok=True)
+        connection.execute(f"SET temp_directory = {sql_text(str(temp_dir))}")
+    return connection

@@ -1,0 +1,39 @@
+"""The box's own clock, and when not to believe it: a Raspberry Pi boots in the past."""
+
+from __future__ import annotations
+
+import time
+
+from telemetry import RELEASE_DATE_US
+from telemetry.fields import Arrival
+from telemetry.record import LATEST_US
+
+STEP_MS = 1_000
+"""A clock that is so far behind what Redis has seen was set back, not merely read a moment earlier."""
+
+
+def now_us() -> int:
+    """µs since the epoch."""
+    return time.time_ns() // 1_000
+
+
+def now_ms() -> int:
+    """ms since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+def problem(at_us: int, newest_ms: int) -> str | None:
+    """Why the clock can't be right, or None. `newest_ms` is the newest arrival that the store knows."""
+    if at_us < RELEASE_DATE_US:
+        return "the box's clock is behind the date of this release: set it"
+    if newest_ms > at_us // 1_000 + STEP_MS:
+        return "the box's clock is behind the newest stored record: set it"
+    return None
+
+
+def arrival(
+    at_us: int, newest_ms: int, max_future_seconds: int, speed_unit: str = "kmh", max_record_bytes: int = 2**20
+) -> Arrival:
+    """The moment of a message; nothing is too far ahead of a clock that can't be right."""
+    latest_us = LATEST_US - 1 if problem(at_us, newest_ms) else at_us + max_future_seconds * 1_000_000
+    return Arrival(at_us, latest_us, speed_unit, max_record_bytes)

@@ -1,0 +1,82 @@
+"""Every error that Whimbrel raises on purpose. The name says who is to blame.
+
+    WhimbrelError
+    ├── ConfigError            the operator: a setting is wrong; the start stops
+    ├── SenderError            the sender: what it sent can't be taken; sending it again won't help
+    │   ├── RecordError        one record: names field, value and reason
+    │   ├── SyntaxFault        bytes that are not JSON: names the place
+    │   └── KeyReusedError     an Idempotency-Key that came before with another body
+    ├── BusyError              nobody: the box can't take it now; the sender keeps it and retries
+    └── StoreError             the box itself
+        ├── StoreUnavailable   Redis is away, still loading, read-only or not set up yet
+        ├── OtherStoreError    this Redis is not the store that the program started with
+        ├── IntentChanged      another worker, or a restored Redis, changed the intent: look again
+        └── NotTogether        hot store and archive don't belong together: `whimbrel recover`
+
+Messages read "cannot <verb> <object>: <reason>", or name the field and say what is wrong with it.
+"""
+
+from __future__ import annotations
+
+
+class WhimbrelError(Exception):
+    """Root of all the errors below."""
+
+
+class ConfigError(WhimbrelError):
+    """A setting has a wrong name, type or value."""
+
+
+class SenderError(WhimbrelError):
+    """What a sender sent can't be taken; the same bytes will be refused again."""
+
+
+class RecordError(SenderError):
+    """One field of one record can't be taken. `index` is the record's place in its request, if known."""
+
+    def __init__(self, field: str | None, value: object, reason: str, index: int | None = None) -> None:
+        super().__init__(f"{field}: {reason}" if field else reason)
+        self.index = index
+        self.field = field
+        self.value = value
+        self.reason = reason
+
+
+class SyntaxFault(SenderError):
+    """Bytes that can't be read as JSON. `at` is the byte where it shows, None if unknown."""
+
+    def __init__(self, reason: str, at: int | None = None) -> None:
+        super().__init__(reason)
+        self.at = at
+
+
+class KeyReusedError(SenderError):
+    """An Idempotency-Key came a second time with another body."""
+
+
+class BusyError(WhimbrelError):
+    """The box is full or its store is away: keep the records and try again after `retry_after_s`."""
+
+    def __init__(self, reason: str, retry_after_s: int = 2) -> None:
+        super().__init__(reason)
+        self.retry_after_s = retry_after_s
+
+
+class StoreError(WhimbrelError):
+    """The hot store or the archive is not in the state that the caller needs."""
+
+
+class StoreUnavailable(StoreError):
+    """Redis is away, still loading, read-only, or nobody has set the store up yet."""
+
+
+class OtherStoreError(StoreError):
+    """The store id is not the one that the caller knows: Redis was emptied or replaced."""
+
+
+class IntentChanged(StoreError):
+    """The intent in Redis is not the caller's any more; nothing was changed, look again."""
+
+
+class NotTogether(StoreError):
+    """Hot store and archive don't belong together: one of them was restored, emptied or swapped."""

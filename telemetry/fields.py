@@ -1,0 +1,286 @@
+"""From a sender's JSON object to a `Record`: names, units, types and bounds, in one place.
+
+All decoders that speak maps come through `read`. A field it doesn't know, and the content of an
+`attributes` object, are kept as sent under `attributes`. Nothing is guessed: two names for one field,
+a value of the wrong type or out of its bounds raise `RecordError` with field, value and reason.
+
+This file knows no clock, socket, file or Redis: the moment of arrival is an argument.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+import msgspec
+
+from telemetry.errors import RecordError
+from telemetry.record import EARLIEST_US, LATEST_US, Record, Sent
+
+MAX_ID_CHARACTERS = 255
+MAX_DEPTH = 32
+"""Deepest nesting inside `attributes`; analysts' tools parse it recursively."""
+
+EPOCH_MS_FROM = 100_000_000_000
+"""An epoch of at least this is in ms: as seconds it would be the year 5138, as ms it is 1973."""
+
+KMH = {"kmh": 1.0, "knots": 1.852, "ms": 3.6, "mph": 1.609344}
+"""What one of each unit of speed is in km/h."""
+
+NAMES = {
+    "device_id": "device_id",
+    "timestamp": "timestamp",
+    "time": "timestamp",
+    "latitude": "latitude",
+    "lat": "latitude",
+    "longitude": "longitude",
+    "lon": "longitude",
+    "lng": "longitude",
+    "altitude_m": "altitude_m",
+    "altitude": "altitude_m",
+    "alt": "altitude_m",
+    "speed_kmh": "speed_kmh",
+    "speed": "speed_kmh",
+    "heading_deg": "heading_deg",
+    "heading": "heading_deg",
+    "bearing": "heading_deg",
+    "course": "heading_deg",
+    "accuracy_m": "accuracy_m",
+    "accuracy": "accuracy_m",
+    "acc": "accuracy_m",
+    "location": "location",
+    "attributes": "attributes",
+}
+"""The names that senders use, and the field that each means."""
+
+NUMBERS = ("altitude_m", "speed_kmh", "heading_deg", "accuracy_m")
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_PAIR = re.compile(r"\s*([+-]?\d{1,3}(?:\.\d+)?)\s*,\s*([+-]?\d{1,3}(?:\.\d+)?)\s*")
+_ISO_CHARACTERS = re.compile(r"[0-9:.,+\-TtZzWw ]+")
+_encode_json = msgspec.json.Encoder().encode
+
+
+class Arrival(NamedTuple):
+    """The moment at which a message came, and what holds for its records.
+
+    `latest_us` is the first timestamp that is too far ahead; `LATEST_US` while the box's own clock
+    can't be trusted.
+    """
+
+    now_us: int
+    latest_us: int = LATEST_US
+    speed_unit: str = "kmh"
+    max_record_bytes: int = 2**20
+
+
+def read(value: object, transport: str, source: str, arrival: Arrival) -> Sent:
+    """Check one JSON value and make it a record. Raises `RecordError`."""
+    if type(value) is not dict:
+        raise RecordError(None, value, f"a record must be an object, not {json_type(value)}")
+    known, attributes = _sort(value)
+    device_id = read_device_id(known.get("device_id"))
+    latitude = read_coordinate("latitude", known.get("latitude"), 90.0)
+    longitude = read_coordinate("longitude", known.get("longitude"), 180.0)
+    location = read_location(known.get("location"))
+    if location is not None and latitude is None and longitude is None:
+        latitude, longitude = read_pair(location)
+    altitude_m, speed_kmh, heading_deg, accuracy_m = [read_number(n, known.get(n)) for n in NUMBERS]
+    if speed_kmh is not None and "speed" in value:
+        speed_kmh *= KMH[arrival.speed_unit]
+    record = Record(
+        timestamp_us=read_timestamp(known.get("timestamp"), arrival),
+        transport=transport,
+        source=source,
+        latitude=latitude,
+        longitude=longitude,
+        altitude_m=altitude_m,
+        speed_kmh=speed_kmh,
+        heading_deg=heading_deg,
+        accuracy_m=accuracy_m,
+        location=location,
+        attributes=read_attributes(attributes, arrival.max_record_bytes) if attributes else None,
+    )
+    return Sent(device_id, record)
+
+
+def _sort(value: dict[str, object]) -> tuple[dict[str, object], dict[str, object]]:
+    """Split an object into known fields, by their own names, and all else."""
+    known: dict[str, object] = {}
+    attributes: dict[str, object] = {}
+    for name, item in value.items():
+        field = NAMES.get(name)
+        if field is None:
+            attributes[name] = item
+        elif field in known:
+            raise RecordError(field, item, f"sent twice, the second time as {name!r}")
+        else:
+            known[field] = item
+    own = known.pop("attributes", None)
+    if own is None:
+        return known, attributes
+    if type(own) is not dict:
+        raise RecordError("attributes", own, f"must be an object, not {json_type(own)}")
+    both = own.keys() & attributes.keys()
+    if both:
+        name = min(both)
+        raise RecordError(name, attributes[name], "sent twice, beside and inside `attributes`")
+    return known, own | attributes
+
+
+def read_device_id(value: object) -> str:
+    """1 to 255 characters; an integer is taken as text."""
+    if type(value) is int:
+        value = str(value) if value.bit_length() < 1024 else ""
+    if type(value) is not str:
+        reason = "required" if value is None else f"must be text, not {json_type(value)}"
+        raise RecordError("device_id", value, reason)
+    if not value or value.isspace():
+        raise RecordError("device_id", value, "must not be blank")
+    if len(value) > MAX_ID_CHARACTERS:
+        raise RecordError("device_id", value, f"must have at most {MAX_ID_CHARACTERS} characters, not {len(value)}")
+    return _without_nul("device_id", value)
+
+
+def read_number(field: str, value: object) -> float | None:
+    """A finite number, or text that is one."""
+    if value is None:
+        return None
+    kind = type(value)
+    if kind is float or kind is int or (kind is str and _is_plain_number(value)):  # type: ignore[arg-type]
+        try:
+            number = float(value)  # type: ignore[arg-type]
+        except (ValueError, OverflowError):
+            number = math.nan
+        if math.isfinite(number):
+            return number
+    reason = "must be a finite number" if kind in (float, int, str) else f"must be a number, not {json_type(value)}"
+    raise RecordError(field, value, reason)
+
+
+def _is_plain_number(text: str) -> bool:
+    """Leave out what only Python takes for a number: `1_000` and digits of other scripts."""
+    return text.isascii() and "_" not in text
+
+
+def read_coordinate(field: str, value: object, bound: float) -> float | None:
+    """Degrees from -bound to bound."""
+    number = read_number(field, value)
+    if number is not None and not -bound <= number <= bound:
+        raise RecordError(field, value, f"must be between -{bound:g} and {bound:g}")
+    return number
+
+
+def read_location(value: object) -> str | None:
+    """Free text, as sent."""
+    if value is None:
+        return None
+    if type(value) is not str:
+        raise RecordError("location", value, f"must be text, not {json_type(value)}")
+    return _without_nul("location", value)
+
+
+def read_pair(location: str) -> tuple[float | None, float | None]:
+    """The two coordinates of a valid "lat,lon" text; two None of any other."""
+    match = _PAIR.fullmatch(location)
+    if match is None:
+        return None, None
+    latitude, longitude = float(match[1]), float(match[2])
+    if abs(latitude) > 90 or abs(longitude) > 180:
+        return None, None
+    return latitude, longitude
+
+
+def read_timestamp(value: object, arrival: Arrival) -> int:
+    """µs since the epoch of ISO 8601 text (no zone: UTC) or an epoch in s or ms; arrival if None."""
+    if value is None:
+        return arrival.now_us
+    timestamp_us = _epoch_us(value) if type(value) in (int, float) else _text_us(value)
+    if not EARLIEST_US <= timestamp_us < LATEST_US:
+        raise RecordError("timestamp", value, "must be between 2000-01-01 and 2200-01-01")
+    if timestamp_us > arrival.latest_us:
+        ahead_s = (timestamp_us - arrival.now_us) // 1_000_000
+        raise RecordError("timestamp", value, f"is {ahead_s} s ahead of the box's clock, more than is taken")
+    return timestamp_us
+
+
+def _epoch_us(value: object) -> int:
+    number = value if type(value) is int else read_number("timestamp", value)
+    if number is None or abs(number) > LATEST_US:
+        return LATEST_US
+    scale = 1_000 if abs(number) >= EPOCH_MS_FROM else 1_000_000
+    return round(number * scale)
+
+
+def _text_us(value: object) -> int:
+    if type(value) is not str:
+        raise RecordError("timestamp", value, f"must be text or a number, not {json_type(value)}")
+    text = value.strip()
+    try:
+        return iso_us(text)
+    except ValueError:
+        pass
+    try:
+        return _epoch_us(float(text) if _is_plain_number(text) else math.nan)
+    except (ValueError, RecordError):
+        reason = "must be ISO 8601, like 2026-11-24T10:25:00Z, or an epoch in s or ms"
+        raise RecordError("timestamp", value, reason) from None
+
+
+def iso_us(text: str) -> int:
+    """µs since the epoch of ISO 8601 text, of which no zone means UTC. Raises `ValueError`."""
+    if text.isdigit() or not _ISO_CHARACTERS.fullmatch(text):
+        raise ValueError(text)  # 20241112 is an epoch, not a day: a sender's number in quotes
+    moment = datetime.fromisoformat(text.upper())
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def read_attributes(attributes: dict[str, object], max_bytes: int) -> str:
+    """The JSON text of all that is kept as sent."""
+    try:
+        if any(type(item) is dict or type(item) is list for item in attributes.values()):
+            _check_depth(attributes, MAX_DEPTH)
+        text = _encode_json(attributes)
+    except (RecursionError, UnicodeEncodeError) as error:
+        raise RecordError("attributes", None, f"cannot be kept: {error}") from None
+    if len(text) > max_bytes:
+        raise RecordError("attributes", None, f"must have at most {max_bytes} bytes, not {len(text)}")
+    return text.decode()
+
+
+def _check_depth(value: object, left: int) -> None:
+    if left == 0:
+        raise RecordError("attributes", None, f"must not be nested deeper than {MAX_DEPTH}")
+    if type(value) is dict:
+        for item in value.values():
+            _check_depth(item, left - 1)
+    elif type(value) is list:
+        for item in value:
+            _check_depth(item, left - 1)
+
+
+def _without_nul(field: str, text: str) -> str:
+    if "\0" in text:
+        raise RecordError(field, text, "must not hold a NUL character")
+    return text
+
+
+_JSON_TYPES: dict[type, str] = {
+    dict: "an object",
+    list: "an array",
+    str: "text",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    type(None): "null",
+}
+
+
+def json_type(value: object) -> str:
+    """What JSON calls a value, with its article."""
+    return _JSON_TYPES.get(type(value), type(value).__name__)

@@ -1,0 +1,571 @@
+"""The hot store: the not-yet-saved tail and the latest of each device, in Redis.
+
+This file and `hot.lua` are all that knows Redis keys. Devices are spread over shards by crc32; all keys
+of a shard carry its hash tag, so that one function call touches one slot. `{s}` is the shard's number.
+
+    whimbrel:{s}:store            hash    id (random, made once), layout (1), shard, shards
+    whimbrel:{s}:stream:<device>  stream  an entry = the records of one device in one group, in order:
+                                          "i" = id of the first (the others follow in steps of `shards`),
+                                          "r" = msgpack array of 1 to 1,000 records (record.py),
+                                          "a" = ms of arrival, only where it isn't the entry id's (recovered);
+                                          trimmed by the worker, only after its commit
+    whimbrel:{s}:latest           hash    device → msgpack [http, other, fix, last seen ms]: the newest record
+                                          by HTTP, the newest by any other transport, and the newest with a
+                                          fix: 0 or 1 where it is the first or the second of these; nil where
+                                          there is none; a record is [id, received ms, timestamp µs, has a fix,
+                                          the record's bytes], numbers always in 8 bytes, so that Lua finds them
+    whimbrel:{s}:devices          zset    all scores 0: lexicographic, for stable paging
+    whimbrel:{s}:dirty            zset    device → ms of its oldest unsaved entry
+    whimbrel:{s}:unsaved          string  how many records wait
+    whimbrel:{s}:next_id          string  counter of ids: id = counter * shards + shard
+    whimbrel:{s}:sent:<key>       string  hash of the body that came with an Idempotency-Key, expiring
+    whimbrel:{s}:sent_until       zset    Idempotency-Key → ms at which it expires, to bound their number
+    whimbrel:{s}:intent           string  msgpack [commit number, [[device, first and last entry id, records]…]]
+    whimbrel:{s}:finishing        string  how many chunks of the intent are trimmed
+    whimbrel:{s}:committed        string  commit number of the last finished save
+    whimbrel:{s}:quarantine       stream  what could not be saved: device, entry, i, reason, r
+    whimbrel:{s}:quarantine_state hash    commit that last added, bytes kept, number kept, number dropped
+    whimbrel:alive                hash    program → s since epoch of its last sign of life
+
+Only XTRIM touches a stream, never XDEL: mixed, they corrupt its nodes. An emptied stream stays, since its
+last id must not repeat.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import redis
+
+from telemetry.errors import BusyError, ConfigError, IntentChanged, OtherStoreError, StoreError, StoreUnavailable
+from telemetry.record import (
+    MAX_ENTRY_RECORDS,
+    MAX_ENTRY_SPAN_US,
+    Record,
+    Sent,
+    Stored,
+    decode,
+    decode_many,
+    encode,
+    replaces,
+)
+
+LAYOUT = 1
+LIBRARY = Path(__file__).with_name("hot.lua").read_text(encoding="utf-8")
+ALIVE = "whimbrel:alive"
+CHUNK_DEVICES = 500
+"""Devices that one `finish` trims: 100,000 in one call block Redis for 0.4 s."""
+
+STORED, SEEN, OTHER_BODY, KEYS_FULL = range(4)
+"""What `append` answers for each batch."""
+
+
+class Keys:
+    """The names of one shard's keys."""
+
+    def __init__(self, shard: int) -> None:
+        start = f"whimbrel:{{{shard}}}:"
+        self.store = f"{start}store"
+        self.latest = f"{start}latest"
+        self.devices = f"{start}devices"
+        self.dirty = f"{start}dirty"
+        self.unsaved = f"{start}unsaved"
+        self.next_id = f"{start}next_id"
+        self.sent_until = f"{start}sent_until"
+        self.intent = f"{start}intent"
+        self.finishing = f"{start}finishing"
+        self.committed = f"{start}committed"
+        self.quarantine = f"{start}quarantine"
+        self.quarantine_state = f"{start}quarantine_state"
+        self._start = start
+
+    def stream(self, device_id: str) -> str:
+        return f"{self._start}stream:{device_id}"
+
+    def sent(self, key: str) -> str:
+        return f"{self._start}sent:{key}"
+
+
+def shard_of(name: str, shards: int) -> int:
+    """The shard of a device, or the home of an Idempotency-Key."""
+    return zlib.crc32(name.encode()) % shards if shards > 1 else 0
+
+
+# Appending -------------------------------------------------------------------------------------------
+
+
+class Entry(NamedTuple):
+    """One stream entry to be: `records` is a msgpack array of `size` records of one device."""
+
+    device_id: str
+    size: int
+    records: bytes
+    candidates: bytes
+
+
+class Batch(NamedTuple):
+    """Entries that are stored whole or not at all. A named one is stored once for each name."""
+
+    entries: Sequence[Entry]
+    name: str = ""
+    body_hash: bytes = b""
+
+
+class Appended(NamedTuple):
+    statuses: list[int]
+    newest_ms: int
+    unsaved: int
+
+
+class Limits(NamedTuple):
+    max_devices: int = 200_000
+    max_names: int = 100_000
+    names_kept_ms: int = 600_000
+
+
+_HTTP, _NEWEST, _NEWEST_FIX, _HAS_FIX = 1, 2, 4, 8
+_pack_candidate = struct.Struct(">BHIIQ").pack
+_pack_array16 = struct.Struct(">BH").pack
+
+
+def pack(records: Iterable[Sent]) -> list[Entry]:
+    """Group records by device, keeping each device's order, into as few entries as may be."""
+    by_device: dict[str, list[Record]] = {}
+    for device_id, record in records:
+        by_device.setdefault(device_id, []).append(record)
+    return [_entry(device, part) for device, found in by_device.items() for part in _parts(found)]
+
+
+def _parts(records: list[Record]) -> Iterable[list[Record]]:
+    if len(records) == 1:
+        return [records]
+    parts, part, oldest, newest = [], [records[0]], records[0].timestamp_us, records[0].timestamp_us
+    for record in records[1:]:
+        oldest, newest = min(oldest, record.timestamp_us), max(newest, record.timestamp_us)
+        if len(part) == MAX_ENTRY_RECORDS or newest - oldest > MAX_ENTRY_SPAN_US:
+            parts.append(part)
+            part, oldest, newest = [], record.timestamp_us, record.timestamp_us
+        part.append(record)
+    return [*parts, part]
+
+
+def _entry(device_id: str, records: list[Record]) -> Entry:
+    encoded = [encode(record) for record in records]
+    header = bytes((0x90 | len(records),)) if len(records) < 16 else _pack_array16(0xDC, len(records))
+    return Entry(device_id, len(records), header + b"".join(encoded), candidates(records, encoded, len(header)))
+
+
+def candidates(records: list[Record], encoded: list[bytes], start: int) -> bytes:
+    """What may become the device's latest: the newest by HTTP, by another transport, and with a fix.
+
+    Newest: the greatest timestamp, of equals the last. Each is packed as flags (1 by HTTP, 2 the newest
+    of its transport, 4 the newest with a fix, 8 has a fix), its index in the entry, the offset and length
+    of its bytes there, and its timestamp, so that Lua need not unpack a record.
+    """
+    roles: dict[int, int] = {}
+    for role, chosen in (
+        (_NEWEST, (i for i, r in enumerate(records) if r.transport == "http")),
+        (_NEWEST, (i for i, r in enumerate(records) if r.transport != "http")),
+        (_NEWEST_FIX, (i for i, r in enumerate(records) if r.has_fix)),
+    ):
+        best = max(chosen, key=lambda i: (records[i].timestamp_us, i), default=None)
+        if best is not None:
+            roles[best] = roles.get(best, 0) | role
+    packed = []
+    for index, role in sorted(roles.items()):
+        record = records[index]
+        flags = role | (_HTTP if record.transport == "http" else 0) | (_HAS_FIX if record.has_fix else 0)
+        offset = start + sum(map(len, encoded[:index]))
+        packed.append(_pack_candidate(flags, index, offset, len(encoded[index]), record.timestamp_us))
+    return b"".join(packed)
+
+
+# Reading ---------------------------------------------------------------------------------------------
+
+EntryId = tuple[int, int]
+RawEntry = tuple[bytes, list[bytes]]
+
+
+def entry_id(text: bytes | str) -> EntryId:
+    """(ms, sequence) of "ms-sequence"."""
+    ms, _, sequence = (text.decode() if isinstance(text, bytes) else text).partition("-")
+    return int(ms), int(sequence)
+
+
+def entry_text(entry: EntryId) -> str:
+    return f"{entry[0]}-{entry[1]}"
+
+
+def behind(entry: EntryId) -> EntryId:
+    """The least entry id greater than `entry`."""
+    return entry[0], entry[1] + 1
+
+
+class Unreadable(NamedTuple):
+    """A record, or a whole entry, that can't be read; `number` is its place in the entry."""
+
+    device_id: str
+    entry: bytes
+    first_id: int
+    number: int
+    reason: str
+    raw: bytes
+
+
+def read_entry(
+    device_id: str, raw: RawEntry, shards: int, unreadable: Callable[[Unreadable], None] | None = None
+) -> list[Stored]:
+    """The records of one stream entry. One that can't be read is told to `unreadable`, or left out."""
+    entry, fields = raw
+    first_id, received_ms, data = 0, entry_id(entry)[0], b""
+    try:
+        values = dict(zip(fields[::2], fields[1::2], strict=True))
+        first_id, data = int(values[b"i"]), values[b"r"]
+        received_ms = int(values.get(b"a", received_ms))
+        return [
+            Stored(device_id, first_id + number * shards, received_ms, record)
+            for number, record in enumerate(decode_many(data))
+        ]
+    except (msgspec.DecodeError, ValueError, KeyError) as error:
+        parts = _split(data)
+        if len(parts) < 2:
+            _tell(unreadable, Unreadable(device_id, entry, first_id, 0, str(error) or type(error).__name__, data))
+            return []
+    found = []
+    for number, part in enumerate(parts):
+        try:
+            found.append(Stored(device_id, first_id + number * shards, received_ms, decode(part)))
+        except msgspec.DecodeError as error:
+            _tell(unreadable, Unreadable(device_id, entry, first_id, number, str(error), part))
+    return found
+
+
+def _split(data: bytes) -> list[bytes]:
+    """The bytes of each element of a msgpack array, or [] if they can't be told apart."""
+    try:
+        return [bytes(part) for part in msgspec.msgpack.decode(data, type=list[msgspec.Raw])]
+    except msgspec.DecodeError:
+        return []
+
+
+def _tell(unreadable: Callable[[Unreadable], None] | None, what: Unreadable) -> None:
+    if unreadable is not None:
+        unreadable(what)
+
+
+class Slot(msgspec.Struct, array_like=True, frozen=True):
+    """A record inside a device's latest."""
+
+    id: int
+    received_ms: int
+    timestamp_us: int
+    has_fix: bool
+    record: bytes
+
+    def stored(self, device_id: str) -> Stored:
+        return Stored(device_id, self.id, self.received_ms, decode(self.record))
+
+
+class Latest(msgspec.Struct, array_like=True, frozen=True):
+    """A device's latest. `fix` is 0 or 1 where it is `http` or `other`."""
+
+    http: Slot | None
+    other: Slot | None
+    fix: Slot | int | None
+    last_seen_ms: int
+
+    @property
+    def newest(self) -> Slot | None:
+        """The newest record by any transport."""
+        if self.http is None or self.other is None:
+            return self.http or self.other
+        first, second = sorted((self.http, self.other), key=lambda slot: slot.id)
+        wins = replaces(second.timestamp_us, second.received_ms, first.timestamp_us, first.received_ms)
+        return second if wins else first
+
+    @property
+    def position(self) -> Slot | None:
+        """The newest record with a fix."""
+        if isinstance(self.fix, int):
+            return (self.http, self.other)[self.fix]
+        return self.fix
+
+
+decode_latest = msgspec.msgpack.Decoder(Latest).decode
+
+
+# Saving ----------------------------------------------------------------------------------------------
+
+
+class Range(msgspec.Struct, array_like=True, frozen=True):
+    """The entries of one device, from `first` to `last` ("ms-sequence"), and how many records they hold."""
+
+    device_id: str
+    first: str
+    last: str
+    records: int
+
+
+class Intent(msgspec.Struct, array_like=True, frozen=True):
+    """What one save takes from a shard. `commit` is its commit number, as text."""
+
+    commit: str
+    ranges: list[Range]
+
+    def encode(self) -> bytes:
+        return _encode_intent(self)
+
+    @property
+    def head(self) -> bytes:
+        """The first bytes of its encoding, which no other intent shares."""
+        return _encode_intent(Intent(self.commit, []))[:-1]
+
+    @property
+    def chunks(self) -> list[list[Range]]:
+        return [self.ranges[at : at + CHUNK_DEVICES] for at in range(0, len(self.ranges), CHUNK_DEVICES)]
+
+
+_encode_intent = msgspec.msgpack.Encoder().encode
+decode_intent = msgspec.msgpack.Decoder(Intent).decode
+
+
+class State(NamedTuple):
+    """Where a shard's saving stands. `intent` is the stored bytes."""
+
+    store_id: str
+    committed: str
+    intent: bytes | None
+    finishing: int
+    unsaved: int
+
+
+class Shape(NamedTuple):
+    """What a store is: its random id, its layout's version, and over how many shards it is spread."""
+
+    store_id: str
+    layout: int
+    shards: int
+
+
+class Shard:
+    """One shard of the hot store through a synchronous client.
+
+    Raises `StoreUnavailable` if Redis can't be asked, `OtherStoreError` if the store's id isn't
+    `store_id`, `BusyError` if Redis is at its limit.
+    """
+
+    def __init__(self, client: redis.Redis, shard: int, store_id: str, shards: int) -> None:
+        self.client = client
+        self.shard = shard
+        self.shards = shards
+        self.store_id = store_id
+        self.keys = Keys(shard)
+
+    def append(self, batches: Sequence[Batch], limits: Limits) -> Appended:
+        """Store batches, ids allotted and `latest` set, in one call that is durable when it returns."""
+        k = self.keys
+        keys = [k.store, k.latest, k.devices, k.dirty, k.unsaved, k.next_id, k.sent_until]
+        args: list[str | bytes | int] = [self.store_id, *limits, len(batches)]
+        for batch in batches:
+            args += (batch.name, batch.body_hash, len(batch.entries))
+            if batch.name:
+                keys.append(k.sent(batch.name))
+            for entry in batch.entries:
+                keys.append(k.stream(entry.device_id))
+                args += entry
+        return Appended(*self._call("append", keys, args))
+
+    def state(self) -> State:
+        """All that a save or a snapshot must know, read at once. Raises `OtherStoreError`."""
+        k = self.keys
+        pipe = self.client.pipeline(transaction=True)
+        pipe.hget(k.store, "id")
+        pipe.mget(k.committed, k.intent, k.finishing, k.unsaved)
+        store_id, (committed, intent, finishing, unsaved) = self._run(pipe.execute)
+        if store_id is None or store_id.decode() != self.store_id:
+            raise OtherStoreError("cannot use Redis: its store is another one than at the start")
+        return State(self.store_id, committed.decode(), intent, int(finishing or 0), int(unsaved or 0))
+
+    def unsaved(self) -> int:
+        """How many records wait to be saved."""
+        return int(self._run(lambda: self.client.get(self.keys.unsaved)) or 0)
+
+    def dirty(self, start: int, count: int) -> list[str]:
+        """Devices with unsaved records, the longest waiting first, from place `start` on."""
+        found = self._run(lambda: self.client.zrange(self.keys.dirty, start, start + count - 1))
+        return [device.decode() for device in found]
+
+    def newest_dirty_ms(self) -> int:
+        """The newest of the devices' oldest unsaved entries, ms since epoch; 0 if all is saved."""
+        found = self._run(lambda: self.client.zrange(self.keys.dirty, 0, 0, desc=True, withscores=True))
+        return int(found[0][1]) if found else 0
+
+    def all_dirty(self) -> list[str]:
+        """All devices with unsaved records. Unlike pages of `dirty`, none is missed while others are trimmed."""
+        found = self._run(lambda: {name for name, _ in self.client.zscan_iter(self.keys.dirty, count=1_000)})
+        return [device.decode() for device in found]
+
+    def entries(self, wanted: Sequence[tuple[str, str, str]], count: int | None = None) -> list[list[RawEntry]]:
+        """For each (device, first, last) the stream entries between, at most `count` of each."""
+        pipe = self.client.pipeline(transaction=False)
+        for device_id, first, last in wanted:
+            pipe.xrange(self.keys.stream(device_id), first, last, count)
+        return self._run(pipe.execute)  # type: ignore[no-any-return]
+
+    def intend(self, committed: str, intent: bytes) -> bool:
+        """Guard 1: write the intent only if there is none and `committed` has not moved."""
+        k = self.keys
+        return bool(
+            self._call("intend", [k.store, k.intent, k.committed, k.finishing], [self.store_id, committed, intent])
+        )
+
+    def finish(self, intent: Intent, number: int) -> None:
+        """Trim chunk `number` of a committed intent. Raises `IntentChanged` (guard 4)."""
+        k = self.keys
+        chunk = intent.chunks[number]
+        keys = [k.store, k.intent, k.committed, k.finishing, k.unsaved, k.dirty]
+        last = "1" if number == len(intent.chunks) - 1 else "0"
+        args: list[str | bytes | int] = [self.store_id, intent.head, number, last, intent.commit]
+        for found in chunk:
+            keys.append(k.stream(found.device_id))
+            args += (found.device_id, entry_text(behind(entry_id(found.last))), found.records)
+        if self._call("finish", keys, args) < 0:
+            raise IntentChanged("cannot trim: the intent was finished by another worker, or Redis was restored")
+
+    def quarantine(self, intent: Intent, found: Sequence[Unreadable], max_bytes: int) -> int:
+        """Keep what an intent can't save; done once for each intent. Returns how many old ones it dropped."""
+        k = self.keys
+        args: list[str | bytes | int] = [self.store_id, intent.head, intent.commit, max_bytes]
+        for one in found:
+            args += (one.device_id, one.entry, one.first_id + one.number * self.shards, one.reason, one.raw)
+        dropped = self._call("quarantine", [k.store, k.intent, k.quarantine, k.quarantine_state], args)
+        if dropped < 0:
+            raise IntentChanged("cannot quarantine: the intent was finished by another worker, or Redis was restored")
+        return int(dropped)
+
+    def take_over(self, new_id: str, least_next_id: int) -> None:
+        """Give the store a new id, which stops all programs that know the old one, and drop its intent."""
+        k = self.keys
+        self._call("take_over", [k.store, k.next_id, k.intent, k.finishing], [new_id, least_next_id])
+        self.store_id = new_id
+
+    def replace(self, device_id: str, last: str, gone: int, entries: Sequence[tuple[int, int, bytes]]) -> None:
+        """Put (ms of arrival, records, their array) in place of a stream's entries up to `last`."""
+        k = self.keys
+        args: list[str | bytes | int] = [self.store_id, device_id, last, gone]
+        for entry in entries:
+            args += entry
+        self._call("replace", [k.store, k.stream(device_id), k.dirty, k.unsaved, k.next_id], args)
+
+    def reopen(self, committed: str) -> None:
+        """End a recovery: saving goes on from `committed`."""
+        self._call("reopen", [self.keys.store, self.keys.committed], [self.store_id, committed])
+
+    def _call(self, name: str, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Any:
+        return self._run(lambda: call(self.client, name, keys, args))
+
+    def _run(self, ask: Callable[[], Any]) -> Any:
+        return translated(ask)
+
+
+def setup(client: redis.Redis, shard: int, new_id: str, shards: int, committed: str, next_id: int) -> Shape:
+    """Make the shard's store unless it exists. Returns what it is."""
+    k = Keys(shard)
+    args: list[str | bytes | int] = [new_id, LAYOUT, shards, shard, committed, next_id]
+    return _shape(translated(lambda: call(client, "setup", [k.store, k.committed, k.next_id], args)))
+
+
+def shape(client: redis.Redis, shard: int) -> Shape | None:
+    """What the shard's store is, or None if nobody has set it up."""
+    found = translated(lambda: client.hmget(Keys(shard).store, "id", "layout", "shards"))
+    return _shape(found) if found[0] is not None else None
+
+
+def attach(client: redis.Redis, shards: int) -> list[Shard]:
+    """All shards of a store that is set up.
+
+    Raises `StoreUnavailable` if it isn't, `ConfigError` if its layout or number of shards is another.
+    """
+    found = []
+    for number in range(shards):
+        is_ = shape(client, number)
+        if is_ is None:
+            raise StoreUnavailable("the store is not set up yet; the worker does that when it starts")
+        check_shape(is_, shards)
+        found.append(Shard(client, number, is_.store_id, shards))
+    return found
+
+
+def check_shape(found: Shape, shards: int) -> None:
+    """Raise `ConfigError` unless this program can use the store."""
+    if found.layout != LAYOUT:
+        raise ConfigError(f"cannot use this store: its layout is {found.layout}, this release knows {LAYOUT}")
+    if found.shards != shards:
+        raise ConfigError(
+            f"cannot use this store with redis.shards = {shards}: it was made with {found.shards}, which is fixed"
+        )
+
+
+def _shape(found: Sequence[bytes]) -> Shape:
+    store_id, layout, shards = (value.decode() for value in found)
+    return Shape(store_id, int(layout), int(shards))
+
+
+def call(client: redis.Redis, name: str, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Any:
+    """Call a function of `hot.lua`, loading the library if this Redis does not have it yet."""
+    function = f"whimbrel_{LAYOUT}_{name}"
+    try:
+        return client.fcall(function, len(keys), *keys, *args)
+    except redis.ResponseError as error:
+        if "Function not found" not in str(error):
+            raise
+    client.function_load(LIBRARY, replace=True)
+    return client.fcall(function, len(keys), *keys, *args)
+
+
+def translated(ask: Callable[[], Any]) -> Any:
+    """Run `ask`, making redis-py's errors ours."""
+    try:
+        return ask()
+    except (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError) as error:
+        raise StoreUnavailable(f"cannot reach Redis: {error}") from error
+    except redis.OutOfMemoryError as error:
+        raise BusyError("Redis is at its memory limit") from error
+    except redis.ResponseError as error:
+        raise _from_response(str(error)) from error
+
+
+def _from_response(text: str) -> StoreError | BusyError:
+    if text.startswith("OTHERSTORE"):
+        return OtherStoreError("cannot use Redis: its store is another one than at the start")
+    if text.startswith("DEVICESFULL"):
+        return DevicesFull("collector.max_devices is reached: no new device is taken")
+    if text.startswith("OOM"):
+        return BusyError("Redis is at its memory limit")
+    return StoreUnavailable(f"cannot use Redis: {text}")
+
+
+class DevicesFull(BusyError):
+    """The records would bring more devices than the box takes."""
+
+
+# Signs of life ---------------------------------------------------------------------------------------
+
+WORKER, SCHEDULER = "worker", "scheduler"
+"""Programs that give signs of life."""
+
+
+def say_alive(client: redis.Redis, program: str, now_s: float) -> None:
+    """Note that a program works."""
+    translated(lambda: client.hset(ALIVE, program, f"{now_s:.3f}"))
+
+
+def seen_alive(client: redis.Redis) -> dict[str, float]:
+    """Program → s since the epoch of its last sign of life."""
+    found = translated(lambda: client.hgetall(ALIVE))
+    return {name.decode(): float(seen) for name, seen in found.items()}

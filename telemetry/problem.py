@@ -1,0 +1,55 @@
+"""HTTP errors as `application/problem+json` (RFC 9457), with a stable `type` each."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+CONTENT_TYPE = "application/problem+json"
+MAX_VALUE_CHARACTERS = 200
+"""A refused value longer than this is shown cut, as text."""
+
+
+class Problem(NamedTuple):
+    """One kind of error: the end of its `type`, its HTTP status and its title."""
+
+    name: str
+    status: int
+    title: str
+
+    @property
+    def type(self) -> str:
+        return f"urn:whimbrel:problem:{self.name}"
+
+
+INVALID_JSON = Problem("invalid-json", 400, "The body is not JSON")
+INVALID_RECORD = Problem("invalid-record", 400, "A record can't be taken")
+INVALID_PARAMETER = Problem("invalid-parameter", 400, "A query parameter can't be used")
+NOT_FOUND = Problem("not-found", 404, "There is nothing at this address")
+UNKNOWN_DEVICE = Problem("unknown-device", 404, "No record of this device was ever received")
+WRONG_METHOD = Problem("wrong-method", 405, "This address has no such method")
+TIMED_OUT = Problem("timed-out", 408, "The request took too long to arrive")
+BODY_TOO_LARGE = Problem("body-too-large", 413, "The body is too large")
+UNSUPPORTED_TYPE = Problem("unsupported-type", 415, "The body is of a kind that is not taken here")
+KEY_REUSED = Problem("idempotency-key-reused", 422, "The Idempotency-Key came before with another body")
+INTERNAL = Problem("internal", 500, "Whimbrel failed; the cause is in its log")
+BUSY = Problem("busy", 503, "The box can't do this now; try again")
+NOT_TOGETHER = Problem("not-together", 503, "Redis and archive don't belong together")
+
+
+def body(problem: Problem, detail: str, **more: object) -> bytes:
+    """The JSON of one occurrence; `more` are further members."""
+    return msgspec.json.encode(
+        {"type": problem.type, "title": problem.title, "status": problem.status, "detail": detail, **more}
+    )
+
+
+def shown(value: object) -> object:
+    """A refused value as an answer may show it: as it came, or cut if it is long."""
+    try:
+        text = msgspec.json.encode(value).decode()
+    except (TypeError, ValueError, RecursionError):
+        text = repr(value)
+        return text[:MAX_VALUE_CHARACTERS]
+    return value if len(text) <= MAX_VALUE_CHARACTERS else text[:MAX_VALUE_CHARACTERS] + "…"

@@ -1,0 +1,28 @@
+"""A program's tie to the supervisor that started it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+
+SUPERVISED = "WHIMBREL_SUPERVISED"
+"""Environment variable with the process id of the supervisor; unset where there is none."""
+
+PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent() -> None:
+    """Get a SIGTERM when the supervisor is gone, however it went; nothing without a supervisor.
+
+    For programs that the supervisor starts itself, as their first act: a child of theirs would take
+    itself for an orphan and end. The tie survives exec. Linux only; other systems have no such tie.
+    """
+    supervisor = os.environ.get(SUPERVISED)
+    if not supervisor or sys.platform != "linux":
+        return
+    if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "cannot tie this process to its supervisor")
+    if os.getppid() != int(supervisor):  # it was gone before we asked
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,83 @@
+"""How every program starts: settings, log, Redis there and fit to be trusted, store set up; or a clear end."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable
+from types import FrameType
+
+from telemetry import hot
+from telemetry.config import Settings, load
+from telemetry.errors import ConfigError, StoreUnavailable, WhimbrelError
+from telemetry.process import die_with_parent
+from telemetry.redis_client import check_server, connect, wait
+from telemetry.serve import log_to_stderr
+
+WRONG_SETTINGS = 2
+"""Exit status of a program whose settings, or whose Redis's settings, are wrong."""
+
+
+def main(program: str, run: Callable[[Settings], None], needs_store: bool = True) -> int:
+    """Start `run` once Redis answers (and its store is set up). Returns the exit status."""
+    parser = argparse.ArgumentParser(prog=f"python -m {program}")
+    parser.add_argument("--config", metavar="FILE", help="settings file (else WHIMBREL_CONFIG, else config.toml)")
+    args = parser.parse_args()
+    die_with_parent()
+    try:
+        settings = load(args.config)
+        log_to_stderr(settings, program)
+        with Stopped() as stopped:
+            ready = wait_for_store(settings, stopped, needs_store)
+        if ready:
+            run(settings)
+    except ConfigError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return WRONG_SETTINGS
+    except WhimbrelError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+class Stopped:
+    """While it is entered, SIGTERM and SIGINT are noted instead of ending the program."""
+
+    def __init__(self) -> None:
+        self._is_set = False
+
+    def __call__(self) -> bool:
+        return self._is_set
+
+    def __enter__(self) -> Stopped:
+        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, _number: int, _frame: FrameType | None) -> None:
+        self._is_set = True
+
+
+def wait_for_store(settings: Settings, stopped: Callable[[], bool], needs_store: bool) -> bool:
+    """Wait for Redis, check its settings, and wait for the store. False if stopped meanwhile."""
+    log = logging.getLogger("start")
+    said = ""
+    with connect(settings) as client:
+        while wait(client, log.info, stopped):
+            try:
+                check_server(client, settings.redis.durability)
+                if needs_store:
+                    hot.attach(client, settings.redis.shards)
+                return True
+            except StoreUnavailable as error:
+                if str(error) != said:
+                    said = str(error)
+                    log.info("waiting: %s", said)
+                time.sleep(0.2)
+    return False

@@ -1,0 +1,95 @@
+"""What a record is, and the bytes it rests as in the hot store.
+
+A record is one msgpack array in the field order of `Record`, the layout's version (1) first:
+
+    [1, timestamp_us, transport, source, latitude, longitude, altitude_m, speed_kmh, heading_deg,
+     accuracy_m, location, attributes]
+
+What the stream's key or its entry says is not in it: the device, the record's `id`, `received_at`.
+`attributes` is the text of a JSON object, as sent, or nil: the archive and the API pass it on unread,
+and integers of any size survive.
+
+This file knows no clock, socket, file or Redis.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, NamedTuple
+
+import msgspec
+
+Transport = Literal["http", "tcp", "udp", "mqtt", "import"]
+
+MAX_ENTRY_RECORDS = 1_000
+"""Most records in one stream entry: it bounds what one XADD, one read and one trim can cost."""
+
+MAX_ENTRY_SPAN_US = 64 * 86_400_000_000
+"""Most time between the oldest and the newest record of an entry, so that it touches at most 65 days."""
+
+EARLIEST_US = 946_684_800_000_000
+"""2000-01-01 UTC. Before it a timestamp is a device's unset clock."""
+
+LATEST_US = 7_258_118_400_000_000
+"""2200-01-01 UTC, below 2^53. No timestamp reaches it, even while the box's own clock can't be trusted."""
+
+
+class Record(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
+    """What a device measured at one moment. Units are in the names; None is unknown.
+
+    `timestamp_us` is µs since the epoch, UTC: the device's time, or that of arrival if it gave none.
+    """
+
+    timestamp_us: Annotated[int, msgspec.Meta(ge=EARLIEST_US, lt=LATEST_US)]
+    transport: str
+    source: str
+    latitude: float | None = None
+    longitude: float | None = None
+    altitude_m: float | None = None
+    speed_kmh: float | None = None
+    heading_deg: float | None = None
+    accuracy_m: float | None = None
+    location: str | None = None
+    attributes: str | None = None
+
+    @property
+    def has_fix(self) -> bool:
+        """True if the record says where the device was."""
+        return self.latitude is not None and self.longitude is not None
+
+
+class Sent(NamedTuple):
+    """A record and the device that it came from, as a decoder returns them."""
+
+    device_id: str
+    record: Record
+
+
+class Stored(NamedTuple):
+    """A record at rest. `id` names it for ever and rises with arrival; `received_ms` is ms since epoch."""
+
+    device_id: str
+    id: int
+    received_ms: int
+    record: Record
+
+
+encode = msgspec.msgpack.Encoder().encode
+"""`encode(record) -> bytes`: the array above."""
+
+decode = msgspec.msgpack.Decoder(Record).decode
+"""`decode(bytes) -> Record`. Raises `msgspec.DecodeError` (of which `ValidationError` is one)."""
+
+decode_many = msgspec.msgpack.Decoder(list[Record]).decode
+"""`decode_many(bytes) -> list[Record]`, for the array that a stream entry holds."""
+
+
+def replaces(new_us: int, arrival_ms: int, old_us: int, old_arrival_ms: int) -> bool:
+    """Whether a record becomes its device's latest (the same rule stands in `hot.lua`).
+
+    True if its timestamp is not below the latest's; or if it is not ahead of its own arrival and
+    later than the latest's arrival, for then the latest came from a clock that ran ahead. Arrivals
+    are known to the millisecond, so "later" means: not within that millisecond.
+    """
+    if new_us >= old_us:
+        return True
+    return (old_arrival_ms + 1) * 1000 <= new_us < (arrival_ms + 1) * 1000

@@ -1,0 +1,144 @@
+"""Connections to Redis, and what its server must be like to be trusted with records."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import redis
+import redis.asyncio
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from telemetry.config import Settings
+from telemetry.errors import ConfigError, StoreUnavailable
+
+CONNECT_TIMEOUT_S = 2.0
+CALL_TIMEOUT_S = 15.0
+"""Longer than any call takes on a slow disk; a server that is silent for so long is treated as away."""
+
+MAX_SOCKET_PATH_BYTES = 100
+"""A unix socket's path has at most 107 bytes, and servers append a suffix while they create it."""
+
+OLDEST_REDIS = (7, 2)
+OLDEST_VALKEY = (8,)
+
+
+def runtime_dir(data_dir: Path) -> Path:
+    """Folder for sockets: `run` in the data folder or, where that path is too long, a short private one."""
+    folder = data_dir / "run"
+    if len(os.fsencode(folder / "supervisor.sock")) <= MAX_SOCKET_PATH_BYTES:
+        return folder
+    name = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"whimbrel-{os.getuid()}" / name
+
+
+def make_private(folder: Path) -> None:
+    """Create a folder that only we may enter. Raises `ConfigError` if it is somebody else's."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
+    if found.st_uid != os.getuid():
+        raise ConfigError(f"cannot use {folder}: it belongs to another user")
+    folder.chmod(0o700)
+
+
+def url(settings: Settings) -> str:
+    """`redis.url`, or the socket of the server that Whimbrel starts itself."""
+    return settings.redis.url or f"unix://{runtime_dir(settings.data_dir) / 'redis.sock'}"
+
+
+def connect(settings: Settings, timeout_s: float | None = CALL_TIMEOUT_S) -> redis.Redis:
+    """A synchronous client that repeats nothing by itself: an append sent twice would double records."""
+    client = redis.Redis.from_url(url(settings), **_options(timeout_s))
+    client.response_callbacks.pop("XRANGE", None)  # raw entries are twice as fast to read as pairs of dicts
+    return client
+
+
+def connect_async(settings: Settings, timeout_s: float = CALL_TIMEOUT_S) -> redis.asyncio.Redis:
+    """An asyncio client, for the short questions of the API."""
+    options = _options(timeout_s) | {"retry": redis.asyncio.retry.Retry(NoBackoff(), 0)}
+    return redis.asyncio.Redis.from_url(url(settings), **options)
+
+
+def _options(timeout_s: float | None) -> dict[str, Any]:
+    return {
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": CONNECT_TIMEOUT_S,
+        "retry": Retry(NoBackoff(), 0),
+        "decode_responses": False,
+    }
+
+
+def wait(
+    client: redis.Redis,
+    tell: Callable[[str], None],
+    stopped: Callable[[], bool] = lambda: False,
+    sleep: Callable[[float], None] = time.sleep,
+) -> bool:
+    """Wait until Redis answers and has loaded its data, telling what it waits for. False if stopped."""
+    said = ""
+    while not stopped():
+        try:
+            client.ping()
+        except redis.RedisError as error:
+            reason = f"waiting for Redis: {error}"
+            if reason != said:
+                tell(reason)
+            said = reason
+            sleep(0.1)
+        else:
+            return True
+    return False
+
+
+def check_server(client: redis.Redis, durability: str) -> None:
+    """Raise `ConfigError` naming each setting of the server that could lose records."""
+    try:
+        info: Mapping[str, Any] = client.info("server")
+        values: Mapping[str, str] = {
+            _text(k): _text(v) for k, v in client.config_get("maxmemory-policy", "appendonly", "appendfsync").items()
+        }
+    except redis.ResponseError as error:
+        raise ConfigError(f"cannot ask Redis about its settings: {error}") from error
+    except redis.RedisError as error:
+        raise StoreUnavailable(f"cannot reach Redis: {error}") from error
+    wrong = [*_wrong_version(info), *_wrong_settings(values, durability)]
+    if wrong:
+        raise ConfigError("cannot use this Redis: " + "; ".join(wrong))
+
+
+def _text(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _wrong_version(info: Mapping[str, Any]) -> list[str]:
+    valkey = str(info.get("valkey_version", ""))
+    found, oldest = (valkey, OLDEST_VALKEY) if valkey else (str(info["redis_version"]), OLDEST_REDIS)
+    if version(found) >= oldest:
+        return []
+    name = "Valkey" if valkey else "Redis"
+    return [f"it is {name} {found}, and {'.'.join(map(str, oldest))} is the oldest that works"]
+
+
+def _wrong_settings(values: Mapping[str, str], durability: str) -> list[str]:
+    wrong = []
+    if values.get("maxmemory-policy") != "noeviction":
+        wrong.append(f"maxmemory-policy is {values.get('maxmemory-policy')}, must be noeviction")
+    if durability == "aof" and values.get("appendonly") != "yes":
+        wrong.append('appendonly is no, must be yes (or set redis.durability = "memory" and lose records at a crash)')
+    elif durability == "aof" and values.get("appendfsync") != "always":
+        wrong.append(
+            f"appendfsync is {values.get('appendfsync')}, must be always "
+            '(or set redis.durability = "memory" and lose the last second at a power cut)'
+        )
+    return wrong
+
+
+def version(text: str) -> tuple[int, ...]:
+    """(7, 2, 4) of "7.2.4"."""
+    return tuple(int(part) for part in text.split(".") if part.isdigit())

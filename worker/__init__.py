@@ -1,0 +1,1 @@
+"""The worker: takes records from the hot store to the archive, exactly once."""

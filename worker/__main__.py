@@ -1,0 +1,40 @@
+"""The worker program: runs saves that the scheduler asks for through RQ."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from rq import SimpleWorker
+from rq.serializers import JSONSerializer
+
+from telemetry import clock
+from telemetry.archive import Archive, open_duckdb
+from telemetry.config import Settings
+from telemetry.jobs import AllowedJob, persist_queue
+from telemetry.program import main
+from telemetry.redis_client import connect
+from worker import jobs
+from worker.persist import Saver
+from worker.plan import Bounds
+
+
+def serve(settings: Settings) -> None:
+    """Finish what an earlier worker left, then run jobs until a signal comes."""
+    archive = Archive(settings.archive_dir)
+    connection = open_duckdb(settings.data_dir / "tmp" / "worker")
+    p = settings.persist
+    bounds = Bounds(p.max_records, p.max_bytes, p.max_devices, p.max_days)
+    saver = Saver(archive, connection, clock.now_ms, bounds, p.quarantine_max_bytes)
+    work = jobs.Work(connect(settings), archive, saver, settings.redis.shards, p.flush_records)
+    jobs.prepare(work)
+    work.recover_all()
+    client = connect(settings, timeout_s=None)
+    logging.getLogger("rq.worker").setLevel(logging.WARNING)
+    SimpleWorker([persist_queue(client)], connection=client, serializer=JSONSerializer, job_class=AllowedJob).work(
+        logging_level="WARNING"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main("worker", serve, needs_store=False))

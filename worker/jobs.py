@@ -1,0 +1,91 @@
+"""The worker's jobs as RQ calls them: functions of plain values, on what `prepare` set."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+import redis
+
+from telemetry.archive import Archive
+from telemetry.errors import IntentChanged, NotTogether, OtherStoreError, WhimbrelError
+from telemetry import hot
+from telemetry.hot import Shard
+from telemetry.setup import set_up
+from worker.persist import Saver
+
+log = logging.getLogger(__name__)
+
+BUSY_S = 2.0
+"""A job goes on saving a shard that fills as fast as it is saved, but ends after so long: a stop waits for it."""
+
+
+class Work:
+    """What a worker process needs to save any shard."""
+
+    def __init__(self, client: redis.Redis, archive: Archive, saver: Saver, shards: int, flush_records: int) -> None:
+        self._client = client
+        self._archive = archive
+        self._saver = saver
+        self._shards = shards
+        self._flush_records = flush_records
+        self.stores: list[Shard] = set_up(client, archive, shards)
+
+    def save_shard(self, number: int, monotonic: Callable[[], float] = time.monotonic) -> int:
+        """Save a shard until what waits is less than a flush. Returns how many records were saved."""
+        stop, saved = monotonic() + BUSY_S, 0
+        while True:
+            saved += self._save_once(number)
+            self.say_alive()
+            if self.stores[number].unsaved() < self._flush_records or monotonic() > stop:
+                return saved
+
+    def _save_once(self, number: int) -> int:
+        for _ in range(3):
+            try:
+                return self._saver.save(self.stores[number])
+            except IntentChanged as error:
+                log.info("shard %d: %s; looking again", number, error)
+            except OtherStoreError:
+                log.warning("Redis was emptied or replaced: setting the store up again")
+                self.stores = set_up(self._client, self._archive, self._shards)
+        return 0
+
+    def say_alive(self) -> None:
+        """Note that this worker works."""
+        hot.say_alive(self._client, hot.WORKER, time.time())
+
+    def recover_all(self) -> None:
+        """Finish what earlier workers left, before any job comes."""
+        for store in self.stores:
+            try:
+                if store.state().intent is not None:
+                    log.info("shard %d: finishing a save that was cut off", store.shard)
+                    self._save_once(store.shard)
+            except NotTogether as error:
+                log.error("shard %d: %s", store.shard, error)
+
+
+_work: list[Work] = []
+
+
+def prepare(work: Work) -> None:
+    """Set what the jobs of this process work on."""
+    _work[:] = [work]
+
+
+def save_shard(number: int) -> int:
+    """Save one shard. RQ calls it by name (telemetry/jobs.py)."""
+    return _prepared().save_shard(number)
+
+
+def say_alive() -> None:
+    """Give a sign of life. RQ calls it by name."""
+    _prepared().say_alive()
+
+
+def _prepared() -> Work:
+    if not _work:
+        raise WhimbrelError("this process is not a worker")
+    return _work[0]

@@ -1,0 +1,151 @@
+"""Saving a shard: from the hot store to the archive, exactly once.
+
+A commit number n names one save. In Redis stand `intent` (what the save takes) and `committed` (the last
+that was finished); in the table t, the last that was committed. Whatever dies at whatever instant, these
+three tell what is left to do:
+
+    no intent, committed = t      nothing is under way: plan and intend
+    intent n, t = n               it was committed: only the trim is left
+    intent n, t's count < n's     it was not: write the intent's ranges again, under new file names
+    anything else                 this Redis did not write this archive: stop
+
+Five guards make a second worker, or one that was stopped past every lease and runs on, harmless:
+
+    1  an intent is written only if there is none and `committed` has not moved      (hot.lua: intend)
+    2  no file is ever overwritten: each attempt has random names                    (Archive.write)
+    3  the commit uses the very handle that was asked for t                          (Archive.commit)
+    4  a chunk is trimmed only while the intent is the caller's and it is its turn   (hot.lua: finish)
+    5  after the records were read, the intent is still there, byte-equal            (_read)
+
+tests/worker/save_model.py explores every interleaving, and shows a loss or a double without each.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import duckdb
+from deltalake import DeltaTable
+
+from telemetry.archive import Archive, columns, commit_number, count_of
+from telemetry.errors import IntentChanged, NotTogether
+from telemetry.hot import Intent, Shard, decode_intent
+from worker.plan import Bounds, Plan, Tail, choose, decode, read
+
+log = logging.getLogger(__name__)
+
+Step = Callable[[str], None]
+
+
+class Saver:
+    """Saves shards. `reached` hears the name of each step before it is taken; tests kill it there."""
+
+    def __init__(
+        self,
+        archive: Archive,
+        connection: duckdb.DuckDBPyConnection,
+        now_ms: Callable[[], int],
+        bounds: Bounds | None = None,
+        quarantine_max_bytes: int = 16 * 2**20,
+        reached: Step = lambda step: None,
+    ) -> None:
+        self._archive = archive
+        self._connection = connection
+        self._now_ms = now_ms
+        self._bounds = bounds or Bounds()
+        self._quarantine_max_bytes = quarantine_max_bytes
+        self._reached = reached
+
+    def save(self, shard: Shard) -> int:
+        """Finish what an earlier worker left, else save what waits. Returns how many records it took.
+
+        Raises `IntentChanged` if another worker was faster (look again), `NotTogether` if Redis and the
+        archive don't belong together, and whatever the disk says; nothing is lost by any of them.
+        """
+        self._reached("look")
+        state = shard.state()
+        if state.intent is not None:
+            return self._recover(shard, state.intent)
+        table = self._archive.open()
+        require_together(self._archive.committed(table, shard.shard), state.committed)
+        plan = choose(shard, self._bounds)
+        if not plan.ranges:
+            return 0
+        intent = Intent(commit_number(state.committed), plan.ranges)
+        self._reached("intend")
+        if not shard.intend(state.committed, intent.encode()):
+            raise IntentChanged("cannot save: another worker is saving this shard")
+        return self._write(shard, intent, plan)
+
+    def _recover(self, shard: Shard, stored: bytes) -> int:
+        intent = decode_intent(stored)
+        self._reached("recover")
+        table = self._archive.open()
+        if self._is_committed(table, shard, intent):
+            return self._finish(shard, intent)
+        return self._write(shard, intent, None)
+
+    def _is_committed(self, table: DeltaTable, shard: Shard, intent: Intent) -> bool:
+        """Whether the save happened. Raises `NotTogether` if the table went another way."""
+        committed = self._archive.committed(table, shard.shard)
+        if committed == intent.commit:
+            self._archive.make_last()
+            return True
+        if count_of(committed) >= count_of(intent.commit):
+            raise NotTogether(
+                f"the archive's last save is {committed}, and Redis has {intent.commit} under way: "
+                "one of them was restored or swapped; `whimbrel recover` says what can be done"
+            )
+        return False
+
+    def _write(self, shard: Shard, intent: Intent, plan: Plan | None) -> int:
+        """Write, commit and finish. A crash before the commit leaves files that no reader sees."""
+        tail = self._read(shard, intent, plan)
+        if tail.unreadable:
+            self._reached("quarantine")
+            dropped = shard.quarantine(intent, tail.unreadable, self._quarantine_max_bytes)
+            log.error(
+                "%d records could not be read and are in quarantine: %s", len(tail.unreadable), tail.unreadable[0]
+            )
+            if dropped:
+                log.error("quarantine is full: its %d oldest were dropped", dropped)
+        self._reached("write")
+        files = self._archive.write(self._connection, columns(tail.records), intent.commit)
+        self._reached("open")
+        table = self._archive.open()
+        if not self._is_committed(table, shard, intent):
+            self._reached("commit")
+            self._archive.commit(table, files, shard.shard, intent.commit, self._now_ms())
+        return self._finish(shard, intent)
+
+    def _read(self, shard: Shard, intent: Intent, plan: Plan | None) -> Tail:
+        """What the intent's ranges hold, read after the intent stood and while it still stands (guard 5)."""
+        self._reached("read")
+        raw = read(shard, intent.ranges)
+        self._reached("still")
+        if shard.state().intent != intent.encode():
+            raise IntentChanged("cannot save: the intent was finished by another worker, or Redis was restored")
+        if plan is not None and raw == plan.tail.raw:
+            return plan.tail
+        return decode(shard, intent.ranges, raw)
+
+    def _finish(self, shard: Shard, intent: Intent) -> int:
+        """Trim what is in the archive now. A crash here leaves records in both; readers drop the tail's."""
+        self._reached("finish")
+        state = shard.state()
+        if state.intent != intent.encode():
+            raise IntentChanged("cannot trim: the intent was finished by another worker, or Redis was restored")
+        for number in range(state.finishing, len(intent.chunks)):
+            self._reached(f"finish {number}")
+            shard.finish(intent, number)
+        return sum(found.records for found in intent.ranges)
+
+
+def require_together(archived: str, committed: str) -> None:
+    """Raise `NotTogether` unless the archive's and Redis's last commit numbers are the same."""
+    if archived != committed:
+        raise NotTogether(
+            f"the archive's last save is {archived}, Redis knows {committed} as its last: "
+            "one of them was restored, emptied or swapped; `whimbrel recover` says what can be done"
+        )
