@@ -83,10 +83,19 @@ def span(request: Request) -> tuple[int, int]:
 
 
 def instant(request: Request, name: str, default_us: int, of_day_us: int) -> int:
-    """A moment: ISO 8601 (no zone: UTC), an epoch in s, or a date, to whose midnight `of_day_us` is added."""
+    """One of the two ends of `span`."""
     text = request.query_params.get(name, "").strip()
-    if not text:
-        return default_us
+    try:
+        return moment_us(text, of_day_us) if text else default_us
+    except RecordError as error:
+        raise invalid(name, error.reason) from None
+
+
+def moment_us(text: str, of_day_us: int) -> int:
+    """µs of ISO 8601 (no zone: UTC), an epoch in s, or a date, to whose midnight `of_day_us` is added.
+
+    Raises `RecordError`. No record lies before 2000 or after 2200: a moment there means the nearer end.
+    """
     try:
         if _DATE.fullmatch(text):
             moment = datetime.fromisoformat(text).replace(tzinfo=UTC)
@@ -96,14 +105,13 @@ def instant(request: Request, name: str, default_us: int, of_day_us: int) -> int
     except RecordError as error:
         if "between" in error.reason:
             return _beyond(text)
-        raise invalid(name, error.reason) from None
+        raise
     except ValueError:
-        raise invalid(name, "is no date") from None
+        raise RecordError("timestamp", text, "is no date") from None
     return min(max(found, EARLIEST_US), LATEST_US)
 
 
 def _beyond(text: str) -> int:
-    """No record lies before 2000 or after 2200: a moment there means the nearer end."""
     is_late = text[:4].isdigit() and text[4:5] == "-" and int(text[:4]) >= 2200
     is_late = is_late or (text.replace(".", "").isdigit() and float(text) > LATEST_US / 1_000_000)
     return LATEST_US if is_late else EARLIEST_US

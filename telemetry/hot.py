@@ -156,8 +156,16 @@ def _parts(records: list[Record]) -> Iterable[list[Record]]:
 
 def _entry(device_id: str, records: list[Record]) -> Entry:
     encoded = [encode(record) for record in records]
-    header = bytes((0x90 | len(records),)) if len(records) < 16 else _pack_array16(0xDC, len(records))
-    return Entry(device_id, len(records), header + b"".join(encoded), candidates(records, encoded, len(header)))
+    array = pack_array(encoded)
+    start = len(array) - sum(map(len, encoded))
+    return Entry(device_id, len(records), array, candidates(records, encoded, start))
+
+
+def pack_array(encoded: Sequence[bytes]) -> bytes:
+    """A msgpack array of values that are encoded already, at most 65,535."""
+    size = len(encoded)
+    header = bytes((0x90 | size,)) if size < 16 else _pack_array16(0xDC, size)
+    return header + b"".join(encoded)
 
 
 def candidates(records: list[Record], encoded: list[bytes], start: int) -> bytes:

@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import redis
 
+from telemetry import hot
 from telemetry.archive import Archive
 from telemetry.errors import IntentChanged, NotTogether, OtherStoreError, WhimbrelError
-from telemetry import hot
 from telemetry.hot import Shard
 from telemetry.setup import set_up
 from worker.persist import Saver

@@ -1,0 +1,74 @@
+"""The `whimbrel` command: its subcommands are listed at the end."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from cli.command import FAILED, Command
+from telemetry.config import load
+from telemetry.errors import WhimbrelError
+
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand and return its exit status."""
+    top = top_parser()
+    chosen = top.parse_args(argv)
+    if chosen.command not in COMMANDS:
+        top.error(f"there is no command {chosen.command}; known are {', '.join(COMMANDS)}")
+    command = find(chosen.command)
+    parser = argparse.ArgumentParser(prog=f"whimbrel {chosen.command}", description=command.sentence)
+    parser.add_argument("--config", metavar="FILE", default=chosen.config, help="settings file")
+    command.add_arguments(parser)
+    args = parser.parse_args(chosen.arguments)
+    try:
+        return command.run(args, load(args.config))
+    except WhimbrelError as error:
+        print(f"whimbrel {chosen.command}: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def top_parser() -> argparse.ArgumentParser:
+    """The parser up to the subcommand's name; what follows is the subcommand's own."""
+    parser = _Parser(prog="whimbrel", description="Collect device telemetry and lose nothing of it.")
+    parser.add_argument("--config", metavar="FILE", help="settings file (else WHIMBREL_CONFIG, else config.toml)")
+    parser.add_argument("command", metavar="COMMAND", help=f"{', '.join(COMMANDS)}; COMMAND --help tells more")
+    parser.add_argument("arguments", metavar="...", nargs=argparse.REMAINDER, help="arguments of the command")
+    return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """Lists the commands at the end of its help."""
+
+    def format_help(self) -> str:
+        lines = [f"  {name:<10} {find(name).sentence}" for name in COMMANDS]
+        return super().format_help() + "\ncommands:\n" + "\n".join(lines) + "\n"
+
+
+def find(name: str) -> Command:
+    """A subcommand. Only its own module is loaded: `whimbrel up` runs for months and needs no DuckDB."""
+    module, _, attribute = COMMANDS[name].partition(":")
+    command: Command = getattr(importlib.import_module(module), attribute)
+    return command
+
+
+COMMANDS: dict[str, str] = {
+    "up": "cli.up:COMMAND",
+    "redis": "cli.redis_server:COMMAND",
+    "send": "cli.send:COMMAND",
+    "latest": "cli.query:LATEST",
+    "history": "cli.query:HISTORY",
+    "export": "cli.export:COMMAND",
+    "drain": "cli.saving:DRAIN",
+    "recover": "cli.saving:RECOVER",
+}
+"""Name → where its `Command` is."""
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""`whimbrel drain` and `whimbrel recover`: saving without RQ, and mending what stopped it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+
+import duckdb
+import redis
+from tqdm import tqdm
+
+from cli.command import FAILED, OK, Command
+from telemetry import clock
+from telemetry.archive import Archive, open_duckdb
+from telemetry.config import Settings
+from telemetry.errors import IntentChanged
+from telemetry.hot import Shard
+from telemetry.redis_client import check_server, connect
+from telemetry.setup import set_up
+from worker.persist import Saver
+from worker.plan import Bounds
+from worker.recover import is_apart, recover
+
+EXPLANATION = """\
+Redis and the archive don't belong together: one of them was restored, emptied or swapped, and saving has
+stopped, so that nothing is lost or doubled. `whimbrel recover --yes` drops from Redis what the archive has
+already (same id, same content), gives the rest new ids above the archive's, and lets saving go on. Make a
+copy of the data folder first if you are not sure which of the two is the right one."""
+
+
+class Box:
+    """Redis, archive and shards of a box, as the commands need them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.client: redis.Redis = connect(settings)
+        check_server(self.client, settings.redis.durability)
+        self.archive = Archive(settings.archive_dir)
+        self.shards: list[Shard] = set_up(self.client, self.archive, settings.redis.shards)
+        self.connection: duckdb.DuckDBPyConnection = open_duckdb(settings.data_dir / "tmp" / "cli")
+
+
+def run_drain(args: argparse.Namespace, settings: Settings) -> int:
+    """Save all that waits."""
+    box = Box(settings)
+    p = settings.persist
+    bounds = Bounds(p.max_records, p.max_bytes, p.max_devices, p.max_days)
+    saver = Saver(box.archive, box.connection, clock.now_ms, bounds, p.quarantine_max_bytes)
+    waiting = sum(shard.unsaved() for shard in box.shards)
+    saved = 0
+    with tqdm(total=waiting, unit=" records", disable=None if not args.json else True) as bar:
+        for shard in box.shards:
+            while shard.unsaved() > 0 or shard.state().intent is not None:
+                taken = _save(saver, shard)
+                saved += taken
+                bar.update(taken)
+    print(json.dumps({"saved": saved}) if args.json else f"saved {saved} records")
+    return OK
+
+
+def _save(saver: Saver, shard: Shard) -> int:
+    try:
+        return saver.save(shard)
+    except IntentChanged:  # the worker is saving the same shard: look again
+        time.sleep(0.05)
+        return 0
+
+
+def run_recover(args: argparse.Namespace, settings: Settings) -> int:
+    """Say whether Redis and archive belong together, and mend it if told to."""
+    box = Box(settings)
+    apart = [shard for shard in box.shards if is_apart(shard, box.archive)]
+    if not apart:
+        print(json.dumps({"apart": [], "recovered": []}) if args.json else "Redis and the archive belong together.")
+        return OK
+    if not args.yes:
+        print(EXPLANATION, file=sys.stderr)
+        if args.json:
+            print(json.dumps({"apart": [shard.shard for shard in apart], "recovered": []}))
+        return FAILED
+    done = [recover(shard, box.archive, box.connection, clock.now_ms()) for shard in apart]
+    if args.json:
+        print(json.dumps({"apart": [one.shard for one in done], "recovered": [one._asdict() for one in done]}))
+    else:
+        for one in done:
+            print(f"shard {one.shard}: dropped {one.dropped} records that the archive has, kept {one.kept}")
+    return OK
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="answer with one JSON object")
+
+
+def _add_recover_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--yes", action="store_true", help="do it; without it only say what is wrong")
+    _add_json(parser)
+
+
+DRAIN = Command("Save all records that wait in Redis now, without RQ.", _add_json, run_drain)
+RECOVER = Command("Mend a box whose Redis and archive don't belong together.", _add_recover_arguments, run_recover)

@@ -1,0 +1,212 @@
+"""`whimbrel up`: the whole box, from one clear line when it is ready to the last program's end."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from threading import Thread
+from typing import IO, NoReturn
+
+from cli import redis_server, supervise
+from cli.command import FAILED, OK, Command
+from cli.endpoints import http_url, reachable
+from telemetry.config import PROJECT, Settings
+from telemetry.errors import ConfigError
+from telemetry.redis_client import make_private, runtime_dir
+
+LOOK_S = 0.25
+PROBE_TIMEOUT_S = 2.0
+PREDECESSOR_S = 15.0
+SLOW_S = 60.0
+"""After so long without being ready, and again each time, `up` says what it waits for."""
+
+STOP_S = 15.0
+"""Longer than supervisord takes even if every program hangs."""
+
+
+def run(args: argparse.Namespace, settings: Settings) -> int:
+    """Run the box until SIGTERM or SIGINT. Raises `ConfigError` if it can't start."""
+    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGINT, _leave)
+    programs = supervise.read_procfile(PROJECT / "Procfile")
+    if settings.redis.url:
+        programs.pop(supervise.REDIS, None)
+    else:
+        redis_server.find(settings)
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    _lock(settings.data_dir)
+    folder = runtime_dir(settings.data_dir)
+    make_private(folder)
+    _wait_for_predecessor(folder)
+    _check_ports(settings)
+    return Box(supervise.start(folder, programs, _environment(args)), folder, settings).run()
+
+
+def _leave(*_: object) -> NoReturn:
+    sys.exit(OK)
+
+
+def _environment(args: argparse.Namespace) -> dict[str, str]:
+    """What leads every program to the settings that we were started with, from whatever folder."""
+    named = args.config or os.environ.get("WHIMBREL_CONFIG")
+    return {"WHIMBREL_CONFIG": str(Path(named).absolute())} if named else {}
+
+
+def _lock(data_dir: Path) -> None:
+    """Keep others off the data folder until this process ends, however it ends."""
+    file = os.open(data_dir / "up.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ConfigError(f"cannot start: Whimbrel is already running on {data_dir}") from None
+
+
+def _wait_for_predecessor(folder: Path) -> None:
+    """The programs of a `whimbrel up` that was killed take a moment to stop."""
+    deadline = time.monotonic() + PREDECESSOR_S
+    if supervise.nudge(folder):
+        say("whimbrel up: waiting for the programs of the run before to stop")
+    while supervise.nudge(folder):
+        if time.monotonic() > deadline:
+            raise ConfigError(f"cannot start: the run before still serves {folder / 'supervisor.sock'}")
+        time.sleep(LOOK_S)
+
+
+def _check_ports(settings: Settings) -> None:
+    for name, host, port in (
+        ("api.port", settings.api.host, settings.api.port),
+        ("collector.http_port", settings.collector.host, settings.collector.http_port),
+        ("collector.tcp_port", settings.collector.host, settings.collector.tcp_port),
+    ):
+        try:
+            family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            with socket.socket(family, kind) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+        except OSError as error:
+            raise ConfigError(f"cannot start: {host} port {port} ({name}): {error.strerror}") from error
+
+
+class Box:
+    """The running box: supervisord, its output, and what was asked of it."""
+
+    def __init__(self, supervisord: subprocess.Popen[bytes], folder: Path, settings: Settings) -> None:
+        self.supervisord = supervisord
+        self.folder = folder
+        self.settings = settings
+        self.copier = Thread(target=_copy, args=(supervisord.stdout,), daemon=True)
+        self.stop_by: float | None = None
+
+    def run(self) -> int:
+        """Say when the box is ready, wait for a signal, stop it. Returns the exit status."""
+        signal.signal(signal.SIGTERM, self.stop)
+        signal.signal(signal.SIGINT, self.stop)
+        self.copier.start()
+        self._await_ready()
+        status = self._await_end()
+        self.copier.join(timeout=1)
+        return status
+
+    def stop(self, *_: object) -> None:
+        """Have supervisord stop everything; asked again, it changes nothing."""
+        if self.stop_by is None:
+            self.stop_by = time.monotonic() + STOP_S
+            self.supervisord.terminate()
+
+    def _await_ready(self) -> None:
+        say_at = time.monotonic() + SLOW_S
+        while not self._over() and (reason := not_ready(self.settings)):
+            if time.monotonic() > say_at:
+                say(f"whimbrel up: not ready yet: {reason}")
+                say_at += SLOW_S
+        if not self._over():
+            say(ready_line(self.settings))
+
+    def _over(self) -> bool:
+        return self._ended() or self.stop_by is not None
+
+    def _await_end(self) -> int:
+        while not self._ended():
+            if self.stop_by is not None and time.monotonic() > self.stop_by:
+                self.supervisord.kill()
+                say(f"whimbrel up: supervisord did not stop within {STOP_S:.0f} s and was killed")
+                return FAILED
+        if self.stop_by is not None:
+            return OK
+        say(f"whimbrel up: supervisord ended by itself, exit status {self.supervisord.returncode}")
+        return FAILED
+
+    def _ended(self) -> bool:
+        """Wait a moment for supervisord's end, which ends its output."""
+        self.copier.join(LOOK_S)
+        supervise.nudge(self.folder)
+        return self.supervisord.poll() is not None
+
+
+def not_ready(settings: Settings) -> str:
+    """The reason why the box can't be used yet, or an empty text."""
+    collector = reachable(settings.collector.host)
+    try:
+        socket.create_connection((collector, settings.collector.tcp_port), PROBE_TIMEOUT_S).close()
+    except OSError as error:
+        return f"collector, TCP port {settings.collector.tcp_port}: {error}"
+    return _http_not_ok("collector", collector, settings.collector.http_port, "/healthz") or _http_not_ok(
+        "api", reachable(settings.api.host), settings.api.port, "/readyz"
+    )
+
+
+def _http_not_ok(name: str, host: str, port: int, path: str) -> str:
+    connection = http.client.HTTPConnection(host, port, timeout=PROBE_TIMEOUT_S)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        body = response.read(2000).decode(errors="replace")
+    except (OSError, http.client.HTTPException) as error:
+        return f"{name}, port {port}, {path}: {error}"
+    finally:
+        connection.close()
+    return "" if response.status == http.client.OK else f"{name}, port {port}, {path}: {response.status} {body}"
+
+
+def ready_line(settings: Settings) -> str:
+    """The line that says where the box is."""
+    collector = settings.collector
+    tcp = http_url(collector.host, collector.tcp_port).removeprefix("http://")
+    return (
+        f"Whimbrel is ready: {http_url(settings.api.host, settings.api.port)} "
+        f"(collector {http_url(collector.host, collector.http_port)}, TCP {tcp}), data in {settings.data_dir}"
+    )
+
+
+def _copy(output: IO[bytes]) -> None:
+    """Hand on the programs' lines, whole, to whatever our standard output is; supervisord itself can't use a socket."""
+    for line in output:
+        _write(line)
+
+
+def say(text: str) -> None:
+    """Print one whole line at once, between those of the programs."""
+    _write(f"{text}\n".encode())
+
+
+def _write(line: bytes) -> None:
+    try:
+        sys.stdout.buffer.write(line)
+        sys.stdout.buffer.flush()
+    except OSError:  # the reader is gone, which must not end the box; Python flushes once more at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    pass
+
+
+COMMAND = Command("Start the whole box and keep it running; Ctrl-C or SIGTERM stops it.", _add_arguments, run)

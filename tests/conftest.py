@@ -1,0 +1,105 @@
+"""What tests share: a real Redis that they start themselves, an archive in a temporary folder, and the two joined."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+import pytest
+import redis
+
+from cli.redis_server import find
+from telemetry.archive import Archive, open_duckdb
+from telemetry.config import Settings, load
+from telemetry.hot import Shard
+from telemetry.redis_client import connect, wait
+from telemetry.setup import set_up
+
+
+class RedisServer:
+    """A real server on a unix socket, with the settings that Whimbrel asks for, that tests may kill and restart."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.url = f"unix://{folder}/redis.sock"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *more: str) -> None:
+        """Start, or start again on the same AOF."""
+        command = [str(find(load(environ={})).path), "--port", "0", "--unixsocket", f"{self.folder}/redis.sock"]
+        command += ["--dir", str(self.folder), "--appendonly", "yes", "--appendfsync", "always", "--save", ""]
+        command += ["--stream-node-max-bytes", "1024", "--logfile", str(self.folder / "log"), *more]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        with redis.Redis.from_url(self.url) as client:
+            assert wait(client, lambda _: None, sleep=lambda _: time.sleep(0.01))
+
+    def kill(self) -> None:
+        """SIGKILL, as a power cut would, but for the page cache."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+@pytest.fixture(scope="session")
+def shared_redis() -> Iterator[RedisServer]:
+    """One server for all tests that don't kill it."""
+    with tempfile.TemporaryDirectory(prefix="whimbrel-") as folder:
+        server = RedisServer(Path(folder))
+        server.start()
+        yield server
+        server.kill()
+
+
+@pytest.fixture
+def own_redis() -> Iterator[RedisServer]:
+    """A server for one test."""
+    with tempfile.TemporaryDirectory(prefix="whimbrel-") as folder:
+        server = RedisServer(Path(folder))
+        server.start()
+        yield server
+        server.kill()
+
+
+@pytest.fixture
+def settings(shared_redis: RedisServer, tmp_path: Path) -> Settings:
+    """Settings of a box on the shared server, its data in a temporary folder."""
+    return settings_of(shared_redis.url, tmp_path)
+
+
+def settings_of(url: str, folder: Path, **more: str) -> Settings:
+    """Settings of a box on the Redis at `url`; `more` are SECTION__KEY of environment variables."""
+    environ = {"WHIMBREL__REDIS__URL": url, "WHIMBREL__DATA__DIR": str(folder / "data")}
+    return load(environ=environ | {f"WHIMBREL__{name.upper()}": value for name, value in more.items()})
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[redis.Redis]:
+    """A client of an empty Redis."""
+    with connect(settings) as found:
+        found.flushall()
+        found.config_set("maxmemory", 0)
+        yield found
+
+
+@pytest.fixture
+def archive(settings: Settings) -> Archive:
+    """An archive that is not made yet."""
+    return Archive(settings.archive_dir)
+
+
+@pytest.fixture
+def shard(client: redis.Redis, archive: Archive) -> Shard:
+    """The only shard of a store that is set up."""
+    return set_up(client, archive, 1)[0]
+
+
+@pytest.fixture
+def connection() -> Iterator[duckdb.DuckDBPyConnection]:
+    """A DuckDB."""
+    with open_duckdb() as found:
+        yield found

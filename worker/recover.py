@@ -1,0 +1,134 @@
+"""Bring a hot store and an archive together again after one of them was restored, emptied or swapped.
+
+A shard is apart when the table's commit number is neither `committed` nor that of its intent. Then:
+
+1. Fence: a commit without files, with a new commit number above both. Whoever still holds a handle from
+   before is refused by it, so no save of the time before can appear in the archive any more.
+2. Take over: the store gets a new id, which stops collectors and workers that know the old one; its intent is
+   dropped; its next id is lifted above the archive's greatest.
+3. Of each stream, records that the archive has already (same id, same content) go away; the rest get new
+   ids and keep their time of arrival. One function call a device: a crash leaves each stream whole.
+4. Reopen: `committed` becomes the fence's number.
+
+A crash between any two steps leaves the shard apart, and `recover` begins anew; records whose ids were
+renumbered once are renumbered again.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import duckdb
+
+from telemetry.archive import COLUMNS, Archive, columns, commit_number, count_of, sql_text
+from telemetry.errors import IntentChanged
+from telemetry.hot import RawEntry, Shard, Unreadable, decode_intent, pack_array, read_entry
+from telemetry.record import Stored, encode
+
+DEVICES_AT_ONCE = 200
+
+
+class Recovered(NamedTuple):
+    """What became of a shard's tail."""
+
+    shard: int
+    dropped: int
+    kept: int
+
+
+def is_apart(shard: Shard, archive: Archive) -> bool:
+    """Whether saving has stopped because the shard and the archive don't belong together."""
+    state = shard.state()
+    archived = archive.committed(archive.open(), shard.shard)
+    if archived == state.committed:
+        return False
+    intent = decode_intent(state.intent).commit if state.intent else None
+    return archived != intent
+
+
+def recover(
+    shard: Shard,
+    archive: Archive,
+    connection: duckdb.DuckDBPyConnection,
+    now_ms: int,
+    reached: Callable[[str], None] = lambda step: None,
+) -> Recovered:
+    """Do the four steps. `reached` hears the name of each before it is taken."""
+    reached("fence")
+    fence = _fence(shard, archive, now_ms)
+    table = archive.open()
+    reached("take over")
+    shard.take_over(secrets.token_hex(16), archive.greatest_id(table) // shard.shards + 1)
+    files = archive.files(table)
+    dropped = kept = 0
+    devices = shard.all_dirty()
+    for at in range(0, len(devices), DEVICES_AT_ONCE):
+        part = devices[at : at + DEVICES_AT_ONCE]
+        streams = dict(zip(part, shard.entries([(device, "-", "+") for device in part]), strict=True))
+        archived = _archived(connection, files, _records(shard, streams))
+        for device, entries in streams.items():
+            reached(f"replace {device}")
+            found = _replace(shard, device, entries, archived)
+            dropped, kept = dropped + found[0], kept + found[1]
+    reached("reopen")
+    shard.reopen(fence)
+    return Recovered(shard.shard, dropped, kept)
+
+
+def _fence(shard: Shard, archive: Archive, now_ms: int) -> str:
+    while True:
+        table = archive.open()
+        numbers = (archive.committed(table, shard.shard), shard.state().committed)
+        fence = commit_number(max(numbers, key=count_of))
+        try:
+            archive.commit(table, [], shard.shard, fence, now_ms)
+            return fence
+        except IntentChanged:
+            continue
+
+
+def _records(shard: Shard, streams: dict[str, list[RawEntry]]) -> list[Stored]:
+    return [
+        stored
+        for device, entries in streams.items()
+        for raw in entries
+        for stored in read_entry(device, raw, shard.shards)
+    ]
+
+
+def _archived(connection: duckdb.DuckDBPyConnection, files: Sequence[str], records: list[Stored]) -> set[int]:
+    """Ids of the records that the archive has with the same content."""
+    if not files or not records:
+        return set()
+    same = " AND ".join(
+        f"old.{name} IS NOT DISTINCT FROM tail.{name}" for name in COLUMNS.names if name not in ("id", "received_at")
+    )
+    ids = [record.id for record in records]
+    connection.register("tail", columns(records))
+    rows = connection.execute(
+        f"SELECT tail.id FROM tail JOIN read_parquet([{', '.join(map(sql_text, files))}]) old "
+        f"ON old.id = tail.id AND {same} WHERE old.id BETWEEN {min(ids)} AND {max(ids)}"
+    ).fetchall()
+    connection.unregister("tail")
+    return {row[0] for row in rows}
+
+
+def _replace(shard: Shard, device: str, entries: list[RawEntry], archived: set[int]) -> tuple[int, int]:
+    """Rewrite one stream. Returns how many records went away and how many stay."""
+    gone = kept = 0
+    new = []
+    for raw in entries:
+        unreadable: list[Unreadable] = []
+        records = read_entry(device, raw, shard.shards, unreadable.append)
+        stay = [encode(stored.record) for stored in records if stored.id not in archived]
+        stay += [one.raw for one in unreadable]
+        gone += len(records) + len(unreadable)
+        kept += len(stay)
+        if stay:
+            arrival_ms = records[0].received_ms if records else int(raw[0].partition(b"-")[0])
+            new.append((arrival_ms, len(stay), pack_array(stay)))
+    if entries:
+        shard.replace(device, entries[-1][0].decode(), gone, new)
+    return gone - kept, kept
