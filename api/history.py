@@ -113,9 +113,9 @@ class Queries:
         if self._places == 0:
             raise ProblemError(problem.BUSY, "too many queries are waiting", {"Retry-After": "1"})
         self._places -= 1
+        loop = asyncio.get_running_loop()
         future = self._pool.submit(self._run, ask)
         future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._free))
-        loop = asyncio.get_running_loop()
         try:
             return await asyncio.wrap_future(future)
         except duckdb.InterruptException:

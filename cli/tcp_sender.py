@@ -126,8 +126,8 @@ class TcpSender:
             self._pending.extendleft(reversed(settle(batch, answer, self._tally)))
 
 
-_PLACE = re.compile(r"^record \d+: ")
-"""A record's place in its message, which says nothing to whom has a file."""
+_PLACE = re.compile(r"^record (\d+): ")
+"""How a reason begins that blames one record: its place in the message, which says nothing to whom has a file."""
 
 
 class _Line(msgspec.Struct):
@@ -135,7 +135,6 @@ class _Line(msgspec.Struct):
     accepted: int | None = None
     error: str | None = None
     retry: bool = False
-    index: int | None = None
 
 
 def read_answer(line: bytes) -> Answer | None:
@@ -144,6 +143,9 @@ def read_answer(line: bytes) -> Answer | None:
         answer = msgspec.json.decode(line, type=_Line)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
+    if answer.error is not None and answer.retry:
+        return Busy(answer.error)
     if answer.error is not None:
-        return Busy(answer.error) if answer.retry else Refused(_PLACE.sub("", answer.error), answer.index)
+        place = _PLACE.match(answer.error)
+        return Refused(_PLACE.sub("", answer.error), int(place[1]) if place else None)
     return None if answer.accepted is None else Accepted(answer.accepted)

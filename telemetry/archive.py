@@ -20,6 +20,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 import duckdb
 import pyarrow as pa
@@ -218,9 +219,8 @@ class Archive:
             conditions += [f"date <= '{day_of(end_us - 1)}'", f"timestamp < {_timestamp_sql(end_us)}"]
         if devices:
             conditions += [f"device_id >= {sql_text(min(devices))}", f"device_id <= {sql_text(max(devices))}"]
-        if not conditions:
-            return list(table.file_uris())
-        return list(table.file_uris(file_pruning_predicate=" AND ".join(conditions)))
+        found = table.file_uris(file_pruning_predicate=" AND ".join(conditions) or None)
+        return [unquote(file) for file in found]  # deltalake percent-encodes what is a path to everyone else
 
     @staticmethod
     def committed(table: DeltaTable, shard: int) -> str:

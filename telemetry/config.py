@@ -223,7 +223,9 @@ def _refuse_unknown_sections(env: Mapping[str, str]) -> None:
 
 
 def _check(settings: Settings) -> None:
-    """Refuse values that are wrong only together."""
+    """Refuse values that are wrong together, or that only their content makes wrong."""
+    if set(str(settings.data_dir)) & set("*?[]"):
+        raise ConfigError(f"data.dir = {settings.data.dir!r} must not hold * ? [ or ]: DuckDB reads them as patterns")
     for name, host in (("api.host", settings.api.host), ("collector.host", settings.collector.host)):
         if not is_loopback(host) and not settings.auth.allow_anonymous:
             raise ConfigError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -30,9 +31,12 @@ OLDEST_VALKEY = (8,)
 
 
 def runtime_dir(data_dir: Path) -> Path:
-    """Folder for sockets: `run` in the data folder or, where that path is too long, a short private one."""
+    """Folder for sockets: `run` in the data folder or, where that path won't do, a short private one.
+
+    It won't do if it is too long, or has a blank: redis-py can't read the CLIENT INFO of such a socket.
+    """
     folder = data_dir / "run"
-    if len(os.fsencode(folder / "supervisor.sock")) <= MAX_SOCKET_PATH_BYTES:
+    if len(os.fsencode(folder / "supervisor.sock")) <= MAX_SOCKET_PATH_BYTES and not re.search(r"\s", str(folder)):
         return folder
     name = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"whimbrel-{os.getuid()}" / name

@@ -73,7 +73,7 @@ def settings(shared_redis: RedisServer, tmp_path: Path) -> Settings:
 
 def settings_of(url: str, folder: Path, **more: str) -> Settings:
     """Settings of a box on the Redis at `url`; `more` are SECTION__KEY of environment variables."""
-    environ = {"WHIMBREL__REDIS__URL": url, "WHIMBREL__DATA__DIR": str(folder / "data")}
+    environ = {"WHIMBREL__REDIS__URL": url, "WHIMBREL__DATA__DIR": str(folder / "100 % data")}
     return load(environ=environ | {f"WHIMBREL__{name.upper()}": value for name, value in more.items()})
 
 

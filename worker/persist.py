@@ -30,7 +30,7 @@ from deltalake import DeltaTable
 
 from telemetry.archive import Archive, columns, commit_number, count_of
 from telemetry.errors import IntentChanged, NotTogether
-from telemetry.hot import Intent, Shard, decode_intent
+from telemetry.hot import Intent, Shard, State, decode_intent
 from worker.plan import Bounds, Plan, Tail, choose, decode, read
 
 log = logging.getLogger(__name__)
@@ -93,6 +93,7 @@ class Saver:
             self._archive.make_last()
             return True
         if count_of(committed) >= count_of(intent.commit):
+            self._require(shard, intent)
             raise NotTogether(
                 f"the archive's last save is {committed}, and Redis has {intent.commit} under way: "
                 "one of them was restored or swapped; `whimbrel recover` says what can be done"
@@ -124,8 +125,7 @@ class Saver:
         self._reached("read")
         raw = read(shard, intent.ranges)
         self._reached("still")
-        if shard.state().intent != intent.encode():
-            raise IntentChanged("cannot save: the intent was finished by another worker, or Redis was restored")
+        self._require(shard, intent)
         if plan is not None and raw == plan.tail.raw:
             return plan.tail
         return decode(shard, intent.ranges, raw)
@@ -133,13 +133,18 @@ class Saver:
     def _finish(self, shard: Shard, intent: Intent) -> int:
         """Trim what is in the archive now. A crash here leaves records in both; readers drop the tail's."""
         self._reached("finish")
-        state = shard.state()
-        if state.intent != intent.encode():
-            raise IntentChanged("cannot trim: the intent was finished by another worker, or Redis was restored")
-        for number in range(state.finishing, len(intent.chunks)):
+        done = self._require(shard, intent).finishing
+        for number in range(done, len(intent.chunks)):
             self._reached(f"finish {number}")
             shard.finish(intent, number)
         return sum(found.records for found in intent.ranges)
+
+    def _require(self, shard: Shard, intent: Intent) -> State:
+        """The shard's state. Raises `IntentChanged` unless the stored intent is still this one, byte for byte."""
+        state = shard.state()
+        if state.intent != intent.encode():
+            raise IntentChanged("the intent was finished by another worker, or Redis was restored")
+        return state
 
 
 def require_together(archived: str, committed: str) -> None:

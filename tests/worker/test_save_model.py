@@ -1,0 +1,136 @@
+"""The save protocol never loses or doubles a record, whatever happens, and needs each of its guards for it.
+
+`save_model.py` says what is modelled. All that is asked of it here is what it finds, and that it looks at
+something: a model in which too little can happen finds nothing bad either.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.worker.save_model import STEPS, SWITCHES, Result, explore
+
+GUARDS = {
+    "intend": (1, 1),
+    "unique": (1, 1),
+    "handle": (1, 1),
+    "finish": (1, 1),
+    "progress": (1, 1),
+    "token": (1, 1),
+    "still": (2, 1),  # only a second record can be in the ranges of one save and the streams of another
+}
+"""The fewest records a device with which the model shows what each guard is for."""
+
+READER_RULES = {"snapshot": "reader doubled", "last": "reader gap", "connection": "reader doubled"}
+
+OUTCOMES = {
+    "append",
+    "copy",
+    "restore",
+    "look: none",
+    "look: an intent",
+    "recover: redo",
+    "recover: finish",
+    "recover: stop",
+    "together",
+    "together: stop",
+    "choose",
+    "intend",
+    "intend: refused",
+    "read",
+    "still",
+    "still: gone",
+    "write",
+    "open",
+    "open: finish",
+    "open: stop",
+    "commit",
+    "commit: refused",
+    "finish",
+    "finish: gone",
+    "trim",
+    "trim: the last",
+    "trim: refused",
+}
+CRASHES = {f"crash at {step}" for step in STEPS if step != "look"}  # a worker at `look` holds nothing yet
+PAGES = {"ask", "tail", "table"}
+
+
+@pytest.fixture(scope="module")
+def one_each() -> Result:
+    """Everything that can happen when each of two devices sends one record."""
+    return explore((1, 1))
+
+
+def test_one_record_each_is_saved_once(one_each: Result) -> None:
+    assert one_each.bad == {}
+
+
+def test_everything_the_protocol_foresees_happens(one_each: Result) -> None:
+    assert set(one_each.steps) == OUTCOMES | CRASHES
+
+
+def test_saves_come_to_an_end(one_each: Result) -> None:
+    """There are states in which all is sent, committed and trimmed, and no intent is left."""
+    assert one_each.at_rest > 0
+
+
+@pytest.mark.slow
+def test_three_records_are_saved_once() -> None:
+    found = explore((2, 1))
+    assert found.bad == {}
+    assert found.states == 482_054
+    assert found.at_rest > 0
+    assert set(found.steps) == OUTCOMES | CRASHES
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("guard", GUARDS)
+def test_each_guard_is_needed(guard: str) -> None:
+    found = explore(GUARDS[guard], without=frozenset({guard}), stop_at_first_bad=True)
+    assert found.bad.keys() <= {"lost", "doubled"}
+    assert sum(found.bad.values()) == 1
+
+
+def test_a_save_is_safe_without_seeing_first_that_redis_and_table_belong_together() -> None:
+    """That look is for people: the worker stops earlier and can say why."""
+    assert explore((1, 1), without=frozenset({"together"})).bad == {}
+
+
+@pytest.mark.slow
+def test_pages_are_whole_while_workers_save() -> None:
+    """Without a restore, since with both there are too many states for three records."""
+    found = explore((2, 1), restore=False, reader=True)
+    assert found.bad == {}
+    assert found.states == 828_826
+    assert found.at_rest > 0
+    assert found.steps.keys() >= PAGES | {"trim: the last"}
+
+
+def test_a_page_is_whole_while_redis_is_restored() -> None:
+    found = explore((1, 0), reader=True)
+    assert found.bad == {}
+    assert found.steps.keys() >= PAGES | {"restore"}
+
+
+@pytest.mark.parametrize("rule", READER_RULES)
+def test_each_rule_of_reading_is_needed(rule: str) -> None:
+    found = explore((1, 0), reader=True, restore=rule == "connection", without=frozenset({rule}))
+    assert found.bad.keys() == {READER_RULES[rule]}
+
+
+def test_every_switch_is_tried() -> None:
+    assert {*GUARDS, *READER_RULES, "together"} == SWITCHES.keys()
+
+
+def test_an_unknown_switch_is_refused() -> None:
+    with pytest.raises(ValueError, match="cannot explore without"):
+        explore((1, 0), without=frozenset({"fsync"}))
+
+
+def test_a_bad_state_comes_with_the_way_to_it() -> None:
+    """Without guard 3, two workers save the same intent, and the second one's file doubles the record."""
+    found = explore((1, 0), restore=False, without=frozenset({"handle"}), stop_at_first_bad=True)
+    way = found.shortest["doubled"]
+    assert way[:2] == ["device 0: append", "worker 0: look: none"]
+    assert way[-2:] == ["worker 0: commit", "worker 1: commit"]
