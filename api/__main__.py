@@ -35,7 +35,7 @@ async def serve(settings: Settings) -> None:
     limits, arrival = HttpLimits.of(settings), make_arrival(settings, intake)
     archive = Archive(settings.archive_dir)
     client = connect(settings)
-    snapshots = Snapshots(lambda: hot.attach(client, shards), archive)
+    snapshots = Snapshots(lambda: hot.pinned(client, shards), archive)
     connection = open_duckdb(settings.data_dir / "tmp" / "api")
     queries = Queries(connection, a.query_threads, a.query_queue, a.query_timeout_s)
     latest = LatestRoutes(connect_async(settings), shards, a.max_page_records)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from starlette.requests import Request
@@ -13,17 +12,16 @@ from collector.http import ProblemError
 from telemetry import problem
 from telemetry.archive import DAY_US
 from telemetry.errors import RecordError
-from telemetry.fields import Arrival, read_timestamp
+from telemetry.fields import EPOCH_MS_FROM, iso_us
 from telemetry.record import EARLIEST_US, LATEST_US
 
 DEFAULT_LIMIT = 1_000
 MAX_DEVICES = 1_000
 """Devices that one request may name."""
 
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
-_LOST_PLUS = re.compile(r"(:\d{2}(?:\.\d+)?) (\d{2}:?\d{2})$")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_ANY_TIME = Arrival(0, LATEST_US)
+_DATE = re.compile(r"\d{4}-(\d{2}-\d{2}|W\d{2}-\d)", re.ASCII)
+_LOST_PLUS = re.compile(r"([Tt ].*\d) (\d{2}(?::?\d{2})?)$")  # `+` in a query is a space
+_NUMBER = re.compile(r"-?\d+(\.\d*)?", re.ASCII)
 
 
 class Position(NamedTuple):
@@ -40,7 +38,7 @@ def refuse_unknown(request: Request, known: Iterable[str]) -> None:
     """A misspelt filter must not silently answer everything."""
     for name in request.query_params:
         if name not in known:
-            raise invalid(name, f"is unknown; known are {', '.join(known)}")
+            raise invalid(name, f"is unknown; known: {', '.join(known) or 'none'}")
 
 
 def invalid(name: str, reason: str) -> ProblemError:
@@ -61,7 +59,7 @@ def limit(request: Request, most: int) -> int:
     text = request.query_params.get("limit")
     if text is None:
         return min(DEFAULT_LIMIT, most)
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:10]) <= most):
+    if not (re.fullmatch(r"\d{1,18}", text, re.ASCII) and 1 <= int(text) <= most):
         raise invalid("limit", f"must be a whole number from 1 to {most}")
     return int(text)
 
@@ -97,24 +95,18 @@ def moment_us(text: str, of_day_us: int) -> int:
     Raises `RecordError`. No record lies before 2000 or after 2200: a moment there means the nearer end.
     """
     try:
-        if _DATE.fullmatch(text):
-            moment = datetime.fromisoformat(text).replace(tzinfo=UTC)
-            found = (moment - _EPOCH) // timedelta(microseconds=1) + of_day_us
-        else:
-            found = read_timestamp(_LOST_PLUS.sub(r"\1+\2", text), _ANY_TIME)
-    except RecordError as error:
-        if "between" in error.reason:
-            return _beyond(text)
-        raise
+        found = iso_us(text) + of_day_us if _DATE.fullmatch(text) else _instant_us(text)
     except ValueError:
-        raise RecordError("timestamp", text, "is no date") from None
+        reason = "must be a date, a time like 2026-11-24T10:25:00Z, or an epoch in s"
+        raise RecordError("timestamp", text, reason) from None
     return min(max(found, EARLIEST_US), LATEST_US)
 
 
-def _beyond(text: str) -> int:
-    is_late = text[:4].isdigit() and text[4:5] == "-" and int(text[:4]) >= 2200
-    is_late = is_late or (text.replace(".", "").isdigit() and float(text) > LATEST_US / 1_000_000)
-    return LATEST_US if is_late else EARLIEST_US
+def _instant_us(text: str) -> int:
+    if not _NUMBER.fullmatch(text):
+        return iso_us(_LOST_PLUS.sub(r"\1+\2", text))
+    number = min(max(float(text), 0.0), float(LATEST_US))
+    return round(number * (1_000 if number >= EPOCH_MS_FROM else 1_000_000))
 
 
 def cursor(request: Request) -> Position | None:

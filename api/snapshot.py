@@ -4,6 +4,9 @@ For each shard `committed` and `intent` are read together, then the tail, and th
 the table's commit number t is `committed`, no save came between: all of the tail counts. If t is the number
 of the intent that was seen, its records are in the archive: the tail's entries within its ranges are left
 out. Anything else means that a save ended meanwhile: read again.
+
+All of Redis is read over one connection: were Redis restored from an older copy between `committed` and the
+tail, records that the archive has would be in both.
 tests/worker/save_model.py shows that no reader sees a gap or a double, and that it does if the table comes first.
 """
 
@@ -12,6 +15,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 from deltalake import DeltaTable
@@ -60,7 +64,7 @@ class Snapshot(NamedTuple):
 class Snapshots:
     """Takes snapshots, from any number of threads."""
 
-    def __init__(self, attach: Callable[[], Sequence[Shard]], archive: Archive) -> None:
+    def __init__(self, attach: Callable[[], AbstractContextManager[Sequence[Shard]]], archive: Archive) -> None:
         self._attach = attach
         self._archive = archive
         self._table: DeltaTable | None = None
@@ -78,7 +82,12 @@ class Snapshots:
         raise NotTogether("Redis and archive don't belong together: `whimbrel recover` says what can be done")
 
     def _tails(self, wanted: Wanted) -> list[tuple[Shard, State, dict[str, list[RawEntry]]]]:
-        shards = self._attach()
+        with self._attach() as shards:
+            return self._tails_of(shards, wanted)
+
+    def _tails_of(
+        self, shards: Sequence[Shard], wanted: Wanted
+    ) -> list[tuple[Shard, State, dict[str, list[RawEntry]]]]:
         devices: dict[int, list[str]] = {shard.shard: [] for shard in shards}
         for device in wanted.devices:
             devices[shard_of(device, len(shards))].append(device)

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         moment_us(args.end, DAY_US) if args.end else LATEST_US,
     )
     client = connect(settings)
-    snapshots = Snapshots(lambda: hot.attach(client, settings.redis.shards), Archive(settings.archive_dir))
+    snapshots = Snapshots(lambda: hot.pinned(client, settings.redis.shards), Archive(settings.archive_dir))
     connection = open_duckdb(settings.data_dir / "tmp" / "cli")
     connection.execute("SET preserve_insertion_order = true")
     start_s = time.monotonic()

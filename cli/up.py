@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import fcntl
 import http.client
 import os
@@ -25,6 +26,7 @@ from telemetry.redis_client import make_private, runtime_dir
 LOOK_S = 0.25
 PROBE_TIMEOUT_S = 2.0
 PREDECESSOR_S = 15.0
+PORTS_S = 5.0
 SLOW_S = 60.0
 """After so long without being ready, and again each time, `up` says what it waits for."""
 
@@ -46,7 +48,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     folder = runtime_dir(settings.data_dir)
     make_private(folder)
     _wait_for_predecessor(folder)
-    _check_ports(settings)
+    _await_ports(settings)
     return Box(supervise.start(folder, programs, _environment(args)), folder, settings).run()
 
 
@@ -80,19 +82,29 @@ def _wait_for_predecessor(folder: Path) -> None:
         time.sleep(LOOK_S)
 
 
-def _check_ports(settings: Settings) -> None:
+def _await_ports(settings: Settings) -> None:
+    """See that nobody else uses our ports; programs that lost their supervisor may do so for a moment."""
+    deadline = time.monotonic() + PORTS_S
     for name, host, port in (
         ("api.port", settings.api.host, settings.api.port),
         ("collector.http_port", settings.collector.host, settings.collector.http_port),
         ("collector.tcp_port", settings.collector.host, settings.collector.tcp_port),
     ):
-        try:
-            family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-            with socket.socket(family, kind) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(address)
-        except OSError as error:
-            raise ConfigError(f"cannot start: {host} port {port} ({name}): {error.strerror}") from error
+        while error := _cannot_bind(host, port):
+            if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+                raise ConfigError(f"cannot start: {host} port {port} ({name}): {error.strerror}")
+            time.sleep(LOOK_S)
+
+
+def _cannot_bind(host: str, port: int) -> OSError | None:
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        return error
+    return None
 
 
 class Box:

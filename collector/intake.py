@@ -110,7 +110,8 @@ class _Writer(threading.Thread):
         except DevicesFull as error:
             if len(group) == 1:
                 return [error]
-            return [outcome for part in group for outcome in self._outcomes([part])]
+            half = len(group) // 2
+            return self._outcomes(group[:half]) + self._outcomes(group[half:])
         except BusyError as error:
             return [BusyError(str(error), error.retry_after_s) for _ in group]
         except (StoreError, ConfigError) as error:
@@ -216,7 +217,7 @@ class Intake:
         if not self.has_room:
             raise BusyError("more records are waiting for the store than may", retry_after_s=1)
         parts = self._parts(records)
-        if name and self.shards > 1:
+        if name:
             home = shard_of(name, self.shards)  # decides first whether the name is free, for all shards
             await self._put(home, parts.pop(home, []), cost_bytes, name, body_hash)
         await _all([self._put(shard, part, cost_bytes, name, body_hash) for shard, part in parts.items()])

@@ -128,7 +128,7 @@ class _Connection(asyncio.Protocol):
         self._lingers = True
         self._peer_ended = False
         self._closing_s: float | None = None
-        self._can_write = True
+        self._stalled_s: float | None = None  # since when the peer has not read its answers
         self._is_held = False
 
     # Called by asyncio
@@ -161,11 +161,11 @@ class _Connection(asyncio.Protocol):
         return True
 
     def pause_writing(self) -> None:
-        self._can_write = False
+        self._stalled_s = self._loop.time()
         self._hold()
 
     def resume_writing(self) -> None:
-        self._can_write = True
+        self._stalled_s = None
         self.read_on()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -218,7 +218,7 @@ class _Connection(asyncio.Protocol):
 
     @property
     def _may_read(self) -> bool:
-        return self._can_write and len(self._answers) < MAX_UNANSWERED and self._collector.intake.has_room
+        return self._stalled_s is None and len(self._answers) < MAX_UNANSWERED and self._collector.intake.has_room
 
     def _hold(self) -> None:
         if not self._transport.is_closing():
@@ -229,10 +229,14 @@ class _Connection(asyncio.Protocol):
 
     def read_on(self) -> None:
         """Read again after a hold, if nothing speaks against it any more."""
-        if self._is_held and self._may_read and not self._transport.is_closing():
+        if not self._is_held or self._transport.is_closing():
+            return
+        if self._may_read:
             self._is_held = False
-            self._heard_s = self._loop.time()
+            self._heard_s = self._begun_s = self._loop.time()  # it was we who made it wait
             self._transport.resume_reading()
+        elif not self._collector.intake.has_room:
+            self._collector.hold(self)
 
     # The end
 
@@ -245,10 +249,11 @@ class _Connection(asyncio.Protocol):
 
     def _end(self) -> None:
         """Close; but to a sender that still sends only end our side at first, or a reset eats the answer."""
+        is_first = self._closing_s is None
+        self._closing_s = self._closing_s or self._loop.time()
         if self._peer_ended or not self._lingers or not self._transport.can_write_eof():
             self._transport.close()
-        elif self._closing_s is None:
-            self._closing_s = self._loop.time()
+        elif is_first:
             self._transport.write_eof()
             self._transport.resume_reading()
 
@@ -258,7 +263,10 @@ class _Connection(asyncio.Protocol):
     def check(self, now_s: float) -> None:
         """Close if a time limit has passed."""
         timeouts = self._collector.timeouts
-        if self._closing_s is not None:
+        stalled_s = self._stalled_s or self._closing_s
+        if stalled_s is not None and now_s - stalled_s > LINGER_S + timeouts.message_s:
+            self.abort()
+        elif self._closing_s is not None:
             if now_s - self._closing_s > LINGER_S:
                 self._transport.close()
         elif self._transport.is_reading() and not self._answers:

@@ -6,7 +6,7 @@ import time
 
 from telemetry import RELEASE_DATE_US
 from telemetry.fields import Arrival
-from telemetry.record import LATEST_US
+from telemetry.record import EARLIEST_US, LATEST_US
 
 STEP_MS = 1_000
 """A clock that is so far behind what Redis has seen was set back, not merely read a moment earlier."""
@@ -34,6 +34,10 @@ def problem(at_us: int, newest_ms: int) -> str | None:
 def arrival(
     at_us: int, newest_ms: int, max_future_seconds: int, speed_unit: str = "kmh", max_record_bytes: int = 2**20
 ) -> Arrival:
-    """The moment of a message; nothing is too far ahead of a clock that can't be right."""
+    """The moment of a message; nothing is too far ahead of a clock that can't be right.
+
+    A clock that shows 1970 gives a record without a time of its own the earliest that a record may have.
+    """
     latest_us = LATEST_US - 1 if problem(at_us, newest_ms) else at_us + max_future_seconds * 1_000_000
-    return Arrival(at_us, latest_us, speed_unit, max_record_bytes)
+    now_us = min(max(at_us, EARLIEST_US), LATEST_US - 1)
+    return Arrival(now_us, latest_us, speed_unit, max_record_bytes)

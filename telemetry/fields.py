@@ -59,15 +59,18 @@ NUMBERS = ("altitude_m", "speed_kmh", "heading_deg", "accuracy_m")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_PAIR = re.compile(r"\s*([+-]?\d{1,3}(?:\.\d+)?)\s*,\s*([+-]?\d{1,3}(?:\.\d+)?)\s*")
-_ISO_CHARACTERS = re.compile(r"[0-9:.,+\-TtZzWw ]+")
+_PAIR = re.compile(r"\s*([+-]?\d{1,3}(?:\.\d+)?)\s*,\s*([+-]?\d{1,3}(?:\.\d+)?)\s*", re.ASCII)
+_ISO = re.compile(r"\d{4}-?(?:\d\d-?\d\d|[Ww]\d\d(?:-?\d)?)(?:[Tt ][\d:.,+\-Zz ]+)?", re.ASCII)
+"""A date and perhaps a time: `fromisoformat` takes anything between them, and 2024-11-12+03:00 for 3 o'clock."""
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _encode_json = msgspec.json.Encoder().encode
 
 
 class Arrival(NamedTuple):
     """The moment at which a message came, and what holds for its records.
 
-    `latest_us` is the first timestamp that is too far ahead; `LATEST_US` while the box's own clock
+    `latest_us` is the last timestamp that is not too far ahead; there is none while the box's own clock
     can't be trusted.
     """
 
@@ -85,12 +88,12 @@ def read(value: object, transport: str, source: str, arrival: Arrival) -> Sent:
     device_id = read_device_id(known.get("device_id"))
     latitude = read_coordinate("latitude", known.get("latitude"), 90.0)
     longitude = read_coordinate("longitude", known.get("longitude"), 180.0)
-    location = read_location(known.get("location"))
+    location = read_location(known.get("location"), arrival.max_record_bytes)
     if location is not None and latitude is None and longitude is None:
         latitude, longitude = read_pair(location)
     altitude_m, speed_kmh, heading_deg, accuracy_m = [read_number(n, known.get(n)) for n in NUMBERS]
     if speed_kmh is not None and "speed" in value:
-        speed_kmh *= KMH[arrival.speed_unit]
+        speed_kmh = read_number("speed_kmh", speed_kmh * KMH[arrival.speed_unit])
     record = Record(
         timestamp_us=read_timestamp(known.get("timestamp"), arrival),
         transport=transport,
@@ -134,7 +137,7 @@ def _sort(value: dict[str, object]) -> tuple[dict[str, object], dict[str, object
 def read_device_id(value: object) -> str:
     """1 to 255 characters; an integer is taken as text."""
     if type(value) is int:
-        value = str(value) if value.bit_length() < 1024 else ""
+        value = str(value)
     if type(value) is not str:
         reason = "required" if value is None else f"must be text, not {json_type(value)}"
         raise RecordError("device_id", value, reason)
@@ -142,7 +145,7 @@ def read_device_id(value: object) -> str:
         raise RecordError("device_id", value, "must not be blank")
     if len(value) > MAX_ID_CHARACTERS:
         raise RecordError("device_id", value, f"must have at most {MAX_ID_CHARACTERS} characters, not {len(value)}")
-    return _without_nul("device_id", value)
+    return _text("device_id", value)
 
 
 def read_number(field: str, value: object) -> float | None:
@@ -174,13 +177,15 @@ def read_coordinate(field: str, value: object, bound: float) -> float | None:
     return number
 
 
-def read_location(value: object) -> str | None:
+def read_location(value: object, max_bytes: int) -> str | None:
     """Free text, as sent."""
     if value is None:
         return None
     if type(value) is not str:
         raise RecordError("location", value, f"must be text, not {json_type(value)}")
-    return _without_nul("location", value)
+    if len(value) > max_bytes // 4 and len(_text("location", value).encode()) > max_bytes:
+        raise RecordError("location", value, f"must have at most {max_bytes} bytes")
+    return _text("location", value)
 
 
 def read_pair(location: str) -> tuple[float | None, float | None]:
@@ -232,7 +237,7 @@ def _text_us(value: object) -> int:
 
 def iso_us(text: str) -> int:
     """µs since the epoch of ISO 8601 text, of which no zone means UTC. Raises `ValueError`."""
-    if text.isdigit() or not _ISO_CHARACTERS.fullmatch(text):
+    if text.isdigit() or not _ISO.fullmatch(text):
         raise ValueError(text)  # 20241112 is an epoch, not a day: a sender's number in quotes
     moment = datetime.fromisoformat(text.upper())
     if moment.tzinfo is None:
@@ -243,30 +248,32 @@ def iso_us(text: str) -> int:
 def read_attributes(attributes: dict[str, object], max_bytes: int) -> str:
     """The JSON text of all that is kept as sent."""
     try:
-        if any(type(item) is dict or type(item) is list for item in attributes.values()):
-            _check_depth(attributes, MAX_DEPTH)
+        _check_kept(attributes, MAX_DEPTH)
         text = _encode_json(attributes)
-    except (RecursionError, UnicodeEncodeError) as error:
+    except ValueError as error:  # half a surrogate pair, or an integer of thousands of digits
         raise RecordError("attributes", None, f"cannot be kept: {error}") from None
     if len(text) > max_bytes:
         raise RecordError("attributes", None, f"must have at most {max_bytes} bytes, not {len(text)}")
     return text.decode()
 
 
-def _check_depth(value: object, left: int) -> None:
+def _check_kept(value: dict[str, object] | list[object], left: int) -> None:
+    """Refuse what is nested too deep, and what JSON can't write but as null."""
     if left == 0:
         raise RecordError("attributes", None, f"must not be nested deeper than {MAX_DEPTH}")
-    if type(value) is dict:
-        for item in value.values():
-            _check_depth(item, left - 1)
-    elif type(value) is list:
-        for item in value:
-            _check_depth(item, left - 1)
+    for item in value.values() if type(value) is dict else value:
+        if type(item) is dict or type(item) is list:
+            _check_kept(item, left - 1)
+        elif type(item) is float and not math.isfinite(item):
+            raise RecordError("attributes", item, "must not hold a number that is not finite")
 
 
-def _without_nul(field: str, text: str) -> str:
+def _text(field: str, text: str) -> str:
+    """Text that every reader can take."""
     if "\0" in text:
         raise RecordError(field, text, "must not hold a NUL character")
+    if not text.isascii() and _SURROGATE.search(text):
+        raise RecordError(field, text, "must not hold half a surrogate pair")
     return text
 
 

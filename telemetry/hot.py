@@ -35,7 +35,8 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -507,6 +508,23 @@ def attach(client: redis.Redis, shards: int) -> list[Shard]:
         check_shape(is_, shards)
         found.append(Shard(client, number, is_.store_id, shards))
     return found
+
+
+@contextmanager
+def pinned(client: redis.Redis, shards: int) -> Iterator[list[Shard]]:
+    """All shards over one connection that is never replaced by a new one.
+
+    What is read through it comes from one run of Redis: if that ends, and perhaps an older copy takes its
+    place, the next question raises `StoreUnavailable`.
+    """
+    with translated(client.client) as one:
+        raw_entries(one)
+        yield attach(one, shards)
+
+
+def raw_entries(client: redis.Redis) -> None:
+    """Have XRANGE answer as Redis does: twice as fast to read as redis-py's pairs of dicts."""
+    client.response_callbacks.pop("XRANGE", None)
 
 
 def check_shape(found: Shape, shards: int) -> None:

@@ -8,9 +8,16 @@ import msgspec
 
 from telemetry.errors import SyntaxFault
 
+MAX_DEPTH = 500
+"""Nesting that the parser is sure to manage; where it gave up, the fault shows behind so many brackets."""
+
+TRUNCATED = "Input data was truncated"
+
 _BYTE = re.compile(r" ?\(byte (\d+)\)")
 _MESSAGE = "JSON is malformed: "
-TRUNCATED = "Input data was truncated"
+_NAMES_NEXT_BYTE = ("trailing characters", "invalid escape character in string", "invalid character in unicode escape")
+_LITERALS = (b"false", b"true", b"null")
+_STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{}]', re.DOTALL)
 
 _decode = msgspec.json.Decoder().decode
 
@@ -26,21 +33,65 @@ def read(data: bytes | bytearray, max_containers: int) -> object:
     try:
         return _decode(data)
     except UnicodeDecodeError as error:
-        raise NotUtf8(f"not UTF-8: {error.reason}") from None
+        raise NotUtf8(f"not UTF-8: {error.reason}", _not_utf8_at(data)) from None
     except RecursionError:
-        raise SyntaxFault("nested too deeply") from None
+        raise _placed("nested too deeply", _too_deep_at(data)) from None
     except msgspec.MsgspecError as error:
-        raise _fault(str(error)) from None
+        raise _fault(str(error), data) from None
 
 
-def _fault(text: str) -> SyntaxFault:
+def _fault(text: str, data: bytes | bytearray) -> SyntaxFault:
     if text == TRUNCATED:
         return Truncated("cut short")
     found = _BYTE.search(text)
     reason = _BYTE.sub("", text).removeprefix(_MESSAGE)
     if found is None:
         return SyntaxFault(reason)
-    return SyntaxFault(f"{reason} at byte {found[1]}", int(found[1]))
+    at = int(found[1])
+    if reason == "invalid number" and at == len(data):  # after a sign, a point or an e: its digits may follow
+        return Truncated("cut short")
+    return _placed(reason, _place(reason, at, data))
+
+
+def _placed(reason: str, at: int) -> SyntaxFault:
+    return SyntaxFault(f"{reason} at byte {at}", at)
+
+
+def _place(reason: str, at: int, data: bytes | bytearray) -> int:
+    """Where the fault is: msgspec names the byte behind it for some, and the end of a misspelt literal."""
+    if reason in _NAMES_NEXT_BYTE:
+        return at - 1
+    if reason == "invalid character":
+        for literal in _LITERALS:
+            start = at - len(literal)
+            if start >= 0 and data[start] == literal[0] and data[start:at] != literal and _may_begin(data, start):
+                return start
+    return at
+
+
+def _may_begin(data: bytes | bytearray, start: int) -> bool:
+    """Whether a value may begin here, going by the byte before."""
+    return start == 0 or data[start - 1] in b"[,: \t\r\n"
+
+
+def _not_utf8_at(data: bytes | bytearray) -> int | None:
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        return error.start
+    return None
+
+
+def _too_deep_at(data: bytes | bytearray) -> int:
+    depth = 0
+    for found in _STRING_OR_BRACKET.finditer(data):
+        if found[0] in (b"[", b"{"):
+            depth += 1
+        elif found[0] in (b"]", b"}"):
+            depth -= 1
+        if depth > MAX_DEPTH:
+            return found.start()
+    return 0
 
 
 class NotUtf8(SyntaxFault):

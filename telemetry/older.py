@@ -13,11 +13,11 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import Any, NamedTuple
 
 from telemetry.errors import RecordError
-from telemetry.fields import Arrival, read
+from telemetry.fields import NAMES, Arrival, read
 from telemetry.record import Sent
 
 SOURCE = "older"
@@ -46,6 +46,9 @@ _DATE_TIME = re.compile(
     r"(\d{4})-(\d{1,2})-(\d{1,2})[T ](\d{1,2}):(\d{1,2})"
     r"(?::(\d{1,2})(?:[.,](\d{1,6})\d*)?)?\s*(Z|[+-]\d{2}(?::?\d{2})?)?"
 )
+_ALL_DIGITS = Context(prec=320)
+"""A double has at most 309 digits before the point."""
+
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _MAX_NUMBER_CHARACTERS = 1000
 
@@ -89,10 +92,22 @@ def check(value: object, transport: str, arrival: Arrival, optional: frozenset[s
     if errors:
         return Checked(errors, {}, None)
     try:
-        return Checked({}, echo, read({**value, **echo}, transport, SOURCE, arrival))
+        return Checked({}, echo, read(_for_read(value, echo), transport, SOURCE, arrival))
     except RecordError as error:
         sentence = TIME_RANGE if error.field == "timestamp" else str(error.reason)
         return Checked({error.field or "non_field_errors": [sentence]}, {}, None)
+
+
+def _for_read(value: dict[str, object], echo: dict[str, Any]) -> dict[str, object]:
+    """The checked fields, and all else as sent.
+
+    `time` beside `timestamp` was nothing to the older service; to `read` it is a second timestamp, but for this.
+    """
+    checked = {NAMES[field] for field in echo}
+    others = {name: item for name, item in value.items() if name not in RULES and NAMES.get(name) in checked}
+    if not others or value.get("attributes") is not None:
+        return {**value, **echo}
+    return {**{name: item for name, item in value.items() if name not in others}, **echo, "attributes": others}
 
 
 def text(value: object) -> str:
@@ -180,7 +195,7 @@ def moment(timestamp_us: int) -> datetime:
 
 def rounded(number: float) -> str:
     """Two decimals, half away from zero, of the number as it is written: 1.005 becomes 1.01."""
-    return str(Decimal(repr(number)).quantize(Decimal("0.01"), rounding=ROUND_HALF_UP))
+    return str(Decimal(repr(number)).quantize(Decimal("0.01"), ROUND_HALF_UP, _ALL_DIGITS))
 
 
 RULES: dict[str, Callable[[object], Any]] = {

@@ -18,6 +18,7 @@ from redis.retry import Retry
 
 from telemetry.config import Settings
 from telemetry.errors import ConfigError, StoreUnavailable
+from telemetry.hot import raw_entries
 
 CONNECT_TIMEOUT_S = 2.0
 CALL_TIMEOUT_S = 15.0
@@ -59,7 +60,7 @@ def url(settings: Settings) -> str:
 def connect(settings: Settings, timeout_s: float | None = CALL_TIMEOUT_S) -> redis.Redis:
     """A synchronous client that repeats nothing by itself: an append sent twice would double records."""
     client = redis.Redis.from_url(url(settings), **_options(timeout_s))
-    client.response_callbacks.pop("XRANGE", None)  # raw entries are twice as fast to read as pairs of dicts
+    raw_entries(client)
     return client
 
 

@@ -44,22 +44,22 @@ class _Scanner:
         self._depth = 0
         self._in_string = False
 
-    def end(self, data: bytearray) -> int | None:
-        """The place behind the value that starts `data`, or None if it goes on."""
+    def end(self, data: bytearray, stop: int) -> int | None:
+        """The place behind the value that starts `data`, or None if it goes on at `stop`."""
         if self._end is None:
-            self._end = self._bracketed(data) if data[0] in b'{["' else self._scalar(data)
+            self._end = self._bracketed(data, stop) if _is_bracketed(data) else self._scalar(data, stop)
         return self._end
 
-    def _scalar(self, data: bytearray) -> int | None:
-        found = _SCALAR_END.search(data, max(self.at, 1))
-        self.at = len(data)
+    def _scalar(self, data: bytearray, stop: int) -> int | None:
+        found = _SCALAR_END.search(data, max(self.at, 1), stop)
+        self.at = stop
         return found.start() if found else None
 
-    def _bracketed(self, data: bytearray) -> int | None:
-        while self.at < len(data):
-            found = (_STRING_END if self._in_string else _STRUCTURE).search(data, self.at)
+    def _bracketed(self, data: bytearray, stop: int) -> int | None:
+        while self.at < stop:
+            found = (_STRING_END if self._in_string else _STRUCTURE).search(data, self.at, stop)
             if found is None:
-                self.at = len(data)
+                self.at = stop
                 return None
             self.at = found.end()
             if self._closes(found[0]):
@@ -79,7 +79,11 @@ class _Scanner:
 
 
 class JsonStream:
-    """The decoder of one connection (see contract.py)."""
+    """The decoder of one connection (see contract.py).
+
+    What it makes of a stream hangs on the bytes alone, never on how they are cut into pieces; `quiet` only
+    ends what has no other end.
+    """
 
     def __init__(self, max_bytes: int, max_records: int) -> None:
         self._max_bytes = max_bytes
@@ -87,6 +91,7 @@ class JsonStream:
         self._buffer = bytearray()
         self._scanner = _Scanner()
         self._checked_bytes = 0  # of an unfinished value, how many were found to be good so far
+        self._held: tuple[SyntaxFault, int] | None = None  # a fault, of which a newline will tell what it costs
         self._skips_line = False
         self._saw_blank = False
         self._sent_line = False
@@ -104,78 +109,48 @@ class JsonStream:
 
     def feed(self, data: bytes, arrival: Arrival) -> list[Message]:
         """Take what was received; returns the lines that are complete."""
-        if self._is_over:
-            return []
-        self._buffer += data
         messages: list[Message] = []
-        while not self._is_over and self._goes_on(messages, arrival):
-            pass
-        if not self._is_over and len(self._buffer) > self._max_bytes:
-            messages.append(self._too_long())
+        if not self._is_over:
+            self._buffer += data
+            self._go_on(messages, arrival)
         return messages
 
     def quiet(self, arrival: Arrival) -> list[Message]:
         """Silence: an older message is whole, and an unfinished value is looked at for errors."""
-        if self._is_over or not self.waits_for_quiet:
-            return []
-        if not self._sent_line and not self._is_unfinished():
-            return [self._older_message(arrival)]
         messages: list[Message] = []
-        if self._sent_line and self._buffer and not self._is_unfinished():
-            messages.append(self._take_line(len(self._buffer), arrival))
-        else:
-            self._look_for_error(messages)
+        while self.waits_for_quiet:
+            fault = self._fault_so_far()
+            if isinstance(fault, Truncated):
+                break
+            self._take_rest(fault, messages, arrival)
         return messages
 
     def eof(self, arrival: Arrival) -> list[Message]:
         """The end of sending: whatever waits is all there will be."""
-        if self._is_over:
-            return []
-        if not self._sent_line:
-            return [self._older_message(arrival)]
-        if self._buffer and not self._skips_line:
-            return [self._take_line(len(self._buffer), arrival)]
-        return []
+        messages: list[Message] = []
+        while not self._is_over and (self._buffer or not self._sent_line):
+            self._take_rest(self._fault_so_far(), messages, arrival)
+        return messages
 
     # Cutting the stream ------------------------------------------------------------------------------
 
-    def _goes_on(self, messages: list[Message], arrival: Arrival) -> bool:
-        """Do one step; False if more bytes are needed."""
+    def _go_on(self, messages: list[Message], arrival: Arrival) -> None:
+        while not self._is_over and self._step(messages, arrival):
+            pass
+
+    def _step(self, messages: list[Message], arrival: Arrival) -> bool:
+        """Take one value, or look at a part of it; False if more bytes are needed."""
         if self._skips_line:
             return self._skip_line()
+        if self._held is not None:
+            return self._reject(*self._held, messages)
         if self._scanner.at == 0:
             self._skip_blank()
+            if not self._buffer:
+                return False
             if self._take_quick_line(messages, arrival):
                 return True
-        if not self._buffer:
-            return False
-        end = self._scanner.end(self._buffer)
-        if end is None:
-            doubled = len(self._buffer) >= 2 * self._checked_bytes
-            return doubled and b"\n" in self._buffer and self._look_for_error(messages)
-        if _match_end(_BLANK_IN_LINE, self._buffer, end) == len(self._buffer):
-            return False
-        messages.append(self._take_line(end, arrival))
-        return True
-
-    def _skip_blank(self) -> None:
-        blank = _match_end(_BLANK, self._buffer, 0)
-        if blank:
-            self._saw_blank = True
-            del self._buffer[:blank]
-
-    def _take_quick_line(self, messages: list[Message], arrival: Arrival) -> bool:
-        """The usual case, one value on one line, without looking for its brackets."""
-        newline = self._buffer.find(b"\n")
-        if newline < 0 or self._buffer[0] not in b"{[":
-            return False
-        try:
-            value = read_json(self._buffer[:newline], self._max_bytes)
-        except SyntaxFault:
-            return False
-        self._sent_line = True
-        messages.append(self._line_of(value, len(self._drop(newline)), arrival))
-        return True
+        return self._take_value(messages, arrival)
 
     def _skip_line(self) -> bool:
         newline = self._buffer.find(b"\n")
@@ -186,69 +161,130 @@ class JsonStream:
         self._skips_line = False
         return True
 
-    def _is_unfinished(self) -> bool:
-        """Whether the buffer is the beginning of a value that may still become a good one."""
-        if not self._buffer or self._buffer[0] not in b'{["' or self._scanner.end(self._buffer) is not None:
+    def _skip_blank(self) -> None:
+        blank = _match_end(_BLANK, self._buffer, 0)
+        if blank:
+            self._saw_blank = True
+            del self._buffer[:blank]
+
+    def _take_quick_line(self, messages: list[Message], arrival: Arrival) -> bool:
+        """The usual case, one value on one line, without looking for its brackets."""
+        newline = self._buffer.find(b"\n", 0, self._max_bytes + 1)
+        if newline < 0 or self._buffer[0] not in b"{[":
             return False
         try:
-            read_json(self._buffer, self._max_bytes)
-        except Truncated:
-            return True
+            value = read_json(self._buffer[:newline], self._max_bytes)
         except SyntaxFault:
-            pass
-        return False
-
-    def _look_for_error(self, messages: list[Message]) -> bool:
-        """See whether an unfinished value is wrong already; then reject it and go on behind its line.
-
-        Looked at only when it has doubled, or at silence: all looks together cost twice its length.
-        """
-        self._checked_bytes = len(self._buffer)
-        try:
-            read_json(self._buffer, self._max_bytes)
-        except Truncated:
             return False
+        self._drop(newline)
+        self._add_line(value, newline, messages, arrival)
+        return True
+
+    def _take_value(self, messages: list[Message], arrival: Arrival) -> bool:
+        """Look for the end of a value, up to the end of a line behind twice what is known to be good.
+
+        If it doesn't end there, it may be wrong already. So all that is looked at, once or more, is a few times
+        what is taken or refused, whatever is sent.
+        """
+        most = self._max_bytes + 1
+        newline = self._buffer.find(b"\n", max(2 * self._checked_bytes, self._scanner.at - 1), most)
+        stop = newline + 1 or min(len(self._buffer), most)
+        end = self._scanner.end(self._buffer, stop)
+        if end is not None and end < most:
+            return self._take_unless_last(end, messages, arrival)
+        if newline < 0 and stop < most:
+            return False
+        fault = self._look(min(stop, self._max_bytes))
+        if fault is not None and fault.at is not None:
+            return self._reject(fault, fault.at, messages)
+        return self._refuse_length(messages) if stop == most else True
+
+    def _take_unless_last(self, end: int, messages: list[Message], arrival: Arrival) -> bool:
+        """Take a complete value as a line, once something stands behind it."""
+        if _match_end(_BLANK_IN_LINE, self._buffer, end) == len(self._buffer):
+            del self._buffer[end:]
+            return False
+        return self._take_line(end, messages, arrival)
+
+    def _take_line(self, end: int, messages: list[Message], arrival: Arrival) -> bool:
+        try:
+            value = read_json(self._buffer[:end], self._max_bytes)
         except SyntaxFault as fault:
-            at = len(self._buffer) if fault.at is None else fault.at
-            line = self._buffer.rfind(b"\n", 0, at) + 1
-            if line and not self._buffer[line:at].strip():
-                self._drop(line)  # the value was cut off at the end of a line: the next one is a fresh start
-            else:
-                self._drop(at)
-                self._skips_line = True
-            self._sent_line = True
-            messages.append(_line_rejected(older.BAD_JSON, str(fault)))
-            return True
+            return self._reject(fault, end if fault.at is None else fault.at, messages)
+        self._drop(end)
+        self._add_line(value, end, messages, arrival)
+        return True
+
+    def _take_rest(self, fault: SyntaxFault | None, messages: list[Message], arrival: Arrival) -> None:
+        """Take what is there for all there will be: an older message, unless it is a line."""
+        if fault is not None and fault.at is not None:
+            self._reject(fault, fault.at, messages)
+        elif self._sent_line:
+            self._take_line(len(self._buffer), messages, arrival)
+        if not self._sent_line:
+            messages.append(self._older_message(arrival))
+        self._go_on(messages, arrival)
+
+    def _fault_so_far(self) -> SyntaxFault | None:
+        """What is wrong with a value that has not ended. None if it has, or if there is no telling yet."""
+        if self._held is not None or not _is_bracketed(self._buffer):
+            return None
+        if self._scanner.end(self._buffer, len(self._buffer)) is not None:
+            return None
+        return self._look(len(self._buffer))
+
+    def _look(self, stop: int) -> SyntaxFault | None:
+        self._checked_bytes = stop
+        try:
+            read_json(self._buffer[:stop], self._max_bytes)
+        except SyntaxFault as fault:
+            return fault
+        return None
+
+    def _reject(self, fault: SyntaxFault, at: int, messages: list[Message]) -> bool:
+        """Answer a fault, and go on behind the next newline; or at the line that follows a value cut off.
+
+        False while the fault stands in the first message and no newline behind it: it may be an older one.
+        """
+        line = self._buffer.rfind(b"\n", 0, at) + 1
+        is_cut_off = line > 0 and self._buffer.startswith((b"{", b"["), at) and not self._buffer[line:at].strip()
+        if not is_cut_off and not self._sent_line and self._buffer.find(b"\n", at, self._max_bytes + 1) < 0:
+            self._held = fault, at
+            return len(self._buffer) > self._max_bytes and self._refuse_length(messages)
+        self._drop(line if is_cut_off else at)
+        self._skips_line = not is_cut_off
+        self._sent_line = True
+        sentence = older.NOT_PROCESSED if isinstance(fault, NotUtf8) else older.BAD_JSON
+        messages.append(_line_rejected(sentence, str(fault)))
+        return True
+
+    def _refuse_length(self, messages: list[Message]) -> bool:
+        self._is_over = True
+        self._drop(len(self._buffer))
+        reason = f"message longer than {self._max_bytes} bytes"
+        if self._sent_line:
+            messages.append(_line_rejected(older.NOT_PROCESSED, reason)._replace(last=True))
+        else:
+            messages.append(_older_rejected(older.NOT_PROCESSED, reason))
         return False
 
-    def _drop(self, end: int) -> bytes:
-        value = bytes(self._buffer[:end])
+    def _drop(self, end: int) -> None:
         del self._buffer[:end]
         self._scanner = _Scanner()
         self._checked_bytes = 0
-        return value
+        self._held = None
 
     # What a value means ------------------------------------------------------------------------------
 
-    def _take_line(self, end: int, arrival: Arrival) -> Message:
+    def _add_line(self, value: object, size_bytes: int, messages: list[Message], arrival: Arrival) -> None:
         self._sent_line = True
-        text = self._drop(end)
-        try:
-            return self._line_of(read_json(text, self._max_bytes), len(text), arrival)
-        except NotUtf8 as fault:
-            self._skips_line = True
-            return _line_rejected(older.NOT_PROCESSED, str(fault))
-        except SyntaxFault as fault:
-            self._skips_line = True
-            return _line_rejected(older.BAD_JSON, str(fault))
-
-    def _line_of(self, value: object, size_bytes: int, arrival: Arrival) -> Message:
         try:
             records = self._records(value, arrival)
         except RecordError as error:
-            return _line_refused(error)
-        answer = _line({"message": older.RECEIVED, "accepted": len(records)})
-        return Received(records, size_bytes, answer, _line_not_stored)
+            messages.append(_line_refused(error))
+        else:
+            answer = _line({"message": older.RECEIVED, "accepted": len(records)})
+            messages.append(Received(records, size_bytes, answer, _line_not_stored))
 
     def _records(self, value: object, arrival: Arrival) -> list[Sent]:
         values = value if isinstance(value, list) else [value]
@@ -265,7 +301,8 @@ class JsonStream:
 
     def _older_message(self, arrival: Arrival) -> Message:
         self._is_over = True
-        text = self._drop(len(self._buffer))
+        text = bytes(self._buffer)
+        self._drop(len(text))
         try:
             value = json.loads(text.decode(), parse_constant=_refuse_constant)
         except UnicodeDecodeError as error:
@@ -282,18 +319,14 @@ class JsonStream:
             return _older_rejected(older.BAD_FORMAT, "a number that is not finite")
         return Received(records, len(text), answer, _older_not_stored, last=True)
 
-    def _too_long(self) -> Message:
-        self._is_over = True
-        self._drop(len(self._buffer))
-        reason = f"message longer than {self._max_bytes} bytes"
-        if self._sent_line:
-            return _line_rejected(older.NOT_PROCESSED, reason)._replace(last=True)
-        return _older_rejected(older.NOT_PROCESSED, reason)
-
 
 def _match_end(pattern: re.Pattern[bytes], data: bytearray, start: int) -> int:
     found = pattern.match(data, start)
     return found.end() if found else start
+
+
+def _is_bracketed(data: bytearray) -> bool:
+    return data.startswith((b"{", b"[", b'"'))
 
 
 def _refuse_constant(name: str) -> NoReturn:

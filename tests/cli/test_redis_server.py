@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from telemetry.config import PROJECT, Settings, load
 from telemetry.errors import ConfigError
 from telemetry.redis_client import check_server, connect, runtime_dir, wait
 
-ODD_NAME = 'a b "c" #1 50% \\ ü'
+ODD_NAMES = ['a b "c" #1 50%41 \\ ü', '"c"#1?50%41\\ü']
 
 SHIPPED = {
     "port": "0",
@@ -79,7 +80,7 @@ def ended(process: subprocess.Popen[str], with_signal: int = signal.SIGTERM) -> 
 
 def settings(client: redis.Redis) -> dict[str, str]:
     values = client.config_get("*")
-    return {os.fsdecode(name): os.fsdecode(value or b"") for name, value in values.items()}
+    return {str(name): str(value) for name, value in values.items()}
 
 
 def test_serves_with_the_shipped_settings(tmp_path: Path, server: str) -> None:
@@ -115,9 +116,19 @@ def test_keeps_what_it_acknowledged(tmp_path: Path, server: str, with_signal: si
         assert client.get("kept") == b"yes"
 
 
-@pytest.mark.parametrize("folder", [ODD_NAME, "/".join(["long" * 12] * 3)], ids=["odd", "long"])
-def test_any_folder_will_do(tmp_path: Path, server: str, folder: str) -> None:
-    data = tmp_path / folder
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_folder_may_have_an_odd_name(server: str, name: str) -> None:
+    with tempfile.TemporaryDirectory() as short:
+        data = Path(short) / name
+        try:
+            with serving(data, server) as (_, client):
+                assert settings(client)["dir"] == str(data / "redis")
+        finally:
+            shutil.rmtree(runtime_dir(data))
+
+
+def test_a_folder_may_have_a_long_path(tmp_path: Path, server: str) -> None:
+    data = tmp_path / "/".join(["long" * 12] * 3)
     try:
         with serving(data, server) as (_, client):
             assert settings(client)["dir"] == str(data / "redis")

@@ -17,9 +17,9 @@ GUARDS = {
     "finish": (1, 1),
     "progress": (1, 1),
     "token": (1, 1),
-    "still": (2, 1),  # only a second record can be in the ranges of one save and the streams of another
+    "still": (2, 1),  # it takes a second record for an intent whose range reaches over one that is saved
 }
-"""The fewest records a device with which the model shows what each guard is for."""
+"""As few records a device as show what each guard is for."""
 
 READER_RULES = {"snapshot": "reader doubled", "last": "reader gap", "connection": "reader doubled"}
 
@@ -88,8 +88,8 @@ def test_three_records_are_saved_once() -> None:
 @pytest.mark.parametrize("guard", GUARDS)
 def test_each_guard_is_needed(guard: str) -> None:
     found = explore(GUARDS[guard], without=frozenset({guard}), stop_at_first_bad=True)
+    assert found.bad
     assert found.bad.keys() <= {"lost", "doubled"}
-    assert sum(found.bad.values()) == 1
 
 
 def test_a_save_is_safe_without_seeing_first_that_redis_and_table_belong_together() -> None:

@@ -1,0 +1,172 @@
+"""The API as a program of its own on a real Redis, and what its tests need to fill the stores behind it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import httpx
+import pytest
+import redis
+
+from telemetry.archive import Archive, open_duckdb
+from telemetry.config import PROJECT, load
+from telemetry.hot import Batch, Limits, Shard, pack, read_entry, shard_of
+from telemetry.record import Record, Sent, Stored
+from telemetry.redis_client import connect
+from telemetry.setup import set_up
+from tests.conftest import RedisServer
+from worker.persist import Saver
+from worker.plan import Bounds
+
+START_S = 20.0
+STOP_S = 10.0
+NOW_MS = 1_795_500_000_000
+
+
+class Box:
+    """One box: its Redis, its archive and, once started, the API as a subprocess."""
+
+    def __init__(self, url: str, folder: Path, **more: str) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = probe.getsockname()[1]
+        names = {"redis__url": url, "data__dir": str(folder / "data"), "api__port": str(port), **more}
+        self.environ = {f"WHIMBREL__{name.upper()}": value for name, value in names.items()}
+        self.settings = load(environ=self.environ)
+        self.client = connect(self.settings)
+        self.archive = Archive(self.settings.archive_dir)
+        self.connection = open_duckdb()
+        self.shards: list[Shard] = []
+        self.port = port
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log = folder / "api.log"
+
+    def set_up(self) -> None:
+        """Make the stores of this box unless they are there."""
+        self.shards = set_up(self.client, self.archive, self.settings.redis.shards)
+
+    def start(self) -> None:
+        """Start the API; return once it answers."""
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "api"], cwd=PROJECT, env={**os.environ, **self.environ}, stderr=log
+            )
+        stop_s = time.monotonic() + START_S
+        while True:
+            assert self._process.poll() is None, self._log.read_text()
+            assert time.monotonic() < stop_s, "the API does not answer"
+            with contextlib.suppress(httpx.TransportError):
+                assert self.http.get("/healthz").status_code == 200
+                return
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """End the API as its supervisor does."""
+        self.http.close()
+        self.client.close()
+        self.connection.close()
+        if self._process is not None:
+            self._process.terminate()
+            assert self._process.wait(STOP_S) == 0, self._log.read_text()
+        log = self._log.read_text() if self._log.exists() else ""
+        assert "Traceback" not in log, log
+
+    def append(self, *sent: Sent) -> list[Stored]:
+        """Store records as a collector does, in one group; return them as they are at rest."""
+        parts: dict[int, list[Sent]] = {}
+        for one in sent:
+            parts.setdefault(shard_of(one.device_id, len(self.shards)), []).append(one)
+        found = []
+        for number, part in parts.items():
+            shard = self.shards[number]
+            before = {stored.id for stored in self._tail(shard, part)}
+            shard.append([Batch(pack(part))], Limits())
+            found += [stored for stored in self._tail(shard, part) if stored.id not in before]
+        return found
+
+    @staticmethod
+    def _tail(shard: Shard, sent: list[Sent]) -> list[Stored]:
+        devices = sorted({one.device_id for one in sent})
+        streams = shard.entries([(device, "-", "+") for device in devices])
+        return [
+            stored
+            for device, entries in zip(devices, streams, strict=True)
+            for raw in entries
+            for stored in read_entry(device, raw, shard.shards)
+        ]
+
+    def save(self, reached: Callable[[str], None] = lambda _: None, bounds: Bounds | None = None) -> None:
+        """Save every shard once, as the worker does."""
+        saver = Saver(self.archive, self.connection, lambda: NOW_MS, bounds, reached=reached)
+        for shard in self.shards:
+            saver.save(shard)
+
+    def get(self, path: str, *parameters: tuple[str, str | int]) -> httpx.Response:
+        """GET a path with query parameters, which may repeat."""
+        return self.http.get(path, params=list(parameters) or None)
+
+
+@contextlib.contextmanager
+def box_on(url: str, folder: Path, **more: str) -> Iterator[Box]:
+    """A box on an emptied Redis, its API answering; `more` are SECTION__KEY of settings."""
+    with redis.Redis.from_url(url) as client:
+        client.flushall()
+        client.config_set("maxmemory", 0)
+    box = Box(url, folder, **more)
+    box.set_up()
+    try:
+        box.start()
+        yield box
+    finally:
+        box.stop()
+
+
+@contextlib.contextmanager
+def redis_server() -> Iterator[RedisServer]:
+    """A server that a module has to itself."""
+    with tempfile.TemporaryDirectory(prefix="whimbrel-") as folder:
+        server = RedisServer(Path(folder))
+        server.start()
+        try:
+            yield server
+        finally:
+            server.kill()
+
+
+@pytest.fixture(scope="module")
+def box(shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+    """A box for all tests of a module."""
+    with box_on(shared_redis.url, tmp_path_factory.mktemp("box")) as found:
+        yield found
+
+
+def record(timestamp_us: int, transport: str = "http", fix: bool = True, **more: object) -> Record:
+    """A record of a moment."""
+    place = {"latitude": 1.0, "longitude": 2.0} if fix else {}
+    return Record(timestamp_us, transport, "json", **{**place, **more})  # type: ignore[arg-type]
+
+
+def segment(device_id: str) -> str:
+    """A device's id as one segment of a path; no client takes its dots for `.` or `..`."""
+    return quote(device_id, safe="").replace(".", "%2E")
+
+
+def assert_problem(response: httpx.Response, status: int, name: str) -> dict[str, object]:
+    """Check that an answer is a problem of this kind; return its members."""
+    assert response.status_code == status, response.text[:500]
+    assert response.headers["content-type"] == "application/problem+json"
+    found: dict[str, object] = response.json()
+    assert found["type"] == f"urn:whimbrel:problem:{name}"
+    assert found["status"] == status
+    assert found["title"]
+    assert found["detail"]
+    return found

@@ -1,0 +1,430 @@
+"""A snapshot holds each record once, wherever a save stands: before, at and between any two of its steps."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import duckdb
+import pytest
+import redis
+from deltalake import DeltaTable
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from api.history import Question, page
+from api.params import Position
+from api.snapshot import Snapshots, Wanted
+from telemetry import clock, hot
+from telemetry.archive import DAY_US, Archive, commit_number
+from telemetry.errors import NotTogether, StoreUnavailable
+from telemetry.hot import Batch, Limits, Shard, pack, read_entry, shard_of
+from telemetry.record import EARLIEST_US, LATEST_US, Sent, Stored
+from telemetry.setup import set_up
+from tests.api.conftest import NOW_MS, record
+from tests.conftest import RedisServer
+from worker.persist import Saver
+from worker.plan import Bounds
+from worker.recover import recover
+
+MIDNIGHT_US = 1_768_003_200_000_000
+ALL = Wanted((), EARLIEST_US, LATEST_US)
+STEPS = ("look", "intend", "read", "still", "write", "open", "commit", "finish", "finish 0", "finish 1", "finish 2")
+"""The steps of a save of three devices, one a chunk, in their order."""
+
+AGAIN = ("look", "recover", "read", "still", "write", "open", "commit", "finish", "finish 1", "finish 2")
+"""The steps of a second worker that takes up what a first one left."""
+
+DONE = "done"
+
+
+class Killed(Exception):
+    """The worker is gone."""
+
+
+def killed_at(step: str) -> Callable[[str], None]:
+    def reached(name: str) -> None:
+        if name == step:
+            raise Killed(step)
+
+    return reached
+
+
+class Stores:
+    """Both stores, and what was put in."""
+
+    def __init__(self, shards: list[Shard], archive: Archive, connection: duckdb.DuckDBPyConnection) -> None:
+        self.shards = shards
+        self.archive = archive
+        self.connection = connection
+        self.stored: list[Stored] = []
+        self.snapshots = self.new_snapshots()
+
+    def new_snapshots(self) -> Snapshots:
+        client, many = self.shards[0].client, len(self.shards)
+        return Snapshots(lambda: hot.pinned(client, many), self.archive)
+
+    def append(self, *sent: Sent) -> None:
+        for shard in self.shards:
+            mine = [one for one in sent if shard_of(one.device_id, shard.shards) == shard.shard]
+            if mine:
+                shard.append([Batch(pack(mine))], Limits())
+        known = {one.id for one in self.stored}
+        self.stored += [one for one in self._tail(sent) if one.id not in known]
+
+    def _tail(self, sent: Sequence[Sent]) -> Iterator[Stored]:
+        for device in sorted({one.device_id for one in sent}):
+            shard = self.shards[shard_of(device, len(self.shards))]
+            for raw in shard.entries([(device, "-", "+")])[0]:
+                yield from read_entry(device, raw, shard.shards)
+
+    def saver(self, reached: Callable[[str], None] = lambda _: None, bounds: Bounds | None = None) -> Saver:
+        return Saver(self.archive, self.connection, lambda: NOW_MS, bounds, reached=reached)
+
+    def save(self, bounds: Bounds | None = None) -> None:
+        for shard in self.shards:
+            self.saver(bounds=bounds).save(shard)
+
+    def save_until(self, step: str) -> bool:
+        """Kill a save at a step. False if it never came there."""
+        killed = False
+        for shard in self.shards:
+            try:
+                self.saver(killed_at(step)).save(shard)
+            except Killed:
+                killed = True
+        return killed
+
+    def ids(self, snapshots: Snapshots | None = None) -> list[int]:
+        """The ids that a query of all finds, in its order."""
+        asked = Question(ALL, limit=10_000)
+        with self.connection.cursor() as cursor:
+            return [row[3] for row in page(cursor, snapshots or self.snapshots, asked)]
+
+    def assert_whole(self) -> None:
+        """Check that a reader with an old handle of the table and one with a new find each record once."""
+        expected = [one.id for one in in_order(self.stored)]
+        assert self.ids() == expected
+        assert self.ids(self.new_snapshots()) == expected
+
+
+def in_order(stored: Sequence[Stored]) -> list[Stored]:
+    return sorted(stored, key=lambda one: (one.record.timestamp_us, one.id))
+
+
+@pytest.fixture
+def stores(shard: Shard, archive: Archive, connection: duckdb.DuckDBPyConnection) -> Stores:
+    """A store of three devices' records over two days, of which none is saved."""
+    found = Stores([shard], archive, connection)
+    found.append(*(Sent("abc"[n % 3], record(MIDNIGHT_US + n // 5 * DAY_US - n)) for n in range(9)))
+    return found
+
+
+@pytest.fixture
+def one_device_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hot, "CHUNK_DEVICES", 1)
+
+
+# Killed at a step ------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("one_device_a_chunk")
+@pytest.mark.parametrize("step", STEPS)
+def test_a_save_killed_at_any_step_leaves_no_gap_and_no_double(stores: Stores, step: str) -> None:
+    stores.assert_whole()
+    assert stores.save_until(step)
+    stores.assert_whole()
+    stores.append(Sent("a", record(MIDNIGHT_US)), Sent("d", record(MIDNIGHT_US - 3 * DAY_US)))
+    stores.assert_whole()
+    stores.save()
+    stores.assert_whole()
+    stores.save()
+    stores.assert_whole()
+    assert stores.shards[0].unsaved() == 0
+
+
+@pytest.mark.usefixtures("one_device_a_chunk")
+@pytest.mark.parametrize("first", ["read", "finish 1"])
+@pytest.mark.parametrize("second", AGAIN)
+def test_nor_does_one_killed_again_at_any_step(stores: Stores, first: str, second: str) -> None:
+    assert stores.save_until(first)
+    stores.append(Sent("b", record(MIDNIGHT_US)))
+    if not stores.save_until(second):
+        assert first == "finish 1", "what is committed is neither read nor written again"
+        assert second not in ("look", "recover", "finish", "finish 1", "finish 2")
+    stores.assert_whole()
+    stores.save()
+    stores.save()
+    stores.assert_whole()
+
+
+def test_three_shards_may_stand_at_different_steps(
+    client: redis.Redis, archive: Archive, connection: duckdb.DuckDBPyConnection
+) -> None:
+    stores = Stores(set_up(client, archive, 3), archive, connection)
+    stores.append(*(Sent(f"device {n}", record(MIDNIGHT_US + n)) for n in range(30)))
+    for shard, step in zip(stores.shards, ("commit", "finish", "intend"), strict=True):
+        with pytest.raises(Killed):
+            stores.saver(killed_at(step)).save(shard)
+        stores.assert_whole()
+    for device in ("device 0", "device 1", "device 2"):
+        wanted = Wanted((device, "nobody"), EARLIEST_US, LATEST_US)
+        with connection.cursor() as cursor:
+            found = [row[3] for row in page(cursor, stores.snapshots, Question(wanted))]
+        assert found == [one.id for one in stores.stored if one.device_id == device]
+    stores.save()
+    stores.assert_whole()
+
+
+# While a save goes on --------------------------------------------------------------------------------
+
+
+class Save:
+    """A save in a thread of its own that stops before each step until it is let on."""
+
+    def __init__(self, stores: Stores) -> None:
+        self._may_go = threading.Semaphore(0)
+        self._arrived = threading.Semaphore(0)
+        self._step = ""
+        self._saver = stores.saver(self._reached)
+        self._thread = threading.Thread(target=self._run, args=(stores.shards[0],))
+        self._thread.start()
+        self._arrived.acquire()
+
+    def _run(self, shard: Shard) -> None:
+        try:
+            self._saver.save(shard)
+        finally:
+            self._step = DONE
+            self._arrived.release()
+
+    def _reached(self, step: str) -> None:
+        self._step = step
+        self._arrived.release()
+        self._may_go.acquire()
+
+    def go_to(self, step: str) -> None:
+        """Let it go on until it stands before a step."""
+        while self._step not in (step, DONE):
+            self._may_go.release()
+            self._arrived.acquire()
+        assert self._step == step
+
+    def end(self) -> None:
+        self.go_to(DONE)
+        self._thread.join()
+
+
+class Meddled(Snapshots):
+    """Snapshots that let something happen, once, just before the table is loaded, and something just after."""
+
+    def __init__(
+        self, stores: Stores, before: Callable[[], None] = lambda: None, after: Callable[[], None] = lambda: None
+    ) -> None:
+        client = stores.shards[0].client
+        super().__init__(lambda: hot.pinned(client, 1), stores.archive)
+        self._before = before
+        self._after = after
+        self.loads = 0
+
+    def _load(self, wanted: Wanted, shards: Sequence[Shard]) -> tuple[dict[int, str], list[str]]:
+        self.loads += 1
+        if self.loads > 1:
+            return super()._load(wanted, shards)
+        self._before()
+        found = super()._load(wanted, shards)
+        self._after()
+        return found
+
+
+@pytest.mark.usefixtures("one_device_a_chunk")
+@pytest.mark.parametrize("before", STEPS)
+def test_a_save_that_goes_on_while_a_reader_reads_is_seen_whole_or_not_at_all(stores: Stores, before: str) -> None:
+    places = (*STEPS, DONE)
+    for after in places[places.index(before) :]:
+        save = Save(stores)
+        try:
+            save.go_to(before)
+            snapshots = Meddled(stores, lambda save=save, after=after: save.go_to(after))  # type: ignore[misc]
+            assert stores.ids(snapshots) == [one.id for one in in_order(stores.stored)], f"{before} … {after}"
+            assert snapshots.loads <= 2, f"{before} … {after}"
+        finally:
+            save.end()
+        stores.append(*(Sent(device, record(MIDNIGHT_US)) for device in "abc"))
+
+
+@pytest.mark.usefixtures("one_device_a_chunk")
+@pytest.mark.parametrize("step", STEPS)
+def test_nothing_is_read_after_the_table(stores: Stores, step: str) -> None:
+    save = Save(stores)
+    try:
+        save.go_to(step)
+        snapshots = Meddled(stores, after=save.end)
+        assert stores.ids(snapshots) == [one.id for one in in_order(stores.stored)]
+        assert snapshots.loads == 1
+    finally:
+        save.end()
+
+
+def test_a_second_save_that_ends_meanwhile_is_noticed(stores: Stores) -> None:
+    assert stores.save_until("finish")
+
+    def twice() -> None:
+        stores.save()
+        stores.append(Sent("a", record(MIDNIGHT_US)))
+        stores.save()
+
+    snapshots = Meddled(stores, twice)
+    found = stores.ids(snapshots)
+    assert found == [one.id for one in in_order(stores.stored)]
+    assert snapshots.loads == 2
+
+
+def test_a_record_that_comes_while_a_reader_reads_is_there_once_or_not_yet(stores: Stores) -> None:
+    before = {one.id for one in stores.stored}
+    found = stores.ids(Meddled(stores, lambda: stores.append(Sent("a", record(MIDNIGHT_US)))))
+    assert before <= set(found)
+    assert len(set(found)) == len(found)
+
+
+def test_a_table_that_was_loaded_before_the_tails_is_not_believed(stores: Stores) -> None:
+    loaded: list[tuple[dict[int, str], list[str]]] = []
+
+    class Early(Snapshots):
+        def _load(self, wanted: Wanted, shards: Sequence[Shard]) -> tuple[dict[int, str], list[str]]:
+            return loaded[0] if loaded else super()._load(wanted, shards)
+
+    early = Early(lambda: hot.pinned(stores.shards[0].client, 1), stores.archive)
+    loaded.append(early._load(ALL, stores.shards))
+    stores.save()
+    with pytest.raises(NotTogether):
+        early.take(ALL)
+
+
+# Apart -----------------------------------------------------------------------------------------------
+
+
+def test_an_archive_that_another_redis_wrote_is_not_read(stores: Stores) -> None:
+    [shard] = stores.shards
+    stores.save()
+    foreign = commit_number(commit_number(shard.state().committed))
+    stores.archive.commit(stores.archive.open(), [], 0, foreign, clock.now_ms())
+    with pytest.raises(NotTogether, match="whimbrel recover"):
+        stores.snapshots.take(ALL)
+    recover(shard, stores.archive, stores.connection, clock.now_ms())
+    stores.assert_whole()
+
+
+def test_a_store_that_is_not_set_up_is_not_there(stores: Stores) -> None:
+    stores.shards[0].client.flushall()
+    with pytest.raises(StoreUnavailable, match="not set up"):
+        stores.snapshots.take(ALL)
+
+
+def test_without_redis_there_is_no_snapshot(
+    own_redis: RedisServer, tmp_path: Path, connection: duckdb.DuckDBPyConnection
+) -> None:
+    client, archive = redis.Redis.from_url(own_redis.url), Archive(tmp_path / "archive")
+    stores = Stores(set_up(client, archive, 1), archive, connection)
+    own_redis.kill()
+    with pytest.raises(StoreUnavailable):
+        stores.snapshots.take(ALL)
+    client.close()
+
+
+def test_a_table_that_can_not_be_read_is_opened_anew(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    stores.assert_whole()
+
+    def fail(_: DeltaTable) -> None:
+        raise OSError("disk")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DeltaTable, "update_incremental", fail)
+        with pytest.raises(OSError, match="disk"):
+            stores.snapshots.take(ALL)
+    stores.save()
+    stores.assert_whole()
+
+
+def test_long_streams_and_many_devices_are_read_in_pieces(stores: Stores) -> None:
+    [shard] = stores.shards
+    for n in range(401):
+        stores.append(Sent("a", record(MIDNIGHT_US + n)))
+    shard.append([Batch(pack([Sent(f"many {n}", record(MIDNIGHT_US + n)) for n in range(60)]))], Limits())
+    assert len(stores.snapshots.take(ALL).tail) == 401 + 9 + 60
+    assert len(stores.snapshots.take(Wanted(("a",), EARLIEST_US, LATEST_US)).tail) == 401 + 3
+
+
+# Any records, any saves, any question ----------------------------------------------------------------
+
+
+class Ask(NamedTuple):
+    """A question in words of the model."""
+
+    devices: tuple[str, ...]
+    start_us: int
+    end_us: int
+    is_descending: bool
+    limit: int
+
+
+DEVICES = ("a", "b", "ü/😀")
+TIMES = st.sampled_from([MIDNIGHT_US + n for n in (-DAY_US, -1, 0, 1, 2, DAY_US - 1, DAY_US)])
+GROUP = st.lists(st.tuples(st.sampled_from(DEVICES), TIMES), min_size=1, max_size=6)
+SAVE = st.sampled_from([*(step for step in STEPS if step != "look"), DONE])
+EVENTS = st.lists(st.one_of(GROUP, GROUP, SAVE), min_size=1, max_size=8)
+ASKED = st.builds(
+    Ask,
+    st.lists(st.sampled_from((*DEVICES, "nobody")), max_size=3, unique=True).map(tuple),
+    TIMES,
+    TIMES,
+    st.booleans(),
+    st.integers(1, 7),
+)
+
+
+def answer(stores: Stores, asked: Ask) -> list[int]:
+    """The ids of all pages."""
+    question = Question(Wanted(asked.devices, asked.start_us, asked.end_us), asked.is_descending, asked.limit)
+    found: list[int] = []
+    with stores.connection.cursor() as cursor:
+        while True:
+            rows = page(cursor, stores.snapshots, question)
+            found += [row[3] for row in rows[: asked.limit]]
+            if len(rows) <= asked.limit:
+                return found
+            question = question._replace(after=Position(rows[asked.limit - 1][1], rows[asked.limit - 1][3]))
+
+
+def model(stores: Stores, asked: Ask) -> list[int]:
+    found = [
+        one.id
+        for one in in_order(stores.stored)
+        if asked.start_us <= one.record.timestamp_us < asked.end_us
+        and (not asked.devices or one.device_id in asked.devices)
+    ]
+    return found[::-1] if asked.is_descending else found
+
+
+@hypothesis_settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(EVENTS, st.lists(ASKED, min_size=1, max_size=4))
+def test_any_question_is_answered_as_a_plain_list_would(
+    client: redis.Redis,
+    tmp_path_factory: pytest.TempPathFactory,
+    connection: duckdb.DuckDBPyConnection,
+    events: list[list[tuple[str, int]] | str],
+    questions: list[Ask],
+) -> None:
+    client.flushall()
+    archive = Archive(tmp_path_factory.mktemp("model") / "archive")
+    stores = Stores(set_up(client, archive, 1), archive, connection)
+    for event in events:
+        if isinstance(event, str):
+            stores.save_until(event)
+        else:
+            stores.append(*(Sent(device, record(timestamp_us)) for device, timestamp_us in event))
+    for asked in questions:
+        assert answer(stores, asked) == model(stores, asked)

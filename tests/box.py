@@ -1,0 +1,130 @@
+"""A whole box as a user starts it: `whimbrel up` in a process of its own, on free ports, in a folder of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+PROJECT = Path(__file__).resolve().parents[1]
+READY_S = 60
+STOP_S = 10
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on just now."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+class Box:
+    """A running box. `start` and `stop` may be called again and again; the data stay."""
+
+    def __init__(self, folder: Path, command: Sequence[str] = (), cwd: Path = PROJECT, **settings: str) -> None:
+        self.data = folder / "data"
+        self.api_port, self.http_port, self.tcp_port = free_ports(3)
+        self.environ = {name: value for name, value in os.environ.items() if not name.startswith("WHIMBREL")}
+        self.environ |= {
+            "WHIMBREL__DATA__DIR": str(self.data),
+            "WHIMBREL__API__PORT": str(self.api_port),
+            "WHIMBREL__COLLECTOR__HTTP_PORT": str(self.http_port),
+            "WHIMBREL__COLLECTOR__TCP_PORT": str(self.tcp_port),
+            "WHIMBREL__REDIS__MAX_MEMORY_BYTES": str(2**30),
+        }
+        self.environ |= {f"WHIMBREL__{name.upper()}": value for name, value in settings.items()}
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.api_port}", timeout=30)
+        self.output: list[str] = []
+        self._command = list(command) or [sys.executable, "-m", "cli.main", "up"]
+        self._cwd = cwd
+        self._process: subprocess.Popen[str] | None = None
+        self._reader: threading.Thread | None = None
+        self._ready = threading.Event()
+
+    def start(self) -> None:
+        """Start, and return when the box says that it is ready."""
+        self._ready.clear()
+        self._process = subprocess.Popen(
+            self._command, cwd=self._cwd, env=self.environ, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        self._reader = threading.Thread(target=self._read, args=(self._process,))
+        self._reader.start()
+        if not self._is_ready_by(time.monotonic() + READY_S):
+            self.kill()
+            raise AssertionError("the box is not ready:\n" + "".join(self.output[-40:]))
+
+    def _is_ready_by(self, deadline_s: float) -> bool:
+        while time.monotonic() < deadline_s and self._process is not None and self._process.poll() is None:
+            if self._ready.wait(0.1):
+                return True
+        return False
+
+    def _read(self, process: subprocess.Popen[str]) -> None:
+        for line in process.stdout or ():
+            self.output.append(line)
+            if line.startswith("Whimbrel is ready: "):
+                self._ready.set()
+
+    @property
+    def pid(self) -> int:
+        """Process id of `whimbrel up`."""
+        assert self._process is not None
+        return self._process.pid
+
+    def stop(self) -> int:
+        """SIGTERM; returns the exit status."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        status = self._process.wait(STOP_S)
+        self._end()
+        return status
+
+    def kill(self) -> None:
+        """SIGKILL to `whimbrel up`, which takes everything with it."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._end()
+
+    def _end(self) -> None:
+        if self._reader is not None and self._process is not None and self._process.stdout is not None:
+            self._reader.join(STOP_S)
+            self._process.stdout.close()
+        self._process = None
+
+    def whimbrel(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a subcommand with this box's settings."""
+        return subprocess.run(
+            [sys.executable, "-m", "cli.main", *arguments],
+            cwd=self._cwd,
+            env=self.environ,
+            text=True,
+            capture_output=True,
+            timeout=120,
+        )
+
+    def json(self, *arguments: str) -> Any:
+        """What a subcommand with --json says."""
+        done = self.whimbrel(*arguments, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def __enter__(self) -> Box:
+        self.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.http.close()
+        self.kill()

@@ -1,0 +1,65 @@
+"""Documents that fail with the code: what they list is what there is."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from cli.main import COMMANDS
+from telemetry import problem
+from telemetry.problem import Problem
+from tests.box import PROJECT
+
+PAGES = sorted([*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md")])
+
+
+def read(name: str) -> str:
+    return (PROJECT / name).read_text(encoding="utf-8")
+
+
+def test_every_dependency_has_its_line() -> None:
+    project = tomllib.loads(read("pyproject.toml"))["project"]
+    names = [re.split(r"[<>=]", line)[0] for line in project["dependencies"]]
+    listed = re.findall(r"^\| ([\w-]+) \| .+ \| .+ \|$", read("docs/dependencies.md"), re.M)
+    assert sorted(names) == sorted(name for name in listed if name != "package")
+    tests = read("docs/dependencies.md").partition("For the tests alone")[2]
+    for line in project["optional-dependencies"]["test"]:
+        name = re.split(r"[<>=]", line)[0]
+        assert name.startswith("types-") or name in tests
+
+
+def test_locks_hold_hashes_and_no_index() -> None:
+    for name in ("requirements.lock", "requirements-test.lock"):
+        text = read(name)
+        pinned = re.findall(r"^[\w.-]+==", text, re.M)
+        assert len(pinned) > 20
+        assert text.count("--hash=sha256:") >= len(pinned)
+        assert not re.search(r"index-url|find-links|https?://", text)
+
+
+def test_every_problem_is_explained() -> None:
+    kinds = [value for value in vars(problem).values() if isinstance(value, Problem)]
+    page = read("docs/api.md")
+    for kind in kinds:
+        assert f"| `{kind.name}` | {kind.status} |" in page
+
+
+def test_every_command_is_explained() -> None:
+    page = read("docs/operations.md")
+    assert all(f"`whimbrel {name}" in page or name == "redis" for name in COMMANDS)
+
+
+def test_every_file_has_its_owner_line() -> None:
+    page = read("docs/architecture.md")
+    for path in (PROJECT / "telemetry").glob("[!_]*.py"):
+        if path.name not in ("errors.py", "problem.py", "json_text.py"):
+            assert f"`{path.name}`" in page or f"`telemetry/{path.name}`" in page, path.name
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(PROJECT)))
+def test_links_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
+        assert target.startswith("https://") or (path.parent / target).exists(), target
