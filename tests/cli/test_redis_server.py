@@ -124,7 +124,7 @@ def test_a_folder_may_have_an_odd_name(server: str, name: str) -> None:
             with serving(data, server) as (_, client):
                 assert settings(client)["dir"] == str(data / "redis")
         finally:
-            shutil.rmtree(runtime_dir(data))
+            shutil.rmtree(runtime_dir(data), ignore_errors=True)
 
 
 def test_a_folder_may_have_a_long_path(tmp_path: Path, server: str) -> None:
@@ -134,7 +134,7 @@ def test_a_folder_may_have_a_long_path(tmp_path: Path, server: str) -> None:
             assert settings(client)["dir"] == str(data / "redis")
             assert len(os.fsencode(settings(client)["unixsocket"])) < 108
     finally:
-        shutil.rmtree(runtime_dir(data))
+        shutil.rmtree(runtime_dir(data), ignore_errors=True)
 
 
 def test_a_second_server_waits_for_the_first(tmp_path: Path, server: str) -> None:

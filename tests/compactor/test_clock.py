@@ -1,0 +1,101 @@
+"""When a shard is due, and what the clock enqueues, with real RQ."""
+
+from __future__ import annotations
+
+import redis
+from rq import SimpleWorker
+from rq.serializers import JSONSerializer
+
+from compactor.clock import ALIVE_TICKS, Clock, Due
+from telemetry import clock as box_clock
+from telemetry import hot, jobs
+from telemetry.archive import Archive, open_duckdb
+from telemetry.config import Settings
+from telemetry.hot import Shard
+from telemetry.jobs import AllowedJob, persist_queue
+from telemetry.redis_client import connect
+from tests.worker.conftest import Ledger
+from worker import jobs as worker_jobs
+from worker.persist import Saver
+
+
+class Hands:
+    """A monotonic clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now_s = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_a_full_shard_is_due_at_once() -> None:
+    due = Due(flush_records=10, flush_seconds=30)
+    assert not due.is_due(0, 9, 0.0)
+    assert due.is_due(0, 10, 0.1)
+
+
+def test_a_shard_that_waits_is_due_after_its_time_and_not_again_at_once() -> None:
+    due = Due(flush_records=10, flush_seconds=30)
+    assert [due.is_due(0, 1, second) for second in (0.0, 29.0, 30.0, 31.0, 60.0)] == [False, False, True, False, True]
+
+
+def test_an_empty_shard_forgets_how_long_it_waited() -> None:
+    due = Due(flush_records=10, flush_seconds=30)
+    assert not due.is_due(0, 1, 0.0)
+    assert not due.is_due(0, 0, 29.0)
+    assert not due.is_due(0, 1, 31.0)
+    assert due.is_due(0, 1, 61.0)
+
+
+def test_shards_wait_each_for_itself() -> None:
+    due = Due(flush_records=10, flush_seconds=30)
+    assert not due.is_due(0, 1, 0.0)
+    assert not due.is_due(1, 1, 20.0)
+    assert due.is_due(0, 1, 30.0)
+    assert not due.is_due(1, 1, 30.0)
+
+
+def test_a_tick_enqueues_what_is_due_and_asks_for_signs_of_life(shard: Shard, client: redis.Redis) -> None:
+    queue, hands = persist_queue(client), Hands()
+    clock = Clock(lambda: [shard], queue, Due(1, 30), hands)
+    clock.tick()
+    assert [job.func_name for job in queue.jobs] == [jobs.SAY_ALIVE]
+    Ledger().append(shard, ["a"])
+    clock.tick()
+    assert [job.func_name for job in queue.jobs] == [jobs.SAY_ALIVE, jobs.SAVE_SHARD]
+    assert queue.jobs[1].args == [0] or queue.jobs[1].args == (0,)
+    assert hot.SCHEDULER in hot.seen_alive(client)
+
+
+def test_a_worker_that_is_away_is_not_buried_in_jobs(shard: Shard, client: redis.Redis) -> None:
+    queue = persist_queue(client)
+    clock = Clock(lambda: [shard], queue, Due(1, 30), Hands())
+    Ledger().append(shard, ["a"])
+    for _ in range(5 * ALIVE_TICKS):
+        clock.tick()
+    assert queue.count <= 4
+
+
+def test_a_redis_that_is_away_stops_no_clock(settings: Settings, client: redis.Redis) -> None:
+    def away() -> list[Shard]:
+        return hot.attach(client, 1)
+
+    clock = Clock(away, persist_queue(client), Due(1, 30), Hands())
+    clock.tick()
+    assert persist_queue(client).count == 0
+
+
+def test_a_job_saves_through_rq(shard: Shard, client: redis.Redis, archive: Archive, settings: Settings) -> None:
+    """The worker as it is wired, but for its process."""
+    saver = Saver(archive, open_duckdb(), box_clock.now_ms)
+    worker_jobs.prepare(worker_jobs.Work(client, archive, saver, 1, 10))
+    Ledger().append(shard, ["a", "b"])
+    queue = persist_queue(connect(settings, timeout_s=None))
+    jobs.enqueue_save(queue, 0, 1)
+    jobs.enqueue_alive(queue, 2)
+    worker = SimpleWorker([queue], connection=queue.connection, serializer=JSONSerializer, job_class=AllowedJob)
+    assert worker.work(burst=True)
+    assert shard.unsaved() == 0
+    assert hot.WORKER in hot.seen_alive(client)
+    assert worker.failed_job_count == 0

@@ -1,0 +1,78 @@
+"""Connections, and which servers are refused."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+import redis
+
+from telemetry import redis_client
+from telemetry.config import Settings
+from telemetry.errors import ConfigError, StoreUnavailable
+from telemetry.redis_client import check_server, connect, make_private, runtime_dir, version, wait
+from tests.conftest import RedisServer, settings_of
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "reason"),
+    [
+        ("maxmemory-policy", "allkeys-lru", "maxmemory-policy is allkeys-lru, must be noeviction"),
+        ("appendonly", "no", "appendonly is no"),
+        ("appendfsync", "everysec", "appendfsync is everysec, must be always"),
+    ],
+)
+def test_a_server_that_could_lose_records_is_refused(
+    setting: str, value: str, reason: str, own_redis: RedisServer, tmp_path: Path
+) -> None:
+    with connect(settings_of(own_redis.url, tmp_path)) as client:
+        check_server(client, "aof")
+        client.config_set(setting, value)
+        with pytest.raises(ConfigError, match=reason):
+            check_server(client, "aof")
+        if setting != "maxmemory-policy":
+            check_server(client, "memory")
+
+
+def test_versions(monkeypatch: pytest.MonkeyPatch, client: redis.Redis) -> None:
+    assert version("7.2.4") == (7, 2, 4)
+    monkeypatch.setattr(redis_client, "OLDEST_REDIS", (99,))
+    monkeypatch.setattr(redis_client, "OLDEST_VALKEY", (99,))
+    with pytest.raises(ConfigError, match="99 is the oldest that works"):
+        check_server(client, "aof")
+
+
+def test_a_server_that_is_away(own_redis: RedisServer, tmp_path: Path) -> None:
+    own_redis.kill()
+    told: list[str] = []
+    with connect(settings_of(own_redis.url, tmp_path)) as client:
+        with pytest.raises(StoreUnavailable):
+            check_server(client, "aof")
+        assert not wait(client, told.append, stopped=lambda: len(told) > 0, sleep=lambda _: None)
+        assert told[0].startswith("waiting for Redis: ")
+        own_redis.start()
+        assert wait(client, told.append)
+
+
+def test_nothing_is_sent_twice_by_the_client(settings: Settings) -> None:
+    with connect(settings) as client:
+        assert client.get_retry() is not None
+        assert client.get_retry().get_retries() == 0
+
+
+def test_sockets_get_a_short_path_without_blanks(tmp_path: Path) -> None:
+    assert runtime_dir(Path("/srv/whimbrel")) == Path("/srv/whimbrel/run")
+    for folder in (tmp_path / ("x" * 120), tmp_path / "a b"):
+        short = runtime_dir(folder)
+        assert len(str(short / "supervisor.sock")) < 100
+        assert " " not in str(short)
+        assert short != runtime_dir(folder / "other")
+
+
+def test_a_private_folder_is_private(tmp_path: Path) -> None:
+    make_private(tmp_path / "run")
+    assert stat.S_IMODE((tmp_path / "run").stat().st_mode) == 0o700
+    (tmp_path / "run").chmod(0o777)
+    make_private(tmp_path / "run")
+    assert stat.S_IMODE((tmp_path / "run").stat().st_mode) == 0o700
