@@ -34,13 +34,14 @@ OLDEST_VALKEY = (8,)
 def runtime_dir(data_dir: Path) -> Path:
     """Folder for sockets: `run` in the data folder or, where that path won't do, a short private one.
 
-    It won't do if it is too long, or has a blank: redis-py can't read the CLIENT INFO of such a socket.
+    It won't do if it is too long, or has a character that redis-py stumbles over in a URL or in CLIENT INFO.
     """
     folder = data_dir / "run"
-    if len(os.fsencode(folder / "supervisor.sock")) <= MAX_SOCKET_PATH_BYTES and not re.search(r"\s", str(folder)):
+    is_short = len(os.fsencode(folder / "supervisor.sock")) <= MAX_SOCKET_PATH_BYTES
+    if is_short and re.fullmatch(r"[A-Za-z0-9_./-]+", str(folder)):
         return folder
     name = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"whimbrel-{os.getuid()}" / name
+    return Path(tempfile.gettempdir()) / f"whimbrel-{os.getuid()}-{name}"
 
 
 def make_private(folder: Path) -> None:
@@ -65,8 +66,8 @@ def connect(settings: Settings, timeout_s: float | None = CALL_TIMEOUT_S) -> red
 
 
 def connect_async(settings: Settings, timeout_s: float = CALL_TIMEOUT_S) -> redis.asyncio.Redis:
-    """An asyncio client, for the short questions of the API."""
-    options = _options(timeout_s) | {"retry": redis.asyncio.retry.Retry(NoBackoff(), 0)}
+    """An asyncio client, for the short questions of the API, which are asked again if a connection was stale."""
+    options = _options(timeout_s) | {"retry": redis.asyncio.retry.Retry(NoBackoff(), 1)}
     return redis.asyncio.Redis.from_url(url(settings), **options)
 
 

@@ -19,7 +19,7 @@ from telemetry.config import PROJECT, Settings, load
 from telemetry.errors import ConfigError
 from telemetry.redis_client import check_server, connect, runtime_dir, wait
 
-ODD_NAMES = ['a b "c" #1 50%41 \\ ü', '"c"#1?50%41\\ü']
+ODD_NAMES = ['a b "c" #1 50%41 \\ ü', '"c"#1;50%41\\ü']
 
 SHIPPED = {
     "port": "0",
