@@ -14,8 +14,9 @@ from api import answers
 from collector.http import memory_percent
 from telemetry import clock, hot
 from telemetry.archive import Archive
+from telemetry.entries import decode_intent
 from telemetry.errors import ConfigError, StoreError
-from telemetry.hot import Shard, decode_intent
+from telemetry.hot import Shard
 from telemetry.redis_client import check_server
 
 SILENT_S = 60

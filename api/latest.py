@@ -15,7 +15,8 @@ from api import answers, params
 from api.answers import RecordAnswer
 from collector.http import ProblemError
 from telemetry import problem
-from telemetry.hot import Keys, Latest, decode_latest, shard_of
+from telemetry.entries import Latest, decode_latest
+from telemetry.hot import Keys, shard_of
 
 MAX_CURSOR_CHARACTERS = 255
 

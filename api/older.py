@@ -17,8 +17,8 @@ from starlette.routing import Route
 from api.latest import LatestRoutes
 from collector.http import HttpLimits, Intake, ProblemError, off_loop, read_body, store
 from telemetry import older
+from telemetry.entries import Latest, Slot
 from telemetry.fields import Arrival
-from telemetry.hot import Latest, Slot
 from telemetry.record import Sent, Stored
 
 HEADERS = {

@@ -21,19 +21,9 @@ from typing import NamedTuple
 from deltalake import DeltaTable
 
 from telemetry.archive import Archive
+from telemetry.entries import Intent, RawEntry, behind, decode_intent, entry_id, entry_text, read_entry
 from telemetry.errors import NotTogether
-from telemetry.hot import (
-    Intent,
-    RawEntry,
-    Shard,
-    State,
-    behind,
-    decode_intent,
-    entry_id,
-    entry_text,
-    read_entry,
-    shard_of,
-)
+from telemetry.hot import Shard, State, shard_of
 from telemetry.record import Stored
 
 READ_STREAMS = 25

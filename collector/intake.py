@@ -22,8 +22,9 @@ from typing import NamedTuple
 import redis
 
 from telemetry import hot
+from telemetry.entries import pack
 from telemetry.errors import BusyError, ConfigError, KeyReusedError, StoreError
-from telemetry.hot import Batch, DevicesFull, Limits, Shard, pack, shard_of
+from telemetry.hot import Batch, DevicesFull, Limits, Shard, shard_of
 from telemetry.record import Sent
 
 log = logging.getLogger(__name__)

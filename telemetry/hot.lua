@@ -1,7 +1,7 @@
 #!lua name=whimbrel_1
 
--- The hot store's server-side functions, one shard a call. The layout of keys and values is described
--- in hot.py; every key that a function touches is in KEYS. Numbers stay below 2^53, so that Lua's
+-- The hot store's server-side functions, one shard a call. The layout of keys is described in hot.py, that
+-- of values in entries.py; every key that a function touches is in KEYS. Numbers stay below 2^53, so that Lua's
 -- doubles hold them exactly; commit numbers do not, and are compared as text.
 
 local NIL = '\192'
@@ -107,7 +107,7 @@ local function offer(latest, new, is_http, is_newest, is_newest_fix)
   end
 end
 
--- Offers an entry's candidates (hot.py: candidates()) to its device's latest.
+-- Offers an entry's candidates (entries.py: candidates()) to its device's latest.
 local function offer_candidates(latest, entry, first_id, received_ms, shards)
   local at = 1
   while at <= #entry.candidates do

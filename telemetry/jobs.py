@@ -36,6 +36,18 @@ class AllowedJob(Job):
             raise PermissionError("Whimbrel's jobs have no callbacks")
         return super().func  # type: ignore[no-any-return]
 
+    @property
+    def success_callback(self) -> None:
+        """None: a callback is a name too, which RQ would import and call."""
+
+    @property
+    def failure_callback(self) -> None:
+        """None: RQ would call it even for a job that was refused."""
+
+    @property
+    def stopped_callback(self) -> None:
+        """None."""
+
 
 def persist_queue(client: redis.Redis) -> Queue:
     """The queue of saves."""

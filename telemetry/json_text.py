@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import msgspec
@@ -11,13 +12,18 @@ from telemetry.errors import SyntaxFault
 MAX_DEPTH = 500
 """Nesting that the parser is sure to manage; where it gave up, the fault shows behind so many brackets."""
 
+MAX_DIGITS = 4_300
+"""The parser's limit for an integer, its sign included."""
+
 TRUNCATED = "Input data was truncated"
 
 _BYTE = re.compile(r" ?\(byte (\d+)\)")
 _MESSAGE = "JSON is malformed: "
 _NAMES_NEXT_BYTE = ("trailing characters", "invalid escape character in string", "invalid character in unicode escape")
 _LITERALS = (b"false", b"true", b"null")
-_STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{}]', re.DOTALL)
+_STRING = rb'"(?:[^"\\]++|\\.)*+"'
+_STRING_OR_BRACKET = re.compile(_STRING + rb"|[\[\]{}]", re.DOTALL)
+_STRING_OR_NUMBER = re.compile(_STRING + rb"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?", re.DOTALL)
 
 _decode = msgspec.json.Decoder().decode
 
@@ -44,10 +50,10 @@ def _fault(text: str, data: bytes | bytearray) -> SyntaxFault:
     if text == TRUNCATED:
         return Truncated("cut short")
     found = _BYTE.search(text)
-    reason = _BYTE.sub("", text).removeprefix(_MESSAGE)
-    if found is None:
-        return SyntaxFault(reason)
-    at = int(found[1])
+    if found is None:  # the text is JSON, but one of its numbers is too large
+        reason, at = text.partition(" - at ")[0], _too_large_at(data)
+        return SyntaxFault(reason) if at is None else _placed(reason, at)
+    reason, at = _BYTE.sub("", text).removeprefix(_MESSAGE), int(found[1])
     if reason == "invalid number" and at == len(data):  # after a sign, a point or an e: its digits may follow
         return Truncated("cut short")
     return _placed(reason, _place(reason, at, data))
@@ -92,6 +98,15 @@ def _too_deep_at(data: bytes | bytearray) -> int:
         if depth > MAX_DEPTH:
             return found.start()
     return 0
+
+
+def _too_large_at(data: bytes | bytearray) -> int | None:
+    for found in _STRING_OR_NUMBER.finditer(data):
+        number = found[0]
+        is_integer = number.lstrip(b"-").isdigit()
+        if number[0] != ord('"') and (len(number) > MAX_DIGITS if is_integer else math.isinf(float(number))):
+            return found.start()
+    return None
 
 
 class NotUtf8(SyntaxFault):

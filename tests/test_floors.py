@@ -30,6 +30,7 @@ LOWEST: dict[str, tuple[str, ...]] = {
 
 PURE = (
     "telemetry/record.py",
+    "telemetry/entries.py",
     "telemetry/fields.py",
     "telemetry/older.py",
     "telemetry/json_text.py",

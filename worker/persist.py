@@ -29,8 +29,9 @@ import duckdb
 from deltalake import DeltaTable
 
 from telemetry.archive import Archive, columns, commit_number, count_of
+from telemetry.entries import Intent, decode_intent
 from telemetry.errors import IntentChanged, NotTogether
-from telemetry.hot import Intent, Shard, State, decode_intent
+from telemetry.hot import Shard, State
 from worker.plan import Bounds, Plan, Tail, choose, decode, read
 
 log = logging.getLogger(__name__)

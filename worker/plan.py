@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from telemetry.archive import DAY_US
-from telemetry.hot import Range, RawEntry, Shard, Unreadable, behind, entry_id, entry_text, read_entry
+from telemetry.entries import Range, RawEntry, Unreadable, behind, entry_id, entry_text, read_entry
+from telemetry.hot import Shard
 from telemetry.record import Stored
 
 READ_DEVICES = 25

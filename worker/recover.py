@@ -23,8 +23,9 @@ from typing import NamedTuple
 import duckdb
 
 from telemetry.archive import COLUMNS, Archive, columns, commit_number, count_of, sql_text
+from telemetry.entries import RawEntry, Unreadable, decode_intent, pack_array, read_entry
 from telemetry.errors import IntentChanged
-from telemetry.hot import RawEntry, Shard, Unreadable, decode_intent, pack_array, read_entry
+from telemetry.hot import Shard
 from telemetry.record import Stored, encode
 
 DEVICES_AT_ONCE = 200

@@ -6,9 +6,10 @@ A value followed by a newline, or by another value, is a *line* and is answered 
     {"message": "Invalid input data format.", "error": "record 1: latitude: must be …", "retry": false}
 
 A value may span lines and arrive in any number of pieces. After a syntax error reading goes on behind the
-next newline. A complete first value with nothing behind it but silence or the end of sending is an *older
-message*: it is answered as the older service does (telemetry/older.py), without a newline, and the
-connection is closed. Once a line was sent the older form never applies.
+next newline, or at the next line where a value was cut off at the end of one. A first value, good or bad, with
+nothing behind it but silence or the end of sending is an *older message*: it is answered as the older service
+does (telemetry/older.py), without a newline, and the connection is closed. Once a line was sent the older form
+never applies.
 """
 
 from __future__ import annotations
@@ -201,10 +202,11 @@ class JsonStream:
 
     def _take_unless_last(self, end: int, messages: list[Message], arrival: Arrival) -> bool:
         """Take a complete value as a line, once something stands behind it."""
-        if _match_end(_BLANK_IN_LINE, self._buffer, end) == len(self._buffer):
-            del self._buffer[end:]
-            return False
-        return self._take_line(end, messages, arrival)
+        behind = _match_end(_BLANK_IN_LINE, self._buffer, end)
+        is_last = behind == len(self._buffer)
+        if is_last or not self._sent_line:
+            del self._buffer[end + 1 : behind]  # of any number of blanks one stays
+        return not is_last and self._take_line(end, messages, arrival)
 
     def _take_line(self, end: int, messages: list[Message], arrival: Arrival) -> bool:
         try:

@@ -19,7 +19,8 @@ import redis
 
 from telemetry.archive import Archive, open_duckdb
 from telemetry.config import PROJECT, load
-from telemetry.hot import Batch, Limits, Shard, pack, read_entry, shard_of
+from telemetry.entries import pack, read_entry
+from telemetry.hot import Batch, Limits, Shard, shard_of
 from telemetry.record import Record, Sent, Stored
 from telemetry.redis_client import connect
 from telemetry.setup import set_up

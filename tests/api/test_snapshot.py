@@ -20,8 +20,9 @@ from api.params import Position
 from api.snapshot import Snapshots, Wanted
 from telemetry import clock, hot
 from telemetry.archive import DAY_US, Archive, commit_number
+from telemetry.entries import pack, read_entry
 from telemetry.errors import NotTogether, StoreUnavailable
-from telemetry.hot import Batch, Limits, Shard, pack, read_entry, shard_of
+from telemetry.hot import Batch, Limits, Shard, shard_of
 from telemetry.record import EARLIEST_US, LATEST_US, Sent, Stored
 from telemetry.setup import set_up
 from tests.api.conftest import NOW_MS, record

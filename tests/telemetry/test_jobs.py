@@ -104,10 +104,7 @@ def test_a_pickled_job_is_not_read(client: redis.Redis, saved: list[int]) -> Non
     assert "DeserializationError" in failed(client, job)
 
 
-RUNS = pytest.mark.xfail(reason="RQ runs the failure callback of a job that was refused", strict=True)
-
-
-@pytest.mark.parametrize("when", ["success", pytest.param("failure", marks=RUNS), "stopped"])
+@pytest.mark.parametrize("when", ["success", "failure", "stopped"])
 def test_a_job_with_callbacks_is_refused_and_they_do_not_run(
     client: redis.Redis, strange_queue: Queue, saved: list[int], tmp_path: Path, when: str
 ) -> None:

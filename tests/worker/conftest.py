@@ -9,7 +9,8 @@ import duckdb
 import pytest
 
 from telemetry.archive import DAY_US, Archive
-from telemetry.hot import Batch, Limits, Shard, pack, read_entry
+from telemetry.entries import pack, read_entry
+from telemetry.hot import Batch, Limits, Shard
 from telemetry.record import Record, Sent
 
 NOW_US = 1_795_500_000_000_000

@@ -18,11 +18,12 @@ import pyarrow.parquet as pq
 import pytest
 import redis
 
-from telemetry import clock, hot
+from telemetry import clock
 from telemetry.archive import Archive, count_of, open_duckdb
 from telemetry.config import Settings
+from telemetry.entries import Intent, Range, RawEntry
 from telemetry.errors import IntentChanged, NotTogether
-from telemetry.hot import RawEntry, Shard
+from telemetry.hot import Shard
 from telemetry.redis_client import connect
 from telemetry.setup import set_up
 from tests.conftest import RedisServer, settings_of
@@ -193,9 +194,9 @@ def test_a_worker_process_killed_at_a_step(
 
 
 def test_two_intents_never_share_a_number(shard: Shard) -> None:
-    numbers = {hot.Intent(number, []).head for number in ("4294967296", "4294967297")}
+    numbers = {Intent(number, []).head for number in ("4294967296", "4294967297")}
     assert len(numbers) == 2
-    intent = hot.Intent("4294967296", [hot.Range("a", "1-1", "2-2", 3)])
+    intent = Intent("4294967296", [Range("a", "1-1", "2-2", 3)])
     assert intent.encode().startswith(intent.head)
 
 

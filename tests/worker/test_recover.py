@@ -11,6 +11,7 @@ import redis
 
 from telemetry import clock, hot
 from telemetry.archive import Archive, open_duckdb
+from telemetry.entries import Unreadable, read_entry
 from telemetry.errors import IntentChanged, NotTogether, OtherStoreError
 from telemetry.hot import Shard
 from tests.worker.conftest import Ledger, archived, waiting
@@ -67,10 +68,10 @@ def test_what_the_archive_has_is_dropped_and_the_rest_is_kept(
     apart: Shard, archive: Archive, ledger: Ledger, connection: duckdb.DuckDBPyConnection
 ) -> None:
     assert is_apart(apart, archive)
-    arrivals = [hot.read_entry("d", raw, 1)[0].received_ms for raw in apart.entries([("d", "-", "+")])[0]]
+    arrivals = [read_entry("d", raw, 1)[0].received_ms for raw in apart.entries([("d", "-", "+")])[0]]
     done = recover(apart, archive, open_duckdb(), clock.now_ms())
     assert (done.dropped, done.kept) == (2, 2)
-    assert [hot.read_entry("d", raw, 1)[0].received_ms for raw in apart.entries([("d", "-", "+")])[0]] == arrivals
+    assert [read_entry("d", raw, 1)[0].received_ms for raw in apart.entries([("d", "-", "+")])[0]] == arrivals
     check_mended(apart, archive, ledger, connection)
 
 
@@ -145,7 +146,7 @@ def test_a_record_that_can_not_be_read_is_kept_as_it_is(apart: Shard, archive: A
     apart.client.xadd(apart.keys.stream("d"), {"i": "900", "r": b"\xc1"})
     apart.client.incr(apart.keys.unsaved)
     recover(apart, archive, open_duckdb(), clock.now_ms())
-    bad: list[hot.Unreadable] = []
+    bad: list[Unreadable] = []
     for raw in apart.entries([("d", "-", "+")])[0]:
-        hot.read_entry("d", raw, 1, bad.append)
+        read_entry("d", raw, 1, bad.append)
     assert [one.raw[-1:] for one in bad] == [b"\xc1"]

@@ -1,0 +1,256 @@
+"""The bytes that rest in the hot store beside a record's own (record.py): stream entries, latest, intents.
+
+An entry's `r` is a msgpack array of the records of one device. A device's latest is the array [http, other, fix,
+last seen ms]; an intent is [commit number, [[device, first and last entry id, records]…]]. Where they rest is
+said in hot.py.
+
+This file knows no clock, socket, file or Redis.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from telemetry.record import (
+    MAX_ENTRY_RECORDS,
+    MAX_ENTRY_SPAN_US,
+    Record,
+    Sent,
+    Stored,
+    decode,
+    decode_many,
+    encode,
+    replaces,
+)
+
+CHUNK_DEVICES = 500
+"""Devices that one trim takes: 100,000 in one call block Redis for 0.4 s."""
+
+# Appending -------------------------------------------------------------------------------------------
+
+
+class Entry(NamedTuple):
+    """One stream entry to be: `records` is a msgpack array of `size` records of one device."""
+
+    device_id: str
+    size: int
+    records: bytes
+    candidates: bytes
+
+
+_HTTP, _NEWEST, _NEWEST_FIX, _HAS_FIX = 1, 2, 4, 8
+_pack_candidate = struct.Struct(">BHIIQ").pack
+_pack_array16 = struct.Struct(">BH").pack
+
+
+def pack(records: Iterable[Sent]) -> list[Entry]:
+    """Group records by device, keeping each device's order, into as few entries as may be."""
+    by_device: dict[str, list[Record]] = {}
+    for device_id, record in records:
+        by_device.setdefault(device_id, []).append(record)
+    return [_entry(device, part) for device, found in by_device.items() for part in _parts(found)]
+
+
+def _parts(records: list[Record]) -> Iterable[list[Record]]:
+    if len(records) == 1:
+        return [records]
+    parts, part, oldest, newest = [], [records[0]], records[0].timestamp_us, records[0].timestamp_us
+    for record in records[1:]:
+        oldest, newest = min(oldest, record.timestamp_us), max(newest, record.timestamp_us)
+        if len(part) == MAX_ENTRY_RECORDS or newest - oldest > MAX_ENTRY_SPAN_US:
+            parts.append(part)
+            part, oldest, newest = [], record.timestamp_us, record.timestamp_us
+        part.append(record)
+    return [*parts, part]
+
+
+def _entry(device_id: str, records: list[Record]) -> Entry:
+    encoded = [encode(record) for record in records]
+    array = pack_array(encoded)
+    start = len(array) - sum(map(len, encoded))
+    return Entry(device_id, len(records), array, candidates(records, encoded, start))
+
+
+def pack_array(encoded: Sequence[bytes]) -> bytes:
+    """A msgpack array of values that are encoded already, at most 65,535."""
+    size = len(encoded)
+    header = bytes((0x90 | size,)) if size < 16 else _pack_array16(0xDC, size)
+    return header + b"".join(encoded)
+
+
+def candidates(records: list[Record], encoded: list[bytes], start: int) -> bytes:
+    """What may become the device's latest: the newest by HTTP, by another transport, and with a fix.
+
+    Newest: the greatest timestamp, of equals the last. Each is packed as flags (1 by HTTP, 2 the newest
+    of its transport, 4 the newest with a fix, 8 has a fix), its index in the entry, the offset and length
+    of its bytes there, and its timestamp, so that Lua need not unpack a record.
+    """
+    roles: dict[int, int] = {}
+    for role, chosen in (
+        (_NEWEST, (i for i, r in enumerate(records) if r.transport == "http")),
+        (_NEWEST, (i for i, r in enumerate(records) if r.transport != "http")),
+        (_NEWEST_FIX, (i for i, r in enumerate(records) if r.has_fix)),
+    ):
+        best = max(chosen, key=lambda i: (records[i].timestamp_us, i), default=None)
+        if best is not None:
+            roles[best] = roles.get(best, 0) | role
+    packed = []
+    for index, role in sorted(roles.items()):
+        record = records[index]
+        flags = role | (_HTTP if record.transport == "http" else 0) | (_HAS_FIX if record.has_fix else 0)
+        offset = start + sum(map(len, encoded[:index]))
+        packed.append(_pack_candidate(flags, index, offset, len(encoded[index]), record.timestamp_us))
+    return b"".join(packed)
+
+
+# Reading ---------------------------------------------------------------------------------------------
+
+EntryId = tuple[int, int]
+RawEntry = tuple[bytes, list[bytes]]
+
+
+def entry_id(text: bytes | str) -> EntryId:
+    """(ms, sequence) of "ms-sequence"."""
+    ms, _, sequence = (text.decode() if isinstance(text, bytes) else text).partition("-")
+    return int(ms), int(sequence)
+
+
+def entry_text(entry: EntryId) -> str:
+    return f"{entry[0]}-{entry[1]}"
+
+
+def behind(entry: EntryId) -> EntryId:
+    """The least entry id greater than `entry`."""
+    return entry[0], entry[1] + 1
+
+
+class Unreadable(NamedTuple):
+    """A record, or a whole entry, that can't be read; `number` is its place in the entry."""
+
+    device_id: str
+    entry: bytes
+    first_id: int
+    number: int
+    reason: str
+    raw: bytes
+
+
+def read_entry(
+    device_id: str, raw: RawEntry, shards: int, unreadable: Callable[[Unreadable], None] | None = None
+) -> list[Stored]:
+    """The records of one stream entry. One that can't be read is told to `unreadable`, or left out."""
+    entry, fields = raw
+    first_id, received_ms, data = 0, entry_id(entry)[0], b""
+    try:
+        values = dict(zip(fields[::2], fields[1::2], strict=True))
+        first_id, data = int(values[b"i"]), values[b"r"]
+        received_ms = int(values.get(b"a", received_ms))
+        return [
+            Stored(device_id, first_id + number * shards, received_ms, record)
+            for number, record in enumerate(decode_many(data))
+        ]
+    except (msgspec.DecodeError, ValueError, KeyError) as error:
+        parts = _split(data)
+        if len(parts) < 2:
+            _tell(unreadable, Unreadable(device_id, entry, first_id, 0, str(error) or type(error).__name__, data))
+            return []
+    found = []
+    for number, part in enumerate(parts):
+        try:
+            found.append(Stored(device_id, first_id + number * shards, received_ms, decode(part)))
+        except msgspec.DecodeError as error:
+            _tell(unreadable, Unreadable(device_id, entry, first_id, number, str(error), part))
+    return found
+
+
+def _split(data: bytes) -> list[bytes]:
+    """The bytes of each element of a msgpack array, or [] if they can't be told apart."""
+    try:
+        return [bytes(part) for part in msgspec.msgpack.decode(data, type=list[msgspec.Raw])]
+    except msgspec.DecodeError:
+        return []
+
+
+def _tell(unreadable: Callable[[Unreadable], None] | None, what: Unreadable) -> None:
+    if unreadable is not None:
+        unreadable(what)
+
+
+class Slot(msgspec.Struct, array_like=True, frozen=True):
+    """A record inside a device's latest."""
+
+    id: int
+    received_ms: int
+    timestamp_us: int
+    has_fix: bool
+    record: bytes
+
+    def stored(self, device_id: str) -> Stored:
+        return Stored(device_id, self.id, self.received_ms, decode(self.record))
+
+
+class Latest(msgspec.Struct, array_like=True, frozen=True):
+    """A device's latest. `fix` is 0 or 1 where it is `http` or `other`."""
+
+    http: Slot | None
+    other: Slot | None
+    fix: Slot | int | None
+    last_seen_ms: int
+
+    @property
+    def newest(self) -> Slot | None:
+        """The newest record by any transport."""
+        if self.http is None or self.other is None:
+            return self.http or self.other
+        first, second = sorted((self.http, self.other), key=lambda slot: slot.id)
+        wins = replaces(second.timestamp_us, second.received_ms, first.timestamp_us, first.received_ms)
+        return second if wins else first
+
+    @property
+    def position(self) -> Slot | None:
+        """The newest record with a fix."""
+        if isinstance(self.fix, int):
+            return (self.http, self.other)[self.fix]
+        return self.fix
+
+
+decode_latest = msgspec.msgpack.Decoder(Latest).decode
+
+
+# Saving ----------------------------------------------------------------------------------------------
+
+
+class Range(msgspec.Struct, array_like=True, frozen=True):
+    """The entries of one device, from `first` to `last` ("ms-sequence"), and how many records they hold."""
+
+    device_id: str
+    first: str
+    last: str
+    records: int
+
+
+class Intent(msgspec.Struct, array_like=True, frozen=True):
+    """What one save takes from a shard. `commit` is its commit number, as text."""
+
+    commit: str
+    ranges: list[Range]
+
+    def encode(self) -> bytes:
+        return _encode_intent(self)
+
+    @property
+    def head(self) -> bytes:
+        """The first bytes of its encoding, which no other intent shares."""
+        return _encode_intent(Intent(self.commit, []))[:-1]
+
+    @property
+    def chunks(self) -> list[list[Range]]:
+        return [self.ranges[at : at + CHUNK_DEVICES] for at in range(0, len(self.ranges), CHUNK_DEVICES)]
+
+
+_encode_intent = msgspec.msgpack.Encoder().encode
+decode_intent = msgspec.msgpack.Decoder(Intent).decode

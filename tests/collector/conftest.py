@@ -1,0 +1,117 @@
+"""What tests of the collectors share: an intake and a TCP collector on real sockets, in the caller's event loop."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, NamedTuple
+
+import pytest
+import redis
+import uvloop
+
+from collector.intake import Intake, Watermarks
+from collector.protocols.json_stream import JsonStream
+from collector.tcp import TcpCollector, Timeouts
+from telemetry.config import Settings
+from telemetry.entries import read_entry
+from telemetry.fields import Arrival
+from telemetry.hot import Limits, Shard
+from telemetry.record import Record, Sent, Stored
+from telemetry.redis_client import connect
+from telemetry.serve import listen
+
+NOW_US = 1_795_500_000_000_000
+HOST = "127.0.0.1"
+PENDING_BYTES = 2**20
+
+RECEIVED = b'{"message": "Data received", "accepted": 1}\n'
+NOT_PROCESSED = "There was an error processing the data."
+
+Connect = Callable[[], redis.Redis]
+
+
+def sent(device: str = "d", number: int = 0) -> Sent:
+    return Sent(device, Record(NOW_US + number, "tcp", "json", altitude_m=float(number)))
+
+
+def line(device: str, number: int = 0) -> bytes:
+    return json.dumps({"device_id": device, "altitude": number}).encode() + b"\n"
+
+
+def numbers(stored: list[Stored]) -> list[int]:
+    """What tells the records of these tests apart, in the order in which they were stored."""
+    return [int(one.record.altitude_m or 0) for one in stored]
+
+
+def tail(shard: Shard, device: str) -> list[Stored]:
+    """All that a shard holds of a device."""
+    [entries] = shard.entries([(device, "-", "+")])
+    return [stored for raw in entries for stored in read_entry(device, raw, shard.shards)]
+
+
+def calls(client: redis.Redis) -> int:
+    """How many functions Redis was asked to run."""
+    return int(client.info("commandstats").get("cmdstat_fcall", {"calls": 0})["calls"])
+
+
+def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run a test in the event loop that the program uses."""
+    uvloop.run(test())
+
+
+@contextlib.asynccontextmanager
+async def taking(
+    connect_to: Connect,
+    shards: int = 1,
+    limits: Limits | None = None,
+    max_pending_bytes: int = PENDING_BYTES,
+    marks: Watermarks | None = None,
+) -> AsyncIterator[Intake]:
+    """A running intake."""
+    intake = Intake(connect_to, shards, limits or Limits(), max_pending_bytes, marks)
+    intake.start()
+    try:
+        yield intake
+    finally:
+        await intake.stop()
+
+
+class Collecting(NamedTuple):
+    """A running TCP collector."""
+
+    port: int
+    intake: Intake
+    tcp: TcpCollector
+
+
+@contextlib.asynccontextmanager
+async def collecting(
+    connect_to: Connect,
+    timeouts: Timeouts | None = None,
+    max_connections: int = 2_000,
+    max_pending_bytes: int = PENDING_BYTES,
+    max_message_bytes: int = 2**20,
+) -> AsyncIterator[Collecting]:
+    """A running TCP collector on a free port."""
+    async with taking(connect_to, max_pending_bytes=max_pending_bytes) as intake:
+        tcp = TcpCollector(
+            intake,
+            lambda: JsonStream(max_message_bytes, 1_000),
+            lambda: Arrival(NOW_US),
+            timeouts or Timeouts(),
+            max_connections,
+        )
+        listening = listen(HOST, 0)
+        await tcp.start(listening)
+        try:
+            yield Collecting(listening.getsockname()[1], intake, tcp)
+        finally:
+            await tcp.stop(1)
+
+
+@pytest.fixture
+def connect_shared(shard: Shard, settings: Settings) -> Connect:
+    """What connects to the shared Redis, on which a store is set up."""
+    return lambda: connect(settings)
