@@ -42,7 +42,16 @@ class Entry(NamedTuple):
     candidates: bytes
 
 
-_HTTP, _NEWEST, _NEWEST_FIX, _HAS_FIX = 1, 2, 4, 8
+class Moved(NamedTuple):
+    """An entry that takes the place of another, and keeps its time of arrival."""
+
+    arrival_ms: int
+    size: int
+    records: bytes
+    candidates: bytes
+
+
+_HTTP, NEWEST, NEWEST_FIX, _HAS_FIX = 1, 2, 4, 8
 _pack_candidate = struct.Struct(">BHIIQ").pack
 _pack_array16 = struct.Struct(">BH").pack
 
@@ -91,9 +100,9 @@ def candidates(records: list[Record], encoded: list[bytes], start: int) -> bytes
     """
     roles: dict[int, int] = {}
     for role, chosen in (
-        (_NEWEST, (i for i, r in enumerate(records) if r.transport == "http")),
-        (_NEWEST, (i for i, r in enumerate(records) if r.transport != "http")),
-        (_NEWEST_FIX, (i for i, r in enumerate(records) if r.has_fix)),
+        (NEWEST, (i for i, r in enumerate(records) if r.transport == "http")),
+        (NEWEST, (i for i, r in enumerate(records) if r.transport != "http")),
+        (NEWEST_FIX, (i for i, r in enumerate(records) if r.has_fix)),
     ):
         best = max(chosen, key=lambda i: (records[i].timestamp_us, i), default=None)
         if best is not None:
@@ -101,10 +110,15 @@ def candidates(records: list[Record], encoded: list[bytes], start: int) -> bytes
     packed = []
     for index, role in sorted(roles.items()):
         record = records[index]
-        flags = role | (_HTTP if record.transport == "http" else 0) | (_HAS_FIX if record.has_fix else 0)
+        flags = flags_of(record, role)
         offset = start + sum(map(len, encoded[:index]))
         packed.append(_pack_candidate(flags, index, offset, len(encoded[index]), record.timestamp_us))
     return b"".join(packed)
+
+
+def flags_of(record: Record, role: int) -> int:
+    """The flags of a candidate: its role (`NEWEST`, `NEWEST_FIX` or both), its transport, whether it has a fix."""
+    return role | (_HTTP if record.transport == "http" else 0) | (_HAS_FIX if record.has_fix else 0)
 
 
 # Reading ---------------------------------------------------------------------------------------------
@@ -191,6 +205,15 @@ class Slot(msgspec.Struct, array_like=True, frozen=True):
 
     def stored(self, device_id: str) -> Stored:
         return Stored(device_id, self.id, self.received_ms, decode(self.record))
+
+
+class Archived(NamedTuple):
+    """A record of the archive that may be its device's latest, with flags as of a candidate, and the ms at
+    which the device was last seen."""
+
+    stored: Stored
+    flags: int
+    last_seen_ms: int
 
 
 class Latest(msgspec.Struct, array_like=True, frozen=True):

@@ -7,12 +7,16 @@
 local NIL = '\192'
 local SLOT_HEADER = 34
 
-local function refuse_other_store(store_key, store_id)
-  local found = redis.call('HGET', store_key, 'id')
-  if found == store_id then
-    return nil
+-- A function that refuses to act on another store than its caller's. KEYS begin with the store's key, ARGV
+-- with the id that the caller knows.
+local function of_store(act)
+  return function(keys, args)
+    local found = redis.call('HGET', keys[1], 'id')
+    if found ~= args[1] then
+      return redis.error_reply('OTHERSTORE ' .. tostring(found))
+    end
+    return act(keys, args)
   end
-  return redis.error_reply('OTHERSTORE ' .. tostring(found))
 end
 
 local function milliseconds(entry_id)
@@ -103,7 +107,7 @@ local function offer(latest, new, is_http, is_newest, is_newest_fix)
     latest[name] = new
   end
   if is_newest_fix and replaces(new, fix) then
-    latest.fix = latest[name] == new and number or new
+    latest.fix = latest[name] and latest[name].bytes == new.bytes and number or new
   end
 end
 
@@ -228,10 +232,6 @@ end
 -- Returns {status of each batch, ms of the newest entry, records unsaved now}.
 -- Stores nothing and answers DEVICESFULL if it would bring more devices than may be.
 local function append(keys, args)
-  local other = refuse_other_store(keys[1], args[1])
-  if other then
-    return other
-  end
   local shape = redis.call('HMGET', keys[1], 'shard', 'shards')
   local shard, shards = tonumber(shape[1]), tonumber(shape[2])
   local time = redis.call('TIME')
@@ -285,10 +285,12 @@ end
 -- setting up and saving ---------------------------------------------------------------------------
 
 -- KEYS: store committed next_id. ARGV: new store id, layout, shards, shard, committed, next_id.
--- Returns the store's {id, layout, shards}: those given, unless it was set up before.
+-- Returns the store's {id, layout, shards}: those given, unless it was set up before. Beside an archive that
+-- has records, latest is to be rebuilt.
 local function setup(keys, args)
   if redis.call('EXISTS', keys[1]) == 0 then
-    redis.call('HSET', keys[1], 'id', args[1], 'layout', args[2], 'shards', args[3], 'shard', args[4])
+    redis.call('HSET', keys[1], 'id', args[1], 'layout', args[2], 'shards', args[3], 'shard', args[4],
+      'rebuild', args[5] == '0' and '0' or '1')
     redis.call('SET', keys[2], args[5])
     redis.call('SET', keys[3], args[6])
   end
@@ -298,10 +300,6 @@ end
 -- Guard 1. KEYS: store intent committed finishing. ARGV: store id, committed as the caller knows it,
 -- the intent. Returns 1 if it was written, 0 if there is one already or `committed` moved.
 local function intend(keys, args)
-  local other = refuse_other_store(keys[1], args[1])
-  if other then
-    return other
-  end
   if redis.call('EXISTS', keys[2]) == 1 or redis.call('GET', keys[3]) ~= args[2] then
     return 0
   end
@@ -334,10 +332,6 @@ end
 --       for each device: device, the entry id behind its range, its number of records.
 -- Returns the number of the next chunk, or -1 if the intent or the chunk is not the caller's.
 local function finish(keys, args)
-  local other = refuse_other_store(keys[1], args[1])
-  if other then
-    return other
-  end
   if not is_intent(keys[2], args[2]) or redis.call('GET', keys[4]) ~= args[3] then
     return -1
   end
@@ -361,10 +355,6 @@ end
 -- bytes, then for each: device, entry id, number of the first record, reason, bytes.
 -- Keeps what an intent can't save, once an intent. Returns how many old ones were dropped, or -1.
 local function quarantine(keys, args)
-  local other = refuse_other_store(keys[1], args[1])
-  if other then
-    return other
-  end
   if not is_intent(keys[2], args[2]) then
     return -1
   end
@@ -395,7 +385,7 @@ end
 -- Closes the store to everyone but the caller, who alone knows the new id. KEYS: store next_id intent
 -- finishing. ARGV: new store id, least next_id.
 local function take_over(keys, args)
-  redis.call('HSET', keys[1], 'id', args[1])
+  redis.call('HSET', keys[1], 'id', args[1], 'rebuild', '1')
   if tonumber(redis.call('GET', keys[2]) or '0') < tonumber(args[2]) then
     redis.call('SET', keys[2], args[2])
   end
@@ -403,44 +393,72 @@ local function take_over(keys, args)
   return 1
 end
 
--- Replaces all entries of one stream. KEYS: store stream dirty unsaved next_id. ARGV: store id, device,
--- id of the last entry to replace, records that go away, then for each new entry: ms of arrival, number
--- of records, the msgpack array of its records.
+-- Replaces all entries of one stream, whose records get new ids, in latest too. KEYS: store stream dirty unsaved
+-- next_id latest. ARGV: store id, device, id of the last entry to replace, records that go away, then for each
+-- new entry: ms of arrival, number of records, the msgpack array of its records, its candidates.
 local function replace(keys, args)
-  local other = refuse_other_store(keys[1], args[1])
-  if other then
-    return other
-  end
   local shape = redis.call('HMGET', keys[1], 'shard', 'shards')
-  local kept = 0
-  for at = 5, #args, 3 do
-    local count = tonumber(args[at + 1])
-    local number = redis.call('INCRBY', keys[5], count) - count
-    redis.call('XADD', keys[2], '*', 'i', string.format('%.0f', number * shape[2] + shape[1]), 'r', args[at + 2],
-      'a', args[at])
+  local kept, latest = 0, parse_latest(redis.call('HGET', keys[6], args[2]))
+  for at = 5, #args, 4 do
+    local arrival_ms, count = tonumber(args[at]), tonumber(args[at + 1])
+    local first_id = (redis.call('INCRBY', keys[5], count) - count) * shape[2] + shape[1]
+    redis.call('XADD', keys[2], '*', 'i', string.format('%.0f', first_id), 'r', args[at + 2], 'a', args[at])
+    local entry = { records = args[at + 2], candidates = args[at + 3] }
+    offer_candidates(latest, entry, first_id, arrival_ms, tonumber(shape[2]))
     kept = kept + count
   end
   local ms, sequence = string.match(args[3], '^(%d+)-(%d+)$')
   trim(keys[2], keys[3], args[2], ms .. '-' .. string.format('%.0f', sequence + 1))
   redis.call('INCRBY', keys[4], kept - args[4])
+  if kept > 0 then
+    redis.call('HSET', keys[6], args[2], latest_bytes(latest))
+  end
   return kept
 end
 
 -- Opens the store again. KEYS: store committed. ARGV: store id, committed.
 local function reopen(keys, args)
-  local other = refuse_other_store(keys[1], args[1])
-  if other then
-    return other
-  end
   redis.call('SET', keys[2], args[2])
   return 1
 end
 
-redis.register_function('whimbrel_1_append', append)
-redis.register_function { function_name = 'whimbrel_1_setup', callback = setup, flags = { 'allow-oom' } }
-redis.register_function { function_name = 'whimbrel_1_intend', callback = intend, flags = { 'allow-oom' } }
-redis.register_function { function_name = 'whimbrel_1_finish', callback = finish, flags = { 'allow-oom' } }
-redis.register_function { function_name = 'whimbrel_1_quarantine', callback = quarantine, flags = { 'allow-oom' } }
-redis.register_function { function_name = 'whimbrel_1_take_over', callback = take_over, flags = { 'allow-oom' } }
-redis.register_function { function_name = 'whimbrel_1_replace', callback = replace, flags = { 'allow-oom' } }
-redis.register_function { function_name = 'whimbrel_1_reopen', callback = reopen, flags = { 'allow-oom' } }
+-- rebuilding latest -------------------------------------------------------------------------------
+
+-- Offers records of the archive to their devices' latest. KEYS: store latest devices. ARGV: store id, then for
+-- each record: device, id, ms of arrival, timestamp, flags as in offer_candidates, the record's bytes, ms at
+-- which the device was last seen.
+local function offer_archived(keys, args)
+  for at = 2, #args, 7 do
+    local device, bits = args[at], tonumber(args[at + 4])
+    local latest = parse_latest(redis.call('HGET', keys[2], device))
+    local received_ms = tonumber(args[at + 2])
+    local new = new_slot(tonumber(args[at + 1]), received_ms, tonumber(args[at + 3]), bit.band(bits, 8) > 0, args[at + 5])
+    offer(latest, new, bit.band(bits, 1) > 0, bit.band(bits, 2) > 0, bit.band(bits, 4) > 0)
+    latest.seen_ms = math.max(latest.seen_ms or 0, tonumber(args[at + 6]))
+    redis.call('HSET', keys[2], device, latest_bytes(latest))
+    redis.call('ZADD', keys[3], 0, device)
+  end
+  return 1
+end
+
+-- KEYS: store. ARGV: store id. Notes that latest was rebuilt.
+local function rebuilt(keys)
+  redis.call('HSET', keys[1], 'rebuild', '0')
+  return 1
+end
+
+local function register(name, act, flags)
+  redis.register_function { function_name = 'whimbrel_1_' .. name, callback = act, flags = flags }
+end
+
+-- What may grow without end may be refused when memory is full; all others help to empty it.
+register('append', of_store(append), {})
+register('setup', setup, { 'allow-oom' })
+register('intend', of_store(intend), { 'allow-oom' })
+register('finish', of_store(finish), { 'allow-oom' })
+register('quarantine', of_store(quarantine), { 'allow-oom' })
+register('take_over', take_over, { 'allow-oom' })
+register('replace', of_store(replace), { 'allow-oom' })
+register('reopen', of_store(reopen), { 'allow-oom' })
+register('offer_archived', of_store(offer_archived), {})
+register('rebuilt', of_store(rebuilt), { 'allow-oom' })

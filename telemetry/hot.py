@@ -3,7 +3,8 @@
 This file and `hot.lua` are all that knows Redis keys. Devices are spread over shards by crc32; all keys
 of a shard carry its hash tag, so that one function call touches one slot. `{s}` is the shard's number.
 
-    whimbrel:{s}:store            hash    id (random, made once), layout (1), shard, shards
+    whimbrel:{s}:store            hash    id (random, made once), layout (1), shard, shards, and rebuild: "1" while
+                                          latest lacks what the archive knows
     whimbrel:{s}:stream:<device>  stream  an entry = the records of one device in one group, in order:
                                           "i" = id of the first (the others follow in steps of `shards`),
                                           "r" = msgpack array of 1 to 1,000 records (record.py),
@@ -41,8 +42,9 @@ from typing import Any, NamedTuple
 
 import redis
 
-from telemetry.entries import Entry, Intent, RawEntry, Unreadable, behind, entry_id, entry_text
+from telemetry.entries import Archived, Entry, Intent, Moved, RawEntry, Unreadable, behind, entry_id, entry_text
 from telemetry.errors import BusyError, ConfigError, IntentChanged, OtherStoreError, StoreError, StoreUnavailable
+from telemetry.record import encode
 
 LAYOUT = 1
 LIBRARY = Path(__file__).with_name("hot.lua").read_text(encoding="utf-8")
@@ -228,17 +230,32 @@ class Shard:
         self._call("take_over", [k.store, k.next_id, k.intent, k.finishing], [new_id, least_next_id])
         self.store_id = new_id
 
-    def replace(self, device_id: str, last: str, gone: int, entries: Sequence[tuple[int, int, bytes]]) -> None:
-        """Put (ms of arrival, records, their array) in place of a stream's entries up to `last`."""
+    def replace(self, device_id: str, last: str, gone: int, entries: Sequence[Moved]) -> None:
+        """Put `entries` in place of a stream's entries up to `last`, which held `gone` records."""
         k = self.keys
         args: list[str | bytes | int] = [self.store_id, device_id, last, gone]
         for entry in entries:
             args += entry
-        self._call("replace", [k.store, k.stream(device_id), k.dirty, k.unsaved, k.next_id], args)
+        self._call("replace", [k.store, k.stream(device_id), k.dirty, k.unsaved, k.next_id, k.latest], args)
 
     def reopen(self, committed: str) -> None:
         """End a recovery: saving goes on from `committed`."""
         self._call("reopen", [self.keys.store, self.keys.committed], [self.store_id, committed])
+
+    def must_rebuild(self) -> bool:
+        """Whether latest lacks what the archive knows."""
+        return bool(self._run(lambda: self.client.hget(self.keys.store, "rebuild")) == b"1")
+
+    def offer_archived(self, found: Sequence[Archived]) -> None:
+        """Make records of the archive their devices' latest where they are newer than what is there."""
+        args: list[str | bytes | int] = [self.store_id]
+        for (device, record_id, received_ms, record), flags, seen_ms in found:
+            args += (device, record_id, received_ms, record.timestamp_us, flags, encode(record), seen_ms)
+        self._call("offer_archived", [self.keys.store, self.keys.latest, self.keys.devices], args)
+
+    def rebuilt(self) -> None:
+        """Note that latest knows what the archive knows."""
+        self._call("rebuilt", [self.keys.store], [self.store_id])
 
     def _call(self, name: str, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Any:
         return self._run(lambda: call(self.client, name, keys, args))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import tempfile
 import time
@@ -45,24 +46,28 @@ class RedisServer:
             self._process = None
 
 
-@pytest.fixture(scope="session")
-def shared_redis() -> Iterator[RedisServer]:
-    """One server for all tests that don't kill it."""
+@contextlib.contextmanager
+def running_redis() -> Iterator[RedisServer]:
+    """A server with a folder of its own, whose path is short enough for a socket."""
     with tempfile.TemporaryDirectory(prefix="whimbrel-") as folder:
         server = RedisServer(Path(folder))
         server.start()
         yield server
         server.kill()
+
+
+@pytest.fixture(scope="session")
+def shared_redis() -> Iterator[RedisServer]:
+    """One server for all tests that don't kill it."""
+    with running_redis() as server:
+        yield server
 
 
 @pytest.fixture
 def own_redis() -> Iterator[RedisServer]:
     """A server for one test."""
-    with tempfile.TemporaryDirectory(prefix="whimbrel-") as folder:
-        server = RedisServer(Path(folder))
-        server.start()
+    with running_redis() as server:
         yield server
-        server.kill()
 
 
 @pytest.fixture

@@ -26,9 +26,9 @@ def serve(settings: Settings) -> None:
     p = settings.persist
     bounds = Bounds(p.max_records, p.max_bytes, p.max_devices, p.max_days)
     saver = Saver(archive, connection, clock.now_ms, bounds, p.quarantine_max_bytes)
-    work = jobs.Work(connect(settings), archive, saver, settings.redis.shards, p.flush_records)
+    work = jobs.Work(connect(settings), archive, connection, saver, settings.redis.shards, p.flush_records)
     jobs.prepare(work)
-    work.recover_all()
+    work.begin()
     client = connect(settings, timeout_s=None)
     logging.getLogger("rq.worker").setLevel(logging.WARNING)
     SimpleWorker([persist_queue(client)], connection=client, serializer=JSONSerializer, job_class=AllowedJob).work(

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 
+import duckdb
 import redis
 
 from telemetry import hot
@@ -13,6 +14,7 @@ from telemetry.archive import Archive
 from telemetry.errors import IntentChanged, NotTogether, OtherStoreError, WhimbrelError
 from telemetry.hot import Shard
 from telemetry.setup import set_up
+from worker.latest import rebuild
 from worker.persist import Saver
 
 log = logging.getLogger(__name__)
@@ -24,13 +26,22 @@ BUSY_S = 2.0
 class Work:
     """What a worker process needs to save any shard."""
 
-    def __init__(self, client: redis.Redis, archive: Archive, saver: Saver, shards: int, flush_records: int) -> None:
+    def __init__(
+        self,
+        client: redis.Redis,
+        archive: Archive,
+        connection: duckdb.DuckDBPyConnection,
+        saver: Saver,
+        shards: int,
+        flush_records: int,
+    ) -> None:
         self._client = client
+        self._connection = connection
         self._archive = archive
         self._saver = saver
         self._shards = shards
         self._flush_records = flush_records
-        self.stores: list[Shard] = set_up(client, archive, shards)
+        self.stores: list[Shard] = []
 
     def save_shard(self, number: int, monotonic: Callable[[], float] = time.monotonic) -> int:
         """Save a shard until what waits is less than a flush. Returns how many records were saved."""
@@ -49,15 +60,16 @@ class Work:
                 log.info("shard %d: %s; looking again", number, error)
             except OtherStoreError:
                 log.warning("Redis was emptied or replaced: setting the store up again")
-                self.stores = set_up(self._client, self._archive, self._shards)
+                self.begin()
         return 0
 
     def say_alive(self) -> None:
         """Note that this worker works."""
         hot.say_alive(self._client, hot.WORKER, time.time())
 
-    def recover_all(self) -> None:
-        """Finish what earlier workers left, before any job comes."""
+    def begin(self) -> None:
+        """Set the store up, and finish what earlier workers left, before any job comes."""
+        self.stores = set_up(self._client, self._archive, self._shards)
         for store in self.stores:
             try:
                 if store.state().intent is not None:
@@ -65,6 +77,9 @@ class Work:
                     self._save_once(store.shard)
             except NotTogether as error:
                 log.error("shard %d: %s", store.shard, error)
+            if store.must_rebuild():
+                devices = rebuild(store, self._archive, self._connection)
+                log.info("shard %d: found the latest of %d devices in the archive", store.shard, devices)
 
 
 _work: list[Work] = []

@@ -7,8 +7,8 @@ A shard is apart when the table's commit number is neither `committed` nor that 
 2. Take over: the store gets a new id, which stops collectors and workers that know the old one; its intent is
    dropped; its next id is lifted above the archive's greatest.
 3. Of each stream, records that the archive has already (same id, same content) go away; the rest get new
-   ids and keep their time of arrival. One function call a device: a crash leaves each stream whole.
-4. Reopen: `committed` becomes the fence's number.
+   ids, in latest too, and keep their time of arrival. One function call a device: a crash leaves each stream whole.
+4. Reopen: `committed` becomes the fence's number. Latest is then rebuilt from the archive (latest.py).
 
 A crash between any two steps leaves the shard apart, and `recover` begins anew; records whose ids were
 renumbered once are renumbered again.
@@ -23,10 +23,11 @@ from typing import NamedTuple
 import duckdb
 
 from telemetry.archive import COLUMNS, Archive, columns, commit_number, count_of, sql_text
-from telemetry.entries import RawEntry, Unreadable, decode_intent, pack_array, read_entry
+from telemetry.entries import Moved, RawEntry, Unreadable, candidates, decode_intent, entry_id, pack_array, read_entry
 from telemetry.errors import IntentChanged
 from telemetry.hot import Shard
-from telemetry.record import Stored, encode
+from telemetry.record import Record, Stored, encode
+from worker.latest import rebuild
 
 DEVICES_AT_ONCE = 200
 
@@ -75,6 +76,7 @@ def recover(
             dropped, kept = dropped + found[0], kept + found[1]
     reached("reopen")
     shard.reopen(fence)
+    rebuild(shard, archive, connection)
     return Recovered(shard.shard, dropped, kept)
 
 
@@ -119,17 +121,24 @@ def _archived(connection: duckdb.DuckDBPyConnection, files: Sequence[str], recor
 def _replace(shard: Shard, device: str, entries: list[RawEntry], archived: set[int]) -> tuple[int, int]:
     """Rewrite one stream. Returns how many records went away and how many stay."""
     gone = kept = 0
-    new = []
+    moved = []
     for raw in entries:
         unreadable: list[Unreadable] = []
         records = read_entry(device, raw, shard.shards, unreadable.append)
-        stay = [encode(stored.record) for stored in records if stored.id not in archived]
-        stay += [one.raw for one in unreadable]
+        stay = [stored for stored in records if stored.id not in archived]
         gone += len(records) + len(unreadable)
-        kept += len(stay)
-        if stay:
-            arrival_ms = records[0].received_ms if records else int(raw[0].partition(b"-")[0])
-            new.append((arrival_ms, len(stay), pack_array(stay)))
+        kept += len(stay) + len(unreadable)
+        if stay or unreadable:
+            arrival_ms = records[0].received_ms if records else entry_id(raw[0])[0]
+            moved.append(_moved(arrival_ms, [stored.record for stored in stay], [one.raw for one in unreadable]))
     if entries:
-        shard.replace(device, entries[-1][0].decode(), gone, new)
+        shard.replace(device, entries[-1][0].decode(), gone, moved)
     return gone - kept, kept
+
+
+def _moved(arrival_ms: int, records: list[Record], unreadable: list[bytes]) -> Moved:
+    encoded = [encode(record) for record in records]
+    parts = encoded + unreadable
+    array = pack_array(parts)
+    start = len(array) - sum(map(len, parts))
+    return Moved(arrival_ms, len(parts), array, candidates(records, encoded, start))

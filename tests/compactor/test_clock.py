@@ -88,8 +88,10 @@ def test_a_redis_that_is_away_stops_no_clock(settings: Settings, client: redis.R
 
 def test_a_job_saves_through_rq(shard: Shard, client: redis.Redis, archive: Archive, settings: Settings) -> None:
     """The worker as it is wired, but for its process."""
-    saver = Saver(archive, open_duckdb(), box_clock.now_ms)
-    worker_jobs.prepare(worker_jobs.Work(client, archive, saver, 1, 10))
+    db = open_duckdb()
+    work = worker_jobs.Work(client, archive, db, Saver(archive, db, box_clock.now_ms), 1, 10)
+    work.begin()
+    worker_jobs.prepare(work)
     Ledger().append(shard, ["a", "b"])
     queue = persist_queue(connect(settings, timeout_s=None))
     jobs.enqueue_save(queue, 0, 1)

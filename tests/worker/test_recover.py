@@ -11,7 +11,7 @@ import redis
 
 from telemetry import clock, hot
 from telemetry.archive import Archive, open_duckdb
-from telemetry.entries import Unreadable, read_entry
+from telemetry.entries import Unreadable, decode_latest, read_entry
 from telemetry.errors import IntentChanged, NotTogether, OtherStoreError
 from telemetry.hot import Shard
 from tests.worker.conftest import Ledger, archived, waiting
@@ -53,6 +53,8 @@ def apart(shard: Shard, archive: Archive, ledger: Ledger) -> Shard:
 def check_mended(shard: Shard, archive: Archive, ledger: Ledger, connection: duckdb.DuckDBPyConnection) -> None:
     [mended] = hot.attach(shard.client, 1)
     assert not is_apart(mended, archive)
+    assert not mended.must_rebuild()
+    check_latest(mended, archive, connection)
     assert archived(connection, archive) + waiting(mended) == ledger.acknowledged
     ledger.append(mended, ["a", "e"])
     saver = Saver(archive, open_duckdb(), clock.now_ms)
@@ -62,6 +64,31 @@ def check_mended(shard: Shard, archive: Archive, ledger: Ledger, connection: duc
     files = archive.files(archive.open())
     [(ids, rows)] = connection.execute("SELECT count(DISTINCT id), count(*) FROM read_parquet($1)", [files]).fetchall()
     assert ids == rows
+
+
+def check_latest(shard: Shard, archive: Archive, connection: duckdb.DuckDBPyConnection) -> None:
+    """Latest is the newest record of archive and tail, under the id that it has there."""
+    newest: dict[str, tuple[int, int]] = {}
+    for record in [*archived_records(connection, archive), *tail_records(shard)]:
+        newest[record[0]] = max(newest.get(record[0], (0, 0)), record[1:])
+    for device, (_, record_id) in newest.items():
+        value = shard.client.hget(shard.keys.latest, device)
+        assert value is not None
+        assert decode_latest(value).newest.id == record_id  # type: ignore[arg-type, union-attr]
+
+
+def archived_records(connection: duckdb.DuckDBPyConnection, archive: Archive) -> list[tuple[str, int, int]]:
+    files = archive.files(archive.open())
+    sql = "SELECT device_id, epoch_us(timestamp), id FROM read_parquet($1)"
+    return connection.execute(sql, [files]).fetchall()
+
+
+def tail_records(shard: Shard) -> list[tuple[str, int, int]]:
+    found = []
+    for device in shard.all_dirty():
+        for raw in shard.entries([(device, "-", "+")])[0]:
+            found += [(device, s.record.timestamp_us, s.id) for s in read_entry(device, raw, 1)]
+    return found
 
 
 def test_what_the_archive_has_is_dropped_and_the_rest_is_kept(

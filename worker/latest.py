@@ -1,0 +1,78 @@
+"""Find each device's latest in the archive, for a Redis that lost what it knew.
+
+Of each device, for each of the three that latest keeps (the newest by HTTP, by another transport, and with a
+fix), two records are offered: the newest of those that were not ahead of their own arrival, and of those that
+were. The rule of the latest (record.py) then decides between these and what Redis knows already.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import duckdb
+
+from telemetry.archive import COLUMNS, Archive, sql_text
+from telemetry.entries import NEWEST, NEWEST_FIX, Archived, flags_of
+from telemetry.hot import Shard, shard_of
+from telemetry.record import Record, Stored
+
+DEVICES_AT_ONCE = 200
+
+_KINDS = (
+    ("transport = 'http'", NEWEST),
+    ("transport <> 'http'", NEWEST),
+    ("latitude IS NOT NULL AND longitude IS NOT NULL", NEWEST_FIX),
+)
+_AHEAD = "timestamp > received_at + INTERVAL 1 millisecond"
+
+
+def rebuild(shard: Shard, archive: Archive, connection: duckdb.DuckDBPyConnection) -> int:
+    """Offer what the archive knows to the shard's latest. Returns the number of its devices.
+
+    A crash on the way leaves it to be done anew, which changes nothing that is right already.
+    """
+    files = archive.files(archive.open())
+    devices = 0
+    if files:
+        found = connection.execute(_sql(files))
+        while rows := found.fetchmany(DEVICES_AT_ONCE):
+            mine = [row for row in rows if shard_of(row[0], shard.shards) == shard.shard]
+            devices += len(mine)
+            shard.offer_archived([one for row in mine for one in _archived(row)])
+    shard.rebuilt()
+    return devices
+
+
+def _sql(files: list[str]) -> str:
+    values = ", ".join(
+        f"{name} := epoch_us({name})" if name in ("timestamp", "received_at") else f"{name} := {name}"
+        for name in COLUMNS.names
+    )
+    newest = [
+        f"arg_max(struct_pack({values}), (timestamp, id)) FILTER (WHERE {kind} AND {ahead})"
+        for kind, _ in _KINDS
+        for ahead in (f"NOT {_AHEAD}", _AHEAD)
+    ]
+    listed = ", ".join(map(sql_text, files))
+    return (
+        f"SELECT device_id, epoch_ms(max(received_at)), {', '.join(newest)} "
+        f"FROM read_parquet([{listed}], hive_partitioning = false) GROUP BY device_id"
+    )
+
+
+def _archived(row: tuple[Any, ...]) -> list[Archived]:
+    roles = [role for _, role in _KINDS for _ in range(2)]
+    found = [(_stored(values), role) for values, role in zip(row[2:], roles, strict=True) if values is not None]
+    found.sort(key=lambda one: one[0].id)  # in the order in which they arrived
+    return [Archived(stored, flags_of(stored.record, role), row[1]) for stored, role in found]
+
+
+def _stored(values: dict[str, Any]) -> Stored:
+    record = Record(
+        timestamp_us=values["timestamp"],
+        **{name: values[name] for name in COLUMNS.names if name not in _NOT_OF_THE_RECORD},
+    )
+    return Stored(values["device_id"], values["id"], values["received_at"] // 1_000, record)
+
+
+_NOT_OF_THE_RECORD = ("device_id", "timestamp", "received_at", "id")
