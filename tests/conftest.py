@@ -35,8 +35,12 @@ class RedisServer:
         command += ["--dir", str(self.folder), "--appendonly", "yes", "--appendfsync", "always", "--save", ""]
         command += ["--stream-node-max-bytes", "1024", "--logfile", str(self.folder / "log"), *more]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        with redis.Redis.from_url(self.url) as client:
+        with self.client() as client:
             assert wait(client, lambda _: None, sleep=lambda _: time.sleep(0.01))
+
+    def client(self) -> redis.Redis:
+        """A client of this server."""
+        return redis.Redis.from_url(self.url)
 
     def kill(self) -> None:
         """SIGKILL, as a power cut would, but for the page cache."""

@@ -217,6 +217,14 @@ def test_with_a_redis_of_others_it_starts_none(tmp_path: Path, own_redis: RedisS
         assert box.stop() == 0
 
 
+def test_a_redis_that_could_lose_records_is_refused(tmp_path: Path, own_redis: RedisServer) -> None:
+    with own_redis.client() as client:
+        client.config_set("maxmemory-policy", "allkeys-lru")
+    done = Box(tmp_path, redis__url=own_redis.url).whimbrel("up")
+    assert done.returncode == 1
+    assert "maxmemory-policy is allkeys-lru, must be noeviction" in done.stderr
+
+
 def test_every_program_finds_the_settings_file_that_was_named(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text('[data]\ndir = "here"\n')
     box = Box(tmp_path, [sys.executable, "-m", "cli.main", "--config", str(tmp_path / "mine.toml"), "up"])
