@@ -53,7 +53,7 @@ class Decoder(Protocol):
         """Whether a message has begun that is not complete: the sender's time for it is limited."""
         ...
 
-    def feed(self, data: bytes, arrival: Arrival) -> list[Message]:
+    def feed(self, data: bytes | bytearray, arrival: Arrival) -> list[Message]:
         """Take what was received."""
         ...
 

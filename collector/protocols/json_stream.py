@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from typing import NoReturn
 
 from collector.protocols.contract import Message, Received, Rejected
@@ -30,6 +31,9 @@ _BLANK = re.compile(rb"[ \t\r\n]*")
 _BLANK_IN_LINE = re.compile(rb"[ \t\r]*")
 _SCALAR_END = re.compile(rb"[\s,\[\]{}\"]")
 _STRUCTURE = re.compile(rb'["\[\]{}]')
+_NO_BRACKET = re.compile(rb'(?:[^"\[\]{}]++|"[^"\\]*+(?:\\.[^"\\]*+)*+")*+', re.DOTALL)
+"""Whole strings and what is between them: in one step, for that is most of what a batch consists of."""
+
 _STRING_END = re.compile(rb'["\\]')
 
 
@@ -58,6 +62,8 @@ class _Scanner:
 
     def _bracketed(self, data: bytearray, stop: int) -> int | None:
         while self.at < stop:
+            if self._depth and not self._in_string:
+                self.at = _match_end(_NO_BRACKET, data, self.at, stop)
             found = (_STRING_END if self._in_string else _STRUCTURE).search(data, self.at, stop)
             if found is None:
                 self.at = stop
@@ -108,7 +114,7 @@ class JsonStream:
     def is_mid_message(self) -> bool:
         return bool(self._buffer) or self._skips_line
 
-    def feed(self, data: bytes, arrival: Arrival) -> list[Message]:
+    def feed(self, data: bytes | bytearray, arrival: Arrival) -> list[Message]:
         """Take what was received; returns the lines that are complete."""
         messages: list[Message] = []
         if not self._is_over:
@@ -322,8 +328,8 @@ class JsonStream:
         return Received(records, len(text), answer, _older_not_stored, last=True)
 
 
-def _match_end(pattern: re.Pattern[bytes], data: bytearray, start: int) -> int:
-    found = pattern.match(data, start)
+def _match_end(pattern: re.Pattern[bytes], data: bytearray, start: int, stop: int = sys.maxsize) -> int:
+    found = pattern.match(data, start, stop)
     return found.end() if found else start
 
 
