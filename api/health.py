@@ -16,7 +16,7 @@ from telemetry import clock, hot
 from telemetry.archive import Archive
 from telemetry.entries import decode_intent
 from telemetry.errors import ConfigError, StoreError
-from telemetry.hot import Shard
+from telemetry.hot import Shard, State
 from telemetry.redis_client import check_server
 
 SILENT_S = 60
@@ -50,11 +50,22 @@ class Health:
     def reasons(self) -> list[str]:
         """All that is wrong, in words."""
         try:
-            check_server(self._client, self._durability)
-            shards = self._attach()
-            return [*self._memory(), *self._clock(shards), *self._together(shards), *self._programs()]
-        except (StoreError, ConfigError) as error:
+            found = self._settings()
+        except StoreError as error:
             return [str(error)]
+        for look in (self._memory, self._stores, self._programs):
+            try:
+                found += look()
+            except (StoreError, ConfigError) as error:
+                found.append(str(error))
+        return found
+
+    def _settings(self) -> list[str]:
+        try:
+            check_server(self._client, self._durability)
+        except ConfigError as error:
+            return [str(error)]
+        return []
 
     def _memory(self) -> list[str]:
         used_percent = memory_percent(self._client)
@@ -63,6 +74,10 @@ class Health:
         return [
             f"Redis uses {used_percent:.0f} % of its memory limit: nothing is taken until the worker has drained it"
         ]
+
+    def _stores(self) -> list[str]:
+        shards = self._attach()
+        return [*self._clock(shards), *self._together(shards)]
 
     def _clock(self, shards: Sequence[Shard]) -> list[str]:
         newest_ms = max(shard.newest_dirty_ms() for shard in shards)
@@ -73,9 +88,7 @@ class Health:
         for shard in shards:
             before = shard.state()
             archived = self._archive.committed(self._archive.open(), shard.shard)
-            known = {before.committed, shard.state().committed}
-            known |= {decode_intent(before.intent).commit} if before.intent else set()
-            if archived not in known:
+            if archived not in _commits(before) | _commits(shard.state()):
                 return [
                     f"the archive's last save is {archived}, Redis knows {before.committed}: one of them was restored, "
                     "emptied or swapped; nothing is saved until `whimbrel recover` has mended it"
@@ -89,3 +102,9 @@ class Health:
             for program in (hot.WORKER, hot.SCHEDULER)
             if abs(now_s - seen.get(program, 0.0)) > SILENT_S
         ]
+
+
+def _commits(state: State) -> set[str]:
+    """The numbers of the last save that was finished, and of the one under way."""
+    under_way = {decode_intent(state.intent).commit} if state.intent else set()
+    return {state.committed} | under_way

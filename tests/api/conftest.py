@@ -7,7 +7,6 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -129,18 +128,6 @@ def box_on(url: str, folder: Path, **more: str) -> Iterator[Box]:
         yield box
     finally:
         box.stop()
-
-
-@contextlib.contextmanager
-def redis_server() -> Iterator[RedisServer]:
-    """A server that a module has to itself."""
-    with tempfile.TemporaryDirectory(prefix="whimbrel-") as folder:
-        server = RedisServer(Path(folder))
-        server.start()
-        try:
-            yield server
-        finally:
-            server.kill()
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from api.history import Question, page
 from api.params import Position
 from api.snapshot import Snapshots, Wanted
-from telemetry import clock, hot
+from telemetry import clock, entries, hot
 from telemetry.archive import DAY_US, Archive, commit_number
 from telemetry.entries import pack, read_entry
 from telemetry.errors import NotTogether, StoreUnavailable
@@ -126,7 +126,7 @@ def stores(shard: Shard, archive: Archive, connection: duckdb.DuckDBPyConnection
 
 @pytest.fixture
 def one_device_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hot, "CHUNK_DEVICES", 1)
+    monkeypatch.setattr(entries, "CHUNK_DEVICES", 1)
 
 
 # Killed at a step ------------------------------------------------------------------------------------

@@ -1,0 +1,46 @@
+"""One port serves a device's whole round trip; what is not there is a problem."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.api.conftest import Box, assert_problem
+
+
+def test_one_port_serves_the_whole_round_trip(box: Box) -> None:
+    sent = [
+        {"device_id": "bus 14", "time": "2026-01-24T10:25:00Z", "lat": 53.4, "lon": -2.97, "speed": 30, "line": "14"},
+        {"device_id": "bus 14", "time": "2026-01-24T10:25:20Z", "lat": 53.41, "lon": -2.98, "speed": 31, "line": "14"},
+    ]
+    answer = box.http.post("/v1/records", json=sent)
+    assert (answer.status_code, answer.json()) == (202, {"accepted": 2})
+    newest = box.http.get("/v1/devices/bus%2014/latest").json()
+    assert (newest["timestamp"], newest["speed_kmh"], newest["attributes"]) == (sent[1]["time"], 31.0, {"line": "14"})
+    for _ in range(2):
+        found = box.get("/v1/records", ("device_id", "bus 14"), ("start", "2026-01-24"), ("end", "2026-01-24")).json()
+        assert [one["timestamp"] for one in found["records"]] == [one["time"] for one in sent]
+        assert found["records"][1] == {name: newest[name] for name in found["records"][1]}
+        older = box.http.get("/tracking/data/latest/bus%2014/").json()
+        assert (older["id"], older["speed"]) == (newest["id"], "31.00")
+        box.save()
+
+
+def test_a_key_makes_a_retry_safe_on_this_port_too(box: Box) -> None:
+    for _ in range(2):
+        answer = box.http.post("/v1/records", json={"device_id": "retry"}, headers={"Idempotency-Key": "one"})
+        assert (answer.status_code, answer.json()) == (202, {"accepted": 1})
+    assert len(box.get("/v1/records", ("device_id", "retry")).json()["records"]) == 1
+    other = box.http.post("/v1/records", json={"device_id": "other"}, headers={"Idempotency-Key": "one"})
+    assert_problem(other, 422, "idempotency-key-reused")
+
+
+@pytest.mark.parametrize("path", ["/", "/v1", "/v1/nothing", "/v1/devices/a", "/v1/devices//latest", "/v2/latest"])
+def test_what_is_not_there_is_a_problem(box: Box, path: str) -> None:
+    assert path in str(assert_problem(box.http.get(path), 404, "not-found")["detail"])
+
+
+@pytest.mark.parametrize("path", ["/v1/latest", "/v1/devices/a/latest", "/healthz", "/readyz"])
+def test_what_can_only_be_read_is_not_written(box: Box, path: str) -> None:
+    answer = box.http.put(path)
+    assert_problem(answer, 405, "wrong-method")
+    assert {"GET", "HEAD"} <= {name.strip() for name in answer.headers["allow"].split(",")}
