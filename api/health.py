@@ -80,7 +80,7 @@ class Health:
         return [*self._clock(shards), *self._together(shards)]
 
     def _clock(self, shards: Sequence[Shard]) -> list[str]:
-        newest_ms = max(shard.newest_dirty_ms() for shard in shards)
+        newest_ms = max(shard.newest_ms() for shard in shards)
         found = clock.problem(clock.now_us(), newest_ms)
         return [f"{found}; records from the future are taken meanwhile"] if found else []
 

@@ -93,7 +93,7 @@ class OlderRoutes:
             body = await read_body(_unencoded(request), self._limits)
             value = await _value_of(request, body)
             now = self._arrival()
-            echo, records = await off_loop(len(body), lambda: _check(value, now))
+            echo, records = await off_loop(len(body), lambda: _check(value, self._limits.max_records, now))
             await store(self._intake, records, len(body))
         except OlderError as error:
             return _answer(error.status, error.body, TO_POST)
@@ -154,8 +154,10 @@ def _values(stored: Stored) -> dict[str, Any]:
     }
 
 
-def _check(value: object, now: Arrival) -> tuple[list[dict[str, Any]], list[Sent]]:
+def _check(value: object, max_records: int, now: Arrival) -> tuple[list[dict[str, Any]], list[Sent]]:
     values = value if isinstance(value, list) else [value]
+    if len(values) > max_records:
+        raise OlderError(413, {"detail": f"A request may hold {max_records} records, not {len(values)}."})
     checked = [older.check(one, "http", now) for one in values]
     if any(one.errors for one in checked):
         raise OlderError(400, [one.errors for one in checked])

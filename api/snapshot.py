@@ -58,6 +58,7 @@ class Snapshots:
         self._attach = attach
         self._archive = archive
         self._table: DeltaTable | None = None
+        self._stamp: object = None
         self._table_lock = threading.Lock()
 
     def take(self, wanted: Wanted) -> Snapshot:
@@ -91,15 +92,23 @@ class Snapshots:
 
     def _load(self, wanted: Wanted, shards: Sequence[Shard]) -> tuple[dict[int, str], list[str]]:
         with self._table_lock:
-            if self._table is None:
-                self._table = self._archive.open()
             try:
-                self._table.update_incremental()
+                self._table = self._current()
                 committed = {shard.shard: self._archive.committed(self._table, shard.shard) for shard in shards}
                 return committed, self._archive.files(self._table, wanted.start_us, wanted.end_us, wanted.devices)
             except Exception:
-                self._table = None  # its folder was replaced or removed: open it anew next time
+                self._table = None
                 raise
+
+    def _current(self) -> DeltaTable:
+        """The handle, brought up to date; a new one if the log that it came from was replaced or removed."""
+        table = self._table
+        if table is None or self._archive.log_stamp(table) != self._stamp:
+            table = self._archive.open()
+        else:
+            table.update_incremental()
+        self._stamp = self._archive.log_stamp(table)
+        return table
 
 
 def _entries(shard: Shard, devices: Sequence[str]) -> dict[str, list[RawEntry]]:

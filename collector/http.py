@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
 
 from collector.intake import Intake, Watermarks, memory_percent
 from telemetry import clock, problem
@@ -227,7 +227,15 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     kinds = {404: problem.NOT_FOUND, 405: problem.WRONG_METHOD}
     kind = kinds.get(error.status_code) or Problem("http", error.status_code, error.detail)
     detail = f"{request.method} {request.url.path}"
-    return Response(problem.body(kind, detail), kind.status, error.headers, problem.CONTENT_TYPE)
+    headers = {"Allow": _allowed(request)} if kind is problem.WRONG_METHOD else error.headers
+    return Response(problem.body(kind, detail), kind.status, headers, problem.CONTENT_TYPE)
+
+
+def _allowed(request: Request) -> str:
+    """The methods of all routes at this address; Starlette names only those of the first."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    at_this = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    return ", ".join(sorted({method for route in at_this for method in route.methods or ()}))
 
 
 async def _on_error(_request: Request, _error: Exception) -> Response:

@@ -127,6 +127,7 @@ class _Writer(threading.Thread):
     def _append(self, group: list[_Part]) -> list[Outcome]:
         if self._shard is None:
             self._shard = hot.attach(self._client, self._intake.shards)[self._number]
+            self._intake.newest_ms = max(self._intake.newest_ms, self._shard.newest_ms())
         unnamed = [part for part in group if not part.name]
         named = [part for part in group if part.name]
         batches = [Batch(pack(sent for part in unnamed for sent in part.records))] if unnamed else []

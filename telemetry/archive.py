@@ -222,6 +222,14 @@ class Archive:
         found = table.file_uris(file_pruning_predicate=" AND ".join(conditions) or None)
         return [unquote(file) for file in found]  # deltalake percent-encodes what is a path to everyone else
 
+    def log_stamp(self, table: DeltaTable) -> tuple[int, int] | None:
+        """What tells the log entry of the handle's version from one that took its place; None if it is gone."""
+        try:
+            found = (self.root / "_delta_log" / f"{table.version():020}.json").stat()
+        except FileNotFoundError:
+            return None
+        return found.st_ino, found.st_mtime_ns
+
     @staticmethod
     def committed(table: DeltaTable, shard: int) -> str:
         """The shard's last commit number, "0" if there is none."""

@@ -267,6 +267,9 @@ local function append(keys, args)
     end
   end
 
+  if newest_ms > 0 then
+    redis.call('HSET', keys[1], 'newest_ms', string.format('%.0f', newest_ms))
+  end
   in_pieces(dirty, function(...) redis.call('ZADD', keys[4], 'NX', ...) end)
   local changed, added = {}, {}
   for _, name in ipairs(names) do

@@ -3,8 +3,8 @@
 This file and `hot.lua` are all that knows Redis keys. Devices are spread over shards by crc32; all keys
 of a shard carry its hash tag, so that one function call touches one slot. `{s}` is the shard's number.
 
-    whimbrel:{s}:store            hash    id (random, made once), layout (1), shard, shards, and rebuild: "1" while
-                                          latest lacks what the archive knows
+    whimbrel:{s}:store            hash    id (random, made once), layout (1), shard, shards; newest_ms: when the newest
+                                          record arrived; rebuild: "1" while latest lacks what the archive knows
     whimbrel:{s}:stream:<device>  stream  an entry = the records of one device in one group, in order:
                                           "i" = id of the first (the others follow in steps of `shards`),
                                           "r" = msgpack array of 1 to 1,000 records (record.py),
@@ -176,10 +176,9 @@ class Shard:
         found = self._run(lambda: self.client.zrange(self.keys.dirty, start, start + count - 1))
         return [device.decode() for device in found]
 
-    def newest_dirty_ms(self) -> int:
-        """The newest of the devices' oldest unsaved entries, ms since epoch; 0 if all is saved."""
-        found = self._run(lambda: self.client.zrange(self.keys.dirty, 0, 0, desc=True, withscores=True))
-        return int(found[0][1]) if found else 0
+    def newest_ms(self) -> int:
+        """When the newest record arrived, ms since epoch; 0 if none ever did."""
+        return int(self._run(lambda: self.client.hget(self.keys.store, "newest_ms")) or 0)
 
     def all_dirty(self) -> list[str]:
         """All devices with unsaved records. Unlike pages of `dirty`, none is missed while others are trimmed."""

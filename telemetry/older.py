@@ -195,7 +195,8 @@ def moment(timestamp_us: int) -> datetime:
 
 def rounded(number: float) -> str:
     """Two decimals, half away from zero, of the number as it is written: 1.005 becomes 1.01."""
-    return str(Decimal(repr(number)).quantize(Decimal("0.01"), ROUND_HALF_UP, _ALL_DIGITS))
+    found = Decimal(repr(number)).quantize(Decimal("0.01"), ROUND_HALF_UP, _ALL_DIGITS)
+    return str(found.copy_abs() if found.is_zero() else found)
 
 
 RULES: dict[str, Callable[[object], Any]] = {

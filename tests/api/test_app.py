@@ -44,3 +44,9 @@ def test_what_can_only_be_read_is_not_written(box: Box, path: str) -> None:
     answer = box.http.put(path)
     assert_problem(answer, 405, "wrong-method")
     assert {"GET", "HEAD"} <= {name.strip() for name in answer.headers["allow"].split(",")}
+
+
+def test_a_wrong_method_is_told_all_that_are_right(box: Box) -> None:
+    answer = box.http.delete("/v1/records")
+    assert_problem(answer, 405, "wrong-method")
+    assert answer.headers["allow"] == "GET, HEAD, POST"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,7 +24,7 @@ from telemetry import clock, entries, hot
 from telemetry.archive import DAY_US, Archive, commit_number
 from telemetry.entries import pack, read_entry
 from telemetry.errors import NotTogether, StoreUnavailable
-from telemetry.hot import Batch, Limits, Shard, shard_of
+from telemetry.hot import Batch, Limits, Shard, State, shard_of
 from telemetry.record import EARLIEST_US, LATEST_US, Sent, Stored
 from telemetry.setup import set_up
 from tests.api.conftest import NOW_MS, record
@@ -334,6 +336,57 @@ def test_without_redis_there_is_no_snapshot(
     with pytest.raises(StoreUnavailable):
         stores.snapshots.take(ALL)
     client.close()
+
+
+def test_an_older_redis_under_a_reader_ends_its_question(
+    own_redis: RedisServer, tmp_path: Path, connection: duckdb.DuckDBPyConnection
+) -> None:
+    """Redis is restored from before a save after `committed` was read and before the tails are."""
+    client, archive = own_redis.client(), Archive(tmp_path / "archive")
+    hot.raw_entries(client)
+    stores = Stores(set_up(client, archive, 1), archive, connection)
+    stores.append(Sent("a", record(MIDNIGHT_US)))
+    own_redis.kill()
+    shutil.copytree(own_redis.folder / "appendonlydir", tmp_path / "old")
+    own_redis.start()
+    stores.save()
+
+    @contextlib.contextmanager
+    def restored() -> Iterator[Sequence[Shard]]:
+        with hot.pinned(client, 1) as [shard]:
+            real = shard.state
+
+            def state() -> State:
+                found = real()
+                own_redis.kill()
+                shutil.rmtree(own_redis.folder / "appendonlydir")
+                shutil.copytree(tmp_path / "old", own_redis.folder / "appendonlydir")
+                own_redis.start()
+                return found
+
+            with pytest.MonkeyPatch.context() as patched:
+                patched.setattr(shard, "state", state)
+                yield [shard]
+
+    with pytest.raises(StoreUnavailable):
+        Snapshots(restored, archive).take(ALL)
+    with pytest.raises(NotTogether):
+        stores.snapshots.take(ALL)
+    client.close()
+
+
+def test_an_archive_restored_under_a_reader_is_seen(stores: Stores, tmp_path: Path) -> None:
+    """Its log has as many entries as before, so that only the entry itself tells."""
+    root = stores.archive.root
+    shutil.copytree(root, tmp_path / "old")
+    stores.save()
+    stores.assert_whole()
+    shutil.rmtree(root)
+    (tmp_path / "old").rename(root)
+    other = commit_number(stores.shards[0].state().committed)
+    stores.archive.commit(stores.archive.open(), [], 0, other, clock.now_ms())
+    with pytest.raises(NotTogether):
+        stores.snapshots.take(ALL)
 
 
 def test_a_table_that_can_not_be_read_is_opened_anew(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
