@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 
 PROJECT = Path(__file__).resolve().parents[1]
+KEPT = ("WHIMBREL__REDIS__SERVER",)
 READY_S = 60
 STOP_S = 10
 
@@ -36,7 +37,9 @@ class Box:
     def __init__(self, folder: Path, command: Sequence[str] = (), cwd: Path = PROJECT, **settings: str) -> None:
         self.data = folder / "data"
         self.api_port, self.http_port, self.tcp_port = free_ports(3)
-        self.environ = {name: value for name, value in os.environ.items() if not name.startswith("WHIMBREL")}
+        self.environ = {
+            name: value for name, value in os.environ.items() if name in KEPT or not name.startswith("WHIMBREL")
+        }
         self.environ |= {
             "WHIMBREL__DATA__DIR": str(self.data),
             "WHIMBREL__API__PORT": str(self.api_port),

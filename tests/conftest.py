@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import tempfile
 import time
@@ -21,6 +22,12 @@ from telemetry.redis_client import connect, wait
 from telemetry.setup import set_up
 
 
+def server_choice() -> Settings:
+    """Settings that name the server to test with: `WHIMBREL__REDIS__SERVER=bundled scripts/test` takes that one."""
+    name = "WHIMBREL__REDIS__SERVER"
+    return load(environ={name: os.environ[name]} if name in os.environ else {})
+
+
 class RedisServer:
     """A real server on a unix socket, with the settings that Whimbrel asks for, that tests may kill and restart."""
 
@@ -31,7 +38,7 @@ class RedisServer:
 
     def start(self, *more: str) -> None:
         """Start, or start again on the same AOF."""
-        command = [str(find(load(environ={})).path), "--port", "0", "--unixsocket", f"{self.folder}/redis.sock"]
+        command = [str(find(server_choice()).path), "--port", "0", "--unixsocket", f"{self.folder}/redis.sock"]
         command += ["--dir", str(self.folder), "--appendonly", "yes", "--appendfsync", "always", "--save", ""]
         command += ["--stream-node-max-bytes", "1024", "--logfile", str(self.folder / "log"), *more]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
