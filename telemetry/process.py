@@ -13,6 +13,11 @@ SUPERVISED = "WHIMBREL_SUPERVISED"
 PR_SET_PDEATHSIG = 1
 
 
+def is_supervised() -> bool:
+    """Whether a supervisor started this program, and will start it again."""
+    return bool(os.environ.get(SUPERVISED))
+
+
 def die_with_parent() -> None:
     """Get a SIGTERM when the supervisor is gone, however it went; nothing without a supervisor.
 

@@ -13,12 +13,16 @@ from types import FrameType
 from telemetry import hot
 from telemetry.config import Settings, load
 from telemetry.errors import ConfigError, StoreUnavailable, WhimbrelError
-from telemetry.process import die_with_parent
+from telemetry.process import die_with_parent, is_supervised
 from telemetry.redis_client import check_server, connect, wait
 from telemetry.serve import log_to_stderr
 
+FAILED = 1
 WRONG_SETTINGS = 2
 """Exit status of a program whose settings, or whose Redis's settings, are wrong."""
+
+PAUSE_S = 2.0
+"""How long a supervised program that can't go on waits before it ends: a cause that stays costs no CPU then."""
 
 
 def main(program: str, run: Callable[[Settings], None], needs_store: bool = True) -> int:
@@ -27,8 +31,16 @@ def main(program: str, run: Callable[[Settings], None], needs_store: bool = True
     parser.add_argument("--config", metavar="FILE", help="settings file (else WHIMBREL_CONFIG, else config.toml)")
     args = parser.parse_args()
     die_with_parent()
+    status = _run(program, args.config, run, needs_store)
+    if status != 0 and is_supervised():
+        with Stopped() as stopped:
+            _pause(stopped)
+    return status
+
+
+def _run(program: str, config: str | None, run: Callable[[Settings], None], needs_store: bool) -> int:
     try:
-        settings = load(args.config)
+        settings = load(config)
         log_to_stderr(settings, program)
         with Stopped() as stopped:
             ready = wait_for_store(settings, stopped, needs_store)
@@ -39,8 +51,18 @@ def main(program: str, run: Callable[[Settings], None], needs_store: bool = True
         return WRONG_SETTINGS
     except WhimbrelError as error:
         print(f"{program}: {error}", file=sys.stderr)
-        return 1
+        return FAILED
+    except Exception:
+        logging.getLogger("start").exception("%s can't go on", program)
+        return FAILED
     return 0
+
+
+def _pause(stopped: Callable[[], bool]) -> None:
+    """Wait before a failure ends the program: the supervisor starts it again at once."""
+    end_s = time.monotonic() + PAUSE_S
+    while not stopped() and time.monotonic() < end_s:
+        time.sleep(0.05)
 
 
 class Stopped:
