@@ -36,6 +36,9 @@ from telemetry.record import Stored
 DAY_US = 86_400_000_000
 ROW_GROUP_ROWS = 122_880
 
+LOG_ENTRIES_SYNCED = 25
+"""More than the commits that can be under way at once: all shards' saves, a compaction, a recovery."""
+
 _TIME = pa.timestamp("us", tz="UTC")
 COLUMNS = pa.schema(
     [
@@ -197,13 +200,16 @@ class Archive:
         self.make_last()
 
     def make_last(self) -> None:
-        """Make every log entry survive a power cut: deltalake itself syncs nothing.
+        """Make the log survive a power cut: deltalake itself syncs nothing, neither entries nor checkpoints.
 
-        Older entries than the last few were synced by the commit or recovery that came after them.
+        What is older than the last few was synced by the commit or recovery that came after it.
         """
         log = self.root / "_delta_log"
-        for path in sorted(log.glob("*.json"))[-25:]:
-            fsync(path)
+        names = sorted(path.name for path in log.iterdir())
+        entries = [name for name in names if name.endswith(".json")][-LOG_ENTRIES_SYNCED:]
+        checkpoints = [name for name in names if name.endswith(".checkpoint.parquet")][-1:]
+        for name in (*entries, *checkpoints, *(name for name in names if name == "_last_checkpoint")):
+            fsync(log / name)
         fsync(log)
 
     # Reading -----------------------------------------------------------------------------------------

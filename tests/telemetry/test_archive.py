@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from telemetry import archive as module
 from telemetry.archive import DAY_US, Archive, columns, commit_number, count_of
 from telemetry.errors import IntentChanged
 from telemetry.record import EARLIEST_US, LATEST_US, Record, Stored
@@ -176,3 +177,18 @@ def test_no_question_misses_a_file(
         if start_us <= one.record.timestamp_us < end_us and (not devices or one.device_id in devices)
     }
     assert wanted <= found
+
+
+def test_checkpoints_come_by_themselves_and_are_synced(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(module._CONFIGURATION, "delta.checkpointInterval", "5")
+    number = "0"
+    synced: set[str] = set()
+    archive.open()
+    monkeypatch.setattr(module, "fsync", lambda path: synced.add(path.name))
+    for _ in range(7):
+        number = commit_number(number)
+        archive.commit(archive.open(), [], 0, number, NOW_US // 1_000)
+    [checkpoint] = (archive.root / "_delta_log").glob("*.checkpoint.parquet")
+    assert checkpoint.name in synced
+    assert "_last_checkpoint" in synced
+    assert archive.committed(archive.open(), 0) == number
