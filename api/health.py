@@ -14,10 +14,10 @@ from api import answers
 from collector.http import memory_percent
 from telemetry import clock, hot
 from telemetry.archive import Archive
-from telemetry.entries import decode_intent
 from telemetry.errors import ConfigError, StoreError
-from telemetry.hot import Shard, State
+from telemetry.hot import Shard
 from telemetry.redis_client import check_server
+from telemetry.setup import apart
 
 SILENT_S = 60
 """A worker or scheduler that gave no sign of life for so long is not working."""
@@ -85,15 +85,8 @@ class Health:
         return [f"{found}; records from the future are taken meanwhile"] if found else []
 
     def _together(self, shards: Sequence[Shard]) -> list[str]:
-        for shard in shards:
-            before = shard.state()
-            archived = self._archive.committed(self._archive.open(), shard.shard)
-            if archived not in _commits(before) | _commits(shard.state()):
-                return [
-                    f"the archive's last save is {archived}, Redis knows {before.committed}: one of them was restored, "
-                    "emptied or swapped; nothing is saved until `whimbrel recover` has mended it"
-                ]
-        return []
+        found = next((why for shard in shards if (why := apart(shard, self._archive))), None)
+        return [f"{found}; nothing is saved until `whimbrel recover` has mended it"] if found else []
 
     def _programs(self) -> list[str]:
         seen, now_s = hot.seen_alive(self._client), time.time()
@@ -102,9 +95,3 @@ class Health:
             for program in (hot.WORKER, hot.SCHEDULER)
             if abs(now_s - seen.get(program, 0.0)) > SILENT_S
         ]
-
-
-def _commits(state: State) -> set[str]:
-    """The numbers of the last save that was finished, and of the one under way."""
-    under_way = {decode_intent(state.intent).commit} if state.intent else set()
-    return {state.committed} | under_way

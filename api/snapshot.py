@@ -21,15 +21,11 @@ from typing import NamedTuple
 from deltalake import DeltaTable
 
 from telemetry.archive import Archive
-from telemetry.entries import Intent, RawEntry, behind, decode_intent, entry_id, entry_text, read_entry
+from telemetry.entries import Intent, RawEntry, decode_intent, entry_id, read_entry
 from telemetry.errors import NotTogether
 from telemetry.hot import Shard, State, shard_of
 from telemetry.record import Stored
 
-READ_STREAMS = 25
-"""Streams in one pipeline: Redis serves others in between."""
-
-READ_ENTRIES = 200
 TRIES = 3
 
 
@@ -87,7 +83,7 @@ class Snapshots:
             if wanted.devices and not devices[shard.shard]:
                 continue
             state = shard.state()
-            tails.append((shard, state, _entries(shard, devices[shard.shard] or shard.all_dirty())))
+            tails.append((shard, state, shard.tails(devices[shard.shard] or shard.all_dirty())))
         return tails
 
     def _load(self, wanted: Wanted, shards: Sequence[Shard]) -> tuple[dict[int, str], list[str]]:
@@ -109,21 +105,6 @@ class Snapshots:
             table.update_incremental()
         self._stamp = self._archive.log_stamp(table)
         return table
-
-
-def _entries(shard: Shard, devices: Sequence[str]) -> dict[str, list[RawEntry]]:
-    found: dict[str, list[RawEntry]] = {}
-    for at in range(0, len(devices), READ_STREAMS):
-        part = [(device, "-") for device in devices[at : at + READ_STREAMS]]
-        while part:
-            pages = shard.entries([(device, first, "+") for device, first in part], READ_ENTRIES)
-            unfinished = []
-            for (device, _), page in zip(part, pages, strict=True):
-                found.setdefault(device, []).extend(page)
-                if len(page) == READ_ENTRIES:
-                    unfinished.append((device, entry_text(behind(entry_id(page[-1][0])))))
-            part = unfinished
-    return found
 
 
 def _kept(shard: Shard, state: State, entries: dict[str, list[RawEntry]], committed: str) -> list[Stored] | None:

@@ -44,7 +44,6 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     client = connect(settings)
     snapshots = Snapshots(lambda: hot.pinned(client, settings.redis.shards), Archive(settings.archive_dir))
     connection = open_duckdb(settings.data_dir / "tmp" / "cli")
-    connection.execute("SET preserve_insertion_order = true")
     start_s = time.monotonic()
     records = relation(connection, snapshots.take(wanted), wanted)
     part = out.with_name(f".{out.name}.{os.getpid()}.part")

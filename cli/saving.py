@@ -18,10 +18,10 @@ from telemetry.config import Settings
 from telemetry.errors import IntentChanged
 from telemetry.hot import Shard
 from telemetry.redis_client import check_server, connect
-from telemetry.setup import set_up
+from telemetry.setup import apart, set_up
 from worker.persist import Saver
 from worker.plan import Bounds
-from worker.recover import is_apart, recover
+from worker.recover import recover
 
 EXPLANATION = """\
 Redis and the archive don't belong together: one of them was restored, emptied or swapped, and saving has
@@ -45,8 +45,7 @@ def run_drain(args: argparse.Namespace, settings: Settings) -> int:
     """Save all that waits."""
     box = Box(settings)
     p = settings.persist
-    bounds = Bounds(p.max_records, p.max_bytes, p.max_devices, p.max_days)
-    saver = Saver(box.archive, box.connection, clock.now_ms, bounds, p.quarantine_max_bytes)
+    saver = Saver(box.archive, box.connection, clock.now_ms, Bounds.of(p), p.quarantine_max_bytes)
     waiting = sum(shard.unsaved() for shard in box.shards)
     saved = 0
     with tqdm(total=waiting, unit=" records", disable=None if not args.json else True) as bar:
@@ -70,16 +69,16 @@ def _save(saver: Saver, shard: Shard) -> int:
 def run_recover(args: argparse.Namespace, settings: Settings) -> int:
     """Say whether Redis and archive belong together, and mend it if told to."""
     box = Box(settings)
-    apart = [shard for shard in box.shards if is_apart(shard, box.archive)]
-    if not apart:
+    parted = [shard for shard in box.shards if apart(shard, box.archive)]
+    if not parted:
         print(json.dumps({"apart": [], "recovered": []}) if args.json else "Redis and the archive belong together.")
         return OK
     if not args.yes:
         print(EXPLANATION, file=sys.stderr)
         if args.json:
-            print(json.dumps({"apart": [shard.shard for shard in apart], "recovered": []}))
+            print(json.dumps({"apart": [shard.shard for shard in parted], "recovered": []}))
         return FAILED
-    done = [recover(shard, box.archive, box.connection, clock.now_ms()) for shard in apart]
+    done = [recover(shard, box.archive, box.connection, clock.now_ms()) for shard in parted]
     if args.json:
         print(json.dumps({"apart": [one.shard for one in done], "recovered": [one._asdict() for one in done]}))
     else:

@@ -43,19 +43,14 @@ class Watermarks(NamedTuple):
     resume: int = 70
 
 
-class _Part:
+class _Part(NamedTuple):
     """The records of one request that go to one shard, and who waits for them."""
 
-    __slots__ = ("body_hash", "cost_bytes", "done", "name", "records")
-
-    def __init__(
-        self, records: Sequence[Sent], cost_bytes: int, name: str, body_hash: bytes, done: asyncio.Future[None]
-    ) -> None:
-        self.records = records
-        self.cost_bytes = cost_bytes
-        self.name = name
-        self.body_hash = body_hash
-        self.done = done
+    records: Sequence[Sent]
+    cost_bytes: int
+    name: str
+    body_hash: bytes
+    done: asyncio.Future[None]
 
 
 Outcome = Exception | None
@@ -134,8 +129,8 @@ class _Writer(threading.Thread):
         batches += [Batch(pack(part.records), part.name, part.body_hash) for part in named]
         appended = self._shard.append(batches, self._intake.limits)
         self._intake.newest_ms = max(self._intake.newest_ms, appended.newest_ms)
-        of_named = dict(zip(map(id, named), appended.statuses[-len(named) :] if named else [], strict=True))
-        return [_outcome(of_named.get(id(part), hot.STORED)) for part in group]
+        statuses = iter(appended.statuses[len(batches) - len(named) :])
+        return [_outcome(next(statuses) if part.name else hot.STORED) for part in group]
 
     def _refuse_if_full(self) -> None:
         now_s = time.monotonic()

@@ -61,7 +61,7 @@ def pack(records: Iterable[Sent]) -> list[Entry]:
     by_device: dict[str, list[Record]] = {}
     for device_id, record in records:
         by_device.setdefault(device_id, []).append(record)
-    return [_entry(device, part) for device, found in by_device.items() for part in _parts(found)]
+    return [Entry(device, *packed(part)) for device, found in by_device.items() for part in _parts(found)]
 
 
 def _parts(records: list[Record]) -> Iterable[list[Record]]:
@@ -77,11 +77,12 @@ def _parts(records: list[Record]) -> Iterable[list[Record]]:
     return [*parts, part]
 
 
-def _entry(device_id: str, records: list[Record]) -> Entry:
+def packed(records: list[Record], unreadable: Sequence[bytes] = ()) -> tuple[int, bytes, bytes]:
+    """Size, array and candidates of the entry of some records, behind which what can't be read is kept."""
     encoded = [encode(record) for record in records]
-    array = pack_array(encoded)
-    start = len(array) - sum(map(len, encoded))
-    return Entry(device_id, len(records), array, candidates(records, encoded, start))
+    parts = [*encoded, *unreadable]
+    array = pack_array(parts)
+    return len(parts), array, candidates(records, encoded, len(array) - sum(map(len, parts)))
 
 
 def pack_array(encoded: Sequence[bytes]) -> bytes:

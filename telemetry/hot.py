@@ -42,13 +42,28 @@ from typing import Any, NamedTuple
 
 import redis
 
-from telemetry.entries import Archived, Entry, Intent, Moved, RawEntry, Unreadable, behind, entry_id, entry_text
+from telemetry.entries import (
+    Archived,
+    Entry,
+    Intent,
+    Moved,
+    RawEntry,
+    Unreadable,
+    behind,
+    decode_intent,
+    entry_id,
+    entry_text,
+)
 from telemetry.errors import BusyError, ConfigError, IntentChanged, OtherStoreError, StoreError, StoreUnavailable
 from telemetry.record import encode
 
 LAYOUT = 1
 LIBRARY = Path(__file__).with_name("hot.lua").read_text(encoding="utf-8")
 ALIVE = "whimbrel:alive"
+READ_STREAMS = 25
+READ_ENTRIES = 200
+"""Streams in one pipeline, and entries of each: more would hold Redis up for other callers."""
+
 STORED, SEEN, OTHER_BODY, KEYS_FULL = range(4)
 """What `append` answers for each batch."""
 
@@ -119,6 +134,12 @@ class State(NamedTuple):
     finishing: int
     unsaved: int
 
+    @property
+    def commits(self) -> set[str]:
+        """The numbers of the last save that was finished, and of the one under way."""
+        under_way = {decode_intent(self.intent).commit} if self.intent else set()
+        return {self.committed} | under_way
+
 
 class Shape(NamedTuple):
     """What a store is: its random id, its layout's version, and over how many shards it is spread."""
@@ -162,27 +183,27 @@ class Shard:
         pipe = self.client.pipeline(transaction=True)
         pipe.hget(k.store, "id")
         pipe.mget(k.committed, k.intent, k.finishing, k.unsaved)
-        store_id, (committed, intent, finishing, unsaved) = self._run(pipe.execute)
+        store_id, (committed, intent, finishing, unsaved) = translated(pipe.execute)
         if store_id is None or store_id.decode() != self.store_id:
             raise OtherStoreError("cannot use Redis: its store is another one than at the start")
         return State(self.store_id, committed.decode(), intent, int(finishing or 0), int(unsaved or 0))
 
     def unsaved(self) -> int:
         """How many records wait to be saved."""
-        return int(self._run(lambda: self.client.get(self.keys.unsaved)) or 0)
+        return int(translated(lambda: self.client.get(self.keys.unsaved)) or 0)
 
     def dirty(self, start: int, count: int) -> list[str]:
         """Devices with unsaved records, the longest waiting first, from place `start` on."""
-        found = self._run(lambda: self.client.zrange(self.keys.dirty, start, start + count - 1))
+        found = translated(lambda: self.client.zrange(self.keys.dirty, start, start + count - 1))
         return [device.decode() for device in found]
 
     def newest_ms(self) -> int:
         """When the newest record arrived, ms since epoch; 0 if none ever did."""
-        return int(self._run(lambda: self.client.hget(self.keys.store, "newest_ms")) or 0)
+        return int(translated(lambda: self.client.hget(self.keys.store, "newest_ms")) or 0)
 
     def all_dirty(self) -> list[str]:
         """All devices with unsaved records. Unlike pages of `dirty`, none is missed while others are trimmed."""
-        found = self._run(lambda: {name for name, _ in self.client.zscan_iter(self.keys.dirty, count=1_000)})
+        found = translated(lambda: {name for name, _ in self.client.zscan_iter(self.keys.dirty, count=1_000)})
         return [device.decode() for device in found]
 
     def entries(self, wanted: Sequence[tuple[str, str, str]], count: int | None = None) -> list[list[RawEntry]]:
@@ -190,7 +211,22 @@ class Shard:
         pipe = self.client.pipeline(transaction=False)
         for device_id, first, last in wanted:
             pipe.xrange(self.keys.stream(device_id), first, last, count)
-        return self._run(pipe.execute)  # type: ignore[no-any-return]
+        return translated(pipe.execute)  # type: ignore[no-any-return]
+
+    def tails(self, devices: Sequence[str]) -> dict[str, list[RawEntry]]:
+        """All entries of each device's stream, read in pieces between which Redis serves others."""
+        found: dict[str, list[RawEntry]] = {}
+        for at in range(0, len(devices), READ_STREAMS):
+            part = [(device, "-", "+") for device in devices[at : at + READ_STREAMS]]
+            while part:
+                pages = self.entries(part, READ_ENTRIES)
+                unfinished = []
+                for (device, _, _), page in zip(part, pages, strict=True):
+                    found.setdefault(device, []).extend(page)
+                    if len(page) == READ_ENTRIES:
+                        unfinished.append((device, entry_text(behind(entry_id(page[-1][0]))), "+"))
+                part = unfinished
+        return found
 
     def intend(self, committed: str, intent: bytes) -> bool:
         """Guard 1: write the intent only if there is none and `committed` has not moved."""
@@ -243,7 +279,7 @@ class Shard:
 
     def must_rebuild(self) -> bool:
         """Whether latest lacks what the archive knows."""
-        return bool(self._run(lambda: self.client.hget(self.keys.store, "rebuild")) == b"1")
+        return bool(translated(lambda: self.client.hget(self.keys.store, "rebuild")) == b"1")
 
     def offer_archived(self, found: Sequence[Archived]) -> None:
         """Make records of the archive their devices' latest where they are newer than what is there."""
@@ -257,10 +293,7 @@ class Shard:
         self._call("rebuilt", [self.keys.store], [self.store_id])
 
     def _call(self, name: str, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Any:
-        return self._run(lambda: call(self.client, name, keys, args))
-
-    def _run(self, ask: Callable[[], Any]) -> Any:
-        return translated(ask)
+        return translated(lambda: call(self.client, name, keys, args))
 
 
 def setup(client: redis.Redis, shard: int, new_id: str, shards: int, committed: str, next_id: int) -> Shape:

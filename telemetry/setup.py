@@ -1,4 +1,4 @@
-"""Set up a hot store beside an archive: the one thing that needs both before records can come.
+"""A hot store beside an archive: setting it up, and whether the two belong together.
 
 An empty Redis beside an archive takes up where the archive ends: its ids start above the archive's
 greatest, and its `committed` is the archive's commit number, so saving goes on.
@@ -25,3 +25,18 @@ def set_up(client: redis.Redis, archive: Archive, shards: int) -> list[Shard]:
             next_id = greatest // shards + 1
             hot.setup(client, number, secrets.token_hex(16), shards, archive.committed(table, number), next_id)
     return hot.attach(client, shards)
+
+
+def apart(shard: Shard, archive: Archive) -> str | None:
+    """Why a shard and the archive don't belong together, None if they do.
+
+    The shard is looked at before and after, since a save may end meanwhile.
+    """
+    before = shard.state()
+    archived = archive.committed(archive.open(), shard.shard)
+    if archived in before.commits | shard.state().commits:
+        return None
+    return (
+        f"the archive's last save is {archived}, Redis knows {before.committed}: "
+        "one of them was restored, emptied or swapped"
+    )

@@ -24,8 +24,7 @@ def serve(settings: Settings) -> None:
     archive = Archive(settings.archive_dir)
     connection = open_duckdb(settings.data_dir / "tmp" / "worker")
     p = settings.persist
-    bounds = Bounds(p.max_records, p.max_bytes, p.max_devices, p.max_days)
-    saver = Saver(archive, connection, clock.now_ms, bounds, p.quarantine_max_bytes)
+    saver = Saver(archive, connection, clock.now_ms, Bounds.of(p), p.quarantine_max_bytes)
     work = jobs.Work(connect(settings), archive, connection, saver, settings.redis.shards, p.flush_records)
     jobs.prepare(work)
     work.begin()

@@ -6,13 +6,10 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from telemetry.archive import DAY_US
+from telemetry.config import Persist
 from telemetry.entries import Range, RawEntry, Unreadable, behind, entry_id, entry_text, read_entry
-from telemetry.hot import Shard
+from telemetry.hot import READ_ENTRIES, READ_STREAMS, Shard
 from telemetry.record import Stored
-
-READ_DEVICES = 25
-READ_ENTRIES = 100
-"""Streams in one pipeline, and entries of each: a longer one holds Redis up for other callers."""
 
 
 class Bounds(NamedTuple):
@@ -22,6 +19,11 @@ class Bounds(NamedTuple):
     max_bytes: int = 64 * 2**20
     max_devices: int = 50_000
     max_days: int = 64
+
+    @classmethod
+    def of(cls, persist: Persist) -> Bounds:
+        """Those of the settings."""
+        return cls(persist.max_records, persist.max_bytes, persist.max_devices, persist.max_days)
 
 
 class Tail(NamedTuple):
@@ -73,7 +75,7 @@ def choose(shard: Shard, bounds: Bounds) -> Plan:
     plan = Plan([], Tail([], [], []))
     start = 0
     while start < bounds.max_devices and not budget.is_spent:
-        devices = shard.dirty(start, min(READ_DEVICES, bounds.max_devices - start))
+        devices = shard.dirty(start, min(READ_STREAMS, bounds.max_devices - start))
         if not devices:
             break
         start += len(devices)
@@ -112,8 +114,8 @@ def _all_entries(shard: Shard, device: str, page: list[RawEntry]) -> Iterator[Ra
 def read(shard: Shard, ranges: list[Range]) -> list[list[RawEntry]]:
     """The raw entries of each range."""
     found = []
-    for at in range(0, len(ranges), READ_DEVICES):
-        part = ranges[at : at + READ_DEVICES]
+    for at in range(0, len(ranges), READ_STREAMS):
+        part = ranges[at : at + READ_STREAMS]
         found += shard.entries([(r.device_id, r.first, r.last) for r in part])
     return found
 

@@ -23,10 +23,10 @@ from typing import NamedTuple
 import duckdb
 
 from telemetry.archive import COLUMNS, Archive, columns, commit_number, count_of, sql_text
-from telemetry.entries import Moved, RawEntry, Unreadable, candidates, decode_intent, entry_id, pack_array, read_entry
+from telemetry.entries import Moved, RawEntry, Unreadable, entry_id, packed, read_entry
 from telemetry.errors import IntentChanged
 from telemetry.hot import Shard
-from telemetry.record import Record, Stored, encode
+from telemetry.record import Stored
 from worker.latest import rebuild
 
 DEVICES_AT_ONCE = 200
@@ -38,16 +38,6 @@ class Recovered(NamedTuple):
     shard: int
     dropped: int
     kept: int
-
-
-def is_apart(shard: Shard, archive: Archive) -> bool:
-    """Whether saving has stopped because the shard and the archive don't belong together."""
-    state = shard.state()
-    archived = archive.committed(archive.open(), shard.shard)
-    if archived == state.committed:
-        return False
-    intent = decode_intent(state.intent).commit if state.intent else None
-    return archived != intent
 
 
 def recover(
@@ -68,7 +58,7 @@ def recover(
     devices = shard.all_dirty()
     for at in range(0, len(devices), DEVICES_AT_ONCE):
         part = devices[at : at + DEVICES_AT_ONCE]
-        streams = dict(zip(part, shard.entries([(device, "-", "+") for device in part]), strict=True))
+        streams = shard.tails(part)
         archived = _archived(connection, files, _records(shard, streams))
         for device, entries in streams.items():
             reached(f"replace {device}")
@@ -130,15 +120,8 @@ def _replace(shard: Shard, device: str, entries: list[RawEntry], archived: set[i
         kept += len(stay) + len(unreadable)
         if stay or unreadable:
             arrival_ms = records[0].received_ms if records else entry_id(raw[0])[0]
-            moved.append(_moved(arrival_ms, [stored.record for stored in stay], [one.raw for one in unreadable]))
+            parts = packed([stored.record for stored in stay], [one.raw for one in unreadable])
+            moved.append(Moved(arrival_ms, *parts))
     if entries:
         shard.replace(device, entries[-1][0].decode(), gone, moved)
     return gone - kept, kept
-
-
-def _moved(arrival_ms: int, records: list[Record], unreadable: list[bytes]) -> Moved:
-    encoded = [encode(record) for record in records]
-    parts = encoded + unreadable
-    array = pack_array(parts)
-    start = len(array) - sum(map(len, parts))
-    return Moved(arrival_ms, len(parts), array, candidates(records, encoded, start))

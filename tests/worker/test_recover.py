@@ -14,9 +14,10 @@ from telemetry.archive import Archive, open_duckdb
 from telemetry.entries import Unreadable, decode_latest, read_entry
 from telemetry.errors import IntentChanged, NotTogether, OtherStoreError
 from telemetry.hot import Shard
+from telemetry.setup import apart as why_apart
 from tests.worker.conftest import Ledger, archived, waiting
 from worker.persist import Saver
-from worker.recover import is_apart, recover
+from worker.recover import recover
 
 STEPS = ("fence", "take over", "replace a", "replace c", "reopen")
 
@@ -52,7 +53,7 @@ def apart(shard: Shard, archive: Archive, ledger: Ledger) -> Shard:
 
 def check_mended(shard: Shard, archive: Archive, ledger: Ledger, connection: duckdb.DuckDBPyConnection) -> None:
     [mended] = hot.attach(shard.client, 1)
-    assert not is_apart(mended, archive)
+    assert not why_apart(mended, archive)
     assert not mended.must_rebuild()
     check_latest(mended, archive, connection)
     assert archived(connection, archive) + waiting(mended) == ledger.acknowledged
@@ -94,7 +95,7 @@ def tail_records(shard: Shard) -> list[tuple[str, int, int]]:
 def test_what_the_archive_has_is_dropped_and_the_rest_is_kept(
     apart: Shard, archive: Archive, ledger: Ledger, connection: duckdb.DuckDBPyConnection
 ) -> None:
-    assert is_apart(apart, archive)
+    assert why_apart(apart, archive)
     arrivals = [read_entry("d", raw, 1)[0].received_ms for raw in apart.entries([("d", "-", "+")])[0]]
     done = recover(apart, archive, open_duckdb(), clock.now_ms())
     assert (done.dropped, done.kept) == (2, 2)
@@ -113,7 +114,7 @@ def test_cut_off_at_any_step_it_begins_anew(
     with pytest.raises(Stop):
         recover(apart, archive, open_duckdb(), clock.now_ms(), reached)
     [shard] = hot.attach(apart.client, 1)
-    assert is_apart(shard, archive)
+    assert why_apart(shard, archive)
     recover(shard, archive, open_duckdb(), clock.now_ms())
     check_mended(shard, archive, ledger, connection)
 
@@ -164,7 +165,7 @@ def test_an_older_archive_beside_a_living_redis(
     (tmp_path / "old").rename(archive.root)
     ledger.acknowledged = kept
     ledger.append(shard, ["c"])
-    assert is_apart(shard, archive)
+    assert why_apart(shard, archive)
     recover(shard, archive, open_duckdb(), clock.now_ms())
     check_mended(shard, archive, ledger, connection)
 
