@@ -86,10 +86,10 @@ class Box:
         assert self._process is not None
         return self._process.pid
 
-    def stop(self) -> int:
-        """SIGTERM; returns the exit status."""
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Stop with a signal; returns the exit status."""
         assert self._process is not None
-        self._process.send_signal(signal.SIGTERM)
+        self._process.send_signal(number)
         status = self._process.wait(STOP_S)
         self._end()
         return status

@@ -155,7 +155,8 @@ def test_a_wrong_variable_is_refused_by_name(tmp_path: Path, variable: str, valu
 
 
 def test_other_variables_are_not_ours(tmp_path: Path) -> None:
-    load(written(tmp_path, ""), {"WHIMBRELS__API__PORT": "1", "WHIMBREL_SUPERVISED": "7", "PATH": "/bin"})
+    others = {"WHIMBRELS__API__PORT": "1", "WHIMBREL_SUPERVISED": "7", "PATH": "/bin"}
+    assert load(written(tmp_path, ""), others) == load(written(tmp_path, ""), {})
 
 
 @pytest.mark.parametrize("section", ["api", "collector"])

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from telemetry.config import PROJECT
-from telemetry.process import SUPERVISED, die_with_parent
+from telemetry.process import SUPERVISED, die_with_parent, is_supervised
 
 PROGRAM = """
 import signal
@@ -50,4 +50,5 @@ def test_an_orphan_ends_at_once() -> None:
 
 def test_without_a_supervisor_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(SUPERVISED, raising=False)
+    assert not is_supervised()
     die_with_parent()
