@@ -12,7 +12,7 @@ from api.app import app
 from api.health import Health
 from api.history import History, Queries
 from api.latest import LatestRoutes
-from api.older import OlderRoutes
+from api.older.routes import OlderRoutes
 from api.snapshot import Snapshots
 from collector.http import HttpLimits, make_arrival, make_intake, routes
 from telemetry import hot

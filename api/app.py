@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from starlette.applications import Starlette
 from starlette.convertors import PathConvertor, register_url_convertor
-from starlette.routing import Route
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount, Route
 
 from api.health import Health
 from api.history import History
+from api.html import STATIC, page
 from api.latest import LatestRoutes
-from api.older import OlderRoutes
+from api.older.routes import OlderRoutes
 from collector.http import EXCEPTION_HANDLERS, healthz
 
 
@@ -31,6 +35,15 @@ def app(intake: list[Route], latest: LatestRoutes, history: History, health: Hea
             Route("/healthz", healthz),
             Route("/readyz", health.get_readyz),
             *older.routes(),
+            Mount("/static", STATIC),
         ],
-        exception_handlers=EXCEPTION_HANDLERS,
+        exception_handlers={**EXCEPTION_HANDLERS, 404: not_found},
     )
+
+
+async def not_found(request: Request, error: Exception) -> Response:
+    """404: a problem to programs, under `/v1/` or where they accept JSON; a page to all others."""
+    path = request.url.path
+    if path == "/v1" or path.startswith("/v1/") or "json" in request.headers.get("accept", ""):
+        return await EXCEPTION_HANDLERS[HTTPException](request, error)
+    return page("not_found.html", 404, path=path)
