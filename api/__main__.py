@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from functools import partial
 
 import uvloop
 
@@ -12,8 +13,10 @@ from api.app import app
 from api.health import Health
 from api.history import History, Queries
 from api.latest import LatestRoutes
+from api.older.pages import Pages
 from api.older.routes import OlderRoutes
 from api.snapshot import Snapshots
+from api.status import Status
 from collector.http import HttpLimits, make_arrival, make_intake, routes
 from telemetry import hot
 from telemetry.archive import Archive, open_duckdb
@@ -39,14 +42,15 @@ async def serve(settings: Settings) -> None:
     connection = open_duckdb(settings.data_dir / "tmp" / "api")
     queries = Queries(connection, a.query_threads, a.query_queue, a.query_timeout_s)
     latest = LatestRoutes(connect_async(settings), shards, a.max_page_records)
+    attach = partial(hot.attach, client, shards)
+    health = Health(client, attach, archive, settings.redis.durability, settings.redis.full_percent)
     application = app(
         routes(intake, limits, arrival),
         latest,
         History(snapshots, queries, a.max_page_records),
-        Health(
-            client, lambda: hot.attach(client, shards), archive, settings.redis.durability, settings.redis.full_percent
-        ),
-        OlderRoutes(intake, limits, arrival, latest),
+        health,
+        Status(health, client, attach, archive, settings.data_dir, settings.redis.full_percent),
+        OlderRoutes(intake, limits, arrival, latest, queries, Pages(snapshots, a.page_memory_bytes)),
     )
     server = http_server(application)
     serving = asyncio.create_task(server.serve([listening]))

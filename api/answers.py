@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
+from starlette.requests import Request
 from starlette.responses import Response
 
 from telemetry.record import Stored
@@ -65,6 +67,11 @@ def of_stored(stored: Stored) -> RecordAnswer:
     )
 
 
-def json(value: object, status: int = 200) -> Response:
+def json(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """An answer in JSON."""
-    return Response(encode(value), status, media_type="application/json")
+    return Response(encode(value), status, headers, "application/json")
+
+
+def wants_json(request: Request) -> bool:
+    """Whether the client names JSON among what it accepts, as programs do and browsers don't."""
+    return "json" in request.headers.get("accept", "")

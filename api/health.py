@@ -13,7 +13,7 @@ from starlette.responses import Response
 from api import answers
 from collector.http import memory_percent
 from telemetry import clock, hot
-from telemetry.archive import Archive
+from telemetry.archive import READ_ERRORS, Archive, first_line
 from telemetry.errors import ConfigError, StoreError
 from telemetry.hot import Shard
 from telemetry.redis_client import check_server
@@ -58,6 +58,8 @@ class Health:
                 found += look()
             except (StoreError, ConfigError) as error:
                 found.append(str(error))
+            except READ_ERRORS as error:
+                found.append(f"cannot read the archive: {first_line(error)}")
         return found
 
     def _settings(self) -> list[str]:

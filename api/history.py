@@ -54,7 +54,7 @@ def relation(connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, wanted: 
     tail = f"SELECT {names} FROM tail WHERE {where}"
     if not snapshot.files:
         return tail
-    files = ", ".join(sql_text(file) for file in snapshot.files)
+    files = ", ".join(sql_text(file.path) for file in snapshot.files)
     return f"SELECT {names} FROM read_parquet([{files}], hive_partitioning = false) WHERE {where} UNION ALL {tail}"
 
 

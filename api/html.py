@@ -1,4 +1,4 @@
-"""Pages for people, made here without scripts. Templates escape all that they are given."""
+"""Pages for people, made here; viewers of API documents alone run scripts. Templates escape all that they are given."""
 
 from __future__ import annotations
 

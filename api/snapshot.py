@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from deltalake import DeltaTable
 
-from telemetry.archive import Archive
+from telemetry.archive import Archive, LiveFile
 from telemetry.entries import Intent, RawEntry, decode_intent, entry_id, read_entry
 from telemetry.errors import NotTogether
 from telemetry.hot import Shard, State, shard_of
@@ -43,8 +43,15 @@ class Wanted(NamedTuple):
 class Snapshot(NamedTuple):
     """The files and the tail's records that may answer a question."""
 
-    files: list[str]
+    files: list[LiveFile]
     tail: list[Stored]
+
+
+class Listing(NamedTuple):
+    """What one version of the table says: its files, and each shard's last commit number."""
+
+    files: list[LiveFile]
+    committed: list[str]
 
 
 class Snapshots:
@@ -54,6 +61,7 @@ class Snapshots:
         self._attach = attach
         self._archive = archive
         self._table: DeltaTable | None = None
+        self._listing = Listing([], [])
         self._stamp: object = None
         self._table_lock = threading.Lock()
 
@@ -61,9 +69,10 @@ class Snapshots:
         """Raises `NotTogether` if Redis and archive don't belong together, `StoreUnavailable` if Redis is away."""
         for attempt in range(TRIES):
             tails = self._tails(wanted)
-            committed, files = self._load(wanted, [shard for shard, _, _ in tails])
-            kept = [_kept(*tail, committed[tail[0].shard]) for tail in tails]
+            listing = self._load(tails[0][0].shards)
+            kept = [_kept(*tail, listing.committed[tail[0].shard]) for tail in tails]
             if all(part is not None for part in kept):
+                files = [f for f in listing.files if f.may_hold(wanted.start_us, wanted.end_us, wanted.devices)]
                 return Snapshot(files, [s for part in kept if part for s in part if wanted.matches(s)])
             time.sleep(0.01 * attempt)
         raise NotTogether("Redis and archive don't belong together: `whimbrel recover` says what can be done")
@@ -86,25 +95,27 @@ class Snapshots:
             tails.append((shard, state, shard.tails(devices[shard.shard] or shard.all_dirty())))
         return tails
 
-    def _load(self, wanted: Wanted, shards: Sequence[Shard]) -> tuple[dict[int, str], list[str]]:
+    def _load(self, shards: int) -> Listing:
         with self._table_lock:
             try:
-                self._table = self._current()
-                committed = {shard.shard: self._archive.committed(self._table, shard.shard) for shard in shards}
-                return committed, self._archive.files(self._table, wanted.start_us, wanted.end_us, wanted.devices)
+                self._listing = self._current(shards)
             except Exception:
                 self._table = None
                 raise
+            return self._listing
 
-    def _current(self) -> DeltaTable:
-        """The handle, brought up to date; a new one if the log that it came from was replaced or removed."""
+    def _current(self, shards: int) -> Listing:
+        """The newest version's; from a new handle if the log that the old one came from was replaced or removed."""
         table = self._table
         if table is None or self._archive.log_stamp(table) != self._stamp:
             table = self._archive.open()
+        elif self._archive.is_newest(table):
+            return self._listing
         else:
             table.update_incremental()
-        self._stamp = self._archive.log_stamp(table)
-        return table
+        self._table, self._stamp = table, self._archive.log_stamp(table)
+        committed = [self._archive.committed(table, shard) for shard in range(shards)]
+        return Listing(self._archive.live(table), committed)
 
 
 def _kept(shard: Shard, state: State, entries: dict[str, list[RawEntry]], committed: str) -> list[Stored] | None:

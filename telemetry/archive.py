@@ -26,7 +26,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Field, Schema, Transaction
-from deltalake.exceptions import CommitFailedError, TableNotFoundError
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.schema import PrimitiveType
 from deltalake.transaction import AddAction
 
@@ -35,6 +35,9 @@ from telemetry.record import Stored
 
 DAY_US = 86_400_000_000
 ROW_GROUP_ROWS = 122_880
+
+READ_ERRORS = (DeltaError, OSError)
+"""What opening and reading a table raises if its log is damaged or can't be read."""
 
 LOG_ENTRIES_SYNCED = 25
 """More than the commits that can be under way at once: all shards' saves, a compaction, a recovery."""
@@ -60,8 +63,8 @@ COLUMNS = pa.schema(
 )
 """The columns of a file; the table has `date` besides."""
 
-BOUNDED = ("device_id", "timestamp", "received_at", "id")
-"""Columns whose least and greatest value the log keeps for each file, so that queries skip files."""
+BOUNDED = ("device_id", "timestamp", "received_at", "id", "transport")
+"""Columns whose least and greatest value the log keeps for each file, so that queries skip files or need none."""
 
 _DELTA_TYPES = {pa.string(): "string", _TIME: "timestamp", pa.int64(): "long", pa.float64(): "double"}
 _DELTA_SCHEMA = Schema(
@@ -82,6 +85,41 @@ class DataFile(NamedTuple):
     day: date
     size_bytes: int
     stats: str
+
+
+class LiveFile(NamedTuple):
+    """A file that the table names, and what the log says of its records; None where it does not say."""
+
+    path: str
+    day: date
+    rows: int | None
+    size_bytes: int
+    first_device: str | None
+    last_device: str | None
+    first_us: int | None
+    last_us: int | None
+    transport: str | None
+    """That of all its records, if they share one."""
+
+    def may_hold(self, start_us: int, end_us: int, devices: Sequence[str]) -> bool:
+        """Whether records of the half-open range, and of the devices if any are named, may be in it."""
+        if self.first_us is not None and self.last_us is not None:
+            if not (self.first_us < end_us and start_us <= self.last_us):
+                return False
+        elif not day_of(start_us) <= self.day <= day_of(end_us - 1):
+            return False
+        if not devices or self.first_device is None or self.last_device is None:
+            return True
+        return any(self.first_device <= device <= self.last_device for device in devices)
+
+
+class Day(NamedTuple):
+    """What the table holds of one day."""
+
+    day: date
+    files: int
+    records: int
+    size_bytes: int
 
 
 def commit_number(previous: str) -> str:
@@ -214,19 +252,46 @@ class Archive:
 
     # Reading -----------------------------------------------------------------------------------------
 
-    def files(
-        self, table: DeltaTable, start_us: int | None = None, end_us: int | None = None, devices: Sequence[str] = ()
-    ) -> list[str]:
-        """Absolute paths of the live files that may hold records of the half-open range and the devices."""
-        conditions = []
-        if start_us is not None:
-            conditions += [f"date >= '{day_of(start_us)}'", f"timestamp >= {_timestamp_sql(start_us)}"]
-        if end_us is not None:
-            conditions += [f"date <= '{day_of(end_us - 1)}'", f"timestamp < {_timestamp_sql(end_us)}"]
-        if devices:
-            conditions += [f"device_id >= {sql_text(min(devices))}", f"device_id <= {sql_text(max(devices))}"]
-        found = table.file_uris(file_pruning_predicate=" AND ".join(conditions) or None)
-        return [unquote(file) for file in found]  # deltalake percent-encodes what is a path to everyone else
+    def live(self, table: DeltaTable) -> list[LiveFile]:
+        """The files of the table."""
+        actions = pa.table(table.get_add_actions(flatten=True))
+        names = actions.schema.names
+        empty = pa.nulls(actions.num_rows)
+
+        def values(name: str) -> list[Any]:
+            column = actions.column(name) if name in names else empty
+            return (column.cast(pa.int64()) if column.type == _TIME else column).to_pylist()  # type: ignore[no-any-return]
+
+        return [
+            LiveFile(str(self.root / unquote(path)), day, rows, size, d0, d1, t0, t1, r0 if r0 == r1 else None)
+            for path, day, rows, size, d0, d1, t0, t1, r0, r1 in zip(
+                *map(values, ("path", "partition.date", "num_records", "size_bytes")),
+                *(
+                    values(f"{end}.{name}")
+                    for name in ("device_id", "timestamp", "transport")
+                    for end in ("min", "max")
+                ),
+                strict=True,
+            )
+        ]
+
+    def files(self, table: DeltaTable) -> list[str]:
+        """Absolute paths of the table's files."""
+        return [file.path for file in self.live(table)]
+
+    @staticmethod
+    def days(table: DeltaTable) -> list[Day]:
+        """What the table holds of each day, the oldest first."""
+        actions = pa.table(table.get_add_actions(flatten=True)).group_by("partition.date")
+        found = actions.aggregate([("path", "count"), ("num_records", "sum"), ("size_bytes", "sum")])
+        columns = ("partition.date", "path_count", "num_records_sum", "size_bytes_sum")
+        rows = zip(*(found.column(name).to_pylist() for name in columns), strict=True)
+        return sorted(Day(day, files, records or 0, size) for day, files, records, size in rows)
+
+    @staticmethod
+    def changed_us(table: DeltaTable) -> int | None:
+        """When the table's last commit was made, µs since epoch; None if its log entry is gone."""
+        return next((entry["timestamp"] * 1_000 for entry in table.history(1)), None)
 
     def log_stamp(self, table: DeltaTable) -> tuple[int, int] | None:
         """What tells the log entry of the handle's version from one that took its place; None if it is gone."""
@@ -235,6 +300,10 @@ class Archive:
         except FileNotFoundError:
             return None
         return found.st_ino, found.st_mtime_ns
+
+    def is_newest(self, table: DeltaTable) -> bool:
+        """Whether no commit came after the handle's version."""
+        return not (self.root / "_delta_log" / f"{table.version() + 1:020}.json").exists()
 
     @staticmethod
     def committed(table: DeltaTable, shard: int) -> str:
@@ -250,6 +319,11 @@ class Archive:
         return int(pc.max(actions.column("max.id")).as_py() or 0)
 
 
+def first_line(error: Exception) -> str:
+    """What one of `READ_ERRORS` says, without the stack that deltalake appends."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 def fsync(path: Path) -> None:
     """Have a file or a folder on disk when this returns."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -262,6 +336,11 @@ def fsync(path: Path) -> None:
 def day_of(timestamp_us: int) -> date:
     """The UTC day of a moment."""
     return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=timestamp_us)).date()
+
+
+def day_us(day: date) -> int:
+    """The moment at which a UTC day begins, µs since the epoch."""
+    return (day - date(1970, 1, 1)).days * DAY_US
 
 
 def columns(records: Iterable[Stored]) -> pa.Table:
@@ -308,10 +387,6 @@ def iso(timestamp_us: int) -> str:
     """2026-11-24T10:25:00.000000Z of µs since the epoch."""
     moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=timestamp_us)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def _timestamp_sql(timestamp_us: int) -> str:
-    return f"arrow_cast('{iso(timestamp_us)}', 'Timestamp(Microsecond, Some(\"UTC\"))')"
 
 
 def sql_text(text: str) -> str:

@@ -38,6 +38,12 @@ class Api(Section, frozen=True):
     host: Annotated[str, Meta(description="Address that the API listens on.")] = "127.0.0.1"
     port: Annotated[Port, Meta(description="TCP port of the API.")] = 8000
     max_page_records: Annotated[Positive, Meta(description="Most records that one answer may hold.")] = 50_000
+    page_memory_bytes: Annotated[
+        Positive,
+        Meta(
+            description="Bytes of what the older service's list pages have read that the API keeps in memory. 128 MiB."
+        ),
+    ] = 134_217_728
     query_threads: Annotated[Positive, Meta(description="History queries that run at once.")] = 2
     query_queue: Annotated[Positive, Meta(description="History queries that may wait; one more is answered 503.")] = 32
     query_timeout_s: Annotated[Positive, Meta(description="Seconds after which a history query is given up.")] = 30

@@ -245,6 +245,11 @@ class Latest(msgspec.Struct, array_like=True, frozen=True):
 decode_latest = msgspec.msgpack.Decoder(Latest).decode
 
 
+def last_seen_ms(latest: bytes) -> int:
+    """When a device was last seen, of its encoded latest: the last 8 bytes, read without the rest."""
+    return int.from_bytes(latest[-8:])
+
+
 # Saving ----------------------------------------------------------------------------------------------
 
 

@@ -53,6 +53,7 @@ from telemetry.entries import (
     decode_intent,
     entry_id,
     entry_text,
+    last_seen_ms,
 )
 from telemetry.errors import BusyError, ConfigError, IntentChanged, OtherStoreError, StoreError, StoreUnavailable
 from telemetry.record import encode
@@ -63,6 +64,11 @@ ALIVE = "whimbrel:alive"
 READ_STREAMS = 25
 READ_ENTRIES = 200
 """Streams in one pipeline, and entries of each: more would hold Redis up for other callers."""
+
+FIRST_LATEST = 20
+READ_LATEST = 500
+READ_LATEST_BYTES = 2**20
+"""Latests read at once: first a few, to learn their size, then about so many bytes, 1 ms of Redis's time."""
 
 STORED, SEEN, OTHER_BODY, KEYS_FULL = range(4)
 """What `append` answers for each batch."""
@@ -200,6 +206,38 @@ class Shard:
     def newest_ms(self) -> int:
         """When the newest record arrived, ms since epoch; 0 if none ever did."""
         return int(translated(lambda: self.client.hget(self.keys.store, "newest_ms")) or 0)
+
+    def oldest_unsaved_ms(self) -> int | None:
+        """When the oldest record that waits to be saved arrived, ms since epoch; None if none waits."""
+        found = translated(lambda: self.client.zrange(self.keys.dirty, 0, 0, withscores=True))
+        return int(found[0][1]) if found else None
+
+    def devices(self) -> int:
+        """How many devices are known."""
+        return int(translated(lambda: self.client.hlen(self.keys.latest)))
+
+    def seen(self) -> Iterator[list[tuple[bytes, int]]]:
+        """Each device and when it was last seen, ms since epoch, in pieces between which Redis serves others.
+
+        Redis tells of each device once, since the hash never shrinks.
+        """
+        cursor, count = 0, FIRST_LATEST
+        while True:
+            cursor, found = self._scan_latest(cursor, count)
+            yield [(device, last_seen_ms(latest)) for device, latest in found.items()]
+            if cursor == 0:
+                return
+            mean_bytes = sum(map(len, found.values())) // max(len(found), 1) + 1
+            count = min(READ_LATEST, READ_LATEST_BYTES // mean_bytes + 1)
+
+    def _scan_latest(self, cursor: int, count: int) -> tuple[int, dict[bytes, bytes]]:
+        return translated(lambda: self.client.hscan(self.keys.latest, cursor, count=count))  # type: ignore[no-any-return]
+
+    def latest(self, devices: Sequence[bytes]) -> list[bytes | None]:
+        """The encoded latest of each device, None if it is unknown."""
+        if not devices:
+            return []
+        return translated(lambda: self.client.hmget(self.keys.latest, devices))  # type: ignore[no-any-return]
 
     def all_dirty(self) -> list[str]:
         """All devices with unsaved records. Unlike pages of `dirty`, none is missed while others are trimmed."""

@@ -122,12 +122,17 @@ def _text(value: object) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _wrong_version(info: Mapping[str, Any]) -> list[str]:
+def kind(info: Mapping[str, Any]) -> tuple[str, str]:
+    """("Redis", "8.0.2") or ("Valkey", "8.1.3"), of what the server says of itself."""
     valkey = str(info.get("valkey_version", ""))
-    found, oldest = (valkey, OLDEST_VALKEY) if valkey else (str(info["redis_version"]), OLDEST_REDIS)
+    return ("Valkey", valkey) if valkey else ("Redis", str(info["redis_version"]))
+
+
+def _wrong_version(info: Mapping[str, Any]) -> list[str]:
+    name, found = kind(info)
+    oldest = OLDEST_VALKEY if name == "Valkey" else OLDEST_REDIS
     if version(found) >= oldest:
         return []
-    name = "Valkey" if valkey else "Redis"
     return [f"it is {name} {found}, and {'.'.join(map(str, oldest))} is the oldest that works"]
 
 

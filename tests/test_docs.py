@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -38,6 +39,14 @@ def test_locks_hold_hashes_and_no_index() -> None:
         assert len(pinned) > 20
         assert text.count("--hash=sha256:") >= len(pinned)
         assert not re.search(r"index-url|find-links|https?://", text)
+
+
+def test_viewers_are_locked_without_a_registry_and_have_their_lines() -> None:
+    pinned = json.loads(read("package.json"))["dependencies"]
+    (root, *packages) = json.loads(read("package-lock.json"))["packages"].values()
+    assert root["dependencies"] == pinned
+    assert all(one["integrity"].startswith("sha512-") and "resolved" not in one for one in packages)
+    assert all(f"- **{name}** (" in read("docs/dependencies.md") for name in pinned)
 
 
 def test_every_problem_is_explained() -> None:

@@ -8,5 +8,6 @@ Field rules and sentences are in telemetry/older.py; storage and snapshots are t
     records.py    a record as each of its two sets shows it
     dates.py      free-form dates
     links.py      `next` and `previous`
-    pages.py      pages by number over one snapshot; ranks.py the arithmetic behind them
+    pages.py      pages by number over one snapshot: ranks.py the arithmetic, files.py what is known of files
+    documents.py  the pages that describe all this, and openapi.json, which they show
 """

@@ -24,8 +24,10 @@ HEADERS = {"Vary": "Accept, Cookie", **MORE_HEADERS}
 """What every answer says besides `Allow`."""
 
 JSON, HTML = "application/json", "text/html"
-FORMATS = {"json": JSON, "api": HTML}
-"""What `?format=` may name."""
+Formats = Mapping[str, tuple[str, ...]]
+"""What `?format=` may name, and the media types that each of them may be written as; the first is the usual one."""
+
+FORMATS: Formats = {"json": (JSON,), "api": (HTML,)}
 
 MAX_INDENT = 8
 
@@ -91,7 +93,7 @@ class Resource:
             return Answer(error.kind.status, {"detail": str(error)}, error.headers or {})
 
     def _about(self) -> dict[str, object]:
-        return {"name": self.name, "description": "", "renders": list(FORMATS.values()), "parses": list(self._parses)}
+        return about(self.name, FORMATS, self._parses)
 
     def _written(self, request: Request, answer: Answer, form: Form) -> Response:
         if form.media_type == JSON:
@@ -110,6 +112,15 @@ class Resource:
         )
 
 
+def about(name: str, formats: Formats, parses: tuple[str, ...]) -> dict[str, object]:
+    """What OPTIONS says of an address."""
+    return {"name": name, "description": "", "renders": _media_types(formats), "parses": list(parses)}
+
+
+def _media_types(formats: Formats) -> list[str]:
+    return list(dict.fromkeys(media_type for media_types in formats.values() for media_type in media_types))
+
+
 def as_json(answer: Answer, allow: str, indent: int | None = None) -> Response:
     """An answer as JSON; `indent` spaces a level if given."""
     headers = {**HEADERS, "Allow": allow, **answer.headers, "Content-Type": JSON}
@@ -121,18 +132,18 @@ def _text(body: object, indent: int | None) -> str:
     return json.dumps(body, ensure_ascii=False, indent=indent, separators=None if indent else (",", ":"))
 
 
-def negotiate(request: Request) -> Form:
+def negotiate(request: Request, formats: Formats = FORMATS) -> Form:
     """The form that the client accepts best: the most exact range of its `Accept` decides, weights don't.
 
     Raises `OlderError`: 404 for an unknown `?format=`, 406 if nothing fits.
     """
     wanted = request.query_params.getlist("format")[-1:]
     if wanted and wanted[0]:
-        if wanted[0] not in FORMATS:
+        if wanted[0] not in formats:
             raise OlderError(404, {"detail": "Not found."})
-        offered = [FORMATS[wanted[0]]]
+        offered = list(formats[wanted[0]])
     else:
-        offered = list(FORMATS.values())
+        offered = _media_types(formats)
     accepted = ",".join(request.headers.getlist("accept")) or "*/*"
     ranges = sorted((Range.of(text) for text in accepted.split(",")), key=lambda one: -one.exactness)
     for exactness in (3, 2, 1, 0):
@@ -178,6 +189,6 @@ class Range(NamedTuple):
 async def redirect(request: Request) -> Response:
     """To the same address with a slash, relative, its query kept."""
     path = request.scope["raw_path"].decode("ascii").partition("?")[0] + "/"
-    query = request.url.query
+    query = request.scope["query_string"].decode("latin-1")
     location = f"{path}?{query}" if query else path
     return Response(b"", 301, {**HEADERS, "Location": location, "Content-Type": "text/html; charset=utf-8"})

@@ -19,22 +19,19 @@ from hypothesis import strategies as st
 
 from api.history import Question, page
 from api.params import Position
-from api.snapshot import Snapshots, Wanted
+from api.snapshot import Listing, Snapshots, Wanted
 from telemetry import clock, entries, hot
 from telemetry.archive import DAY_US, Archive, commit_number
-from telemetry.entries import pack, read_entry
+from telemetry.entries import pack
 from telemetry.errors import NotTogether, StoreUnavailable
-from telemetry.hot import Batch, Limits, Shard, State, shard_of
-from telemetry.record import EARLIEST_US, LATEST_US, Sent, Stored
+from telemetry.hot import Batch, Limits, Shard, State
+from telemetry.record import EARLIEST_US, LATEST_US, Sent
 from telemetry.setup import set_up
-from tests.api.conftest import NOW_MS, record
+from tests.api.conftest import record
+from tests.api.stores import ALL, MIDNIGHT_US, Killed, Stores, in_order, killed_at
 from tests.conftest import RedisServer
-from worker.persist import Saver
-from worker.plan import Bounds
 from worker.recover import recover
 
-MIDNIGHT_US = 1_768_003_200_000_000
-ALL = Wanted((), EARLIEST_US, LATEST_US)
 STEPS = ("look", "intend", "read", "still", "write", "open", "commit", "finish", "finish 0", "finish 1", "finish 2")
 """The steps of a save of three devices, one a chunk, in their order."""
 
@@ -42,80 +39,6 @@ AGAIN = ("look", "recover", "read", "still", "write", "open", "commit", "finish"
 """The steps of a second worker that takes up what a first one left."""
 
 DONE = "done"
-
-
-class Killed(Exception):
-    """The worker is gone."""
-
-
-def killed_at(step: str) -> Callable[[str], None]:
-    def reached(name: str) -> None:
-        if name == step:
-            raise Killed(step)
-
-    return reached
-
-
-class Stores:
-    """Both stores, and what was put in."""
-
-    def __init__(self, shards: list[Shard], archive: Archive, connection: duckdb.DuckDBPyConnection) -> None:
-        self.shards = shards
-        self.archive = archive
-        self.connection = connection
-        self.stored: list[Stored] = []
-        self.snapshots = self.new_snapshots()
-
-    def new_snapshots(self) -> Snapshots:
-        client, many = self.shards[0].client, len(self.shards)
-        return Snapshots(lambda: hot.pinned(client, many), self.archive)
-
-    def append(self, *sent: Sent) -> None:
-        for shard in self.shards:
-            mine = [one for one in sent if shard_of(one.device_id, shard.shards) == shard.shard]
-            if mine:
-                shard.append([Batch(pack(mine))], Limits())
-        known = {one.id for one in self.stored}
-        self.stored += [one for one in self._tail(sent) if one.id not in known]
-
-    def _tail(self, sent: Sequence[Sent]) -> Iterator[Stored]:
-        for device in sorted({one.device_id for one in sent}):
-            shard = self.shards[shard_of(device, len(self.shards))]
-            for raw in shard.entries([(device, "-", "+")])[0]:
-                yield from read_entry(device, raw, shard.shards)
-
-    def saver(self, reached: Callable[[str], None] = lambda _: None, bounds: Bounds | None = None) -> Saver:
-        return Saver(self.archive, self.connection, lambda: NOW_MS, bounds, reached=reached)
-
-    def save(self, bounds: Bounds | None = None) -> None:
-        for shard in self.shards:
-            self.saver(bounds=bounds).save(shard)
-
-    def save_until(self, step: str) -> bool:
-        """Kill a save at a step. False if it never came there."""
-        killed = False
-        for shard in self.shards:
-            try:
-                self.saver(killed_at(step)).save(shard)
-            except Killed:
-                killed = True
-        return killed
-
-    def ids(self, snapshots: Snapshots | None = None) -> list[int]:
-        """The ids that a query of all finds, in its order."""
-        asked = Question(ALL, limit=10_000)
-        with self.connection.cursor() as cursor:
-            return [row[3] for row in page(cursor, snapshots or self.snapshots, asked)]
-
-    def assert_whole(self) -> None:
-        """Check that a reader with an old handle of the table and one with a new find each record once."""
-        expected = [one.id for one in in_order(self.stored)]
-        assert self.ids() == expected
-        assert self.ids(self.new_snapshots()) == expected
-
-
-def in_order(stored: Sequence[Stored]) -> list[Stored]:
-    return sorted(stored, key=lambda one: (one.record.timestamp_us, one.id))
 
 
 @pytest.fixture
@@ -233,12 +156,12 @@ class Meddled(Snapshots):
         self._after = after
         self.loads = 0
 
-    def _load(self, wanted: Wanted, shards: Sequence[Shard]) -> tuple[dict[int, str], list[str]]:
+    def _load(self, shards: int) -> Listing:
         self.loads += 1
         if self.loads > 1:
-            return super()._load(wanted, shards)
+            return super()._load(shards)
         self._before()
-        found = super()._load(wanted, shards)
+        found = super()._load(shards)
         self._after()
         return found
 
@@ -294,14 +217,14 @@ def test_a_record_that_comes_while_a_reader_reads_is_there_once_or_not_yet(store
 
 
 def test_a_table_that_was_loaded_before_the_tails_is_not_believed(stores: Stores) -> None:
-    loaded: list[tuple[dict[int, str], list[str]]] = []
+    loaded: list[Listing] = []
 
     class Early(Snapshots):
-        def _load(self, wanted: Wanted, shards: Sequence[Shard]) -> tuple[dict[int, str], list[str]]:
-            return loaded[0] if loaded else super()._load(wanted, shards)
+        def _load(self, shards: int) -> Listing:
+            return loaded[0] if loaded else super()._load(shards)
 
     early = Early(lambda: hot.pinned(stores.shards[0].client, 1), stores.archive)
-    loaded.append(early._load(ALL, stores.shards))
+    loaded.append(early._load(1))
     stores.save()
     with pytest.raises(NotTogether):
         early.take(ALL)
@@ -391,6 +314,7 @@ def test_an_archive_restored_under_a_reader_is_seen(stores: Stores, tmp_path: Pa
 
 def test_a_table_that_can_not_be_read_is_opened_anew(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
     stores.assert_whole()
+    stores.save()
 
     def fail(_: DeltaTable) -> None:
         raise OSError("disk")

@@ -16,7 +16,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from telemetry import archive as module
-from telemetry.archive import DAY_US, Archive, columns, commit_number, count_of
+from telemetry.archive import DAY_US, Archive, LiveFile, columns, commit_number, count_of, day_of
 from telemetry.errors import IntentChanged
 from telemetry.record import EARLIEST_US, LATEST_US, Record, Stored
 
@@ -169,7 +169,7 @@ def test_no_question_misses_a_file(
         save(archive, connection, *records[1::2], previous=number)
     start_us, end_us = sorted([data.draw(MOMENTS), data.draw(MOMENTS) + 1])
     devices = data.draw(st.lists(DEVICES, max_size=2))
-    files = archive.files(archive.open(), start_us, end_us, devices)
+    files = [file.path for file in archive.live(archive.open()) if file.may_hold(start_us, end_us, devices)]
     found = {row[0] for row in rows(connection, files)}
     wanted = {
         one.id
@@ -177,6 +177,36 @@ def test_no_question_misses_a_file(
         if start_us <= one.record.timestamp_us < end_us and (not devices or one.device_id in devices)
     }
     assert wanted <= found
+
+
+def test_the_log_says_what_each_file_holds(archive: Archive, connection: duckdb.DuckDBPyConnection) -> None:
+    archive.open()
+    first = [stored(1, NOW_US, "b"), stored(2, NOW_US + 1, "a'ä")]
+    number = save(archive, connection, *first)
+    mixed = [stored(3, NOW_US), stored(4, NOW_US)._replace(record=Record(NOW_US, "udp", "json"))]
+    save(archive, connection, *mixed, previous=number)
+    one, two = sorted(archive.live(archive.open()), key=lambda file: str(file.transport))[::-1]
+    assert (one.rows, one.first_device, one.last_device) == (2, "a'ä", "b")
+    assert (one.first_us, one.last_us, one.day) == (NOW_US, NOW_US + 1, day_of(NOW_US))
+    assert one.size_bytes == Path(one.path).stat().st_size
+    assert (one.transport, two.transport) == (first[0].record.transport, None)
+
+
+def test_a_file_that_the_log_says_nothing_of_may_hold_all_of_its_day(archive: Archive) -> None:
+    file = LiveFile("x", day_of(NOW_US), None, 1, None, None, None, None, None)
+    midnight_us = NOW_US - NOW_US % DAY_US
+    assert file.may_hold(midnight_us + DAY_US - 1, midnight_us + DAY_US, ["a"])
+    assert not file.may_hold(midnight_us - DAY_US, midnight_us, [])
+    assert not file.may_hold(midnight_us + DAY_US, midnight_us + 2 * DAY_US, ["a"])
+
+
+def test_a_handle_is_newest_until_the_next_commit(archive: Archive, connection: duckdb.DuckDBPyConnection) -> None:
+    table = archive.open()
+    assert archive.is_newest(table)
+    save(archive, connection, stored(1, NOW_US))
+    assert not archive.is_newest(table)
+    table.update_incremental()
+    assert archive.is_newest(table)
 
 
 def test_checkpoints_come_by_themselves_and_are_synced(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,6 +109,30 @@ def test_latest_is_kept_by_transport_with_the_position(shard: Shard) -> None:
     assert (found.newest.id, found.position.id) == (3, 1)  # type: ignore[union-attr]
 
 
+def test_each_device_is_told_once_with_when_it_was_last_seen(shard: Shard) -> None:
+    append(shard, *(Sent(f"tcp {n}", record(transport="tcp", fix=False)) for n in range(1_300)))
+    append(shard, *(Sent(f"http {n}", record()) for n in range(1_300)), Sent("tcp 7", record()))
+    pieces = list(shard.seen())
+    told = {device.decode(): ms for piece in pieces for device, ms in piece}
+    assert sum(map(len, pieces)) == len(told) == shard.devices() == 2_600
+    assert max(map(len, pieces)) <= 2 * hot.READ_LATEST
+    assert told == {device: latest(shard, device).last_seen_ms for device in told}
+
+
+def test_large_latests_are_read_a_few_at_a_time(shard: Shard) -> None:
+    append(shard, *(Sent(f"{n}", record(location="x" * 100_000)) for n in range(300)))
+    pieces = list(shard.seen())
+    assert sum(map(len, pieces)) == 300
+    assert max(map(len, pieces)) < 60
+
+
+def test_the_oldest_unsaved_record(shard: Shard) -> None:
+    assert shard.oldest_unsaved_ms() is None
+    first = append(shard, Sent("b", record()))
+    append(shard, Sent("a", record()), Sent("b", record()))
+    assert shard.oldest_unsaved_ms() == first.newest_ms
+
+
 def test_a_late_record_never_wins(shard: Shard) -> None:
     append(shard, Sent("a", record(NOW_US)))
     append(shard, Sent("a", record(NOW_US - DAY_US)))

@@ -24,6 +24,7 @@ from telemetry.config import Settings
 from telemetry.entries import Intent, Range, RawEntry
 from telemetry.errors import IntentChanged, NotTogether
 from telemetry.hot import Shard
+from telemetry.record import EARLIEST_US, LATEST_US
 from telemetry.redis_client import connect
 from telemetry.setup import set_up
 from tests.conftest import RedisServer, settings_of
@@ -83,11 +84,16 @@ def test_the_log_knows_exact_bounds_so_that_no_file_is_skipped_wrongly(
     ledger.append(shard, ["m"] * 3, days=3)
     saver(archive).save(shard)
     table = archive.open()
-    assert len(archive.files(table)) == 3
-    assert len(archive.files(table, NOW_US, NOW_US + 1)) == 1
-    assert len(archive.files(table, NOW_US + 1_000_000, NOW_US + 2_000_000)) == 0
-    assert len(archive.files(table, devices=["m"])) == 3
-    assert len(archive.files(table, devices=["l", "l2"])) == 0
+    files = archive.live(table)
+
+    def count(start_us: int, end_us: int, *devices: str) -> int:
+        return sum(file.may_hold(start_us, end_us, devices) for file in files)
+
+    assert len(files) == 3
+    assert count(NOW_US, NOW_US + 1) == 1
+    assert count(NOW_US + 1_000_000, NOW_US + 2_000_000) == 0
+    assert count(EARLIEST_US, LATEST_US, "m") == 3
+    assert count(EARLIEST_US, LATEST_US, "l", "l2") == 0
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -159,6 +165,7 @@ import os, signal, sys
 from telemetry import clock, hot
 from telemetry.archive import Archive, open_duckdb
 from telemetry.config import load
+from telemetry.record import EARLIEST_US, LATEST_US
 from telemetry.redis_client import connect
 from worker.persist import Saver
 

@@ -1,0 +1,289 @@
+"""What can be said of the box at one moment, part by part."""
+
+from __future__ import annotations
+
+import heapq
+import shutil
+from collections.abc import Callable, Sequence
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import redis
+from msgspec import Struct
+
+from api.answers import moment
+from telemetry import hot
+from telemetry.archive import Archive, count_of
+from telemetry.entries import decode_latest
+from telemetry.hot import Shard
+from telemetry.redis_client import kind
+
+NEWEST_DEVICES = 20
+NEWEST_DAYS = 14
+SPANS_MS = (300_000, 3_600_000, 86_400_000)
+"""The spans of `devices_seen_…`."""
+
+# The hot store ---------------------------------------------------------------------------------------
+
+
+class ShardFacts(Struct, frozen=True):
+    """One shard. `saves` is the count inside the number of its last finished save."""
+
+    shard: int
+    devices: int
+    unsaved_records: int
+    oldest_unsaved_age_s: float | None
+    saves: int
+
+
+class DeviceFacts(Struct, frozen=True):
+    """A device and its newest record; the position is its newest, perhaps of an earlier record."""
+
+    device_id: str
+    last_seen: datetime
+    last_seen_age_s: float
+    timestamp: datetime | None = None
+    transport: str | None = None
+    source: str | None = None
+    latitude: float | None = None
+    longitude: float | None = None
+    location: str | None = None
+    speed_kmh: float | None = None
+
+
+class Store(Struct, frozen=True):
+    """The hot store: what waits to be saved, and who was seen lately."""
+
+    devices: int
+    devices_seen_5_min: int
+    devices_seen_1_h: int
+    devices_seen_24_h: int
+    unsaved_records: int
+    oldest_unsaved_age_s: float | None
+    newest_arrival: datetime | None
+    shards: list[ShardFacts]
+    newest_devices: list[DeviceFacts]
+
+    @property
+    def newest_ms(self) -> int:
+        """`newest_arrival` in ms since epoch, 0 if it is none."""
+        return int(self.newest_arrival.timestamp() * 1_000) if self.newest_arrival else 0
+
+
+class Seen(NamedTuple):
+    """When, which device, and the number of its shard."""
+
+    ms: int
+    device: bytes
+    shard: int
+
+
+def store_of(shards: Sequence[Shard], now: Callable[[], int]) -> Store:
+    """What the shards hold; `now` tells ms since epoch. Raises `StoreError` if Redis can't be asked."""
+    (in_5_min, in_1_h, in_24_h), newest = _seen(shards, now())
+    found = [_shard(shard, now) for shard in shards]
+    ages = [one.oldest_unsaved_age_s for one in found if one.oldest_unsaved_age_s is not None]
+    arrived_ms = max(shard.newest_ms() for shard in shards)
+    return Store(
+        sum(one.devices for one in found),
+        in_5_min,
+        in_1_h,
+        in_24_h,
+        sum(one.unsaved_records for one in found),
+        max(ages, default=None),
+        moment(arrived_ms * 1_000) if arrived_ms else None,
+        found,
+        _devices(shards, newest, now()),
+    )
+
+
+def _seen(shards: Sequence[Shard], now_ms: int) -> tuple[list[int], list[Seen]]:
+    within = [0] * len(SPANS_MS)
+    newest: list[Seen] = []
+    for shard in shards:
+        for piece in shard.seen():
+            for at, span_ms in enumerate(SPANS_MS):
+                within[at] += sum(ms > now_ms - span_ms for _, ms in piece)
+            newest = heapq.nlargest(NEWEST_DEVICES, (*newest, *(Seen(ms, name, shard.shard) for name, ms in piece)))
+    return within, sorted(newest, key=lambda one: (-one.ms, one.device))
+
+
+def _shard(shard: Shard, now: Callable[[], int]) -> ShardFacts:
+    state, oldest_ms = shard.state(), shard.oldest_unsaved_ms()
+    age_s = None if oldest_ms is None else (now() - oldest_ms) / 1_000
+    return ShardFacts(shard.shard, shard.devices(), state.unsaved, age_s, count_of(state.committed))
+
+
+def _devices(shards: Sequence[Shard], newest: Sequence[Seen], now_ms: int) -> list[DeviceFacts]:
+    latest: dict[bytes, bytes | None] = {}
+    for shard in shards:
+        mine = [one.device for one in newest if one.shard == shard.shard]
+        latest.update(zip(mine, shard.latest(mine), strict=True))
+    return [_device(one, latest[one.device], now_ms) for one in newest]
+
+
+def _device(seen: Seen, latest: bytes | None, now_ms: int) -> DeviceFacts:
+    found = DeviceFacts(seen.device.decode(), moment(seen.ms * 1_000), (now_ms - seen.ms) / 1_000)
+    try:
+        known = decode_latest(latest or b"")
+        slot, place = known.newest, known.position
+        record = slot and slot.stored(found.device_id).record
+        where = place and place.stored(found.device_id).record
+    except msgspec.DecodeError:
+        return found
+    more: dict[str, Any] = {}
+    if record:
+        more = {name: getattr(record, name) for name in ("transport", "source", "location", "speed_kmh")}
+        more["timestamp"] = moment(record.timestamp_us)
+    if where:
+        more |= {"latitude": where.latitude, "longitude": where.longitude}
+    return msgspec.structs.replace(found, **more)
+
+
+# The archive -----------------------------------------------------------------------------------------
+
+
+class DayFacts(Struct, frozen=True):
+    """What the archive holds of one day."""
+
+    day: date
+    files: int
+    records: int
+    file_bytes: int
+
+
+class Files(Struct, frozen=True):
+    """The archive. `archive_version` is null while there is none."""
+
+    saved_records: int = 0
+    files: int = 0
+    file_bytes: int = 0
+    days: int = 0
+    oldest_day: date | None = None
+    newest_day: date | None = None
+    newest_days: list[DayFacts] = []
+    archive_version: int | None = None
+    last_commit: datetime | None = None
+    last_commit_age_s: float | None = None
+
+
+def files_of(archive: Archive, now: Callable[[], int]) -> Files:
+    """What the archive holds; `now` tells µs since epoch. Raises one of `READ_ERRORS` if the archive can't be read."""
+    table = archive.open_existing()
+    if table is None:
+        return Files()
+    days = [DayFacts(*day) for day in archive.days(table)]
+    changed_us = archive.changed_us(table)
+    return Files(
+        sum(day.records for day in days),
+        sum(day.files for day in days),
+        sum(day.file_bytes for day in days),
+        len(days),
+        days[0].day if days else None,
+        days[-1].day if days else None,
+        days[: -NEWEST_DAYS - 1 : -1],
+        table.version(),
+        None if changed_us is None else moment(changed_us),
+        None if changed_us is None else round((now() - changed_us) / 1_000_000, 3),
+    )
+
+
+# What they stand on ----------------------------------------------------------------------------------
+
+
+class Server(Struct, frozen=True):
+    """Redis itself. A limit or size that is null is none."""
+
+    redis_kind: str
+    redis_version: str
+    redis_uptime_s: int
+    redis_memory_bytes: int
+    redis_memory_limit_bytes: int | None
+    redis_aof: bool
+    redis_aof_last_write: str
+    redis_aof_bytes: int | None
+
+
+class Programs(Struct, frozen=True):
+    """How long ago programs gave a sign of life; null is never."""
+
+    worker_seen_age_s: float | None
+    scheduler_seen_age_s: float | None
+
+
+class Disk(Struct, frozen=True):
+    """The disk that holds the data folder."""
+
+    disk_bytes: int
+    disk_free_bytes: int
+
+
+def server_of(client: redis.Redis) -> Server:
+    """What Redis says of itself. Raises `StoreError` if it can't be asked."""
+    info = hot.translated(client.info)
+    return Server(
+        *kind(info),
+        info["uptime_in_seconds"],
+        info["used_memory"],
+        info["maxmemory"] or None,
+        bool(info["aof_enabled"]),
+        info["aof_last_write_status"],
+        info.get("aof_current_size"),
+    )
+
+
+def programs_of(client: redis.Redis, now: Callable[[], int]) -> Programs:
+    """Signs of life; `now` tells ms since epoch. Raises `StoreError` if Redis can't be asked."""
+    seen, now_ms = hot.seen_alive(client), now()
+    return Programs(
+        *(round(now_ms / 1_000 - seen[name], 3) if name in seen else None for name in (hot.WORKER, hot.SCHEDULER))
+    )
+
+
+def disk_of(folder: Path) -> Disk:
+    """The disk below a folder. Raises `OSError` if there is no such folder."""
+    usage = shutil.disk_usage(folder)
+    return Disk(usage.total, usage.free)
+
+
+# All of it -------------------------------------------------------------------------------------------
+
+
+class Facts(NamedTuple):
+    """All that is known. A part that isn't is a text instead: why."""
+
+    reasons: list[str]
+    clock_problem: str | None
+    version: str
+    made_at: datetime
+    store: Store | str
+    files: Files | str
+    server: Server | str
+    programs: Programs | str
+    disk: Disk | str
+
+    @property
+    def status(self) -> str:
+        return "not ready" if self.reasons else "ready"
+
+    def flat(self) -> dict[str, object]:
+        """One dict of all facts. What isn't known is null, and `unknown` says why."""
+        found: dict[str, object] = {"status": self.status, **self._asdict()}
+        parts = [(kind_of, found.pop(name)) for name, kind_of in PARTS.items()]
+        for kind_of, part in parts:
+            found |= (
+                msgspec.structs.asdict(part) if isinstance(part, Struct) else dict.fromkeys(kind_of.__struct_fields__)
+            )
+        return {**found, "unknown": list(dict.fromkeys(part for _, part in parts if isinstance(part, str)))}
+
+
+PARTS: dict[str, type[Struct]] = {
+    "store": Store,
+    "files": Files,
+    "server": Server,
+    "programs": Programs,
+    "disk": Disk,
+}
+"""The parts of `Facts`."""

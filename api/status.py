@@ -1,0 +1,152 @@
+"""`/status`: the box on one page, for whoever runs it. As JSON, too."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import redis
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from api import answers, facts
+from api.facts import Facts, Programs, Server, Store
+from api.health import SILENT_S, Health
+from api.html import page
+from api.older.answers import redirect
+from telemetry import clock
+from telemetry.archive import READ_ERRORS, Archive, first_line
+from telemetry.errors import ConfigError, StoreError
+from telemetry.hot import Shard
+
+T = TypeVar("T")
+
+KEPT_TIMES = 10
+LONGEST_KEPT_S = 10.0
+"""An answer is kept so many times as long as it took to make, so that who reloads all the time takes a tenth of the
+box; no longer than this, so that what took a time-out isn't shown long after it is over."""
+
+DISK_FULL_PERCENT = 90
+"""From here on the disk's bar warns."""
+
+HEADERS = {"Vary": "Accept", "Cache-Control": "no-store"}
+
+
+class Kept(Generic[T]):
+    """What one caller makes while the others wait for it, and all are given for some time."""
+
+    def __init__(self, make: Callable[[], Awaitable[T]], monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._make = make
+        self._monotonic = monotonic
+        self._lock = asyncio.Lock()
+        self._made: tuple[T, float] | None = None
+
+    async def get(self) -> T:
+        """What was made last, or is made now."""
+        async with self._lock:
+            begun_s = self._monotonic()
+            if self._made is None or begun_s >= self._made[1]:
+                found = await self._make()
+                done_s = self._monotonic()
+                self._made = found, done_s + min(KEPT_TIMES * (done_s - begun_s), LONGEST_KEPT_S)
+            return self._made[0]
+
+
+class Status:
+    """Looks at the whole box when asked."""
+
+    def __init__(
+        self,
+        health: Health,
+        client: redis.Redis,
+        attach: Callable[[], Sequence[Shard]],
+        archive: Archive,
+        data_dir: Path,
+        full_percent: float,
+    ) -> None:
+        self._health = health
+        self._client = client
+        self._attach = attach
+        self._archive = archive
+        self._data_dir = data_dir
+        self._full_percent = full_percent
+        self._kept = Kept(self._facts)
+
+    def routes(self) -> list[Route]:
+        """The page, and the older service's address of its own."""
+        return [Route("/status", self.get_status), Route("/admin/", to_status), Route("/admin", redirect)]
+
+    async def get_status(self, request: Request) -> Response:
+        """All facts, as a page or to those who ask for it as JSON."""
+        found = await self._kept.get()
+        if answers.wants_json(request):
+            return answers.json(found.flat(), headers=HEADERS)
+        return page(
+            "status.html",
+            headers=HEADERS,
+            facts=found,
+            full_percent=self._full_percent,
+            disk_full_percent=DISK_FULL_PERCENT,
+            silent_s=SILENT_S,
+            ago=ago,
+            utc=utc,
+        )
+
+    async def _facts(self) -> Facts:
+        made_at = answers.moment(clock.now_us())
+        reasons, (server, programs, store), files, disk = await asyncio.gather(
+            asyncio.to_thread(self._health.reasons),
+            asyncio.to_thread(self._redis),
+            asyncio.to_thread(known, "the archive", lambda: facts.files_of(self._archive, clock.now_us)),
+            asyncio.to_thread(known, "the disk", lambda: facts.disk_of(self._data_dir)),
+        )
+        newest_ms = 0 if isinstance(store, str) else store.newest_ms
+        wrong_clock = clock.problem(clock.now_us(), newest_ms)
+        return Facts(reasons, wrong_clock, version("whimbrel"), made_at, store, files, server, programs, disk)
+
+    def _redis(self) -> tuple[Server | str, Programs | str, Store | str]:
+        """A Redis that is silent is waited for once."""
+        server = known("Redis", lambda: facts.server_of(self._client))
+        if isinstance(server, str):
+            return server, server, server
+        programs = known("Redis", lambda: facts.programs_of(self._client, clock.now_ms))
+        return server, programs, known("Redis", lambda: facts.store_of(self._attach(), clock.now_ms))
+
+
+def known(what: str, look: Callable[[], T]) -> T | str:
+    """What a look finds, or in words why it can't."""
+    try:
+        return look()
+    except (StoreError, ConfigError) as error:
+        return str(error)
+    except READ_ERRORS as error:
+        return f"cannot read {what}: {first_line(error)}"
+
+
+async def to_status(_request: Request) -> Response:
+    """Where the older service had its admin's pages."""
+    return Response(status_code=302, headers={"Location": "/status"})
+
+
+# Words -----------------------------------------------------------------------------------------------
+
+
+def ago(seconds: float) -> str:
+    """How long ago, in the unit that a reader would choose."""
+    if seconds < -1:
+        return "ahead of the box's clock"
+    for unit, size_s in (("days", 2 * 86_400), ("h", 2 * 3_600), ("min", 2 * 60)):
+        if seconds >= size_s:
+            return f"{seconds / (size_s // 2):.0f} {unit} ago"
+    return f"{max(seconds, 0):.0f} s ago"
+
+
+def utc(at: datetime) -> str:
+    """2026-11-24 10:25:00"""
+    return at.strftime("%Y-%m-%d %H:%M:%S")

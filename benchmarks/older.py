@@ -1,0 +1,157 @@
+"""The older service's latest and list pages, as one of its clients asks for them, over one keep-alive connection.
+
+python -m benchmarks.older [--records 1000000] [--order time|device|arrival] [--json FILE]
+
+Records of 1,000 devices, spread evenly over one day, come by `POST /tracking/data/`: in the order of their
+times, one device after the other, or without a timestamp. The place of each is a text of its own. No page
+is asked for twice in a row; of devices and random pages none is asked for twice at all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from telemetry import hot
+from telemetry.config import load
+from telemetry.redis_client import connect
+from tests.box import Box
+
+DEVICES = 1_000
+PER_REQUEST = 5_000
+PER_PAGE = 50
+ROUNDS = 21
+DAY = datetime(2026, 11, 20, tzinfo=UTC)
+AIMS_MS = {"latest": 1.0, "first_page": 30.0, "page_1000": 30.0, "page_last": 30.0, "page_random": 30.0, "day": 60.0}
+
+
+def made(records: int, order: str, seed: int) -> Iterator[dict[str, Any]]:
+    """The records to send."""
+    dice = random.Random(seed)
+    per_device = records // DEVICES
+    for n in range(records):
+        device, number = divmod(n, per_device) if order == "device" else (n % DEVICES, n // DEVICES)
+        one: dict[str, Any] = {
+            "device_id": f"bus-{device:04}",
+            "location": f"{dice.uniform(36, 42):.6f},{dice.uniform(26, 45):.6f}",
+            "speed": round(dice.uniform(0, 120), 1),
+        }
+        if order != "arrival":
+            at = DAY + timedelta(days=1) * ((number + device / DEVICES) / per_device)
+            one["timestamp"] = at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        yield one
+
+
+class Client:
+    """One connection of a client of the older service."""
+
+    def __init__(self, box: Box) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", box.api_port)
+
+    def ask(self, method: str, path: str, body: bytes | None = None) -> Any:
+        """The JSON of a good answer."""
+        headers = {"Content-Type": "application/json"} if body else {}
+        self._connection.request(method, path, body, headers)
+        answer = self._connection.getresponse()
+        text = answer.read()
+        if answer.status not in (200, 202):
+            raise RuntimeError(f"{method} {path}: {answer.status} {text[:200]!r}")
+        return json.loads(text)
+
+    def list_of(self, **arguments: object) -> Any:
+        """One page of the list."""
+        return self.ask("GET", "/tracking/data/list/?" + "&".join(f"{name}={v}" for name, v in arguments.items()))
+
+
+def fill(box: Box, client: Client, records: int, order: str) -> None:
+    """Send all and wait until all are saved."""
+    batch: list[dict[str, Any]] = []
+    for one in tqdm(made(records, order, seed=1), total=records, unit="record", disable=None):
+        batch.append(one)
+        if len(batch) == PER_REQUEST:
+            client.ask("POST", "/tracking/data/", json.dumps(batch).encode())
+            batch = []
+    with connect(load(environ=box.environ)) as redis:
+        [shard] = hot.attach(redis, 1)
+        while shard.unsaved():
+            time.sleep(0.2)
+
+
+def taken_ms(ask: Callable[[], object]) -> float:
+    """How long one call took."""
+    start = time.perf_counter()
+    ask()
+    return (time.perf_counter() - start) * 1_000
+
+
+def measure(client: Client, records: int) -> dict[str, list[float]]:
+    """Times in ms of each kind of question."""
+    dice, last = random.Random(2), records // PER_PAGE
+    first = taken_ms(client.list_of)
+    if client.list_of()["count"] != records:
+        raise RuntimeError("the count is not exact")
+    found: dict[str, list[float]] = {"first_ever": [first], **{name: [] for name in AIMS_MS}}
+    devices = dice.sample(range(DEVICES), ROUNDS)
+    for device, page in zip(devices, dice.sample(range(1, last + 1), ROUNDS), strict=True):
+        found["latest"].append(taken_ms(lambda: client.ask("GET", f"/tracking/data/latest/bus-{device:04}/")))  # noqa: B023
+        found["first_page"].append(taken_ms(client.list_of))
+        found["page_1000"].append(taken_ms(lambda: client.list_of(page=min(1_000, last))))
+        found["page_last"].append(taken_ms(lambda: client.list_of(page="last")))
+        found["page_random"].append(taken_ms(lambda: client.list_of(page=page)))  # noqa: B023
+        found["day"].append(taken_ms(lambda: whole_day(client, f"bus-{device:04}", records // DEVICES)))  # noqa: B023
+    return found
+
+
+def whole_day(client: Client, device_id: str, expected: int) -> None:
+    """All pages of one device's day."""
+    seen, page = 0, 1
+    while True:
+        answer = client.list_of(device_id=device_id, start_date="2026-11-20", end_date="2030-01-01", page=page)
+        seen += len(answer["results"])
+        if answer["next"] is None:
+            break
+        page += 1
+    if seen != expected:
+        raise RuntimeError(f"{seen} records of {device_id}, not {expected}")
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--records", type=int, default=1_000_000, help="a multiple of 50,000")
+    parser.add_argument("--order", choices=("time", "device", "arrival"), default="time")
+    parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, Box(Path(folder), persist__flush_seconds="1") as box:
+        client = Client(box)
+        fill(box, client, args.records, args.order)
+        files = len(list((box.data / "archive").glob("date=*/*.parquet")))
+        found = measure(client, args.records)
+    results = []
+    for name, times in found.items():
+        value = statistics.median(times)
+        row: dict[str, Any] = {"id": f"older_{name}", "value": value, "unit": "ms", "worst": max(times)}
+        if name in AIMS_MS:
+            row |= {"target": AIMS_MS[name], "holds": value <= AIMS_MS[name]}
+        results.append(row)
+    print(f"{args.records} records in the order of {args.order}, {files} files")
+    for row in results:
+        aim = f"  aim {row['target']:g}: {'holds' if row['holds'] else 'missed'}" if "target" in row else ""
+        print(f"{row['id']:<18} {row['value']:8.2f} {row['unit']}  worst {row['worst']:8.2f}{aim}")
+    if args.json:
+        Path(args.json).write_text(json.dumps({"results": results}), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""Redis and archive filled by hand, the worker's save called in this process: what tests of readers need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import duckdb
+
+from api.history import Question, page
+from api.snapshot import Snapshots, Wanted
+from telemetry import hot
+from telemetry.archive import Archive
+from telemetry.entries import pack, read_entry
+from telemetry.hot import Batch, Limits, Shard, shard_of
+from telemetry.record import EARLIEST_US, LATEST_US, Sent, Stored
+from tests.api.conftest import NOW_MS
+from worker.persist import Saver
+from worker.plan import Bounds
+
+MIDNIGHT_US = 1_768_003_200_000_000
+ALL = Wanted((), EARLIEST_US, LATEST_US)
+
+
+class Killed(Exception):
+    """The worker is gone."""
+
+
+def killed_at(step: str) -> Callable[[str], None]:
+    def reached(name: str) -> None:
+        if name == step:
+            raise Killed(step)
+
+    return reached
+
+
+class Stores:
+    """Both stores, and what was put in."""
+
+    def __init__(self, shards: list[Shard], archive: Archive, connection: duckdb.DuckDBPyConnection) -> None:
+        self.shards = shards
+        self.archive = archive
+        self.connection = connection
+        self.stored: list[Stored] = []
+        self.snapshots = self.new_snapshots()
+
+    def new_snapshots(self) -> Snapshots:
+        client, many = self.shards[0].client, len(self.shards)
+        return Snapshots(lambda: hot.pinned(client, many), self.archive)
+
+    def append(self, *sent: Sent) -> None:
+        for shard in self.shards:
+            mine = [one for one in sent if shard_of(one.device_id, shard.shards) == shard.shard]
+            if mine:
+                shard.append([Batch(pack(mine))], Limits())
+        known = {one.id for one in self.stored}
+        self.stored += [one for one in self._tail(sent) if one.id not in known]
+
+    def _tail(self, sent: Sequence[Sent]) -> Iterator[Stored]:
+        for device in sorted({one.device_id for one in sent}):
+            shard = self.shards[shard_of(device, len(self.shards))]
+            for raw in shard.entries([(device, "-", "+")])[0]:
+                yield from read_entry(device, raw, shard.shards)
+
+    def saver(self, reached: Callable[[str], None] = lambda _: None, bounds: Bounds | None = None) -> Saver:
+        return Saver(self.archive, self.connection, lambda: NOW_MS, bounds, reached=reached)
+
+    def save(self, bounds: Bounds | None = None) -> None:
+        for shard in self.shards:
+            self.saver(bounds=bounds).save(shard)
+
+    def save_until(self, step: str) -> bool:
+        """Kill a save at a step. False if it never came there."""
+        killed = False
+        for shard in self.shards:
+            try:
+                self.saver(killed_at(step)).save(shard)
+            except Killed:
+                killed = True
+        return killed
+
+    def ids(self, snapshots: Snapshots | None = None) -> list[int]:
+        """The ids that a query of all finds, in its order."""
+        asked = Question(ALL, limit=10_000)
+        with self.connection.cursor() as cursor:
+            return [row[3] for row in page(cursor, snapshots or self.snapshots, asked)]
+
+    def assert_whole(self) -> None:
+        """Check that a reader with an old handle of the table and one with a new find each record once."""
+        expected = [one.id for one in in_order(self.stored)]
+        assert self.ids() == expected
+        assert self.ids(self.new_snapshots()) == expected
+
+
+def in_order(stored: Sequence[Stored]) -> list[Stored]:
+    return sorted(stored, key=lambda one: (one.record.timestamp_us, one.id))

@@ -1,0 +1,165 @@
+"""Chromium without a window, driven over its debugging pipe: what a page shows, asks for and complains of."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from base64 import b64decode
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+    "--window-size=1280,1600",
+    "--remote-debugging-pipe",
+)
+SHOWN_S = 20.0
+COMPLAINTS = ("error", "assert")
+
+Message = dict[str, Any]
+
+
+class Browser:
+    """One page of a browser that reaches nothing but 127.0.0.1."""
+
+    def __init__(self, profile: Path) -> None:
+        commands, self._commands = os.pipe()
+        self._answers, answers = os.pipe()
+        command = [chromium(), *FLAGS, f"--user-data-dir={profile}", "about:blank"]
+        self._process = subprocess.Popen(
+            # the browser reads commands from descriptor 3 and answers on 4; dash knows none above 9
+            ["bash", "-c", f'exec "$@" 3<&{commands} 4>&{answers}', "bash", *command],
+            pass_fds=(commands, answers),
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        os.close(commands)
+        os.close(answers)
+        self._ids = itertools.count(1)
+        self._rest = b""
+        self._session: str | None = None
+        self._events: list[Message] = []
+
+    def attach(self) -> None:
+        """Find the page, and have it report."""
+        pages = self._call("Target.getTargets")["targetInfos"]
+        target = next(one["targetId"] for one in pages if one["type"] == "page")
+        self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Network", "Log", "Runtime"):
+            self._call(f"{domain}.enable")
+
+    def _call(self, method: str, **parameters: object) -> Message:
+        number = next(self._ids)
+        message = {"id": number, "method": method, "params": parameters}
+        if self._session:
+            message["sessionId"] = self._session
+        os.write(self._commands, json.dumps(message).encode() + b"\0")
+        while (found := self._next()).get("id") != number:
+            self._events.append(found)
+        assert "error" not in found, found
+        return found["result"]  # type: ignore[no-any-return]
+
+    def _next(self) -> Message:
+        while b"\0" not in self._rest:
+            chunk = os.read(self._answers, 1 << 20)
+            assert chunk, "the browser has ended"
+            self._rest += chunk
+        message, _, self._rest = self._rest.partition(b"\0")
+        return json.loads(message)  # type: ignore[no-any-return]
+
+    def open(self, url: str) -> None:
+        """Open an address, forgetting what was heard before."""
+        self._events.clear()
+        self._call("Page.navigate", url=url)
+
+    def run(self, script: str) -> Any:
+        """What an expression of JavaScript comes to in the page."""
+        answer = self._call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
+
+    def click(self, selector: str) -> None:
+        """Click the first element that a selector finds, once it is there."""
+        found = f"document.querySelector({json.dumps(selector)})"
+        self.wait_for(f"{found} !== null")
+        self.run(f"{found}.click()")
+
+    def wait_for(self, condition: str) -> None:
+        """Return once an expression of JavaScript is true."""
+        deadline_s = time.monotonic() + SHOWN_S
+        while not self.run(condition):
+            assert time.monotonic() < deadline_s, (condition, self.complaints(), self.text()[:2000])
+            time.sleep(0.05)
+
+    def text(self) -> str:
+        """All text that the page shows."""
+        return str(self.run("document.body.innerText"))
+
+    def hosts(self) -> set[str]:
+        """Whom the page has asked for anything, also in vain."""
+        asked = [one["request"]["url"] for one in self._of("Network.requestWillBeSent")]
+        return {urlsplit(url).netloc for url in asked if not url.startswith(("data:", "blob:"))}
+
+    def complaints(self) -> list[str]:
+        """What the browser says of the page (as of a breach of its policy), errors of scripts, failed requests."""
+        return [
+            *(one["entry"]["text"] for one in self._of("Log.entryAdded")),
+            *(str(one["args"]) for one in self._of("Runtime.consoleAPICalled") if one["type"] in COMPLAINTS),
+            *(str(one["exceptionDetails"]) for one in self._of("Runtime.exceptionThrown")),
+            *(str(one) for one in self._of("Network.loadingFailed")),
+        ]
+
+    def _of(self, method: str) -> list[Message]:
+        return [one["params"] for one in self._events if one.get("method") == method]
+
+    def screenshot(self, path: Path) -> None:
+        """What the window shows, as a PNG."""
+        path.write_bytes(b64decode(self._call("Page.captureScreenshot")["data"]))
+
+    def stop(self) -> None:
+        """End the browser and all of its processes."""
+        os.close(self._commands)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        os.close(self._answers)
+
+
+def chromium() -> str:
+    """The browser's path; skips the test if there is none."""
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.skip("no chromium is installed: scripts/install-chromium")
+    return path
+
+
+@contextlib.contextmanager
+def running_browser() -> Iterator[Browser]:
+    """A browser with an empty profile."""
+    chromium()
+    with tempfile.TemporaryDirectory(prefix="whimbrel-", ignore_cleanup_errors=True) as profile:
+        browser = Browser(Path(profile))
+        try:
+            browser.attach()
+            yield browser
+        finally:
+            browser.stop()
