@@ -92,22 +92,43 @@ def check(value: object, transport: str, arrival: Arrival, optional: frozenset[s
     if errors:
         return Checked(errors, {}, None)
     try:
-        return Checked({}, echo, read(_for_read(value, echo), transport, SOURCE, arrival))
+        return Checked({}, echo, _sent(value, echo, transport, arrival))
     except RecordError as error:
-        sentence = TIME_RANGE if error.field == "timestamp" else str(error.reason)
-        return Checked({error.field or "non_field_errors": [sentence]}, {}, None)
+        return Checked({"timestamp": [TIME_RANGE]} if error.field == "timestamp" else {"speed": [NOT_NUMBER]}, {}, None)
 
 
-def _for_read(value: dict[str, object], echo: dict[str, Any]) -> dict[str, object]:
-    """The checked fields, and all else as sent.
+def _sent(value: dict[str, object], echo: dict[str, Any], transport: str, arrival: Arrival) -> Sent:
+    """The record. What the older service dropped can't spoil it."""
+    try:
+        return read({**value, **echo}, transport, SOURCE, arrival)
+    except RecordError:
+        return read({**_further(value, echo, arrival), **echo}, transport, SOURCE, arrival)
 
-    `time` beside `timestamp` was nothing to the older service; to `read` it is a second timestamp, but for this.
-    """
-    checked = {NAMES[field] for field in echo}
-    others = {name: item for name, item in value.items() if name not in RULES and NAMES.get(name) in checked}
-    if not others or value.get("attributes") is not None:
-        return {**value, **echo}
-    return {**{name: item for name, item in value.items() if name not in others}, **echo, "attributes": others}
+
+def _further(value: dict[str, object], echo: dict[str, Any], arrival: Arrival) -> dict[str, object]:
+    """What the older service dropped: by its name if it can be used, else as an attribute, else not at all."""
+    usable: dict[str, Any] = {}
+    kept: dict[str, object] = {}
+    taken = {NAMES[field] for field in echo}
+    for name in (name for name in value if name not in RULES):
+        field = NAMES.get(name)
+        if field is None or field in taken or not _can_read({name: value[name]}, arrival):
+            kept[name] = value[name]
+        elif value[name] is not None:
+            taken.add(field)
+            usable[name] = value[name]
+    own = usable.pop("attributes", {})
+    kept |= own if own.keys().isdisjoint(kept) else {"attributes": own}
+    kept = {name: item for name, item in kept.items() if _can_read({"attributes": {name: item}}, arrival)}
+    return {**usable, "attributes": kept} if _can_read({"attributes": kept}, arrival) else usable
+
+
+def _can_read(fields: dict[str, object], arrival: Arrival) -> bool:
+    try:
+        read({"device_id": "any", **fields}, "http", SOURCE, arrival)
+    except RecordError:
+        return False
+    return True
 
 
 def text(value: object) -> str:
@@ -236,7 +257,7 @@ def check_message(values: list[object], arrival: Arrival) -> list[Sent] | str:
     for value in values:
         optional = _spared(value) if isinstance(value, dict) else frozenset()
         checked = check(value, "tcp", arrival, optional)
-        if checked.sent is None:
+        if checked.sent is None or not (checked.sent.record.has_fix or checked.echo.keys() >= set(FIELDS)):
             return BAD_FORMAT
         records.append(checked.sent)
     return records

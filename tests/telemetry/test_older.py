@@ -275,8 +275,47 @@ def test_another_name_beside_a_field_of_the_older_service_is_an_attribute() -> N
     assert json.loads(found.record.attributes or "") == {"time": "noon", "speed_kmh": 7}
 
 
-def test_impossible_coordinates_are_refused_in_the_same_shape() -> None:
-    assert errors_of(latitude=91, longitude=0) == {"latitude": ["must be between -90 and 90"]}
+DEEP: list[Any] = []
+for _ in range(40):
+    DEEP = [DEEP]
+
+
+@pytest.mark.parametrize(
+    ("further", "used", "kept"),
+    [
+        ({"lat": "abc"}, {}, {"lat": "abc"}),
+        ({"latitude": 91, "longitude": 0}, {"longitude": 0}, {"latitude": 91}),
+        ({"heading": "north", "altitude": [1], "acc": 5}, {"accuracy_m": 5}, {"heading": "north", "altitude": [1]}),
+        ({"lat": 1, "latitude": 2, "lon": 3, "fuel": 4}, {"latitude": 1, "longitude": 3}, {"latitude": 2, "fuel": 4}),
+        ({"lat": None, "latitude": 2, "lng": "east"}, {"latitude": 2}, {"lng": "east"}),
+        ({"time": "noon", "fuel": 4}, {"timestamp_us": NOW_US}, {"time": "noon", "fuel": 4}),
+        ({"time": "1999-12-31"}, {"timestamp_us": NOW_US}, {"time": "1999-12-31"}),
+        ({"heading": 2, "course": 3, "attributes": {"fuel": 4}}, {"heading_deg": 2}, {"course": 3, "fuel": 4}),
+        ({"attributes": [1], "fuel": 4}, {}, {"attributes": [1], "fuel": 4}),
+        ({"attributes": {"fuel": 1}, "fuel": 4}, {}, {"attributes": {"fuel": 1}, "fuel": 4}),
+        ({"lat": DEEP, "fuel": DEEP, "ignition": True}, {}, {"ignition": True}),
+        ({"attributes": {"fuel": DEEP, "ignition": True}}, {}, {}),
+        ({"fuel": "\ud800", "\ud800": 1}, {}, {}),
+        ({"fuel": float("inf"), "heading": float("nan")}, {}, {}),
+        ({"fuel": "x" * 2**20}, {}, {}),
+    ],
+)
+def test_what_can_not_be_used_by_its_name_is_kept_as_sent_if_it_can(
+    further: dict[str, object], used: dict[str, object], kept: dict[str, object]
+) -> None:
+    echo, sent = accepted(**further)
+    assert list(echo) == ["device_id", "location", "speed"]
+    assert {field: getattr(sent.record, field) for field in used} == used
+    assert json.loads(sent.record.attributes or "{}") == kept
+
+
+def test_a_bad_timestamp_is_refused_whatever_else_is_sent() -> None:
+    assert errors_of(timestamp="1999-12-31", lat="abc") == {"timestamp": ["Datetime value out of range."]}
+
+
+def test_speed_beyond_every_number_in_kmh() -> None:
+    knots = ARRIVAL._replace(speed_unit="knots")
+    assert check({**GOOD, "speed": 1e308}, "http", knots).errors == {"speed": ["A valid number is required."]}
 
 
 # TCP -------------------------------------------------------------------------------------------------
@@ -315,8 +354,8 @@ def test_a_tcp_message_that_lacks_fields() -> None:
         {**GOOD, "speed": "NaN"},
         {**GOOD, "timestamp": "yesterday"},
         {**GOOD, "timestamp": "1999-01-01"},
-        {**GOOD, "latitude": 91},
-        {**GOOD, "fuel": "\ud800"},
+        {"device_id": "a", "lat": 91, "lon": 2},
+        {"device_id": "a", "speed": 1, "lat": 1, "lon": "east"},
     ],
 )
 def test_a_tcp_message_with_a_bad_value(value: object) -> None:
@@ -330,6 +369,14 @@ def test_a_good_tcp_message() -> None:
     assert {sent.record.transport for sent in records} == {"tcp"}
     assert (records[1].record.speed_kmh, records[1].record.location) == (None, None)
     assert check_message([], ARRIVAL) == []
+
+
+@pytest.mark.parametrize("further", [{"latitude": 91}, {"heading": "north"}, {"fuel": "\ud800"}, {"attributes": 1}])
+@pytest.mark.parametrize("record", [GOOD, {"device_id": "e", "lat": 1, "lon": 2}])
+def test_further_fields_never_spoil_a_tcp_message(record: dict[str, object], further: dict[str, object]) -> None:
+    records = check_message([{**further, **record}], ARRIVAL)
+    assert isinstance(records, list)
+    assert len(records) == 1
 
 
 # Any value -------------------------------------------------------------------------------------------
