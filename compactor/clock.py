@@ -23,6 +23,12 @@ TICK_S = 1
 ALIVE_TICKS = 10
 """Ticks between two signs of life that are asked of the worker."""
 
+COMPACT_TICKS = 60
+"""Ticks between two looks for files to merge. There is one behind each save, too, which made the files more."""
+
+TIDY_TICKS = 600
+"""Ticks between two retentions and sweeps."""
+
 MISFIRE_GRACE_S = 30
 """How late a tick may run: APScheduler's own second skips ticks on a busy box."""
 
@@ -79,11 +85,15 @@ class Clock:
         name = time.time_ns()
         shards = self._attach()
         hot.say_alive(shards[0].client, hot.SCHEDULER, time.time())
-        if self._queue.count > 2 * len(shards):
+        if self._queue.count > 2 * len(shards) + 2:
             return  # the worker is away or busy, and what waits for it is enough
-        for shard in shards:
-            if self._due.is_due(shard.shard, shard.unsaved(), self._monotonic()):
-                jobs.enqueue_save(self._queue, shard.shard, name)
+        due = [shard for shard in shards if self._due.is_due(shard.shard, shard.unsaved(), self._monotonic())]
+        for shard in due:
+            jobs.enqueue_save(self._queue, shard.shard, name)
+        if due or self._ticks % COMPACT_TICKS == 1:
+            jobs.enqueue_compact(self._queue, name)
+        if self._ticks % TIDY_TICKS == 1:
+            jobs.enqueue_tidy(self._queue, name)
         if self._ticks % ALIVE_TICKS == 1:
             jobs.enqueue_alive(self._queue, name)
 

@@ -1,0 +1,167 @@
+"""Fewer files, and no older ones than wanted: plans of plan.py carried out, and what nobody needs any more deleted.
+
+A rewrite never changes the set of rows: it merges files, counts, and puts the new ones in the place of the
+old in one commit, with the very handle that it was planned with, which is refused if another changed that day
+since. A crash before the commit leaves files that no reader sees.
+
+The sweep deletes files that are in no version of the table that a query may still read, nor of an attempt
+that may still commit: those that it has seen unlisted for `grace_s`. Before it deletes a compaction's files
+of an attempt that failed, it fences the day, so that a compactor that was only asleep is refused; a save's
+files are left alone while the intent of that number stands in Redis.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from datetime import date
+from pathlib import Path
+
+import duckdb
+from deltalake import DeltaTable
+
+from compactor.plan import Limits, Rewrite, expired, rewrites
+from telemetry.archive import COMPACTED, Archive
+from telemetry.days import day_of
+from telemetry.errors import PlanOutdated
+
+log = logging.getLogger(__name__)
+
+Step = Callable[[str], None]
+
+
+class Compactor:
+    """Keeps the archive's files few.
+
+    With `is_all` every day is merged now, as if it were over and quiet. `reached` hears the name of each step
+    before it is taken; tests kill it there.
+    """
+
+    def __init__(
+        self,
+        archive: Archive,
+        connection: Callable[[], duckdb.DuckDBPyConnection],
+        now_us: Callable[[], int],
+        limits: Limits | None = None,
+        reached: Step = lambda step: None,
+        is_all: bool = False,
+    ) -> None:
+        self._archive = archive
+        self._connection = connection
+        self._now_us = now_us
+        self._limits = limits or Limits()
+        if is_all:
+            self._limits = self._limits._replace(quiet_s=0)
+        self._is_all = is_all
+        self._reached = reached
+
+    def due(self) -> list[Rewrite]:
+        """The rewrites that are due, the most urgent first."""
+        table = self._archive.open_existing()
+        return [] if table is None else self._due(table)
+
+    def _due(self, table: DeltaTable) -> list[Rewrite]:
+        open_day = date.min if self._is_all else self._today()
+        return rewrites(self._archive.live(table), open_day, self._now_ms(), self._limits)
+
+    def compact(self) -> Rewrite | None:
+        """Carry out the rewrite that is most urgent. Returns it, or None if none is due.
+
+        Raises `PlanOutdated` if another changed that day meanwhile; nothing was changed then.
+        """
+        self._reached("plan")
+        table = self._archive.open_existing()
+        found = [] if table is None else self._due(table)
+        if table is None or not found:
+            return None
+        rewrite = found[0]
+        self._reached("merge")
+        made = self._archive.merge(self._connection(), rewrite.files, rewrite.pieces)
+        self._reached("commit")
+        self._archive.replace(table, rewrite.files, made, self._now_ms())
+        self._reached("done")
+        log.info("%s: %d files are %d now", rewrite.day, len(rewrite.files), len(made))
+        return rewrite
+
+    def expired(self) -> list[date]:
+        """The days that are kept no longer."""
+        table = self._archive.open_existing()
+        return [] if table is None else expired(self._archive.live(table), self._today(), self._limits)
+
+    def retain(self) -> list[date]:
+        """Give up the days that are kept no longer. Returns them."""
+        given_up = []
+        for day in self.expired():
+            table = self._archive.open()
+            files = [file for file in self._archive.live(table) if file.day == day]
+            if files:
+                self._reached("give up")
+                self._archive.give_up(table, files, self._now_ms())
+                rows = sum(file.rows or 0 for file in files)
+                log.warning("%s is kept no longer: %d records in %d files were given up", day, rows, len(files))
+                given_up.append(day)
+        return given_up
+
+    def _now_ms(self) -> int:
+        return self._now_us() // 1_000
+
+    def _today(self) -> date:
+        return day_of(self._now_us())
+
+
+class Sweep:
+    """Deletes what nobody needs any more. It remembers since when it saw each file unlisted: keep one for long."""
+
+    def __init__(
+        self,
+        archive: Archive,
+        intents: Callable[[], Iterable[str]],
+        monotonic: Callable[[], float],
+        grace_s: float,
+        reached: Step = lambda step: None,
+    ) -> None:
+        self._archive = archive
+        self._intents = intents
+        self._monotonic = monotonic
+        self._grace_s = grace_s
+        self._reached = reached
+        self._since_s: dict[str, float] = {}
+
+    def sweep(self) -> list[str]:
+        """Delete what has been unlisted for long enough. Returns the paths."""
+        table = self._archive.open_existing()
+        if table is None:
+            return []
+        now_s = self._monotonic()
+        self._since_s = {path: self._since_s.get(path, now_s) for path in self._archive.unlisted(table)}
+        old = [path for path, since_s in self._since_s.items() if now_s - since_s >= self._grace_s]
+        if not old:
+            return []
+        for day in sorted({_day(path) for path in old if _kind(path) == COMPACTED}):
+            self._fence(day)
+        self._reached("look again")
+        under_way = set(self._intents())  # before the table: what isn't under way was committed before that, or never
+        unlisted = self._archive.unlisted(self._archive.open())
+        gone = [path for path in old if path in unlisted and _kind(path) not in under_way]
+        for path in gone:
+            Path(path).unlink(missing_ok=True)
+            self._since_s.pop(path, None)
+        if gone:
+            log.info("deleted %d files that are no longer in the table", len(gone))
+        return gone
+
+    def _fence(self, day: date) -> None:
+        """A fence that another refuses is followed by a look at what that one committed."""
+        try:
+            self._archive.fence(self._archive.open(), day)
+        except PlanOutdated:
+            self._archive.fence(self._archive.open(), day)
+
+
+def _kind(path: str) -> str:
+    """`compact`, or the commit number of the save that wrote a file."""
+    return Path(path).name.partition("-")[0]
+
+
+def _day(path: str) -> date:
+    return date.fromisoformat(Path(path).parent.name.removeprefix("date="))

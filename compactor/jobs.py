@@ -1,0 +1,94 @@
+"""The background jobs of the archive as RQ calls them in a worker process: functions without arguments."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from functools import cached_property
+
+import duckdb
+
+from compactor.compact import Compactor, Sweep
+from compactor.plan import Limits
+from telemetry import clock, hot, jobs
+from telemetry.archive import Archive
+from telemetry.columns import open_duckdb
+from telemetry.config import Settings
+from telemetry.entries import decode_intent
+from telemetry.errors import PlanOutdated
+from telemetry.redis_client import connect
+
+log = logging.getLogger(__name__)
+
+BUSY_S = 5.0
+"""A job goes on while rewrites are due, but ends after so long: saves wait for it."""
+
+
+class Work:
+    """What the jobs of this process work on, made when the first of them comes."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        archive = Archive(settings.archive_dir)
+        self._compactor = Compactor(archive, lambda: self._connection, clock.now_us, limits_of(settings))
+        self._sweep = Sweep(archive, self._intents, time.monotonic, settings.archive.grace_seconds)
+
+    @cached_property
+    def _connection(self) -> duckdb.DuckDBPyConnection:
+        return connection_of(self._settings, "compactor")
+
+    def compact(self, monotonic: Callable[[], float] = time.monotonic) -> int:
+        """Carry out rewrites until none is due or `BUSY_S` have passed. Returns how many."""
+        stop_s, done = monotonic() + BUSY_S, 0
+        while monotonic() < stop_s:
+            try:
+                if self._compactor.compact() is None:
+                    break
+                done += 1
+            except PlanOutdated as outdated:
+                log.info("%s; looking again", outdated)
+        return done
+
+    def tidy(self) -> None:
+        """Give up days that are kept no longer, and delete files that nobody needs."""
+        try:
+            self._compactor.retain()
+            self._sweep.sweep()
+        except PlanOutdated as outdated:
+            log.info("%s; the next look will do it", outdated)
+
+    def _intents(self) -> list[str]:
+        with connect(self._settings) as client:
+            found = [shard.state().intent for shard in hot.attach(client, self._settings.redis.shards)]
+        return [decode_intent(intent).commit for intent in found if intent is not None]
+
+
+def limits_of(settings: Settings) -> Limits:
+    """The limits that the settings name."""
+    a = settings.archive
+    return Limits(a.target_file_bytes, a.max_open_files, a.quiet_seconds, a.retention_days, a.retention_max_bytes)
+
+
+def connection_of(settings: Settings, name: str) -> duckdb.DuckDBPyConnection:
+    """A DuckDB for merging, which beyond its memory spills to a folder of that name in the data folder."""
+    return open_duckdb(settings.data_dir / "tmp" / name, f"{settings.archive.merge_memory_bytes}B")
+
+
+_work: list[Work] = []
+
+
+def compact() -> int:
+    """Merge files that are due. RQ calls it by name (telemetry/jobs.py)."""
+    return _prepared().compact()
+
+
+def tidy() -> None:
+    """Retention and sweep. RQ calls it by name."""
+    _prepared().tidy()
+
+
+def _prepared() -> Work:
+    if not _work:
+        _work.append(Work(jobs.settings()))
+    return _work[0]

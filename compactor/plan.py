@@ -1,0 +1,110 @@
+"""Which files of the archive to rewrite into fewer, and which days to give up: pure arithmetic over the table's list.
+
+A day that is over holds one file or pieces of about `target_bytes`, sorted. The open day never holds more
+than `max_open_files` small ones: when five sixths of them are there, the smallest half and more are
+merged, as long as the next is no larger than those before it together. So files grow in steps, and a record
+is rewritten two to four times on its first day, however small the saves are.
+
+Devices whose clocks are wrong make days of the past and the future: these are treated as days that are over.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import date
+from typing import NamedTuple
+
+from telemetry.archive import LiveFile
+
+SMALL_PART = 0.5
+"""A file below this part of `target_bytes` is small; pieces are hardly ever, so that nothing is rewritten for ever."""
+
+SMALL_FILES = 8
+"""So many small files of a day that is over are merged at once; fewer wait until it is quiet."""
+
+REWRITE_TARGETS = 4
+"""A rewrite takes at most so many times `target_bytes`, so that it takes seconds."""
+
+
+class Limits(NamedTuple):
+    """How many and how large files may be, and how long days are kept (0: for ever)."""
+
+    target_bytes: int = 128 * 2**20
+    max_open_files: int = 24
+    quiet_s: float = 3_600
+    retention_days: int = 0
+    retention_max_bytes: int = 0
+
+
+class Rewrite(NamedTuple):
+    """Files of a day to be merged into `pieces` new ones."""
+
+    day: date
+    files: tuple[LiveFile, ...]
+    pieces: int
+
+
+def rewrites(files: Iterable[LiveFile], today: date, now_ms: int, limits: Limits) -> list[Rewrite]:
+    """All rewrites that are due, those of the open day first."""
+    days: dict[date, list[LiveFile]] = defaultdict(list)
+    for file in files:
+        if file.size_bytes < limits.target_bytes * SMALL_PART:
+            days[file.day].append(file)
+    found = []
+    for day, small in sorted(days.items(), key=lambda item: (item[0] != today, item[0])):
+        chosen = _of_open_day(small, limits) if day == today else _of_day_over(small, now_ms, limits)
+        if chosen:
+            size_bytes = sum(file.size_bytes for file in chosen)
+            found.append(Rewrite(day, tuple(chosen), max(1, round(size_bytes / limits.target_bytes))))
+    return found
+
+
+def _of_open_day(small: Sequence[LiveFile], limits: Limits) -> list[LiveFile]:
+    if len(small) < max(limits.max_open_files * 5 // 6, 2):
+        return []
+    ordered = _smallest_first(small)
+    chosen, size_bytes = ordered[:1], ordered[0].size_bytes
+    for file in ordered[1:]:
+        is_enough = len(chosen) >= limits.max_open_files // 2 and file.size_bytes > size_bytes
+        if is_enough or size_bytes >= limits.target_bytes:
+            break
+        chosen.append(file)
+        size_bytes += file.size_bytes
+    return chosen
+
+
+def _of_day_over(small: Sequence[LiveFile], now_ms: int, limits: Limits) -> list[LiveFile]:
+    if len(small) < 2:
+        return []
+    quiet_ms = min(abs(now_ms - file.made_ms) for file in small)  # a clock that was set back makes no day noisy
+    if len(small) < SMALL_FILES and quiet_ms < limits.quiet_s * 1_000:
+        return []
+    chosen: list[LiveFile] = []
+    size_bytes = 0
+    for file in _smallest_first(small):
+        size_bytes += file.size_bytes
+        if len(chosen) >= 2 and size_bytes > REWRITE_TARGETS * limits.target_bytes:
+            break
+        chosen.append(file)
+    return chosen
+
+
+def _smallest_first(files: Iterable[LiveFile]) -> list[LiveFile]:
+    return sorted(files, key=lambda file: (file.size_bytes, file.path))
+
+
+def expired(files: Iterable[LiveFile], today: date, limits: Limits) -> list[date]:
+    """The oldest days that are kept no longer, because of their age or because all days together are too large."""
+    sizes: dict[date, int] = defaultdict(int)
+    for file in files:
+        sizes[file.day] += file.size_bytes
+    total, found = sum(sizes.values()), []
+    for day in sorted(sizes):
+        is_old = 0 < limits.retention_days <= (today - day).days
+        is_too_much = 0 < limits.retention_max_bytes < total
+        if day >= today or not (is_old or is_too_much):
+            break
+        total -= sizes[day]
+        found.append(day)
+    return found

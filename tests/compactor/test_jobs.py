@@ -1,0 +1,81 @@
+"""The archive's jobs through real RQ, as the worker runs them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import redis
+from rq import SimpleWorker
+from rq.serializers import JSONSerializer
+
+from compactor import jobs as compactor_jobs
+from telemetry import clock, jobs
+from telemetry.archive import Archive, commit_number
+from telemetry.columns import columns, open_duckdb
+from telemetry.config import Settings
+from telemetry.days import DAY_US, day_of
+from telemetry.errors import WhimbrelError
+from telemetry.hot import Shard
+from telemetry.jobs import AllowedJob, persist_queue
+from telemetry.record import Record, Stored
+from tests.conftest import RedisServer, settings_of
+
+
+@pytest.fixture(autouse=True)
+def prepared(settings: Settings) -> Iterator[None]:
+    """This process is a worker for a while."""
+    jobs.prepare(settings)
+    yield
+    jobs._settings.clear()
+    compactor_jobs._work.clear()
+
+
+def add(archive: Archive, days_ago: int, files: int) -> None:
+    at_us = clock.now_us() - days_ago * DAY_US
+    with open_duckdb() as connection:
+        for number in range(files):
+            table = archive.open()
+            commit = commit_number(archive.committed(table, 0))
+            one = Stored("a", number + 1, at_us // 1_000, Record(at_us, "tcp", "json"))
+            archive.commit(table, archive.write(connection, columns([one]), commit), 0, commit, clock.now_ms())
+
+
+def run(client: redis.Redis) -> None:
+    queue = persist_queue(client)
+    worker = SimpleWorker([queue], connection=client, serializer=JSONSerializer, job_class=AllowedJob)
+    worker.work(burst=True, logging_level="ERROR")
+    assert queue.failed_job_registry.count == 0
+
+
+@pytest.mark.usefixtures("shard")
+def test_a_look_merges_what_is_due(client: redis.Redis, archive: Archive) -> None:
+    add(archive, 3, 9)
+    jobs.enqueue_compact(persist_queue(client), 1)
+    run(client)
+    assert [file.rows for file in archive.live(archive.open())] == [9]
+
+
+def test_retention_then_sweep(
+    shared_redis: RedisServer, shard: Shard, client: redis.Redis, archive: Archive, tmp_path: Path
+) -> None:
+    jobs.prepare(settings_of(shared_redis.url, tmp_path, archive__retention_days="2", archive__grace_seconds="1"))
+    add(archive, 3, 2)
+    add(archive, 1, 1)
+    for tick in (1, 2):
+        jobs.enqueue_tidy(persist_queue(client), tick)
+        run(client)
+        time.sleep(1.1)
+    [left] = archive.live(archive.open())
+    assert left.day == day_of(clock.now_us()) - timedelta(days=1)
+    assert [str(path) for path in archive.root.glob("date=*/*.parquet")] == [left.path]
+    assert shard.state().intent is None
+
+
+def test_without_a_worker_there_is_no_job() -> None:
+    jobs._settings.clear()
+    with pytest.raises(WhimbrelError, match="not a worker"):
+        compactor_jobs.compact()
