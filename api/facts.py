@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import heapq
-import shutil
 from collections.abc import Callable, Sequence
 from datetime import date, datetime
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
@@ -16,6 +14,7 @@ from msgspec import Struct
 from api.answers import moment
 from telemetry import hot
 from telemetry.archive import Archive, count_of
+from telemetry.disk import Room
 from telemetry.entries import decode_latest
 from telemetry.hot import Shard
 from telemetry.redis_client import kind
@@ -214,10 +213,16 @@ class Programs(Struct, frozen=True):
 
 
 class Disk(Struct, frozen=True):
-    """The disk that holds the data folder."""
+    """The disk with the least room, of those that the box writes to."""
 
     disk_bytes: int
     disk_free_bytes: int
+    disk_min_free_bytes: int
+
+    @property
+    def full_percent(self) -> float:
+        """How much of it may be used."""
+        return max(0.0, 100 - 100 * self.disk_min_free_bytes / self.disk_bytes)
 
 
 def server_of(client: redis.Redis) -> Server:
@@ -242,10 +247,9 @@ def programs_of(client: redis.Redis, now: Callable[[], int]) -> Programs:
     )
 
 
-def disk_of(folder: Path) -> Disk:
-    """The disk below a folder. Raises `OSError` if there is no such folder."""
-    usage = shutil.disk_usage(folder)
-    return Disk(usage.total, usage.free)
+def disk_of(room: Room) -> Disk:
+    """The disk. Raises `OSError` if it can't be looked at."""
+    return Disk(*room.fullest(), room.min_free_bytes)
 
 
 # All of it -------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from api import answers
 from collector.http import memory_percent
 from telemetry import clock, hot
 from telemetry.archive import READ_ERRORS, Archive, first_line
+from telemetry.disk import Room, in_words
 from telemetry.errors import ConfigError, StoreError
 from telemetry.hot import Shard
 from telemetry.redis_client import check_server
@@ -33,12 +34,15 @@ class Health:
         archive: Archive,
         durability: str,
         full_percent: float,
+        room: Room,
     ) -> None:
         self._client = client
         self._attach = attach
         self._archive = archive
         self._durability = durability
         self._full_percent = full_percent
+        self._room = room
+        self._was_short = False
 
     async def get_readyz(self, _request: Request) -> Response:
         """200, or 503 with the reasons."""
@@ -50,9 +54,9 @@ class Health:
     def reasons(self) -> list[str]:
         """All that is wrong, in words."""
         try:
-            found = self._settings()
+            found = [*self._disk(), *self._settings()]
         except StoreError as error:
-            return [str(error)]
+            return [*self._disk(), str(error)]
         for look in (self._memory, self._stores, self._programs):
             try:
                 found += look()
@@ -68,6 +72,16 @@ class Health:
         except ConfigError as error:
             return [str(error)]
         return []
+
+    def _disk(self) -> list[str]:
+        try:
+            self._was_short = self._room.is_short(self._was_short)
+            if not self._was_short:
+                return []
+            free = in_words(self._room.fullest().free)
+        except OSError as error:
+            return [f"cannot look at the disk: {error}"]
+        return [f"the disk has {free} free: nothing is taken until it has {in_words(self._room.resume_bytes)}"]
 
     def _memory(self) -> list[str]:
         used_percent = memory_percent(self._client)

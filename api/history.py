@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import queue
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import duckdb
 from starlette.requests import Request
@@ -14,13 +10,10 @@ from starlette.responses import Response
 
 from api import answers, params
 from api.params import Position
+from api.queries import Queries
 from api.snapshot import Snapshot, Snapshots, Wanted
-from collector.http import ProblemError
-from telemetry import problem
-from telemetry.archive import COLUMNS, columns, iso, sql_text
-from telemetry.errors import NotTogether, StoreError
-
-T = TypeVar("T")
+from telemetry.columns import COLUMNS, columns, sql_text
+from telemetry.days import iso
 
 _SELECT = ", ".join(
     f"epoch_us({name}) AS {name}_us" if name in ("timestamp", "received_at") else name for name in COLUMNS.names
@@ -93,52 +86,6 @@ def body(rows: list[tuple[Any, ...]], limit: int) -> bytes:
     shown = rows[:limit]
     more = str(Position(shown[-1][1], shown[-1][3])) if len(rows) > limit else None
     return answers.encode({"records": [answers.of_row(row) for row in shown], "next_cursor": more})
-
-
-class Queries:
-    """Runs questions in threads, a few at once; those that wait are bounded, and each has its time."""
-
-    def __init__(self, connection: duckdb.DuckDBPyConnection, threads: int, waiting: int, timeout_s: float) -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="query")
-        self._cursors: queue.SimpleQueue[duckdb.DuckDBPyConnection] = queue.SimpleQueue()
-        for _ in range(threads):
-            cursor = connection.cursor()
-            cursor.execute(f"SET max_execution_time = {round(timeout_s * 1_000)}")
-            self._cursors.put(cursor)
-        self._places = threads + waiting
-        self._timeout_s = timeout_s
-
-    async def run(self, ask: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
-        """Answer one question. Raises `ProblemError` if too many wait or it takes too long."""
-        if self._places == 0:
-            raise ProblemError(problem.BUSY, "too many queries are waiting", {"Retry-After": "1"})
-        self._places -= 1
-        loop = asyncio.get_running_loop()
-        future = self._pool.submit(self._run, ask)
-        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._free))
-        try:
-            return await asyncio.wrap_future(future)
-        except duckdb.InterruptException:
-            detail = f"the query took longer than {self._timeout_s:g} s: ask for less"
-            raise ProblemError(problem.BUSY, detail, {"Retry-After": "5"}) from None
-        except NotTogether as error:
-            raise ProblemError(problem.NOT_TOGETHER, str(error), {"Retry-After": "5"}) from None
-        except StoreError as error:
-            raise ProblemError(problem.BUSY, str(error), {"Retry-After": "1"}) from None
-
-    def _free(self) -> None:
-        self._places += 1
-
-    def _run(self, ask: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
-        cursor = self._cursors.get()
-        try:
-            return ask(cursor)
-        finally:
-            self._cursors.put(cursor)
-
-    def close(self) -> None:
-        """Let queries under way end."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 class History:

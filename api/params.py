@@ -10,7 +10,7 @@ from starlette.requests import Request
 
 from collector.http import ProblemError
 from telemetry import problem
-from telemetry.archive import DAY_US
+from telemetry.days import DAY_US
 from telemetry.errors import RecordError
 from telemetry.fields import EPOCH_MS_FROM, iso_us
 from telemetry.record import EARLIEST_US, LATEST_US

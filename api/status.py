@@ -7,7 +7,6 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from importlib.metadata import version
-from pathlib import Path
 from typing import Generic, TypeVar
 
 import redis
@@ -19,9 +18,10 @@ from api import answers, facts
 from api.facts import Facts, Programs, Server, Store
 from api.health import SILENT_S, Health
 from api.html import page
-from api.older.answers import redirect
+from api.older.answers import MORE_HEADERS, redirect
 from telemetry import clock
 from telemetry.archive import READ_ERRORS, Archive, first_line
+from telemetry.disk import Room
 from telemetry.errors import ConfigError, StoreError
 from telemetry.hot import Shard
 
@@ -31,9 +31,6 @@ KEPT_TIMES = 10
 LONGEST_KEPT_S = 10.0
 """An answer is kept so many times as long as it took to make, so that who reloads all the time takes a tenth of the
 box; no longer than this, so that what took a time-out isn't shown long after it is over."""
-
-DISK_FULL_PERCENT = 90
-"""From here on the disk's bar warns."""
 
 HEADERS = {"Vary": "Accept", "Cache-Control": "no-store"}
 
@@ -67,16 +64,16 @@ class Status:
         client: redis.Redis,
         attach: Callable[[], Sequence[Shard]],
         archive: Archive,
-        data_dir: Path,
         full_percent: float,
+        room: Room,
     ) -> None:
         self._health = health
         self._client = client
         self._attach = attach
         self._archive = archive
-        self._data_dir = data_dir
         self._full_percent = full_percent
-        self._kept = Kept(self._facts)
+        self._room = room
+        self._kept = Kept(self.look)
 
     def routes(self) -> list[Route]:
         """The page, and the older service's address of its own."""
@@ -92,19 +89,19 @@ class Status:
             headers=HEADERS,
             facts=found,
             full_percent=self._full_percent,
-            disk_full_percent=DISK_FULL_PERCENT,
             silent_s=SILENT_S,
             ago=ago,
             utc=utc,
         )
 
-    async def _facts(self) -> Facts:
+    async def look(self) -> Facts:
+        """All facts, gathered now."""
         made_at = answers.moment(clock.now_us())
         reasons, (server, programs, store), files, disk = await asyncio.gather(
             asyncio.to_thread(self._health.reasons),
             asyncio.to_thread(self._redis),
             asyncio.to_thread(known, "the archive", lambda: facts.files_of(self._archive, clock.now_us)),
-            asyncio.to_thread(known, "the disk", lambda: facts.disk_of(self._data_dir)),
+            asyncio.to_thread(known, "the disk", lambda: facts.disk_of(self._room)),
         )
         newest_ms = 0 if isinstance(store, str) else store.newest_ms
         wrong_clock = clock.problem(clock.now_us(), newest_ms)
@@ -131,7 +128,7 @@ def known(what: str, look: Callable[[], T]) -> T | str:
 
 async def to_status(_request: Request) -> Response:
     """Where the older service had its admin's pages."""
-    return Response(status_code=302, headers={"Location": "/status"})
+    return Response(status_code=302, headers={**MORE_HEADERS, "Location": "/status"})
 
 
 # Words -----------------------------------------------------------------------------------------------

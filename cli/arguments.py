@@ -34,6 +34,16 @@ def quantity(text: str) -> float:
     return number
 
 
+def amount(text: str) -> float:
+    """A number from 0."""
+    return 0.0 if text.strip() in ("0", "0.0") else quantity(text)
+
+
+def seconds_ms(text: str) -> int:
+    """Seconds, as whole ms, at least one."""
+    return max(1, round(quantity(text) * 1_000))
+
+
 def url(text: str) -> str:
     """An `http://` or `https://` URL, without a slash at its end."""
     try:

@@ -62,11 +62,18 @@ COMMANDS: dict[str, str] = {
     "up": "cli.up:COMMAND",
     "redis": "cli.redis_server:COMMAND",
     "send": "cli.send:COMMAND",
+    "simulate": "cli.simulate:COMMAND",
     "latest": "cli.query:LATEST",
     "history": "cli.query:HISTORY",
     "export": "cli.export:COMMAND",
+    "files": "cli.files:COMMAND",
+    "status": "cli.status:COMMAND",
+    "doctor": "cli.doctor:COMMAND",
     "drain": "cli.saving:DRAIN",
+    "compact": "cli.compacting:COMPACT",
+    "retain": "cli.compacting:RETAIN",
     "recover": "cli.saving:RECOVER",
+    "quarantine": "cli.quarantine:COMMAND",
 }
 """Name → where its `Command` is."""
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import csv
-import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from urllib.parse import quote
 
@@ -18,6 +16,7 @@ import msgspec
 from cli import arguments
 from cli.command import FAILED, OK, Command
 from cli.endpoints import client, http_url
+from cli.output import output
 from telemetry.config import Settings
 from telemetry.errors import BusyError, SenderError
 
@@ -109,7 +108,7 @@ def _add_common_arguments(parser: argparse.ArgumentParser) -> None:
 def run_latest(args: argparse.Namespace, settings: Settings) -> int:
     """Print the newest record of each device; 0 unless a named one is unknown."""
     unknown = dict.fromkeys(args.device)
-    with _open(args, settings) as api, _output():
+    with _open(args, settings) as api, output():
         for place, record in enumerate(ask_latest(api, args.device)):
             if place == 0 and not args.json:
                 print(LATEST_HEADER)
@@ -164,7 +163,7 @@ def _cell(number: float | None) -> str:
 
 def run_history(args: argparse.Namespace, settings: Settings) -> int:
     """Print all records of a range, as CSV or JSON."""
-    with _open(args, settings) as api, _output():
+    with _open(args, settings) as api, output():
         page_records = min(PAGE_RECORDS, settings.api.max_page_records)
         records = pages(api, "/v1/records", history_params(args), page_records, args.limit)
         if args.json:
@@ -233,16 +232,6 @@ def _named(devices: list[str]) -> Params:
 
 def _open(args: argparse.Namespace, settings: Settings) -> httpx.Client:
     return client(args.url or http_url(settings.api.host, settings.api.port), TIMEOUT_S)
-
-
-@contextmanager
-def _output() -> Iterator[None]:
-    """Stop quietly when the reader of standard output has had enough (`| head`)."""
-    try:
-        yield
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
 
 
 LATEST = Command("Print the newest record of each device, or of those named.", add_latest_arguments, run_latest)

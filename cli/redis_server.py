@@ -58,7 +58,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         print("whimbrel redis: redis.url is set, so there is no server to start", flush=True)
         while True:
             signal.pause()
-    folder = redis_dir(settings.data_dir)
+    folder = settings.redis_dir
     make_private(folder)
     make_private(runtime_dir(settings.data_dir))
     _lock(folder / "lock")
@@ -73,17 +73,12 @@ def _leave(*_: object) -> NoReturn:
     sys.exit(OK)
 
 
-def redis_dir(data_dir: Path) -> Path:
-    """Folder of everything that Whimbrel's own Redis keeps."""
-    return data_dir / "redis"
-
-
 def find(settings: Settings) -> Server:
     """The server that `redis.server` asks for and that can read the data which are there.
 
     Raises `ConfigError` saying what is missing and what to do.
     """
-    wanted, kind = settings.redis.server, _kind_of_data(redis_dir(settings.data_dir))
+    wanted, kind = settings.redis.server, _kind_of_data(settings.redis_dir)
     seen = []
     for path in _candidates(wanted):
         try:
@@ -160,7 +155,7 @@ def configuration(settings: Settings) -> bytes:
     """The whole configuration file of the server."""
     memory = settings.redis.max_memory_bytes or machine_memory_bytes() * MEMORY_PERCENT // 100
     lines = {
-        "dir": _quoted(redis_dir(settings.data_dir)),
+        "dir": _quoted(settings.redis_dir),
         "port": "0",
         "unixsocket": _quoted(runtime_dir(settings.data_dir) / "redis.sock"),
         "unixsocketperm": "700",

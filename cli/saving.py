@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from cli.command import FAILED, OK, Command
 from telemetry import clock
-from telemetry.archive import Archive, open_duckdb
+from telemetry.archive import Archive
+from telemetry.columns import open_duckdb
 from telemetry.config import Settings
 from telemetry.errors import IntentChanged
 from telemetry.hot import Shard
@@ -42,7 +43,7 @@ class Box:
 
 
 def run_drain(args: argparse.Namespace, settings: Settings) -> int:
-    """Save all that waits."""
+    """Save all that waits now."""
     box = Box(settings)
     p = settings.persist
     saver = Saver(box.archive, box.connection, clock.now_ms, Bounds.of(p), p.quarantine_max_bytes)
@@ -50,20 +51,27 @@ def run_drain(args: argparse.Namespace, settings: Settings) -> int:
     saved = 0
     with tqdm(total=waiting, unit=" records", disable=None if not args.json else True) as bar:
         for shard in box.shards:
-            while shard.unsaved() > 0 or shard.state().intent is not None:
-                taken = _save(saver, shard)
+            until_ms = max(clock.now_ms(), shard.newest_ms())
+            while _waits(shard, until_ms) and (taken := _save(saver, shard)):
                 saved += taken
                 bar.update(taken)
     print(json.dumps({"saved": saved}) if args.json else f"saved {saved} records")
     return OK
 
 
+def _waits(shard: Shard, until_ms: int) -> bool:
+    """Whether a save is under way, or something waits that came until then: what comes meanwhile never ends."""
+    oldest_ms = shard.oldest_unsaved_ms()
+    return shard.state().intent is not None or (oldest_ms is not None and oldest_ms <= until_ms)
+
+
 def _save(saver: Saver, shard: Shard) -> int:
-    try:
-        return saver.save(shard)
-    except IntentChanged:  # the worker is saving the same shard: look again
-        time.sleep(0.05)
-        return 0
+    """Returns 0 if nothing is left."""
+    while True:
+        try:
+            return saver.save(shard)
+        except IntentChanged:  # the worker is saving the same shard: look again
+            time.sleep(0.05)
 
 
 def run_recover(args: argparse.Namespace, settings: Settings) -> int:

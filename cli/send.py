@@ -30,7 +30,7 @@ PACED_BATCH_S = 0.1
 """With --rate, a batch holds at most the records of this time, so that they flow evenly."""
 
 FRAME_BYTES = 4
-"""What the brackets and the newline around one record take, and one to stay below the limit."""
+"""What the brackets around one record take, and two to stay below the limit."""
 
 CLOCK = (time.monotonic, time.sleep)
 
@@ -44,8 +44,8 @@ cells are left out.
 
 A bad record is named on standard error by its line, counted as refused, and the others are sent without
 it. While the collector is away or busy, the same records are sent again for --retry-seconds. Over HTTP
-each batch has an Idempotency-Key, so that it is stored once even if an answer was lost. Over TCP the
-collector can't know a batch again: a lost answer may double its records.
+each batch has an Idempotency-Key, over TCP a sender's id and a number, so that it is stored once even if
+an answer was lost.
 
 At the end: the records read (sent), accepted and refused. The exit status is 0 only if all were accepted.
 """
@@ -193,7 +193,7 @@ def print_summary(tally: Tally, seconds: float, args: argparse.Namespace) -> Non
 
 
 def max_bytes(over: str, collector: Collector) -> int:
-    """Most bytes in a batch: an HTTP body, or a line without its newline."""
+    """Most bytes in a batch as JSON: an HTTP body, or about what a frame may have."""
     return collector.max_message_bytes - 2 if over == "tcp" else collector.max_body_bytes
 
 
@@ -204,8 +204,9 @@ def http_sender(args: argparse.Namespace, collector: Collector, patience: Patien
 
 
 def tcp_sender(args: argparse.Namespace, collector: Collector, patience: Patience, tally: Tally) -> Sender:
-    """A sender over TCP."""
-    return TcpSender(args.tcp or (reachable(collector.host), collector.tcp_port), patience, tally)
+    """A sender over TCP, known by an id that no other has."""
+    address = args.tcp or (reachable(collector.host), collector.tcp_port)
+    return TcpSender(address, patience, tally, uuid.uuid4().hex, collector.max_message_bytes)
 
 
 SENDERS: dict[str, Callable[[argparse.Namespace, Collector, Patience, Tally], Sender]] = {

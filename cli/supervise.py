@@ -1,7 +1,7 @@
 """The Procfile's programs as a configuration of supervisord, and supervisord as a child of ours.
 
     whimbrel up ── supervisord ─┬─ redis
-                                └─ group whimbrel: collector, worker, scheduler, api
+                                └─ group whimbrel: collector, worker, scheduler, query, api
 
 Each is tied to the one above (`telemetry.process`): a killed `whimbrel up` leaves nothing running.
 The programs of the group stop together, then Redis, which they need to the last.

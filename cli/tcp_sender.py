@@ -1,24 +1,27 @@
-"""Batches over TCP: a line each, some of them under way at once, answered in order by a line each.
+"""Batches over TCP: a frame each, some of them under way at once, answered in order by a frame each.
 
-When a connection is lost, its unanswered lines are sent again over the next one. The collector can't
-know them again, so if it had stored a line and only its answer was lost, that line's records double.
+All frames name this sender and number their batches, so the collector knows one that comes again: a lost answer
+doubles nothing. It takes a number only above those before, hence the order here: whatever has to be sent again keeps
+its number and goes first; what is left of a refused batch is a new one.
 """
 
 from __future__ import annotations
 
-import re
 import select
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import msgspec
 
-from cli.delivery import Accepted, Answer, Batch, Busy, Patience, Refused, Tally, json_array, settle
+from cli.delivery import Accepted, Answer, Batch, Busy, Patience, Refused, Tally, settle
+from collector.protocols import frames
+from collector.protocols.frames import HEAD_BYTES
 from telemetry.errors import ConfigError
 
 WINDOW = 8
-"""Unanswered lines: enough to keep the collector busy meanwhile, few enough to send again."""
+"""Unanswered frames: enough to keep the collector busy meanwhile, few enough to send again."""
 
 TIMEOUT_S = 30.0
 """Seconds that connecting or an answer may take until the connection counts as lost."""
@@ -29,18 +32,31 @@ READ_BYTES = 2**16
 Action = Callable[[socket.socket], None]
 
 
+class Numbered(NamedTuple):
+    """A batch with the number that it keeps, and its frame."""
+
+    number: int
+    batch: Batch
+    frame: bytes
+
+
 class TcpSender:
     """A `Sender` that connects when there is something to send, and again when the connection is lost."""
 
-    def __init__(self, address: tuple[str, int], patience: Patience, tally: Tally) -> None:
+    def __init__(
+        self, address: tuple[str, int], patience: Patience, tally: Tally, sender_id: str, max_bytes: int
+    ) -> None:
         self._address = address
         self._patience = patience
         self._tally = tally
+        self._sender_id = sender_id
+        self._max_bytes = max_bytes
+        self._number = 0
         self._socket: socket.socket | None = None
         self._received = b""
         self._pending: deque[Batch] = deque()
-        self._window: deque[Batch] = deque()
-        self._held: deque[Batch] = deque()
+        self._window: deque[Numbered] = deque()
+        self._again: deque[Numbered] = deque()  # to be sent again, before anything new
         self._busy: Busy | None = None
 
     def send(self, batch: Batch) -> None:
@@ -52,12 +68,12 @@ class TcpSender:
 
     def finish(self) -> None:
         """Wait for all answers, and send again what has to be."""
-        while self._pending or self._window or self._held:
+        while self._pending or self._window or self._again:
             self._step()
 
     def unanswered(self) -> Iterable[Batch]:
         """What is under way, what was answered "not now", and what waits."""
-        return [*self._window, *self._held, *self._pending]
+        return [*(one.batch for one in (*self._window, *self._again)), *self._pending]
 
     def close(self) -> None:
         """Leave the connection."""
@@ -68,12 +84,10 @@ class TcpSender:
     def _step(self) -> None:
         """Move one thing on. After a "not now", the window runs empty first, so that one wait is for all of it."""
         if self._busy is not None and not self._window:
-            self._pending.extendleft(reversed(self._held))
-            self._held.clear()
             busy, self._busy = self._busy, None
             self._patience.failed(busy.reason)
-        elif self._busy is None and self._pending and len(self._window) < WINDOW:
-            self._try(self._write)
+        elif self._busy is None and (self._again or self._pending) and len(self._window) < WINDOW:
+            self._write_next()
         else:
             self._try(self._receive)
 
@@ -82,10 +96,14 @@ class TcpSender:
             action(self._connected())
         except OSError as error:
             self.close()
-            self._pending.extendleft(reversed(self._window))
+            self._send_again(self._window)
             self._window.clear()
+            self._busy = None
             host, port = self._address
             self._patience.failed(f"cannot send to {host}:{port}: {error}")
+
+    def _send_again(self, some: Iterable[Numbered]) -> None:
+        self._again = deque(sorted((*self._again, *some)))
 
     def _connected(self) -> socket.socket:
         if self._socket is None:
@@ -94,58 +112,109 @@ class TcpSender:
             self._received = b""
         return self._socket
 
+    def _write_next(self) -> None:
+        """Write what is to be sent again, or else a new batch; one that can't be a frame is refused here."""
+        if not self._again:
+            batch = self._pending.popleft()
+            frame = to_frame(self._sender_id, self._number + 1, batch, self._max_bytes)
+            if isinstance(frame, Refused):
+                self._settle(batch, frame)
+                return
+            self._number += 1
+            self._again.append(Numbered(self._number, batch, frame))
+        self._try(self._write)
+
     def _write(self, connection: socket.socket) -> None:
-        self._window.append(self._pending.popleft())
-        connection.sendall(json_array(self._window[-1]) + b"\n")
+        self._window.append(self._again.popleft())
+        connection.sendall(self._window[-1].frame)
 
     def _receive(self, connection: socket.socket) -> None:
         received = connection.recv(READ_BYTES)
         if not received:
             raise ConnectionError("the collector closed the connection")
-        *lines, self._received = (self._received + received).split(b"\n")
-        if len(self._received) > MAX_ANSWER_BYTES:
-            raise ConfigError(f"cannot use {self._address[0]}:{self._address[1]}: its answers are no lines")
-        for line in lines:
-            self._answered(line)
+        self._received += received
+        while (answer := self._next_answer()) is not None:
+            self._answered(answer)
 
     def _receive_waiting(self, connection: socket.socket) -> None:
         """Read the answers that are there already, so that a slow sender hears of a refusal soon."""
         while self._window and select.select([connection], [], [], 0)[0]:
             self._receive(connection)
 
-    def _answered(self, line: bytes) -> None:
-        answer = read_answer(line) if self._window else None
+    def _next_answer(self) -> bytes | None:
+        stop = HEAD_BYTES + int.from_bytes(self._received[:HEAD_BYTES], "big")
+        if len(self._received) >= HEAD_BYTES and stop > MAX_ANSWER_BYTES:
+            raise self._no_collector(self._received)
+        if len(self._received) < max(HEAD_BYTES, stop):
+            return None
+        answer, self._received = self._received[HEAD_BYTES:stop], self._received[stop:]
+        return answer
+
+    def _answered(self, data: bytes) -> None:
+        batch = self._window[0].batch if self._window else []
+        answer = read_answer(data, len(batch)) if self._window else None
         if answer is None:
-            raise ConfigError(f"cannot use {self._address[0]}:{self._address[1]}: it answered {line[:80]!r}")
-        batch = self._window.popleft()
+            raise self._no_collector(data)
+        numbered = self._window.popleft()
         if isinstance(answer, Busy):
             self._busy = answer
-            self._held.append(batch)
+            self._send_again([numbered])
         else:
             self._patience.succeeded()
-            self._pending.extendleft(reversed(settle(batch, answer, self._tally)))
+            self._settle(batch, answer)
+
+    def _settle(self, batch: Batch, answer: Accepted | Refused) -> None:
+        self._pending.extendleft(reversed(settle(batch, answer, self._tally)))
+
+    def _no_collector(self, data: bytes) -> ConfigError:
+        return ConfigError(f"cannot use {self._address[0]}:{self._address[1]}: it answered {data[:80]!r}")
 
 
-_PLACE = re.compile(r"^record (\d+): ")
-"""How a reason begins that blames one record: its place in the message, which says nothing to whom has a file."""
+def to_frame(sender_id: str, number: int, batch: Batch, max_bytes: int) -> bytes | Refused:
+    """The frame of a batch; or which of its records can't be sent so, or that it is too long."""
+    values = []
+    for index, row in enumerate(batch):
+        try:
+            values.append(msgspec.Raw(_encode(msgspec.json.decode(row.body))))
+        except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
+            return Refused(f"cannot be sent as msgpack: {error}; --over http can", index)
+    data = _encode((frames.VERSION, sender_id, number, values))
+    if len(data) > max_bytes:
+        return Refused(f"{len(data)} bytes as msgpack, at most {max_bytes} are taken")
+    return len(data).to_bytes(HEAD_BYTES, "big") + data
 
 
-class _Line(msgspec.Struct):
-    message: str
-    accepted: int | None = None
-    error: str | None = None
-    retry: bool = False
-
-
-def read_answer(line: bytes) -> Answer | None:
-    """What a line from the collector means; None if no collector would answer so."""
+def read_answer(data: bytes, records: int) -> Answer | None:
+    """What an answer to a batch of so many records means; None if no collector would answer so."""
     try:
-        answer = msgspec.json.decode(line, type=_Line)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        answer = _decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
-    if answer.error is not None and answer.retry:
-        return Busy(answer.error)
-    if answer.error is not None:
-        place = _PLACE.match(answer.error)
-        return Refused(_PLACE.sub("", answer.error), int(place[1]) if place else None)
-    return None if answer.accepted is None else Accepted(answer.accepted)
+    detail = answer.detail or _Detail()
+    if answer.status == frames.STORED:
+        return Accepted(answer.accepted)
+    if answer.status == frames.REPEATED:
+        return Accepted(records)
+    if answer.status == frames.BUSY:
+        return Busy(detail.reason)
+    if answer.status in (frames.REFUSED, frames.ENDED):
+        field = f"{detail.field}: " if detail.field else ""
+        return Refused(field + detail.reason, detail.index)
+    return None
+
+
+class _Detail(msgspec.Struct):
+    reason: str = ""
+    index: int | None = None
+    field: str | None = None
+
+
+class _Answer(msgspec.Struct, array_like=True):
+    number: int | None
+    status: int
+    accepted: int
+    detail: _Detail | None
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(_Answer).decode

@@ -5,38 +5,45 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import time
 
 import uvloop
 
+from collector.door import Door
 from collector.http import HttpLimits, app, make_arrival, make_intake
+from collector.processes import Sockets, run_each, sockets
 from collector.protocols import PROTOCOLS, MessageLimits
 from collector.tcp import TcpCollector, Timeouts
-from telemetry.config import Settings
+from telemetry.config import Collector, Settings
+from telemetry.http_protocol import ConnectionLimits
+from telemetry.process import allow_open_files
 from telemetry.program import main
 from telemetry.serve import GRACE_S, http_server, listen, stop_on_signals
 
 log = logging.getLogger("collector")
 
+OTHER_FILES = 100
+"""Open files that are no devices' connections: to Redis, the log, libraries."""
 
-async def serve(settings: Settings) -> None:
+
+async def serve(settings: Settings, listening: Sockets) -> None:
     """Collect until a signal comes; then answer what was begun."""
     stopped = stop_on_signals()
     c = settings.collector
-    http_socket, tcp_socket = listen(c.host, c.http_port), listen(c.host, c.tcp_port)
     intake = make_intake(settings)
     intake.start()
     arrival = make_arrival(settings, intake)
     limits = MessageLimits(c.max_message_bytes, c.max_request_records)
     tcp = TcpCollector(
         intake,
-        lambda: PROTOCOLS["json"](limits),
+        lambda: PROTOCOLS["any"](limits),
         arrival,
         Timeouts(c.request_timeout_s, c.idle_timeout_s),
-        c.max_connections,
+        Door(most_connections(c), c.max_connections_per_address, time.monotonic),
     )
-    server = http_server(app(intake, HttpLimits.of(settings), arrival))
-    await tcp.start(tcp_socket)
-    serving = asyncio.create_task(server.serve([http_socket]))
+    server = http_server(app(intake, HttpLimits.of(settings), arrival), ConnectionLimits.of(settings))
+    await tcp.start(listening.tcp)
+    serving = asyncio.create_task(server.serve([listening.http]))
     log.info("collecting: HTTP on %s:%d, TCP on %s:%d", c.host, c.http_port, c.host, c.tcp_port)
     await asyncio.wait({serving, asyncio.create_task(stopped.wait())}, return_when=asyncio.FIRST_COMPLETED)
     server.should_exit = True
@@ -44,5 +51,28 @@ async def serve(settings: Settings) -> None:
     await intake.stop()
 
 
+def most_connections(c: Collector) -> int:
+    """`collector.max_connections`, or how many the system's limit of open files leaves."""
+    others = c.max_http_connections + OTHER_FILES
+    files = allow_open_files(c.max_connections + others)
+    most = min(c.max_connections, files - min(others, files // 4))
+    if most < c.max_connections:
+        log.warning(
+            "%d files may be open: %d TCP connections, not %d (raise ulimit -Hn)", files, most, c.max_connections
+        )
+    return most
+
+
+def run(settings: Settings) -> None:
+    """Collect in this process, or in several."""
+    c = settings.collector
+    if c.processes == 1:
+        listening = Sockets(listen(c.host, c.http_port), listen(c.host, c.tcp_port))
+        uvloop.run(serve(settings, listening))
+    else:
+        pairs = sockets(c.host, c.http_port, c.tcp_port, c.processes)
+        run_each(pairs, lambda listening: uvloop.run(serve(settings, listening)))
+
+
 if __name__ == "__main__":
-    sys.exit(main("collector", lambda settings: uvloop.run(serve(settings))))
+    sys.exit(main("collector", run))

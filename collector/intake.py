@@ -6,7 +6,8 @@ which packs with hiredis and costs a tenth of its asyncio pipeline. What waits i
 comes when it is full is refused (HTTP) or not read from (TCP).
 
 From `full_percent` of Redis's memory on everything is refused, until the worker has drained it below
-`resume_percent`: at the limit itself RQ could not even enqueue a save, and the box would be stuck.
+`resume_percent`: at the limit itself RQ could not even enqueue a save, and the box would be stuck. The same
+while a disk has too little room (telemetry/disk.py).
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import redis
 
 from telemetry import hot
+from telemetry.disk import Room
 from telemetry.entries import pack
 from telemetry.errors import BusyError, ConfigError, KeyReusedError, StoreError
 from telemetry.hot import Batch, DevicesFull, Limits, Shard, shard_of
@@ -33,14 +35,84 @@ GROUP_RECORDS = 10_000
 """Records at which a group is full: one call then takes some 10 to 60 ms, in which Redis does nothing else."""
 
 GROUP_BYTES = 4 * 2**20
-MEMORY_CHECK_S = 0.25
+
+MAX_FAILED_SENDERS = 1_000
+"""Senders of one connection whose failures are remembered; a gateway with more begins a connection anew."""
+
+MARKS_CHECK_S = 0.25
+"""How often the marks are looked at: at 200 MB/s a disk loses 50 MB between two looks."""
 
 
 class Watermarks(NamedTuple):
-    """Percent of Redis's memory: refuse from `full` on, take again below `resume`."""
+    """Percent of Redis's memory: refuse from `full` on, take again below `resume`. And the disks' room."""
 
     full: int = 80
     resume: int = 70
+    room: Room = Room()
+
+
+class _Gate:
+    """Shut from one mark until the box is back behind the other, by looks that are some time apart."""
+
+    def __init__(self, client: redis.Redis, marks: Watermarks) -> None:
+        self._client = client
+        self._marks = marks
+        self._is_full = False
+        self._is_short = False
+        self._next_check_s = 0.0
+
+    def pass_or_refuse(self) -> None:
+        """Raise `BusyError` while it is shut, `StoreError` if Redis can't be asked."""
+        now_s = time.monotonic()
+        if now_s >= self._next_check_s:
+            self._look()
+            self._next_check_s = now_s + MARKS_CHECK_S
+        if self._is_short:
+            raise BusyError("the disk has too little room left", retry_after_s=30)
+        if self._is_full:
+            raise BusyError("Redis is above its memory mark; the worker drains it", retry_after_s=5)
+
+    def _look(self) -> None:
+        try:
+            self._is_short = self._marks.room.is_short(self._is_short)
+        except OSError as error:
+            raise BusyError(f"cannot look at the disk: {error}", retry_after_s=30) from error
+        used_percent = memory_percent(self._client)
+        self._is_full = used_percent >= (self._marks.resume if self._is_full else self._marks.full)
+
+
+class Lane:
+    """What of one connection could not be stored, so that none of its senders overtakes itself.
+
+    Were a sender's batch 6 stored although its 5 failed, then 5 would be taken for a repeat when it comes again,
+    and be lost. So behind a failure all with a greater number fail, until that number comes again or, over another
+    connection, the sender begins anew. The writers' threads use it, each for its own shard.
+    """
+
+    def __init__(self) -> None:
+        self.is_over = False
+        self._failed: dict[tuple[int, str], int] = {}
+
+    def may_go(self, shard: int, sender: str, number: int) -> bool:
+        """Whether a batch overtakes none. One that failed before, or an earlier one, lets those behind it go."""
+        failed = self._failed.get((shard, sender))
+        if failed is not None and number <= failed:
+            del self._failed[shard, sender]
+        return not self.is_over and (failed is None or number <= failed)
+
+    def failed(self, shard: int, sender: str, number: int) -> None:
+        """Note a failure. With too many senders to be remembered the lane is over: nothing goes any more."""
+        if not self.is_over:
+            self._failed[shard, sender] = min(self._failed.get((shard, sender), number), number)
+            self.is_over = len(self._failed) > MAX_FAILED_SENDERS
+
+
+class Numbered(NamedTuple):
+    """A batch of a sender: its number is above those of all the sender's batches before, or it is a repeat."""
+
+    sender: str
+    number: int
+    lane: Lane
 
 
 class _Part(NamedTuple):
@@ -50,10 +122,20 @@ class _Part(NamedTuple):
     cost_bytes: int
     name: str
     body_hash: bytes
-    done: asyncio.Future[None]
+    done: asyncio.Future[bool]
+    number: int = 0
+    lane: Lane | None = None
+
+    def may_go(self, shard: int) -> bool:
+        return self.lane is None or self.lane.may_go(shard, self.name, self.number)
+
+    def note_failure(self, shard: int) -> None:
+        if self.lane is not None:
+            self.lane.failed(shard, self.name, self.number)
 
 
-Outcome = Exception | None
+Outcome = Exception | bool
+"""What becomes of a part: stored, or True if it was stored before."""
 
 
 class _Writer(threading.Thread):
@@ -68,8 +150,7 @@ class _Writer(threading.Thread):
         self._stopping = False
         self._client = intake.connect()
         self._shard: Shard | None = None
-        self._is_full = False
-        self._next_check_s = 0.0
+        self._gate = _Gate(self._client, intake.watermarks)
 
     def put(self, part: _Part) -> None:
         with self._changed:
@@ -100,8 +181,20 @@ class _Writer(threading.Thread):
             return group
 
     def _outcomes(self, group: list[_Part]) -> list[Outcome]:
+        """What becomes of each part; none overtakes one of its sender that failed."""
+        goes = [part.may_go(self._number) for part in group]
+        tried = iter(self._try([part for part, may in zip(group, goes, strict=True) if may]))
+        outcomes = [next(tried) if may else BusyError("an earlier batch of this sender failed") for may in goes]
+        for part, outcome in zip(group, outcomes, strict=True):
+            if isinstance(outcome, Exception):
+                part.note_failure(self._number)
+        return outcomes
+
+    def _try(self, group: list[_Part]) -> list[Outcome]:
+        if not group:
+            return []
         try:
-            self._refuse_if_full()
+            self._gate.pass_or_refuse()
             return self._append(group)
         except DevicesFull as error:
             if len(group) == 1:
@@ -126,21 +219,11 @@ class _Writer(threading.Thread):
         unnamed = [part for part in group if not part.name]
         named = [part for part in group if part.name]
         batches = [Batch(pack(sent for part in unnamed for sent in part.records))] if unnamed else []
-        batches += [Batch(pack(part.records), part.name, part.body_hash) for part in named]
+        batches += [Batch(pack(part.records), part.name, part.body_hash, part.number) for part in named]
         appended = self._shard.append(batches, self._intake.limits)
         self._intake.newest_ms = max(self._intake.newest_ms, appended.newest_ms)
         statuses = iter(appended.statuses[len(batches) - len(named) :])
-        return [_outcome(next(statuses) if part.name else hot.STORED) for part in group]
-
-    def _refuse_if_full(self) -> None:
-        now_s = time.monotonic()
-        if now_s >= self._next_check_s:
-            self._next_check_s = now_s + MEMORY_CHECK_S
-            used_percent = memory_percent(self._client)
-            marks = self._intake.watermarks
-            self._is_full = used_percent >= (marks.resume if self._is_full else marks.full)
-        if self._is_full:
-            raise BusyError("Redis is above its memory mark; the worker drains it", retry_after_s=5)
+        return [_outcome(next(statuses)) if part.name else False for part in group]
 
 
 def _outcome(status: int) -> Outcome:
@@ -148,7 +231,9 @@ def _outcome(status: int) -> Outcome:
         return KeyReusedError("this Idempotency-Key came before with another body")
     if status == hot.KEYS_FULL:
         return BusyError("too many Idempotency-Keys are remembered", retry_after_s=30)
-    return None
+    if status == hot.SENDERS_FULL:
+        return BusyError("collector.max_senders is reached: no new sender is taken", retry_after_s=30)
+    return status == hot.SEEN
 
 
 def memory_percent(client: redis.Redis) -> float:
@@ -219,10 +304,17 @@ class Intake:
             await self._put(home, parts.pop(home, []), cost_bytes, name, body_hash)
         await _all([self._put(shard, part, cost_bytes, name, body_hash) for shard, part in parts.items()])
 
-    def offer(self, records: Sequence[Sent], cost_bytes: int) -> asyncio.Future[None]:
-        """Like `submit` without a name, but at once and without regard to room: the caller waits for that."""
+    def offer(self, records: Sequence[Sent], cost_bytes: int, numbered: Numbered | None = None) -> asyncio.Future[bool]:
+        """Like `submit`, but at once and without regard to room: the caller waits for that.
+
+        A sender's batch is stored once; the result is True if it was before. One without records gives its number
+        up: every shard remembers it.
+        """
         parts = self._parts(records)
-        waits = [self._put(shard, part, cost_bytes, "", b"") for shard, part in parts.items()]
+        sender, number, lane = numbered or ("", 0, None)
+        if numbered and not records:
+            parts = dict.fromkeys(range(self.shards), records)
+        waits = [self._put(shard, part, cost_bytes, sender, b"", number, lane) for shard, part in parts.items()]
         return waits[0] if len(waits) == 1 else asyncio.ensure_future(_all(waits))
 
     def _parts(self, records: Sequence[Sent]) -> dict[int, Sequence[Sent]]:
@@ -234,15 +326,22 @@ class Intake:
         return dict(parts)
 
     def _put(
-        self, shard: int, records: Sequence[Sent], cost_bytes: int, name: str, body_hash: bytes
-    ) -> asyncio.Future[None]:
+        self,
+        shard: int,
+        records: Sequence[Sent],
+        cost_bytes: int,
+        name: str,
+        body_hash: bytes,
+        number: int = 0,
+        lane: Lane | None = None,
+    ) -> asyncio.Future[bool]:
         if self._loop is None:
             raise BusyError("the intake is not running")
-        done = self._loop.create_future()
+        done: asyncio.Future[bool] = self._loop.create_future()
         self._pending_bytes += cost_bytes
         if not self.has_room:
             self._room.clear()
-        self._writers[shard].put(_Part(records, cost_bytes, name, body_hash, done))
+        self._writers[shard].put(_Part(records, cost_bytes, name, body_hash, done, number, lane))
         return done
 
     def resolve(self, group: Sequence[_Part], outcomes: Sequence[Outcome]) -> None:
@@ -255,16 +354,18 @@ class Intake:
             self._pending_bytes -= part.cost_bytes
             if part.done.done():
                 continue
-            if outcome is None:
-                part.done.set_result(None)
-            else:
+            if isinstance(outcome, Exception):
                 part.done.set_exception(outcome)
+            else:
+                part.done.set_result(outcome)
         if self.has_room:
             self._room.set()
 
 
-async def _all(waits: Iterable[asyncio.Future[None]]) -> None:
-    """Wait for all, then raise the first error: none is left unheard."""
-    for result in await asyncio.gather(*waits, return_exceptions=True):
+async def _all(waits: Sequence[asyncio.Future[bool]]) -> bool:
+    """Wait for all, then raise the first error: none is left unheard. True if all were stored before."""
+    results = await asyncio.gather(*waits, return_exceptions=True)
+    for result in results:
         if isinstance(result, BaseException):
             raise result
+    return bool(results) and all(results)

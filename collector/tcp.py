@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import socket
 from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple, cast
 
-from collector.intake import Intake
+from collector.door import Door
+from collector.intake import Intake, Lane, Numbered
 from collector.protocols.contract import QUIET_S, Decoder, Message, Received, Rejected
 from telemetry.errors import BusyError
 from telemetry.fields import Arrival
-
-log = logging.getLogger(__name__)
 
 TURN_BYTES = 16 * 2**10
 """Bytes of one connection that are decoded before all others have their turn: 70 ms of the costliest nonsense."""
@@ -27,6 +25,8 @@ LINGER_S = 2.0
 """How long a connection that we ended is still read from, so that a reset doesn't swallow our answer."""
 
 SWEEP_S = 0.5
+SWEEP_CONNECTIONS = 500
+"""Connections whose time limits are looked at before others have their turn: half a millisecond."""
 
 
 class Timeouts(NamedTuple):
@@ -45,14 +45,14 @@ class TcpCollector:
         make_decoder: Callable[[], Decoder],
         arrival: Callable[[], Arrival],
         timeouts: Timeouts,
-        max_connections: int,
+        door: Door,
     ) -> None:
         self.intake = intake
         self.make_decoder = make_decoder
         self.arrival = arrival
         self.timeouts = timeouts
         self.received = bytearray(TURN_BYTES)  # one for all: what is read is decoded before the next read
-        self._max_connections = max_connections
+        self._door = door
         self._connections: set[_Connection] = set()
         self._all_closed = asyncio.Event()
         self._all_closed.set()
@@ -82,15 +82,17 @@ class TcpCollector:
 
     def opened(self, connection: _Connection) -> bool:
         """Count a connection in; False if there are too many."""
-        if len(self._connections) >= self._max_connections:
-            log.warning("closing a connection: %d are open", self._max_connections)
+        if not self._door.enter(connection.address):
             return False
         self._connections.add(connection)
         self._all_closed.clear()
         return True
 
     def closed(self, connection: _Connection) -> None:
-        """Count a connection out."""
+        """Count a connection out, if it was counted in."""
+        if connection not in self._connections:
+            return
+        self._door.leave(connection.address)
         self._connections.discard(connection)
         self._held.discard(connection)
         if not self._connections:
@@ -106,8 +108,11 @@ class TcpCollector:
         while True:
             await asyncio.sleep(SWEEP_S)
             now_s = asyncio.get_running_loop().time()
-            for connection in list(self._connections):
-                connection.check(now_s)
+            connections = list(self._connections)
+            for start in range(0, len(connections), SWEEP_CONNECTIONS):
+                for connection in connections[start : start + SWEEP_CONNECTIONS]:
+                    connection.check(now_s)
+                await asyncio.sleep(0)
 
     async def _release(self) -> None:
         """Read on, once the intake has room, from connections that were held while it had none."""
@@ -125,7 +130,9 @@ class _Connection(asyncio.BufferedProtocol):
         self._collector = collector
         self._decoder = collector.make_decoder()
         self._loop = asyncio.get_running_loop()
-        self._answers: deque[tuple[Message, asyncio.Future[None] | None]] = deque()
+        self._answers: deque[tuple[Message, asyncio.Future[bool] | None]] = deque()
+        self._lane: Lane | None = None  # made for the first batch of a sender who names itself
+        self.address = ""
         self._heard_s = self._begun_s = self._loop.time()
         self._quiet_timer: asyncio.TimerHandle | None = None
         self._no_more = False  # nothing further is decoded: the sender ended, or a last message came
@@ -139,6 +146,8 @@ class _Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        peer = transport.get_extra_info("peername")
+        self.address = peer[0] if peer else ""
         if not self._collector.opened(self):
             self._no_more = True
             self._transport.close()
@@ -190,13 +199,20 @@ class _Connection(asyncio.BufferedProtocol):
         for message in messages:
             future = None
             if isinstance(message, Received):
-                future = self._collector.intake.offer(message.records, message.size_bytes)
+                future = self._collector.intake.offer(message.records, message.size_bytes, self._numbered(message))
                 future.add_done_callback(self._on_stored)
             self._answers.append((message, future))
             self._no_more = self._no_more or message.last
         self._answer()
 
-    def _on_stored(self, future: asyncio.Future[None]) -> None:
+    def _numbered(self, message: Received) -> Numbered | None:
+        if not message.sender:
+            return None
+        if self._lane is None:
+            self._lane = Lane()
+        return Numbered(message.sender, message.number, self._lane)
+
+    def _on_stored(self, future: asyncio.Future[bool]) -> None:
         if not future.cancelled():
             future.exception()  # heard, even if the connection is gone
         self._answer()
@@ -209,6 +225,7 @@ class _Connection(asyncio.BufferedProtocol):
             ready += _answer_to(message, future)
         if ready and not self._transport.is_closing():
             self._transport.write(ready)
+        self._no_more = self._no_more or (self._lane is not None and self._lane.is_over)
         if self._no_more and not self._answers:
             self._end()
         else:
@@ -289,10 +306,10 @@ class _Connection(asyncio.BufferedProtocol):
                 self._transport.close()
 
 
-def _answer_to(message: Message, future: asyncio.Future[None] | None) -> bytes:
+def _answer_to(message: Message, future: asyncio.Future[bool] | None) -> bytes:
     if isinstance(message, Rejected) or future is None:
         return message.answer if isinstance(message, Rejected) else message.stored
     error = asyncio.CancelledError() if future.cancelled() else future.exception()
     if error is None:
-        return message.stored
+        return message.repeated if message.sender and future.result() else message.stored
     return message.not_stored(str(error) if isinstance(error, BusyError) else "the store failed")

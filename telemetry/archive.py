@@ -1,12 +1,14 @@
 """The archive: a Delta table of daily Parquet partitions. This file is all that knows its layout.
 
-    archive/date=YYYY-MM-DD/<commit number>-<random>.parquet    sorted by (device_id, timestamp, id)
+    archive/date=YYYY-MM-DD/<commit number>-<random>.parquet    sorted by (device_id, timestamp, id), made by a save
+    archive/date=YYYY-MM-DD/compact-<random>.parquet            the same, several of these merged
     archive/_delta_log/<version>.json                           one commit each; checkpoints now and then
 
 `date` is the day of `timestamp` in UTC. DuckDB writes and reads all Parquet; `deltalake` keeps the log
-and no more. A save's files and its transaction ("whimbrel-<shard>", commit number) are one commit. No
-Parquet file is ever overwritten, and nobody globs the folder: files of failed attempts and of the time
-before a compaction lie beside the live ones.
+and no more. A save's files and its transaction ("whimbrel-<shard>", commit number) are one commit; so are
+the files that a compaction adds and removes, and its transaction ("compact-<date>", a count): whoever planned
+with an older handle is refused. No Parquet file is ever overwritten, and nobody globs the folder: files of
+failed attempts and of the time before a compaction lie beside the live ones, until the sweep.
 
 A commit number is a count * 2^32 + 32 random bits: it rises, and no two saves ever share one.
 """
@@ -16,8 +18,9 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Iterable, Sequence
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Sequence
+from datetime import date
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -28,45 +31,24 @@ import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Field, Schema, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.schema import PrimitiveType
-from deltalake.transaction import AddAction
+from deltalake.transaction import AddAction, RemoveAction
 
-from telemetry.errors import IntentChanged
-from telemetry.record import Stored
+from telemetry.columns import BOUNDED, COLUMNS, TIME, sql_text
+from telemetry.days import day_of, iso
+from telemetry.errors import ArchiveError, IntentChanged, PlanOutdated
 
-DAY_US = 86_400_000_000
 ROW_GROUP_ROWS = 122_880
 
 READ_ERRORS = (DeltaError, OSError)
 """What opening and reading a table raises if its log is damaged or can't be read."""
 
+COMPACTED = "compact"
+"""How the names of a compaction's files and transactions begin."""
+
 LOG_ENTRIES_SYNCED = 25
 """More than the commits that can be under way at once: all shards' saves, a compaction, a recovery."""
 
-_TIME = pa.timestamp("us", tz="UTC")
-COLUMNS = pa.schema(
-    [
-        ("device_id", pa.string()),
-        ("timestamp", _TIME),
-        ("received_at", _TIME),
-        ("id", pa.int64()),
-        ("transport", pa.string()),
-        ("source", pa.string()),
-        ("latitude", pa.float64()),
-        ("longitude", pa.float64()),
-        ("altitude_m", pa.float64()),
-        ("speed_kmh", pa.float64()),
-        ("heading_deg", pa.float64()),
-        ("accuracy_m", pa.float64()),
-        ("location", pa.string()),
-        ("attributes", pa.string()),
-    ]
-)
-"""The columns of a file; the table has `date` besides."""
-
-BOUNDED = ("device_id", "timestamp", "received_at", "id", "transport")
-"""Columns whose least and greatest value the log keeps for each file, so that queries skip files or need none."""
-
-_DELTA_TYPES = {pa.string(): "string", _TIME: "timestamp", pa.int64(): "long", pa.float64(): "double"}
+_DELTA_TYPES = {pa.string(): "string", TIME: "timestamp", pa.int64(): "long", pa.float64(): "double"}
 _DELTA_SCHEMA = Schema(
     [Field(field.name, PrimitiveType(_DELTA_TYPES[field.type])) for field in COLUMNS]
     + [Field("date", PrimitiveType("date"))]
@@ -94,6 +76,7 @@ class LiveFile(NamedTuple):
     day: date
     rows: int | None
     size_bytes: int
+    made_ms: int
     first_device: str | None
     last_device: str | None
     first_us: int | None
@@ -181,30 +164,75 @@ class Archive:
             "ORDER BY date, device_id, timestamp, id"
         )
         connection.unregister("batch")
+        files: list[DataFile] = []
         try:
             bounds = connection.execute(
-                f"SELECT date, count(*), {', '.join(f'min({b}), max({b})' for b in _BOUNDS_SQL)} "
-                "FROM sorted GROUP BY date ORDER BY date"
+                f"SELECT date, count(*), {_LEAST_AND_GREATEST} FROM sorted GROUP BY date ORDER BY date"
             ).fetchall()
-            files = [self._write_day(connection, row[0], commit, _stats(row[1], row[2:])) for row in bounds]
+            for row in bounds:
+                files.append(self._write_day(connection, row[0], commit, _stats(row[1], row[2:])))
+            self._sync([file.path for file in files])
+        except (OSError, duckdb.Error):
+            for file in files:  # on a disk that fills, each attempt's would take the room of the next
+                (self.root / file.path).unlink(missing_ok=True)
+            raise
         finally:
             connection.execute("DROP TABLE sorted")
-        for file in files:
-            fsync(self.root / file.path)
-        for folder in {(self.root / file.path).parent for file in files} | ({self.root} if files else set()):
-            fsync(folder)
         return files
 
     def _write_day(self, connection: duckdb.DuckDBPyConnection, day: date, commit: str, stats: str) -> DataFile:
+        path = self._copy(connection, f"SELECT * EXCLUDE (date) FROM sorted WHERE date = DATE '{day}'", day, commit)
+        return DataFile(path, day, (self.root / path).stat().st_size, stats)
+
+    def _copy(self, connection: duckdb.DuckDBPyConnection, select: str, day: date, kind: str) -> str:
+        """Write what `select` finds, in order, into a new file of a day; not yet on disk when this returns."""
         folder = f"date={day.isoformat()}"
         (self.root / folder).mkdir(exist_ok=True)
-        path = f"{folder}/{commit}-{secrets.token_hex(8)}.parquet"
+        path = f"{folder}/{kind}-{secrets.token_hex(8)}.parquet"
         connection.execute(
-            f"COPY (SELECT * EXCLUDE (date) FROM sorted WHERE date = DATE '{day.isoformat()}' "
-            f"ORDER BY device_id, timestamp, id) TO {sql_text(str(self.root / path))} "
+            f"COPY ({select} ORDER BY device_id, timestamp, id) TO {sql_text(str(self.root / path))} "
             f"(FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2, ROW_GROUP_SIZE {ROW_GROUP_ROWS})"
         )
-        return DataFile(path, day, (self.root / path).stat().st_size, stats)
+        return path
+
+    def merge(self, connection: duckdb.DuckDBPyConnection, files: Sequence[LiveFile], pieces: int) -> list[DataFile]:
+        """Write the rows of a day's files into `pieces` new files, sorted over all of them, on disk when this returns.
+
+        The files are not in the table until `replace` names them. Raises `ArchiveError` if a row is missing.
+        """
+        day, rows = files[0].day, sum(file.rows or 0 for file in files)
+        source = f"read_parquet([{', '.join(sql_text(file.path) for file in files)}], hive_partitioning = false)"
+        if pieces == 1:
+            selects = [f"SELECT * FROM {source}"]
+        else:
+            connection.execute(
+                f"CREATE OR REPLACE TEMP TABLE merged AS SELECT * FROM {source} ORDER BY device_id, timestamp, id"
+            )
+            cuts = [rows * n // pieces for n in range(pieces + 1)]
+            selects = [f"SELECT * FROM merged WHERE rowid >= {a} AND rowid < {b}" for a, b in pairwise(cuts)]
+        try:
+            made = [self._copy(connection, select, day, COMPACTED) for select in selects]
+        finally:
+            connection.execute("DROP TABLE IF EXISTS merged")
+        self._sync(made)
+        found = [self._described(connection, path, day) for path in made]
+        if (written := sum(count for _, count in found)) != rows:
+            raise ArchiveError(f"cannot merge files of {day}: they have {rows} rows, and {written} were written")
+        return [file for file, _ in found]
+
+    def _described(self, connection: duckdb.DuckDBPyConnection, path: str, day: date) -> tuple[DataFile, int]:
+        """A file as it is on disk, and how many rows it has."""
+        file = self.root / path
+        bounds = f"SELECT count(*), {_LEAST_AND_GREATEST} FROM read_parquet({sql_text(str(file))})"
+        [row] = connection.execute(bounds).fetchall()
+        return DataFile(path, day, file.stat().st_size, _stats(row[0], row[1:])), row[0]
+
+    def _sync(self, paths: Sequence[str]) -> None:
+        """Have files, and that they are there, on disk."""
+        for path in paths:
+            fsync(self.root / path)
+        for folder in {(self.root / path).parent for path in paths} | ({self.root} if paths else set()):
+            fsync(folder)
 
     def commit(self, table: DeltaTable, files: Sequence[DataFile], shard: int, commit: str, now_ms: int) -> None:
         """Add `files` and the shard's commit number to the table in one commit, on disk when this returns.
@@ -212,30 +240,73 @@ class Archive:
         `table` is the handle that was asked for the shard's commit number: a commit that another worker
         made since then is noticed only by that handle (guard 3). Raises `IntentChanged` if there was one.
         """
-        actions = [
+        try:
+            self._commit(table, self._added(files, now_ms, is_new=True), Transaction(app_id(shard), int(commit)))
+        except CommitFailedError as error:
+            raise IntentChanged(f"cannot commit: another worker did meanwhile: {error}") from error
+
+    def replace(self, table: DeltaTable, old: Sequence[LiveFile], new: Sequence[DataFile], now_ms: int) -> None:
+        """Put `new` in the place of `old`, whose rows they hold, in one commit, on disk when this returns.
+
+        `table` is the handle that `old` was read from; all are of one day. Raises `PlanOutdated` if another
+        compaction, retention or sweep touched that day meanwhile.
+        """
+        self._commit_day(
+            table, old[0].day, [*self._added(new, now_ms, is_new=False), *self._removed(old, now_ms, is_lost=False)]
+        )
+
+    def give_up(self, table: DeltaTable, files: Sequence[LiveFile], now_ms: int) -> None:
+        """Take a day's files, and their rows, out of the table; as `replace`."""
+        self._commit_day(table, files[0].day, self._removed(files, now_ms, is_lost=True))
+
+    def fence(self, table: DeltaTable, day: date) -> None:
+        """Have every compaction of a day that was planned before this refused when it commits."""
+        self._commit_day(table, day, [])
+
+    def _commit_day(self, table: DeltaTable, day: date, actions: Sequence[AddAction | RemoveAction]) -> None:
+        name = f"{COMPACTED}-{day.isoformat()}"
+        try:
+            self._commit(table, actions, Transaction(name, (table.transaction_version(name) or 0) + 1))
+        except CommitFailedError as error:
+            raise PlanOutdated(f"cannot change the files of {day}: another did meanwhile: {error}") from error
+
+    def _commit(self, table: DeltaTable, actions: Sequence[AddAction | RemoveAction], transaction: Transaction) -> None:
+        table.create_write_transaction(
+            list(actions),
+            mode="append",
+            schema=table.schema(),
+            partition_by=["date"],
+            commit_properties=CommitProperties(app_transactions=[transaction], max_commit_retries=20),
+        )
+        self.make_last()
+
+    def _added(self, files: Sequence[DataFile], now_ms: int, is_new: bool) -> list[AddAction | RemoveAction]:
+        """Raises `FileNotFoundError` if a sweep took a file for that of a failed attempt."""
+        for file in files:
+            (self.root / file.path).stat()
+        return [
             AddAction(
                 path=file.path,
                 size=file.size_bytes,
                 partition_values={"date": file.day.isoformat()},
                 modification_time=now_ms,
-                data_change=True,
+                data_change=is_new,
                 stats=file.stats,
             )
             for file in files
         ]
-        try:
-            table.create_write_transaction(
-                actions,  # type: ignore[arg-type]
-                mode="append",
-                schema=table.schema(),
-                partition_by=["date"],
-                commit_properties=CommitProperties(
-                    app_transactions=[Transaction(app_id(shard), int(commit))], max_commit_retries=20
-                ),
+
+    def _removed(self, files: Sequence[LiveFile], now_ms: int, is_lost: bool) -> list[AddAction | RemoveAction]:
+        return [
+            RemoveAction(
+                str(Path(file.path).relative_to(self.root)),
+                is_lost,
+                now_ms,
+                file.size_bytes,
+                {"date": file.day.isoformat()},
             )
-        except CommitFailedError as error:
-            raise IntentChanged(f"cannot commit: another worker did meanwhile: {error}") from error
-        self.make_last()
+            for file in files
+        ]
 
     def make_last(self) -> None:
         """Make the log survive a power cut: deltalake itself syncs nothing, neither entries nor checkpoints.
@@ -250,6 +321,10 @@ class Archive:
             fsync(log / name)
         fsync(log)
 
+    def unlisted(self, table: DeltaTable) -> set[str]:
+        """Absolute paths of the data files that lie in the archive's folder and are not in the table."""
+        return {str(path) for path in self.root.glob("date=*/*.parquet")} - set(self.files(table))
+
     # Reading -----------------------------------------------------------------------------------------
 
     def live(self, table: DeltaTable) -> list[LiveFile]:
@@ -260,12 +335,12 @@ class Archive:
 
         def values(name: str) -> list[Any]:
             column = actions.column(name) if name in names else empty
-            return (column.cast(pa.int64()) if column.type == _TIME else column).to_pylist()  # type: ignore[no-any-return]
+            return (column.cast(pa.int64()) if column.type == TIME else column).to_pylist()  # type: ignore[no-any-return]
 
         return [
-            LiveFile(str(self.root / unquote(path)), day, rows, size, d0, d1, t0, t1, r0 if r0 == r1 else None)
-            for path, day, rows, size, d0, d1, t0, t1, r0, r1 in zip(
-                *map(values, ("path", "partition.date", "num_records", "size_bytes")),
+            LiveFile(str(self.root / unquote(path)), day, rows, size, made, d0, d1, t0, t1, r0 if r0 == r1 else None)
+            for path, day, rows, size, made, d0, d1, t0, t1, r0, r1 in zip(
+                *map(values, ("path", "partition.date", "num_records", "size_bytes", "modification_time")),
                 *(
                     values(f"{end}.{name}")
                     for name in ("device_id", "timestamp", "transport")
@@ -333,74 +408,15 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def day_of(timestamp_us: int) -> date:
-    """The UTC day of a moment."""
-    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=timestamp_us)).date()
-
-
-def day_us(day: date) -> int:
-    """The moment at which a UTC day begins, µs since the epoch."""
-    return (day - date(1970, 1, 1)).days * DAY_US
-
-
-def columns(records: Iterable[Stored]) -> pa.Table:
-    """Records as an Arrow table of `COLUMNS`."""
-    rows = [
-        (
-            device_id,
-            r.timestamp_us,
-            received_ms * 1000,
-            record_id,
-            r.transport,
-            r.source,
-            r.latitude,
-            r.longitude,
-            r.altitude_m,
-            r.speed_kmh,
-            r.heading_deg,
-            r.accuracy_m,
-            r.location,
-            r.attributes,
-        )
-        for device_id, record_id, received_ms, r in records
-    ]
-    if not rows:
-        return COLUMNS.empty_table()
-    values = zip(*rows, strict=True)
-    return pa.table([pa.array(v, type=f.type) for v, f in zip(values, COLUMNS, strict=True)], schema=COLUMNS)
-
-
-_BOUNDS_SQL = [f"epoch_us({name})" if COLUMNS.field(name).type == _TIME else name for name in BOUNDED]
+_BOUNDS_SQL = [f"epoch_us({name})" if COLUMNS.field(name).type == TIME else name for name in BOUNDED]
+_LEAST_AND_GREATEST = ", ".join(f"min({bound}), max({bound})" for bound in _BOUNDS_SQL)
 
 
 def _stats(rows: int, bounds: Sequence[Any]) -> str:
     """A file's statistics as Delta's log has them: exact, for a time cut to seconds would hide records."""
     least, greatest = {}, {}
     for name, low, high in zip(BOUNDED, bounds[::2], bounds[1::2], strict=True):
-        timed = COLUMNS.field(name).type == _TIME
+        timed = COLUMNS.field(name).type == TIME
         least[name], greatest[name] = (iso(low), iso(high)) if timed else (low, high)
     nulls = dict.fromkeys(BOUNDED, 0)
     return json.dumps({"numRecords": rows, "minValues": least, "maxValues": greatest, "nullCount": nulls})
-
-
-def iso(timestamp_us: int) -> str:
-    """2026-11-24T10:25:00.000000Z of µs since the epoch."""
-    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=timestamp_us)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def sql_text(text: str) -> str:
-    """A text as an SQL literal."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def open_duckdb(temp_dir: Path | None = None, memory_limit: str = "1GB", threads: int = 2) -> duckdb.DuckDBPyConnection:
-    """An in-memory DuckDB in UTC that fetches nothing from the network."""
-    connection = duckdb.connect(
-        config={"memory_limit": memory_limit, "threads": threads, "autoinstall_known_extensions": False}
-    )
-    connection.execute("SET TimeZone = 'UTC'")
-    if temp_dir is not None:
-        temp_dir.mkdir(parents=True, exist_ok=True)
-        connection.execute(f"SET temp_directory = {sql_text(str(temp_dir))}")
-    return connection

@@ -32,6 +32,9 @@ class Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 class Data(Section, frozen=True):
     dir: Annotated[str, Meta(description="Folder of all that the box keeps; relative to the settings file.")] = "data"
+    min_free_bytes: Annotated[
+        int, Meta(ge=0, description="Free bytes of its disk below which collectors refuse; 0: never. 1 GiB.")
+    ] = 2**30
 
 
 class Api(Section, frozen=True):
@@ -46,6 +49,9 @@ class Api(Section, frozen=True):
     ] = 134_217_728
     query_threads: Annotated[Positive, Meta(description="History queries that run at once.")] = 2
     query_queue: Annotated[Positive, Meta(description="History queries that may wait; one more is answered 503.")] = 32
+    query_memory_bytes: Annotated[
+        Positive, Meta(description="Memory that history queries may use before they spill to disk, bytes. 512 MiB.")
+    ] = 512 * 2**20
     query_timeout_s: Annotated[Positive, Meta(description="Seconds after which a history query is given up.")] = 30
 
 
@@ -58,7 +64,8 @@ class Auth(Section, frozen=True):
 class Collector(Section, frozen=True):
     host: Annotated[str, Meta(description="Address that the collectors listen on.")] = "127.0.0.1"
     http_port: Annotated[Port, Meta(description="TCP port of the HTTP collector.")] = 8001
-    tcp_port: Annotated[Port, Meta(description="TCP port of the JSON collector.")] = 9999
+    tcp_port: Annotated[Port, Meta(description="TCP port of the JSON and msgpack collector.")] = 9999
+    processes: Annotated[Positive, Meta(description="Collector processes that share the two ports.")] = 1
     max_body_bytes: Annotated[Positive, Meta(description="Largest HTTP body, bytes.")] = 8 * 2**20
     max_message_bytes: Annotated[Positive, Meta(description="Largest message over TCP, and largest record, bytes.")] = (
         2**20
@@ -73,9 +80,25 @@ class Collector(Section, frozen=True):
     max_devices: Annotated[Positive, Meta(description="Devices that the box takes; a further one is refused.")] = (
         200_000
     )
-    max_connections: Annotated[Positive, Meta(description="TCP connections open at once; a further one is closed.")] = (
-        20_000
-    )
+    max_connections: Annotated[
+        Positive, Meta(description="TCP connections that a collector process holds; a further one is closed.")
+    ] = 20_000
+    max_connections_per_address: Annotated[
+        int, Meta(ge=0, description="The same of one address, behind which may be a whole fleet; 0: no such limit.")
+    ] = 10_000
+    max_senders: Annotated[
+        Positive, Meta(description="Senders of TCP frames that each shard remembers; one more is told to wait.")
+    ] = 200_000
+    max_header_bytes: Annotated[
+        int, Meta(ge=1_024, description="Largest request line with all headers of an HTTP request, bytes. 32 KiB.")
+    ] = 2**15
+    max_http_connections: Annotated[
+        Positive, Meta(description="HTTP connections that one process holds; a further one is answered 503.")
+    ] = 4_000
+    keep_alive_s: Annotated[
+        Positive,
+        Meta(description="Seconds without a request, or without reading an answer, until HTTP hangs up."),
+    ] = 75
     request_timeout_s: Annotated[
         Positive, Meta(description="Seconds that one request or message may take to arrive.")
     ] = 30
@@ -127,6 +150,31 @@ class Persist(Section, frozen=True):
     ] = 16 * 2**20
 
 
+class ArchiveSection(Section, frozen=True):
+    target_file_bytes: Annotated[
+        Positive, Meta(description="Size of the files that a day over is merged into, bytes. 128 MiB.")
+    ] = 128 * 2**20
+    max_open_files: Annotated[
+        int, Meta(ge=4, description="Most small files of the open day; beyond, the smallest are merged.")
+    ] = 24
+    quiet_seconds: Annotated[
+        Positive, Meta(description="Seconds without a new file after which a day over is merged into one.")
+    ] = 3_600
+    retention_days: Annotated[
+        int, Meta(ge=0, description="Days that records are kept by their timestamps; 0: for ever.")
+    ] = 0
+    retention_max_bytes: Annotated[
+        int, Meta(ge=0, description="Most bytes of the archive; beyond, its oldest days are given up; 0: no limit.")
+    ] = 0
+    grace_seconds: Annotated[
+        Positive,
+        Meta(description="Seconds that a file outlives its place in the table, more than any query or export takes."),
+    ] = 3_600
+    merge_memory_bytes: Annotated[
+        Positive, Meta(description="Memory that merging may use before it spills to disk, bytes. 384 MiB.")
+    ] = 384 * 2**20
+
+
 class Log(Section, frozen=True):
     level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="Least severity that is logged.")
@@ -142,6 +190,7 @@ class Settings(Section, frozen=True):
     collector: Collector = Collector()
     redis: Redis = Redis()
     persist: Persist = Persist()
+    archive: ArchiveSection = ArchiveSection()
     log: Log = Log()
     base: str = ""
 
@@ -155,6 +204,11 @@ class Settings(Section, frozen=True):
         """Absolute path of the archive, a Delta table."""
         return self.data_dir / "archive"
 
+    @property
+    def redis_dir(self) -> Path:
+        """Absolute path of everything that Whimbrel's own Redis keeps."""
+        return self.data_dir / "redis"
+
 
 SECTIONS: dict[str, type[Section]] = {
     "data": Data,
@@ -163,6 +217,7 @@ SECTIONS: dict[str, type[Section]] = {
     "collector": Collector,
     "redis": Redis,
     "persist": Persist,
+    "archive": ArchiveSection,
     "log": Log,
 }
 

@@ -4,13 +4,17 @@
     ├── ConfigError            the operator: a setting is wrong; the start stops
     ├── SenderError            the sender: what it sent can't be taken; sending it again won't help
     │   ├── RecordError        one record: names field, value and reason
-    │   ├── SyntaxFault        bytes that are not JSON: names the place
+    │   ├── SyntaxFault        bytes that are not JSON or msgpack: names the place
+    │   ├── EncodingFault      a compressed body that can't be inflated
+    │   ├── TooLarge           a body of more bytes or records than may be
     │   └── KeyReusedError     an Idempotency-Key that came before with another body
     ├── BusyError              nobody: the box can't take it now; the sender keeps it and retries
     └── StoreError             the box itself
         ├── StoreUnavailable   Redis is away, still loading, read-only or not set up yet
         ├── OtherStoreError    this Redis is not the store that the program started with
         ├── IntentChanged      another worker, or a restored Redis, changed the intent: look again
+        ├── PlanOutdated       another changed a day's files since they were looked at: plan anew
+        ├── ArchiveError       the archive's files are not what its log says
         └── NotTogether        hot store and archive don't belong together: `whimbrel recover`
 
 Messages read "cannot <verb> <object>: <reason>", or name the field and say what is wrong with it.
@@ -43,11 +47,19 @@ class RecordError(SenderError):
 
 
 class SyntaxFault(SenderError):
-    """Bytes that can't be read as JSON. `at` is the byte where it shows, None if unknown."""
+    """Bytes that can't be read as what they should be. `at` is the byte where it shows, None if unknown."""
 
     def __init__(self, reason: str, at: int | None = None) -> None:
         super().__init__(reason)
         self.at = at
+
+
+class EncodingFault(SenderError):
+    """A compressed body is broken, cut short, or not compressed as its sender says."""
+
+
+class TooLarge(SenderError):
+    """A body holds more bytes or records than one request may."""
 
 
 class KeyReusedError(SenderError):
@@ -76,6 +88,14 @@ class OtherStoreError(StoreError):
 
 class IntentChanged(StoreError):
     """The intent in Redis is not the caller's any more; nothing was changed, look again."""
+
+
+class PlanOutdated(StoreError):
+    """Another compaction, retention or sweep changed a day's files since the plan was made; nothing was changed."""
+
+
+class ArchiveError(StoreError):
+    """The archive's files are not what its log says."""
 
 
 class NotTogether(StoreError):

@@ -207,8 +207,8 @@ def read_timestamp(value: object, arrival: Arrival) -> int:
     if not EARLIEST_US <= timestamp_us < LATEST_US:
         raise RecordError("timestamp", value, "must be between 2000-01-01 and 2200-01-01")
     if timestamp_us > arrival.latest_us:
-        ahead_s = (timestamp_us - arrival.now_us) // 1_000_000
-        raise RecordError("timestamp", value, f"is {ahead_s} s ahead of the box's clock, more than is taken")
+        latest = (_EPOCH + arrival.latest_us * _MICROSECOND).replace(tzinfo=None).isoformat()
+        raise RecordError("timestamp", value, f"must not be after {latest}Z, too far ahead of the box's clock")
     return timestamp_us
 
 

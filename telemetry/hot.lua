@@ -1,8 +1,8 @@
-#!lua name=whimbrel_1
+#!lua name=whimbrel_LIBRARY
 
 -- The hot store's server-side functions, one shard a call. The layout of keys is described in hot.py, that
 -- of values in entries.py; every key that a function touches is in KEYS. Numbers stay below 2^53, so that Lua's
--- doubles hold them exactly; commit numbers do not, and are compared as text.
+-- doubles hold them exactly; commit numbers do not, and are compared as text. hot.py puts the library's name in.
 
 local NIL = '\192'
 local SLOT_HEADER = 34
@@ -127,9 +127,11 @@ end
 
 -- append ------------------------------------------------------------------------------------------
 
-local STORED, SEEN, OTHER_BODY, KEYS_FULL = 0, 1, 2, 3
-local FIXED_KEYS = 7
+local STORED, SEEN, OTHER_BODY, KEYS_FULL, SENDERS_FULL = 0, 1, 2, 3, 4
+local FIXED_KEYS = 9
+local FIXED_ARGS = 7
 local PIECE = 2000
+local FORGET_AT_LEAST = 10
 
 -- Calls a command whose arguments may be more than Lua's unpack takes, in pieces of an even number.
 local function in_pieces(arguments, call)
@@ -139,12 +141,12 @@ local function in_pieces(arguments, call)
 end
 
 local function read_batches(keys, args)
-  local batches, arg, key = {}, 6, FIXED_KEYS + 1
-  for _ = 1, tonumber(args[5]) do
-    local batch = { name = args[arg], hash = args[arg + 1], entries = {} }
-    local entries = tonumber(args[arg + 2])
-    arg = arg + 3
-    if batch.name ~= '' then
+  local batches, arg, key = {}, FIXED_ARGS + 1, FIXED_KEYS + 1
+  for _ = 1, tonumber(args[FIXED_ARGS]) do
+    local batch = { name = args[arg], hash = args[arg + 1], number = tonumber(args[arg + 2]), entries = {} }
+    local entries = tonumber(args[arg + 3])
+    arg = arg + 4
+    if batch.name ~= '' and batch.number == 0 then
       batch.key = keys[key]
       key = key + 1
     end
@@ -164,26 +166,93 @@ local function read_batches(keys, args)
   return batches
 end
 
+-- Decides about a batch with an Idempotency-Key. `named` is what this call knows of them so far.
+local function decide_keyed(batch, named, until_key, now_ms, max_keys)
+  if named.room == nil then
+    redis.call('ZREMRANGEBYSCORE', until_key, '-inf', now_ms)
+    named.room = max_keys - redis.call('ZCARD', until_key)
+  end
+  local known = named.hashes[batch.name] or redis.call('GET', batch.key)
+  if known then
+    return known == batch.hash and SEEN or OTHER_BODY
+  elseif named.room <= 0 then
+    return KEYS_FULL
+  end
+  named.hashes[batch.name] = batch.hash
+  named.room = named.room - 1
+  return STORED
+end
+
+-- Forgets senders not seen since `before_ms`, the longest silent first: a few more than this call may add, so
+-- that the rest goes bit by bit.
+local function forget_senders(senders_key, seen_key, before_ms, adds)
+  local old =
+    redis.call('ZRANGE', seen_key, '-inf', before_ms, 'BYSCORE', 'LIMIT', 0, adds + FORGET_AT_LEAST)
+  for _, sender in ipairs(old) do
+    redis.call('HDEL', senders_key, sender)
+    redis.call('ZREM', seen_key, sender)
+  end
+end
+
+-- The last batch number of a sender, 0 if it is unknown or was silent for too long.
+local function last_number(sender, senders_key, seen_key, before_ms)
+  local seen_ms = redis.call('ZSCORE', seen_key, sender)
+  if not seen_ms or tonumber(seen_ms) <= before_ms then
+    return 0
+  end
+  return tonumber(redis.call('HGET', senders_key, sender) or '0')
+end
+
+-- Decides about a sender's batch. `senders` is what this call knows of them so far.
+local function decide_numbered(batch, senders, senders_key, seen_key, before_ms, max_senders)
+  local last = senders.last[batch.name] or last_number(batch.name, senders_key, seen_key, before_ms)
+  if batch.number <= last then
+    return SEEN
+  end
+  if last == 0 and not redis.call('ZSCORE', seen_key, batch.name) then
+    senders.room = senders.room or max_senders - redis.call('ZCARD', seen_key)
+    if senders.room <= 0 then
+      return SENDERS_FULL
+    end
+    senders.room = senders.room - 1
+  end
+  senders.last[batch.name] = batch.number
+  return STORED
+end
+
+local function count_numbered(batches)
+  local count = 0
+  for _, batch in ipairs(batches) do
+    count = count + (batch.number > 0 and 1 or 0)
+  end
+  return count
+end
+
 -- Decides what becomes of each named batch; an earlier one of the same call counts.
-local function decide(batches, until_key, now_ms, max_keys)
-  local named, room = {}, nil
+local function decide(batches, keys, args, now_ms)
+  local named, senders, numbered = { hashes = {} }, { last = {} }, count_numbered(batches)
+  local before_ms = now_ms - tonumber(args[6])
+  if numbered > 0 then
+    forget_senders(keys[8], keys[9], before_ms, numbered)
+  end
   for _, batch in ipairs(batches) do
     batch.status = STORED
-    if batch.name ~= '' then
-      if room == nil then
-        redis.call('ZREMRANGEBYSCORE', until_key, '-inf', now_ms)
-        room = max_keys - redis.call('ZCARD', until_key)
-      end
-      local known = named[batch.name] or redis.call('GET', batch.key)
-      if known then
-        batch.status = known == batch.hash and SEEN or OTHER_BODY
-      elseif room <= 0 then
-        batch.status = KEYS_FULL
-      else
-        named[batch.name] = batch.hash
-        room = room - 1
-      end
+    if batch.number > 0 then
+      batch.status = decide_numbered(batch, senders, keys[8], keys[9], before_ms, tonumber(args[5]))
+    elseif batch.name ~= '' then
+      batch.status = decide_keyed(batch, named, keys[7], now_ms, tonumber(args[3]))
     end
+  end
+end
+
+-- Notes that a batch was stored, so that it is known when it comes again.
+local function remember(batch, keys, args, now_ms)
+  if batch.number > 0 then
+    redis.call('HSET', keys[8], batch.name, string.format('%.0f', batch.number))
+    redis.call('ZADD', keys[9], string.format('%.0f', now_ms), batch.name)
+  elseif batch.name ~= '' then
+    redis.call('SET', batch.key, batch.hash, 'PX', args[4])
+    redis.call('ZADD', keys[7], now_ms + args[4], batch.name)
   end
 end
 
@@ -224,10 +293,11 @@ local function total_records(batches)
   return total
 end
 
--- KEYS: store latest devices dirty unsaved next_id sent_until, then for each batch its sent key if it
---       is named, and the stream of each entry.
--- ARGV: store id, most devices, most keys, ms that a key is remembered, number of batches, then for each
---       batch: name or '', hash of its body, number of entries, and for each entry: device, number of
+-- KEYS: store latest devices dirty unsaved next_id sent_until senders senders_seen, then for each batch its
+--       sent key if it has an Idempotency-Key, and the stream of each entry.
+-- ARGV: store id, most devices, most keys, ms that a key is remembered, most senders, ms that a sender is
+--       remembered, number of batches, then for each batch: its Idempotency-Key or its sender's id or '', hash
+--       of its body, its sender's number for it or 0, number of entries, and for each entry: device, number of
 --       records, the msgpack array of its records, its candidates for latest.
 -- Returns {status of each batch, ms of the newest entry, records unsaved now}.
 -- Stores nothing and answers DEVICESFULL if it would bring more devices than may be.
@@ -237,7 +307,7 @@ local function append(keys, args)
   local time = redis.call('TIME')
   local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
   local batches = read_batches(keys, args)
-  decide(batches, keys[7], now_ms, tonumber(args[3]))
+  decide(batches, keys, args, now_ms)
   local known, names, new = load_latest(batches, keys[2])
   if #new > 0 and redis.call('ZCARD', keys[3]) + #new > tonumber(args[2]) then
     return redis.error_reply('DEVICESFULL')
@@ -260,10 +330,7 @@ local function append(keys, args)
         number = number + entry.count
         newest_ms = math.max(newest_ms, received_ms)
       end
-      if batch.name ~= '' then
-        redis.call('SET', batch.key, batch.hash, 'PX', args[4])
-        redis.call('ZADD', keys[7], now_ms + args[4], batch.name)
-      end
+      remember(batch, keys, args, now_ms)
     end
   end
 
@@ -354,7 +421,16 @@ local function finish(keys, args)
   return redis.call('INCR', keys[4])
 end
 
--- KEYS: store intent quarantine quarantine_state. ARGV: store id, head of the intent, commit number, most
+-- Takes the oldest out of the quarantine, by XTRIM: XDEL could take any, but mixed they corrupt a stream. Returns
+-- true if it had been replayed.
+local function drop_oldest(stream, state, replayed)
+  local oldest = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
+  redis.call('HINCRBY', state, 'bytes', -#oldest[2][10])
+  redis.call('XTRIM', stream, 'MAXLEN', redis.call('XLEN', stream) - 1)
+  return redis.call('SREM', replayed, oldest[1]) == 1
+end
+
+-- KEYS: store intent quarantine quarantine_state replayed. ARGV: store id, head of the intent, commit number, most
 -- bytes, then for each: device, entry id, number of the first record, reason, bytes.
 -- Keeps what an intent can't save, once an intent. Returns how many old ones were dropped, or -1.
 local function quarantine(keys, args)
@@ -374,13 +450,41 @@ local function quarantine(keys, args)
   end
   local dropped = 0
   while bytes > tonumber(args[4]) and redis.call('XLEN', keys[3]) > 1 do
-    local oldest = redis.call('XRANGE', keys[3], '-', '+', 'COUNT', 1)[1][2]
-    bytes = redis.call('HINCRBY', keys[4], 'bytes', -#oldest[10])
-    redis.call('XTRIM', keys[3], 'MAXLEN', redis.call('XLEN', keys[3]) - 1)
-    dropped = dropped + 1
+    dropped = dropped + (drop_oldest(keys[3], keys[4], keys[5]) and 0 or 1)
+    bytes = tonumber(redis.call('HGET', keys[4], 'bytes'))
   end
   redis.call('HINCRBY', keys[4], 'dropped', dropped)
   return dropped
+end
+
+-- Appends what was in quarantine with new ids, and takes it out, in one. KEYS: store latest devices dirty unsaved
+-- next_id quarantine quarantine_state replayed stream. ARGV: store id, id in the quarantine, device, ms of arrival,
+-- number of records, the msgpack array of its records, its candidates.
+-- Returns how many records were appended; 0 if it is not in the quarantine any more.
+local function replay(keys, args)
+  local is_there = #redis.call('XRANGE', keys[7], args[2], args[2]) > 0
+  if not is_there or redis.call('SISMEMBER', keys[9], args[2]) == 1 then
+    return 0
+  end
+  local shape = redis.call('HMGET', keys[1], 'shard', 'shards')
+  local count, arrival_ms = tonumber(args[5]), tonumber(args[4])
+  local first_id = (redis.call('INCRBY', keys[6], count) - count) * shape[2] + shape[1]
+  local entry_id =
+    redis.call('XADD', keys[10], '*', 'i', string.format('%.0f', first_id), 'r', args[6], 'a', args[4])
+  local latest = parse_latest(redis.call('HGET', keys[2], args[3]))
+  offer_candidates(latest, { records = args[6], candidates = args[7] }, first_id, arrival_ms, tonumber(shape[2]))
+  redis.call('HSET', keys[2], args[3], latest_bytes(latest))
+  redis.call('ZADD', keys[3], 0, args[3])
+  redis.call('ZADD', keys[4], 'NX', string.format('%.0f', milliseconds(entry_id)), args[3])
+  redis.call('INCRBY', keys[5], count)
+  redis.call('SADD', keys[9], args[2])
+  redis.call('HINCRBY', keys[8], 'replayed', 1)
+  local oldest = redis.call('XRANGE', keys[7], '-', '+', 'COUNT', 1)[1]
+  while oldest and redis.call('SISMEMBER', keys[9], oldest[1]) == 1 do
+    drop_oldest(keys[7], keys[8], keys[9])
+    oldest = redis.call('XRANGE', keys[7], '-', '+', 'COUNT', 1)[1]
+  end
+  return count
 end
 
 -- recovering --------------------------------------------------------------------------------------
@@ -451,7 +555,7 @@ local function rebuilt(keys)
 end
 
 local function register(name, act, flags)
-  redis.register_function { function_name = 'whimbrel_1_' .. name, callback = act, flags = flags }
+  redis.register_function { function_name = 'whimbrel_LIBRARY_' .. name, callback = act, flags = flags }
 end
 
 -- What may grow without end may be refused when memory is full; all others help to empty it.
@@ -460,6 +564,7 @@ register('setup', setup, { 'allow-oom' })
 register('intend', of_store(intend), { 'allow-oom' })
 register('finish', of_store(finish), { 'allow-oom' })
 register('quarantine', of_store(quarantine), { 'allow-oom' })
+register('replay', of_store(replay), {})
 register('take_over', take_over, { 'allow-oom' })
 register('replace', of_store(replace), { 'allow-oom' })
 register('reopen', of_store(reopen), { 'allow-oom' })

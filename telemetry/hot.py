@@ -21,11 +21,16 @@ of a shard carry its hash tag, so that one function call touches one slot. `{s}`
     whimbrel:{s}:next_id          string  counter of ids: id = counter * shards + shard
     whimbrel:{s}:sent:<key>       string  hash of the body that came with an Idempotency-Key, expiring
     whimbrel:{s}:sent_until       zset    Idempotency-Key → ms at which it expires, to bound their number
+    whimbrel:{s}:senders          hash    sender id → number of its last batch here
+    whimbrel:{s}:senders_seen     zset    sender id → ms of that batch, to forget it and to bound their number
     whimbrel:{s}:intent           string  msgpack [commit number, [[device, first and last entry id, records]…]]
     whimbrel:{s}:finishing        string  how many chunks of the intent are trimmed
     whimbrel:{s}:committed        string  commit number of the last finished save
     whimbrel:{s}:quarantine       stream  what could not be saved: device, entry, i, reason, r
-    whimbrel:{s}:quarantine_state hash    commit that last added, bytes kept, number kept, number dropped
+    whimbrel:{s}:quarantine_state hash    commit that last added; bytes that the stream holds; and how many were ever
+                                          kept, dropped for want of room, and replayed
+    whimbrel:{s}:replayed         set     ids of entries of the quarantine that were appended again: they count as gone,
+                                          and go as soon as they are the oldest
     whimbrel:alive                hash    program → s since epoch of its last sign of life
 
 Only XTRIM touches a stream, never XDEL: mixed, they corrupt its nodes. An emptied stream stays, since its
@@ -59,7 +64,12 @@ from telemetry.errors import BusyError, ConfigError, IntentChanged, OtherStoreEr
 from telemetry.record import encode
 
 LAYOUT = 1
-LIBRARY = Path(__file__).with_name("hot.lua").read_text(encoding="utf-8")
+_SOURCE = Path(__file__).with_name("hot.lua").read_text(encoding="utf-8")
+FUNCTIONS = f"whimbrel_{LAYOUT}_{zlib.crc32(_SOURCE.encode()):08x}"
+"""What the library and its functions are called: Redis keeps a library for ever, and another release's functions
+take other arguments."""
+
+LIBRARY = _SOURCE.replace("whimbrel_LIBRARY", FUNCTIONS)
 ALIVE = "whimbrel:alive"
 READ_STREAMS = 25
 READ_ENTRIES = 200
@@ -70,7 +80,10 @@ READ_LATEST = 500
 READ_LATEST_BYTES = 2**20
 """Latests read at once: first a few, to learn their size, then about so many bytes, 1 ms of Redis's time."""
 
-STORED, SEEN, OTHER_BODY, KEYS_FULL = range(4)
+SENDER_KEPT_MS = 30 * 86_400_000
+"""How long a sender's last number is remembered: longer than any device is out of reach with a batch unanswered."""
+
+STORED, SEEN, OTHER_BODY, KEYS_FULL, SENDERS_FULL = range(5)
 """What `append` answers for each batch."""
 
 
@@ -86,11 +99,14 @@ class Keys:
         self.unsaved = f"{start}unsaved"
         self.next_id = f"{start}next_id"
         self.sent_until = f"{start}sent_until"
+        self.senders = f"{start}senders"
+        self.senders_seen = f"{start}senders_seen"
         self.intent = f"{start}intent"
         self.finishing = f"{start}finishing"
         self.committed = f"{start}committed"
         self.quarantine = f"{start}quarantine"
         self.quarantine_state = f"{start}quarantine_state"
+        self.replayed = f"{start}replayed"
         self._start = start
 
     def stream(self, device_id: str) -> str:
@@ -109,11 +125,16 @@ def shard_of(name: str, shards: int) -> int:
 
 
 class Batch(NamedTuple):
-    """Entries that are stored whole or not at all. A named one is stored once for each name."""
+    """Entries that are stored whole or not at all.
+
+    A named one is stored once for each name: an Idempotency-Key with the hash of its body, or, with a `number`,
+    a sender's id. Of a sender's batches only one with a number above all before is stored.
+    """
 
     entries: Sequence[Entry]
     name: str = ""
     body_hash: bytes = b""
+    number: int = 0
 
 
 class Appended(NamedTuple):
@@ -126,6 +147,8 @@ class Limits(NamedTuple):
     max_devices: int = 200_000
     max_names: int = 100_000
     names_kept_ms: int = 600_000
+    max_senders: int = 200_000
+    sender_kept_ms: int = SENDER_KEPT_MS
 
 
 # Saving ----------------------------------------------------------------------------------------------
@@ -145,6 +168,34 @@ class State(NamedTuple):
         """The numbers of the last save that was finished, and of the one under way."""
         under_way = {decode_intent(self.intent).commit} if self.intent else set()
         return {self.committed} | under_way
+
+
+class Quarantined(NamedTuple):
+    """What could not be saved, and why: a record's bytes, or those of a whole entry. `entry` was its place in the
+    device's stream, `first_id` the id that it, or the first of its records, was promised."""
+
+    name: str
+    device_id: str
+    entry: str
+    first_id: int
+    reason: str
+    raw: bytes
+
+    @property
+    def at_ms(self) -> int:
+        """When it came into quarantine."""
+        return entry_id(self.name)[0]
+
+    @property
+    def arrival_ms(self) -> int:
+        """When it arrived at the box."""
+        return entry_id(self.entry)[0]
+
+
+class QuarantineCounts(NamedTuple):
+    kept: int
+    dropped: int
+    replayed: int
 
 
 class Shape(NamedTuple):
@@ -172,11 +223,11 @@ class Shard:
     def append(self, batches: Sequence[Batch], limits: Limits) -> Appended:
         """Store batches, ids allotted and `latest` set, in one call that is durable when it returns."""
         k = self.keys
-        keys = [k.store, k.latest, k.devices, k.dirty, k.unsaved, k.next_id, k.sent_until]
+        keys = [k.store, k.latest, k.devices, k.dirty, k.unsaved, k.next_id, k.sent_until, k.senders, k.senders_seen]
         args: list[str | bytes | int] = [self.store_id, *limits, len(batches)]
         for batch in batches:
-            args += (batch.name, batch.body_hash, len(batch.entries))
-            if batch.name:
+            args += (batch.name, batch.body_hash, batch.number, len(batch.entries))
+            if batch.name and not batch.number:
                 keys.append(k.sent(batch.name))
             for entry in batch.entries:
                 keys.append(k.stream(entry.device_id))
@@ -292,10 +343,41 @@ class Shard:
         args: list[str | bytes | int] = [self.store_id, intent.head, intent.commit, max_bytes]
         for one in found:
             args += (one.device_id, one.entry, one.first_id + one.number * self.shards, one.reason, one.raw)
-        dropped = self._call("quarantine", [k.store, k.intent, k.quarantine, k.quarantine_state], args)
+        keys = [k.store, k.intent, k.quarantine, k.quarantine_state, k.replayed]
+        dropped = self._call("quarantine", keys, args)
         if dropped < 0:
             raise IntentChanged("cannot quarantine: the intent was finished by another worker, or Redis was restored")
         return int(dropped)
+
+    def quarantined(self) -> Iterator[Quarantined]:
+        """What is in quarantine, the oldest first, read in pieces between which Redis serves others."""
+        start = "-"
+        while page := self._quarantine_page(start):
+            replayed = self._are_replayed([name for name, _ in page])
+            yield from (_quarantined(raw) for raw, is_gone in zip(page, replayed, strict=True) if not is_gone)
+            start = entry_text(behind(entry_id(page[-1][0])))
+
+    def _quarantine_page(self, start: str) -> list[RawEntry]:
+        return translated(lambda: self.client.xrange(self.keys.quarantine, start, "+", READ_ENTRIES))  # type: ignore[no-any-return]
+
+    def _are_replayed(self, names: list[bytes]) -> list[int]:
+        return translated(lambda: self.client.smismember(self.keys.replayed, names))  # type: ignore[no-any-return]
+
+    def quarantine_counts(self) -> QuarantineCounts:
+        """How many were ever kept in quarantine, dropped from it, and replayed."""
+        found = translated(lambda: self.client.hmget(self.keys.quarantine_state, QuarantineCounts._fields))
+        return QuarantineCounts(*(int(value or 0) for value in found))
+
+    def replay(self, one: Quarantined, entry: Entry) -> bool:
+        """Append `entry` in place of what was in quarantine, both in one. False if it isn't there any more.
+
+        It gets new ids and keeps its time of arrival.
+        """
+        k = self.keys
+        keys = [k.store, k.latest, k.devices, k.dirty, k.unsaved, k.next_id]
+        keys += [k.quarantine, k.quarantine_state, k.replayed, k.stream(entry.device_id)]
+        args: list[str | bytes | int] = [self.store_id, one.name, entry.device_id, one.arrival_ms, *entry[1:]]
+        return bool(self._call("replay", keys, args))
 
     def take_over(self, new_id: str, least_next_id: int) -> None:
         """Give the store a new id, which stops all programs that know the old one, and drop its intent."""
@@ -389,6 +471,12 @@ def check_shape(found: Shape, shards: int) -> None:
         )
 
 
+def _quarantined(raw: RawEntry) -> Quarantined:
+    name, fields = raw
+    device, entry, first_id, reason, kept = fields[1::2]
+    return Quarantined(name.decode(), device.decode(), entry.decode(), int(first_id), reason.decode(), kept)
+
+
 def _shape(found: Sequence[bytes]) -> Shape:
     store_id, layout, shards = (value.decode() for value in found)
     return Shape(store_id, int(layout), int(shards))
@@ -396,7 +484,7 @@ def _shape(found: Sequence[bytes]) -> Shape:
 
 def call(client: redis.Redis, name: str, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Any:
     """Call a function of `hot.lua`, loading the library if this Redis does not have it yet."""
-    function = f"whimbrel_{LAYOUT}_{name}"
+    function = f"{FUNCTIONS}_{name}"
     try:
         return client.fcall(function, len(keys), *keys, *args)
     except redis.ResponseError as error:

@@ -13,9 +13,14 @@ from rq import Queue
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
+from telemetry.config import Settings
+from telemetry.errors import WhimbrelError
+
 SAVE_SHARD = "worker.jobs.save_shard"
 SAY_ALIVE = "worker.jobs.say_alive"
-ALLOWED = frozenset({SAVE_SHARD, SAY_ALIVE})
+COMPACT = "compactor.jobs.compact"
+TIDY = "compactor.jobs.tidy"
+ALLOWED = frozenset({SAVE_SHARD, SAY_ALIVE, COMPACT, TIDY})
 
 PERSIST_QUEUE = "whimbrel-persist"
 JOB_TIMEOUT_S = 120
@@ -49,6 +54,21 @@ class AllowedJob(Job):
         """None."""
 
 
+_settings: list[Settings] = []
+
+
+def prepare(settings: Settings) -> None:
+    """Set the settings of the jobs of this process."""
+    _settings[:] = [settings]
+
+
+def settings() -> Settings:
+    """The settings of the jobs of this process."""
+    if not _settings:
+        raise WhimbrelError("this process is not a worker")
+    return _settings[0]
+
+
 def persist_queue(client: redis.Redis) -> Queue:
     """The queue of saves."""
     return Queue(PERSIST_QUEUE, connection=client, serializer=JSONSerializer, job_class=AllowedJob)
@@ -64,6 +84,16 @@ def enqueue(queue: Queue, function: str, args: tuple[int, ...], job_id: str) -> 
 def enqueue_save(queue: Queue, shard: int, tick: int) -> None:
     """Ask for a shard to be saved. `tick` makes the job's id one of its own."""
     enqueue(queue, SAVE_SHARD, (shard,), f"persist-{shard}-{tick}")
+
+
+def enqueue_compact(queue: Queue, tick: int) -> None:
+    """Ask for files to be merged where they are too many."""
+    enqueue(queue, COMPACT, (), f"compact-{tick}")
+
+
+def enqueue_tidy(queue: Queue, tick: int) -> None:
+    """Ask for retention and sweep."""
+    enqueue(queue, TIDY, (), f"tidy-{tick}")
 
 
 def enqueue_alive(queue: Queue, tick: int) -> None:

@@ -23,7 +23,10 @@ class Problem(NamedTuple):
         return f"urn:whimbrel:problem:{self.name}"
 
 
+INVALID_REQUEST = Problem("invalid-request", 400, "The request is not HTTP")
 INVALID_JSON = Problem("invalid-json", 400, "The body is not JSON")
+INVALID_MSGPACK = Problem("invalid-msgpack", 400, "The body is not msgpack")
+INVALID_ENCODING = Problem("invalid-encoding", 400, "The body can't be inflated")
 INVALID_RECORD = Problem("invalid-record", 400, "A record can't be taken")
 INVALID_PARAMETER = Problem("invalid-parameter", 400, "A query parameter can't be used")
 NOT_FOUND = Problem("not-found", 404, "There is nothing at this address")
@@ -31,8 +34,11 @@ UNKNOWN_DEVICE = Problem("unknown-device", 404, "No record of this device was ev
 WRONG_METHOD = Problem("wrong-method", 405, "This address has no such method")
 TIMED_OUT = Problem("timed-out", 408, "The request took too long to arrive")
 BODY_TOO_LARGE = Problem("body-too-large", 413, "The body is too large")
+ADDRESS_TOO_LONG = Problem("address-too-long", 414, "The address is too long")
 UNSUPPORTED_TYPE = Problem("unsupported-type", 415, "The body is of a kind that is not taken here")
+UNSUPPORTED_ENCODING = Problem("unsupported-encoding", 415, "The body is compressed in a way that is not taken")
 KEY_REUSED = Problem("idempotency-key-reused", 422, "The Idempotency-Key came before with another body")
+HEADERS_TOO_LARGE = Problem("headers-too-large", 431, "The headers are too many or too long")
 INTERNAL = Problem("internal", 500, "Whimbrel failed; the cause is in its log")
 BUSY = Problem("busy", 503, "The box can't do this now; try again")
 NOT_TOGETHER = Problem("not-together", 503, "Redis and archive don't belong together")

@@ -1,9 +1,10 @@
-"""A program's tie to the supervisor that started it."""
+"""What a program asks of the system: a tie to the supervisor that started it, and files enough."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 import sys
 
@@ -31,3 +32,13 @@ def die_with_parent() -> None:
         raise OSError(ctypes.get_errno(), "cannot tie this process to its supervisor")
     if os.getppid() != int(supervisor):  # it was gone before we asked
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def allow_open_files(wanted: int) -> int:
+    """Raise the limit of open files to `wanted`, or as far as may be. Returns what it is now."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return wanted
+    limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    return limit

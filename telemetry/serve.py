@@ -8,12 +8,15 @@ import logging
 import signal
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from telemetry.config import Settings
 from telemetry.errors import ConfigError
+from telemetry.http_protocol import ConnectionLimits, limited
+from telemetry.redis_client import make_private, runtime_dir
 
 GRACE_S = 3
 """Seconds that requests under way get after SIGTERM; the supervisor waits 5 before it kills."""
@@ -27,27 +30,42 @@ class Server(uvicorn.Server):
         yield
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises `ConfigError` if the address can't be had."""
+def listen(host: str, port: int, reuse_port: bool = False) -> socket.socket:
+    """A listening socket; with `reuse_port` several may share the port. Raises `ConfigError` if it can't be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=1024)
+        return socket.create_server((host, port), family=family, backlog=1024, reuse_port=reuse_port)
     except OSError as error:
         raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
 
 
-def http_server(app: ASGIApp) -> Server:
+def query_socket(settings: Settings) -> Path:
+    """Where the query program listens."""
+    return runtime_dir(settings.data_dir) / "query.sock"
+
+
+def listen_at(path: Path) -> socket.socket:
+    """A listening unix socket in a folder that only we may enter, in the place of one that a killed program left."""
+    make_private(path.parent)
+    path.unlink(missing_ok=True)
+    found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    found.bind(str(path))
+    found.listen(1024)
+    return found
+
+
+def http_server(app: ASGIApp, limits: ConnectionLimits) -> Server:
     """A server for `app`; run it with `await server.serve([socket])`, end it with `server.should_exit = True`."""
     config = uvicorn.Config(
         app,
         loop="none",
-        http="httptools",
+        http=limited(limits),  # type: ignore[arg-type]  # it is only called
         ws="none",
         lifespan="off",
         access_log=False,
         log_config=None,
         server_header=False,
-        timeout_keep_alive=75,
+        timeout_keep_alive=limits.keep_alive_s,
         timeout_graceful_shutdown=GRACE_S,
     )
     return Server(config)

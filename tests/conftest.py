@@ -15,11 +15,13 @@ import pytest
 import redis
 
 from cli.redis_server import find
-from telemetry.archive import Archive, open_duckdb
+from telemetry.archive import Archive
+from telemetry.columns import open_duckdb
 from telemetry.config import Settings, load
 from telemetry.hot import Shard
 from telemetry.redis_client import connect, wait
 from telemetry.setup import set_up
+from tests.small_disk import SmallDisk, small_disk
 
 
 def server_choice() -> Settings:
@@ -112,6 +114,13 @@ def archive(settings: Settings) -> Archive:
 def shard(client: redis.Redis, archive: Archive) -> Shard:
     """The only shard of a store that is set up."""
     return set_up(client, archive, 1)[0]
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    """A disk of 96 MiB."""
+    with small_disk(tmp_path / "disk", 96) as found:
+        yield found
 
 
 @pytest.fixture

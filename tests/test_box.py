@@ -170,7 +170,13 @@ def test_a_killed_program_comes_back_and_nothing_is_missed(program: str, tmp_pat
         assert box.stop() == 0
 
 
-PROGRAMS = {"worker": "-m worker", "api": "-m api", "collector": "-m collector", "scheduler": "-m compactor"}
+PROGRAMS = {
+    "worker": "-m worker",
+    "api": "-m api",
+    "query": "-m api.query",
+    "collector": "-m collector",
+    "scheduler": "-m compactor",
+}
 
 
 def kill(box: Box, program: str) -> None:
@@ -179,7 +185,9 @@ def kill(box: Box, program: str) -> None:
         with connect(load(environ=box.environ)) as client:
             os.kill(client.info("server")["process_id"], signal.SIGKILL)
         return
-    [process] = [p for p in psutil.process_iter() if is_of(p, box) and PROGRAMS[program] in " ".join(p.cmdline())]
+    [process] = [
+        p for p in psutil.process_iter() if is_of(p, box) and " ".join(p.cmdline()).endswith(PROGRAMS[program])
+    ]
     process.kill()
 
 

@@ -34,7 +34,11 @@ PURE = (
     "telemetry/fields.py",
     "telemetry/older.py",
     "telemetry/json_text.py",
+    "telemetry/json_like.py",
+    "collector/bodies.py",
+    "collector/encodings.py",
     "worker/plan.py",
+    "cli/traffic.py",
     *(str(path.relative_to(PROJECT)) for path in (PROJECT / "collector" / "protocols").glob("*.py")),
 )
 IMPURE = {

@@ -9,7 +9,9 @@ from rq import SimpleWorker
 from rq.serializers import JSONSerializer
 
 from telemetry import clock
-from telemetry.archive import Archive, open_duckdb
+from telemetry import jobs as background
+from telemetry.archive import Archive
+from telemetry.columns import open_duckdb
 from telemetry.config import Settings
 from telemetry.jobs import AllowedJob, persist_queue
 from telemetry.program import main
@@ -27,6 +29,7 @@ def serve(settings: Settings) -> None:
     saver = Saver(archive, connection, clock.now_ms, Bounds.of(p), p.quarantine_max_bytes)
     work = jobs.Work(connect(settings), archive, connection, saver, settings.redis.shards, p.flush_records)
     jobs.prepare(work)
+    background.prepare(settings)
     work.begin()
     client = connect(settings, timeout_s=None)
     logging.getLogger("rq.worker").setLevel(logging.WARNING)

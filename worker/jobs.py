@@ -10,7 +10,7 @@ import duckdb
 import redis
 
 from telemetry import hot
-from telemetry.archive import Archive
+from telemetry.archive import READ_ERRORS, Archive, first_line
 from telemetry.errors import IntentChanged, NotTogether, OtherStoreError, WhimbrelError
 from telemetry.hot import Shard
 from telemetry.setup import set_up
@@ -18,6 +18,9 @@ from worker.latest import rebuild
 from worker.persist import Saver
 
 log = logging.getLogger(__name__)
+
+DISK_ERRORS = (*READ_ERRORS, duckdb.Error)
+"""What a save raises if the disk is full or fails. Whatever it had written is of no account; it is begun again."""
 
 BUSY_S = 2.0
 """A job goes on saving a shard that fills as fast as it is saved, but ends after so long: a stop waits for it."""
@@ -47,9 +50,10 @@ class Work:
         """Save a shard until what waits is less than a flush. Returns how many records were saved."""
         stop, saved = monotonic() + BUSY_S, 0
         while True:
-            saved += self._save_once(number)
+            taken = self._save_once(number)
+            saved += taken
             self.say_alive()
-            if self.stores[number].unsaved() < self._flush_records or monotonic() > stop:
+            if taken == 0 or self.stores[number].unsaved() < self._flush_records or monotonic() > stop:
                 return saved
 
     def _save_once(self, number: int) -> int:
@@ -58,6 +62,9 @@ class Work:
                 return self._saver.save(self.stores[number])
             except IntentChanged as error:
                 log.info("shard %d: %s; looking again", number, error)
+            except DISK_ERRORS as error:
+                log.error("shard %d: cannot save, its records wait in Redis: %s", number, first_line(error))
+                return 0
             except OtherStoreError:
                 log.warning("Redis was emptied or replaced: setting the store up again")
                 self.begin()

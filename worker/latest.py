@@ -11,7 +11,8 @@ from typing import Any
 
 import duckdb
 
-from telemetry.archive import COLUMNS, Archive, sql_text
+from telemetry.archive import Archive
+from telemetry.columns import COLUMNS, sql_text
 from telemetry.entries import NEWEST, NEWEST_FIX, Archived, flags_of
 from telemetry.hot import Shard, shard_of
 from telemetry.record import Record, Stored

@@ -28,7 +28,8 @@ from collections.abc import Callable
 import duckdb
 from deltalake import DeltaTable
 
-from telemetry.archive import Archive, columns, commit_number, count_of
+from telemetry.archive import Archive, commit_number, count_of
+from telemetry.columns import columns
 from telemetry.entries import Intent, decode_intent
 from telemetry.errors import IntentChanged, NotTogether
 from telemetry.hot import Shard, State

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from telemetry.archive import DAY_US
 from telemetry.config import Persist
+from telemetry.days import DAY_US
 from telemetry.entries import Range, RawEntry, Unreadable, behind, entry_id, entry_text, read_entry
 from telemetry.hot import READ_ENTRIES, READ_STREAMS, Shard
 from telemetry.record import Stored

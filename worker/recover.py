@@ -22,7 +22,8 @@ from typing import NamedTuple
 
 import duckdb
 
-from telemetry.archive import COLUMNS, Archive, columns, commit_number, count_of, sql_text
+from telemetry.archive import Archive, commit_number, count_of
+from telemetry.columns import COLUMNS, columns, sql_text
 from telemetry.entries import Moved, RawEntry, Unreadable, entry_id, packed, read_entry
 from telemetry.errors import IntentChanged
 from telemetry.hot import Shard

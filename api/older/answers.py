@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from api.html import page
@@ -28,6 +29,14 @@ Formats = Mapping[str, tuple[str, ...]]
 """What `?format=` may name, and the media types that each of them may be written as; the first is the usual one."""
 
 FORMATS: Formats = {"json": (JSON,), "api": (HTML,)}
+
+TO_POST = "POST, OPTIONS"
+TO_READ = "GET, HEAD, OPTIONS"
+"""What the `Allow` header of every answer says."""
+
+FORM, FORM_IN_PARTS = "application/x-www-form-urlencoded", "multipart/form-data"
+PARSES = (JSON, FORM, FORM_IN_PARTS)
+"""Kinds of bodies that are taken."""
 
 MAX_INDENT = 8
 
@@ -184,6 +193,12 @@ class Range(NamedTuple):
     def matches(self, media_type: str) -> bool:
         main, sub = media_type.split("/")
         return self.name in ("*", "*/*", f"{main}/*", f"{main}/{sub}")
+
+
+def readable(path: str, name: str, handler: Handler) -> list[Route]:
+    """The routes of an address that can be read, with and without its slash."""
+    resource = Resource(name, TO_READ, handler, PARSES)
+    return [Route(f"{path}/", resource), Route(path, redirect), Route(path, resource)]
 
 
 async def redirect(request: Request) -> Response:

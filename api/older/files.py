@@ -17,7 +17,8 @@ from cachetools import LRUCache
 from api.older.ranks import Bounds, Marks, Part
 from api.older.records import RecordSet, Shown
 from api.snapshot import Wanted
-from telemetry.archive import LiveFile, sql_text
+from telemetry.archive import LiveFile
+from telemetry.columns import sql_text
 
 STEP = 256
 """Ranks from one mark to the next: more marks cost memory, fewer make a page read more."""

@@ -6,7 +6,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from collector.protocols.contract import Decoder
+from collector.protocols.first_byte import FirstByte
+from collector.protocols.frames import Frames
 from collector.protocols.json_stream import JsonStream
+from collector.protocols.msgpack_stream import MsgpackStream
 
 
 class MessageLimits(NamedTuple):
@@ -18,5 +21,13 @@ class MessageLimits(NamedTuple):
 
 PROTOCOLS: dict[str, Callable[[MessageLimits], Decoder]] = {
     "json": lambda limits: JsonStream(limits.max_bytes, limits.max_records),
+    "frames": lambda limits: Frames(limits.max_bytes, limits.max_records),
+    "msgpack": lambda limits: MsgpackStream(limits.max_bytes, limits.max_records),
+    "any": lambda limits: FirstByte(lambda byte: PROTOCOLS[FIRST_BYTES.get(byte, "json")](limits), ord("{")),
 }
 """Name → what makes the decoder of one connection."""
+
+_MAPS_AND_ARRAYS = (*range(0x80, 0xA0), 0xDC, 0xDD, 0xDE, 0xDF)
+
+FIRST_BYTES: dict[int, str] = {0x00: "frames"} | dict.fromkeys(_MAPS_AND_ARRAYS, "msgpack")
+"""First byte → the protocol of its connection; of all others it is JSON."""

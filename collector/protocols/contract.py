@@ -20,13 +20,20 @@ QUIET_S = 0.1
 
 class Received(NamedTuple):
     """A good message. `stored` is the answer once its records are safe, `not_stored` makes the one for
-    a reason why they could not be stored now."""
+    a reason why they could not be stored now.
+
+    One of a `sender` who names itself has a `number`, above those of all its messages before. If it is not, it
+    was stored before: `repeated` is the answer then.
+    """
 
     records: list[Sent]
     size_bytes: int
     stored: bytes
     not_stored: Callable[[str], bytes]
     last: bool = False
+    sender: str = ""
+    number: int = 0
+    repeated: bytes = b""
 
 
 class Rejected(NamedTuple):

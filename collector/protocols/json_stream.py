@@ -19,13 +19,13 @@ import re
 import sys
 from typing import NoReturn
 
+from collector.protocols.answers import Answer, not_stored, read_records, reason, received, refused, rejected
 from collector.protocols.contract import Message, Received, Rejected
 from telemetry import older
 from telemetry.errors import RecordError, SyntaxFault
-from telemetry.fields import Arrival, read
+from telemetry.fields import Arrival
 from telemetry.json_text import NotUtf8, Truncated
 from telemetry.json_text import read as read_json
-from telemetry.record import Sent
 
 _BLANK = re.compile(rb"[ \t\r\n]*")
 _BLANK_IN_LINE = re.compile(rb"[ \t\r]*")
@@ -287,25 +287,11 @@ class JsonStream:
     def _add_line(self, value: object, size_bytes: int, messages: list[Message], arrival: Arrival) -> None:
         self._sent_line = True
         try:
-            records = self._records(value, arrival)
+            records = read_records(value, self._max_records, "json", arrival)
         except RecordError as error:
-            messages.append(_line_refused(error))
+            messages.append(Rejected(reason(error), _line(refused(error))))
         else:
-            answer = _line({"message": older.RECEIVED, "accepted": len(records)})
-            messages.append(Received(records, size_bytes, answer, _line_not_stored))
-
-    def _records(self, value: object, arrival: Arrival) -> list[Sent]:
-        values = value if isinstance(value, list) else [value]
-        if len(values) > self._max_records:
-            raise RecordError(None, None, f"{len(values)} records in one message, more than {self._max_records}")
-        records = []
-        for index, one in enumerate(values):
-            try:
-                records.append(read(one, "tcp", "json", arrival))
-            except RecordError as error:
-                error.index = index
-                raise
-        return records
+            messages.append(Received(records, size_bytes, _line(received(len(records))), _line_not_stored))
 
     def _older_message(self, arrival: Arrival) -> Message:
         self._is_over = True
@@ -323,8 +309,8 @@ class JsonStream:
         echo = {"message": older.RECEIVED, "data": value if isinstance(value, list) else [value]}
         try:
             answer = json.dumps(echo, allow_nan=False).encode()
-        except ValueError:
-            return _older_rejected(older.BAD_FORMAT, "a number that is not finite")
+        except (ValueError, RecursionError) as error:  # a number that is not finite, or nested as deep as can be read
+            return _older_rejected(older.BAD_FORMAT, str(error))
         return Received(records, len(text), answer, _older_not_stored, last=True)
 
 
@@ -341,22 +327,16 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def _line(answer: dict[str, object]) -> bytes:
+def _line(answer: Answer) -> bytes:
     return json.dumps(answer).encode() + b"\n"
 
 
-def _line_rejected(sentence: str, reason: str) -> Rejected:
-    return Rejected(reason, _line({"message": sentence, "error": reason, "retry": False}))
+def _line_rejected(sentence: str, why: str) -> Rejected:
+    return Rejected(why, _line(rejected(sentence, why)))
 
 
-def _line_refused(error: RecordError) -> Rejected:
-    reason = str(error) if error.index is None else f"record {error.index}: {error}"
-    required = error.field == "device_id" and error.value is None and error.reason == "required"
-    return _line_rejected(older.MISSING + "device_id" if required else older.BAD_FORMAT, reason)
-
-
-def _line_not_stored(reason: str) -> bytes:
-    return _line({"message": older.NOT_PROCESSED, "error": reason, "retry": True})
+def _line_not_stored(why: str) -> bytes:
+    return _line(not_stored(why))
 
 
 def _older_rejected(sentence: str, reason: str) -> Rejected:

@@ -16,7 +16,8 @@ import httpx
 import pytest
 import redis
 
-from telemetry.archive import Archive, open_duckdb
+from telemetry.archive import Archive
+from telemetry.columns import open_duckdb
 from telemetry.config import PROJECT, load
 from telemetry.entries import pack, read_entry
 from telemetry.hot import Batch, Limits, Shard, shard_of
@@ -47,7 +48,7 @@ class Box:
         self.shards: list[Shard] = []
         self.port = port
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30)
-        self._process: subprocess.Popen[bytes] | None = None
+        self._processes: list[subprocess.Popen[bytes]] = []
         self._log = folder / "api.log"
 
     def set_up(self) -> None:
@@ -55,28 +56,36 @@ class Box:
         self.shards = set_up(self.client, self.archive, self.settings.redis.shards)
 
     def start(self) -> None:
-        """Start the API; return once it answers."""
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "api"], cwd=PROJECT, env={**os.environ, **self.environ}, stderr=log
-            )
+        """Start the API and the query program; return once both answer."""
+        for program in ("api.query", "api"):
+            self.start_program(program)
         stop_s = time.monotonic() + START_S
         while True:
-            assert self._process.poll() is None, self._log.read_text()
+            assert all(process.poll() is None for process in self._processes), self._log.read_text()
             assert time.monotonic() < stop_s, "the API does not answer"
             with contextlib.suppress(httpx.TransportError):
-                assert self.http.get("/healthz").status_code == 200
-                return
+                if self.http.get("/v1/records?limit=0").status_code == 400:
+                    return
             time.sleep(0.02)
+
+    def start_program(self, program: str) -> subprocess.Popen[bytes]:
+        """Start one program of the box."""
+        with self._log.open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", program], cwd=PROJECT, env={**os.environ, **self.environ}, stderr=log
+            )
+        self._processes.append(process)
+        return process
 
     def stop(self) -> None:
         """End the API as its supervisor does."""
         self.http.close()
         self.client.close()
         self.connection.close()
-        if self._process is not None:
-            self._process.terminate()
-            assert self._process.wait(STOP_S) == 0, self._log.read_text()
+        for process in self._processes:
+            process.terminate()
+        for process in self._processes:
+            assert process.wait(STOP_S) == 0, self._log.read_text()
         log = self._log.read_text() if self._log.exists() else ""
         assert "Traceback" not in log, log
 

@@ -12,6 +12,7 @@ from api import health
 from api.health import Health
 from telemetry import RELEASE_DATE_US, clock, hot
 from telemetry.archive import Archive, commit_number
+from telemetry.disk import Room
 from telemetry.entries import Entry, Intent, pack
 from telemetry.hot import Shard, State
 from telemetry.record import Sent
@@ -194,7 +195,7 @@ def test_without_redis_it_is_alive_but_not_ready(box: Box, server: RedisServer) 
 def healthy(client: redis.Redis, shard: Shard, archive: Archive) -> Health:
     for program in (hot.WORKER, hot.SCHEDULER):
         hot.say_alive(client, program, time.time())
-    return Health(client, lambda: hot.attach(client, 1), archive, "aof", 80)
+    return Health(client, lambda: hot.attach(client, 1), archive, "aof", 80, Room())
 
 
 def test_a_clock_before_the_release(healthy: Health, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,7 +247,7 @@ def test_a_save_that_ends_while_it_is_looked_at_is_no_reason(
     committed = shard.state().committed
     during = before._replace(intent=Intent(committed, []).encode())
     for states in ([before, during], [during, during], [before, shard.state()], [during, shard.state()]):
-        looking = Health(client, lambda states=states: [Scripted(shard, states)], archive, "aof", 80)  # type: ignore[misc]
+        looking = Health(client, lambda states=states: [Scripted(shard, states)], archive, "aof", 80, Room())  # type: ignore[misc]
         assert looking.reasons() == []
     assert healthy.reasons() == []
 

@@ -16,10 +16,11 @@ import duckdb
 import httpx
 import pytest
 
-from api.history import Queries
+from api.queries import Queries
 from collector.http import ProblemError
 from telemetry import clock
-from telemetry.archive import DAY_US, commit_number
+from telemetry.archive import commit_number
+from telemetry.days import DAY_US
 from telemetry.errors import IntentChanged
 from telemetry.record import EARLIEST_US, Sent, Stored
 from tests.api.conftest import Box, assert_problem, box_on, record

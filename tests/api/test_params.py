@@ -10,7 +10,7 @@ from starlette.requests import Request
 from api import params
 from api.params import Position
 from collector.http import ProblemError
-from telemetry.archive import DAY_US
+from telemetry.days import DAY_US
 from telemetry.errors import RecordError
 from telemetry.record import EARLIEST_US, LATEST_US
 

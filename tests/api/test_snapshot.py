@@ -21,7 +21,8 @@ from api.history import Question, page
 from api.params import Position
 from api.snapshot import Listing, Snapshots, Wanted
 from telemetry import clock, entries, hot
-from telemetry.archive import DAY_US, Archive, commit_number
+from telemetry.archive import Archive, commit_number
+from telemetry.days import DAY_US
 from telemetry.entries import pack
 from telemetry.errors import NotTogether, StoreUnavailable
 from telemetry.hot import Batch, Limits, Shard, State

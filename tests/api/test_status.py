@@ -15,7 +15,7 @@ import pytest
 
 from api.status import KEPT_TIMES, LONGEST_KEPT_S, Kept, ago
 from telemetry import clock, hot
-from telemetry.archive import DAY_US
+from telemetry.days import DAY_US
 from telemetry.hot import shard_of
 from telemetry.record import Sent
 from tests.api.conftest import Box, assert_problem, box_on, record

@@ -13,7 +13,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import msgpack
+
 Record = dict[str, Any]
+Answer = tuple[int | None, int, int, object]
+
+
+def framed(answer: object) -> bytes:
+    """As it goes over TCP."""
+    data: bytes = msgpack.packb(answer)
+    return len(data).to_bytes(4, "big") + data
 
 
 class Request(NamedTuple):
@@ -26,6 +35,18 @@ class Reply(NamedTuple):
     status: int
     body: object
     headers: Mapping[str, str] = MappingProxyType({})
+
+
+class Lane:
+    """What one connection must send first, having been refused for now."""
+
+    def __init__(self) -> None:
+        self.failed = 0
+
+    def must_wait(self, number: int) -> bool:
+        if 0 < number <= self.failed:
+            self.failed = 0
+        return self.failed > 0
 
 
 class FakeBox:
@@ -42,6 +63,8 @@ class FakeBox:
         self.connections = 0
         self.names_culprit = True
         self.stored: list[Record] = []
+        self.numbers: list[tuple[str, int]] = []
+        self._last: dict[str, int] = {}
         self._seen: set[str] = set()
         self._lock = threading.Lock()
 
@@ -69,25 +92,35 @@ class FakeBox:
             self._seen.add(key)
             return None if fault == "lost" else Reply(202, {"accepted": len(records)})
 
-    def tcp(self, line: bytes) -> Record | None:
+    def tcp(self, frame: bytes, lane: Lane) -> Answer | None:
         with self._lock:
-            records, fault = self._message(line)
-            if fault == "busy":
-                return {"message": "There was an error", "error": "no room", "retry": True}
+            version, sender, number, records = msgpack.unpackb(frame)
+            assert version == 1
+            self.numbers.append((sender, number))
+            fault = self._note(records)
+            if fault == "busy" or lane.must_wait(number):
+                lane.failed = lane.failed or number
+                return number, 3, 0, {"reason": "no room"}
             if fault == "cut":
                 return None
             bad = self._bad(records)
             if bad is not None:
-                place = f"record {bad}: " if self.names_culprit else ""
-                reason = f"{place}latitude: must be between -90 and 90"
-                return {"message": "Invalid input data format.", "error": reason, "retry": False}
-            self.stored += records
-            return None if fault == "lost" else {"message": "Data received", "accepted": len(records)}
+                index = bad if self.names_culprit else None
+                reason = {"index": index, "field": "latitude", "reason": "must be between -90 and 90"}
+                return number, 2, 0, reason
+            is_repeat = number <= self._last.get(sender, 0)
+            if not is_repeat:
+                self.stored += records
+                self._last[sender] = number
+            return None if fault == "lost" else (number, int(is_repeat), 0 if is_repeat else len(records), None)
 
     def _message(self, body: bytes) -> tuple[list[Record], str]:
         records = json.loads(body)
+        return records, self._note(records)
+
+    def _note(self, records: list[Record]) -> str:
         self.messages.append(records)
-        return records, self.faults.popleft() if self.faults else ""
+        return self.faults.popleft() if self.faults else ""
 
     def _bad(self, records: list[Record]) -> int | None:
         return next((i for i, record in enumerate(records) if abs(float(record.get("latitude", 0))) > 90), None)
@@ -132,18 +165,19 @@ def http_server(answer: Callable[[Request], Reply | None], box: FakeBox | None =
 
 @contextlib.contextmanager
 def tcp_server(box: FakeBox) -> Iterator[str]:
-    """Answer lines until the block ends; gives `HOST:PORT`."""
+    """Answer frames until the block ends; gives `HOST:PORT`."""
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
             box.connections += 1
+            lane = Lane()
             with contextlib.suppress(ConnectionError):
-                for line in self.rfile:
-                    answer = box.tcp(line)
+                while head := self.rfile.read(4):
+                    answer = box.tcp(self.rfile.read(int.from_bytes(head, "big")), lane)
                     if answer is None:
                         self._cut()
                         return
-                    self.wfile.write(json.dumps(answer).encode() + b"\n")
+                    self.wfile.write(framed(answer))
 
         def _cut(self) -> None:
             """End our side, then hear the sender out: a reset would swallow the answers before."""

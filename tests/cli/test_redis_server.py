@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from cli.redis_server import find, machine_memory_bytes, redis_dir
+from cli.redis_server import find, machine_memory_bytes
 from telemetry.config import PROJECT, Settings, load
 from telemetry.errors import ConfigError
 from telemetry.redis_client import check_server, connect, runtime_dir, wait
@@ -181,8 +181,8 @@ def pretend(folder: Path, name: str, says: str, monkeypatch: pytest.MonkeyPatch)
 
 
 def data_of(data: Path, kind: str) -> None:
-    (redis_dir(data) / "appendonlydir").mkdir(parents=True)
-    (redis_dir(data) / "kind").write_text(kind)
+    (data / "redis" / "appendonlydir").mkdir(parents=True)
+    (data / "redis" / "kind").write_text(kind)
 
 
 @pytest.mark.parametrize(

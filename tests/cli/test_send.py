@@ -16,13 +16,14 @@ import httpx
 import msgspec
 import pytest
 
-from cli.delivery import Accepted, Batch, Patience, Refused, Tally, batches, json_array, paced, settle
+from cli import tcp_sender
+from cli.delivery import Accepted, Answer, Batch, Busy, Patience, Refused, Tally, batches, json_array, paced, settle
 from cli.http_sender import read_answer, retry_after_s
 from cli.send import COMMAND
 from cli.sources import Row, Unreadable
 from telemetry.config import Collector, Settings
 from telemetry.errors import BusyError, ConfigError, SenderError
-from tests.cli.fake_box import FakeBox, Reply, http_server, tcp_server
+from tests.cli.fake_box import FakeBox, Reply, framed, http_server, tcp_server
 
 BUSES = Path(__file__).parents[1] / "data" / "liverpool_bus_route14.csv"
 
@@ -248,16 +249,16 @@ class TestHttp:
 
 
 class TestTcp:
-    def test_several_lines_are_under_way(self, run: Send, tmp_path: Path) -> None:
-        """A box that answers only once it has four lines."""
+    def test_several_frames_are_under_way(self, run: Send, tmp_path: Path) -> None:
+        """A box that answers only once it has four frames."""
         with socket.create_server(("127.0.0.1", 0)) as listening:
 
             def answer() -> None:
                 connection, _ = listening.accept()
-                with connection, connection.makefile("rb") as lines:
+                with connection, connection.makefile("rb") as frames:
                     for _ in range(4):
-                        lines.readline()
-                    connection.sendall(b'{"message":"Data received","accepted":1}\n' * 4)
+                        frames.read(int.from_bytes(frames.read(4), "big"))
+                    connection.sendall(b"".join(framed([number, 0, 1, None]) for number in range(1, 5)))
 
             thread = threading.Thread(target=answer)
             thread.start()
@@ -266,14 +267,76 @@ class TestTcp:
             thread.join()
         assert sent.counts == (4, 4, 0)
 
-    def test_unanswered_lines_are_sent_again(self, run: Send, file: Path) -> None:
-        box = FakeBox("", "lost")
+    @pytest.mark.parametrize("lost", range(5))
+    def test_a_lost_answer_doubles_nothing(self, run: Send, file: Path, lost: int) -> None:
+        box = FakeBox(*[""] * lost, "lost")
         with tcp_server(box) as address:
             sent = run(file, "--over", "tcp", "--tcp", address, "--batch", 1, "--json")
         assert sent.counts == (10, 10, 0)
-        assert sorted(box.stored_n) == sorted([*range(10), 1])
+        assert box.stored_n == list(range(10))
+        assert len(box.numbers) > len(set(box.numbers)) == 10, "the same number comes again"
 
-    @pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n", b'{"message":"?"}\n', b"[]\n", b"\xff\n"])
+    def test_numbers_rise_whatever_happens(self, run: Send, tmp_path: Path) -> None:
+        """Over each connection, where one is sent again only after a refusal for now; parts are new batches."""
+        box = FakeBox("", "busy", "cut", "", "lost", "busy", "", "cut", "busy")
+        with tcp_server(box) as address:
+            sent = run(
+                write(tmp_path, range(100), {7, 50, 51}), "--over", "tcp", "--tcp", address, "--batch", 3, "--json"
+            )
+        assert sent.counts == (100, 97, 3)
+        assert sorted(box.stored_n) == [n for n in range(100) if n not in (7, 50, 51)]
+        assert len({sender for sender, _ in box.numbers}) == 1
+        first = list(dict.fromkeys(number for _, number in box.numbers))
+        assert first == sorted(first)
+
+    def test_each_run_is_a_sender_of_its_own(self, run: Send, file: Path) -> None:
+        box = FakeBox()
+        with tcp_server(box) as address:
+            for _ in range(2):
+                run(file, "--over", "tcp", "--tcp", address)
+        assert len({sender for sender, _ in box.numbers}) == 2
+        assert box.stored_n == [*range(10), *range(10)]
+
+    def test_what_msgpack_cannot_say_is_refused(self, run: Send, tmp_path: Path) -> None:
+        box = FakeBox()
+        path = tmp_path / "some.ndjson"
+        path.write_text(f'{{"n":1}}\n{{"n":{10**30}}}\n{{"n":3}}\n')
+        with tcp_server(box) as address:
+            sent = run(path, "--over", "tcp", "--tcp", address, "--json")
+        assert (sent.counts, box.stored_n) == ((3, 2, 1), [1, 3])
+        assert "line 2: cannot be sent as msgpack" in sent.err
+
+    def test_a_batch_that_grows_as_msgpack_is_cut(self, run: Send, tmp_path: Path) -> None:
+        box = FakeBox()
+        path = tmp_path / "some.ndjson"
+        path.write_text("\n".join(json.dumps({"n": n, "x": [0.5] * (150 if n == 7 else 5)}) for n in range(10)))
+        settings = Settings(collector=Collector(max_message_bytes=800))
+        with tcp_server(box) as address:
+            sent = run(path, "--over", "tcp", "--tcp", address, "--json", settings=settings)
+        assert sent.counts == (10, 9, 1)
+        assert box.stored_n == [n for n in range(10) if n != 7]
+        assert "line 8: 1397 bytes as msgpack, at most 800 are taken" in sent.err
+        assert max(len(msgspec.msgpack.encode(message)) for message in box.messages) < 800
+
+    @pytest.mark.parametrize(
+        ("status", "detail", "expected"),
+        [
+            (0, None, Accepted(3)),
+            (1, None, Accepted(5)),
+            (2, {"index": 1, "field": "lat", "reason": "bad"}, Refused("lat: bad", 1)),
+            (2, {"index": None, "field": None, "reason": "bad"}, Refused("bad")),
+            (3, {"reason": "no room"}, Busy("no room")),
+            (4, {"reason": "version"}, None),
+            (5, {"reason": "too long"}, Refused("too long")),
+            (9, None, None),
+        ],
+    )
+    def test_answers(self, status: int, detail: object, expected: Answer | None) -> None:
+        assert tcp_sender.read_answer(framed([1, status, 3, detail])[4:], 5) == expected
+
+    @pytest.mark.parametrize(
+        "answer", [b"HTTP/1.1 400 Bad Request\r\n", b'{"message":"?"}\n', framed([1, 4, 0, {"reason": "?"}]), framed(5)]
+    )
     def test_no_collector(self, run: Send, file: Path, answer: bytes) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listening:
 

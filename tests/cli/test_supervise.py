@@ -16,6 +16,7 @@ def test_the_procfile_lists_every_program() -> None:
         "collector": "python -m collector",
         "worker": "python -m worker",
         "scheduler": "python -m compactor",
+        "query": "python -m api.query",
         "api": "python -m api",
     }
 

@@ -18,7 +18,7 @@ import pytest
 from tests.box import PROJECT, STOP_S, Box
 from tests.conftest import RedisServer
 
-PROGRAMS = {"redis", "collector", "worker", "scheduler", "api"}
+PROGRAMS = {"redis", "collector", "worker", "scheduler", "query", "api"}
 BACK_S = 2.0
 
 pytestmark = pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, NamedTuple
 
@@ -11,8 +12,9 @@ import pytest
 import redis
 import uvloop
 
+from collector.door import Door
 from collector.intake import Intake, Watermarks
-from collector.protocols.json_stream import JsonStream
+from collector.protocols import PROTOCOLS, MessageLimits
 from collector.tcp import TcpCollector, Timeouts
 from telemetry.config import Settings
 from telemetry.entries import read_entry
@@ -91,6 +93,7 @@ async def collecting(
     connect_to: Connect,
     timeouts: Timeouts | None = None,
     max_connections: int = 2_000,
+    max_per_address: int = 0,
     max_pending_bytes: int = PENDING_BYTES,
     max_message_bytes: int = 2**20,
 ) -> AsyncIterator[Collecting]:
@@ -98,10 +101,10 @@ async def collecting(
     async with taking(connect_to, max_pending_bytes=max_pending_bytes) as intake:
         tcp = TcpCollector(
             intake,
-            lambda: JsonStream(max_message_bytes, 1_000),
+            lambda: PROTOCOLS["any"](MessageLimits(max_message_bytes, 1_000)),
             lambda: Arrival(NOW_US),
             timeouts or Timeouts(),
-            max_connections,
+            Door(max_connections, max_per_address, time.monotonic),
         )
         listening = listen(HOST, 0)
         await tcp.start(listening)

@@ -5,109 +5,44 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
-import os
-import signal
 import socket
-import subprocess
-import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import httpx
+import msgpack
+import psutil
 import pytest
 import redis
+from backports import zstd
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from telemetry.archive import Archive
-from telemetry.config import PROJECT, Settings
+from telemetry.config import Settings
 from telemetry.hot import Shard
 from telemetry.redis_client import connect
 from telemetry.setup import set_up
 from tests.collector.conftest import HOST, RECEIVED, numbers, tail
+from tests.collector.posting import (
+    HEAD,
+    MAX_BODY_BYTES,
+    TIMEOUT_S,
+    WAIT_S,
+    Box,
+    Program,
+    Raw,
+    post,
+    problem_of,
+    running,
+)
 from tests.conftest import RedisServer, settings_of
-
-WAIT_S = 20
-TIMEOUT_S = 2
-MAX_BODY_BYTES = 8 * 2**20
-HEAD = f"POST /v1/records HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: application/json\r\n".encode()
-
-
-def free_port() -> int:
-    with socket.create_server((HOST, 0)) as found:
-        return int(found.getsockname()[1])
-
-
-class Program:
-    """A running `python -m collector`."""
-
-    def __init__(self, settings: Settings, **more: str) -> None:
-        self.http_port, self.tcp_port = free_port(), free_port()
-        self._environ = {
-            "PATH": os.environ["PATH"],
-            "WHIMBREL__REDIS__URL": settings.redis.url,
-            "WHIMBREL__DATA__DIR": str(settings.data_dir),
-            "WHIMBREL__COLLECTOR__HTTP_PORT": str(self.http_port),
-            "WHIMBREL__COLLECTOR__TCP_PORT": str(self.tcp_port),
-            "WHIMBREL__COLLECTOR__REQUEST_TIMEOUT_S": str(TIMEOUT_S),
-            **{f"WHIMBREL__{name.upper()}": value for name, value in more.items()},
-        }
-        self._process: subprocess.Popen[str] | None = None
-
-    @property
-    def url(self) -> str:
-        return f"http://{HOST}:{self.http_port}"
-
-    def start(self) -> subprocess.Popen[str]:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "collector"], env=self._environ, cwd=PROJECT, stderr=subprocess.PIPE, text=True
-        )
-        return self._process
-
-    def wait(self) -> None:
-        """Until it listens."""
-        assert self._process is not None
-        stop_s = time.monotonic() + WAIT_S
-        for port in (self.http_port, self.tcp_port):
-            while True:
-                assert self._process.poll() is None
-                assert time.monotonic() < stop_s
-                with contextlib.suppress(ConnectionRefusedError), socket.create_connection((HOST, port)):
-                    break
-                time.sleep(0.02)
-
-    def terminate(self) -> tuple[int, str]:
-        """SIGTERM; its exit status, and what it wrote."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGTERM)
-        _, errors = self._process.communicate(timeout=WAIT_S)
-        return self._process.returncode, errors
-
-
-@contextlib.contextmanager
-def running(settings: Settings, **more: str) -> Iterator[Program]:
-    program = Program(settings, **more)
-    process = program.start()
-    try:
-        program.wait()
-        yield program
-    finally:
-        process.kill()
-        process.communicate()
-
-
-class Box(NamedTuple):
-    """A running program, its Redis, and what it stored."""
-
-    program: Program
-    server: RedisServer
-    client: redis.Redis
-    shard: Shard
-
-    def numbers(self, device: str) -> list[int]:
-        return numbers(tail(self.shard, device))
 
 
 @pytest.fixture(scope="module")
@@ -128,22 +63,6 @@ def box() -> Iterator[Box]:
 def http(box: Box) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=box.program.url, timeout=WAIT_S) as found:
         yield found
-
-
-def post(http: httpx.Client, body: object, **headers: str) -> httpx.Response:
-    content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    named = {"Content-Type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}
-    return http.post("/v1/records", content=content, headers=named)
-
-
-def problem_of(answer: httpx.Response, status: int, kind: str) -> dict[str, Any]:
-    """The members of a problem besides those that every problem has."""
-    assert answer.status_code == status
-    assert answer.headers["content-type"] == "application/problem+json"
-    body: dict[str, Any] = answer.json()
-    assert (body.pop("type"), body.pop("status")) == (f"urn:whimbrel:problem:{kind}", status)
-    assert body.pop("title")
-    return body
 
 
 # Taken -----------------------------------------------------------------------------------------------
@@ -180,7 +99,7 @@ def test_as_many_records_as_a_request_may_hold(box: Box, http: httpx.Client) -> 
 def test_one_record_more_is_refused(box: Box, http: httpx.Client) -> None:
     body = b"[" + b",".join([b'{"device_id":"over"}'] * 100_001) + b"]"
     problem = problem_of(post(http, body), 413, "body-too-large")
-    assert problem == {"detail": "a request may hold 100000 records, not 100001"}
+    assert problem == {"detail": "a request may hold 100000 records"}
     assert box.numbers("over") == []
 
 
@@ -230,6 +149,146 @@ def test_tcp_is_served_by_the_same_program(box: Box) -> None:
 
 def test_alive(http: httpx.Client) -> None:
     assert http.get("/healthz").json() == {"status": "alive"}
+
+
+# Forms and encodings ---------------------------------------------------------------------------------
+
+NDJSON, MSGPACK = "application/x-ndjson", "application/msgpack"
+WRITERS: dict[str, Callable[[list[Any]], bytes]] = {
+    "application/json": lambda found: json.dumps(found).encode(),
+    NDJSON: lambda found: b"\n".join(json.dumps(one).encode() for one in found),
+    MSGPACK: lambda found: b"".join(map(msgpack.packb, found)),
+}
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "identity": lambda data: data,
+    "gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "zstd": zstd.compress,
+}
+
+
+def test_the_same_records_are_stored_in_every_form_and_encoding(box: Box, http: httpx.Client) -> None:
+    sent = [{"device_id": "same", "timestamp": 1_700_000_000 + n, "lat": n / 7, "speed": n, "n": [n]} for n in range(9)]
+    sets = []
+    for kind, write in WRITERS.items():
+        for encoding, pack in PACKERS.items():
+            answer = post(http, pack(write(sent)), Content_Type=kind, Content_Encoding=encoding)
+            assert (answer.status_code, answer.text) == (202, '{"accepted":9}')
+            sets.append([stored.record for stored in tail(box.shard, "same")[-9:]])
+    assert len(sets) == len(WRITERS) * len(PACKERS)
+    assert all(one == sets[0] for one in sets)
+
+
+@pytest.mark.parametrize("encoding", ["GZip", "x-gzip"])
+def test_other_names_of_gzip(http: httpx.Client, encoding: str) -> None:
+    assert post(http, gzip.compress(b'{"device_id":"d"}'), Content_Encoding=encoding).status_code == 202
+
+
+def test_a_line_that_can_not_be_taken_is_named(box: Box, http: httpx.Client) -> None:
+    body = b'{"device_id":"lined"}\r\n\n{"device_id":"lined","lat":91}\n'
+    assert problem_of(post(http, body, Content_Type=NDJSON), 400, "invalid-record") == {
+        "detail": "record 1 (line 3): latitude: must be between -90 and 90",
+        "index": 1,
+        "line": 3,
+        "field": "latitude",
+        "value": 91,
+        "reason": "must be between -90 and 90",
+    }
+    problem = problem_of(post(http, body[:-2], Content_Type=NDJSON), 400, "invalid-json")
+    assert (problem["line"], problem["detail"]) == (3, "record 1 (line 3): cut short")
+    assert box.numbers("lined") == []
+
+
+def test_msgpack_that_can_not_be_taken_is_named(http: httpx.Client) -> None:
+    good = msgpack.packb({"device_id": "d"})
+    problem = problem_of(post(http, good + b"\xc1", Content_Type=MSGPACK), 400, "invalid-msgpack")
+    assert problem == {"detail": f"a byte that begins no value at byte {len(good)}"}
+    problem = problem_of(post(http, good + b"\x81\xa1\xff\x01", Content_Type=MSGPACK), 400, "invalid-msgpack")
+    assert (problem["index"], problem["field"]) == (1, None)
+    assert problem["reason"] == f"not UTF-8: invalid start byte, in the record at byte {len(good)}"
+    body = msgpack.packb([{"device_id": "d", "lat": msgpack.ExtType(9, b"")}])
+    problem = problem_of(post(http, body, Content_Type=MSGPACK), 400, "invalid-record")
+    assert (problem["index"], problem["field"]) == (0, "latitude")
+
+
+@given(
+    body=st.binary(max_size=60) | st.lists(st.sampled_from([b"{", b"}", b"[", b'"a":1', b"\n", b"\x91"])).map(b"".join),
+    kind=st.sampled_from([*WRITERS, "application/json"]),
+    encoding=st.sampled_from(list(PACKERS)),
+    is_packed=st.booleans(),
+    on_error=st.sampled_from(["refuse", "skip"]),
+)
+@hypothesis_settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_bytes_are_an_error_of_the_box(
+    http: httpx.Client, body: bytes, kind: str, encoding: str, is_packed: bool, on_error: str
+) -> None:
+    content = PACKERS[encoding](body) if is_packed else body
+    headers = {"Content-Type": kind, "Content-Encoding": encoding}
+    answer = http.post("/v1/records", params={"on_error": on_error}, content=content, headers=headers)
+    assert answer.status_code in (202, 400), answer.text
+
+
+# Leaving out what is bad -----------------------------------------------------------------------------
+
+
+def skip(http: httpx.Client, body: bytes, kind: str = "application/json", **headers: str) -> dict[str, Any]:
+    answer = http.post("/v1/records?on_error=skip", content=body, headers={"Content-Type": kind, **headers})
+    assert answer.status_code == 202, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def test_good_records_are_taken_and_bad_ones_named(box: Box, http: httpx.Client) -> None:
+    body = [{"device_id": "some", "altitude": 1}, {"device_id": "some", "lat": 91}, 5, {"device_id": "some", "alt": 2}]
+    assert skip(http, json.dumps(body).encode()) == {
+        "accepted": 2,
+        "refused": 2,
+        "errors": [
+            {"index": 1, "field": "latitude", "value": 91, "reason": "must be between -90 and 90"},
+            {"index": 2, "field": None, "value": 5, "reason": "a record must be an object, not a number"},
+        ],
+        "errors_omitted": 0,
+    }
+    assert box.numbers("some") == [1, 2]
+
+
+def test_a_line_that_is_not_json_is_one_bad_record(box: Box, http: httpx.Client) -> None:
+    body = b'{"device_id":"loose","alt":1}\n{"device_id":\n\n{"device_id":"loose","alt":2}'
+    assert skip(http, body, NDJSON) == {
+        "accepted": 2,
+        "refused": 1,
+        "errors": [{"index": 1, "line": 2, "field": None, "value": '{"device_id":', "reason": "cut short"}],
+        "errors_omitted": 0,
+    }
+    assert box.numbers("loose") == [1, 2]
+
+
+def test_many_bad_records_are_counted_and_a_hundred_described(http: httpx.Client) -> None:
+    found = skip(http, json.dumps([{}] * 1_000).encode())
+    assert (found["accepted"], found["refused"], found["errors_omitted"]) == (0, 1_000, 900)
+    assert [one["index"] for one in found["errors"]] == list(range(100))
+
+
+def test_nothing_bad_and_nothing_at_all(http: httpx.Client) -> None:
+    for body, accepted in ((b'{"device_id":"d"}', 1), (b"[]", 0)):
+        assert skip(http, body) == {"accepted": accepted, "refused": 0, "errors": [], "errors_omitted": 0}
+
+
+@pytest.mark.parametrize(("kind", "body"), [("application/json", b"[{}"), (MSGPACK, b"\x92\x80")])
+def test_a_body_that_can_not_be_taken_apart_is_refused_all_the_same(http: httpx.Client, kind: str, body: bytes) -> None:
+    answer = http.post("/v1/records?on_error=skip", content=body, headers={"Content-Type": kind})
+    assert answer.status_code == 400
+    assert answer.json()["detail"] == "cut short"
+
+
+def test_a_parameter_that_is_unknown_or_has_no_such_value(http: httpx.Client) -> None:
+    for query, detail in (
+        ("on_eror=skip", "on_eror is unknown; known: on_error"),
+        ("on_error=ignore", "on_error must be refuse or skip"),
+    ):
+        problem = problem_of(http.post(f"/v1/records?{query}", json={"device_id": "d"}), 400, "invalid-parameter")
+        assert problem == {"detail": detail, "parameter": query.partition("=")[0]}
+    assert http.post("/v1/records?on_error=refuse", json={"device_id": "d"}).status_code == 202
 
 
 # Refused ---------------------------------------------------------------------------------------------
@@ -307,45 +366,38 @@ def test_no_such_method(http: httpx.Client) -> None:
     assert answer.headers["allow"] == "POST"
 
 
-@pytest.mark.parametrize("kind", ["application/xml", "multipart/form-data; boundary=x", "application/msgpack"])
+@pytest.mark.parametrize("kind", ["application/xml", "multipart/form-data; boundary=x", "application/json-seq"])
 def test_a_body_of_another_kind(http: httpx.Client, kind: str) -> None:
-    problem = problem_of(post(http, {"device_id": "d"}, Content_Type=kind), 415, "unsupported-type")
-    assert problem == {"detail": f"send application/json, not {kind.partition(';')[0]}"}
+    answer = post(http, {"device_id": "d"}, Content_Type=kind)
+    forms = "application/json, application/x-ndjson, application/msgpack"
+    assert problem_of(answer, 415, "unsupported-type") == {"detail": f"send {forms}, not {kind.partition(';')[0]}"}
+    assert answer.headers["accept"] == forms
 
 
-def test_a_compressed_body(box: Box, http: httpx.Client) -> None:
-    body = gzip.compress(b'{"device_id":"zip"}')
-    problem = problem_of(post(http, body, Content_Encoding="gzip"), 415, "unsupported-type")
-    assert problem == {"detail": "send the body without Content-Encoding"}
-    assert post(http, {"device_id": "d"}, Content_Encoding="identity").status_code == 202
-    assert box.numbers("zip") == []
+@pytest.mark.parametrize("encoding", ["br", "gzip, zstd", "gzip, identity", "gzip gzip"])
+def test_an_encoding_that_is_not_taken(http: httpx.Client, encoding: str) -> None:
+    answer = post(http, {"device_id": "d"}, Content_Encoding=encoding)
+    detail = f"send the body as it is, or in one of gzip, x-gzip, deflate, zstd; not {encoding}"
+    assert problem_of(answer, 415, "unsupported-encoding") == {"detail": detail}
+    assert answer.headers["accept-encoding"] == "gzip, x-gzip, deflate, zstd"
 
 
-class Raw:
-    """A sender that writes its own HTTP."""
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "zstd"])
+def test_a_body_that_is_not_what_its_encoding_says(http: httpx.Client, encoding: str) -> None:
+    problem = problem_of(post(http, b'{"device_id":"d"}', Content_Encoding=encoding), 400, "invalid-encoding")
+    assert problem["detail"].startswith(f"not {encoding}: ")
 
-    def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection((HOST, port), timeout=WAIT_S)
 
-    def __enter__(self) -> Raw:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self.socket.close()
-
-    def send(self, data: bytes) -> None:
-        self.socket.sendall(data)
-
-    def answer(self) -> httpx.Response:
-        """The one answer on a connection that is closed behind it."""
-        received = b""
-        with contextlib.suppress(ConnectionResetError):  # by what we sent and nobody read
-            while piece := self.socket.recv(65_536):
-                received += piece
-        head, _, body = received.partition(b"\r\n\r\n")
-        status, *fields = head.decode().split("\r\n")
-        headers = [(name, value.strip()) for name, _, value in (field.partition(":") for field in fields)]
-        return httpx.Response(int(status.split()[1]), headers=headers, content=body)
+def test_a_bomb_costs_neither_memory_nor_the_box(box: Box, http: httpx.Client) -> None:
+    packer = zlib.compressobj(9, wbits=31)
+    bomb = b"".join(packer.compress(bytes(2**20)) for _ in range(8_000)) + packer.flush()
+    assert len(bomb) < MAX_BODY_BYTES
+    process = psutil.Process(box.program.pid)
+    before = process.memory_info().rss
+    for _ in range(3):
+        problem = problem_of(post(http, bomb, Content_Encoding="gzip"), 413, "body-too-large")
+        assert problem == {"detail": f"a body may have {MAX_BODY_BYTES} bytes, and inflates to more"}
+    assert process.memory_info().rss - before < 64 * 2**20
 
 
 def test_a_body_too_large_by_its_own_account_is_refused_at_once(box: Box) -> None:
@@ -375,6 +427,27 @@ def test_a_client_that_sends_a_large_body_hears_why_it_is_refused(http: httpx.Cl
 def test_a_body_of_the_full_size_is_read(http: httpx.Client) -> None:
     body = b'{"device_id":"d"}'.ljust(MAX_BODY_BYTES)
     assert post(http, body).status_code == 202
+
+
+def test_more_bodies_at_once_than_may_be_held(shard: Shard, settings: Settings) -> None:
+    part = b" " * 400_000
+    with (
+        running(settings, collector__max_pending_bytes="1000000", collector__request_timeout_s="20") as program,
+        contextlib.ExitStack() as stack,
+    ):
+        first, second, third = (stack.enter_context(Raw(program.http_port)) for _ in range(3))
+        for sender in (first, second):
+            sender.send(HEAD + b"Connection: close\r\nContent-Length: 400002\r\n\r\n" + part)
+        time.sleep(0.5)
+        third.send(HEAD + b"Content-Length: 400002\r\n\r\n" + part)
+        answer = third.answer()
+        assert problem_of(answer, 503, "busy") == {"detail": "more bodies are arriving than may"}
+        assert answer.headers["retry-after"] == "1"
+        for sender in (first, second):
+            sender.send(b"[]")
+            assert sender.answer().status_code == 202
+        with httpx.Client(base_url=program.url, timeout=WAIT_S) as http:
+            assert post(http, b" " * 2_000_000 + b"[]").status_code == 202
 
 
 @pytest.mark.slow
@@ -428,6 +501,39 @@ def test_the_length_of_a_key(http: httpx.Client) -> None:
             "detail": "Idempotency-Key must have 1 to 255 characters",
             "parameter": "Idempotency-Key",
         }
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+def test_a_key_makes_a_retry_safe_that_leaves_records_out(box: Box, http: httpx.Client, encoding: str) -> None:
+    device = f"left out {encoding}"
+    body = json.dumps([{"device_id": device, "alt": 1}, {"device_id": device, "lat": 91}]).encode()
+    key = {"Idempotency-Key": device, "Content-Encoding": encoding}
+    answers = []
+    for level in (1, 9):  # what is the same body compressed otherwise is the same body
+        answers.append(skip(http, gzip.compress(body, level, mtime=level) if encoding == "gzip" else body, **key))
+    assert answers[0] == answers[1]
+    assert (answers[0]["accepted"], answers[0]["refused"]) == (1, 1)
+    assert box.numbers(device) == [1]
+    other = http.post("/v1/records?on_error=skip", json=[{"device_id": device}], headers={"Idempotency-Key": device})
+    assert "another body" in problem_of(other, 422, "idempotency-key-reused")["detail"]
+
+
+@pytest.mark.slow
+def test_what_was_left_out_as_too_far_ahead_stays_so_for_its_key(shard: Shard, settings: Settings) -> None:
+    key_s = 4
+    with (
+        running(settings, collector__idempotency_seconds=str(key_s)) as program,
+        httpx.Client(base_url=program.url, timeout=WAIT_S) as http,
+    ):
+        time.sleep((key_s - 1 - time.time()) % key_s)  # a second before the bound moves
+        ahead_s = int(time.time()) + 2 + settings.collector.max_future_seconds
+        body = json.dumps([{"device_id": "d", "alt": 1}, {"device_id": "d", "alt": 2, "time": ahead_s}]).encode()
+        first = skip(http, body, **{"Idempotency-Key": "ahead"})
+        assert (first["accepted"], first["refused"]) == (1, 1)
+        time.sleep(2)
+        assert skip(http, body, **{"Idempotency-Key": "ahead"}) == first
+        assert numbers(tail(shard, "d")) == [1]
+        assert skip(http, body)["accepted"] == 2
 
 
 # The store, and the end ------------------------------------------------------------------------------

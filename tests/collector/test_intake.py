@@ -15,6 +15,7 @@ from collector.intake import Watermarks, memory_percent
 from telemetry import hot
 from telemetry.archive import Archive
 from telemetry.config import Settings
+from telemetry.disk import Room
 from telemetry.errors import BusyError, KeyReusedError
 from telemetry.hot import DevicesFull, Keys, Limits, Shard, shard_of
 from telemetry.record import Sent
@@ -22,14 +23,16 @@ from telemetry.redis_client import connect
 from telemetry.setup import set_up
 from tests.collector.conftest import Connect, calls, numbers, run, sent, tail, taking
 from tests.conftest import RedisServer, settings_of
+from tests.small_disk import SmallDisk
 
 PAUSE_MS = 10_000
+MIB = 2**20
 
 
-async def outcomes(*waits: asyncio.Future[None] | asyncio.Task[None]) -> list[type[BaseException] | None]:
+async def outcomes(*waits: asyncio.Future[bool] | asyncio.Task[None]) -> list[type[BaseException] | None]:
     """What becomes of each: None if it was stored."""
     results = await asyncio.gather(*waits, return_exceptions=True)
-    return [None if result is None else type(result) for result in results]
+    return [type(result) if isinstance(result, BaseException) else None for result in results]
 
 
 def test_a_record_is_stored_when_submit_returns(connect_shared: Connect, shard: Shard) -> None:
@@ -190,7 +193,7 @@ def fill_to(client: redis.Redis, percent: float) -> None:
 def test_above_its_memory_mark_all_is_refused_until_it_is_drained_below_the_other(
     connect_shared: Connect, shard: Shard, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake_module, "MEMORY_CHECK_S", 0.0)
+    monkeypatch.setattr(intake_module, "MARKS_CHECK_S", 0.0)
     client.set("ballast", bytes(4 * 2**20))
 
     async def test() -> None:
@@ -212,6 +215,29 @@ def test_above_its_memory_mark_all_is_refused_until_it_is_drained_below_the_othe
     finally:
         client.config_set("maxmemory", 0)
         client.delete("ballast")
+
+
+def test_while_a_disk_has_too_little_room_all_is_refused(
+    connect_shared: Connect, shard: Shard, disk: SmallDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake_module, "MARKS_CHECK_S", 0.0)
+    room = Room((disk.path / "not there yet",), 16 * MIB)
+
+    async def test() -> None:
+        async with taking(connect_shared, marks=Watermarks(room=room)) as intake:
+            await intake.submit([sent()], 1)
+            disk.leave(18 * MIB)
+            await intake.submit([sent()], 1)
+            for free in (14, 18):
+                disk.leave(free * MIB)
+                with pytest.raises(BusyError, match="disk") as caught:
+                    await intake.submit([sent()], 1)
+                assert caught.value.retry_after_s == 30
+            disk.leave(22 * MIB)
+            await intake.submit([sent()], 1)
+            assert shard.unsaved() == 3
+
+    run(test)
 
 
 def test_how_full_redis_is(client: redis.Redis) -> None:

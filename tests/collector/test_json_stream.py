@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -435,6 +436,16 @@ def test_an_older_message_may_pause_wherever_its_pieces_end() -> None:
         assert decoder.quiet(ARRIVAL) == [], data[:place]
         assert decoder.feed(data[place:], ARRIVAL) == []
         assert len(decoder.quiet(ARRIVAL)) == 1
+
+
+def test_an_older_message_nested_as_deep_as_its_reader_goes() -> None:
+    record = json.dumps(DEVICE123)[:-1].encode()
+    for depth in range(sys.getrecursionlimit() - 120, sys.getrecursionlimit() + 20):
+        decoder = stream(max_bytes=10_000)
+        data = b'%s,"deep":%s%s}' % (record, b"[" * depth, b"]" * depth)
+        [message] = decoder.feed(data, ARRIVAL) + decoder.eof(ARRIVAL)
+        answer = message.answer if isinstance(message, Rejected) else message.stored
+        assert answer.startswith((b'{"message": "Data received"', b'{"message": "Invalid ')), depth
 
 
 def test_the_end_of_sending_without_any_message() -> None:

@@ -414,7 +414,7 @@ def test_with_a_tiny_bound_all_lines_are_answered_and_what_waits_stays_small(
         async with collecting(connect_shared, max_pending_bytes=500) as box:
             offer = box.intake.offer
 
-            def noting(*args: object) -> asyncio.Future[None]:
+            def noting(*args: object) -> asyncio.Future[bool]:
                 nonlocal most
                 done = offer(*args)  # type: ignore[arg-type]
                 most = max(most, box.intake._pending_bytes)

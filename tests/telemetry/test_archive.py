@@ -16,7 +16,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from telemetry import archive as module
-from telemetry.archive import DAY_US, Archive, LiveFile, columns, commit_number, count_of, day_of
+from telemetry.archive import Archive, LiveFile, commit_number, count_of
+from telemetry.columns import columns
+from telemetry.days import DAY_US, day_of
 from telemetry.errors import IntentChanged
 from telemetry.record import EARLIEST_US, LATEST_US, Record, Stored
 
@@ -193,7 +195,7 @@ def test_the_log_says_what_each_file_holds(archive: Archive, connection: duckdb.
 
 
 def test_a_file_that_the_log_says_nothing_of_may_hold_all_of_its_day(archive: Archive) -> None:
-    file = LiveFile("x", day_of(NOW_US), None, 1, None, None, None, None, None)
+    file = LiveFile("x", day_of(NOW_US), None, 1, 0, None, None, None, None, None)
     midnight_us = NOW_US - NOW_US % DAY_US
     assert file.may_hold(midnight_us + DAY_US - 1, midnight_us + DAY_US, ["a"])
     assert not file.may_hold(midnight_us - DAY_US, midnight_us, [])

@@ -52,3 +52,22 @@ def test_without_a_supervisor_nothing_happens(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.delenv(SUPERVISED, raising=False)
     assert not is_supervised()
     die_with_parent()
+
+
+def limited(soft: int, hard: int, code: str) -> str:
+    """What Python prints under these limits of open files."""
+    begin = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))\n"
+    return subprocess.run([sys.executable, "-c", begin + code], capture_output=True, text=True, cwd=PROJECT).stdout
+
+
+@pytest.mark.parametrize(("wanted", "expected"), [(50, 100), (100, 100), (300, 300), (400, 400), (500, 400)])
+def test_files_enough_as_far_as_may_be(wanted: int, expected: int) -> None:
+    code = f"from telemetry.process import allow_open_files; print(allow_open_files({wanted}))\n"
+    code += "print(*resource.getrlimit(resource.RLIMIT_NOFILE))"
+    assert limited(100, 400, code) == f"{min(wanted, 400)}\n{expected} 400\n"
+
+
+def test_no_more_connections_than_files() -> None:
+    code = "from collector.__main__ import most_connections; from telemetry.config import Collector\n"
+    code += "print(most_connections(Collector()), most_connections(Collector(max_connections=10)))"
+    assert limited(400, 800, code) == "600 10\n"

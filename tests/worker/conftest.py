@@ -8,7 +8,8 @@ from collections.abc import Iterable
 import duckdb
 import pytest
 
-from telemetry.archive import DAY_US, Archive
+from telemetry.archive import Archive
+from telemetry.days import DAY_US
 from telemetry.entries import pack, read_entry
 from telemetry.hot import Batch, Limits, Shard
 from telemetry.record import Record, Sent

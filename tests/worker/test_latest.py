@@ -8,7 +8,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from telemetry import clock
-from telemetry.archive import Archive, open_duckdb
+from telemetry.archive import Archive
+from telemetry.columns import open_duckdb
 from telemetry.entries import Latest, decode_latest, pack
 from telemetry.hot import Batch, Limits, Shard
 from telemetry.record import Record, Sent

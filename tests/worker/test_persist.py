@@ -19,7 +19,8 @@ import pytest
 import redis
 
 from telemetry import clock
-from telemetry.archive import Archive, count_of, open_duckdb
+from telemetry.archive import Archive, count_of
+from telemetry.columns import open_duckdb
 from telemetry.config import Settings
 from telemetry.entries import Intent, Range, RawEntry
 from telemetry.errors import IntentChanged, NotTogether
@@ -163,7 +164,8 @@ def test_a_worker_that_runs_on_after_another_took_over(
 KILLED_WORKER = """
 import os, signal, sys
 from telemetry import clock, hot
-from telemetry.archive import Archive, open_duckdb
+from telemetry.archive import Archive
+from telemetry.columns import open_duckdb
 from telemetry.config import load
 from telemetry.record import EARLIEST_US, LATEST_US
 from telemetry.redis_client import connect

@@ -10,7 +10,8 @@ import pytest
 import redis
 
 from telemetry import clock, hot
-from telemetry.archive import Archive, open_duckdb
+from telemetry.archive import Archive
+from telemetry.columns import open_duckdb
 from telemetry.entries import Unreadable, decode_latest, read_entry
 from telemetry.errors import IntentChanged, NotTogether, OtherStoreError
 from telemetry.hot import Shard

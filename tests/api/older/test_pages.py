@@ -19,7 +19,8 @@ from api.older.answers import OlderError
 from api.older.files import List
 from api.older.pages import Page, Pages
 from api.older.records import TCP_TRACKING, TRACKING, RecordSet, Shown
-from telemetry.archive import DAY_US, Archive
+from telemetry.archive import Archive
+from telemetry.days import DAY_US
 from telemetry.hot import Shard
 from telemetry.record import EARLIEST_US, LATEST_US, Sent
 from telemetry.setup import set_up

@@ -1,0 +1,39 @@
+"""What is answered where there is nothing, or nobody to ask."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ExceptionHandler
+
+from api import answers
+from api.answers import wants_json
+from api.html import page
+from api.older.answers import TO_READ, Answer, as_json
+from collector.http import EXCEPTION_HANDLERS, ProblemError
+from telemetry import problem
+
+
+async def not_found(request: Request, error: Exception) -> Response:
+    """404: a problem to programs, under `/v1/` or where they accept JSON; a page to all others."""
+    path = request.scope["path"]
+    if path == "/v1" or path.startswith("/v1/") or wants_json(request):
+        return await EXCEPTION_HANDLERS[HTTPException](request, error)
+    return page("not_found.html", 404, path=path)
+
+
+def refusal(path: str) -> Response:
+    """503 while the query program is away, in the shape that clients of an address know."""
+    why = "the program that answers this is away; it is started again by itself"
+    if path.startswith(("/tracking/", "/tcp_tracking/")):
+        return as_json(Answer(503, {"detail": why}, {"Retry-After": "1"}), TO_READ)
+    if path == "/readyz":
+        return answers.json({"status": "not ready", "reasons": ["the query program does not answer"]}, 503)
+    return ProblemError(problem.BUSY, why, {"Retry-After": "1"}).response()
+
+
+HANDLERS: dict[Any, ExceptionHandler] = {**EXCEPTION_HANDLERS, 404: not_found}
+"""What the API's programs answer for each kind of exception."""

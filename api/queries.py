@@ -1,0 +1,101 @@
+"""Questions to DuckDB in threads: a few at once, a bounded number waiting, each with its time, ended if unwanted."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Generic, TypeVar
+
+import duckdb
+
+from collector.http import ProblemError
+from telemetry import problem
+from telemetry.errors import NotTogether, StoreError
+
+T = TypeVar("T")
+
+INTERRUPT_EVERY_S = 0.1
+
+
+class Queries:
+    """Runs questions, each on a cursor of its own."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, threads: int, waiting: int, timeout_s: float) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="query")
+        self._cursors: queue.SimpleQueue[duckdb.DuckDBPyConnection] = queue.SimpleQueue()
+        for _ in range(threads):
+            cursor = connection.cursor()
+            cursor.execute(f"SET max_execution_time = {round(timeout_s * 1_000)}")
+            self._cursors.put(cursor)
+        self._places = threads + waiting
+        self._timeout_s = timeout_s
+
+    async def run(self, ask: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+        """Answer one question; ends it when the caller is cancelled.
+
+        Raises `ProblemError` if too many wait or it takes too long.
+        """
+        if self._places == 0:
+            raise ProblemError(problem.BUSY, "too many queries are waiting", {"Retry-After": "1"})
+        self._places -= 1
+        loop = asyncio.get_running_loop()
+        question = _Question(ask)
+        future = self._pool.submit(question.run, self._cursors)
+        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._free))
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            self._end(question, future)
+            raise
+        except duckdb.InterruptException:
+            detail = f"the query took longer than {self._timeout_s:g} s: ask for less"
+            raise ProblemError(problem.BUSY, detail, {"Retry-After": "5"}) from None
+        except NotTogether as error:
+            raise ProblemError(problem.NOT_TOGETHER, str(error), {"Retry-After": "5"}) from None
+        except StoreError as error:
+            raise ProblemError(problem.BUSY, str(error), {"Retry-After": "1"}) from None
+
+    def _end(self, question: _Question[Any], future: Future[Any]) -> None:
+        """Interrupt until it is over: an interrupt between two of its statements goes by unheard."""
+        if not future.done():
+            question.interrupt()
+            asyncio.get_running_loop().call_later(INTERRUPT_EVERY_S, self._end, question, future)
+
+    def _free(self) -> None:
+        self._places += 1
+
+    def close(self) -> None:
+        """Let queries under way end."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+class _Question(Generic[T]):
+    """One question, which may be ended before and while it runs."""
+
+    def __init__(self, ask: Callable[[duckdb.DuckDBPyConnection], T]) -> None:
+        self._ask = ask
+        self._cursor: duckdb.DuckDBPyConnection | None = None
+        self._is_unwanted = False
+        self._lock = threading.Lock()
+
+    def run(self, cursors: queue.SimpleQueue[duckdb.DuckDBPyConnection]) -> T:
+        cursor = cursors.get()
+        self._cursor = cursor
+        try:
+            if self._is_unwanted:
+                raise duckdb.InterruptException
+            return self._ask(cursor)
+        finally:
+            with self._lock:
+                self._cursor = None
+            cursors.put(cursor)
+
+    def interrupt(self) -> None:
+        """Interrupt its statement, and never that of the next one on its cursor."""
+        with self._lock:
+            self._is_unwanted = True
+            if self._cursor is not None:
+                self._cursor.interrupt()

@@ -1,0 +1,76 @@
+"""The query program: questions to the archive, and looks at the whole box, behind the API program on a unix socket."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from functools import partial
+
+import uvloop
+from starlette.applications import Starlette
+from starlette.routing import Route
+
+from api.health import Health
+from api.history import History
+from api.leaving import EndsWithClient
+from api.missing import HANDLERS
+from api.older.lists import ListRoutes
+from api.older.pages import Pages
+from api.queries import Queries
+from api.snapshot import Snapshots
+from api.status import Status
+from telemetry import hot
+from telemetry.archive import Archive
+from telemetry.columns import open_duckdb
+from telemetry.config import Settings
+from telemetry.disk import Room
+from telemetry.http_protocol import ConnectionLimits
+from telemetry.program import main
+from telemetry.redis_client import connect
+from telemetry.serve import http_server, listen_at, query_socket, stop_on_signals
+
+log = logging.getLogger("query")
+
+
+def app(history: History, health: Health, status: Status, lists: ListRoutes) -> Starlette:
+    """The query program's application. A new route is a file and a line here."""
+    return Starlette(
+        routes=[
+            Route("/v1/records", history.get_records),
+            Route("/readyz", health.get_readyz),
+            *status.routes(),
+            *lists.routes(),
+        ],
+        exception_handlers=HANDLERS,
+    )
+
+
+async def serve(settings: Settings) -> None:
+    """Answer until a signal comes; then end what was begun."""
+    stopped = stop_on_signals()
+    listening = listen_at(query_socket(settings))
+    a, shards = settings.api, settings.redis.shards
+    archive, client, room = Archive(settings.archive_dir), connect(settings), Room.of(settings)
+    attach = partial(hot.attach, client, shards)
+    snapshots = Snapshots(lambda: hot.pinned(client, shards), archive)
+    connection = open_duckdb(settings.data_dir / "tmp" / "query", f"{a.query_memory_bytes}B")
+    queries = Queries(connection, a.query_threads, a.query_queue, a.query_timeout_s)
+    health = Health(client, attach, archive, settings.redis.durability, settings.redis.full_percent, room)
+    application = app(
+        History(snapshots, queries, a.max_page_records),
+        health,
+        Status(health, client, attach, archive, settings.redis.full_percent, room),
+        ListRoutes(queries, Pages(snapshots, a.page_memory_bytes)),
+    )
+    server = http_server(EndsWithClient(application), ConnectionLimits.of(settings))
+    serving = asyncio.create_task(server.serve([listening]))
+    log.info("answering the API program")
+    await asyncio.wait({serving, asyncio.create_task(stopped.wait())}, return_when=asyncio.FIRST_COMPLETED)
+    server.should_exit = True
+    await serving
+    queries.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main("query", lambda settings: uvloop.run(serve(settings))))

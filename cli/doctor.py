@@ -1,0 +1,75 @@
+"""`whimbrel doctor`: whether the machine, Redis and the archive can keep the box's promises."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterable
+from typing import Literal
+
+from tqdm import tqdm
+
+from cli import check_machine, check_redis
+from cli.command import FAILED, OK, Command
+from cli.finding import Finding
+from telemetry.config import Settings
+
+Check = Callable[[Settings], Iterable[Finding]]
+
+DESCRIPTION = """\
+Check what the box stands on, whether it runs or not: how fast the disk is, its kind and room, the folders'
+permissions, ports, limits, the clock, the libraries, Redis's settings, and whether Redis and archive belong
+together. Each finding is ok, a warning or a failure, and the last two say what to do.
+
+The exit status is 0 if there is no failure, else 1.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.description = DESCRIPTION
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--json", action="store_true", help="answer with one JSON object")
+
+
+def run(args: argparse.Namespace, settings: Settings) -> int:
+    """Check all; 0 if nothing failed."""
+    found: list[tuple[str, Finding]] = []
+    for name, check in tqdm(CHECKS.items(), unit=" checks", disable=True if args.json else None, leave=False):
+        found += [(name, finding) for finding in check(settings)]
+    if args.json:
+        checks = [{"check": name, **finding._asdict()} for name, finding in found]
+        print(json.dumps({"status": worst(finding for _, finding in found), "checks": checks}))
+    else:
+        for name, finding in found:
+            print(_line(name, finding))
+    return FAILED if worst(finding for _, finding in found) == "failure" else OK
+
+
+def worst(findings: Iterable[Finding]) -> Literal["ok", "warning", "failure"]:
+    """The level of the worst of them."""
+    levels = {finding.level for finding in findings}
+    return "failure" if "failure" in levels else "warning" if "warning" in levels else "ok"
+
+
+def _line(name: str, finding: Finding) -> str:
+    line = f"{finding.level:<8} {name:<13} {finding.text}"
+    return f"{line}\n{'':<23}{finding.advice}" if finding.advice else line
+
+
+CHECKS: dict[str, Check] = {
+    "disk writes": check_machine.disk_writes,
+    "file system": check_machine.file_system,
+    "disk space": check_machine.disk_space,
+    "folders": check_machine.folders,
+    "ports": check_machine.ports,
+    "open files": check_machine.open_files,
+    "clock": check_machine.time_of_day,
+    "libraries": check_machine.versions,
+    "Redis": check_redis.server,
+    "kernel": check_redis.kernel,
+    "archive": check_redis.together,
+}
+"""Name → check, in the order in which they are told."""
+
+COMMAND = Command("Check the machine, Redis and the archive, and say what to mend.", add_arguments, run)

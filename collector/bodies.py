@@ -1,0 +1,177 @@
+"""Bodies of records: bytes in JSON, NDJSON or msgpack to values, one a record, with bounds on what they may cost.
+
+A body that can't be taken apart raises `SyntaxFault`. Where it can be, but one of its records can't be read, an
+`Unreadable` stands in that record's place. This file knows no socket and no clock.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import msgpack
+
+from telemetry.errors import RecordError, SyntaxFault, TooLarge
+from telemetry.fields import Arrival, read
+from telemetry.json_like import json_like
+from telemetry.json_text import read as read_json
+from telemetry.msgpack_value import Truncated, skip
+from telemetry.msgpack_value import read as read_msgpack
+from telemetry.record import Sent
+
+CONTAINERS_PER_RECORD = 8
+"""Objects and arrays that a body may hold for each record that it may hold."""
+
+
+class Unreadable(RecordError):
+    """In a record's place are bytes that can't be read; `value` is their beginning, if it is text."""
+
+
+class Item(NamedTuple):
+    """What stands in one record's place: a value, or why it is none; and its line, from 1, where there are lines."""
+
+    value: object
+    line: int | None = None
+
+
+class Form(NamedTuple):
+    """One way to write records. `read` takes a body and the most containers that it may hold."""
+
+    name: str
+    read: Callable[[bytes, int], Iterator[Item]]
+
+
+MAX_SHOWN_BYTES = 100
+"""Of a line that is not JSON, so much is shown to its sender."""
+
+# JSON ------------------------------------------------------------------------------------------------
+
+
+def _json(body: bytes, max_containers: int) -> Iterator[Item]:
+    """One object, or an array of them."""
+    value = read_json(body, max_containers)
+    return map(Item, value if isinstance(value, list) else [value])
+
+
+_LINE = re.compile(rb"[^ \t\r\n][^\n]*")  # without the blank before it, of which blank lines are all
+
+
+def _ndjson(body: bytes, max_containers: int) -> Iterator[Item]:
+    """One value a line. Only one is held at a time: the bound on containers is that of one line."""
+    number, counted = 1, 0
+    for found in _LINE.finditer(body):
+        number += body.count(b"\n", counted, found.start())
+        counted = found.start()
+        yield Item(_line(found[0], max_containers), number)
+
+
+def _line(text: bytes, max_containers: int) -> object:
+    try:
+        return read_json(text, max_containers)
+    except SyntaxFault as fault:
+        return Unreadable(None, text[:MAX_SHOWN_BYTES].decode(errors="replace"), str(fault))
+
+
+# msgpack ---------------------------------------------------------------------------------------------
+
+_ARRAYS = frozenset((*range(0x90, 0xA0), 0xDC, 0xDD))
+"""The bytes that begin an array."""
+
+
+def _msgpack(body: bytes, max_containers: int) -> Iterator[Item]:
+    """Maps, or arrays of them, after one another. Only one record is held at a time."""
+    unpacker = msgpack.Unpacker(read_size=len(body) + 1, max_buffer_size=len(body) + 1)
+    unpacker.feed(body)
+    start = 0
+    while start < len(body):
+        count = _array_header(unpacker) if body[start] in _ARRAYS else 1
+        for _ in range(count):
+            start = unpacker.tell()
+            _skip(unpacker)
+            yield Item(_value(body[start : unpacker.tell()], start, max_containers))
+        start = unpacker.tell()
+
+
+def _array_header(unpacker: msgpack.Unpacker) -> int:
+    try:
+        return unpacker.read_array_header()  # type: ignore[no-any-return]
+    except (msgpack.OutOfData, ValueError):  # ValueError: it announces more items than the body has bytes
+        raise Truncated("cut short") from None
+
+
+def _skip(unpacker: msgpack.Unpacker) -> None:
+    try:
+        skip(unpacker)
+    except Truncated:
+        raise
+    except SyntaxFault as fault:
+        raise SyntaxFault(f"{fault} at byte {unpacker.tell()}", unpacker.tell()) from None
+
+
+def _value(data: bytes, start: int, max_containers: int) -> object:
+    try:
+        return json_like(read_msgpack(data, max_containers))
+    except RecordError as error:
+        return error
+    except SyntaxFault as fault:
+        return Unreadable(None, None, f"{fault}, in the record at byte {start}")
+
+
+# All -------------------------------------------------------------------------------------------------
+
+JSON, NDJSON, MSGPACK = Form("JSON", _json), Form("NDJSON", _ndjson), Form("msgpack", _msgpack)
+
+FORMS: dict[str, Form] = {
+    **dict.fromkeys(("", "application/json", "text/json", "text/plain", "application/octet-stream"), JSON),
+    "application/x-www-form-urlencoded": JSON,  # what `curl -d` says of anything
+    **dict.fromkeys(("application/x-ndjson", "application/ndjson"), NDJSON),
+    **dict.fromkeys(("application/x-jsonlines", "application/jsonlines"), NDJSON),
+    **dict.fromkeys(("application/x-jsonl", "application/jsonl"), NDJSON),
+    **dict.fromkeys(("application/msgpack", "application/x-msgpack", "application/vnd.msgpack"), MSGPACK),
+}
+"""The forms that are taken, by what a body may call itself."""
+
+
+def form_of(content_type: str) -> Form | None:
+    """The form of a Content-Type; None if it is not taken."""
+    kind = content_type.partition(";")[0].strip().lower()
+    return JSON if kind.endswith("+json") else FORMS.get(kind)
+
+
+class Refused(NamedTuple):
+    """A record that can't be taken, and where it stands."""
+
+    place: int
+    line: int | None
+    error: RecordError
+
+
+class Batch(NamedTuple):
+    """The records of a body. `refused` are all places, `errors` the first of them with their reasons."""
+
+    records: list[Sent]
+    refused: list[int]
+    errors: list[Refused]
+
+
+def read_batch(form: Form, body: bytes, max_records: int, arrival: Arrival, max_errors: int) -> Batch:
+    """The records of a body. With `max_errors` 0 the first that can't be taken ends it; else it is left out.
+
+    Raises `SyntaxFault` if the body can't be taken apart, `TooLarge` if it holds too many records.
+    """
+    batch = Batch([], [], [])
+    for index, (value, line) in enumerate(form.read(body, CONTAINERS_PER_RECORD * max_records)):
+        if index == max_records:
+            raise TooLarge(f"a request may hold {max_records} records")
+        try:
+            if isinstance(value, RecordError):
+                raise value
+            batch.records.append(read(value, "http", "json", arrival))
+        except RecordError as error:
+            batch.refused.append(index)
+            if len(batch.errors) < max(max_errors, 1):
+                batch.errors.append(Refused(index, line, error))
+            if not max_errors:
+                break
+    return batch

@@ -1,0 +1,53 @@
+"""How many connections there may be, in all and from one address."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+LOG_EVERY_S = 10.0
+"""Whoever knocks again and again fills no log."""
+
+
+class Door:
+    """Counts connections in and out. `max_per_address` 0 is no limit."""
+
+    def __init__(self, max_connections: int, max_per_address: int, clock: Callable[[], float]) -> None:
+        self.refused = 0
+        self._max_connections = max_connections
+        self._max_per_address = max_per_address
+        self._clock = clock
+        self._inside: Counter[str] = Counter()
+        self._open = 0
+        self._untold = 0
+        self._told_s = -LOG_EVERY_S
+
+    def enter(self, address: str) -> bool:
+        """Count a connection in; False if there are too many."""
+        if self._open >= self._max_connections:
+            self._refuse(f"{self._max_connections} are open")
+            return False
+        if 0 < self._max_per_address <= self._inside[address]:
+            self._refuse(f"{self._max_per_address} are open from {address}")
+            return False
+        self._open += 1
+        self._inside[address] += 1
+        return True
+
+    def leave(self, address: str) -> None:
+        """Count out a connection that was counted in."""
+        self._open -= 1
+        self._inside[address] -= 1
+        if self._inside[address] == 0:
+            del self._inside[address]
+
+    def _refuse(self, why: str) -> None:
+        self.refused += 1
+        self._untold += 1
+        now_s = self._clock()
+        if now_s - self._told_s >= LOG_EVERY_S:
+            log.warning("closed %d connections at once: %s", self._untold, why)
+            self._told_s, self._untold = now_s, 0

@@ -1,0 +1,128 @@
+"""Several collector processes on the same ports, each with its own intake.
+
+The sockets are made before the processes and outlive them: who connects while one is dead waits in its queue
+until the next has taken its place.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from telemetry.process import SUPERVISED, die_with_parent
+from telemetry.program import FAILED, Stopped
+from telemetry.serve import listen
+
+log = logging.getLogger(__name__)
+
+PAUSE_S = 1.0
+"""How long a dead process stays dead, so that a cause that stays costs no CPU."""
+
+STOP_S = 4.5
+"""Seconds that all have to end: more than their grace, and less than the supervisor's patience."""
+
+LOOK_S = 0.05
+
+
+class Sockets(NamedTuple):
+    """Where one process listens."""
+
+    http: socket.socket
+    tcp: socket.socket
+
+
+Run = Callable[[Sockets], None]
+
+
+def sockets(host: str, http_port: int, tcp_port: int, count: int) -> list[Sockets]:
+    """A pair for each process. Raises `ConfigError` if a port is taken, be it by one who would share it."""
+    for port in (http_port, tcp_port):
+        listen(host, port).close()
+    return [Sockets(listen(host, http_port, True), listen(host, tcp_port, True)) for _ in range(count)]
+
+
+def run_each(pairs: Sequence[Sockets], run: Run) -> None:
+    """Run a process for each pair, again when it dies, until a signal comes; return when all have ended."""
+    with Stopped() as stopped:
+        children = [_Child(pairs, number, run) for number in range(len(pairs))]
+        while not stopped():
+            for child in children:
+                child.look(time.monotonic())
+            time.sleep(LOOK_S)
+        _stop(children)
+
+
+def _stop(children: Sequence[_Child]) -> None:
+    end_s = time.monotonic() + STOP_S
+    for child in children:
+        child.send(signal.SIGTERM)
+    while any(child.is_alive() for child in children) and time.monotonic() < end_s:
+        time.sleep(LOOK_S)
+    for child in children:
+        child.send(signal.SIGKILL)
+
+
+class _Child:
+    """One process and its successors."""
+
+    def __init__(self, pairs: Sequence[Sockets], number: int, run: Run) -> None:
+        self._pairs = pairs
+        self._number = number
+        self._run = run
+        self._pid = 0
+        self._start_s = 0.0
+
+    def look(self, now_s: float) -> None:
+        """Start the process if there is none and its pause is over."""
+        if not self.is_alive() and now_s >= self._start_s:
+            self._pid = self._fork()
+            self._start_s = 0.0
+
+    def is_alive(self) -> bool:
+        """Whether it runs; takes note of its end."""
+        if not self._pid:
+            return False
+        pid, status = os.waitpid(self._pid, os.WNOHANG)
+        if pid:
+            code = os.waitstatus_to_exitcode(status)
+            log.log(logging.WARNING if code else logging.INFO, "collector process %d ended with status %d", pid, code)
+            self._pid = 0
+            self._start_s = time.monotonic() + PAUSE_S
+        return not pid
+
+    def send(self, number: signal.Signals) -> None:
+        if self.is_alive():
+            os.kill(self._pid, number)
+
+    def _fork(self) -> int:
+        """Signals wait meanwhile: between the fork and its own handlers the child would take them for the parent's."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            self._be_child(parent)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
+        return pid
+
+    def _be_child(self, parent: int) -> None:
+        status = FAILED
+        try:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
+            os.environ[SUPERVISED] = str(parent)
+            die_with_parent()
+            for pair in (*self._pairs[: self._number], *self._pairs[self._number + 1 :]):
+                pair.http.close()
+                pair.tcp.close()
+            self._run(self._pairs[self._number])
+            status = 0
+        except Exception:
+            log.exception("a collector process can't go on")
+        finally:
+            os._exit(status)  # nothing of the parent's is to be undone

@@ -1,0 +1,57 @@
+"""What JSON lines and the msgpack stream have in common: a message is a record or an array of them, and is
+answered by a map.
+
+    {"message": "Data received", "accepted": 2}
+    {"message": "Invalid input data format.", "error": "record 1: latitude: must be …", "retry": false}
+"""
+
+from __future__ import annotations
+
+from telemetry import older
+from telemetry.errors import RecordError
+from telemetry.fields import Arrival, read
+from telemetry.json_like import json_like
+from telemetry.record import Sent
+
+Answer = dict[str, object]
+
+
+def read_records(value: object, max_records: int, source: str, arrival: Arrival) -> list[Sent]:
+    """The records of a message, `source` "json" or "msgpack". Raises `RecordError` with the index of the bad one."""
+    values = value if isinstance(value, list) else [value]
+    if len(values) > max_records:
+        raise RecordError(None, None, f"{len(values)} records in one message, more than {max_records}")
+    records = []
+    for index, one in enumerate(values):
+        try:
+            records.append(read(json_like(one) if source == "msgpack" else one, "tcp", source, arrival))
+        except RecordError as error:
+            error.index = index
+            raise
+    return records
+
+
+def received(records: int) -> Answer:
+    """All records are on disk."""
+    return {"message": older.RECEIVED, "accepted": records}
+
+
+def not_stored(reason: str) -> Answer:
+    """Nothing is wrong with the message, but it could not be stored now."""
+    return {"message": older.NOT_PROCESSED, "error": reason, "retry": True}
+
+
+def rejected(sentence: str, reason: str) -> Answer:
+    """Nothing of the message was stored; it will be refused again."""
+    return {"message": sentence, "error": reason, "retry": False}
+
+
+def refused(error: RecordError) -> Answer:
+    """One record can't be taken, and so none of its message."""
+    required = error.field == "device_id" and error.value is None and error.reason == "required"
+    return rejected(older.MISSING + "device_id" if required else older.BAD_FORMAT, reason(error))
+
+
+def reason(error: RecordError) -> str:
+    """What is wrong, and with which record."""
+    return str(error) if error.index is None else f"record {error.index}: {error}"

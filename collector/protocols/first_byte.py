@@ -1,0 +1,41 @@
+"""One port for several protocols: the first byte of a connection tells which it speaks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from collector.protocols.contract import Decoder, Message
+from telemetry.fields import Arrival
+
+
+class FirstByte:
+    """A decoder that becomes another with the first byte. A connection without any is `default`."""
+
+    def __init__(self, choose: Callable[[int], Decoder], default: int) -> None:
+        self._choose = choose
+        self._default = default
+        self._chosen: Decoder | None = None
+
+    @property
+    def waits_for_quiet(self) -> bool:
+        return self._chosen is not None and self._chosen.waits_for_quiet
+
+    @property
+    def is_mid_message(self) -> bool:
+        return self._chosen is not None and self._chosen.is_mid_message
+
+    def feed(self, data: bytes | bytearray, arrival: Arrival) -> list[Message]:
+        """Take what was received."""
+        if self._chosen is None:
+            if not data:
+                return []
+            self._chosen = self._choose(data[0])
+        return self._chosen.feed(data, arrival)
+
+    def quiet(self, arrival: Arrival) -> list[Message]:
+        """Take note of silence."""
+        return [] if self._chosen is None else self._chosen.quiet(arrival)
+
+    def eof(self, arrival: Arrival) -> list[Message]:
+        """Take note that nothing more will come."""
+        return (self._chosen or self._choose(self._default)).eof(arrival)

@@ -1,0 +1,157 @@
+"""Frames over TCP: batches that a sender may send again without doubling them.
+
+A frame is the length of what follows, as 4 bytes, big-endian, then msgpack:
+
+    [1, sender id, batch number, [record, …]]
+
+The sender id is text of 1 to 64 characters, the batch number an integer from 1 on that rises with each batch of
+its sender; of a sender that is nil nothing is remembered. Each frame is answered by one, in order:
+
+    [batch number, status, accepted, detail]
+
+`detail` is nil, or a map with a `reason` and, for a record that can't be taken, its `index` and `field`. Behind
+a length that can't be true no frame can be found, so it ends the connection.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import msgspec
+
+from collector.protocols.answers import read_records, reason
+from collector.protocols.contract import Message, Received, Rejected
+from telemetry.errors import RecordError, SyntaxFault
+from telemetry.fields import Arrival
+from telemetry.msgpack_value import BYTES_PER_CONTAINER, read
+
+VERSION = 1
+STORED, REPEATED, REFUSED, BUSY, MALFORMED, ENDED = range(6)
+"""The statuses. For ever: devices know them."""
+
+MAX_SENDER_CHARACTERS = 64
+MAX_NUMBER = 2**53 - 1
+"""Redis's functions count in doubles."""
+
+HEAD_BYTES = 4
+LONGEST_BYTES = 2**24 - 1
+"""So that the first byte of every length is 0, which begins no JSON and no map."""
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Header(NamedTuple):
+    """What a frame says beside its records."""
+
+    sender: str
+    number: int
+
+
+class Frames:
+    """The decoder of one connection (see contract.py)."""
+
+    def __init__(self, max_bytes: int, max_records: int) -> None:
+        self._max_bytes = min(max_bytes, LONGEST_BYTES)
+        self._max_records = max_records
+        self._buffer = bytearray()
+        self._is_over = False
+
+    @property
+    def waits_for_quiet(self) -> bool:
+        return False
+
+    @property
+    def is_mid_message(self) -> bool:
+        return bool(self._buffer)
+
+    def feed(self, data: bytes | bytearray, arrival: Arrival) -> list[Message]:
+        """Take what was received; returns the frames that are complete."""
+        messages: list[Message] = []
+        if not self._is_over:
+            self._buffer += data
+            while not self._is_over and (message := self._next(arrival)) is not None:
+                messages.append(message)
+        return messages
+
+    def quiet(self, _arrival: Arrival) -> list[Message]:
+        """Silence means nothing here."""
+        return []
+
+    def eof(self, _arrival: Arrival) -> list[Message]:
+        """The end of sending."""
+        return [self._end("a frame is cut short")] if self._buffer and not self._is_over else []
+
+    def _next(self, arrival: Arrival) -> Message | None:
+        if len(self._buffer) < HEAD_BYTES:
+            return None
+        stop = HEAD_BYTES + int.from_bytes(self._buffer[:HEAD_BYTES], "big")
+        if not HEAD_BYTES < stop <= HEAD_BYTES + self._max_bytes:
+            return self._end(f"a frame of {stop - HEAD_BYTES} bytes: it may have 1 to {self._max_bytes}")
+        if len(self._buffer) < stop:
+            return None
+        data = bytes(self._buffer[HEAD_BYTES:stop])
+        del self._buffer[:stop]
+        return self._message(data, arrival)
+
+    def _end(self, why: str) -> Message:
+        self._is_over = True
+        self._buffer.clear()
+        return Rejected(why, answer(None, ENDED, 0, {"reason": why}), last=True)
+
+    def _message(self, data: bytes, arrival: Arrival) -> Message:
+        number = None
+        try:
+            value = read(data, self._max_bytes // BYTES_PER_CONTAINER)
+            number = _number(value)
+            header, values = _checked(value)
+            records = read_records(values, self._max_records, "msgpack", arrival)
+        except SyntaxFault as fault:
+            return Rejected(str(fault), answer(number, MALFORMED, 0, {"reason": str(fault)}))
+        except RecordError as error:
+            return Rejected(reason(error), answer(number, REFUSED, 0, _detail(error)))
+        return Received(
+            records,
+            len(data),
+            stored=answer(number, STORED, len(records), None),
+            not_stored=partial(_busy, number),
+            sender=header.sender,
+            number=header.number,
+            repeated=answer(number, REPEATED, 0, None),
+        )
+
+
+def answer(number: int | None, status: int, accepted: int, detail: dict[str, object] | None) -> bytes:
+    """The frame that answers one."""
+    data = _encode((number, status, accepted, detail))
+    return len(data).to_bytes(HEAD_BYTES, "big") + data
+
+
+def _busy(number: int | None, why: str) -> bytes:
+    return answer(number, BUSY, 0, {"reason": why})
+
+
+def _detail(error: RecordError) -> dict[str, object]:
+    return {"index": error.index, "field": error.field, "reason": error.reason}
+
+
+def _number(value: object) -> int | None:
+    """The batch number of a frame, if that much of it is good."""
+    number = value[2] if isinstance(value, list) and len(value) > 2 else None
+    return number if type(number) is int and 1 <= number <= MAX_NUMBER else None
+
+
+def _checked(value: object) -> tuple[Header, list[object]]:
+    """A frame's header and its values. Raises `SyntaxFault`."""
+    if not isinstance(value, list) or len(value) != 4:
+        raise SyntaxFault("a frame must be the array [version, sender id, batch number, records]")
+    version, sender, number, values = value
+    if type(version) is not int or version != VERSION:
+        raise SyntaxFault(f"version: must be {VERSION}")
+    if sender is not None and not (type(sender) is str and 1 <= len(sender) <= MAX_SENDER_CHARACTERS):
+        raise SyntaxFault(f"sender id: must be nil or text of 1 to {MAX_SENDER_CHARACTERS} characters")
+    if _number(value) is None:
+        raise SyntaxFault("batch number: must be an integer from 1 to 2^53 - 1")
+    if not isinstance(values, list):
+        raise SyntaxFault("records: must be an array")
+    return Header(sender or "", number), values

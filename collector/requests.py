@@ -1,0 +1,146 @@
+"""What a request says of its body, and the body itself: read, bounded, inflated."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+from starlette.requests import Request
+
+from collector.bodies import Form, form_of
+from collector.encodings import DECODERS, inflate
+from collector.problems import ProblemError, invalid_parameter, refuse_unknown
+from telemetry import problem
+from telemetry.config import Settings
+from telemetry.errors import EncodingFault, TooLarge
+
+T = TypeVar("T")
+
+LARGE_BODY_BYTES = 64 * 2**10
+"""A body from this size on is decoded in a thread, so that short requests need not wait for it."""
+
+MAX_KEY_CHARACTERS = 255
+CLOSE = {"Connection": "close"}
+
+ENCODINGS = ", ".join(DECODERS)
+FORM_NAMES = "application/json, application/x-ndjson, application/msgpack"
+
+
+class Arriving:
+    """Bytes of bodies that are not whole yet, of all requests of a process: many slow senders may hold much."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.bytes = 0
+
+
+class HttpLimits(NamedTuple):
+    """What one request may cost, what all may, and how long an Idempotency-Key is remembered."""
+
+    max_body_bytes: int
+    max_records: int
+    key_s: int
+    arriving: Arriving
+
+    @classmethod
+    def of(cls, settings: Settings) -> HttpLimits:
+        c = settings.collector
+        return cls(c.max_body_bytes, c.max_request_records, c.idempotency_seconds, Arriving(c.max_pending_bytes))
+
+
+# The head --------------------------------------------------------------------------------------------
+
+
+class Head(NamedTuple):
+    """What a request says of its body.
+
+    `encoding` is "" for a body as it is, `key` "" for none; `skips` means that bad records are left out.
+    """
+
+    form: Form
+    encoding: str
+    skips: bool
+    key: str
+
+
+def read_head(request: Request) -> Head:
+    """Raises `ProblemError` for what is not taken."""
+    refuse_unknown(request, ("on_error",))
+    return Head(_form(request), _encoding(request), _skips(request), _idempotency_key(request))
+
+
+def _form(request: Request) -> Form:
+    kind = request.headers.get("content-type", "")
+    form = form_of(kind)
+    if form is None:
+        name = kind.partition(";")[0].strip().lower()
+        raise ProblemError(problem.UNSUPPORTED_TYPE, f"send {FORM_NAMES}, not {name}", {"Accept": FORM_NAMES})
+    return form
+
+
+def _encoding(request: Request) -> str:
+    name = ", ".join(request.headers.getlist("content-encoding")).strip().lower()
+    if name in ("", "identity"):
+        return ""
+    if name not in DECODERS:
+        detail = f"send the body as it is, or in one of {ENCODINGS}; not {name}"
+        raise ProblemError(problem.UNSUPPORTED_ENCODING, detail, {"Accept-Encoding": ENCODINGS})
+    return name
+
+
+def _skips(request: Request) -> bool:
+    name = request.query_params.get("on_error", "refuse")
+    if name not in ("refuse", "skip"):
+        raise invalid_parameter("on_error", "must be refuse or skip")
+    return name == "skip"
+
+
+def _idempotency_key(request: Request) -> str:
+    key = request.headers.get("idempotency-key")
+    if key is None:
+        return ""
+    if not 0 < len(key) <= MAX_KEY_CHARACTERS:
+        detail = f"Idempotency-Key must have 1 to {MAX_KEY_CHARACTERS} characters"
+        raise ProblemError(problem.INVALID_PARAMETER, detail, parameter="Idempotency-Key")
+    return key
+
+
+# The body --------------------------------------------------------------------------------------------
+
+
+async def read_body(request: Request, limits: HttpLimits) -> bytes:
+    """The whole body as it is sent, within its size; telemetry/http_protocol.py bounds its time."""
+    too_large = ProblemError(problem.BODY_TOO_LARGE, f"a body may have {limits.max_body_bytes} bytes", CLOSE)
+    if int(request.headers.get("content-length") or 0) > limits.max_body_bytes:
+        raise too_large
+    chunks, size, arriving = [], 0, limits.arriving
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            arriving.bytes += len(chunk)
+            if size > limits.max_body_bytes:
+                raise too_large
+            if arriving.bytes > arriving.max_bytes and arriving.bytes > size:  # one alone may always come
+                raise ProblemError(problem.BUSY, "more bodies are arriving than may", {"Retry-After": "1", **CLOSE})
+            chunks.append(chunk)
+    finally:
+        arriving.bytes -= size
+    return b"".join(chunks)
+
+
+async def off_loop(size_bytes: int, work: Callable[[], T]) -> T:
+    """Do `work` in a thread if it is large."""
+    return await asyncio.to_thread(work) if size_bytes >= LARGE_BODY_BYTES else work()
+
+
+async def inflated(raw: bytes, encoding: str, max_bytes: int) -> bytes:
+    """What a body holds, within the same size."""
+    if not encoding:
+        return raw
+    try:
+        return await asyncio.to_thread(inflate, raw, encoding, max_bytes)  # what is small may inflate to much
+    except EncodingFault as fault:
+        raise ProblemError(problem.INVALID_ENCODING, str(fault)) from None
+    except TooLarge as error:
+        raise ProblemError(problem.BODY_TOO_LARGE, str(error)) from None

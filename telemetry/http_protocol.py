@@ -1,0 +1,306 @@
+"""uvicorn's HTTP connection with limits that it has none of: bytes and time of what arrives, and connections.
+
+httptools gathers a header until it is whole, and uvicorn waits for the rest of a request as long as its sender
+likes. So what was fed since the last piece of a body is counted, in the head and behind it (a chunked body may end
+in more headers), and one timer runs from the first byte of a request to its last. What passes a limit is answered
+with a problem, unless the answer would be taken for that of an earlier request, and the connection is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Sized
+from typing import Any, NamedTuple
+
+import httptools
+from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from telemetry import problem
+from telemetry.config import Settings
+from telemetry.problem import Problem
+
+MAX_HEADERS = 100
+"""Headers of one request."""
+
+MAX_PIPELINED = 1_000
+"""Requests of one connection that wait for the answer of one before; each takes some 3 KB."""
+
+PIECE_BYTES = 2**14
+"""Bytes fed to the parser at once: so far may what it gathers go beyond the limit."""
+
+KERNEL_BYTES = 2**17
+"""What of an answer the kernel may hold unsent; it holds megabytes, and how much is read of them can't be seen."""
+
+LINGER_S = 1.0
+"""How long a refused sender may go on sending before it is cut off: cut off at once, it may never see the answer."""
+
+
+class ConnectionLimits(NamedTuple):
+    """What one connection may cost, and how many there may be."""
+
+    max_header_bytes: int
+    max_body_bytes: int
+    max_connections: int
+    request_timeout_s: float
+    keep_alive_s: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> ConnectionLimits:
+        c = settings.collector
+        return cls(
+            c.max_header_bytes, c.max_body_bytes, c.max_http_connections, float(c.request_timeout_s), c.keep_alive_s
+        )
+
+
+def limited(limits: ConnectionLimits) -> Callable[..., asyncio.Protocol]:
+    """What makes a connection for uvicorn, in place of its protocol class."""
+
+    def connection(
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> LimitedProtocol:
+        return LimitedProtocol(limits, config, server_state, app_state, _loop)
+
+    return connection
+
+
+class _Refusal(Exception):
+    """Ends the parsing of a request."""
+
+    def __init__(self, kind: Problem, detail: str) -> None:
+        super().__init__(detail)
+        self.kind = kind
+
+
+class _Flow(FlowControl):
+    """uvicorn's, but while requests wait in the pipeline nothing is read: theirs are enough."""
+
+    def __init__(self, transport: asyncio.Transport, pipeline: Sized) -> None:
+        super().__init__(transport)
+        self._pipeline = pipeline
+
+    def resume_reading(self) -> None:
+        if not self._pipeline:
+            super().resume_reading()
+
+
+class LimitedProtocol(HttpToolsProtocol):
+    """One connection."""
+
+    def __init__(
+        self,
+        limits: ConnectionLimits,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        loop: asyncio.AbstractEventLoop | None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, loop)
+        self._limits = limits
+        self._is_refused = False
+        self._is_arriving = False
+        self._is_in_head = False
+        self._gathered_bytes = 0  # fed since the request began, or since the last piece of its body
+        self._header_bytes = 0
+        self._body_bytes = 0
+        self._arrival_timer: asyncio.TimerHandle | None = None
+        self._answering: RequestResponseCycle | None = None
+        self._unread_bytes = 0
+        self._unread_timer: asyncio.TimerHandle | None = None
+
+    # The connection ----------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.flow = _Flow(transport, self.pipeline)
+        if isinstance(self.client, tuple):  # else it is a unix socket
+            sock = transport.get_extra_info("socket")
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, KERNEL_BYTES)
+        if len(self.connections) > self._limits.max_connections:
+            self._refuse(_Refusal(problem.BUSY, f"{self._limits.max_connections} connections are open already"))
+        else:  # uvicorn waits for a first request for ever
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        self._stop_unread_timer()
+        self._unset_keepalive_if_required()
+        if self._answering is not None:  # uvicorn tells only the last of several requests
+            self._answering.disconnected = True
+            self._answering.message_event.set()
+        super().connection_lost(exc)
+
+    def timeout_keep_alive_handler(self) -> None:
+        if not self._is_arriving and (self.cycle is None or self.cycle.response_complete):
+            super().timeout_keep_alive_handler()
+
+    # What arrives ------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        for at in range(0, len(data), PIECE_BYTES):
+            if self._is_refused:
+                return
+            self._feed(data[at : at + PIECE_BYTES])
+        if self._is_arriving and self._arrival_timer is None and not self._is_refused:
+            self._start_timer()
+
+    def _feed(self, piece: bytes) -> None:
+        self._gathered_bytes += len(piece)
+        try:
+            self.parser.feed_data(piece)
+        except httptools.HttpParserUpgrade:
+            pass  # nothing is upgraded to: the request is answered as it is
+        except httptools.HttpParserError as error:
+            cause = error.__context__
+            self._refuse(cause if isinstance(cause, _Refusal) else _Refusal(problem.INVALID_REQUEST, str(error)))
+        else:
+            if self._is_arriving and self._gathered_bytes > self._limits.max_header_bytes:
+                self._refuse(self._too_much())
+
+    def _too_much(self) -> _Refusal:
+        most = self._limits.max_header_bytes
+        if self._is_in_head and not self.headers and len(self.url) > most // 2:
+            return _Refusal(problem.ADDRESS_TOO_LONG, f"request line and headers may have {most} bytes")
+        return _Refusal(problem.HEADERS_TOO_LARGE, f"request line and headers may have {most} bytes")
+
+    def on_message_begin(self) -> None:
+        self._stop_timer()
+        self._unset_keepalive_if_required()
+        self._is_arriving = self._is_in_head = True
+        self._gathered_bytes = self._header_bytes = self._body_bytes = 0
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        self._count(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value)
+        self._count(len(name) + len(value) + len(": \r\n"))
+        if len(self.headers) > MAX_HEADERS:
+            raise _Refusal(problem.HEADERS_TOO_LARGE, f"a request may have {MAX_HEADERS} headers")
+
+    def _count(self, size: int) -> None:
+        self._header_bytes += size
+        if self._header_bytes > self._limits.max_header_bytes:
+            raise self._too_much()
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()  # raises for an address that is none: that is still a fault of the head
+        self._is_in_head = False
+        if len(self.pipeline) > MAX_PIPELINED:
+            raise _Refusal(problem.BUSY, f"more than {MAX_PIPELINED} requests wait on this connection")
+
+    def on_body(self, body: bytes) -> None:
+        self._gathered_bytes = 0
+        self._body_bytes += len(body)
+        if self.cycle.response_complete and self._body_bytes > self._limits.max_body_bytes:
+            raise _Refusal(problem.BODY_TOO_LARGE, "nobody reads this body")
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._is_arriving = False
+        self._stop_timer()
+        super().on_message_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self.flow.resume_reading()  # now that the next one is out of the pipeline
+
+    # Time --------------------------------------------------------------------------------------------
+
+    def _start_timer(self) -> None:
+        self._arrival_timer = self.loop.call_later(self._limits.request_timeout_s, self._on_late)
+
+    def _stop_timer(self) -> None:
+        if self._arrival_timer is not None:
+            self._arrival_timer.cancel()
+            self._arrival_timer = None
+
+    def _on_late(self) -> None:
+        self._arrival_timer = None
+        if self.flow.read_paused:  # it is we who don't read on
+            self._start_timer()
+        else:
+            detail = f"a request may take {self._limits.request_timeout_s:g} s to arrive"
+            self._refuse(_Refusal(problem.TIMED_OUT, detail))
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch_unread()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_unread_timer()
+
+    def _watch_unread(self) -> None:
+        self._unread_bytes = self.transport.get_write_buffer_size()
+        self._unread_timer = self.loop.call_later(self._limits.keep_alive_s, self._on_unread)
+
+    def _stop_unread_timer(self) -> None:
+        if self._unread_timer is not None:
+            self._unread_timer.cancel()
+            self._unread_timer = None
+
+    def _on_unread(self) -> None:
+        """An answer is waiting; however slowly it is read, some of it must have gone meanwhile."""
+        if self.transport.get_write_buffer_size() < self._unread_bytes:
+            self._watch_unread()
+        else:
+            self.transport.abort()
+
+    # Refusing ----------------------------------------------------------------------------------------
+
+    def _refuse(self, refusal: _Refusal) -> None:
+        """Answer, unless that can't be any more, and close once the sender has had time to see it."""
+        self._is_refused = True
+        self._stop_timer()
+        self._unset_keepalive_if_required()
+        if self._is_arriving and not self._is_in_head:
+            self._refuse_body(refusal)
+        elif self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False  # an earlier request's answer comes first, and ends the connection
+        else:
+            self._answer(refusal)
+
+    def _refuse_body(self, refusal: _Refusal) -> None:
+        if self.cycle.response_complete:
+            self.transport.close()
+        elif self.pipeline or self.cycle.response_started:
+            self.transport.abort()
+        else:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+            self._answer(refusal)
+
+    def _answer(self, refusal: _Refusal) -> None:
+        self._write(refusal)
+        self.flow.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.loop.call_later(LINGER_S, self.transport.close)
+
+    def _write(self, refusal: _Refusal) -> None:
+        body = problem.body(refusal.kind, str(refusal))
+        headers = [
+            *self.server_state.default_headers,
+            (b"content-type", problem.CONTENT_TYPE.encode()),
+            (b"content-length", b"%d" % len(body)),
+            (b"connection", b"close"),
+        ]
+        if refusal.kind is problem.BUSY:
+            headers.append((b"retry-after", b"2"))
+        lines = [name + b": " + value + b"\r\n" for name, value in headers]
+        self.transport.write(b"".join((STATUS_LINE[refusal.kind.status], *lines, b"\r\n", body)))

@@ -1,0 +1,53 @@
+"""What tests of decoders share: the same bytes in any number of pieces, and what a sender hears of them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import msgpack
+
+from collector.protocols.contract import Decoder, Message, Received
+from telemetry.fields import Arrival
+
+NOW_US = 1_795_500_000_000_000
+ARRIVAL = Arrival(NOW_US, NOW_US + 86_400_000_000)
+
+
+class Told(NamedTuple):
+    """What becomes of a message: its answer once all is stored, the devices of its records, whether it is the last."""
+
+    answer: Any
+    devices: list[str]
+    last: bool = False
+
+
+def single(data: bytes) -> list[bytes]:
+    """Byte by byte."""
+    return [data[at : at + 1] for at in range(len(data))]
+
+
+def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
+    """In pieces between these places."""
+    bounds = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
+    return [data[a:b] for a, b in itertools.pairwise(bounds)]
+
+
+def feed(decoder: Decoder, pieces: Iterable[bytes]) -> list[Message]:
+    """All messages of some pieces."""
+    return [message for piece in pieces for message in decoder.feed(piece, ARRIVAL)]
+
+
+def answer(message: Message) -> bytes:
+    """The answer once all is stored."""
+    return message.stored if isinstance(message, Received) else message.answer
+
+
+def devices(message: Message) -> list[str]:
+    return [sent.device_id for sent in message.records] if isinstance(message, Received) else []
+
+
+def packed(value: object) -> bytes:
+    data: bytes = msgpack.packb(value)
+    return data
