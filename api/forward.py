@@ -16,6 +16,9 @@ from starlette.types import Receive, Scope, Send
 MAX_CONNECTIONS = 256
 """Requests under way at once; the query program itself bounds those that wait."""
 
+KEEP_ALIVE_S = 60
+"""How long a connection to the query program is kept for the next request."""
+
 CONNECT_TIMEOUT_S = 2.0
 ANSWER_TIMEOUT_S = 20.0
 """How much longer than a query's own time the program may take before it is given up."""
@@ -31,7 +34,7 @@ class QueryProgram:
 
     def __init__(self, socket: Path, query_timeout_s: float) -> None:
         self._pool = httpcore.AsyncConnectionPool(
-            uds=str(socket), max_connections=MAX_CONNECTIONS, keepalive_expiry=60, retries=1
+            uds=str(socket), max_connections=MAX_CONNECTIONS, keepalive_expiry=KEEP_ALIVE_S, retries=1
         )
         self._timeouts = {
             "connect": CONNECT_TIMEOUT_S,

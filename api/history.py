@@ -12,6 +12,7 @@ from api import answers, params
 from api.params import Position
 from api.queries import Queries
 from api.snapshot import Snapshot, Snapshots, Wanted
+from collector.http import refuse_unknown
 from telemetry.columns import COLUMNS, columns, sql_text
 from telemetry.days import iso
 
@@ -100,7 +101,7 @@ class History:
 
     async def get_records(self, request: Request) -> Response:
         """Records of a range, of the devices named or of all."""
-        params.refuse_unknown(request, self.PARAMETERS)
+        refuse_unknown(request, self.PARAMETERS)
         start_us, end_us = params.span(request)
         question = Question(
             Wanted(params.devices(request), start_us, end_us),

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from api import answers, params
 from api.answers import RecordAnswer
-from collector.http import ProblemError
+from collector.http import ProblemError, invalid_parameter, refuse_unknown
 from telemetry import problem
 from telemetry.entries import Latest, decode_latest
 from telemetry.hot import Keys, shard_of
@@ -62,7 +62,7 @@ class LatestRoutes:
 
     async def get_device(self, request: Request) -> Response:
         """The latest of one device."""
-        params.refuse_unknown(request, ())
+        refuse_unknown(request, ())
         device_id = request.path_params["device_id"]
         value = await self.value(device_id)
         if value is None:
@@ -71,12 +71,12 @@ class LatestRoutes:
 
     async def get_all(self, request: Request) -> Response:
         """The latest of the devices named, or a page of all."""
-        params.refuse_unknown(request, self.PARAMETERS)
+        refuse_unknown(request, self.PARAMETERS)
         limit = params.limit(request, self._max_page_records)
         named = params.devices(request)
         after = request.query_params.get("cursor", "")
         if len(after) > MAX_CURSOR_CHARACTERS:
-            raise params.invalid("cursor", "must be the next_cursor of an earlier answer")
+            raise invalid_parameter("cursor", "must be the next_cursor of an earlier answer")
         devices = sorted(d for d in named if d > after) if named else await self._devices(after, limit + 1)
         values = await self._values(devices[:limit])
         found = [answer_of(device, value) for device, value in zip(devices, values, strict=False) if value is not None]

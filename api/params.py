@@ -1,15 +1,13 @@
-"""Query parameters: each is checked, and one that no route knows is refused by name."""
+"""Query parameters, each checked."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from starlette.requests import Request
 
-from collector.http import ProblemError
-from telemetry import problem
+from collector.http import invalid_parameter
 from telemetry.days import DAY_US
 from telemetry.errors import RecordError
 from telemetry.fields import EPOCH_MS_FROM, iso_us
@@ -34,23 +32,11 @@ class Position(NamedTuple):
         return f"{self.timestamp_us}-{self.id}"
 
 
-def refuse_unknown(request: Request, known: Iterable[str]) -> None:
-    """A misspelt filter must not silently answer everything."""
-    for name in request.query_params:
-        if name not in known:
-            raise invalid(name, f"is unknown; known: {', '.join(known) or 'none'}")
-
-
-def invalid(name: str, reason: str) -> ProblemError:
-    """The problem of one parameter."""
-    return ProblemError(problem.INVALID_PARAMETER, f"{name} {reason}", parameter=name)
-
-
 def devices(request: Request) -> list[str]:
     """All `device_id`, each once, in their order."""
     found = list(dict.fromkeys(request.query_params.getlist("device_id")))
     if len(found) > MAX_DEVICES:
-        raise invalid("device_id", f"may be given {MAX_DEVICES} times, not {len(found)}")
+        raise invalid_parameter("device_id", f"may be given {MAX_DEVICES} times, not {len(found)}")
     return found
 
 
@@ -60,7 +46,7 @@ def limit(request: Request, most: int) -> int:
     if text is None:
         return min(DEFAULT_LIMIT, most)
     if not (re.fullmatch(r"\d{1,18}", text, re.ASCII) and 1 <= int(text) <= most):
-        raise invalid("limit", f"must be a whole number from 1 to {most}")
+        raise invalid_parameter("limit", f"must be a whole number from 1 to {most}")
     return int(text)
 
 
@@ -68,7 +54,7 @@ def is_descending(request: Request) -> bool:
     """Whether `order` asks for the newest first."""
     order = request.query_params.get("order", "asc")
     if order not in ("asc", "desc"):
-        raise invalid("order", "must be asc or desc")
+        raise invalid_parameter("order", "must be asc or desc")
     return order == "desc"
 
 
@@ -86,7 +72,7 @@ def instant(request: Request, name: str, default_us: int, of_day_us: int) -> int
     try:
         return moment_us(text, of_day_us) if text else default_us
     except RecordError as error:
-        raise invalid(name, error.reason) from None
+        raise invalid_parameter(name, error.reason) from None
 
 
 def moment_us(text: str, of_day_us: int) -> int:
@@ -116,5 +102,5 @@ def cursor(request: Request) -> Position | None:
         return None
     found = re.fullmatch(r"(\d{1,16})-(\d{1,16})", text, re.ASCII)
     if found is None:
-        raise invalid("cursor", "must be the next_cursor of an earlier answer")
+        raise invalid_parameter("cursor", "must be the next_cursor of an earlier answer")
     return Position(int(found[1]), int(found[2]))

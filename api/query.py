@@ -11,6 +11,7 @@ import uvloop
 from starlette.applications import Starlette
 from starlette.routing import Route
 
+from api.forward import KEEP_ALIVE_S, MAX_CONNECTIONS
 from api.health import Health
 from api.history import History
 from api.leaving import EndsWithClient
@@ -63,13 +64,19 @@ async def serve(settings: Settings) -> None:
         Status(health, client, attach, archive, settings.redis.full_percent, room),
         ListRoutes(queries, Pages(snapshots, a.page_memory_bytes)),
     )
-    server = http_server(EndsWithClient(application), ConnectionLimits.of(settings))
+    server = http_server(EndsWithClient(application), within(ConnectionLimits.of(settings)))
     serving = asyncio.create_task(server.serve([listening]))
     log.info("answering the API program")
     await asyncio.wait({serving, asyncio.create_task(stopped.wait())}, return_when=asyncio.FIRST_COMPLETED)
     server.should_exit = True
     await serving
     queries.close()
+
+
+def within(limits: ConnectionLimits) -> ConnectionLimits:
+    """The limits of connections from the API program, which keeps its clients' limits itself."""
+    most = max(limits.max_connections, 2 * MAX_CONNECTIONS)
+    return limits._replace(max_connections=most, keep_alive_s=max(limits.keep_alive_s, 2 * KEEP_ALIVE_S))
 
 
 if __name__ == "__main__":

@@ -157,12 +157,3 @@ def test_a_cursor_reads_as_it_was_written() -> None:
     for text in ("x", "1", "1-", "-1", "1-2-3", "1--2", "1.5-2", " 1-2", "1-2\n", "٣-٣", f"{10**17}-1", f"1-{10**17}"):
         with pytest.raises(ProblemError, match="cursor must be the next_cursor of an earlier answer"):
             params.cursor(request(cursor=text))
-
-
-def test_a_parameter_that_nobody_knows_is_refused() -> None:
-    params.refuse_unknown(request(limit=1), ("limit", "cursor"))
-    with pytest.raises(ProblemError, match="Limit is unknown; known: limit, cursor"):
-        params.refuse_unknown(request(Limit=1), ("limit", "cursor"))
-    with pytest.raises(ProblemError, match="x is unknown; known: none"):
-        params.refuse_unknown(request("x"), ())
-    params.refuse_unknown(request(), ())
