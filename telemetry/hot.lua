@@ -413,6 +413,9 @@ local function finish(keys, args)
     end
   end
   redis.call('DECRBY', keys[5], gone)
+  if redis.call('ZCARD', keys[6]) == 0 then -- an entry that could not be read was counted as one record
+    redis.call('SET', keys[5], '0')
+  end
   if args[4] == '1' then
     redis.call('SET', keys[3], args[5])
     redis.call('DEL', keys[2], keys[4])

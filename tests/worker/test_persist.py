@@ -277,6 +277,16 @@ def test_quarantine_is_bounded_and_counts_what_it_drops(shard: Shard, archive: A
     assert shard.client.hget(shard.keys.quarantine_state, "kept") == b"5"
 
 
+def test_what_waits_is_counted_right_again_after_an_entry_of_many_that_can_not_be_read(
+    shard: Shard, archive: Archive, ledger: Ledger
+) -> None:
+    ledger.append(shard, ["a"])
+    shard.client.xadd(shard.keys.stream("a"), {"i": "77", "r": b"\xc1" * 100})
+    shard.client.incrby(shard.keys.unsaved, 30)
+    drain(shard, archive)
+    assert shard.unsaved() == 0
+
+
 # Redis and archive -----------------------------------------------------------------------------------
 
 
