@@ -38,6 +38,9 @@ from telemetry.days import day_of, iso
 from telemetry.errors import ArchiveError, IntentChanged, PlanOutdated
 
 ROW_GROUP_ROWS = 122_880
+SMALL_ROW_GROUP_ROWS = 8_192
+SMALL_FILE_ROWS = 250_000
+"""A file below this is one of many: to find a device in all of them, each is read in smaller pieces."""
 
 READ_ERRORS = (DeltaError, OSError)
 """What opening and reading a table raises if its log is damaged or can't be read."""
@@ -170,7 +173,7 @@ class Archive:
                 f"SELECT date, count(*), {_LEAST_AND_GREATEST} FROM sorted GROUP BY date ORDER BY date"
             ).fetchall()
             for row in bounds:
-                files.append(self._write_day(connection, row[0], commit, _stats(row[1], row[2:])))
+                files.append(self._write_day(connection, row[0], row[1], commit, _stats(row[1], row[2:])))
             self._sync([file.path for file in files])
         except (OSError, duckdb.Error):
             for file in files:  # on a disk that fills, each attempt's would take the room of the next
@@ -180,18 +183,22 @@ class Archive:
             connection.execute("DROP TABLE sorted")
         return files
 
-    def _write_day(self, connection: duckdb.DuckDBPyConnection, day: date, commit: str, stats: str) -> DataFile:
-        path = self._copy(connection, f"SELECT * EXCLUDE (date) FROM sorted WHERE date = DATE '{day}'", day, commit)
+    def _write_day(
+        self, connection: duckdb.DuckDBPyConnection, day: date, rows: int, commit: str, stats: str
+    ) -> DataFile:
+        select = f"SELECT * EXCLUDE (date) FROM sorted WHERE date = DATE '{day}'"
+        path = self._copy(connection, select, rows, day, commit)
         return DataFile(path, day, (self.root / path).stat().st_size, stats)
 
-    def _copy(self, connection: duckdb.DuckDBPyConnection, select: str, day: date, kind: str) -> str:
-        """Write what `select` finds, in order, into a new file of a day; not yet on disk when this returns."""
+    def _copy(self, connection: duckdb.DuckDBPyConnection, select: str, rows: int, day: date, kind: str) -> str:
+        """Write the `rows` that `select` finds, in order, into a new file of a day; not yet on disk when this returns."""
         folder = f"date={day.isoformat()}"
         (self.root / folder).mkdir(exist_ok=True)
+        group_rows = SMALL_ROW_GROUP_ROWS if rows < SMALL_FILE_ROWS else ROW_GROUP_ROWS
         path = f"{folder}/{kind}-{secrets.token_hex(8)}.parquet"
         connection.execute(
             f"COPY ({select} ORDER BY device_id, timestamp, id) TO {sql_text(str(self.root / path))} "
-            f"(FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2, ROW_GROUP_SIZE {ROW_GROUP_ROWS})"
+            f"(FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2, ROW_GROUP_SIZE {group_rows})"
         )
         return path
 
@@ -211,7 +218,7 @@ class Archive:
             cuts = [rows * n // pieces for n in range(pieces + 1)]
             selects = [f"SELECT * FROM merged WHERE rowid >= {a} AND rowid < {b}" for a, b in pairwise(cuts)]
         try:
-            made = [self._copy(connection, select, day, COMPACTED) for select in selects]
+            made = [self._copy(connection, select, rows // pieces, day, COMPACTED) for select in selects]
         finally:
             connection.execute("DROP TABLE IF EXISTS merged")
         self._sync(made)
