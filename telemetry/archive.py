@@ -191,7 +191,7 @@ class Archive:
         return DataFile(path, day, (self.root / path).stat().st_size, stats)
 
     def _copy(self, connection: duckdb.DuckDBPyConnection, select: str, rows: int, day: date, kind: str) -> str:
-        """Write the `rows` that `select` finds, in order, into a new file of a day; not yet on disk when this returns."""
+        """Write the `rows` that `select` finds, in order, into a new file of a day; not synced when this returns."""
         folder = f"date={day.isoformat()}"
         (self.root / folder).mkdir(exist_ok=True)
         group_rows = SMALL_ROW_GROUP_ROWS if rows < SMALL_FILE_ROWS else ROW_GROUP_ROWS
