@@ -17,8 +17,8 @@ from starlette.routing import Route
 from api import answers, facts
 from api.facts import Facts, Programs, Server, Store
 from api.health import SILENT_S, Health
-from api.html import page
-from api.older.answers import MORE_HEADERS, redirect
+from api.html import SAFE_HEADERS, page
+from api.older.answers import redirect
 from telemetry import clock
 from telemetry.archive import READ_ERRORS, Archive, first_line
 from telemetry.disk import Room
@@ -128,7 +128,7 @@ def known(what: str, look: Callable[[], T]) -> T | str:
 
 async def to_status(_request: Request) -> Response:
     """Where the older service had its admin's pages."""
-    return Response(status_code=302, headers={**MORE_HEADERS, "Location": "/status"})
+    return Response(status_code=302, headers={**SAFE_HEADERS, "Location": "/status"})
 
 
 # Words -----------------------------------------------------------------------------------------------

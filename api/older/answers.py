@@ -12,16 +12,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from api.html import page
+from api.html import SAFE_HEADERS, page
 from collector.http import ProblemError
 
-MORE_HEADERS = {
-    "X-Frame-Options": "DENY",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-}
-HEADERS = {"Vary": "Accept, Cookie", **MORE_HEADERS}
+HEADERS = {"Vary": "Accept, Cookie", **SAFE_HEADERS}
 """What every answer says besides `Allow`."""
 
 JSON, HTML = "application/json", "text/html"
