@@ -8,10 +8,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote_from_bytes
 
-import httpcore
+import aiohttp
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
+from yarl import URL
 
 MAX_CONNECTIONS = 256
 """Requests under way at once; the query program itself bounds those that wait."""
@@ -26,73 +28,83 @@ ANSWER_TIMEOUT_S = 20.0
 OWN_HEADERS = frozenset((b"connection", b"keep-alive", b"transfer-encoding", b"date", b"upgrade", b"te"))
 """What each connection says for itself."""
 
+NOT_ASKED = OWN_HEADERS | {b"content-length", b"expect"}
+"""What is left out of a request, which goes without its body."""
+
+AS_SENT = "".join(map(chr, range(0x21, 0x7F))).replace("#", "")
+"""What a request's address may have as it is; a byte beyond is written as %XX."""
+
+MAX_HEADER_BYTES = 2**17
+"""One line of an answer's head, which may have the request's address in it."""
+
 log = logging.getLogger(__name__)
 
 
 class QueryProgram:
-    """The query program's socket. `forward` makes what answers a route from there."""
+    """The query program's socket, asked from a running event loop. `forward` makes what answers a route from there."""
 
     def __init__(self, socket: Path, query_timeout_s: float) -> None:
-        self._pool = httpcore.AsyncConnectionPool(
-            uds=str(socket), max_connections=MAX_CONNECTIONS, keepalive_expiry=KEEP_ALIVE_S, retries=1
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.UnixConnector(str(socket), limit=MAX_CONNECTIONS, keepalive_timeout=KEEP_ALIVE_S),
+            timeout=aiohttp.ClientTimeout(
+                total=None, connect=CONNECT_TIMEOUT_S, sock_read=query_timeout_s + ANSWER_TIMEOUT_S
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
+            auto_decompress=False,
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
         )
-        self._timeouts = {
-            "connect": CONNECT_TIMEOUT_S,
-            "read": query_timeout_s + ANSWER_TIMEOUT_S,
-            "write": CONNECT_TIMEOUT_S,
-            "pool": CONNECT_TIMEOUT_S,
-        }
 
     def forward(self, refusal: Callable[[str], Response]) -> Forward:
         """An ASGI application; `refusal` makes what a path is answered where the program does not."""
-        return Forward(self._pool, self._timeouts, refusal)
+        return Forward(self._session, refusal)
 
     async def close(self) -> None:
         """Close its connections."""
-        await self._pool.aclose()
+        await self._session.close()
 
 
 class Forward:
     """Answers each request with what the query program answers."""
 
-    def __init__(
-        self, pool: httpcore.AsyncConnectionPool, timeouts: dict[str, float], refusal: Callable[[str], Response]
-    ) -> None:
-        self._pool = pool
-        self._timeouts = timeouts
+    def __init__(self, session: aiohttp.ClientSession, refusal: Callable[[str], Response]) -> None:
+        self._session = session
         self._refusal = refusal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. An answer that breaks off there breaks off here, never ending as if whole."""
         is_begun = False
         try:
-            async with self._pool.stream(
-                scope["method"], _url(scope), headers=_headers(scope), extensions={"timeout": self._timeouts}
+            async with self._session.request(
+                scope["method"], _url(scope), headers=_headers(scope), allow_redirects=False
             ) as answer:
-                headers = [(name, value) for name, value in answer.headers if name.lower() not in OWN_HEADERS]
+                headers = [(name, value) for name, value in answer.raw_headers if name.lower() not in OWN_HEADERS]
                 await send({"type": "http.response.start", "status": answer.status, "headers": headers})
                 is_begun = True
-                async for chunk in answer.aiter_stream():
+                async for chunk in answer.content.iter_any():
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
-        except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:
+        except (aiohttp.ClientError, TimeoutError) as error:
             log.warning("the query program does not answer: %s", type(error).__name__)
             if is_begun:
                 raise
             await self._refusal(scope["path"])(scope, receive, send)
 
 
-def _url(scope: Scope) -> httpcore.URL:
+def _url(scope: Scope) -> URL:
+    """The request's address as it came, on a host that is only a name: the program is found by its socket."""
     query = scope["query_string"]
     target = scope["raw_path"] + (b"?" + query if query else b"")
-    return httpcore.URL(scheme=b"http", host=b"query", port=None, target=target)
+    return URL("http://query/" + quote_from_bytes(target.removeprefix(b"/"), AS_SENT), encoded=True)
 
 
-def _headers(scope: Scope) -> list[tuple[bytes, bytes]]:
+def _headers(scope: Scope) -> list[tuple[str, str]]:
     """The request's, but for those of its connection and body; with a Host, which links in answers need."""
-    left_out = OWN_HEADERS | {b"content-length"}
-    headers = [(name, value) for name, value in scope["headers"] if name not in left_out]
-    if not any(name == b"host" for name, _ in headers):
+    headers = [
+        (name.decode(), value.decode(errors="replace")) for name, value in scope["headers"] if name not in NOT_ASKED
+    ]
+    if not any(name == "host" for name, _ in headers):
         host, port = scope["server"]
-        headers.append((b"host", f"{host}:{port}".encode()))
+        headers.append(("host", f"{host}:{port}"))
     return headers

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -17,23 +16,22 @@ class EndsWithClient:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or stop when nobody is there to read it."""
         messages: asyncio.Queue[Message] = asyncio.Queue(1)  # a body comes only as fast as it is read
-        working = asyncio.ensure_future(self._app(scope, messages.get, send))
-        listening = asyncio.ensure_future(_listen(receive, messages))
-        try:
-            await asyncio.wait({working, listening}, return_when=asyncio.FIRST_COMPLETED)
-            if not working.done():
+        working, has_left = asyncio.current_task(), False
+
+        async def listen() -> None:
+            """Pass on what comes until the client has gone."""
+            nonlocal has_left
+            while (message := await receive())["type"] != "http.disconnect":
+                await messages.put(message)
+            has_left = True
+            if working is not None:
                 working.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await working
+
+        listening = asyncio.ensure_future(listen())
+        try:
+            await self._app(scope, messages.get, send)
+        except asyncio.CancelledError:
+            if not has_left:
+                raise
         finally:
-            working.cancel()
             listening.cancel()
-
-
-async def _listen(receive: Receive, messages: asyncio.Queue[Message]) -> None:
-    """Pass on what comes until the client has gone."""
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return
-        await messages.put(message)

@@ -7,7 +7,7 @@ a file that is sorted by device costs as much as to read thousands, and the next
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import duckdb
@@ -26,8 +26,8 @@ STEP = 256
 SMALL_ROWS = 1_024
 """A file with at most so many rows of the list is one block and needs no marks."""
 
-BLOCK_ROWS = 65_536
-"""Rows that one page reads at once, about 5 MB, spread over the files that it touches."""
+BLOCK_ROWS = 16_384
+"""Rows that one page reads at once, about 1.3 MB, spread over the files that it touches."""
 
 FILES_AHEAD = 32
 """Small files read at once with one that a page needs: those just before it in time, where the next pages are."""
@@ -172,12 +172,11 @@ class Files:
 
     def _count(self, files: Sequence[LiveFile]) -> dict[str, int]:
         paths = ", ".join(sql_text(file.path) for file in files)
-        return dict(
-            self._connection.execute(
-                f"SELECT filename, count(*) FROM read_parquet([{paths}], filename = true, hive_partitioning = false) "
-                f"WHERE {self._asked.condition} GROUP BY filename"
-            ).fetchall()
-        )
+        found = self._connection.execute(
+            f"SELECT file_index, count(*) FROM read_parquet([{paths}], hive_partitioning = false) "
+            f"WHERE {self._asked.condition} GROUP BY file_index"
+        ).fetchall()
+        return {files[index].path: count for index, count in found}
 
     # Marks
 
@@ -244,10 +243,11 @@ class Files:
     def _read(self, blocks: Sequence[Block]) -> dict[Block, pa.Table]:
         """The rows of blocks, from one question over their files."""
         ordered = sorted(blocks, key=lambda block: (block.file.path, block.first))
-        paths = ", ".join(sql_text(path) for path in dict.fromkeys(block.file.path for block in ordered))
+        places = {path: place for place, path in enumerate(dict.fromkeys(block.file.path for block in ordered))}
+        paths = ", ".join(map(sql_text, places))
         every = self._connection.sql(
-            f"SELECT {_ROW_COLUMNS} FROM read_parquet([{paths}], filename = true, hive_partitioning = false) "
-            f"WHERE {self._asked.condition} AND {_within(ordered)} ORDER BY filename, timestamp, id"
+            f"SELECT {_ROW_COLUMNS} FROM read_parquet([{paths}], hive_partitioning = false) "
+            f"WHERE {self._asked.condition} AND {_within(ordered, places)} ORDER BY file_index, timestamp, id"
         ).to_arrow_table()
         found, at = {}, 0
         for block in ordered:
@@ -265,8 +265,8 @@ def _block_size(files: int) -> int:
     return size
 
 
-def _within(blocks: Sequence[Block]) -> str:
-    """What SQL asks of the keys in blocks, which are all bounded or all whole files.
+def _within(blocks: Sequence[Block], places: Mapping[str, int]) -> str:
+    """What SQL asks of the keys in blocks, which are all bounded or all whole files; `places` are those of the files.
 
     First the range of all of them, by which DuckDB skips rows early; then that of each block.
     """
@@ -274,12 +274,14 @@ def _within(blocks: Sequence[Block]) -> str:
         return "true"
     least = min(block.least or LEAST_KEY for block in blocks)
     below = max(block.below or GREATEST_KEY for block in blocks)
-    return f"{_key_range(least, below)} AND ({' OR '.join(map(_within_block, blocks))})"
+    if len(blocks) == 1:
+        return _key_range(least, below)
+    each = " OR ".join(f"(file_index = {places[block.file.path]} AND {_keys_of(block)})" for block in blocks)
+    return f"{_key_range(least, below)} AND ({each})"
 
 
-def _within_block(block: Block) -> str:
-    keys = _key_range(block.least or LEAST_KEY, block.below or GREATEST_KEY)
-    return f"(filename = {sql_text(block.file.path)} AND {keys})"
+def _keys_of(block: Block) -> str:
+    return _key_range(block.least or LEAST_KEY, block.below or GREATEST_KEY)
 
 
 def _key_range(least: int, below: int) -> str:

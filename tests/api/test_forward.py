@@ -61,6 +61,18 @@ def test_a_body_where_none_is_read_does_no_harm(box: Box) -> None:
     assert answer.startswith(b"HTTP/1.1 200 ")
 
 
+@pytest.mark.parametrize("target", [b"*", b"//evil/x", b"/a/../b", b"/%zz?%", b"http://evil/x?y#z", b"/a?b#c"])
+def test_odd_addresses_and_headers_are_answered(box: Box, target: bytes) -> None:
+    """The query program is asked, whatever host an address seems to name, and says that it knows none of these."""
+    head = b"OPTIONS %b HTTP/1.1\r\nHost: \xe9\r\nConnection: close\r\nX-Odd: \xff\t,\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", box.port), timeout=10) as connection:
+        connection.sendall(head % target)
+        answer = b""
+        while part := connection.recv(65_536):
+            answer += part
+    assert answer.startswith(b"HTTP/1.1 404 ")
+
+
 def test_an_old_client_without_host_gets_links_all_the_same(box: Box) -> None:
     box.append(*(Sent("host", record(AT_US + n)) for n in range(60)))
     with socket.create_connection(("127.0.0.1", box.port), timeout=10) as connection:
