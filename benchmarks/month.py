@@ -12,9 +12,12 @@ import json
 import statistics
 import tempfile
 import time
+from collections.abc import Iterable
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from telemetry.archive import Archive
 from tests.box import Box
@@ -24,19 +27,23 @@ INTERVAL_S = 48
 """Between two reports of a vehicle that drives; with those of parked ones about a million records a day."""
 
 DEVICES = 21
+DAY_TIMEOUT_S = 1_200
+"""To send and save one day; to merge all."""
 
 
-def fill(box: Box, first: int, days: int) -> int:
-    """Send some days; return how many records were taken."""
-    start = (START + timedelta(days=first)).isoformat()
-    done = box.whimbrel(
-        *("simulate", "--over", "tcp", "--days", str(days), "--start", start),
-        *("--interval", str(INTERVAL_S), "--seed", str(first + 1), "--quiet", "--json"),
-    )
-    if done.returncode != 0:
-        raise RuntimeError(done.stderr[-500:])
-    box.json("drain")
-    return int(json.loads(done.stdout)["accepted"])
+def fill(box: Box, days: Iterable[int]) -> int:
+    """Send some days and save them; return how many records were taken."""
+    accepted = 0
+    for day in days:
+        start = (START + timedelta(days=day)).isoformat()
+        sent = box.json(
+            *("simulate", "--over", "tcp", "--days", "1", "--start", start),
+            *("--interval", str(INTERVAL_S), "--seed", str(day + 1), "--quiet"),
+            timeout_s=DAY_TIMEOUT_S,
+        )
+        accepted += int(sent["accepted"])
+    box.json("drain", timeout_s=DAY_TIMEOUT_S)
+    return accepted
 
 
 def device_day_ms(box: Box, names: list[str], day: int) -> float:
@@ -69,17 +76,16 @@ def archive_of(box: Box, days: int) -> dict[str, Any]:
 def measure(box: Box, days: int) -> dict[str, Any]:
     """Fill, read, merge, read."""
     start = time.monotonic()
-    records = fill(box, 0, 1)
+    records = fill(box, [0])
     latest = box.http.get("/v1/latest", params={"limit": 1_000}).json()["records"]
     names = [one["device_id"] for one in latest][:: len(latest) // DEVICES][:DEVICES]
     found: dict[str, Any] = {"after_1_day_first_ms": device_day_ms(box, names, 0)}
-    if days > 1:
-        records += fill(box, 1, days - 1)
+    records += fill(box, tqdm(range(1, days), unit="day", initial=1, total=days, disable=None))
     found |= {"records": records, "records_per_s": records / (time.monotonic() - start)}
     for when in ("as_saved", "merged"):
         if when == "merged":
             start = time.monotonic()
-            box.json("compact", "--all")
+            box.json("compact", "--all", timeout_s=DAY_TIMEOUT_S)
             found["merge_s"] = time.monotonic() - start
         found |= {f"{when}_{name}": value for name, value in archive_of(box, days).items()}
         found[f"{when}_first_day_ms"] = device_day_ms(box, names, 0)

@@ -107,7 +107,7 @@ class Box:
             self._process.stdout.close()
         self._process = None
 
-    def whimbrel(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def whimbrel(self, *arguments: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
         """Run a subcommand with this box's settings."""
         return subprocess.run(
             [sys.executable, "-m", "cli.main", *arguments],
@@ -115,12 +115,12 @@ class Box:
             env=self.environ,
             text=True,
             capture_output=True,
-            timeout=120,
+            timeout=timeout_s,
         )
 
-    def json(self, *arguments: str) -> Any:
+    def json(self, *arguments: str, timeout_s: float = 120) -> Any:
         """What a subcommand with --json says."""
-        done = self.whimbrel(*arguments, "--json")
+        done = self.whimbrel(*arguments, "--json", timeout_s=timeout_s)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
