@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -18,17 +19,31 @@ import httpx
 
 PROJECT = Path(__file__).resolve().parents[1]
 KEPT = ("WHIMBREL__REDIS__SERVER",)
+FIRST_PORT, PORTS = 16_000, 2_000
 READY_S = 60
 STOP_S = 10
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on just now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
+    """Ports that nobody listens on just now, nor will by chance: the kernel gives clients others, higher ones.
+
+    Processes that test side by side draw from ranges of their own.
+    """
+    first = FIRST_PORT + PORTS * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 8)
+    found: list[int] = []
+    while len(found) < count:
+        port = random.randrange(first, first + PORTS)
+        if port not in found and _is_free(port):
+            found.append(port)
+    return found
+
+
+def _is_free(port: int) -> bool:
+    try:
+        socket.create_server(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
 
 
 class Box:

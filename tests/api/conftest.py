@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from telemetry.hot import Batch, Limits, Shard, shard_of
 from telemetry.record import Record, Sent, Stored
 from telemetry.redis_client import connect
 from telemetry.setup import set_up
+from tests.box import free_ports
 from tests.conftest import RedisServer
 from worker.persist import Saver
 from worker.plan import Bounds
@@ -37,8 +37,7 @@ class Box:
     """One box: its Redis, its archive and, once started, the API as a subprocess."""
 
     def __init__(self, url: str, folder: Path, **more: str) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = probe.getsockname()[1]
+        [port] = free_ports(1)
         names = {"redis__url": url, "data__dir": str(folder / "data"), "api__port": str(port), **more}
         self.environ = {f"WHIMBREL__{name.upper()}": value for name, value in names.items()}
         self.settings = load(environ=self.environ)

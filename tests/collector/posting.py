@@ -18,6 +18,7 @@ import redis
 
 from telemetry.config import PROJECT, Settings
 from telemetry.hot import Shard
+from tests.box import free_ports
 from tests.collector.conftest import HOST, numbers, tail
 from tests.conftest import RedisServer
 
@@ -27,16 +28,11 @@ MAX_BODY_BYTES = 8 * 2**20
 HEAD = f"POST /v1/records HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: application/json\r\n".encode()
 
 
-def free_port() -> int:
-    with socket.create_server((HOST, 0)) as found:
-        return int(found.getsockname()[1])
-
-
 class Program:
     """A running `python -m collector`."""
 
     def __init__(self, settings: Settings, **more: str) -> None:
-        self.http_port, self.tcp_port = free_port(), free_port()
+        self.http_port, self.tcp_port = free_ports(2)
         self._environ = {
             "PATH": os.environ["PATH"],
             "WHIMBREL__REDIS__URL": settings.redis.url,
