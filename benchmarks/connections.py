@@ -7,7 +7,6 @@ With `--each` a connection sends one message of that protocol first, so that it 
 
 from __future__ import annotations
 
-import argparse
 import json
 import socket
 import tempfile
@@ -17,7 +16,9 @@ from pathlib import Path
 import msgpack
 import psutil
 
+from benchmarks import report
 from benchmarks.memory import pss_mb
+from benchmarks.report import Result
 from telemetry.process import allow_open_files
 from tests.box import Box
 
@@ -67,10 +68,9 @@ def connected(port: int, count: int, first: bytes) -> list[socket.socket]:
 
 def main() -> None:
     """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = report.parser(__doc__)
     parser.add_argument("--connections", type=int, default=10_000)
     parser.add_argument("--each", choices=FIRST, default="nothing", help="what each sends first (default: nothing)")
-    parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
     args = parser.parse_args()
     allow_open_files(args.connections + 100)
     with (
@@ -88,13 +88,12 @@ def main() -> None:
         connect_s = idle_s - cpu_s
         for one in found:
             one.close()
-    print(f"{args.connections} connections that sent {args.each}: {cost_mb:.1f} MB, aim {AIM_MB}")
-    print(f"to take them: {connect_s:.1f} s of CPU; idle: {cpu_percent:.1f} % of a core")
-    for name, taken in (("before", before_ms), ("with them", with_ms)):
-        print(f"answer {name}: median {taken[len(taken) // 2]:.2f} ms, p99 {taken[len(taken) * 99 // 100]:.2f} ms")
-    if args.json:
-        row = {"id": "connections", "value": cost_mb, "unit": "MB PSS", "target": AIM_MB, "holds": cost_mb < AIM_MB}
-        Path(args.json).write_text(json.dumps({"results": [row]}), encoding="utf-8")
+    results = [Result("connections", cost_mb, "MB PSS", AIM_MB), Result("connect", connect_s, "s of CPU")]
+    results.append(Result("idle", cpu_percent, "% of a core"))
+    for name, taken in (("before", before_ms), ("with_them", with_ms)):
+        results.append(Result(f"answer_{name}_p50", taken[len(taken) // 2], "ms"))
+        results.append(Result(f"answer_{name}_p99", taken[len(taken) * 99 // 100], "ms"))
+    report.report(results, args.json)
 
 
 if __name__ == "__main__":

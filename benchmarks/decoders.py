@@ -5,13 +5,13 @@ python -m benchmarks.decoders [--json FILE]
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
-from pathlib import Path
 
 import msgpack
 
+from benchmarks import report
+from benchmarks.report import Result
 from collector.protocols import PROTOCOLS, MessageLimits
 from collector.protocols.contract import Received
 from telemetry.fields import Arrival
@@ -66,16 +66,12 @@ def us_a_record(name: str, data: bytes) -> float:
 
 def main() -> None:
     """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
-    args = parser.parse_args()
-    rows = []
+    args = report.parser(__doc__).parse_args()
+    results = []
     for name, data in messages().items():
-        value = us_a_record(name, data)
-        print(f"{name:<8} {len(data) / RECORDS:6.1f} bytes a record, {value:5.2f} µs a record")
-        rows.append({"id": f"decode {name}", "value": value, "unit": "µs a record"})
-    if args.json:
-        Path(args.json).write_text(json.dumps({"results": rows}), encoding="utf-8")
+        results.append(Result(f"decode_{name}", us_a_record(name, data), "µs a record"))
+        results.append(Result(f"size_{name}", len(data) / RECORDS, "bytes a record"))
+    report.report(results, args.json)
 
 
 if __name__ == "__main__":

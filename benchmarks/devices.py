@@ -5,15 +5,15 @@ python -m benchmarks.devices [--devices 100000] [--json FILE]
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks import report
 from benchmarks.memory import sample
+from benchmarks.report import Result
 from tests.box import Box
 
 PER_REQUEST = 5_000
@@ -46,33 +46,33 @@ def taken_s(work: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, found
 
 
-def measure(box: Box, devices: int) -> dict[str, float]:
+def measure(box: Box, devices: int) -> list[Result]:
     """Send, look, page, save."""
-    found: dict[str, float] = {}
-    found["send_s"], _ = taken_s(lambda: send(box, devices))
-    found["save_s"], saved = taken_s(lambda: box.json("drain"))
-    found["saved"] = saved["saved"]
-    found["status_s"], _ = taken_s(lambda: box.http.get("/status").raise_for_status())
-    found["latest_pages_s"], counts = taken_s(lambda: list(pages(box)))
-    found["latest_devices"] = sum(counts)
-    if found["latest_devices"] != devices:
+    send_s, _ = taken_s(lambda: send(box, devices))
+    save_s, saved = taken_s(lambda: box.json("drain"))
+    status_s, _ = taken_s(lambda: box.http.get("/status").raise_for_status())
+    latest_s, counts = taken_s(lambda: list(pages(box)))
+    if sum(counts) != devices:
         raise RuntimeError(f"latest knows {sum(counts)} devices, not {devices}")
     memory = sample(box)
-    return found | {f"memory_mb_{name}": value for name, value in memory.items()} | {"memory_mb": sum(memory.values())}
+    return [
+        Result("send", send_s, "s"),
+        Result("save", save_s, "s"),
+        Result("saved", saved["saved"], "records"),
+        Result("status", status_s, "s"),
+        Result("latest_pages", latest_s, "s"),
+        *(Result(f"memory_{name}", value, "MB PSS") for name, value in memory.items()),
+        Result("memory", sum(memory.values()), "MB PSS"),
+    ]
 
 
 def main() -> None:
     """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = report.parser(__doc__)
     parser.add_argument("--devices", type=int, default=100_000)
-    parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, Box(Path(folder), persist__flush_records="200000") as box:
-        found = measure(box, args.devices)
-    for name, value in found.items():
-        print(f"{name:<32} {value:12,.2f}")
-    if args.json:
-        Path(args.json).write_text(json.dumps({"results": found}), encoding="utf-8")
+        report.report(measure(box, args.devices), args.json)
 
 
 if __name__ == "__main__":

@@ -5,15 +5,15 @@ python -m benchmarks.latest [--requests 5000] [--json FILE]
 
 from __future__ import annotations
 
-import argparse
 import http.client
-import json
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks import report
+from benchmarks.report import Result
 from telemetry.config import load
 from telemetry.redis_client import connect
 from tests.box import Box
@@ -60,23 +60,18 @@ def measure(box: Box, requests: int) -> dict[str, float]:
 
 def main() -> None:
     """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = report.parser(__doc__)
     parser.add_argument("--requests", type=int, default=5_000, help="requests in each of 5 rounds")
-    parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, Box(Path(folder)) as box:
         found = measure(box, args.requests)
     results = [
-        {"id": "latest_p50", "value": found["p50"], "unit": "ms", "target": AIM_MS, "holds": found["p50"] < AIM_MS},
-        {"id": "latest_p99", "value": found["p99"], "unit": "ms"},
-        {"id": "bare_redis_p50", "value": found["redis"], "unit": "ms"},
-        {"id": "latest_to_redis", "value": found["p50"] / found["redis"], "unit": "ratio"},
+        Result("latest_p50", found["p50"], "ms", AIM_MS),
+        Result("latest_p99", found["p99"], "ms"),
+        Result("bare_redis_p50", found["redis"], "ms"),
+        Result("latest_to_redis", found["p50"] / found["redis"], "times"),
     ]
-    for row in results:
-        aim = f"  aim {row['target']}: {'holds' if row['holds'] else 'missed'}" if "target" in row else ""
-        print(f"{row['id']:<18} {row['value']:8.3f} {row['unit']}{aim}")
-    if args.json:
-        Path(args.json).write_text(json.dumps({"results": results}), encoding="utf-8")
+    report.report(results, args.json)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,6 @@ PSS counts what processes share once, by parts.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import statistics
 import tempfile
@@ -17,6 +15,8 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks import report
+from benchmarks.report import Result
 from tests.box import Box
 
 RECORDS_PER_S = 12
@@ -60,19 +60,14 @@ def measure(box: Box, seconds: float) -> dict[str, float]:
 
 def main() -> None:
     """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = report.parser(__doc__)
     parser.add_argument("--seconds", type=float, default=60, help="how long records are sent")
-    parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, Box(Path(folder)) as box:
         found = measure(box, args.seconds)
-    total = sum(found.values())
-    for name, value in sorted(found.items(), key=lambda item: -item[1]):
-        print(f"{name:<14} {value:7.1f} MB")
-    print(f"{'all':<14} {total:7.1f} MB  aim {AIM_MB}: {'holds' if total < AIM_MB else 'missed'}")
-    if args.json:
-        row = {"id": "memory", "value": total, "unit": "MB PSS", "target": AIM_MB, "holds": total < AIM_MB}
-        Path(args.json).write_text(json.dumps({"results": [row], "programs": found}), encoding="utf-8")
+    programs = sorted(found.items(), key=lambda item: -item[1])
+    results = [Result(f"memory_{name}", value, "MB PSS") for name, value in programs]
+    report.report([*results, Result("memory", sum(found.values()), "MB PSS", AIM_MB)], args.json)
 
 
 if __name__ == "__main__":

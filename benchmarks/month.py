@@ -7,18 +7,17 @@ python -m benchmarks.month [--days 30] [--json FILE]
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import tempfile
 import time
 from collections.abc import Iterable
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
+from benchmarks import report
+from benchmarks.report import Result
 from telemetry.archive import Archive
 from tests.box import Box
 
@@ -59,52 +58,49 @@ def device_day_ms(box: Box, names: list[str], day: int) -> float:
     return statistics.median(taken)
 
 
-def archive_of(box: Box, days: int) -> dict[str, Any]:
+def archive_of(box: Box, when: str, days: int) -> list[Result]:
     """Files and bytes a day, and the size of the log."""
     archive = Archive(box.data / "archive")
     files = archive.live(archive.open())
     log = [path.stat().st_size for path in (archive.root / "_delta_log").iterdir()]
-    return {
-        "files_a_day": len(files) / days,
-        "bytes_a_day": sum(file.size_bytes for file in files) / days,
-        "bytes_a_record": sum(file.size_bytes for file in files) / sum(file.rows or 0 for file in files),
-        "log_bytes": sum(log),
-        "log_files": len(log),
-    }
+    size = sum(file.size_bytes for file in files)
+    return [
+        Result(f"{when}_files_a_day", len(files) / days, "files"),
+        Result(f"{when}_bytes_a_day", size / days, "bytes"),
+        Result(f"{when}_bytes_a_record", size / sum(file.rows or 0 for file in files), "bytes"),
+        Result(f"{when}_log_bytes", sum(log), "bytes"),
+        Result(f"{when}_log_files", len(log), "files"),
+    ]
 
 
-def measure(box: Box, days: int) -> dict[str, Any]:
+def measure(box: Box, days: int) -> list[Result]:
     """Fill, read, merge, read."""
     start = time.monotonic()
     records = fill(box, [0])
     latest = box.http.get("/v1/latest", params={"limit": 1_000}).json()["records"]
     names = [one["device_id"] for one in latest][:: len(latest) // DEVICES][:DEVICES]
-    found: dict[str, Any] = {"after_1_day_first_ms": device_day_ms(box, names, 0)}
+    found = [Result("after_1_day_first_day", device_day_ms(box, names, 0), "ms")]
     records += fill(box, tqdm(range(1, days), unit="day", initial=1, total=days, disable=None))
-    found |= {"records": records, "records_per_s": records / (time.monotonic() - start)}
+    per_s = records / (time.monotonic() - start)
+    found += [Result("records", records, "records"), Result("records_per_s", per_s, "records/s")]
     for when in ("as_saved", "merged"):
         if when == "merged":
             start = time.monotonic()
             box.json("compact", "--all", timeout_s=DAY_TIMEOUT_S)
-            found["merge_s"] = time.monotonic() - start
-        found |= {f"{when}_{name}": value for name, value in archive_of(box, days).items()}
-        found[f"{when}_first_day_ms"] = device_day_ms(box, names, 0)
-        found[f"{when}_last_day_ms"] = device_day_ms(box, names, days - 1)
+            found.append(Result("merge", time.monotonic() - start, "s"))
+        found += archive_of(box, when, days)
+        found.append(Result(f"{when}_first_day", device_day_ms(box, names, 0), "ms"))
+        found.append(Result(f"{when}_last_day", device_day_ms(box, names, days - 1), "ms"))
     return found
 
 
 def main() -> None:
     """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = report.parser(__doc__)
     parser.add_argument("--days", type=int, default=30)
-    parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, Box(Path(folder)) as box:
-        found = measure(box, args.days)
-    for name, value in found.items():
-        print(f"{name:<24} {value:14,.1f}")
-    if args.json:
-        Path(args.json).write_text(json.dumps({"results": found}), encoding="utf-8")
+        report.report(measure(box, args.days), args.json)
 
 
 if __name__ == "__main__":

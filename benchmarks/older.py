@@ -9,7 +9,6 @@ is asked for twice in a row; of devices and random pages none is asked for twice
 
 from __future__ import annotations
 
-import argparse
 import http.client
 import json
 import random
@@ -23,6 +22,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from benchmarks import report
+from benchmarks.report import Result
 from telemetry import hot
 from telemetry.config import load
 from telemetry.redis_client import connect
@@ -128,29 +129,21 @@ def whole_day(client: Client, device_id: str, expected: int) -> None:
 
 def main() -> None:
     """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = report.parser(__doc__)
     parser.add_argument("--records", type=int, default=1_000_000, help="a multiple of 50,000")
     parser.add_argument("--order", choices=("time", "device", "arrival"), default="time")
-    parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, Box(Path(folder), persist__flush_seconds="1") as box:
         client = Client(box)
         fill(box, client, args.records, args.order)
         files = len(list((box.data / "archive").glob("date=*/*.parquet")))
         found = measure(client, args.records)
+    print(f"{args.records} records in the order of {args.order}, {files} files")
     results = []
     for name, times in found.items():
-        value = statistics.median(times)
-        row: dict[str, Any] = {"id": f"older_{name}", "value": value, "unit": "ms", "worst": max(times)}
-        if name in AIMS_MS:
-            row |= {"target": AIMS_MS[name], "holds": value <= AIMS_MS[name]}
-        results.append(row)
-    print(f"{args.records} records in the order of {args.order}, {files} files")
-    for row in results:
-        aim = f"  aim {row['target']:g}: {'holds' if row['holds'] else 'missed'}" if "target" in row else ""
-        print(f"{row['id']:<18} {row['value']:8.2f} {row['unit']}  worst {row['worst']:8.2f}{aim}")
-    if args.json:
-        Path(args.json).write_text(json.dumps({"results": results}), encoding="utf-8")
+        results.append(Result(f"older_{name}", statistics.median(times), "ms", AIMS_MS.get(name)))
+        results.append(Result(f"older_{name}_worst", max(times), "ms"))
+    report.report(results, args.json)
 
 
 if __name__ == "__main__":
