@@ -14,10 +14,11 @@ from api.latest import LatestRoutes
 from api.missing import refusal
 from api.older.routes import OlderRoutes
 from collector.http import HttpLimits, make_arrival, make_intake, routes
+from telemetry import refusals
 from telemetry.config import Settings
 from telemetry.http_protocol import ConnectionLimits
 from telemetry.program import main
-from telemetry.redis_client import connect_async
+from telemetry.redis_client import connect, connect_async
 from telemetry.serve import http_server, listen, query_socket, stop_on_signals
 
 log = logging.getLogger("api")
@@ -42,11 +43,12 @@ async def serve(settings: Settings) -> None:
     server = http_server(application, ConnectionLimits.of(settings))
     serving = asyncio.create_task(server.serve([listening]))
     log.info("answering on %s:%d", a.host, a.port)
-    await asyncio.wait({serving, asyncio.create_task(stopped.wait())}, return_when=asyncio.FIRST_COMPLETED)
-    server.should_exit = True
-    await serving
-    await program.close()
-    await intake.stop()
+    async with refusals.reported(lambda: connect(settings)):
+        await asyncio.wait({serving, asyncio.create_task(stopped.wait())}, return_when=asyncio.FIRST_COMPLETED)
+        server.should_exit = True
+        await serving
+        await program.close()
+        await intake.stop()
 
 
 if __name__ == "__main__":

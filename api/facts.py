@@ -212,6 +212,12 @@ class Programs(Struct, frozen=True):
     scheduler_seen_age_s: float | None
 
 
+class Refusals(Struct, frozen=True):
+    """Reason → how many requests, messages, records and connections were ever refused for it."""
+
+    refused: dict[str, int]
+
+
 class Disk(Struct, frozen=True):
     """The disk with the least room, of those that the box writes to."""
 
@@ -247,6 +253,11 @@ def programs_of(client: redis.Redis, now: Callable[[], int]) -> Programs:
     )
 
 
+def refusals_of(client: redis.Redis) -> Refusals:
+    """What was refused, by reason. Raises `StoreError` if Redis can't be asked."""
+    return Refusals(hot.refused(client))
+
+
 def disk_of(room: Room) -> Disk:
     """The disk. Raises `OSError` if it can't be looked at."""
     return Disk(*room.fullest(), room.min_free_bytes)
@@ -266,6 +277,7 @@ class Facts(NamedTuple):
     files: Files | str
     server: Server | str
     programs: Programs | str
+    refusals: Refusals | str
     disk: Disk | str
 
     @property
@@ -288,6 +300,7 @@ PARTS: dict[str, type[Struct]] = {
     "files": Files,
     "server": Server,
     "programs": Programs,
+    "refusals": Refusals,
     "disk": Disk,
 }
 """The parts of `Facts`."""

@@ -13,9 +13,9 @@ from starlette.responses import Response
 from api import answers
 from collector.http import memory_percent
 from telemetry import clock, hot
-from telemetry.archive import READ_ERRORS, Archive, first_line
+from telemetry.archive import READ_ERRORS, Archive, in_one_line
 from telemetry.disk import Room, in_words
-from telemetry.errors import ConfigError, StoreError
+from telemetry.errors import BusyError, ConfigError, StoreError
 from telemetry.hot import Shard
 from telemetry.redis_client import check_server
 from telemetry.setup import apart
@@ -63,7 +63,7 @@ class Health:
             except (StoreError, ConfigError) as error:
                 found.append(str(error))
             except READ_ERRORS as error:
-                found.append(f"cannot read the archive: {first_line(error)}")
+                found.append(f"cannot read the archive: {in_one_line(error)}")
         return found
 
     def _settings(self) -> list[str]:
@@ -93,7 +93,18 @@ class Health:
 
     def _stores(self) -> list[str]:
         shards = self._attach()
-        return [*self._clock(shards), *self._together(shards)]
+        return [*self._writes(shards), *self._clock(shards), *self._together(shards), *self._saves(shards)]
+
+    def _writes(self, shards: Sequence[Shard]) -> list[str]:
+        """Why Redis would refuse an append; that its memory is full is said already."""
+        try:
+            for shard in shards:
+                shard.require_writable()
+        except StoreError as error:
+            return [f"nothing is taken: {error}"]
+        except BusyError:
+            pass
+        return []
 
     def _clock(self, shards: Sequence[Shard]) -> list[str]:
         newest_ms = max(shard.newest_ms() for shard in shards)
@@ -103,6 +114,10 @@ class Health:
     def _together(self, shards: Sequence[Shard]) -> list[str]:
         found = next((why for shard in shards if (why := apart(shard, self._archive))), None)
         return [f"{found}; nothing is saved until `whimbrel recover` has mended it"] if found else []
+
+    def _saves(self, shards: Sequence[Shard]) -> list[str]:
+        failed = ((shard.shard, why) for shard in shards if (why := shard.trouble()))
+        return [f"cannot save shard {number}, its records wait in Redis: {why}" for number, why in failed]
 
     def _programs(self) -> list[str]:
         seen, now_s = hot.seen_alive(self._client), time.time()

@@ -21,7 +21,7 @@ from api.older.pages import Pages
 from api.queries import Queries
 from api.snapshot import Snapshots
 from api.status import Status
-from telemetry import hot
+from telemetry import hot, refusals
 from telemetry.archive import Archive
 from telemetry.columns import open_duckdb
 from telemetry.config import Settings
@@ -67,9 +67,10 @@ async def serve(settings: Settings) -> None:
     server = http_server(EndsWithClient(application), within(ConnectionLimits.of(settings)))
     serving = asyncio.create_task(server.serve([listening]))
     log.info("answering the API program")
-    await asyncio.wait({serving, asyncio.create_task(stopped.wait())}, return_when=asyncio.FIRST_COMPLETED)
-    server.should_exit = True
-    await serving
+    async with refusals.reported(lambda: connect(settings)):
+        await asyncio.wait({serving, asyncio.create_task(stopped.wait())}, return_when=asyncio.FIRST_COMPLETED)
+        server.should_exit = True
+        await serving
     queries.close()
 
 

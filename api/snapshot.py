@@ -108,7 +108,9 @@ class Snapshots:
         """The newest version's; from a new handle if the log that the old one came from was replaced or removed."""
         table = self._table
         if table is None or self._archive.log_stamp(table) != self._stamp:
-            table = self._archive.open()
+            table = self._archive.open_existing()
+            if table is None:
+                return Listing([], [self._archive.committed(None, shard) for shard in range(shards)])
         elif self._archive.is_newest(table):
             return self._listing
         else:

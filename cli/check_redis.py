@@ -13,11 +13,10 @@ from cli import redis_server
 from cli.check_machine import running_supervisor
 from cli.finding import Finding, failure, ok, warning
 from telemetry import hot, setup
-from telemetry.archive import READ_ERRORS, Archive, first_line
+from telemetry.archive import READ_ERRORS, Archive, in_one_line
 from telemetry.config import Settings
 from telemetry.disk import in_words
-from telemetry.errors import ConfigError, StoreError, StoreUnavailable
-from telemetry.hot import Shard
+from telemetry.errors import BusyError, ConfigError, StoreError, StoreUnavailable
 from telemetry.redis_client import check_server, connect, kind
 
 OVERCOMMIT = Path("/proc/sys/vm/overcommit_memory")
@@ -35,6 +34,7 @@ def server(settings: Settings) -> Iterator[Finding]:
             check_server(client, settings.redis.durability)
             yield from _settings(client)
             yield from _state(hot.translated(client.info), settings.redis.full_percent)
+            yield from _writes(client, settings.redis.shards)
         except StoreUnavailable as error:
             yield _away(settings, error)
         except ConfigError as error:
@@ -76,6 +76,20 @@ def _settings(client: redis.Redis) -> Iterator[Finding]:
 
 def _text(value: object) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _writes(client: redis.Redis, shards: int) -> Iterator[Finding]:
+    """Why it would refuse an append; whether there is a store at all, and room in memory, others say."""
+    try:
+        for number in range(shards):
+            if found := hot.shape(client, number):
+                hot.Shard(client, number, found.store_id, shards).require_writable()
+    except StoreUnavailable as error:
+        yield failure(
+            f"collectors refuse: {error}", "mend what the reason names: it must be a master that takes writes"
+        )
+    except BusyError:
+        pass
 
 
 def _state(info: Mapping[str, Any], full_percent: int) -> Iterator[Finding]:
@@ -128,13 +142,14 @@ def together(settings: Settings) -> Iterator[Finding]:
         table = archive.open_existing()
         files = len(archive.live(table)) if table else 0
     except READ_ERRORS as error:
-        yield failure(f"cannot read the archive {archive.root}: {first_line(error)}", "mend what the reason names")
+        yield failure(f"cannot read the archive {archive.root}: {in_one_line(error)}", "mend what the reason names")
         return
     text = f"the archive has {files} files" if table else "there is no archive yet"
     with connect(settings) as client:
         try:
             shards = hot.attach(client, settings.redis.shards)
-            wrong = _apart(shards, archive, table is not None)
+            wrong = next((why for shard in shards if (why := setup.apart(shard, archive))), None)
+            troubles = [f"cannot save shard {shard.shard}: {why}" for shard in shards if (why := shard.trouble())]
         except StoreUnavailable:
             yield ok(f"{text}; whether Redis belongs to it shows when the box has started")
         except (StoreError, ConfigError) as error:
@@ -145,12 +160,5 @@ def together(settings: Settings) -> Iterator[Finding]:
                 if wrong
                 else ok(f"{text}, and Redis belongs to it")
             )
-
-
-def _apart(shards: list[Shard], archive: Archive, has_table: bool) -> str | None:
-    """Why not; without making a table where there is none."""
-    if has_table:
-        return next((why for shard in shards if (why := setup.apart(shard, archive))), None)
-    if any(shard.state().committed != "0" for shard in shards):
-        return "there is no archive, though Redis has saved records to one"
-    return None
+            for why in troubles:
+                yield failure(f"{why}; its records wait in Redis", "mend what the reason names; saving then goes on")

@@ -17,10 +17,11 @@ from api.params import moment_us
 from api.snapshot import Snapshots, Wanted
 from cli.command import OK, Command
 from telemetry import hot
-from telemetry.archive import ROW_GROUP_ROWS, Archive, fsync
+from telemetry.archive import ROW_GROUP_ROWS, Archive
 from telemetry.columns import COLUMNS, open_duckdb, sql_text
 from telemetry.config import Settings
 from telemetry.days import DAY_US
+from telemetry.durable import fsync
 from telemetry.errors import WhimbrelError
 from telemetry.record import EARLIEST_US, LATEST_US
 from telemetry.redis_client import connect

@@ -15,7 +15,7 @@ from cli.command import OK, Command
 from cli.moments import moment
 from cli.output import output
 from telemetry import hot
-from telemetry.archive import READ_ERRORS, Archive, LiveFile, first_line
+from telemetry.archive import READ_ERRORS, Archive, LiveFile, in_one_line
 from telemetry.columns import COLUMNS, sql_text
 from telemetry.config import Settings
 from telemetry.days import DAY_US
@@ -101,7 +101,7 @@ def find(archive: Archive, wanted: Wanted) -> list[LiveFile]:
         table = archive.open_existing()
         live = archive.live(table) if table else []
     except READ_ERRORS as error:
-        raise StoreError(f"cannot read the archive {archive.root}: {first_line(error)}") from error
+        raise StoreError(f"cannot read the archive {archive.root}: {in_one_line(error)}") from error
     found = [file for file in live if file.may_hold(wanted.start_us, wanted.end_us, wanted.devices)]
     return sorted(found, key=lambda file: (file.day, file.path))
 

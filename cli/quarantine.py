@@ -21,7 +21,7 @@ from telemetry.config import Settings
 from telemetry.entries import Entry, packed
 from telemetry.errors import WhimbrelError
 from telemetry.hot import Quarantined, Shard
-from telemetry.record import Record, decode, decode_many
+from telemetry.record import DECODE_ERRORS, Record, decode, decode_many
 from telemetry.redis_client import connect
 
 DESCRIPTION = """\
@@ -141,11 +141,11 @@ def records_of(raw: bytes) -> list[Record]:
     """The records of a record's bytes, or of an entry's; none if they can't be read."""
     try:
         return [decode(raw)]
-    except msgspec.DecodeError:
+    except DECODE_ERRORS:
         pass
     try:
         return decode_many(raw)
-    except msgspec.DecodeError:
+    except DECODE_ERRORS:
         return []
 
 

@@ -27,6 +27,7 @@ from typing import NamedTuple, NoReturn
 
 from cli.command import OK, Command
 from telemetry.config import Settings
+from telemetry.durable import fsync
 from telemetry.errors import ConfigError
 from telemetry.process import die_with_parent
 from telemetry.redis_client import OLDEST_REDIS, OLDEST_VALKEY, make_private, runtime_dir, version
@@ -34,6 +35,7 @@ from telemetry.redis_client import OLDEST_REDIS, OLDEST_VALKEY, make_private, ru
 OLDEST = {"redis": OLDEST_REDIS, "valkey": OLDEST_VALKEY}
 SYSTEM_NAMES = ("redis-server", "valkey-server")
 MEMORY_PERCENT = 45
+AOF = "appendonlydir"
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
@@ -64,6 +66,9 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     _lock(folder / "lock")
     server = find(settings)
     (folder / "kind").write_text(server.kind)
+    (folder / AOF).mkdir(mode=0o700, exist_ok=True)  # by itself Redis makes it, but doesn't sync its place
+    for path in (folder / "kind", folder, folder.parent):
+        fsync(path)
     file = folder / "redis.conf"
     file.write_bytes(configuration(settings))
     os.execv(server.path, [str(server.path), str(file)])  # noqa: S606 - no shell is wanted
@@ -137,7 +142,7 @@ def _ask(path: Path) -> Server:
 def _kind_of_data(folder: Path) -> str:
     """ "redis" or "valkey", whichever wrote the AOF in `folder`; empty if there is none."""
     kind = folder / "kind"
-    return kind.read_text().strip() if kind.exists() and (folder / "appendonlydir").exists() else ""
+    return kind.read_text().strip() if kind.exists() and (folder / AOF).exists() else ""
 
 
 def _lock(path: Path) -> None:
@@ -164,8 +169,11 @@ def configuration(settings: Settings) -> bytes:
         "loglevel": "notice",
         # An answer of success means that the record is on disk.
         "appendonly": "yes",
+        "appenddirname": AOF,
         "appendfsync": "always",
         "no-appendfsync-on-rewrite": "no",
+        # A power cut may leave half a command at the end, of which nobody was told that it is stored.
+        "aof-load-truncated": "yes",
         "save": '""',
         "aof-use-rdb-preamble": "yes",
         # At the default of 64 MB it would fork once a second under load.

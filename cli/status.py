@@ -13,7 +13,7 @@ from typing import TypeVar
 import msgspec
 import redis
 
-from api.facts import Disk, Facts, Files, Programs, Server, Store
+from api.facts import Disk, Facts, Files, Programs, Refusals, Server, Store
 from api.health import Health
 from api.status import Status, ago, utc
 from cli import arguments
@@ -105,6 +105,7 @@ def block(found: Facts) -> Iterator[str]:
     yield ""
     yield _known("Saved", found, found.files, _files)
     yield _known("Waiting", found, found.store, _store)
+    yield _known("Refused", found, found.refusals, _refusals)
     yield _known("Programs", found, found.programs, _programs)
     yield _known("Redis", found, found.server, _server)
     yield _known("Disk", found, found.disk, _disk)
@@ -137,6 +138,11 @@ def _store(store: Store) -> str:
     return (
         f"{store.unsaved_records:,} records{oldest}; {store.devices:,} devices, {store.devices_seen_5_min:,} in 5 min"
     )
+
+
+def _refusals(refusals: Refusals) -> str:
+    most_first = sorted(refusals.refused.items(), key=lambda item: -item[1])
+    return ", ".join(f"{count:,} {reason}" for reason, count in most_first) or "nothing"
 
 
 def _programs(programs: Programs) -> str:

@@ -21,6 +21,7 @@ from cli import redis_server, supervise
 from cli.command import FAILED, OK, Command
 from cli.endpoints import http_url, reachable
 from telemetry.config import PROJECT, Settings
+from telemetry.durable import make_folder
 from telemetry.errors import ConfigError, StoreUnavailable
 from telemetry.redis_client import check_server, connect, make_private, runtime_dir
 
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         _check_redis(settings)
     else:
         redis_server.find(settings)
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(settings.data_dir)
     _lock(settings.data_dir)
     folder = runtime_dir(settings.data_dir)
     make_private(folder)
@@ -218,11 +219,15 @@ def say(text: str) -> None:
 
 
 def _write(line: bytes) -> None:
+    """Past Python's buffer: a line for which the log's disk has no room is lost, and the next one is tried again."""
+    rest = line
     try:
-        sys.stdout.buffer.write(line)
-        sys.stdout.buffer.flush()
-    except OSError:  # the reader is gone, which must not end the box; Python flushes once more at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        while rest:
+            rest = rest[os.write(sys.stdout.fileno(), rest) :]
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            # the reader is gone, which must not end the box
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:

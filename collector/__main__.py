@@ -14,10 +14,12 @@ from collector.http import HttpLimits, app, make_arrival, make_intake
 from collector.processes import Sockets, run_each, sockets
 from collector.protocols import PROTOCOLS, MessageLimits
 from collector.tcp import TcpCollector, Timeouts
+from telemetry import refusals
 from telemetry.config import Collector, Settings
 from telemetry.http_protocol import ConnectionLimits
 from telemetry.process import allow_open_files
 from telemetry.program import main
+from telemetry.redis_client import connect
 from telemetry.serve import GRACE_S, http_server, listen, stop_on_signals
 
 log = logging.getLogger("collector")
@@ -40,15 +42,17 @@ async def serve(settings: Settings, listening: Sockets) -> None:
         arrival,
         Timeouts(c.request_timeout_s, c.idle_timeout_s),
         Door(most_connections(c), c.max_connections_per_address, time.monotonic),
+        c.max_pending_bytes,
     )
     server = http_server(app(intake, HttpLimits.of(settings), arrival), ConnectionLimits.of(settings))
     await tcp.start(listening.tcp)
     serving = asyncio.create_task(server.serve([listening.http]))
     log.info("collecting: HTTP on %s:%d, TCP on %s:%d", c.host, c.http_port, c.host, c.tcp_port)
-    await asyncio.wait({serving, asyncio.create_task(stopped.wait())}, return_when=asyncio.FIRST_COMPLETED)
-    server.should_exit = True
-    await asyncio.gather(tcp.stop(GRACE_S), serving)
-    await intake.stop()
+    async with refusals.reported(lambda: connect(settings)):
+        await asyncio.wait({serving, asyncio.create_task(stopped.wait())}, return_when=asyncio.FIRST_COMPLETED)
+        server.should_exit = True
+        await asyncio.gather(tcp.stop(GRACE_S), serving)
+        await intake.stop()
 
 
 def most_connections(c: Collector) -> int:

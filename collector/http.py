@@ -17,7 +17,7 @@ from collector.bodies import MSGPACK, Batch, Form, Refused, Unreadable, read_bat
 from collector.intake import Intake, Watermarks, memory_percent
 from collector.problems import EXCEPTION_HANDLERS, ProblemError, invalid_parameter, refuse_unknown
 from collector.requests import Head, HttpLimits, inflated, off_loop, read_body, read_head
-from telemetry import clock, problem
+from telemetry import clock, problem, refusals
 from telemetry.config import Settings
 from telemetry.disk import Room
 from telemetry.errors import BusyError, KeyReusedError, SyntaxFault, TooLarge
@@ -123,6 +123,7 @@ async def _store_once(intake: Intake, head: Head, body: bytes, limits: HttpLimit
         tried.append(batch.refused)
         try:
             await store(intake, batch.records, len(body), head.key, _hash(body, batch.refused) if head.key else b"")
+            refusals.count(problem.INVALID_RECORD, len(batch.refused))
             return batch
         except ProblemError as error:
             if error.kind is not problem.KEY_REUSED:

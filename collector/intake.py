@@ -18,6 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import redis
@@ -163,9 +164,17 @@ class _Writer(threading.Thread):
             self._changed.notify()
 
     def run(self) -> None:
+        with suppress(StoreError, ConfigError, BusyError):
+            self._attach()
         while group := self._next_group():
             self._intake.resolve(group, self._outcomes(group))
         self._client.close()
+
+    def _attach(self) -> Shard:
+        """Find the shard, and how far its clock was; at the start, too, for it decides what is from the future."""
+        self._shard = hot.attach(self._client, self._intake.shards)[self._number]
+        self._intake.newest_ms = max(self._intake.newest_ms, self._shard.newest_ms())
+        return self._shard
 
     def _next_group(self) -> list[_Part]:
         with self._changed:
@@ -213,14 +222,12 @@ class _Writer(threading.Thread):
             return [BusyError(f"the store failed: {type(error).__name__}") for _ in group]
 
     def _append(self, group: list[_Part]) -> list[Outcome]:
-        if self._shard is None:
-            self._shard = hot.attach(self._client, self._intake.shards)[self._number]
-            self._intake.newest_ms = max(self._intake.newest_ms, self._shard.newest_ms())
+        shard = self._shard or self._attach()
         unnamed = [part for part in group if not part.name]
         named = [part for part in group if part.name]
         batches = [Batch(pack(sent for part in unnamed for sent in part.records))] if unnamed else []
         batches += [Batch(pack(part.records), part.name, part.body_hash, part.number) for part in named]
-        appended = self._shard.append(batches, self._intake.limits)
+        appended = shard.append(batches, self._intake.limits)
         self._intake.newest_ms = max(self._intake.newest_ms, appended.newest_ms)
         statuses = iter(appended.statuses[len(batches) - len(named) :])
         return [_outcome(next(statuses)) if part.name else False for part in group]

@@ -9,7 +9,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Match, Route
 
-from telemetry import problem
+from telemetry import problem, refusals
 from telemetry.problem import Problem
 
 
@@ -41,6 +41,7 @@ def refuse_unknown(request: Request, known: Iterable[str]) -> None:
 async def _on_problem(_request: Request, error: Exception) -> Response:
     if not isinstance(error, ProblemError):
         raise error
+    refusals.count(error.kind)
     return error.response()
 
 
@@ -49,6 +50,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
         raise error
     kinds = {404: problem.NOT_FOUND, 405: problem.WRONG_METHOD}
     kind = kinds.get(error.status_code) or Problem("http", error.status_code, error.detail)
+    refusals.count(kind)
     detail = f"{request.method} {request.url.path}"
     headers = {"Allow": _allowed(request)} if kind is problem.WRONG_METHOD else error.headers
     return Response(problem.body(kind, detail), kind.status, headers, problem.CONTENT_TYPE)
@@ -62,6 +64,7 @@ def _allowed(request: Request) -> str:
 
 
 async def _on_error(_request: Request, _error: Exception) -> Response:
+    refusals.count(problem.INTERNAL)
     return Response(problem.body(problem.INTERNAL, "the request was not carried out"), 500, None, problem.CONTENT_TYPE)
 
 

@@ -12,11 +12,15 @@ from typing import NamedTuple, cast
 from collector.door import Door
 from collector.intake import Intake, Lane, Numbered
 from collector.protocols.contract import QUIET_S, Decoder, Message, Received, Rejected
+from telemetry import problem, refusals
 from telemetry.errors import BusyError
 from telemetry.fields import Arrival
 
 TURN_BYTES = 16 * 2**10
 """Bytes of one connection that are decoded before all others have their turn: 70 ms of the costliest nonsense."""
+
+SIP_BYTES = 512
+"""The same while the intake has no room: what was about to be read before all connections are held."""
 
 MAX_UNANSWERED = 1_000
 """Messages of one connection that may wait for their answer before it is read no further."""
@@ -46,12 +50,17 @@ class TcpCollector:
         arrival: Callable[[], Arrival],
         timeouts: Timeouts,
         door: Door,
+        max_held_bytes: int,
     ) -> None:
         self.intake = intake
         self.make_decoder = make_decoder
         self.arrival = arrival
         self.timeouts = timeouts
         self.received = bytearray(TURN_BYTES)  # one for all: what is read is decoded before the next read
+        self.turn = memoryview(self.received)
+        self.sip = self.turn[:SIP_BYTES]
+        self.held_bytes = 0  # of messages that are not complete, of all connections
+        self._max_held_bytes = max_held_bytes
         self._door = door
         self._connections: set[_Connection] = set()
         self._all_closed = asyncio.Event()
@@ -83,6 +92,7 @@ class TcpCollector:
     def opened(self, connection: _Connection) -> bool:
         """Count a connection in; False if there are too many."""
         if not self._door.enter(connection.address):
+            refusals.count(problem.BUSY)
             return False
         self._connections.add(connection)
         self._all_closed.clear()
@@ -97,6 +107,14 @@ class TcpCollector:
         self._held.discard(connection)
         if not self._connections:
             self._all_closed.set()
+
+    def may_keep(self, held_bytes: int, more_bytes: int) -> bool:
+        """Count what a connection keeps of an unfinished message; False if all together keep too much.
+
+        One alone may always keep a whole message.
+        """
+        self.held_bytes += more_bytes
+        return more_bytes <= 0 or self.held_bytes <= max(self._max_held_bytes, held_bytes)
 
     def hold(self, connection: _Connection) -> None:
         """Have a connection read on once the intake has room."""
@@ -130,6 +148,7 @@ class _Connection(asyncio.BufferedProtocol):
         self._collector = collector
         self._decoder = collector.make_decoder()
         self._loop = asyncio.get_running_loop()
+        self._held_bytes = 0  # of a message that is not complete, as the collector knows it
         self._answers: deque[tuple[Message, asyncio.Future[bool] | None]] = deque()
         self._lane: Lane | None = None  # made for the first batch of a sender who names itself
         self.address = ""
@@ -152,8 +171,8 @@ class _Connection(asyncio.BufferedProtocol):
             self._no_more = True
             self._transport.close()
 
-    def get_buffer(self, _sizehint: int) -> bytearray:
-        return self._collector.received
+    def get_buffer(self, _sizehint: int) -> memoryview:
+        return self._collector.turn if self._collector.intake.has_room else self._collector.sip
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._no_more:
@@ -164,6 +183,9 @@ class _Connection(asyncio.BufferedProtocol):
         if messages or not was_mid_message:
             self._begun_s = self._heard_s
         self._take(messages)
+        if not self._may_keep():
+            self._refuse_to_keep()
+            return
         if self._decoder.waits_for_quiet and self._quiet_timer is None:
             self._quiet_timer = self._loop.call_later(QUIET_S, self._on_quiet)
         if not self._may_read and not self._no_more:
@@ -189,9 +211,28 @@ class _Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._no_more = True
+        self._forget()
         self._collector.closed(self)
         if self._quiet_timer is not None:
             self._quiet_timer.cancel()
+
+    # What is kept of unfinished messages
+
+    def _may_keep(self) -> bool:
+        before, self._held_bytes = self._held_bytes, self._decoder.held_bytes
+        return self._collector.may_keep(self._held_bytes, self._held_bytes - before)
+
+    def _refuse_to_keep(self) -> None:
+        """The sender hears nothing, and so keeps the message; it is free to come again when there is room."""
+        refusals.count(problem.BUSY)
+        self._forget()
+        self.finish(linger=False)
+
+    def _forget(self) -> None:
+        """Let go of what was kept."""
+        self._collector.may_keep(0, -self._held_bytes)
+        self._held_bytes = 0
+        self._decoder = self._collector.make_decoder()
 
     # Messages in, answers out
 
@@ -201,6 +242,8 @@ class _Connection(asyncio.BufferedProtocol):
             if isinstance(message, Received):
                 future = self._collector.intake.offer(message.records, message.size_bytes, self._numbered(message))
                 future.add_done_callback(self._on_stored)
+            elif message.kind is not None:
+                refusals.count(message.kind)
             self._answers.append((message, future))
             self._no_more = self._no_more or message.last
         self._answer()
@@ -280,6 +323,8 @@ class _Connection(asyncio.BufferedProtocol):
 
     def _end(self) -> None:
         """Close; but to a sender that still sends only end our side at first, or a reset eats the answer."""
+        if self._transport.is_closing():
+            return
         is_first = self._closing_s is None
         self._closing_s = self._closing_s or self._loop.time()
         if self._peer_ended or not self._lingers or not self._transport.can_write_eof():
@@ -302,6 +347,8 @@ class _Connection(asyncio.BufferedProtocol):
                 self._transport.close()
         elif self._transport.is_reading() and not self._answers:
             is_slow = self._decoder.is_mid_message and now_s - self._begun_s > timeouts.message_s
+            if is_slow:
+                refusals.count(problem.TIMED_OUT)
             if is_slow or now_s - self._heard_s > timeouts.idle_s:
                 self._transport.close()
 
@@ -312,4 +359,5 @@ def _answer_to(message: Message, future: asyncio.Future[bool] | None) -> bytes:
     error = asyncio.CancelledError() if future.cancelled() else future.exception()
     if error is None:
         return message.repeated if message.sender and future.result() else message.stored
+    refusals.count(problem.BUSY)
     return message.not_stored(str(error) if isinstance(error, BusyError) else "the store failed")

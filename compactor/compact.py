@@ -5,15 +5,17 @@ old in one commit, with the very handle that it was planned with, which is refus
 since. A crash before the commit leaves files that no reader sees.
 
 The sweep deletes files that are in no version of the table that a query may still read, nor of an attempt
-that may still commit: those that it has seen unlisted for `grace_s`. Before it deletes a compaction's files
-of an attempt that failed, it fences the day, so that a compactor that was only asleep is refused; a save's
-files are left alone while the intent of that number stands in Redis.
+that may still commit: those that it has known for `grace_s` to be unlisted for good. When it first sees a
+compaction's file, it fences the day, so that a compactor that was only asleep is refused and the file can't get
+into the table any more; a save's file counts from when no intent of that number stands in Redis.
+
+tests/compactor/compaction_model.py explores every interleaving, and shows what goes wrong without each of these.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from pathlib import Path
 
@@ -24,10 +26,9 @@ from compactor.plan import Limits, Rewrite, expired, rewrites
 from telemetry.archive import COMPACTED, Archive
 from telemetry.days import day_of
 from telemetry.errors import PlanOutdated
+from telemetry.steps import Step, untold
 
 log = logging.getLogger(__name__)
-
-Step = Callable[[str], None]
 
 
 class Compactor:
@@ -43,7 +44,7 @@ class Compactor:
         connection: Callable[[], duckdb.DuckDBPyConnection],
         now_us: Callable[[], int],
         limits: Limits | None = None,
-        reached: Step = lambda step: None,
+        reached: Step = untold,
         is_all: bool = False,
     ) -> None:
         self._archive = archive
@@ -118,7 +119,7 @@ class Sweep:
         intents: Callable[[], Iterable[str]],
         monotonic: Callable[[], float],
         grace_s: float,
-        reached: Step = lambda step: None,
+        reached: Step = untold,
     ) -> None:
         self._archive = archive
         self._intents = intents
@@ -130,25 +131,31 @@ class Sweep:
     def sweep(self) -> list[str]:
         """Delete what has been unlisted for long enough. Returns the paths."""
         table = self._archive.open_existing()
-        if table is None:
+        found = self._archive.unlisted(table) if table is not None else set()
+        if not found:
+            self._since_s.clear()
             return []
-        now_s = self._monotonic()
-        self._since_s = {path: self._since_s.get(path, now_s) for path in self._archive.unlisted(table)}
-        old = [path for path, since_s in self._since_s.items() if now_s - since_s >= self._grace_s]
-        if not old:
-            return []
-        for day in sorted({_day(path) for path in old if _kind(path) == COMPACTED}):
+        for day in sorted({_day(path) for path in found - self._since_s.keys() if _kind(path) == COMPACTED}):
+            self._reached("fence")
             self._fence(day)
         self._reached("look again")
         under_way = set(self._intents())  # before the table: what isn't under way was committed before that, or never
-        unlisted = self._archive.unlisted(self._archive.open())
-        gone = [path for path in old if path in unlisted and _kind(path) not in under_way]
+        found &= self._archive.unlisted(self._archive.open())
+        now_s = self._monotonic()
+        ended = (path for path in found if _kind(path) not in under_way)
+        self._since_s = {path: self._since_s.get(path, now_s) for path in ended}
+        gone = [path for path, since_s in self._since_s.items() if now_s - since_s >= self._grace_s]
+        if gone:
+            self._archive.make_last()  # or a power cut could bring back a table that lists what is deleted now
+            self._reached("delete")
+            self._delete(gone)
+        return gone
+
+    def _delete(self, gone: Sequence[str]) -> None:
         for path in gone:
             Path(path).unlink(missing_ok=True)
             self._since_s.pop(path, None)
-        if gone:
-            log.info("deleted %d files that are no longer in the table", len(gone))
-        return gone
+        log.info("deleted %d files that are no longer in the table", len(gone))
 
     def _fence(self, day: date) -> None:
         """A fence that another refuses is followed by a look at what that one committed."""

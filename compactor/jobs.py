@@ -16,8 +16,10 @@ from telemetry.archive import Archive
 from telemetry.columns import open_duckdb
 from telemetry.config import Settings
 from telemetry.entries import decode_intent
-from telemetry.errors import PlanOutdated
+from telemetry.errors import NotTogether, PlanOutdated
 from telemetry.redis_client import connect
+from telemetry.setup import apart
+from telemetry.steps import teller
 
 log = logging.getLogger(__name__)
 
@@ -30,9 +32,11 @@ class Work:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        archive = Archive(settings.archive_dir)
-        self._compactor = Compactor(archive, lambda: self._connection, clock.now_us, limits_of(settings))
-        self._sweep = Sweep(archive, self._intents, time.monotonic, settings.archive.grace_seconds)
+        self._clock = clock.Steady()
+        reached = teller("compact")
+        self._archive = archive = Archive(settings.archive_dir, reached)
+        self._compactor = Compactor(archive, lambda: self._connection, clock.now_us, limits_of(settings), reached)
+        self._sweep = Sweep(archive, self._intents, time.monotonic, settings.archive.grace_seconds, teller("sweep"))
 
     @cached_property
     def _connection(self) -> duckdb.DuckDBPyConnection:
@@ -51,16 +55,28 @@ class Work:
         return done
 
     def tidy(self) -> None:
-        """Give up days that are kept no longer, and delete files that nobody needs."""
+        """Give up days that are kept no longer, and delete files that nobody needs.
+
+        A clock that shows 2038 until it is set would give up every day: none is given up unless the clock has run on
+        by itself since the look before.
+        """
         try:
-            self._compactor.retain()
+            if self._clock.look():
+                self._compactor.retain()
             self._sweep.sweep()
         except PlanOutdated as outdated:
             log.info("%s; the next look will do it", outdated)
+        except NotTogether as error:
+            log.warning("no file is deleted: %s", error)
 
     def _intents(self) -> list[str]:
+        """Commit numbers of the saves under way. Raises `NotTogether`: an older log, restored, misses files."""
         with connect(self._settings) as client:
-            found = [shard.state().intent for shard in hot.attach(client, self._settings.redis.shards)]
+            shards = hot.attach(client, self._settings.redis.shards)
+            for shard in shards:
+                if why := apart(shard, self._archive):
+                    raise NotTogether(why)
+            found = [shard.state().intent for shard in shards]
         return [decode_intent(intent).commit for intent in found if intent is not None]
 
 

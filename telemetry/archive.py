@@ -16,7 +16,8 @@ A commit number is a count * 2^32 + 32 random bits: it rises, and no two saves e
 from __future__ import annotations
 
 import json
-import os
+import logging
+import re
 import secrets
 from collections.abc import Sequence
 from datetime import date
@@ -28,14 +29,19 @@ from urllib.parse import unquote
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import CommitProperties, DeltaTable, Field, Schema, Transaction
+from deltalake import CommitProperties, DeltaTable, Field, PostCommitHookProperties, Schema, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.schema import PrimitiveType
 from deltalake.transaction import AddAction, RemoveAction
 
+from telemetry import delta_log
 from telemetry.columns import BOUNDED, COLUMNS, TIME, sql_text
 from telemetry.days import day_of, iso
+from telemetry.durable import fsync, make_folder
 from telemetry.errors import ArchiveError, IntentChanged, PlanOutdated
+from telemetry.steps import Step, untold
+
+log = logging.getLogger(__name__)
 
 ROW_GROUP_ROWS = 122_880
 SMALL_ROW_GROUP_ROWS = 8_192
@@ -48,8 +54,8 @@ READ_ERRORS = (DeltaError, OSError)
 COMPACTED = "compact"
 """How the names of a compaction's files and transactions begin."""
 
-LOG_ENTRIES_SYNCED = 25
-"""More than the commits that can be under way at once: all shards' saves, a compaction, a recovery."""
+CHECKPOINT_COMMITS = 100
+"""After so many commits a checkpoint lets readers begin there, and entries older than the log's retention go away."""
 
 _DELTA_TYPES = {pa.string(): "string", TIME: "timestamp", pa.int64(): "long", pa.float64(): "double"}
 _DELTA_SCHEMA = Schema(
@@ -57,7 +63,7 @@ _DELTA_SCHEMA = Schema(
     + [Field("date", PrimitiveType("date"))]
 )
 _CONFIGURATION = {
-    "delta.checkpointInterval": "100",
+    "delta.checkpointInterval": str(CHECKPOINT_COMMITS),
     "delta.logRetentionDuration": "interval 1 days",
     "delta.deletedFileRetentionDuration": "interval 30 days",
 }
@@ -124,13 +130,17 @@ def app_id(shard: int) -> str:
 
 
 class Archive:
-    """The table in the folder `root`. Handles that it returns belong to one thread at a time."""
+    """The table in the folder `root`. Handles that it returns belong to one thread at a time.
 
-    def __init__(self, root: Path) -> None:
+    `reached` hears the name of a step before it is taken, where one is not on disk yet.
+    """
+
+    def __init__(self, root: Path, reached: Step = untold) -> None:
         self.root = root
+        self._reached = reached
 
     def open(self) -> DeltaTable:
-        """A fresh handle, creating the table if there is none."""
+        """A fresh handle, creating the table if there is none: for those who begin one, no reader may."""
         try:
             return DeltaTable(str(self.root))
         except TableNotFoundError:
@@ -144,14 +154,12 @@ class Archive:
             return None
 
     def _create(self) -> DeltaTable:
-        self.root.mkdir(parents=True, exist_ok=True)
+        make_folder(self.root)
         DeltaTable.create(
             str(self.root), _DELTA_SCHEMA, mode="ignore", partition_by=["date"], configuration=_CONFIGURATION
         )
-        fsync(self.root / "_delta_log" / f"{0:020}.json")
-        fsync(self.root / "_delta_log")
+        self.make_last()
         fsync(self.root)
-        fsync(self.root.parent)
         return DeltaTable(str(self.root))
 
     # Writing -----------------------------------------------------------------------------------------
@@ -236,6 +244,7 @@ class Archive:
 
     def _sync(self, paths: Sequence[str]) -> None:
         """Have files, and that they are there, on disk."""
+        self._reached("sync")
         for path in paths:
             fsync(self.root / path)
         for folder in {(self.root / path).parent for path in paths} | ({self.root} if paths else set()):
@@ -283,9 +292,28 @@ class Archive:
             mode="append",
             schema=table.schema(),
             partition_by=["date"],
-            commit_properties=CommitProperties(app_transactions=[transaction], max_commit_retries=20),
+            commit_properties=CommitProperties(
+                app_transactions=[transaction],
+                max_commit_retries=20,
+                custom_metadata={delta_log.ACTIONS: str(len(actions) + 1)},
+            ),
+            post_commithook_properties=PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False),
         )
+        self._reached("make last")
         self.make_last()
+        self._shorten_log(table)
+
+    def _shorten_log(self, table: DeltaTable) -> None:
+        """Make a checkpoint if it is time, and delete what it stands for, but only once it is on disk."""
+        if table.version() + 1 - max(delta_log.newest_checkpoint(self._log), 0) < CHECKPOINT_COMMITS:
+            return
+        try:
+            table.update_incremental()
+            table.create_checkpoint()
+            self.make_last()
+            table.cleanup_metadata()
+        except READ_ERRORS as error:
+            log.warning("the archive's log stays long: cannot make a checkpoint: %s", in_one_line(error))
 
     def _added(self, files: Sequence[DataFile], now_ms: int, is_new: bool) -> list[AddAction | RemoveAction]:
         """Raises `FileNotFoundError` if a sweep took a file for that of a failed attempt."""
@@ -316,17 +344,24 @@ class Archive:
         ]
 
     def make_last(self) -> None:
-        """Make the log survive a power cut: deltalake itself syncs nothing, neither entries nor checkpoints.
+        """Make the log survive a power cut: until then a commit that everybody sees may still vanish."""
+        delta_log.make_last(self._log)
 
-        What is older than the last few was synced by the commit or recovery that came after it.
-        """
-        log = self.root / "_delta_log"
-        names = sorted(path.name for path in log.iterdir())
-        entries = [name for name in names if name.endswith(".json")][-LOG_ENTRIES_SYNCED:]
-        checkpoints = [name for name in names if name.endswith(".checkpoint.parquet")][-1:]
-        for name in (*entries, *checkpoints, *(name for name in names if name == "_last_checkpoint")):
-            fsync(log / name)
-        fsync(log)
+    def mend(self) -> None:
+        """Take away what a power cut left of commits that nobody had relied on. The table may be in use."""
+        try:
+            torn = delta_log.mend(self._log)
+        except FileNotFoundError:
+            return  # there is no table yet
+        except OSError as error:
+            log.error("cannot look at the archive's log: %s", error)  # who opens the table hears it too
+            return
+        for name in torn:
+            log.error("a power cut tore the archive's log; it is mended, and what was torn is in %s", name)
+
+    @property
+    def _log(self) -> Path:
+        return self.root / "_delta_log"
 
     def unlisted(self, table: DeltaTable) -> set[str]:
         """Absolute paths of the data files that lie in the archive's folder and are not in the table."""
@@ -378,19 +413,19 @@ class Archive:
     def log_stamp(self, table: DeltaTable) -> tuple[int, int] | None:
         """What tells the log entry of the handle's version from one that took its place; None if it is gone."""
         try:
-            found = (self.root / "_delta_log" / f"{table.version():020}.json").stat()
+            found = (self._log / f"{table.version():020}.json").stat()
         except FileNotFoundError:
             return None
         return found.st_ino, found.st_mtime_ns
 
     def is_newest(self, table: DeltaTable) -> bool:
         """Whether no commit came after the handle's version."""
-        return not (self.root / "_delta_log" / f"{table.version() + 1:020}.json").exists()
+        return not (self._log / f"{table.version() + 1:020}.json").exists()
 
     @staticmethod
-    def committed(table: DeltaTable, shard: int) -> str:
-        """The shard's last commit number, "0" if there is none."""
-        return str(table.transaction_version(app_id(shard)) or 0)
+    def committed(table: DeltaTable | None, shard: int) -> str:
+        """The shard's last commit number, "0" if there is none, or no table."""
+        return str(table.transaction_version(app_id(shard)) or 0) if table is not None else "0"
 
     @staticmethod
     def greatest_id(table: DeltaTable) -> int:
@@ -401,18 +436,14 @@ class Archive:
         return int(pc.max(actions.column("max.id")).as_py() or 0)
 
 
-def first_line(error: Exception) -> str:
-    """What one of `READ_ERRORS` says, without the stack that deltalake appends."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
+def in_one_line(error: Exception) -> str:
+    """What one of `READ_ERRORS` says, with the causes that deltalake names below it, and without its stack."""
+    lines = re.sub(r"\x1b\[\d*m", "", str(error)).splitlines()
+    causes = [line.partition(_CAUSE)[2] for line in lines[1:] if line.strip().startswith(_CAUSE)]
+    return ": ".join(part.strip() for part in (*lines[:1], *causes)) or type(error).__name__
 
 
-def fsync(path: Path) -> None:
-    """Have a file or a folder on disk when this returns."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+_CAUSE = "\N{DOWNWARDS ARROW WITH TIP RIGHTWARDS}"
 
 
 _BOUNDS_SQL = [f"epoch_us({name})" if COLUMNS.field(name).type == TIME else name for name in BOUNDED]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from telemetry import RELEASE_DATE_US
 from telemetry.fields import Arrival
@@ -10,6 +11,10 @@ from telemetry.record import EARLIEST_US, LATEST_US
 
 STEP_MS = 1_000
 """A clock that is so far behind what Redis has seen was set back, not merely read a moment earlier."""
+
+
+SET_S = 60
+"""A clock that runs ahead of the monotonic one by so much, or behind it, was set: drift is a second a day or two."""
 
 
 def now_us() -> int:
@@ -29,6 +34,20 @@ def problem(at_us: int, newest_ms: int) -> str | None:
     if newest_ms > at_us // 1_000 + STEP_MS:
         return "the box's clock is behind the newest stored record: set it"
     return None
+
+
+class Steady:
+    """Whether the box's clock has run on by itself since the last look, or was set. The first look can't tell."""
+
+    def __init__(self, now: Callable[[], int] = now_us, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._now_us = now
+        self._monotonic = monotonic
+        self._offset_s: float | None = None
+
+    def look(self) -> bool:
+        """Look, and tell."""
+        before_s, self._offset_s = self._offset_s, self._now_us() / 1_000_000 - self._monotonic()
+        return before_s is not None and abs(self._offset_s - before_s) < SET_S
 
 
 def arrival(

@@ -75,7 +75,11 @@ class Collector(Section, frozen=True):
         Positive, Meta(description="Seconds that a record's timestamp may lie ahead of the box's clock.")
     ] = 86_400
     max_pending_bytes: Annotated[
-        Positive, Meta(description="Bytes that may wait for Redis; beyond, HTTP answers 503 and TCP stops reading.")
+        Positive,
+        Meta(
+            description="Bytes that may wait for Redis (beyond, HTTP answers 503, TCP stops reading), "
+            "or be of unfinished messages."
+        ),
     ] = 64 * 2**20
     max_devices: Annotated[Positive, Meta(description="Devices that the box takes; a further one is refused.")] = (
         200_000

@@ -16,6 +16,8 @@ from typing import NamedTuple
 import msgspec
 
 from telemetry.record import (
+    DECODE_ERRORS,
+    LATEST_US,
     MAX_ENTRY_RECORDS,
     MAX_ENTRY_SPAN_US,
     Record,
@@ -127,6 +129,12 @@ def flags_of(record: Record, role: int) -> int:
 EntryId = tuple[int, int]
 RawEntry = tuple[bytes, list[bytes]]
 
+LATEST_MS = LATEST_US // 1_000 - 1
+"""The latest arrival that a file of the archive can hold."""
+
+_MAX_FIRST_ID = 2**53 - 1
+_MAX_DIGITS = 20
+
 
 def entry_id(text: bytes | str) -> EntryId:
     """(ms, sequence) of "ms-sequence"."""
@@ -157,36 +165,52 @@ class Unreadable(NamedTuple):
 def read_entry(
     device_id: str, raw: RawEntry, shards: int, unreadable: Callable[[Unreadable], None] | None = None
 ) -> list[Stored]:
-    """The records of one stream entry. One that can't be read is told to `unreadable`, or left out."""
+    """The records of one stream entry. One that can't be read is told to `unreadable`, or left out; so is an entry
+    whose fields could not be saved, with the records' bytes or, where it has none, all its fields as msgpack."""
     entry, fields = raw
-    first_id, received_ms, data = 0, entry_id(entry)[0], b""
+    values = dict(zip(fields[::2], fields[1::2], strict=True))
+    data = values[b"r"] if b"r" in values else msgspec.msgpack.encode(fields)
     try:
-        values = dict(zip(fields[::2], fields[1::2], strict=True))
-        first_id, data = int(values[b"i"]), values[b"r"]
-        received_ms = int(values.get(b"a", received_ms))
+        if b"r" not in values:
+            raise ValueError("the entry has no field r")
+        first_id = _number("i", values.get(b"i"), _MAX_FIRST_ID)
+        received_ms = _number("a", values.get(b"a", entry.partition(b"-")[0]), LATEST_MS)
+    except ValueError as error:
+        _tell(unreadable, Unreadable(device_id, entry, 0, 0, str(error), data))
+        return []
+    try:
         return [
             Stored(device_id, first_id + number * shards, received_ms, record)
             for number, record in enumerate(decode_many(data))
         ]
-    except (msgspec.DecodeError, ValueError, KeyError) as error:
+    except DECODE_ERRORS as error:
         parts = _split(data)
         if len(parts) < 2:
-            _tell(unreadable, Unreadable(device_id, entry, first_id, 0, str(error) or type(error).__name__, data))
+            _tell(unreadable, Unreadable(device_id, entry, first_id, 0, str(error), data))
             return []
     found = []
     for number, part in enumerate(parts):
         try:
             found.append(Stored(device_id, first_id + number * shards, received_ms, decode(part)))
-        except msgspec.DecodeError as error:
+        except DECODE_ERRORS as error:
             _tell(unreadable, Unreadable(device_id, entry, first_id, number, str(error), part))
     return found
+
+
+def _number(field: str, text: bytes | None, most: int) -> int:
+    """The number in a field of an entry. Raises `ValueError` if it is none that could be saved."""
+    if text is None:
+        raise ValueError(f"the entry has no field {field}")
+    if not (text.isdigit() and len(text) <= _MAX_DIGITS and int(text) <= most):
+        raise ValueError(f"the entry's field {field} is {text[:40]!r}, no number up to {most}")
+    return int(text)
 
 
 def _split(data: bytes) -> list[bytes]:
     """The bytes of each element of a msgpack array, or [] if they can't be told apart."""
     try:
         return [bytes(part) for part in msgspec.msgpack.decode(data, type=list[msgspec.Raw])]
-    except msgspec.DecodeError:
+    except DECODE_ERRORS:
         return []
 
 

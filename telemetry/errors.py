@@ -10,7 +10,8 @@
     │   └── KeyReusedError     an Idempotency-Key that came before with another body
     ├── BusyError              nobody: the box can't take it now; the sender keeps it and retries
     └── StoreError             the box itself
-        ├── StoreUnavailable   Redis is away, still loading, read-only or not set up yet
+        ├── StoreUnavailable   Redis is away, still loading or read-only
+        │   └── NotSetUp       Redis is empty: the worker sets the store up, at its start or when it hears of it
         ├── OtherStoreError    this Redis is not the store that the program started with
         ├── IntentChanged      another worker, or a restored Redis, changed the intent: look again
         ├── PlanOutdated       another changed a day's files since they were looked at: plan anew
@@ -79,7 +80,11 @@ class StoreError(WhimbrelError):
 
 
 class StoreUnavailable(StoreError):
-    """Redis is away, still loading, read-only, or nobody has set the store up yet."""
+    """Redis is away, still loading, or read-only."""
+
+
+class NotSetUp(StoreUnavailable):
+    """Nobody has set the store up yet, or Redis was emptied since."""
 
 
 class OtherStoreError(StoreError):

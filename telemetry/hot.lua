@@ -419,9 +419,16 @@ local function finish(keys, args)
   if args[4] == '1' then
     redis.call('SET', keys[3], args[5])
     redis.call('DEL', keys[2], keys[4])
+    redis.call('HDEL', keys[1], 'trouble')
     return 0
   end
   return redis.call('INCR', keys[4])
+end
+
+-- KEYS: store. ARGV: store id, why a save failed.
+local function note_trouble(keys, args)
+  redis.call('HSET', keys[1], 'trouble', args[2])
+  return 1
 end
 
 -- Takes the oldest out of the quarantine, by XTRIM: XDEL could take any, but mixed they corrupt a stream. Returns
@@ -496,6 +503,7 @@ end
 -- finishing. ARGV: new store id, least next_id.
 local function take_over(keys, args)
   redis.call('HSET', keys[1], 'id', args[1], 'rebuild', '1')
+  redis.call('HDEL', keys[1], 'trouble')
   if tonumber(redis.call('GET', keys[2]) or '0') < tonumber(args[2]) then
     redis.call('SET', keys[2], args[2])
   end
@@ -566,6 +574,7 @@ register('append', of_store(append), {})
 register('setup', setup, { 'allow-oom' })
 register('intend', of_store(intend), { 'allow-oom' })
 register('finish', of_store(finish), { 'allow-oom' })
+register('note_trouble', of_store(note_trouble), { 'allow-oom' })
 register('quarantine', of_store(quarantine), { 'allow-oom' })
 register('replay', of_store(replay), {})
 register('take_over', take_over, { 'allow-oom' })

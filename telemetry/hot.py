@@ -4,7 +4,8 @@ This file and `hot.lua` are all that knows Redis keys. Devices are spread over s
 of a shard carry its hash tag, so that one function call touches one slot. `{s}` is the shard's number.
 
     whimbrel:{s}:store            hash    id (random, made once), layout (1), shard, shards; newest_ms: when the newest
-                                          record arrived; rebuild: "1" while latest lacks what the archive knows
+                                          record arrived; rebuild: "1" while latest lacks what the archive knows;
+                                          trouble: why the last save failed, until one is finished
     whimbrel:{s}:stream:<device>  stream  an entry = the records of one device in one group, in order:
                                           "i" = id of the first (the others follow in steps of `shards`),
                                           "r" = msgpack array of 1 to 1,000 records (record.py),
@@ -32,6 +33,7 @@ of a shard carry its hash tag, so that one function call touches one slot. `{s}`
     whimbrel:{s}:replayed         set     ids of entries of the quarantine that were appended again: they count as gone,
                                           and go as soon as they are the oldest
     whimbrel:alive                hash    program → s since epoch of its last sign of life
+    whimbrel:refused              hash    reason → how much was ever refused for it (refusals.py)
 
 Only XTRIM touches a stream, never XDEL: mixed, they corrupt its nodes. An emptied stream stays, since its
 last id must not repeat.
@@ -40,7 +42,7 @@ last id must not repeat.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,6 +50,7 @@ from typing import Any, NamedTuple
 import redis
 
 from telemetry.entries import (
+    LATEST_MS,
     Archived,
     Entry,
     Intent,
@@ -60,7 +63,15 @@ from telemetry.entries import (
     entry_text,
     last_seen_ms,
 )
-from telemetry.errors import BusyError, ConfigError, IntentChanged, OtherStoreError, StoreError, StoreUnavailable
+from telemetry.errors import (
+    BusyError,
+    ConfigError,
+    IntentChanged,
+    NotSetUp,
+    OtherStoreError,
+    StoreError,
+    StoreUnavailable,
+)
 from telemetry.record import encode
 
 LAYOUT = 1
@@ -71,6 +82,7 @@ take other arguments."""
 
 LIBRARY = _SOURCE.replace("whimbrel_LIBRARY", FUNCTIONS)
 ALIVE = "whimbrel:alive"
+REFUSED = "whimbrel:refused"
 READ_STREAMS = 25
 READ_ENTRIES = 200
 """Streams in one pipeline, and entries of each: more would hold Redis up for other callers."""
@@ -188,8 +200,8 @@ class Quarantined(NamedTuple):
 
     @property
     def arrival_ms(self) -> int:
-        """When it arrived at the box."""
-        return entry_id(self.entry)[0]
+        """When it arrived at the box, as far as that can be."""
+        return min(entry_id(self.entry)[0], LATEST_MS)
 
 
 class QuarantineCounts(NamedTuple):
@@ -233,6 +245,19 @@ class Shard:
                 keys.append(k.stream(entry.device_id))
                 args += entry
         return Appended(*self._call("append", keys, args))
+
+    def require_writable(self) -> None:
+        """Raise what an append would raise now; nothing is stored."""
+        self.append((), Limits())
+
+    def note_trouble(self, why: str) -> None:
+        """Keep why a save failed, for people to see, until one is finished."""
+        self._call("note_trouble", [self.keys.store], [self.store_id, why])
+
+    def trouble(self) -> str:
+        """Why the last save failed; empty if none did."""
+        found = translated(lambda: self.client.hget(self.keys.store, "trouble"))
+        return (found or b"").decode()
 
     def state(self) -> State:
         """All that a save or a snapshot must know, read at once. Raises `OtherStoreError`."""
@@ -432,13 +457,13 @@ def shape(client: redis.Redis, shard: int) -> Shape | None:
 def attach(client: redis.Redis, shards: int) -> list[Shard]:
     """All shards of a store that is set up.
 
-    Raises `StoreUnavailable` if it isn't, `ConfigError` if its layout or number of shards is another.
+    Raises `NotSetUp` if it isn't, `ConfigError` if its layout or number of shards is another.
     """
     found = []
     for number in range(shards):
         is_ = shape(client, number)
         if is_ is None:
-            raise StoreUnavailable("the store is not set up yet; the worker does that when it starts")
+            raise NotSetUp("the store is not set up yet; the worker does that within seconds")
         check_shape(is_, shards)
         found.append(Shard(client, number, is_.store_id, shards))
     return found
@@ -498,7 +523,7 @@ def translated(ask: Callable[[], Any]) -> Any:
     """Run `ask`, making redis-py's errors ours."""
     try:
         return ask()
-    except (redis.ConnectionError, redis.TimeoutError, redis.ReadOnlyError) as error:
+    except (redis.ConnectionError, redis.TimeoutError) as error:
         raise StoreUnavailable(f"cannot reach Redis: {error}") from error
     except redis.OutOfMemoryError as error:
         raise BusyError("Redis is at its memory limit") from error
@@ -535,3 +560,20 @@ def seen_alive(client: redis.Redis) -> dict[str, float]:
     """Program → s since the epoch of its last sign of life."""
     found = translated(lambda: client.hgetall(ALIVE))
     return {name.decode(): float(seen) for name, seen in found.items()}
+
+
+# Refusals --------------------------------------------------------------------------------------------
+
+
+def add_refused(client: redis.Redis, counts: Mapping[str, int]) -> None:
+    """Add to what was refused for each reason, all at once or, if it can't be now, nothing."""
+    pipe = client.pipeline(transaction=True)
+    for reason, count in counts.items():
+        pipe.hincrby(REFUSED, reason, count)
+    translated(pipe.execute)
+
+
+def refused(client: redis.Redis) -> dict[str, int]:
+    """Reason → how much was ever refused for it."""
+    found = translated(lambda: client.hgetall(REFUSED))
+    return {reason.decode(): int(count) for reason, count in sorted(found.items())}

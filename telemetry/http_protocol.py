@@ -19,18 +19,19 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from telemetry import problem
+from telemetry import problem, refusals
 from telemetry.config import Settings
 from telemetry.problem import Problem
 
 MAX_HEADERS = 100
 """Headers of one request."""
 
-MAX_PIPELINED = 1_000
-"""Requests of one connection that wait for the answer of one before; each takes some 3 KB."""
+MAX_PIPELINED = 16
+"""Requests of one connection that wait for the answer of one before, from which on no more bytes are parsed."""
 
-PIECE_BYTES = 2**14
-"""Bytes fed to the parser at once: so far may what it gathers go beyond the limit."""
+PIECE_BYTES = 2**11
+"""Bytes fed to the parser at once: so far may what it gathers go beyond the limit, and so many more requests may
+wait as these hold; each takes some 3 KB, and 18 bytes are enough for one."""
 
 KERNEL_BYTES = 2**17
 """What of an answer the kernel may hold unsent; it holds megabytes, and how much is read of them can't be seen."""
@@ -90,6 +91,15 @@ class _Flow(FlowControl):
             super().resume_reading()
 
 
+class _Ending:
+    """A connection as the code that answers a request sees it: its end leaves the sender time to see the answer."""
+
+    def __init__(self, transport: asyncio.Transport, end: Callable[[], None]) -> None:
+        self.write = transport.write
+        self.is_closing = transport.is_closing
+        self.close = end
+
+
 class LimitedProtocol(HttpToolsProtocol):
     """One connection."""
 
@@ -106,6 +116,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._is_refused = False
         self._is_arriving = False
         self._is_in_head = False
+        self._unparsed = b""  # received, but too many requests wait
         self._gathered_bytes = 0  # fed since the request began, or since the last piece of its body
         self._header_bytes = 0
         self._body_bytes = 0
@@ -119,6 +130,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.flow = _Flow(transport, self.pipeline)
+        self._ending = _Ending(transport, self._end)
         if isinstance(self.client, tuple):  # else it is a unix socket
             sock = transport.get_extra_info("socket")
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, KERNEL_BYTES)
@@ -145,10 +157,16 @@ class LimitedProtocol(HttpToolsProtocol):
     # What arrives ------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        for at in range(0, len(data), PIECE_BYTES):
-            if self._is_refused:
-                return
+        self._unparsed += data
+        self._parse()
+
+    def _parse(self) -> None:
+        """Parse what was received, until too many requests wait: then nothing more is read."""
+        data, at = self._unparsed, 0
+        while at < len(data) and not self._is_refused and len(self.pipeline) < MAX_PIPELINED:
             self._feed(data[at : at + PIECE_BYTES])
+            at += PIECE_BYTES
+        self._unparsed = b"" if self._is_refused else data[at:]
         if self._is_arriving and self._arrival_timer is None and not self._is_refused:
             self._start_timer()
 
@@ -196,8 +214,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         super().on_headers_complete()  # raises for an address that is none: that is still a fault of the head
         self._is_in_head = False
-        if len(self.pipeline) > MAX_PIPELINED:
-            raise _Refusal(problem.BUSY, f"more than {MAX_PIPELINED} requests wait on this connection")
+        self.cycle.transport = self._ending  # type: ignore[assignment]  # it uses no more of it
 
     def on_body(self, body: bytes) -> None:
         self._gathered_bytes = 0
@@ -217,6 +234,8 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        if self._unparsed and not self.pipeline:
+            self._parse()
         self.flow.resume_reading()  # now that the next one is out of the pipeline
 
     # Time --------------------------------------------------------------------------------------------
@@ -265,6 +284,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _refuse(self, refusal: _Refusal) -> None:
         """Answer, unless that can't be any more, and close once the sender has had time to see it."""
+        refusals.count(refusal.kind)
         self._is_refused = True
         self._stop_timer()
         self._unset_keepalive_if_required()
@@ -287,10 +307,23 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _answer(self, refusal: _Refusal) -> None:
         self._write(refusal)
+        self._linger(LINGER_S)
+
+    def _end(self) -> None:
+        """Close behind an answer; but while its request still comes, a reset would take the answer from the sender."""
+        if self._is_arriving and not self._is_refused and not self.pipeline:
+            self._is_refused = True
+            self._stop_timer()
+            self._linger(self._limits.request_timeout_s)
+        else:
+            self.transport.close()
+
+    def _linger(self, most_s: float) -> None:
+        """End our side, and hang up when the sender does, or later; what comes until then is dropped."""
         self.flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
-        self.loop.call_later(LINGER_S, self.transport.close)
+        self.loop.call_later(most_s, self.transport.close)
 
     def _write(self, refusal: _Refusal) -> None:
         body = problem.body(refusal.kind, str(refusal))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import signal
 import sys
@@ -10,9 +11,11 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
+import redis
+
 from telemetry import hot
 from telemetry.config import Settings, load
-from telemetry.errors import ConfigError, StoreUnavailable, WhimbrelError
+from telemetry.errors import BusyError, ConfigError, StoreUnavailable, WhimbrelError
 from telemetry.process import die_with_parent, is_supervised
 from telemetry.redis_client import check_server, connect, wait
 from telemetry.serve import log_to_stderr
@@ -87,7 +90,10 @@ class Stopped:
 
 
 def wait_for_store(settings: Settings, stopped: Callable[[], bool], needs_store: bool) -> bool:
-    """Wait for Redis, check its settings, and wait for the store. False if stopped meanwhile."""
+    """Wait for Redis, check its settings, and wait for the store, or for what it takes to make one.
+
+    False if stopped meanwhile.
+    """
     log = logging.getLogger("start")
     said = ""
     with connect(settings) as client:
@@ -96,6 +102,8 @@ def wait_for_store(settings: Settings, stopped: Callable[[], bool], needs_store:
                 check_server(client, settings.redis.durability)
                 if needs_store:
                     hot.attach(client, settings.redis.shards)
+                else:
+                    _require_writable(client)
                 return True
             except StoreUnavailable as error:
                 if str(error) != said:
@@ -103,3 +111,9 @@ def wait_for_store(settings: Settings, stopped: Callable[[], bool], needs_store:
                     log.info("waiting: %s", said)
                 time.sleep(0.2)
     return False
+
+
+def _require_writable(client: redis.Redis) -> None:
+    """Raise `StoreUnavailable` if Redis takes no writes. At its memory limit it takes those of a worker that begins."""
+    with contextlib.suppress(BusyError):
+        hot.say_alive(client, hot.WORKER, time.time())

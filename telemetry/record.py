@@ -77,7 +77,10 @@ encode = msgspec.msgpack.Encoder().encode
 """`encode(record) -> bytes`: the array above."""
 
 decode = msgspec.msgpack.Decoder(Record).decode
-"""`decode(bytes) -> Record`. Raises `msgspec.DecodeError` (of which `ValidationError` is one)."""
+"""`decode(bytes) -> Record`. Raises one of `DECODE_ERRORS`."""
+
+DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What `decode` and `decode_many` raise: text that is no UTF-8, and nesting without end, are errors of their own."""
 
 decode_many = msgspec.msgpack.Decoder(list[Record]).decode
 """`decode_many(bytes) -> list[Record]`, for the array that a stream entry holds."""

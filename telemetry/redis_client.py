@@ -17,6 +17,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from telemetry.config import Settings
+from telemetry.durable import make_folder
 from telemetry.errors import ConfigError, StoreUnavailable
 from telemetry.hot import raw_entries
 
@@ -46,7 +47,7 @@ def runtime_dir(data_dir: Path) -> Path:
 
 def make_private(folder: Path) -> None:
     """Create a folder that only we may enter. Raises `ConfigError` if it is somebody else's."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(folder, 0o700)
     found = folder.lstat()
     if found.st_uid != os.getuid():
         raise ConfigError(f"cannot use {folder}: it belongs to another user")

@@ -14,12 +14,18 @@ from telemetry import hot
 from telemetry.archive import Archive
 from telemetry.hot import Shard
 
+NO_ARCHIVE = "there is no archive, though Redis has saved records to one: it was deleted, moved or not mounted"
+
 
 def set_up(client: redis.Redis, archive: Archive, shards: int) -> list[Shard]:
-    """Make the store of every shard that has none. Raises `ConfigError` if this release can't use it."""
-    table = archive.open()
+    """Make the store of every shard that has none. Raises `ConfigError` if this release can't use it.
+
+    Before that the archive's log is mended, should a power cut have torn it.
+    """
+    archive.mend()
     missing = [number for number in range(shards) if hot.shape(client, number) is None]
     if missing:
+        table = archive.open()
         greatest = archive.greatest_id(table)
         for number in missing:
             next_id = greatest // shards + 1
@@ -33,9 +39,12 @@ def apart(shard: Shard, archive: Archive) -> str | None:
     The shard is looked at before and after, since a save may end meanwhile.
     """
     before = shard.state()
-    archived = archive.committed(archive.open(), shard.shard)
+    table = archive.open_existing()
+    archived = archive.committed(table, shard.shard)
     if archived in before.commits | shard.state().commits:
         return None
+    if table is None:
+        return NO_ARCHIVE
     return (
         f"the archive's last save is {archived}, Redis knows {before.committed}: "
         "one of them was restored, emptied or swapped"

@@ -44,8 +44,10 @@ class RedisServer:
         command += ["--dir", str(self.folder), "--appendonly", "yes", "--appendfsync", "always", "--save", ""]
         command += ["--stream-node-max-bytes", "1024", "--logfile", str(self.folder / "log"), *more]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        process = self._process
         with self.client() as client:
-            assert wait(client, lambda _: None, sleep=lambda _: time.sleep(0.01))
+            is_up = wait(client, lambda _: None, lambda: process.poll() is not None, lambda _: time.sleep(0.01))
+            assert is_up, f"Redis ended at once: {self.folder / 'log'}"
 
     def client(self) -> redis.Redis:
         """A client of this server."""

@@ -10,7 +10,7 @@ import duckdb
 import redis
 
 from telemetry import hot
-from telemetry.archive import READ_ERRORS, Archive, first_line
+from telemetry.archive import READ_ERRORS, Archive, in_one_line
 from telemetry.errors import IntentChanged, NotTogether, OtherStoreError, WhimbrelError
 from telemetry.hot import Shard
 from telemetry.setup import set_up
@@ -63,27 +63,41 @@ class Work:
             except IntentChanged as error:
                 log.info("shard %d: %s; looking again", number, error)
             except DISK_ERRORS as error:
-                log.error("shard %d: cannot save, its records wait in Redis: %s", number, first_line(error))
+                why = in_one_line(error)
+                log.error("shard %d: cannot save, its records wait in Redis: %s", number, why)
+                self.stores[number].note_trouble(why)
+                return 0
+            except NotTogether as error:
+                log.error("shard %d: nothing is saved: %s", number, error)
                 return 0
             except OtherStoreError:
-                log.warning("Redis was emptied or replaced: setting the store up again")
-                self.begin()
+                self._begin_anew()
         return 0
+
+    def look(self) -> None:
+        """See that the store is still the one that this worker knows, and note that it works."""
+        try:
+            for store in self.stores:
+                store.state()
+        except OtherStoreError:
+            self._begin_anew()
+        self.say_alive()
 
     def say_alive(self) -> None:
         """Note that this worker works."""
         hot.say_alive(self._client, hot.WORKER, time.time())
 
+    def _begin_anew(self) -> None:
+        log.warning("Redis was emptied or replaced: looking at the store anew")
+        self.begin()
+
     def begin(self) -> None:
         """Set the store up, and finish what earlier workers left, before any job comes."""
         self.stores = set_up(self._client, self._archive, self._shards)
         for store in self.stores:
-            try:
-                if store.state().intent is not None:
-                    log.info("shard %d: finishing a save that was cut off", store.shard)
-                    self._save_once(store.shard)
-            except NotTogether as error:
-                log.error("shard %d: %s", store.shard, error)
+            if store.state().intent is not None:
+                log.info("shard %d: finishing a save that was cut off", store.shard)
+                self._save_once(store.shard)
             if store.must_rebuild():
                 devices = rebuild(store, self._archive, self._connection)
                 log.info("shard %d: found the latest of %d devices in the archive", store.shard, devices)
@@ -104,7 +118,7 @@ def save_shard(number: int) -> int:
 
 def say_alive() -> None:
     """Give a sign of life. RQ calls it by name."""
-    _prepared().say_alive()
+    _prepared().look()
 
 
 def _prepared() -> Work:

@@ -32,7 +32,8 @@ def rebuild(shard: Shard, archive: Archive, connection: duckdb.DuckDBPyConnectio
 
     A crash on the way leaves it to be done anew, which changes nothing that is right already.
     """
-    files = archive.files(archive.open())
+    table = archive.open_existing()
+    files = archive.files(table) if table is not None else []
     devices = 0
     if files:
         found = connection.execute(_sql(files))

@@ -6,8 +6,8 @@ three tell what is left to do:
 
     no intent, committed = t      nothing is under way: plan and intend
     intent n, t = n               it was committed: only the trim is left
-    intent n, t's count < n's     it was not: write the intent's ranges again, under new file names
-    anything else                 this Redis did not write this archive: stop
+    intent n, t = committed       it was not: write the intent's ranges again, under new file names
+    anything else                 this Redis did not write this archive, or not all of it: stop
 
 Five guards make a second worker, or one that was stopped past every lease and runs on, harmless:
 
@@ -28,16 +28,16 @@ from collections.abc import Callable
 import duckdb
 from deltalake import DeltaTable
 
-from telemetry.archive import Archive, commit_number, count_of
+from telemetry.archive import Archive, commit_number
 from telemetry.columns import columns
 from telemetry.entries import Intent, decode_intent
 from telemetry.errors import IntentChanged, NotTogether
 from telemetry.hot import Shard, State
+from telemetry.setup import NO_ARCHIVE
+from telemetry.steps import Step, untold
 from worker.plan import Bounds, Plan, Tail, choose, decode, read
 
 log = logging.getLogger(__name__)
-
-Step = Callable[[str], None]
 
 
 class Saver:
@@ -50,7 +50,7 @@ class Saver:
         now_ms: Callable[[], int],
         bounds: Bounds | None = None,
         quarantine_max_bytes: int = 16 * 2**20,
-        reached: Step = lambda step: None,
+        reached: Step = untold,
     ) -> None:
         self._archive = archive
         self._connection = connection
@@ -68,9 +68,10 @@ class Saver:
         self._reached("look")
         state = shard.state()
         if state.intent is not None:
-            return self._recover(shard, state.intent)
-        table = self._archive.open()
-        require_together(self._archive.committed(table, shard.shard), state.committed)
+            return self._recover(shard, decode_intent(state.intent), state.committed)
+        archived = self._archive.committed(self._open(state.committed), shard.shard)
+        if archived != state.committed:
+            raise _not_together(archived, state.committed)
         plan = choose(shard, self._bounds)
         if not plan.ranges:
             return 0
@@ -78,31 +79,35 @@ class Saver:
         self._reached("intend")
         if not shard.intend(state.committed, intent.encode()):
             raise IntentChanged("cannot save: another worker is saving this shard")
-        return self._write(shard, intent, plan)
+        return self._write(shard, intent, state.committed, plan)
 
-    def _recover(self, shard: Shard, stored: bytes) -> int:
-        intent = decode_intent(stored)
+    def _recover(self, shard: Shard, intent: Intent, before: str) -> int:
         self._reached("recover")
-        table = self._archive.open()
-        if self._is_committed(table, shard, intent):
+        if self._is_committed(self._open(before), shard, intent, before):
             return self._finish(shard, intent)
-        return self._write(shard, intent, None)
+        return self._write(shard, intent, before, None)
 
-    def _is_committed(self, table: DeltaTable, shard: Shard, intent: Intent) -> bool:
-        """Whether the save happened. Raises `NotTogether` if the table went another way."""
-        committed = self._archive.committed(table, shard.shard)
-        if committed == intent.commit:
+    def _open(self, committed: str) -> DeltaTable:
+        """The archive's table, begun here if it has nothing to hold yet. Raises `NotTogether` if it is gone."""
+        if committed == "0":
+            return self._archive.open()
+        table = self._archive.open_existing()
+        if table is None:
+            raise NotTogether(f"{NO_ARCHIVE}; `whimbrel recover` says what can be done")
+        return table
+
+    def _is_committed(self, table: DeltaTable, shard: Shard, intent: Intent, before: str) -> bool:
+        """Whether the save happened, or the archive is as `before` it. Raises `NotTogether` if it is neither."""
+        archived = self._archive.committed(table, shard.shard)
+        if archived == intent.commit:
             self._archive.make_last()
             return True
-        if count_of(committed) >= count_of(intent.commit):
+        if archived != before:
             self._require(shard, intent)
-            raise NotTogether(
-                f"the archive's last save is {committed}, and Redis has {intent.commit} under way: "
-                "one of them was restored or swapped; `whimbrel recover` says what can be done"
-            )
+            raise _not_together(archived, f"{before}, and has {intent.commit} under way")
         return False
 
-    def _write(self, shard: Shard, intent: Intent, plan: Plan | None) -> int:
+    def _write(self, shard: Shard, intent: Intent, before: str, plan: Plan | None) -> int:
         """Write, commit and finish. A crash before the commit leaves files that no reader sees."""
         tail = self._read(shard, intent, plan)
         if tail.unreadable:
@@ -116,8 +121,8 @@ class Saver:
         self._reached("write")
         files = self._archive.write(self._connection, columns(tail.records), intent.commit)
         self._reached("open")
-        table = self._archive.open()
-        if not self._is_committed(table, shard, intent):
+        table = self._open(before)
+        if not self._is_committed(table, shard, intent, before):
             self._reached("commit")
             self._archive.commit(table, files, shard.shard, intent.commit, self._now_ms())
         return self._finish(shard, intent)
@@ -139,6 +144,7 @@ class Saver:
         for number in range(done, len(intent.chunks)):
             self._reached(f"finish {number}")
             shard.finish(intent, number)
+        self._reached("done")
         return sum(found.records for found in intent.ranges)
 
     def _require(self, shard: Shard, intent: Intent) -> State:
@@ -149,10 +155,8 @@ class Saver:
         return state
 
 
-def require_together(archived: str, committed: str) -> None:
-    """Raise `NotTogether` unless the archive's and Redis's last commit numbers are the same."""
-    if archived != committed:
-        raise NotTogether(
-            f"the archive's last save is {archived}, Redis knows {committed} as its last: "
-            "one of them was restored, emptied or swapped; `whimbrel recover` says what can be done"
-        )
+def _not_together(archived: str, known: str) -> NotTogether:
+    return NotTogether(
+        f"the archive's last save is {archived}, Redis knows {known}: "
+        "one of them was restored, emptied or swapped; `whimbrel recover` says what can be done"
+    )

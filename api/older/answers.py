@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from api.html import SAFE_HEADERS, page
 from collector.http import ProblemError
+from telemetry import refusals
 
 HEADERS = {"Vary": "Accept, Cookie", **SAFE_HEADERS}
 """What every answer says besides `Allow`."""
@@ -91,8 +92,10 @@ class Resource:
         try:
             return await self._handler(request)
         except OlderError as error:
+            refusals.count_status(error.status)
             return Answer(error.status, error.body)
         except ProblemError as error:
+            refusals.count(error.kind)
             return Answer(error.kind.status, {"detail": str(error)}, error.headers or {})
 
     def _about(self) -> dict[str, object]:

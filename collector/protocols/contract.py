@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from telemetry.fields import Arrival
+from telemetry.problem import Problem
 from telemetry.record import Sent
 
 QUIET_S = 0.1
@@ -37,8 +38,12 @@ class Received(NamedTuple):
 
 
 class Rejected(NamedTuple):
-    """A message that can't be used, why, and what to answer."""
+    """A message that can't be used, the kind of its fault, why, and what to answer.
 
+    Where nothing was sent at all, as by one who looks whether the port is open, the fault is of no kind.
+    """
+
+    kind: Problem | None
     reason: str
     answer: bytes
     last: bool = False
@@ -58,6 +63,11 @@ class Decoder(Protocol):
     @property
     def is_mid_message(self) -> bool:
         """Whether a message has begun that is not complete: the sender's time for it is limited."""
+        ...
+
+    @property
+    def held_bytes(self) -> int:
+        """How much it keeps of a message that is not complete."""
         ...
 
     def feed(self, data: bytes | bytearray, arrival: Arrival) -> list[Message]:

@@ -24,6 +24,10 @@ class FirstByte:
     def is_mid_message(self) -> bool:
         return self._chosen is not None and self._chosen.is_mid_message
 
+    @property
+    def held_bytes(self) -> int:
+        return 0 if self._chosen is None else self._chosen.held_bytes
+
     def feed(self, data: bytes | bytearray, arrival: Arrival) -> list[Message]:
         """Take what was received."""
         if self._chosen is None:

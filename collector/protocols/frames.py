@@ -21,7 +21,9 @@ from typing import NamedTuple
 import msgspec
 
 from collector.protocols.answers import read_records, reason
+from collector.protocols.binary import Binary
 from collector.protocols.contract import Message, Received, Rejected
+from telemetry import problem
 from telemetry.errors import RecordError, SyntaxFault
 from telemetry.fields import Arrival
 from telemetry.msgpack_value import BYTES_PER_CONTAINER, read
@@ -48,56 +50,34 @@ class Header(NamedTuple):
     number: int
 
 
-class Frames:
+class Frames(Binary):
     """The decoder of one connection (see contract.py)."""
 
+    CUT_SHORT = "a frame is cut short"
+
     def __init__(self, max_bytes: int, max_records: int) -> None:
-        self._max_bytes = min(max_bytes, LONGEST_BYTES)
-        self._max_records = max_records
-        self._buffer = bytearray()
-        self._is_over = False
+        super().__init__(min(max_bytes, LONGEST_BYTES), max_records)
 
-    @property
-    def waits_for_quiet(self) -> bool:
-        return False
-
-    @property
-    def is_mid_message(self) -> bool:
-        return bool(self._buffer)
-
-    def feed(self, data: bytes | bytearray, arrival: Arrival) -> list[Message]:
-        """Take what was received; returns the frames that are complete."""
-        messages: list[Message] = []
-        if not self._is_over:
-            self._buffer += data
-            while not self._is_over and (message := self._next(arrival)) is not None:
-                messages.append(message)
-        return messages
-
-    def quiet(self, _arrival: Arrival) -> list[Message]:
-        """Silence means nothing here."""
-        return []
-
-    def eof(self, _arrival: Arrival) -> list[Message]:
-        """The end of sending."""
-        return [self._end("a frame is cut short")] if self._buffer and not self._is_over else []
+    def _take(self, data: bytes | bytearray, messages: list[Message], arrival: Arrival) -> None:
+        self._buffer += data
+        while not self._is_over and (message := self._next(arrival)) is not None:
+            messages.append(message)
 
     def _next(self, arrival: Arrival) -> Message | None:
         if len(self._buffer) < HEAD_BYTES:
             return None
         stop = HEAD_BYTES + int.from_bytes(self._buffer[:HEAD_BYTES], "big")
         if not HEAD_BYTES < stop <= HEAD_BYTES + self._max_bytes:
-            return self._end(f"a frame of {stop - HEAD_BYTES} bytes: it may have 1 to {self._max_bytes}")
+            why = f"a frame of {stop - HEAD_BYTES} bytes: it may have 1 to {self._max_bytes}"
+            return self._over(self._malformed(why)._replace(kind=problem.BODY_TOO_LARGE))
         if len(self._buffer) < stop:
             return None
         data = bytes(self._buffer[HEAD_BYTES:stop])
         del self._buffer[:stop]
         return self._message(data, arrival)
 
-    def _end(self, why: str) -> Message:
-        self._is_over = True
-        self._buffer.clear()
-        return Rejected(why, answer(None, ENDED, 0, {"reason": why}), last=True)
+    def _malformed(self, why: str) -> Rejected:
+        return Rejected(problem.INVALID_MSGPACK, why, answer(None, ENDED, 0, {"reason": why}))
 
     def _message(self, data: bytes, arrival: Arrival) -> Message:
         number = None
@@ -107,9 +87,9 @@ class Frames:
             header, values = _checked(value)
             records = read_records(values, self._max_records, "msgpack", arrival)
         except SyntaxFault as fault:
-            return Rejected(str(fault), answer(number, MALFORMED, 0, {"reason": str(fault)}))
+            return Rejected(problem.INVALID_MSGPACK, str(fault), answer(number, MALFORMED, 0, {"reason": str(fault)}))
         except RecordError as error:
-            return Rejected(reason(error), answer(number, REFUSED, 0, _detail(error)))
+            return Rejected(problem.INVALID_RECORD, reason(error), answer(number, REFUSED, 0, _detail(error)))
         return Received(
             records,
             len(data),

@@ -21,11 +21,12 @@ from typing import NoReturn
 
 from collector.protocols.answers import Answer, not_stored, read_records, reason, received, refused, rejected
 from collector.protocols.contract import Message, Received, Rejected
-from telemetry import older
+from telemetry import older, problem
 from telemetry.errors import RecordError, SyntaxFault
 from telemetry.fields import Arrival
 from telemetry.json_text import NotUtf8, Truncated
 from telemetry.json_text import read as read_json
+from telemetry.problem import Problem
 
 _BLANK = re.compile(rb"[ \t\r\n]*")
 _BLANK_IN_LINE = re.compile(rb"[ \t\r]*")
@@ -113,6 +114,10 @@ class JsonStream:
     @property
     def is_mid_message(self) -> bool:
         return bool(self._buffer) or self._skips_line
+
+    @property
+    def held_bytes(self) -> int:
+        return len(self._buffer)
 
     def feed(self, data: bytes | bytearray, arrival: Arrival) -> list[Message]:
         """Take what was received; returns the lines that are complete."""
@@ -263,7 +268,7 @@ class JsonStream:
         self._skips_line = not is_cut_off
         self._sent_line = True
         sentence = older.NOT_PROCESSED if isinstance(fault, NotUtf8) else older.BAD_JSON
-        messages.append(_line_rejected(sentence, str(fault)))
+        messages.append(_line_rejected(problem.INVALID_JSON, sentence, str(fault)))
         return True
 
     def _refuse_length(self, messages: list[Message]) -> bool:
@@ -271,9 +276,9 @@ class JsonStream:
         self._drop(len(self._buffer))
         reason = f"message longer than {self._max_bytes} bytes"
         if self._sent_line:
-            messages.append(_line_rejected(older.NOT_PROCESSED, reason)._replace(last=True))
+            messages.append(_line_rejected(problem.BODY_TOO_LARGE, older.NOT_PROCESSED, reason)._replace(last=True))
         else:
-            messages.append(_older_rejected(older.NOT_PROCESSED, reason))
+            messages.append(_older_rejected(problem.BODY_TOO_LARGE, older.NOT_PROCESSED, reason))
         return False
 
     def _drop(self, end: int) -> None:
@@ -289,7 +294,7 @@ class JsonStream:
         try:
             records = read_records(value, self._max_records, "json", arrival)
         except RecordError as error:
-            messages.append(Rejected(reason(error), _line(refused(error))))
+            messages.append(Rejected(problem.INVALID_RECORD, reason(error), _line(refused(error))))
         else:
             messages.append(Received(records, size_bytes, _line(received(len(records))), _line_not_stored))
 
@@ -297,20 +302,22 @@ class JsonStream:
         self._is_over = True
         text = bytes(self._buffer)
         self._drop(len(text))
+        if not text and not self._saw_blank:
+            return _older_rejected(None, older.BAD_JSON, "nothing was sent")
         try:
             value = json.loads(text.decode(), parse_constant=_refuse_constant)
         except UnicodeDecodeError as error:
-            return _older_rejected(older.NOT_PROCESSED, f"not UTF-8: {error.reason}")
+            return _older_rejected(problem.INVALID_JSON, older.NOT_PROCESSED, f"not UTF-8: {error.reason}")
         except (ValueError, RecursionError) as error:
-            return _older_rejected(older.BAD_JSON, str(error))
+            return _older_rejected(problem.INVALID_JSON, older.BAD_JSON, str(error))
         records = older.check_message(value if isinstance(value, list) else [value], arrival)
         if isinstance(records, str):
-            return _older_rejected(records, records)
+            return _older_rejected(problem.INVALID_RECORD, records, records)
         echo = {"message": older.RECEIVED, "data": value if isinstance(value, list) else [value]}
         try:
             answer = json.dumps(echo, allow_nan=False).encode()
         except (ValueError, RecursionError) as error:  # a number that is not finite, or nested as deep as can be read
-            return _older_rejected(older.BAD_FORMAT, str(error))
+            return _older_rejected(problem.INVALID_RECORD, older.BAD_FORMAT, str(error))
         return Received(records, len(text), answer, _older_not_stored, last=True)
 
 
@@ -331,16 +338,16 @@ def _line(answer: Answer) -> bytes:
     return json.dumps(answer).encode() + b"\n"
 
 
-def _line_rejected(sentence: str, why: str) -> Rejected:
-    return Rejected(why, _line(rejected(sentence, why)))
+def _line_rejected(kind: Problem, sentence: str, why: str) -> Rejected:
+    return Rejected(kind, why, _line(rejected(sentence, why)))
 
 
 def _line_not_stored(why: str) -> bytes:
     return _line(not_stored(why))
 
 
-def _older_rejected(sentence: str, reason: str) -> Rejected:
-    return Rejected(reason, json.dumps({"message": sentence}).encode(), last=True)
+def _older_rejected(kind: Problem | None, sentence: str, reason: str) -> Rejected:
+    return Rejected(kind, reason, json.dumps({"message": sentence}).encode(), last=True)
 
 
 def _older_not_stored(_reason: str) -> bytes:

@@ -39,7 +39,7 @@ STEPS = ("look", "intend", "read", "still", "write", "open", "commit", "finish",
 AGAIN = ("look", "recover", "read", "still", "write", "open", "commit", "finish", "finish 1", "finish 2")
 """The steps of a second worker that takes up what a first one left."""
 
-DONE = "done"
+DONE = "it has ended"
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ class Save:
         self._arrived = threading.Semaphore(0)
         self._step = ""
         self._saver = stores.saver(self._reached)
-        self._thread = threading.Thread(target=self._run, args=(stores.shards[0],))
+        self._thread = threading.Thread(target=self._run, args=(stores.shards[0],), daemon=True)
         self._thread.start()
         self._arrived.acquire()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from html.parser import HTMLParser
@@ -113,6 +114,21 @@ def test_what_waits_and_what_is_saved(box: Box) -> None:
     assert saved["archive_version"] > waiting["archive_version"]
     assert 0 <= saved["last_commit_age_s"] < 60
     assert sum(one["saves"] for one in saved["shards"]) == saved["archive_version"]
+
+
+def test_what_was_refused_is_told_by_its_reason(box: Box) -> None:
+    before = Counter(facts(box)["refused"])
+    hot.add_refused(box.client, {"busy": 1_234})
+    assert box.get("/v1/records", ("limit", "x")).status_code == 400
+    assert box.http.post("/v1/records", content=b"nonsense").status_code == 400
+    expected = Counter({"busy": 1_234, "invalid-json": 1, "invalid-parameter": 1})
+    stop_s = time.monotonic() + 20
+    while True:
+        found, shown = page(box)
+        if not expected - (Counter(found["refused"]) - before):
+            break
+        assert time.monotonic() < stop_s, found["refused"]
+    assert shown.row("busy")[1] == f"{found['refused']['busy']:,}"
 
 
 def test_the_archives_days(box: Box) -> None:

@@ -27,6 +27,8 @@ SHIPPED = {
     "appendonly": "yes",
     "appendfsync": "always",
     "no-appendfsync-on-rewrite": "no",
+    "aof-load-truncated": "yes",
+    "appenddirname": "appendonlydir",
     "save": "",
     "aof-use-rdb-preamble": "yes",
     "auto-aof-rewrite-min-size": str(2**30),

@@ -65,8 +65,15 @@ def test_a_box_that_is_ready(
     assert "Saved     10 records in 10 files of 10 days" in text.out
     assert "Waiting   3 records, the oldest came" in text.out
     assert "worker seen" in text.out
+    assert "Refused   nothing" in text.lines
     assert "and 3 more" in text.out, "seven of ten days"
     assert [line for line in text.lines if line.startswith("0 ")], "a line of shard 0"
+
+
+def test_what_was_refused(alive: Shard, client: redis.Redis, settings: Settings, call: Run) -> None:
+    hot.add_refused(client, {"busy": 5, "invalid-json": 12_345})
+    assert "Refused   12,345 invalid-json, 5 busy" in call(COMMAND, settings).lines
+    assert call(COMMAND, settings, "--json").json["refused"] == {"busy": 5, "invalid-json": 12_345}
 
 
 def test_a_box_that_is_not(shard: Shard, settings: Settings, call: Run) -> None:

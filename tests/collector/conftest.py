@@ -96,6 +96,7 @@ async def collecting(
     max_per_address: int = 0,
     max_pending_bytes: int = PENDING_BYTES,
     max_message_bytes: int = 2**20,
+    max_held_bytes: int = 2**26,
 ) -> AsyncIterator[Collecting]:
     """A running TCP collector on a free port."""
     async with taking(connect_to, max_pending_bytes=max_pending_bytes) as intake:
@@ -105,6 +106,7 @@ async def collecting(
             lambda: Arrival(NOW_US),
             timeouts or Timeouts(),
             Door(max_connections, max_per_address, time.monotonic),
+            max_held_bytes,
         )
         listening = listen(HOST, 0)
         await tcp.start(listening)

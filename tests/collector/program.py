@@ -25,7 +25,7 @@ class Program:
 
     def __init__(self, url: str, folder: Path, **more: str) -> None:
         self.http_port, self.port = free_ports(2)
-        self.settings: Settings = settings_of(url, folder)
+        self.settings: Settings = settings_of(url, folder, **more)
         self._environ = {name: value for name, value in os.environ.items() if not name.startswith("WHIMBREL")}
         self._environ |= {
             "WHIMBREL__REDIS__URL": url,

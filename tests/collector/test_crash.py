@@ -14,10 +14,11 @@ import pytest
 from cli.delivery import Patience, Tally
 from cli.sources import Row
 from cli.tcp_sender import TcpSender
-from telemetry.hot import attach
+from telemetry.entries import read_entry
+from telemetry.hot import Shard, attach
 from telemetry.redis_client import connect
 from tests.collector.conftest import HOST, numbers, tail
-from tests.collector.program import program
+from tests.collector.program import Program, program
 from tests.conftest import RedisServer
 
 pytestmark = pytest.mark.slow
@@ -36,6 +37,15 @@ def send_all(port: int, name: str, say: Callable[[str], None]) -> Tally:
     sender.finish()
     sender.close()
     return tally
+
+
+def evidence(shard: Shard, name: str, collector: Program, said: list[str]) -> str:
+    """What to look at if a record is missing or twice: the entries beside it, and what was said meanwhile."""
+    [entries] = shard.entries([(name, "-", "+")])
+    rows = [(raw[0], *numbers(read_entry(name, raw, 1))) for raw in entries]
+    odd = [at for at, row in enumerate(rows) if row[1:] != (at,)][:1]
+    beside = [rows[max(at - 3, 0) : at + 5] for at in odd]
+    return f"{name}: {beside}\n{said}\n{collector.log()}"
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -65,5 +75,5 @@ def test_kill_at_any_moment_and_retry(own_redis: RedisServer, tmp_path: Path, se
         with connect(found.settings) as client:
             [shard] = attach(client, 1)
             for name in (f"sender {n}" for n in range(SENDERS)):
-                assert numbers(tail(shard, name)) == list(range(BATCHES)), name
+                assert numbers(tail(shard, name)) == list(range(BATCHES)), evidence(shard, name, found, said)
         assert any("cannot send" in one for one in said)

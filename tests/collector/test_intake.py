@@ -16,8 +16,9 @@ from telemetry import hot
 from telemetry.archive import Archive
 from telemetry.config import Settings
 from telemetry.disk import Room
+from telemetry.entries import pack
 from telemetry.errors import BusyError, KeyReusedError
-from telemetry.hot import DevicesFull, Keys, Limits, Shard, shard_of
+from telemetry.hot import Batch, DevicesFull, Keys, Limits, Shard, shard_of
 from telemetry.record import Sent
 from telemetry.redis_client import connect
 from telemetry.setup import set_up
@@ -42,6 +43,21 @@ def test_a_record_is_stored_when_submit_returns(connect_shared: Connect, shard: 
             assert numbers(tail(shard, "a")) == [1, 3]
             assert numbers(tail(shard, "b")) == [2]
             assert intake.newest_ms == tail(shard, "b")[0].received_ms
+
+    run(test)
+
+
+def test_how_far_the_boxs_clock_was_is_known_before_the_first_record(
+    connect_shared: Connect, shard: Shard, client: redis.Redis
+) -> None:
+    """Else a clock that was set back would be believed, and its devices refused as from the future."""
+    shard.append([Batch(pack([sent()]))], Limits())
+    client.hset(shard.keys.store, "newest_ms", 2_000_000_000_000)
+
+    async def test() -> None:
+        async with taking(connect_shared) as intake, asyncio.timeout(PAUSE_MS / 1_000):
+            while intake.newest_ms != 2_000_000_000_000:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
 
     run(test)
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from collector.protocols import PROTOCOLS, MessageLimits
 from collector.protocols.contract import Message, Received, Rejected
 from collector.protocols.json_stream import JsonStream
+from telemetry import problem
 from telemetry.fields import Arrival
 from telemetry.record import Record, Sent
 
@@ -264,7 +265,8 @@ def test_the_speed_unit_of_the_listener_holds() -> None:
 
 def test_a_refused_line_is_counted_with_its_reason() -> None:
     [message] = stream().feed(b'{"device_id":""}\n', ARRIVAL)
-    assert message == Rejected("record 0: device_id: must not be blank", message.answer)  # type: ignore[union-attr]
+    why = "record 0: device_id: must not be blank"
+    assert message == Rejected(problem.INVALID_RECORD, why, message.answer)  # type: ignore[union-attr]
 
 
 def test_more_records_than_a_message_may_hold() -> None:

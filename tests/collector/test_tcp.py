@@ -8,6 +8,7 @@ import json
 import logging
 import socket
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -17,7 +18,8 @@ import redis
 from collector import tcp as tcp_module
 from collector.protocols.contract import QUIET_S, Message
 from collector.protocols.json_stream import JsonStream
-from collector.tcp import MAX_UNANSWERED, TURN_BYTES, Timeouts
+from collector.tcp import MAX_UNANSWERED, SIP_BYTES, TURN_BYTES, Timeouts
+from telemetry import refusals
 from telemetry.archive import Archive
 from telemetry.fields import Arrival
 from telemetry.hot import Shard
@@ -462,6 +464,27 @@ def test_while_the_store_is_slow_little_is_read(connect_shared: Connect, shard: 
     run(test)
 
 
+def test_what_waits_passes_its_bound_by_a_sip_of_each_connection(connect_shared: Connect, client: redis.Redis) -> None:
+    many, bound = 200, 10_000
+    lines = line("d") * (TURN_BYTES // len(line("d")))
+
+    async def test() -> None:
+        async with collecting(connect_shared, max_pending_bytes=bound) as box, contextlib.AsyncExitStack() as stack:
+            senders = [await stack.enter_async_context(sending(box)) for _ in range(many)]
+            client.client_pause(PAUSE_MS, all=False)
+            try:
+                for sender in senders:
+                    await sender.send(lines)
+                await until(lambda: len(box.tcp._held) == many)
+                assert bound <= box.intake._pending_bytes < bound + TURN_BYTES + many * SIP_BYTES
+            finally:
+                client.client_unpause()
+            for sender in senders:
+                await sender.answers(len(lines) // len(line("d")))
+
+    run(test)
+
+
 def test_lines_that_wait_for_their_answer_are_bounded(
     connect_shared: Connect, shard: Shard, client: redis.Redis
 ) -> None:
@@ -605,6 +628,65 @@ def test_a_bad_sender_costs_only_itself(connect_shared: Connect, shard: Shard, d
 
     run(test)
     assert len(tail(shard, "d")) == 2
+
+
+def test_halves_of_messages_are_bounded_together(connect_shared: Connect, shard: Shard) -> None:
+    half = b'{"device_id":"' + b"x" * 600
+
+    async def test() -> None:
+        async with collecting(connect_shared, max_held_bytes=1_000) as box, sending(box) as first:
+            await first.send(half)
+            await until(lambda: box.tcp.held_bytes == len(half))
+            async with sending(box) as second, sending(box) as third:
+                await second.send(half)
+                assert await second.rest() == b""
+                await third.send(line("d"))
+                assert await third.answer() == RECEIVED
+            assert box.tcp.held_bytes == len(half)
+            await first.send(b'"}\n')
+            assert json.loads(await first.answer())["retry"] is False, "its device has a long name"
+            await until(lambda: box.tcp.held_bytes == 0)
+            async with sending(box) as fourth:
+                await fourth.send(half)
+                await until(lambda: box.tcp.held_bytes == len(half))
+            await until(lambda: box.tcp.held_bytes == 0)
+
+    run(test)
+    assert len(tail(shard, "d")) == 1
+
+
+def test_one_alone_may_always_keep_a_whole_message(connect_shared: Connect) -> None:
+    async def test() -> None:
+        async with collecting(connect_shared, max_held_bytes=10) as box, sending(box) as sender:
+            await sender.send(b'{"device_id":"d",\n' + b" " * 60_000)
+            await asyncio.sleep(0.05)
+            await sender.send(b'"altitude":1}\n')
+            assert await sender.answer() == RECEIVED
+
+    run(test)
+
+
+def test_what_is_refused_is_counted(connect_shared: Connect) -> None:
+    before = Counter(refusals._counted)
+
+    async def test() -> None:
+        async with collecting(connect_shared, Timeouts(message_s=0.1), max_connections=3) as box:
+            async with sending(box) as sender, sending(box) as slow, sending(box) as silent:
+                await slow.send(b'{"device')
+                async with sending(box) as more:
+                    assert await more.rest() == b""
+                await sender.send(b"nonsense\n" * 3 + b'{"device_id":""}\n' * 2 + line("d"))
+                await sender.answers(6)
+                silent.end()
+                await silent.rest()
+                assert await slow.rest() == b""
+            async with sending(box) as binary:
+                await binary.send(b"\x81\xc1")
+                await binary.rest()
+
+    run(test)
+    found = Counter(refusals._counted) - before
+    assert found == {"invalid-json": 3, "invalid-record": 2, "invalid-msgpack": 1, "busy": 1, "timed-out": 1}
 
 
 def test_senders_have_turns(connect_shared: Connect, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import threading
+from datetime import datetime, timedelta, tzinfo
+
+import pytest
 import redis
+from apscheduler.executors import base as executors
+from apscheduler.schedulers import base as schedulers
 from rq import SimpleWorker
 from rq.serializers import JSONSerializer
 
-from compactor.clock import ALIVE_TICKS, Clock, Due
+from compactor import clock as clock_module
+from compactor.clock import ALIVE_TICKS, Clock, Due, scheduler
 from telemetry import clock as box_clock
 from telemetry import hot, jobs
 from telemetry.archive import Archive
 from telemetry.columns import open_duckdb
 from telemetry.config import Settings
+from telemetry.errors import StoreUnavailable
 from telemetry.hot import Shard
 from telemetry.jobs import AllowedJob, persist_queue
 from telemetry.redis_client import connect
 from tests.worker.conftest import Ledger
 from worker import jobs as worker_jobs
 from worker.persist import Saver
+
+WAIT_S = 20
 
 
 class Hands:
@@ -81,13 +91,21 @@ def test_a_worker_that_is_away_is_not_buried_in_jobs(shard: Shard, client: redis
     assert queue.count <= 8
 
 
-def test_a_redis_that_is_away_stops_no_clock(settings: Settings, client: redis.Redis) -> None:
+def test_a_redis_that_is_away_stops_no_clock(client: redis.Redis) -> None:
     def away() -> list[Shard]:
-        return hot.attach(client, 1)
+        raise StoreUnavailable("away")
 
     clock = Clock(away, persist_queue(client), Due(1, 30), Hands())
     clock.tick()
     assert persist_queue(client).count == 0
+
+
+def test_while_the_store_is_not_set_up_the_worker_is_asked_to_look(client: redis.Redis) -> None:
+    queue = persist_queue(client)
+    clock = Clock(lambda: hot.attach(client, 1), queue, Due(1, 30), Hands())
+    for _ in range(3):
+        clock.tick()
+    assert [job.func_name for job in queue.jobs] == [jobs.SAY_ALIVE]
 
 
 def test_a_job_saves_through_rq(shard: Shard, client: redis.Redis, archive: Archive, settings: Settings) -> None:
@@ -105,3 +123,61 @@ def test_a_job_saves_through_rq(shard: Shard, client: redis.Redis, archive: Arch
     assert shard.unsaved() == 0
     assert hot.WORKER in hot.seen_alive(client)
     assert worker.failed_job_count == 0
+
+
+# The box's clock is set while the scheduler runs -----------------------------------------------------
+
+
+class Wall(datetime):
+    """What APScheduler takes for the box's clock."""
+
+    ahead = timedelta()
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+        return datetime.now(tz) + cls.ahead
+
+
+class Ticks:
+    """Stands where a `Clock` does, and counts."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._ticked = threading.Semaphore(0)
+
+    def tick(self) -> None:
+        self.count += 1
+        self._ticked.release()
+
+    def come(self, count: int) -> bool:
+        return all(self._ticked.acquire(timeout=WAIT_S) for _ in range(count))
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        (timedelta(), -timedelta(hours=1)),
+        (timedelta(days=365 * 12), timedelta()),
+        (-timedelta(days=365 * 56), timedelta()),
+        (timedelta(), timedelta(hours=1)),
+    ],
+    ids=["an hour back", "back from 2038", "on from 1970", "an hour on"],
+)
+def test_ticks_go_on_when_the_boxs_clock_is_set(
+    monkeypatch: pytest.MonkeyPatch, first: timedelta, then: timedelta
+) -> None:
+    for module in (schedulers, executors, clock_module):
+        monkeypatch.setattr(module, "datetime", Wall)
+    monkeypatch.setattr(Wall, "ahead", first)
+    ticks = Ticks()
+    found = scheduler(ticks)  # type: ignore[arg-type]
+    running = threading.Thread(target=found.start)
+    running.start()
+    try:
+        assert ticks.come(1)
+        Wall.ahead = then
+        assert ticks.come(3)
+    finally:
+        found.shutdown()
+        running.join()
+    assert ticks.count < 10

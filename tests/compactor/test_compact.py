@@ -16,9 +16,11 @@ import pytest
 
 from compactor.compact import Compactor, Sweep
 from compactor.plan import Limits
+from telemetry import delta_log
 from telemetry.archive import Archive, LiveFile, commit_number
 from telemetry.columns import columns, open_duckdb
 from telemetry.days import DAY_US, day_of
+from telemetry.entries import decode_intent
 from telemetry.errors import ArchiveError, PlanOutdated
 from telemetry.hot import Shard
 from telemetry.record import Record, Stored
@@ -285,19 +287,69 @@ def test_the_sweep_waits_for_queries_then_deletes_what_is_replaced(files: Files)
     assert sweep.sweep() == []
 
 
-def test_a_file_that_got_into_the_table_meanwhile_is_kept(files: Files) -> None:
+def test_a_compaction_that_the_sweep_sees_under_way_is_refused_and_done_again(files: Files) -> None:
+    """Else its file could be listed and replaced between two looks, and deleted while a query still reads it."""
     hands = Hands()
     files.add(9, 1)
 
-    def slow(step: str) -> None:
+    def seen(step: str) -> None:
         if step == "commit":
             assert sweep.sweep() == []
 
     sweep = Sweep(files.archive, list, hands, 3_600)
-    files.compactor(slow).compact()
+    with pytest.raises(PlanOutdated):
+        files.compactor(seen).compact()
+    [left] = on_disk(files.archive) - {file.path for file in files.live()}
+    assert settle(files.compactor()) == 1
     hands.now_s += 3_600
-    sweep.sweep()
+    assert sweep.sweep() == [left], "what was replaced a moment ago is kept"
     assert files.rows().total() == 45
+
+
+def test_a_saves_file_that_was_replaced_is_kept_for_queries_from_before(
+    files: Files, shard: Shard, ledger: Ledger
+) -> None:
+    """The sweep saw it before it was in the table; that time doesn't count."""
+    hands = Hands()
+
+    def under_way() -> list[str]:
+        intent = shard.state().intent
+        return [decode_intent(intent).commit] if intent else []
+
+    def seen(step: str) -> None:
+        if step == "commit":
+            assert sweep.sweep() == []
+
+    sweep = Sweep(files.archive, under_way, hands, 3_600)
+    for _ in range(2):
+        ledger.append(shard, ["a"])
+        Saver(files.archive, files.connection, lambda: NOW_US // 1_000, reached=seen).save(shard)
+    everything = Compactor(files.archive, lambda: files.connection, lambda: NOW_US, LIMITS, is_all=True)
+    hands.now_s += 3_600
+    replaced = {file.path for file in files.live()}
+    settle(everything)
+    assert sweep.sweep() == []
+    hands.now_s += 3_600
+    assert set(sweep.sweep()) == replaced
+
+
+def test_before_the_sweep_deletes_the_log_is_on_disk(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The compactor was killed before it synced its commit: a power cut could take it back, and the old files count."""
+    files.add(9, 1)
+    killed = Archive(files.archive.root, killed_at("make last"))
+    with pytest.raises(Killed):
+        Compactor(killed, lambda: files.connection, lambda: NOW_US, LIMITS).compact()
+    assert len(files.live()) == 1
+    hands = Hands()
+    order: list[str] = []
+    sweep = Sweep(files.archive, list, hands, 3_600)
+    sweep.sweep()
+    hands.now_s += 3_600
+    monkeypatch.setattr(delta_log, "fsync", lambda path: order.append(path.name))
+    monkeypatch.setattr(Path, "unlink", lambda path, missing_ok=False: order.append("unlink"))
+    assert len(sweep.sweep()) == 9
+    assert order.index(f"{10:020}.json") < order.index("unlink")
+    assert order[-10:] == ["_delta_log", *["unlink"] * 9]
 
 
 def test_a_compactor_that_slept_past_the_sweep_is_refused(files: Files) -> None:

@@ -65,14 +65,42 @@ def test_retention_then_sweep(
     jobs.prepare(settings_of(shared_redis.url, tmp_path, archive__retention_days="2", archive__grace_seconds="1"))
     add(archive, 3, 2)
     add(archive, 1, 1)
-    for tick in (1, 2):
+    client.set(shard.keys.committed, archive.committed(archive.open(), 0))
+    for tick in (1, 2, 3):
         jobs.enqueue_tidy(persist_queue(client), tick)
         run(client)
         time.sleep(1.1)
+        if tick == 1:
+            assert len(archive.live(archive.open())) == 3, "whether the clock was just set, the first look can't tell"
     [left] = archive.live(archive.open())
     assert left.day == day_of(clock.now_us()) - timedelta(days=1)
     assert [str(path) for path in archive.root.glob("date=*/*.parquet")] == [left.path]
     assert shard.state().intent is None
+
+
+def test_beside_an_older_log_no_file_is_deleted(
+    shared_redis: RedisServer, shard: Shard, client: redis.Redis, archive: Archive, tmp_path: Path
+) -> None:
+    """The log was restored and does not name the newest file, which may be all that is left of its records."""
+    jobs.prepare(settings_of(shared_redis.url, tmp_path, archive__grace_seconds="1"))
+    add(archive, 1, 1)
+    log = archive.root / "_delta_log"
+    old = sorted(log.glob("*.json"))
+    add(archive, 1, 1)
+    client.set(shard.keys.committed, archive.committed(archive.open(), 0))
+    for entry in set(log.glob("*.json")) - set(old):
+        entry.unlink()
+    for tick in (1, 2, 3):
+        jobs.enqueue_tidy(persist_queue(client), tick)
+        run(client)
+        time.sleep(1.1)
+    assert len(archive.unlisted(archive.open())) == 1
+    client.set(shard.keys.committed, archive.committed(archive.open(), 0))
+    for tick in (4, 5):
+        jobs.enqueue_tidy(persist_queue(client), tick)
+        run(client)
+        time.sleep(1.1)
+    assert not archive.unlisted(archive.open()), "as any file that no table names"
 
 
 def test_without_a_worker_there_is_no_job() -> None:

@@ -16,6 +16,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from telemetry import archive as module
+from telemetry import delta_log
 from telemetry.archive import Archive, LiveFile, commit_number, count_of
 from telemetry.columns import columns
 from telemetry.days import DAY_US, day_of
@@ -212,11 +213,11 @@ def test_a_handle_is_newest_until_the_next_commit(archive: Archive, connection: 
 
 
 def test_checkpoints_come_by_themselves_and_are_synced(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(module._CONFIGURATION, "delta.checkpointInterval", "5")
+    monkeypatch.setattr(module, "CHECKPOINT_COMMITS", 5)
     number = "0"
     synced: set[str] = set()
     archive.open()
-    monkeypatch.setattr(module, "fsync", lambda path: synced.add(path.name))
+    monkeypatch.setattr(delta_log, "fsync", lambda path: synced.add(path.name))
     for _ in range(7):
         number = commit_number(number)
         archive.commit(archive.open(), [], 0, number, NOW_US // 1_000)

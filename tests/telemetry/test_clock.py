@@ -70,3 +70,21 @@ def test_a_clock_that_is_behind_limits_no_future(at_us: int, newest_ms: int) -> 
 )
 def test_a_record_without_a_time_can_rest_whatever_the_clock_shows(at_us: int, timestamp_us: int) -> None:
     assert timestamp_of(None, clock.arrival(at_us, 0, DAY_S)) == timestamp_us
+
+
+def test_whether_the_clock_was_set() -> None:
+    shows = {"now": NOW_US, "monotonic": 100.0}
+    steady = clock.Steady(lambda: int(shows["now"]), lambda: shows["monotonic"])
+
+    def look(passed_s: float, set_by_s: float = 0) -> bool:
+        shows["monotonic"] += passed_s
+        shows["now"] += int((passed_s + set_by_s) * 1_000_000)
+        return steady.look()
+
+    assert not look(0), "there was no look before"
+    assert look(600)
+    assert look(600, set_by_s=1)
+    assert not look(600, set_by_s=12 * 365 * 86_400)
+    assert look(600), "it runs on, wherever it stands"
+    assert not look(600, set_by_s=-3_600)
+    assert look(0)

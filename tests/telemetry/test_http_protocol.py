@@ -254,6 +254,18 @@ def test_a_body_that_nobody_reads(served: Served, sender: Sender, path: bytes, l
     assert served.memory_bytes - before < FLAT_BYTES
 
 
+@pytest.mark.parametrize("length", [b"Content-Length: 100000001\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n"])
+def test_who_is_refused_amid_its_body_sees_the_answer(sender: Sender, length: bytes) -> None:
+    """Even if it sends on for longer than a connection's buffers last, and only then reads."""
+    sender.send(POST + length)
+    piece = b"10000\r\n" + b"x" * 65_536 + b"\r\n" if b"chunked" in length else b"x" * 65_536
+    for _ in range(300):
+        sender.send(piece)
+    status, _, body = sender.answer()
+    assert (status, json.loads(body)["detail"]) == (413, f"a body may have {BODY_BYTES} bytes")
+    sender.wait_closed()
+
+
 def test_a_short_body_that_nobody_reads_leaves_the_connection_open(sender: Sender) -> None:
     for _ in range(3):
         sender.send(ALIVE[:-2] + b"Content-Length: 50000\r\n\r\n")
@@ -329,12 +341,14 @@ def test_the_answer_before_a_refusal_is_whole(sender: Sender) -> None:
     sender.wait_closed()
 
 
-def test_more_requests_at_once_than_may_wait(served: Served, sender: Sender) -> None:
+def test_more_requests_at_once_than_may_wait_are_all_answered(served: Served, sender: Sender) -> None:
+    count = 100 * MAX_PIPELINED
     served.signal(signal.SIGSTOP)
-    request = b"GET /healthz HTTP/1.1\r\n\r\n"
-    sender.send(request * 3 * MAX_PIPELINED)
+    sender.send(ALIVE.replace(b"GET", b"PUT") + b"GET /healthz HTTP/1.1\r\n\r\n" * count)
     served.signal(signal.SIGCONT)
-    sender.wait_closed()
+    assert [sender.answer()[0] for _ in range(count + 1)] == [405, *[200] * count]
+    sender.send(ALIVE)
+    assert sender.answer()[0] == 200
 
 
 # Time ------------------------------------------------------------------------------------------------

@@ -26,10 +26,12 @@ Each name in `SWITCHES` takes one thing out of the protocol, to show what it is 
 
 from __future__ import annotations
 
-import gc
-from collections import Counter, deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple, TypeAlias
+
+from tests import exploring
+from tests.exploring import Model, Result
 
 SWITCHES = {
     "intend": "guard 1: an intent is written only if there is none and `committed` has not moved",
@@ -131,29 +133,17 @@ class State(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """One exploration: how many records each device gets, and which switches are off."""
+    """One exploration: how many records each device gets, and which switches are off.
+
+    It is at rest when everything acknowledged is saved, trimmed and finished.
+    """
 
     appends: tuple[int, ...]
     without: frozenset[str]
 
 
-class Result(NamedTuple):
-    """What an exploration found.
-
-    `bad` counts states by verdict (nothing is explored beyond them), and `shortest` has for each verdict
-    a shortest way there. `steps` counts what was seen to happen, and `at_rest` the states in which
-    everything acknowledged is saved, trimmed and finished: both show that a clean result is not an empty one.
-    """
-
-    states: int
-    bad: dict[str, int]
-    shortest: dict[str, list[str]]
-    steps: Counter[str]
-    at_rest: int
-
-
 Step: TypeAlias = tuple[str, State]
-Move: TypeAlias = tuple[str, str, State]
+Move: TypeAlias = exploring.Move[State]
 
 
 # --- the worker -----------------------------------------------------------------------------------------
@@ -640,48 +630,13 @@ def explore(
     """Try everything. `appends` says how many records each device sends; `without` names `SWITCHES`."""
     if unknown := without - SWITCHES.keys():
         raise ValueError(f"cannot explore without {sorted(unknown)}: choose from {list(SWITCHES)}")
-    collecting = gc.isenabled()
-    gc.disable()  # millions of tuples and no cycle among them: looking for one takes a sixth of the time
-    try:
-        return _explore(_empty_box(restore, reader), Rules(appends, without), stop_at_first_bad)
-    finally:
-        if collecting:
-            gc.enable()
-
-
-def _explore(start: State, rules: Rules, stop_at_first_bad: bool) -> Result:
-    came_from: dict[State, State | None] = {start: None}
-    result = Result(0, {}, {}, Counter(), 0)
-    at_rest = 0
-    queue = deque([start])
-    while queue and not (stop_at_first_bad and result.bad):
-        state = queue.popleft()
-        at_rest += _at_rest(state, rules)
-        for _, what, moved in _moves(state, rules):
-            result.steps[what] += 1
-            after = canonical(moved)
-            if after in came_from:
-                continue
-            came_from[after] = state
-            if verdict := fault(after):
-                result.bad[verdict] = result.bad.get(verdict, 0) + 1
-                if verdict not in result.shortest:
-                    result.shortest[verdict] = _way_to(after, came_from, rules)
-            else:
-                queue.append(after)
-    return result._replace(states=len(came_from), at_rest=at_rest)
-
-
-def _way_to(state: State, came_from: dict[State, State | None], rules: Rules) -> list[str]:
-    """The moves from the start to a state, with the workers told apart all the way."""
-    states = [state]
-    while (before := came_from[states[-1]]) is not None:
-        states.append(before)
-    now = states.pop()
-    way = []
-    while states:
-        goal = states.pop()
-        who, what, after = next(move for move in _moves(now, rules) if canonical(move[2]) == goal)
-        way.append(f"{who}: {what}")
-        now = _swapped(goal) if _in_wrong_order(after) else goal
-    return way
+    rules = Rules(appends, without)
+    model = Model(
+        start=_empty_box(restore, reader),
+        moves=partial(_moves, rules=rules),
+        fault=fault,
+        is_at_rest=partial(_at_rest, rules=rules),
+        canonical=canonical,
+        relabelled=lambda after, goal: _swapped(goal) if _in_wrong_order(after) else goal,
+    )
+    return exploring.explore(model, stop_at_first_bad)

@@ -56,13 +56,14 @@ def test_a_save_without_room_changes_nothing_and_is_done_when_there_is_room(
         assert work.save_shard(0) == 0
         assert shard.unsaved() == DAYS * RECORDS_PER_DAY
         assert not archive.unlisted(archive.open()), "a failed attempt keeps no room"
+        assert "No space left on device" in shard.trouble()
     intent = shard.state().intent
     assert intent is not None
     work.begin()  # a worker that starts now waits as well
     assert shard.state().intent == intent
     disk.release()
     assert work.save_shard(0) == DAYS * RECORDS_PER_DAY
-    assert (shard.unsaved(), shard.state().intent) == (0, None)
+    assert (shard.unsaved(), shard.state().intent, shard.trouble()) == (0, None, "")
     table = archive.open()
     assert sum(day.records for day in archive.days(table)) == DAYS * RECORDS_PER_DAY
     assert not archive.unlisted(table)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.worker.save_model import STEPS, SWITCHES, Result, explore
+from tests.exploring import Result
+from tests.worker.save_model import STEPS, SWITCHES, explore
 
 GUARDS = {
     "intend": (1, 1),

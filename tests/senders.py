@@ -1,0 +1,109 @@
+"""Senders that know what was acknowledged, and what a box holds of it afterwards."""
+
+from __future__ import annotations
+
+import csv
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import redis
+
+from telemetry.config import load
+from telemetry.redis_client import connect
+from tests.box import Box
+
+
+def wait_until(is_so: Callable[[], bool], seconds: float = 90) -> None:
+    """Return once it is so."""
+    stop_s = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < stop_s
+        time.sleep(0.1)
+
+
+def reasons(box: Box) -> list[str]:
+    """Why the box is not ready."""
+    found: list[str] = box.http.get("/readyz").json()["reasons"]
+    return found
+
+
+def post(box: Box, number: int, note: str = "", device: str = "a") -> httpx.Response:
+    """Send one record over HTTP."""
+    record = {"device_id": device, "altitude": number, "note": note}
+    return httpx.post(f"http://127.0.0.1:{box.http_port}/v1/records", json=record, timeout=30)
+
+
+def tcp_answer(box: Box) -> dict[str, object]:
+    """Send one record over TCP; what is answered."""
+    with socket.create_connection(("127.0.0.1", box.tcp_port), 30) as device:
+        device.sendall(b'{"device_id": "tcp", "altitude": 1}\n')
+        found: dict[str, object] = json.loads(device.makefile().readline())
+    return found
+
+
+class Sender:
+    """Sends one record after the other until told to stop, and knows which were acknowledged."""
+
+    def __init__(self, box: Box, note: str = "", device: str = "a") -> None:
+        self._box = box
+        self._note = note
+        self._device = device
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.acknowledged: set[int] = set()
+        self.others: set[int] = set()
+        self.refused = 0
+
+    def _run(self) -> None:
+        number = 0
+        while not self._stopped.is_set():
+            number += 1
+            try:
+                status = post(self._box, number, self._note, self._device).status_code
+            except httpx.TransportError:
+                status = 0
+            if status == 202:
+                self.acknowledged.add(number)
+            elif status == 503:
+                self.refused += 1
+                time.sleep(0.05)
+            else:
+                self.others.add(status)
+
+    def __enter__(self) -> Sender:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+
+def altitudes(box: Box, file: Path, device: str = "a") -> list[int]:
+    """What tells the records of an export apart."""
+    box.json("export", str(file))
+    with file.open(newline="") as rows:
+        return sorted(int(float(row["altitude_m"])) for row in csv.DictReader(rows) if row["device_id"] == device)
+
+
+def assert_all_once(box: Box, folder: Path, acknowledged: set[int], device: str = "a") -> None:
+    """Each acknowledged record is in an export once, before all is saved and after it."""
+    for name in ("tail", "archive"):
+        found = altitudes(box, folder / f"{name}.csv", device)
+        assert len(found) == len(set(found)), "none is there twice"
+        assert acknowledged <= set(found)
+        box.json("drain")
+
+
+def server_pid(box: Box) -> int:
+    """Process id of the box's Redis, 0 while it is away."""
+    try:
+        with connect(load(environ=box.environ)) as client:
+            return int(client.info("server")["process_id"])
+    except redis.RedisError:
+        return 0
