@@ -21,6 +21,10 @@ _SELECT = ", ".join(
 )
 
 
+MANY_PAGES = 4
+"""Files with so many pages of rows are first asked for the page's timestamps only."""
+
+
 class Question(NamedTuple):
     """What one page asks for."""
 
@@ -69,17 +73,37 @@ def page(connection: duckdb.DuckDBPyConnection, snapshots: Snapshots, question: 
     wanted = narrowed(question)
     if wanted.start_us >= wanted.end_us:
         return []
-    records = relation(connection, snapshots.take(wanted), wanted)
+    snapshot = snapshots.take(wanted)
+    if not wanted.devices and sum(file.rows or 0 for file in snapshot.files) > MANY_PAGES * question.limit:
+        wanted = _of_page(connection, snapshot, question, wanted)
+    return connection.execute(_ordered(connection, snapshot, question, wanted, _SELECT)).fetchall()
+
+
+def _of_page(connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, question: Question, wanted: Wanted) -> Wanted:
+    """The range of one page's timestamps, found by these alone: to sort whole rows would decode all of them."""
+    keys = _ordered(connection, snapshot, question, wanted, "timestamp")
+    [(first_us, last_us)] = connection.execute(
+        f"SELECT epoch_us(min(timestamp)), epoch_us(max(timestamp)) FROM ({keys})"
+    ).fetchall()
+    return wanted if first_us is None else wanted._replace(start_us=first_us, end_us=last_us + 1)
+
+
+def _ordered(
+    connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, question: Question, wanted: Wanted, names: str
+) -> str:
+    """SQL that selects columns of the first records behind the question's cursor, one more than its limit."""
+    files = [file for file in snapshot.files if file.may_hold(wanted.start_us, wanted.end_us, wanted.devices)]
+    records = relation(connection, snapshot._replace(files=files), wanted)
     direction = "DESC" if question.is_descending else "ASC"
     behind = ""
     if question.after is not None:
         sign = "<" if question.is_descending else ">"
         at = f"TIMESTAMPTZ '{iso(question.after.timestamp_us)}'"
         behind = f"WHERE timestamp {sign} {at} OR (timestamp = {at} AND id {sign} {question.after.id})"
-    return connection.execute(
-        f"SELECT {_SELECT} FROM ({records}) {behind} "
+    return (
+        f"SELECT {names} FROM ({records}) {behind} "
         f"ORDER BY timestamp {direction}, id {direction} LIMIT {question.limit + 1}"
-    ).fetchall()
+    )
 
 
 def body(rows: list[tuple[Any, ...]], limit: int) -> bytes:

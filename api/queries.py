@@ -53,6 +53,9 @@ class Queries:
         except duckdb.InterruptException:
             detail = f"the query took longer than {self._timeout_s:g} s: ask for less"
             raise ProblemError(problem.BUSY, detail, {"Retry-After": "5"}) from None
+        except duckdb.OutOfMemoryException:
+            detail = "the query needs more than api.query_memory_bytes: ask for less, or for fewer at once"
+            raise ProblemError(problem.BUSY, detail, {"Retry-After": "5"}) from None
         except NotTogether as error:
             raise ProblemError(problem.NOT_TOGETHER, str(error), {"Retry-After": "5"}) from None
         except StoreError as error:

@@ -75,6 +75,7 @@ def open_duckdb(temp_dir: Path | None = None, memory_limit: str = "1GB", threads
         config={"memory_limit": memory_limit, "threads": threads, "autoinstall_known_extensions": False}
     )
     connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET allocator_background_threads = true")  # gives memory back seconds after its use
     if temp_dir is not None:
         temp_dir.mkdir(parents=True, exist_ok=True)
         connection.execute(f"SET temp_directory = {sql_text(str(temp_dir))}")

@@ -50,8 +50,8 @@ class Api(Section, frozen=True):
     query_threads: Annotated[Positive, Meta(description="History queries that run at once.")] = 2
     query_queue: Annotated[Positive, Meta(description="History queries that may wait; one more is answered 503.")] = 32
     query_memory_bytes: Annotated[
-        Positive, Meta(description="Memory that history queries may use before they spill to disk, bytes. 256 MiB.")
-    ] = 256 * 2**20
+        Positive, Meta(description="Memory that history queries may use before they spill to disk, bytes. 192 MiB.")
+    ] = 192 * 2**20
     query_timeout_s: Annotated[Positive, Meta(description="Seconds after which a history query is given up.")] = 30
 
 
@@ -175,8 +175,8 @@ class ArchiveSection(Section, frozen=True):
         Meta(description="Seconds that a file outlives its place in the table, more than any query or export takes."),
     ] = 3_600
     merge_memory_bytes: Annotated[
-        Positive, Meta(description="Memory that merging may use before it spills to disk, bytes. 192 MiB.")
-    ] = 192 * 2**20
+        Positive, Meta(description="Memory that merging may use before it spills to disk, bytes. 96 MiB.")
+    ] = 96 * 2**20
 
 
 class Log(Section, frozen=True):
