@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -11,6 +12,8 @@ import pyarrow as pa
 from telemetry.record import Stored
 
 pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own gives little back: under load 50 MB more in each program
+
+T = TypeVar("T")
 
 TIME = pa.timestamp("us", tz="UTC")
 COLUMNS = pa.schema(
@@ -80,3 +83,30 @@ def open_duckdb(temp_dir: Path | None = None, memory_limit: str = "1GB", threads
         temp_dir.mkdir(parents=True, exist_ok=True)
         connection.execute(f"SET temp_directory = {sql_text(str(temp_dir))}")
     return connection
+
+
+def with_memory(connection: duckdb.DuckDBPyConnection, work: Callable[[], T], most_bytes: int) -> T:
+    """Do `work`; where the connection has too little memory for it with twice as much, again and again.
+
+    A sort spills rows, but not their long texts. Raises `duckdb.OutOfMemoryException` if `most_bytes` are too little.
+    """
+    [(usual,)] = connection.execute("SELECT current_setting('memory_limit')").fetchall()
+    limit_bytes = first_bytes = _bytes(usual)
+    try:
+        while True:
+            try:
+                return work()
+            except duckdb.OutOfMemoryException:
+                limit_bytes *= 2
+                if limit_bytes > most_bytes:
+                    raise
+                connection.execute(f"SET memory_limit = '{limit_bytes}B'")
+    finally:
+        if limit_bytes != first_bytes:
+            connection.execute(f"SET memory_limit = '{first_bytes}B'")
+
+
+def _bytes(size: str) -> int:
+    """The bytes of a size as DuckDB words it, like `96.0 MiB`."""
+    number, unit = size.split()
+    return round(float(number) * 1024.0 ** ("bytes", "KiB", "MiB", "GiB", "TiB").index(unit))

@@ -175,7 +175,10 @@ class ArchiveSection(Section, frozen=True):
         Meta(description="Seconds that a file outlives its place in the table, more than any query or export takes."),
     ] = 3_600
     merge_memory_bytes: Annotated[
-        Positive, Meta(description="Memory that merging may use before it spills to disk, bytes. 96 MiB.")
+        Positive,
+        Meta(
+            description="Memory that merging may use before it spills to disk, bytes; long texts may take more. 96 MiB."
+        ),
     ] = 96 * 2**20
 
 

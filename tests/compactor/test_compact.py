@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -91,6 +92,29 @@ def settle(compactor: Compactor) -> int:
     while compactor.compact():
         done += 1
     return done
+
+
+def test_long_texts_get_the_memory_that_they_need(files: Files) -> None:
+    """A sort does not spill them: with the setting's memory alone such a day would never be merged."""
+    noise = random.Random(1)
+    for number in range(3):
+        texts = [noise.randbytes(400).hex() for _ in range(20_000)]
+        made = [
+            Stored("a", 20_000 * number + n, NOW_US // 1_000, Record(NOW_US, "tcp", "json", attributes=text))
+            for n, text in enumerate(texts)
+        ]
+        table = files.archive.open()
+        commit = commit_number(files.archive.committed(table, 0))
+        written = files.archive.write(files.connection, columns(made), commit)
+        files.archive.commit(table, written, 0, commit, NOW_US // 1_000)
+    before = files.rows()
+    with open_duckdb(memory_limit="16MiB") as connection:
+        compactor = Compactor(files.archive, lambda: connection, lambda: NOW_US, LIMITS, is_all=True)
+        assert compactor.compact() is not None
+        [(limit,)] = connection.execute("SELECT current_setting('memory_limit')").fetchall()
+    assert limit == "16.0 MiB"
+    assert len(files.live()) == 1
+    assert files.rows() == before
 
 
 def test_files_become_few_and_sorted_and_the_rows_stay(files: Files) -> None:
