@@ -26,8 +26,8 @@ STEP = 256
 SMALL_ROWS = 1_024
 """A file with at most so many rows of the list is one block and needs no marks."""
 
-BLOCK_ROWS = 16_384
-"""Rows that one page reads at once, about 1.3 MB, spread over the files that it touches."""
+BLOCK_ROWS = 32_768
+"""Rows that one page reads at once, about 2.5 MB, spread over the files that it touches."""
 
 FILES_AHEAD = 32
 """Small files read at once with one that a page needs: those just before it in time, where the next pages are."""
