@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import duckdb
@@ -13,6 +14,7 @@ from api.params import Position
 from api.queries import Queries
 from api.snapshot import Snapshot, Snapshots, Wanted
 from collector.http import refuse_unknown
+from telemetry.archive import LiveFile
 from telemetry.columns import COLUMNS, columns, sql_text
 from telemetry.days import iso
 
@@ -46,14 +48,19 @@ def narrowed(question: Question) -> Wanted:
 
 def relation(connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, wanted: Wanted) -> str:
     """SQL that selects a snapshot's records of `wanted`, all columns. Registers the tail as `tail`."""
+    connection.register("tail", columns(snapshot.tail))
+    return _records(snapshot.files, wanted)
+
+
+def _records(files: Sequence[LiveFile], wanted: Wanted) -> str:
+    """SQL that selects the records of `wanted` in files and in the tail that is registered, all columns."""
     where = _where(wanted)
     names = ", ".join(COLUMNS.names)
-    connection.register("tail", columns(snapshot.tail))
     tail = f"SELECT {names} FROM tail WHERE {where}"
-    if not snapshot.files:
+    if not files:
         return tail
-    files = ", ".join(sql_text(file.path) for file in snapshot.files)
-    return f"SELECT {names} FROM read_parquet([{files}], hive_partitioning = false) WHERE {where} UNION ALL {tail}"
+    paths = ", ".join(sql_text(file.path) for file in files)
+    return f"SELECT {names} FROM read_parquet([{paths}], hive_partitioning = false) WHERE {where} UNION ALL {tail}"
 
 
 def _where(wanted: Wanted) -> str:
@@ -74,26 +81,26 @@ def page(connection: duckdb.DuckDBPyConnection, snapshots: Snapshots, question: 
     if wanted.start_us >= wanted.end_us:
         return []
     snapshot = snapshots.take(wanted)
+    connection.register("tail", columns(snapshot.tail))
     if not wanted.devices and sum(file.rows or 0 for file in snapshot.files) > MANY_PAGES * question.limit:
-        wanted = _of_page(connection, snapshot, question, wanted)
-    return connection.execute(_ordered(connection, snapshot, question, wanted, _SELECT)).fetchall()
+        wanted = _of_page(connection, snapshot.files, question, wanted)
+    return connection.execute(_ordered(snapshot.files, question, wanted, _SELECT)).fetchall()
 
 
-def _of_page(connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, question: Question, wanted: Wanted) -> Wanted:
+def _of_page(
+    connection: duckdb.DuckDBPyConnection, files: Sequence[LiveFile], question: Question, wanted: Wanted
+) -> Wanted:
     """The range of one page's timestamps, found by these alone: to sort whole rows would decode all of them."""
-    keys = _ordered(connection, snapshot, question, wanted, "timestamp")
+    keys = _ordered(files, question, wanted, "timestamp")
     [(first_us, last_us)] = connection.execute(
         f"SELECT epoch_us(min(timestamp)), epoch_us(max(timestamp)) FROM ({keys})"
     ).fetchall()
     return wanted if first_us is None else wanted._replace(start_us=first_us, end_us=last_us + 1)
 
 
-def _ordered(
-    connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, question: Question, wanted: Wanted, names: str
-) -> str:
+def _ordered(files: Sequence[LiveFile], question: Question, wanted: Wanted, names: str) -> str:
     """SQL that selects columns of the first records behind the question's cursor, one more than its limit."""
-    files = [file for file in snapshot.files if file.may_hold(wanted.start_us, wanted.end_us, wanted.devices)]
-    records = relation(connection, snapshot._replace(files=files), wanted)
+    records = _records([f for f in files if f.may_hold(wanted.start_us, wanted.end_us, wanted.devices)], wanted)
     direction = "DESC" if question.is_descending else "ASC"
     behind = ""
     if question.after is not None:

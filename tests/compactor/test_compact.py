@@ -55,11 +55,14 @@ class Files:
     def add(self, files: int, day: int = 0, rows: int = 5) -> None:
         """Save files of a day, counted back from today; some rows in them are the same but for their ids."""
         for _ in range(files):
-            made = [self._stored(day, row) for row in range(rows)]
-            table = self.archive.open()
-            commit = commit_number(self.archive.committed(table, 0))
-            written = self.archive.write(self.connection, columns(made), commit)
-            self.archive.commit(table, written, 0, commit, NOW_US // 1_000)
+            self.save([self._stored(day, row) for row in range(rows)])
+
+    def save(self, records: list[Stored]) -> None:
+        """Save records."""
+        table = self.archive.open()
+        commit = commit_number(self.archive.committed(table, 0))
+        written = self.archive.write(self.connection, columns(records), commit)
+        self.archive.commit(table, written, 0, commit, NOW_US // 1_000)
 
     def _stored(self, day: int, row: int) -> Stored:
         self._number += 1
@@ -99,14 +102,12 @@ def test_long_texts_get_the_memory_that_they_need(files: Files) -> None:
     noise = random.Random(1)
     for number in range(3):
         texts = [noise.randbytes(400).hex() for _ in range(20_000)]
-        made = [
-            Stored("a", 20_000 * number + n, NOW_US // 1_000, Record(NOW_US, "tcp", "json", attributes=text))
-            for n, text in enumerate(texts)
-        ]
-        table = files.archive.open()
-        commit = commit_number(files.archive.committed(table, 0))
-        written = files.archive.write(files.connection, columns(made), commit)
-        files.archive.commit(table, written, 0, commit, NOW_US // 1_000)
+        files.save(
+            [
+                Stored("a", 20_000 * number + n, NOW_US // 1_000, Record(NOW_US, "tcp", "json", attributes=text))
+                for n, text in enumerate(texts)
+            ]
+        )
     before = files.rows()
     with open_duckdb(memory_limit="16MiB") as connection:
         compactor = Compactor(files.archive, lambda: connection, lambda: NOW_US, LIMITS, is_all=True)
