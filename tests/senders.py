@@ -7,8 +7,10 @@ import json
 import socket
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
 import httpx
 import redis
@@ -46,15 +48,34 @@ def tcp_answer(box: Box) -> dict[str, object]:
     return found
 
 
-class Sender:
+class Beside(ABC):
+    """Works in a thread of its own from when it is entered until it is left."""
+
+    def __init__(self) -> None:
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    @abstractmethod
+    def _run(self) -> None:
+        """Work until `_stopped` is set."""
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+
+class Sender(Beside):
     """Sends one record after the other until told to stop, and knows which were acknowledged."""
 
     def __init__(self, box: Box, note: str = "", device: str = "a") -> None:
+        super().__init__()
         self._box = box
         self._note = note
         self._device = device
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run)
         self.acknowledged: set[int] = set()
         self.others: set[int] = set()
         self.refused = 0
@@ -74,14 +95,6 @@ class Sender:
                 time.sleep(0.05)
             else:
                 self.others.add(status)
-
-    def __enter__(self) -> Sender:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._stopped.set()
-        self._thread.join()
 
 
 def altitudes(box: Box, file: Path, device: str = "a") -> list[int]:

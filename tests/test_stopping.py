@@ -7,7 +7,6 @@ import json
 import os
 import re
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +19,7 @@ from cli.http_sender import HttpSender
 from cli.sources import Row
 from cli.tcp_sender import TcpSender
 from tests.box import Box
-from tests.senders import altitudes, reasons, wait_until
+from tests.senders import Beside, altitudes, reasons, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -29,17 +28,16 @@ STOP_S = 10
 PATIENCE_S = 60
 
 
-class Load:
+class Load(Beside):
     """Who sends numbered records, a batch each, until told to stop. What is refused for good is said."""
 
     def __init__(self, name: str, make: Callable[[Tally, Patience], HttpSender | TcpSender]) -> None:
+        super().__init__()
         self.name = name
         self.said: list[str] = []
         self.tally = Tally(name, self.said.append, lambda _: None)
         patience = Patience(PATIENCE_S, time.monotonic, time.sleep, lambda _: None)
         self._sender = make(self.tally, patience)
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run)
         self.sent = 0
 
     def _run(self) -> None:
@@ -49,14 +47,6 @@ class Load:
             time.sleep(0.005)
         self._sender.finish()
         self._sender.close()
-
-    def __enter__(self) -> Load:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._stopped.set()
-        self._thread.join()
 
 
 def loads(box: Box) -> list[Load]:
