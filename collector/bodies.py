@@ -16,9 +16,10 @@ from telemetry.errors import RecordError, SyntaxFault, TooLarge
 from telemetry.fields import Arrival, read
 from telemetry.json_like import json_like
 from telemetry.json_text import read as read_json
-from telemetry.msgpack_value import Truncated, skip
+from telemetry.msgpack_value import ARRAYS, Truncated, skip
 from telemetry.msgpack_value import read as read_msgpack
 from telemetry.record import Sent
+from telemetry.shapes import Shapes
 
 CONTAINERS_PER_RECORD = 8
 """Objects and arrays that a body may hold for each record that it may hold."""
@@ -36,10 +37,13 @@ class Item(NamedTuple):
 
 
 class Form(NamedTuple):
-    """One way to write records. `read` takes a body and the most containers that it may hold."""
+    """One way to write records. `read` takes a body and the most containers that it may hold; `quick` a body whose
+    records are of a known shape, and returns None for any other."""
 
     name: str
     read: Callable[[bytes, int], Iterator[Item]]
+    quick: Callable[[bytes, Arrival], list[Sent] | None]
+    shapes: Shapes
 
 
 MAX_SHOWN_BYTES = 100
@@ -75,9 +79,6 @@ def _line(text: bytes, max_containers: int) -> object:
 
 # msgpack ---------------------------------------------------------------------------------------------
 
-_ARRAYS = frozenset((*range(0x90, 0xA0), 0xDC, 0xDD))
-"""The bytes that begin an array."""
-
 
 def _msgpack(body: bytes, max_containers: int) -> Iterator[Item]:
     """Maps, or arrays of them, after one another. Only one record is held at a time."""
@@ -85,7 +86,7 @@ def _msgpack(body: bytes, max_containers: int) -> Iterator[Item]:
     unpacker.feed(body)
     start = 0
     while start < len(body):
-        count = _array_header(unpacker) if body[start] in _ARRAYS else 1
+        count = _array_header(unpacker) if body[start] in ARRAYS else 1
         for _ in range(count):
             start = unpacker.tell()
             _skip(unpacker)
@@ -120,7 +121,28 @@ def _value(data: bytes, start: int, max_containers: int) -> object:
 
 # All -------------------------------------------------------------------------------------------------
 
-JSON, NDJSON, MSGPACK = Form("JSON", _json), Form("NDJSON", _ndjson), Form("msgpack", _msgpack)
+
+def _quick_json(body: bytes, arrival: Arrival) -> list[Sent] | None:
+    return JSON.shapes.json(body, "http", "json", arrival)
+
+
+def _quick_ndjson(body: bytes, arrival: Arrival) -> list[Sent] | None:
+    """Only where each line is a record: what reads it quickly would take records that share a line, or span some."""
+    records = NDJSON.shapes.json_lines(body, "http", "json", arrival)
+    if records is None:
+        return None
+    ends = len(records) - 1
+    are_lines = body.count(b"}\n{") == ends and body.count(b"\n") == ends + body.endswith(b"\n")
+    return records if are_lines else None
+
+
+def _quick_msgpack(body: bytes, arrival: Arrival) -> list[Sent] | None:
+    return MSGPACK.shapes.msgpack(body, "http", "json", arrival)
+
+
+JSON = Form("JSON", _json, _quick_json, Shapes())
+NDJSON = Form("NDJSON", _ndjson, _quick_ndjson, Shapes())
+MSGPACK = Form("msgpack", _msgpack, _quick_msgpack, Shapes())
 
 FORMS: dict[str, Form] = {
     **dict.fromkeys(("", "application/json", "text/json", "text/plain", "application/octet-stream"), JSON),
@@ -160,7 +182,11 @@ def read_batch(form: Form, body: bytes, max_records: int, arrival: Arrival, max_
 
     Raises `SyntaxFault` if the body can't be taken apart, `TooLarge` if it holds too many records.
     """
+    records = form.quick(body, arrival)
+    if records is not None and len(records) <= max_records:
+        return Batch(records, [], [])
     batch = Batch([], [], [])
+    names: dict[str, object] = {}
     for index, (value, line) in enumerate(form.read(body, CONTAINERS_PER_RECORD * max_records)):
         if index == max_records:
             raise TooLarge(f"a request may hold {max_records} records")
@@ -168,10 +194,12 @@ def read_batch(form: Form, body: bytes, max_records: int, arrival: Arrival, max_
             if isinstance(value, RecordError):
                 raise value
             batch.records.append(read(value, "http", "json", arrival))
+            names.update(value)  # type: ignore[call-overload]  # `read` takes nothing but a map
         except RecordError as error:
             batch.refused.append(index)
             if len(batch.errors) < max(max_errors, 1):
                 batch.errors.append(Refused(index, line, error))
             if not max_errors:
                 break
+    form.shapes.learn([names], len(batch.records))
     return batch

@@ -61,15 +61,22 @@ _pack_array16 = struct.Struct(">BH").pack
 def pack(records: Iterable[Sent]) -> list[Entry]:
     """Group records by device, keeping each device's order, into as few entries as may be."""
     by_device: dict[str, list[Record]] = {}
-    for device_id, record in records:
-        by_device.setdefault(device_id, []).append(record)
+    for sent in records:
+        found = by_device.get(sent.device_id)
+        if found is None:
+            by_device[sent.device_id] = [sent.record]
+        else:
+            found.append(sent.record)
     return [Entry(device, *packed(part)) for device, found in by_device.items() for part in _parts(found)]
 
 
 def _parts(records: list[Record]) -> Iterable[list[Record]]:
     if len(records) == 1:
         return [records]
-    parts, part, oldest, newest = [], [records[0]], records[0].timestamp_us, records[0].timestamp_us
+    times = [record.timestamp_us for record in records]
+    if len(records) <= MAX_ENTRY_RECORDS and max(times) - min(times) <= MAX_ENTRY_SPAN_US:
+        return [records]
+    parts, part, oldest, newest = [], [records[0]], times[0], times[0]
     for record in records[1:]:
         oldest, newest = min(oldest, record.timestamp_us), max(newest, record.timestamp_us)
         if len(part) == MAX_ENTRY_RECORDS or newest - oldest > MAX_ENTRY_SPAN_US:
@@ -101,6 +108,24 @@ def candidates(records: list[Record], encoded: list[bytes], start: int) -> bytes
     of its transport, 4 the newest with a fix, 8 has a fix), its index in the entry, the offset and length
     of its bytes there, and its timestamp, so that Lua need not unpack a record.
     """
+    packed = []
+    for index, role in sorted(_roles(records).items()):
+        record = records[index]
+        offset = start + sum(map(len, encoded[:index]))
+        packed.append(
+            _pack_candidate(flags_of(record, role), index, offset, len(encoded[index]), record.timestamp_us)
+        )
+    return b"".join(packed)
+
+
+def _roles(records: list[Record]) -> dict[int, int]:
+    """The candidates' indices and roles."""
+    last = len(records) - 1
+    if len({record.transport for record in records}) == 1:
+        times = [record.timestamp_us for record in records]
+        newest = last - times[::-1].index(max(times))
+        if records[newest].has_fix:  # the usual case: it is the newest in every sense
+            return {newest: NEWEST | NEWEST_FIX}
     roles: dict[int, int] = {}
     for role, chosen in (
         (NEWEST, (i for i, r in enumerate(records) if r.transport == "http")),
@@ -110,13 +135,7 @@ def candidates(records: list[Record], encoded: list[bytes], start: int) -> bytes
         best = max(chosen, key=lambda i: (records[i].timestamp_us, i), default=None)
         if best is not None:
             roles[best] = roles.get(best, 0) | role
-    packed = []
-    for index, role in sorted(roles.items()):
-        record = records[index]
-        flags = flags_of(record, role)
-        offset = start + sum(map(len, encoded[:index]))
-        packed.append(_pack_candidate(flags, index, offset, len(encoded[index]), record.timestamp_us))
-    return b"".join(packed)
+    return roles
 
 
 def flags_of(record: Record, role: int) -> int:

@@ -63,6 +63,9 @@ _PAIR = re.compile(r"\s*([+-]?\d{1,3}(?:\.\d+)?)\s*,\s*([+-]?\d{1,3}(?:\.\d+)?)\
 _ISO = re.compile(r"\d{4}-?(?:\d\d-?\d\d|[Ww]\d\d(?:-?\d)?)(?:[Tt ][\d:.,+\-Zz ]+)?", re.ASCII)
 """A date and perhaps a time: `fromisoformat` takes anything between them, and 2024-11-12+03:00 for 3 o'clock."""
 
+_USUAL_LENGTHS = (20, 24, 27)
+"""Of 2026-11-24T10:25:00Z and the same with three or six digits of fraction, which need no other look."""
+
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _encode_json = msgspec.json.Encoder().encode
 
@@ -237,6 +240,8 @@ def _text_us(value: object) -> int:
 
 def iso_us(text: str) -> int:
     """µs since the epoch of ISO 8601 text, of which no zone means UTC. Raises `ValueError`."""
+    if len(text) in _USUAL_LENGTHS and text[10] == "T" and text[-1] == "Z":  # 0.3 µs, the rest takes 1.1
+        return (datetime.fromisoformat(text) - _EPOCH) // _MICROSECOND
     if text.isdigit() or not _ISO.fullmatch(text):
         raise ValueError(text)  # 20241112 is an epoch, not a day: a sender's number in quotes
     moment = datetime.fromisoformat(text.upper())

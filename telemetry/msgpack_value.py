@@ -10,6 +10,9 @@ from telemetry.errors import SyntaxFault
 _HEADS = bytes([*range(0x80, 0xA0), 0xDC, 0xDD, 0xDE, 0xDF])
 """The bytes that begin a map or an array. Texts and numbers may hold them too."""
 
+ARRAYS = frozenset((*range(0x90, 0xA0), 0xDC, 0xDD))
+"""The bytes that begin an array."""
+
 BYTES_PER_CONTAINER = 8
 """A message may hold a map or array for each 8 bytes that it may have: the shortest good record has 13."""
 

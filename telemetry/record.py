@@ -57,7 +57,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
         return self.latitude is not None and self.longitude is not None
 
 
-class Sent(NamedTuple):
+class Sent(msgspec.Struct, frozen=True, gc=False):
     """A record and the device that it came from, as a decoder returns them."""
 
     device_id: str

@@ -16,9 +16,10 @@ a length that can't be true no frame can be found, so it ends the connection.
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
+from msgspec import Meta
 
 from collector.protocols.answers import read_records, reason
 from collector.protocols.binary import Binary
@@ -26,7 +27,9 @@ from collector.protocols.contract import Message, Received, Rejected
 from telemetry import problem
 from telemetry.errors import RecordError, SyntaxFault
 from telemetry.fields import Arrival
-from telemetry.msgpack_value import BYTES_PER_CONTAINER, read
+from telemetry.msgpack_value import ARRAYS, BYTES_PER_CONTAINER, read
+from telemetry.record import Sent
+from telemetry.shapes import Shapes
 
 VERSION = 1
 STORED, REPEATED, REFUSED, BUSY, MALFORMED, ENDED = range(6)
@@ -41,6 +44,15 @@ LONGEST_BYTES = 2**24 - 1
 """So that the first byte of every length is 0, which begins no JSON and no map."""
 
 _encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(
+    tuple[
+        Annotated[int, Meta(ge=VERSION, le=VERSION)],
+        Annotated[str, Meta(min_length=1, max_length=MAX_SENDER_CHARACTERS)] | None,
+        Annotated[int, Meta(ge=1, le=MAX_NUMBER)],
+        msgspec.Raw,
+    ]
+).decode
+"""A good frame, its records not read yet."""
 
 
 class Header(NamedTuple):
@@ -57,6 +69,7 @@ class Frames(Binary):
 
     def __init__(self, max_bytes: int, max_records: int) -> None:
         super().__init__(min(max_bytes, LONGEST_BYTES), max_records)
+        self._shapes = Shapes()
 
     def _take(self, data: bytes | bytearray, messages: list[Message], arrival: Arrival) -> None:
         self._buffer += data
@@ -80,6 +93,22 @@ class Frames(Binary):
         return Rejected(problem.INVALID_MSGPACK, why, answer(None, ENDED, 0, {"reason": why}))
 
     def _message(self, data: bytes, arrival: Arrival) -> Message:
+        return self._quick_message(data, arrival) or self._plain_message(data, arrival)
+
+    def _quick_message(self, data: bytes, arrival: Arrival) -> Message | None:
+        """The message of a good frame whose records are of a known shape."""
+        if not self._shapes.any:
+            return None
+        try:
+            _, sender, number, values = _decode(data)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
+        records = self._shapes.msgpack(values, "tcp", "msgpack", arrival) if _is_array(values) else None
+        if records is None or len(records) > self._max_records:
+            return None
+        return _received(Header(sender or "", number), records, len(data))
+
+    def _plain_message(self, data: bytes, arrival: Arrival) -> Message:
         number = None
         try:
             value = read(data, self._max_bytes // BYTES_PER_CONTAINER)
@@ -90,15 +119,24 @@ class Frames(Binary):
             return Rejected(problem.INVALID_MSGPACK, str(fault), answer(number, MALFORMED, 0, {"reason": str(fault)}))
         except RecordError as error:
             return Rejected(problem.INVALID_RECORD, reason(error), answer(number, REFUSED, 0, _detail(error)))
-        return Received(
-            records,
-            len(data),
-            stored=answer(number, STORED, len(records), None),
-            not_stored=partial(_busy, number),
-            sender=header.sender,
-            number=header.number,
-            repeated=answer(number, REPEATED, 0, None),
-        )
+        self._shapes.learn(values)
+        return _received(header, records, len(data))
+
+
+def _is_array(data: msgspec.Raw) -> bool:
+    return memoryview(data)[0] in ARRAYS
+
+
+def _received(header: Header, records: list[Sent], size_bytes: int) -> Received:
+    return Received(
+        records,
+        size_bytes,
+        stored=answer(header.number, STORED, len(records), None),
+        not_stored=partial(_busy, header.number),
+        sender=header.sender,
+        number=header.number,
+        repeated=answer(header.number, REPEATED, 0, None),
+    )
 
 
 def answer(number: int | None, status: int, accepted: int, detail: dict[str, object] | None) -> bytes:

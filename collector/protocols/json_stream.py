@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from functools import partial
 from typing import NoReturn
 
 from collector.protocols.answers import Answer, not_stored, read_records, reason, received, refused, rejected
@@ -27,6 +28,8 @@ from telemetry.fields import Arrival
 from telemetry.json_text import NotUtf8, Truncated
 from telemetry.json_text import read as read_json
 from telemetry.problem import Problem
+from telemetry.record import Sent
+from telemetry.shapes import Shapes
 
 _BLANK = re.compile(rb"[ \t\r\n]*")
 _BLANK_IN_LINE = re.compile(rb"[ \t\r]*")
@@ -97,6 +100,8 @@ class JsonStream:
         self._max_bytes = max_bytes
         self._max_records = max_records
         self._buffer = bytearray()
+        self._shapes = Shapes()
+        self._may_be_quick = True  # until the next bytes come: what is there was not to be read the quick way
         self._scanner = _Scanner()
         self._checked_bytes = 0  # of an unfinished value, how many were found to be good so far
         self._held: tuple[SyntaxFault, int] | None = None  # a fault, of which a newline will tell what it costs
@@ -124,6 +129,7 @@ class JsonStream:
         messages: list[Message] = []
         if not self._is_over:
             self._buffer += data
+            self._may_be_quick = True
             self._go_on(messages, arrival)
         return messages
 
@@ -160,7 +166,7 @@ class JsonStream:
             self._skip_blank()
             if not self._buffer:
                 return False
-            if self._take_quick_line(messages, arrival):
+            if self._take_quick_lines(messages, arrival) or self._take_quick_line(messages, arrival):
                 return True
         return self._take_value(messages, arrival)
 
@@ -179,18 +185,29 @@ class JsonStream:
             self._saw_blank = True
             del self._buffer[:blank]
 
+    def _take_quick_lines(self, messages: list[Message], arrival: Arrival) -> bool:
+        """All lines that are there, if each is a record of a known shape."""
+        if not (self._may_be_quick and self._shapes.any and self._buffer[0] == ord("{")):
+            return False
+        end = self._buffer.rfind(b"\n", 0, self._max_bytes + 1)
+        if end < 0:
+            return False
+        records = self._shapes.json_lines(self._buffer[:end], "tcp", "json", arrival)
+        if records is None:
+            self._may_be_quick = False
+            return False
+        self._drop(end)
+        self._sent_line = True
+        answers = _ONE_RECEIVED * len(records)
+        messages.append(Received(records, end, answers, partial(_lines_not_stored, len(records))))
+        return True
+
     def _take_quick_line(self, messages: list[Message], arrival: Arrival) -> bool:
         """The usual case, one value on one line, without looking for its brackets."""
         newline = self._buffer.find(b"\n", 0, self._max_bytes + 1)
         if newline < 0 or self._buffer[0] not in b"{[":
             return False
-        try:
-            value = read_json(self._buffer[:newline], self._max_bytes)
-        except SyntaxFault:
-            return False
-        self._drop(newline)
-        self._add_line(value, newline, messages, arrival)
-        return True
+        return self._take_known(newline, messages, arrival) or self._take_plain(newline, messages, arrival) is None
 
     def _take_value(self, messages: list[Message], arrival: Arrival) -> bool:
         """Look for the end of a value, up to the end of a line behind twice what is known to be good.
@@ -220,13 +237,29 @@ class JsonStream:
         return not is_last and self._take_line(end, messages, arrival)
 
     def _take_line(self, end: int, messages: list[Message], arrival: Arrival) -> bool:
+        if self._take_known(end, messages, arrival):
+            return True
+        fault = self._take_plain(end, messages, arrival)
+        return fault is None or self._reject(fault, end if fault.at is None else fault.at, messages)
+
+    def _take_known(self, end: int, messages: list[Message], arrival: Arrival) -> bool:
+        """Take a line whose records are of a known shape."""
+        records = self._shapes.json(self._buffer[:end], "tcp", "json", arrival)
+        if records is None or len(records) > self._max_records:
+            return False
+        self._drop(end)
+        self._add_records(records, end, messages)
+        return True
+
+    def _take_plain(self, end: int, messages: list[Message], arrival: Arrival) -> SyntaxFault | None:
+        """Take any line, unless it is no JSON."""
         try:
             value = read_json(self._buffer[:end], self._max_bytes)
         except SyntaxFault as fault:
-            return self._reject(fault, end if fault.at is None else fault.at, messages)
+            return fault
         self._drop(end)
         self._add_line(value, end, messages, arrival)
-        return True
+        return None
 
     def _take_rest(self, fault: SyntaxFault | None, messages: list[Message], arrival: Arrival) -> None:
         """Take what is there for all there will be: an older message, unless it is a line."""
@@ -296,7 +329,12 @@ class JsonStream:
         except RecordError as error:
             messages.append(Rejected(problem.INVALID_RECORD, reason(error), _line(refused(error))))
         else:
-            messages.append(Received(records, size_bytes, _line(received(len(records))), _line_not_stored))
+            self._shapes.learn(value if isinstance(value, list) else [value])
+            self._add_records(records, size_bytes, messages)
+
+    def _add_records(self, records: list[Sent], size_bytes: int, messages: list[Message]) -> None:
+        self._sent_line = True
+        messages.append(Received(records, size_bytes, _line(received(len(records))), _line_not_stored))
 
     def _older_message(self, arrival: Arrival) -> Message:
         self._is_over = True
@@ -342,8 +380,15 @@ def _line_rejected(kind: Problem, sentence: str, why: str) -> Rejected:
     return Rejected(kind, why, _line(rejected(sentence, why)))
 
 
+_ONE_RECEIVED = _line(received(1))
+
+
 def _line_not_stored(why: str) -> bytes:
     return _line(not_stored(why))
+
+
+def _lines_not_stored(lines: int, why: str) -> bytes:
+    return _line_not_stored(why) * lines
 
 
 def _older_rejected(kind: Problem | None, sentence: str, reason: str) -> Rejected:

@@ -16,6 +16,7 @@ from telemetry import older, problem
 from telemetry.errors import RecordError, SyntaxFault
 from telemetry.fields import Arrival
 from telemetry.msgpack_value import BYTES_PER_CONTAINER, Truncated, read, skip
+from telemetry.shapes import Shapes
 
 BAD_MSGPACK = "Invalid msgpack format."
 
@@ -27,6 +28,7 @@ class MsgpackStream(Binary):
 
     def __init__(self, max_bytes: int, max_records: int) -> None:
         super().__init__(max_bytes, max_records)
+        self._shapes = Shapes()
         self._unpacker: msgpack.Unpacker | None = None  # finds where the values of the buffer end
         self._taken = 0  # of the bytes that the unpacker was fed
 
@@ -69,6 +71,12 @@ class MsgpackStream(Binary):
         return Rejected(problem.INVALID_MSGPACK, why, _encode(rejected(BAD_MSGPACK, why)))
 
     def _message(self, data: bytes, arrival: Arrival) -> Message:
+        records = self._shapes.msgpack(data, "tcp", "msgpack", arrival)
+        if records is not None and len(records) <= self._max_records:
+            return Received(records, len(data), _encode(received(len(records))), _not_stored)
+        return self._plain_message(data, arrival)
+
+    def _plain_message(self, data: bytes, arrival: Arrival) -> Message:
         try:
             value = read(data, self._max_bytes // BYTES_PER_CONTAINER)
             records = read_records(value, self._max_records, "msgpack", arrival)
@@ -76,6 +84,7 @@ class MsgpackStream(Binary):
             return self._malformed(str(fault))
         except RecordError as error:
             return Rejected(problem.INVALID_RECORD, reason(error), _encode(refused(error)))
+        self._shapes.learn(value if isinstance(value, list) else [value])
         return Received(records, len(data), _encode(received(len(records))), _not_stored)
 
 

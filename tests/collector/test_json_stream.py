@@ -20,6 +20,7 @@ from collector.protocols.json_stream import JsonStream
 from telemetry import problem
 from telemetry.fields import Arrival
 from telemetry.record import Record, Sent
+from telemetry.shapes import LEARN_RECORDS
 
 NOW_US = 1_795_500_000_000_000
 ARRIVAL = Arrival(NOW_US, NOW_US + 86_400_000_000)
@@ -51,10 +52,10 @@ def bad(message: str, error: str) -> tuple[bytes, list[str]]:
 
 
 def told(messages: Iterable[Message]) -> list[tuple[bytes, list[str]]]:
-    """What a sender hears once all is stored, and what was stored."""
+    """What a sender hears once all is stored, and what was stored. Lines that were read at once are told apart."""
     return [
         (m.stored, [sent.device_id for sent in m.records]) if isinstance(m, Received) else (m.answer, [])
-        for m in messages
+        for m in itertools.chain.from_iterable(map(apart, messages))
     ]
 
 
@@ -565,7 +566,18 @@ def transcript(pieces: Sequence[bytes], ends_by_quiet: bool, max_bytes: int) -> 
     found += decoder.quiet(ARRIVAL) if ends_by_quiet else decoder.eof(ARRIVAL)
     if not ends_by_quiet:
         assert not decoder._buffer
-    return [m._replace(size_bytes=0) if isinstance(m, Received) else m for m in found]
+    return list(itertools.chain.from_iterable(map(apart, found)))
+
+
+def apart(message: Message) -> list[Message]:
+    """Lines that were read at once, as if they had not been; and no message knows how large it was."""
+    if isinstance(message, Rejected):
+        return [message]
+    lines = message.stored.splitlines(keepends=True)
+    if len(lines) < 2:
+        return [message._replace(size_bytes=0, not_stored=str.encode)]
+    pairs = zip(lines, message.records, strict=True)
+    return [message._replace(size_bytes=0, not_stored=str.encode, stored=line, records=[one]) for line, one in pairs]
 
 
 @hypothesis_settings(max_examples=500, deadline=None)
@@ -605,3 +617,39 @@ def test_the_cost_of_nonsense_grows_with_its_length_alone(unit: bytes) -> None:
     decoder.feed(unit * (2**16 // len(unit)), ARRIVAL)
     decoder.quiet(ARRIVAL)
     assert time.process_time() - began_s < 3
+
+
+# Lines of a known shape --------------------------------------------------------------------------------
+
+
+def known() -> JsonStream:
+    """A stream whose sender's names are known."""
+    decoder = stream()
+    feed(decoder, [b"".join(b'{"device_id":"d","lat":%d}\n' % number for number in range(LEARN_RECORDS // 2))] * 2)
+    return decoder
+
+
+def test_lines_of_a_known_shape_are_one_message() -> None:
+    [message] = feed(known(), [b'{"device_id":"a","lat":1}\n \n{"device_id":"b","lat":2}\r\n{"device_id":"c"'])
+    assert isinstance(message, Received)
+    assert [sent.device_id for sent in message.records] == ["a", "b"]
+    assert message.stored == ok("a")[0] * 2
+    assert json.loads(message.not_stored("full").splitlines()[1]) == {
+        "message": "There was an error processing the data.",
+        "error": "full",
+        "retry": True,
+    }
+
+
+def test_a_bad_line_among_lines_of_a_known_shape_costs_only_itself() -> None:
+    data = b'{"device_id":"a","lat":1}\n{"device_id":"b","lat":91}\n{bad\n{"device_id":"c","x":[1]}\n'
+    answers = told(feed(known(), [data]))
+    assert [devices for _, devices in answers] == [["a"], [], [], ["c"]]
+    assert b"latitude: must be between -90 and 90" in answers[1][0]
+
+
+def test_known_lines_in_any_pieces_are_the_same_lines() -> None:
+    data = b'{"device_id":"a","lat":1} {"device_id":"b",\n"lat":2}\n{"device_id":"c","lat":3}\n[{"device_id":"d"}]\n'
+    whole = told(feed(known(), [data]))
+    assert [devices for _, devices in whole] == [["a"], ["b"], ["c"], ["d"]]
+    assert told(feed(known(), single(data))) == whole

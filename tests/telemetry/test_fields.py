@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from telemetry import record
 from telemetry.errors import RecordError
 from telemetry.fields import KMH, MAX_DEPTH, NAMES, NUMBERS, Arrival, read
-from telemetry.record import EARLIEST_US, LATEST_US, Record
+from telemetry.record import EARLIEST_US, LATEST_US, Record, Sent
 
 NOW_US = 1_795_500_000_000_000  # 2026-11-24T06:00:00Z
 DAY_US = 86_400_000_000
@@ -68,7 +68,7 @@ def attributes_of(found: Record) -> dict[str, Any]:
 
 def test_a_device_id_is_enough() -> None:
     sent = read({"device_id": "d"}, "tcp", "older", ARRIVAL)
-    assert sent == ("d", Record(NOW_US, "tcp", "older"))
+    assert sent == Sent("d", Record(NOW_US, "tcp", "older"))
     assert not sent.record.has_fix
 
 
@@ -544,10 +544,10 @@ plain_text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters
     )
 )
 def test_a_good_record_comes_back_as_it_was_sent(value: dict[str, Any]) -> None:
-    device_id, found = read(value, "http", "json", ARRIVAL)
-    rested = record.decode(record.encode(found))
-    assert rested == found
-    assert device_id == value["device_id"]
+    sent = read(value, "http", "json", ARRIVAL)
+    rested = record.decode(record.encode(sent.record))
+    assert rested == sent.record
+    assert sent.device_id == value["device_id"]
     for name in ("latitude", "longitude", "altitude_m", "speed_kmh", "heading_deg", "accuracy_m", "location"):
         assert getattr(rested, name) == value[name]
     assert abs(rested.timestamp_us - value["timestamp"] * 1_000_000) <= 1
