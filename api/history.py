@@ -48,7 +48,7 @@ def narrowed(question: Question) -> Wanted:
 
 def relation(connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, wanted: Wanted) -> str:
     """SQL that selects a snapshot's records of `wanted`, all columns. Registers the tail as `tail`."""
-    connection.register("tail", columns(snapshot.tail))
+    connection.register("tail", columns(snapshot.blocks))
     return _records(snapshot.files, wanted)
 
 
@@ -81,7 +81,7 @@ def page(connection: duckdb.DuckDBPyConnection, snapshots: Snapshots, question: 
     if wanted.start_us >= wanted.end_us:
         return []
     snapshot = snapshots.take(wanted)
-    connection.register("tail", columns(snapshot.tail))
+    connection.register("tail", columns(snapshot.blocks))
     if not wanted.devices and sum(file.rows or 0 for file in snapshot.files) > MANY_PAGES * question.limit:
         wanted = _of_page(connection, snapshot.files, question, wanted)
     return connection.execute(_ordered(snapshot.files, question, wanted, _SELECT)).fetchall()

@@ -14,14 +14,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from itertools import chain
 from typing import NamedTuple
 
 from deltalake import DeltaTable
 
 from telemetry.archive import Archive, LiveFile
-from telemetry.entries import Intent, RawEntry, decode_intent, entry_id, read_entry
+from telemetry.entries import Block, Intent, RawEntry, decode_intent, entry_id, read_block
 from telemetry.errors import NotTogether
 from telemetry.hot import Shard, State, shard_of
 from telemetry.record import Stored
@@ -39,12 +40,22 @@ class Wanted(NamedTuple):
     def matches(self, stored: Stored) -> bool:
         return self.start_us <= stored.record.timestamp_us < self.end_us
 
+    def of(self, block: Block) -> Block | None:
+        """What of a block it is about."""
+        found = block.between(self.start_us, self.end_us)
+        return found if found.rows else None
+
 
 class Snapshot(NamedTuple):
     """The files and the tail's records that may answer a question."""
 
     files: list[LiveFile]
-    tail: list[Stored]
+    blocks: list[Block]
+
+    @property
+    def tail(self) -> Iterator[Stored]:
+        """The tail's records, one by one."""
+        return chain.from_iterable(block.stored() for block in self.blocks)
 
 
 class Listing(NamedTuple):
@@ -73,7 +84,8 @@ class Snapshots:
             kept = [_kept(*tail, listing.committed[tail[0].shard]) for tail in tails]
             if all(part is not None for part in kept):
                 files = [f for f in listing.files if f.may_hold(wanted.start_us, wanted.end_us, wanted.devices)]
-                return Snapshot(files, [s for part in kept if part for s in part if wanted.matches(s)])
+                blocks = (wanted.of(block) for part in kept if part for block in part)
+                return Snapshot(files, [block for block in blocks if block is not None])
             time.sleep(0.01 * attempt)
         raise NotTogether("Redis and archive don't belong together: `whimbrel recover` says what can be done")
 
@@ -120,7 +132,7 @@ class Snapshots:
         return Listing(self._archive.live(table), committed)
 
 
-def _kept(shard: Shard, state: State, entries: dict[str, list[RawEntry]], committed: str) -> list[Stored] | None:
+def _kept(shard: Shard, state: State, entries: dict[str, list[RawEntry]], committed: str) -> list[Block] | None:
     """The tail's records that the archive does not have, or None if they can't be told apart."""
     saved = {}
     if committed != state.committed:
@@ -129,9 +141,9 @@ def _kept(shard: Shard, state: State, entries: dict[str, list[RawEntry]], commit
             return None
         saved = {found.device_id: entry_id(found.last) for found in intent.ranges}
     return [
-        stored
+        block
         for device, found in entries.items()
         for raw in found
         if device not in saved or entry_id(raw[0]) > saved[device]
-        for stored in read_entry(device, raw, shard.shards)
+        if (block := read_block(device, raw, shard.shards)) is not None
     ]

@@ -21,7 +21,7 @@ from telemetry.config import Settings
 from telemetry.entries import Entry, packed
 from telemetry.errors import WhimbrelError
 from telemetry.hot import Quarantined, Shard
-from telemetry.record import DECODE_ERRORS, Record, decode, decode_many
+from telemetry.record import DECODE_ERRORS, Record, decode, decode_rows
 from telemetry.redis_client import connect
 
 DESCRIPTION = """\
@@ -144,7 +144,7 @@ def records_of(raw: bytes) -> list[Record]:
     except DECODE_ERRORS:
         pass
     try:
-        return decode_many(raw)
+        return [Record(*row[1:]) for row in decode_rows(raw)]
     except DECODE_ERRORS:
         return []
 

@@ -35,7 +35,7 @@ from deltalake.schema import PrimitiveType
 from deltalake.transaction import AddAction, RemoveAction
 
 from telemetry import delta_log
-from telemetry.columns import BOUNDED, COLUMNS, TIME, sql_text
+from telemetry.columns import BOUNDED, COLUMNS, TIME, days_of, is_sorted, least_and_greatest, sql_text
 from telemetry.days import day_of, iso
 from telemetry.durable import fsync, make_folder
 from telemetry.errors import ArchiveError, IntentChanged, PlanOutdated
@@ -169,43 +169,35 @@ class Archive:
 
         The files are not in the table until `commit` names them.
         """
-        connection.register("batch", records)
-        connection.execute(
-            "CREATE OR REPLACE TEMP TABLE sorted AS SELECT *, CAST(timestamp AS DATE) AS date FROM batch "
-            "ORDER BY date, device_id, timestamp, id"
-        )
-        connection.unregister("batch")
         files: list[DataFile] = []
         try:
-            bounds = connection.execute(
-                f"SELECT date, count(*), {_LEAST_AND_GREATEST} FROM sorted GROUP BY date ORDER BY date"
-            ).fetchall()
-            for row in bounds:
-                files.append(self._write_day(connection, row[0], row[1], commit, _stats(row[1], row[2:])))
+            for day, part in days_of(records):
+                files.append(self._write_day(connection, day, part, commit))
             self._sync([file.path for file in files])
         except (OSError, duckdb.Error):
             for file in files:  # on a disk that fills, each attempt's would take the room of the next
                 (self.root / file.path).unlink(missing_ok=True)
             raise
-        finally:
-            connection.execute("DROP TABLE sorted")
         return files
 
-    def _write_day(
-        self, connection: duckdb.DuckDBPyConnection, day: date, rows: int, commit: str, stats: str
-    ) -> DataFile:
-        select = f"SELECT * EXCLUDE (date) FROM sorted WHERE date = DATE '{day}'"
-        path = self._copy(connection, select, rows, day, commit)
+    def _write_day(self, connection: duckdb.DuckDBPyConnection, day: date, records: pa.Table, commit: str) -> DataFile:
+        connection.register("batch", records)
+        select = "SELECT * FROM batch" if is_sorted(records) else f"SELECT * FROM batch {_ORDER}"
+        try:
+            path = self._copy(connection, select, records.num_rows, day, commit)
+        finally:
+            connection.unregister("batch")
+        stats = _stats(records.num_rows, [least_and_greatest(records, name) for name in BOUNDED])
         return DataFile(path, day, (self.root / path).stat().st_size, stats)
 
     def _copy(self, connection: duckdb.DuckDBPyConnection, select: str, rows: int, day: date, kind: str) -> str:
-        """Write the `rows` that `select` finds, in order, into a new file of a day; not synced when this returns."""
+        """Write the `rows` that `select` finds, in its order, into a new file of a day; not on disk for sure yet."""
         folder = f"date={day.isoformat()}"
         (self.root / folder).mkdir(exist_ok=True)
         group_rows = SMALL_ROW_GROUP_ROWS if rows < SMALL_FILE_ROWS else ROW_GROUP_ROWS
         path = f"{folder}/{kind}-{secrets.token_hex(8)}.parquet"
         connection.execute(
-            f"COPY ({select} ORDER BY device_id, timestamp, id) TO {sql_text(str(self.root / path))} "
+            f"COPY ({select}) TO {sql_text(str(self.root / path))} "
             f"(FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2, ROW_GROUP_SIZE {group_rows})"
         )
         return path
@@ -218,13 +210,11 @@ class Archive:
         day, rows = files[0].day, sum(file.rows or 0 for file in files)
         source = f"read_parquet([{', '.join(sql_text(file.path) for file in files)}], hive_partitioning = false)"
         if pieces == 1:
-            selects = [f"SELECT * FROM {source}"]
+            selects = [f"SELECT * FROM {source} {_ORDER}"]
         else:
-            connection.execute(
-                f"CREATE OR REPLACE TEMP TABLE merged AS SELECT * FROM {source} ORDER BY device_id, timestamp, id"
-            )
+            connection.execute(f"CREATE OR REPLACE TEMP TABLE merged AS SELECT * FROM {source} {_ORDER}")
             cuts = [rows * n // pieces for n in range(pieces + 1)]
-            selects = [f"SELECT * FROM merged WHERE rowid >= {a} AND rowid < {b}" for a, b in pairwise(cuts)]
+            selects = [f"SELECT * FROM merged WHERE rowid >= {a} AND rowid < {b} {_ORDER}" for a, b in pairwise(cuts)]
         try:
             made = [self._copy(connection, select, rows // pieces, day, COMPACTED) for select in selects]
         finally:
@@ -240,7 +230,9 @@ class Archive:
         file = self.root / path
         bounds = f"SELECT count(*), {_LEAST_AND_GREATEST} FROM read_parquet({sql_text(str(file))})"
         [row] = connection.execute(bounds).fetchall()
-        return DataFile(path, day, file.stat().st_size, _stats(row[0], row[1:])), row[0]
+        return DataFile(
+            path, day, file.stat().st_size, _stats(row[0], list(zip(row[1::2], row[2::2], strict=True)))
+        ), row[0]
 
     def _sync(self, paths: Sequence[str]) -> None:
         """Have files, and that they are there, on disk."""
@@ -446,14 +438,15 @@ def in_one_line(error: Exception) -> str:
 _CAUSE = "\N{DOWNWARDS ARROW WITH TIP RIGHTWARDS}"
 
 
+_ORDER = "ORDER BY device_id, timestamp, id"
 _BOUNDS_SQL = [f"epoch_us({name})" if COLUMNS.field(name).type == TIME else name for name in BOUNDED]
 _LEAST_AND_GREATEST = ", ".join(f"min({bound}), max({bound})" for bound in _BOUNDS_SQL)
 
 
-def _stats(rows: int, bounds: Sequence[Any]) -> str:
+def _stats(rows: int, bounds: Sequence[tuple[Any, Any]]) -> str:
     """A file's statistics as Delta's log has them: exact, for a time cut to seconds would hide records."""
     least, greatest = {}, {}
-    for name, low, high in zip(BOUNDED, bounds[::2], bounds[1::2], strict=True):
+    for name, (low, high) in zip(BOUNDED, bounds, strict=True):
         timed = COLUMNS.field(name).type == TIME
         least[name], greatest[name] = (iso(low), iso(high)) if timed else (low, high)
     nulls = dict.fromkeys(BOUNDED, 0)

@@ -10,7 +10,7 @@ This file knows no clock, socket, file or Redis.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -21,12 +21,14 @@ from telemetry.record import (
     MAX_ENTRY_RECORDS,
     MAX_ENTRY_SPAN_US,
     Record,
+    Row,
     Sent,
     Stored,
     decode,
-    decode_many,
+    decode_rows,
     encode,
     replaces,
+    row_of,
 )
 
 CHUNK_DEVICES = 500
@@ -112,9 +114,7 @@ def candidates(records: list[Record], encoded: list[bytes], start: int) -> bytes
     for index, role in sorted(_roles(records).items()):
         record = records[index]
         offset = start + sum(map(len, encoded[:index]))
-        packed.append(
-            _pack_candidate(flags_of(record, role), index, offset, len(encoded[index]), record.timestamp_us)
-        )
+        packed.append(_pack_candidate(flags_of(record, role), index, offset, len(encoded[index]), record.timestamp_us))
     return b"".join(packed)
 
 
@@ -181,11 +181,47 @@ class Unreadable(NamedTuple):
     raw: bytes
 
 
+class Block(NamedTuple):
+    """Records of one device that arrived together."""
+
+    device_id: str
+    received_ms: int
+    ids: Sequence[int]
+    rows: Sequence[Row]
+
+    @classmethod
+    def of(cls, stored: Stored) -> Block:
+        """The block of one record."""
+        return cls(stored.device_id, stored.received_ms, (stored.id,), (row_of(stored.record),))
+
+    def stored(self) -> Iterator[Stored]:
+        """Its records."""
+        for record_id, row in zip(self.ids, self.rows, strict=True):
+            yield Stored(self.device_id, record_id, self.received_ms, Record(*row[1:]))
+
+    def between(self, start_us: int, end_us: int) -> Block:
+        """Those with start_us <= timestamp < end_us."""
+        times = [row[1] for row in self.rows]
+        if start_us <= min(times) and max(times) < end_us:
+            return self
+        kept = [at for at, timestamp_us in enumerate(times) if start_us <= timestamp_us < end_us]
+        return self._replace(ids=[self.ids[at] for at in kept], rows=[self.rows[at] for at in kept])
+
+
 def read_entry(
     device_id: str, raw: RawEntry, shards: int, unreadable: Callable[[Unreadable], None] | None = None
 ) -> list[Stored]:
-    """The records of one stream entry. One that can't be read is told to `unreadable`, or left out; so is an entry
-    whose fields could not be saved, with the records' bytes or, where it has none, all its fields as msgpack."""
+    """The records of one stream entry; see `read_block`."""
+    block = read_block(device_id, raw, shards, unreadable)
+    return [] if block is None else list(block.stored())
+
+
+def read_block(
+    device_id: str, raw: RawEntry, shards: int, unreadable: Callable[[Unreadable], None] | None = None
+) -> Block | None:
+    """The records of one stream entry, None if there are none. One that can't be read is told to `unreadable`, or left
+    out; so is an entry whose fields could not be saved, with the records' bytes or, where it has none, all its fields
+    as msgpack."""
     entry, fields = raw
     values = dict(zip(fields[::2], fields[1::2], strict=True))
     data = values[b"r"] if b"r" in values else msgspec.msgpack.encode(fields)
@@ -196,24 +232,26 @@ def read_entry(
         received_ms = _number("a", values.get(b"a", entry.partition(b"-")[0]), LATEST_MS)
     except ValueError as error:
         _tell(unreadable, Unreadable(device_id, entry, 0, 0, str(error), data))
-        return []
+        return None
     try:
-        return [
-            Stored(device_id, first_id + number * shards, received_ms, record)
-            for number, record in enumerate(decode_many(data))
-        ]
+        rows = decode_rows(data)
+        ids: Sequence[int] = range(first_id, first_id + len(rows) * shards, shards)
     except DECODE_ERRORS as error:
         parts = _split(data)
-        if len(parts) < 2:
+        if not parts:
             _tell(unreadable, Unreadable(device_id, entry, first_id, 0, str(error), data))
-            return []
-    found = []
-    for number, part in enumerate(parts):
-        try:
-            found.append(Stored(device_id, first_id + number * shards, received_ms, decode(part)))
-        except DECODE_ERRORS as error:
-            _tell(unreadable, Unreadable(device_id, entry, first_id, number, str(error), part))
-    return found
+            return None
+        ids, rows = [], []
+        for number, part in enumerate(parts):
+            try:
+                rows.append(row_of(decode(part)))
+                ids.append(first_id + number * shards)
+            except DECODE_ERRORS as error:
+                _tell(
+                    unreadable,
+                    Unreadable(device_id, entry, first_id, number, str(error), part if len(parts) > 1 else data),
+                )
+    return Block(device_id, received_ms, ids, rows) if rows else None
 
 
 def _number(field: str, text: bytes | None, most: int) -> int:

@@ -14,7 +14,8 @@ This file knows no clock, socket, file or Redis.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NamedTuple
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
 
 import msgspec
 
@@ -80,10 +81,22 @@ decode = msgspec.msgpack.Decoder(Record).decode
 """`decode(bytes) -> Record`. Raises one of `DECODE_ERRORS`."""
 
 DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What `decode` and `decode_many` raise: text that is no UTF-8, and nesting without end, are errors of their own."""
+"""What `decode` and `decode_rows` raise: text that is no UTF-8, and nesting without end, are errors of their own."""
 
-decode_many = msgspec.msgpack.Decoder(list[Record]).decode
-"""`decode_many(bytes) -> list[Record]`, for the array that a stream entry holds."""
+Row = tuple[Any, ...]
+"""What rests of a record: the layout's version, then the fields of `Record` in order."""
+
+
+def row_of(record: Record) -> Row:
+    """A record as it rests."""
+    return (1, *msgspec.structs.astuple(record))
+
+
+_types = tuple(get_type_hints(Record, include_extras=True).values())
+decode_rows: Callable[[bytes], list[Row]] = msgspec.msgpack.Decoder(
+    list[tuple[Literal[1], *_types]]  # type: ignore[valid-type]
+).decode
+"""`decode_rows(bytes) -> list[Row]`, for the array that a stream entry holds: tuples are what columns are made of."""
 
 
 def replaces(new_us: int, arrival_ms: int, old_us: int, old_arrival_ms: int) -> bool:

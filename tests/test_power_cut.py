@@ -175,10 +175,11 @@ def check_stores(server: RedisServer, archive: Archive, acknowledged: int) -> No
         snapshots = Snapshots(lambda: hot.pinned(client, 1), archive)
 
         def seen() -> Counter[int]:
-            files, tail = snapshots.take(ALL)
+            found = snapshots.take(ALL)
+            files = found.files
             sql = "SELECT altitude_m FROM read_parquet($1)"
             rows = connection.execute(sql, [[file.path for file in files]]).fetchall() if files else []
-            return Counter([int(row[0]) for row in rows] + [int(one.record.altitude_m or 0) for one in tail])
+            return Counter([int(row[0]) for row in rows] + [int(one.record.altitude_m or 0) for one in found.tail])
 
         check(seen(), acknowledged)
         save_all(Saver(archive, connection, clock.now_ms), shard)

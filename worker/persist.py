@@ -29,7 +29,6 @@ import duckdb
 from deltalake import DeltaTable
 
 from telemetry.archive import Archive, commit_number
-from telemetry.columns import columns
 from telemetry.entries import Intent, decode_intent
 from telemetry.errors import IntentChanged, NotTogether
 from telemetry.hot import Shard, State
@@ -119,7 +118,7 @@ class Saver:
             if dropped:
                 log.error("quarantine is full: its %d oldest were dropped", dropped)
         self._reached("write")
-        files = self._archive.write(self._connection, columns(tail.records), intent.commit)
+        files = self._archive.write(self._connection, tail.records, intent.commit)
         self._reached("open")
         table = self._open(before)
         if not self._is_committed(table, shard, intent, before):

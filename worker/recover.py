@@ -24,10 +24,9 @@ import duckdb
 
 from telemetry.archive import Archive, commit_number, count_of
 from telemetry.columns import COLUMNS, columns, sql_text
-from telemetry.entries import Moved, RawEntry, Unreadable, entry_id, packed, read_entry
+from telemetry.entries import Block, Moved, RawEntry, Unreadable, entry_id, packed, read_block, read_entry
 from telemetry.errors import IntentChanged
 from telemetry.hot import Shard
-from telemetry.record import Stored
 from worker.latest import rebuild
 
 DEVICES_AT_ONCE = 200
@@ -60,7 +59,7 @@ def recover(
     for at in range(0, len(devices), DEVICES_AT_ONCE):
         part = devices[at : at + DEVICES_AT_ONCE]
         streams = shard.tails(part)
-        archived = _archived(connection, files, _records(shard, streams))
+        archived = _archived(connection, files, _blocks(shard, streams))
         for device, entries in streams.items():
             reached(f"replace {device}")
             found = _replace(shard, device, entries, archived)
@@ -83,27 +82,27 @@ def _fence(shard: Shard, archive: Archive, now_ms: int) -> str:
             continue
 
 
-def _records(shard: Shard, streams: dict[str, list[RawEntry]]) -> list[Stored]:
+def _blocks(shard: Shard, streams: dict[str, list[RawEntry]]) -> list[Block]:
     return [
-        stored
+        block
         for device, entries in streams.items()
         for raw in entries
-        for stored in read_entry(device, raw, shard.shards)
+        if (block := read_block(device, raw, shard.shards)) is not None
     ]
 
 
-def _archived(connection: duckdb.DuckDBPyConnection, files: Sequence[str], records: list[Stored]) -> set[int]:
+def _archived(connection: duckdb.DuckDBPyConnection, files: Sequence[str], blocks: list[Block]) -> set[int]:
     """Ids of the records that the archive has with the same content."""
-    if not files or not records:
+    if not files or not blocks:
         return set()
     same = " AND ".join(
         f"old.{name} IS NOT DISTINCT FROM tail.{name}" for name in COLUMNS.names if name not in ("id", "received_at")
     )
-    ids = [record.id for record in records]
-    connection.register("tail", columns(records))
+    connection.register("tail", columns(blocks))
     rows = connection.execute(
         f"SELECT tail.id FROM tail JOIN read_parquet([{', '.join(map(sql_text, files))}]) old "
-        f"ON old.id = tail.id AND {same} WHERE old.id BETWEEN {min(ids)} AND {max(ids)}"
+        f"ON old.id = tail.id AND {same} "
+        f"WHERE old.id BETWEEN {min(block.ids[0] for block in blocks)} AND {max(block.ids[-1] for block in blocks)}"
     ).fetchall()
     connection.unregister("tail")
     return {row[0] for row in rows}

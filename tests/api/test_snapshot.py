@@ -333,8 +333,8 @@ def test_long_streams_and_many_devices_are_read_in_pieces(stores: Stores) -> Non
     for n in range(401):
         stores.append(Sent("a", record(MIDNIGHT_US + n)))
     shard.append([Batch(pack([Sent(f"many {n}", record(MIDNIGHT_US + n)) for n in range(60)]))], Limits())
-    assert len(stores.snapshots.take(ALL).tail) == 401 + 9 + 60
-    assert len(stores.snapshots.take(Wanted(("a",), EARLIEST_US, LATEST_US)).tail) == 401 + 3
+    assert len(list(stores.snapshots.take(ALL).tail)) == 401 + 9 + 60
+    assert len(list(stores.snapshots.take(Wanted(("a",), EARLIEST_US, LATEST_US)).tail)) == 401 + 3
 
 
 # Any records, any saves, any question ----------------------------------------------------------------

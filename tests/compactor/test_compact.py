@@ -21,7 +21,7 @@ from telemetry import delta_log
 from telemetry.archive import Archive, LiveFile, commit_number
 from telemetry.columns import columns, open_duckdb
 from telemetry.days import DAY_US, day_of
-from telemetry.entries import decode_intent
+from telemetry.entries import Block, decode_intent
 from telemetry.errors import ArchiveError, PlanOutdated
 from telemetry.hot import Shard
 from telemetry.record import Record, Stored
@@ -61,7 +61,7 @@ class Files:
         """Save records."""
         table = self.archive.open()
         commit = commit_number(self.archive.committed(table, 0))
-        written = self.archive.write(self.connection, columns(records), commit)
+        written = self.archive.write(self.connection, columns(map(Block.of, records)), commit)
         self.archive.commit(table, written, 0, commit, NOW_US // 1_000)
 
     def _stored(self, day: int, row: int) -> Stored:

@@ -18,6 +18,7 @@ from telemetry.archive import Archive, commit_number
 from telemetry.columns import columns, open_duckdb
 from telemetry.config import Settings
 from telemetry.days import DAY_US, day_of
+from telemetry.entries import Block
 from telemetry.errors import WhimbrelError
 from telemetry.hot import Shard
 from telemetry.jobs import AllowedJob, persist_queue
@@ -41,7 +42,9 @@ def add(archive: Archive, days_ago: int, files: int) -> None:
             table = archive.open()
             commit = commit_number(archive.committed(table, 0))
             one = Stored("a", number + 1, at_us // 1_000, Record(at_us, "tcp", "json"))
-            archive.commit(table, archive.write(connection, columns([one]), commit), 0, commit, clock.now_ms())
+            archive.commit(
+                table, archive.write(connection, columns([Block.of(one)]), commit), 0, commit, clock.now_ms()
+            )
 
 
 def run(client: redis.Redis) -> None:

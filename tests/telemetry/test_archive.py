@@ -6,6 +6,7 @@ import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
+from random import Random
 
 import duckdb
 import pyarrow.parquet as pq
@@ -18,8 +19,9 @@ from hypothesis import strategies as st
 from telemetry import archive as module
 from telemetry import delta_log
 from telemetry.archive import Archive, LiveFile, commit_number, count_of
-from telemetry.columns import columns
+from telemetry.columns import columns, is_sorted
 from telemetry.days import DAY_US, day_of
+from telemetry.entries import Block
 from telemetry.errors import IntentChanged
 from telemetry.record import EARLIEST_US, LATEST_US, Record, Stored
 
@@ -32,7 +34,7 @@ def stored(number: int, timestamp_us: int = NOW_US, device: str = "a", **more: o
 
 def save(archive: Archive, connection: duckdb.DuckDBPyConnection, *records: Stored, previous: str = "0") -> str:
     number = commit_number(previous)
-    files = archive.write(connection, columns(records), number)
+    files = archive.write(connection, columns(map(Block.of, records)), number)
     archive.commit(archive.open(), files, 0, number, NOW_US // 1_000)
     return number
 
@@ -87,6 +89,21 @@ def test_every_column_survives(archive: Archive, connection: duckdb.DuckDBPyConn
     assert pq.ParquetFile(file).metadata.row_group(0).column(0).compression == "ZSTD"
 
 
+@pytest.mark.parametrize("order", ["sorted", "reversed", "mixed"])
+def test_files_are_sorted_however_the_records_come(
+    archive: Archive, connection: duckdb.DuckDBPyConnection, order: str
+) -> None:
+    """Of enough records that DuckDB writes them in several pieces, with two threads."""
+    archive.open()
+    made = [stored(n, NOW_US + n % 7, device=f"d{n // 100:04}") for n in range(30_000)]
+    made.sort(key=lambda one: (one.device_id, one.record.timestamp_us, one.id), reverse=order == "reversed")
+    save(archive, connection, *(Random(1).sample(made, len(made)) if order == "mixed" else made))
+    [file] = archive.files(archive.open())
+    found = pq.read_table(file, columns=["device_id", "timestamp", "id"], partitioning=None)
+    assert found.num_rows == len(made)
+    assert is_sorted(found)
+
+
 def test_other_tools_read_the_table(archive: Archive, connection: duckdb.DuckDBPyConnection) -> None:
     archive.open()
     save(archive, connection, stored(1), stored(2, NOW_US - DAY_US))
@@ -126,7 +143,7 @@ def test_what_is_committed_was_synced_before(
 
     monkeypatch.setattr(os, "fsync", fsync)
     number = commit_number("0")
-    [file] = archive.write(connection, columns([stored(1)]), number)
+    [file] = archive.write(connection, columns([Block.of(stored(1))]), number)
     assert synced[0] == file.path
     assert set(synced[1:]) == {str(Path(file.path).parent), "."}
     synced.clear()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from telemetry.record import EARLIEST_US, LATEST_US, Record, decode, decode_many, encode, replaces
+from telemetry.record import EARLIEST_US, LATEST_US, Record, decode, decode_rows, encode, replaces
 
 to_msgpack = msgspec.msgpack.encode
 from_msgpack = msgspec.msgpack.decode
@@ -42,7 +42,8 @@ def test_a_whole_number_stays_a_double() -> None:
 
 
 def test_many_rest_in_one_array() -> None:
-    assert decode_many(to_msgpack([from_msgpack(encode(FULL))] * 3)) == [FULL] * 3
+    rows = decode_rows(to_msgpack([from_msgpack(encode(FULL))] * 3))
+    assert [Record(*row[1:]) for row in rows] == [FULL] * 3
 
 
 @pytest.mark.parametrize(

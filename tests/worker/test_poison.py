@@ -59,7 +59,7 @@ POISON = {
     "of 1999": Poison({"i": b"7", "r": msgspec.msgpack.encode([EARLY])}, "Expected `int` >="),
     "of 2200": Poison({"i": b"7", "r": msgspec.msgpack.encode([LATE])}, "Expected `int` <"),
     "beyond any time": Poison({"i": b"7", "r": msgspec.msgpack.encode([HUGE])}, "Expected `int`"),
-    "nested without end": Poison({"i": b"7", "r": b"\x91\x9d\x01" + NOTHING + DEEP}, "recursion"),
+    "nested without end": Poison({"i": b"7", "r": b"\x91\x9d\x01" + NOTHING + DEEP}, "Expected `array`"),
     "text that is no text": Poison(
         {"i": b"7", "r": b"\x91\x94\x01\xcf" + NOW_US.to_bytes(8) + b"\xa1\xff\xa1x"}, "utf-8"
     ),
