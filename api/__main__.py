@@ -7,12 +7,14 @@ import logging
 import sys
 
 import uvloop
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from api.app import app
 from api.forward import QueryProgram
 from api.latest import LatestRoutes
 from api.missing import refusal
 from api.older.routes import OlderRoutes
+from api.quick import QuickLatest
 from collector.http import HttpLimits, make_arrival, make_intake, routes
 from telemetry import refusals
 from telemetry.config import Settings
@@ -40,7 +42,8 @@ async def serve(settings: Settings) -> None:
         OlderRoutes(intake, limits, arrival, latest),
         program.forward(refusal),
     )
-    server = http_server(application, ConnectionLimits.of(settings))
+    plain = ProxyHeadersMiddleware(application)  # type: ignore[arg-type]  # uvicorn words ASGI's types its own way
+    server = http_server(QuickLatest(plain, latest), ConnectionLimits.of(settings))  # type: ignore[arg-type]
     serving = asyncio.create_task(server.serve([listening]))
     log.info("answering on %s:%d", a.host, a.port)
     async with refusals.reported(lambda: connect(settings)):

@@ -12,10 +12,12 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from collector.bodies import MSGPACK, Batch, Form, Refused, Unreadable, read_batch
 from collector.intake import Intake, Watermarks, memory_percent
 from collector.problems import EXCEPTION_HANDLERS, ProblemError, invalid_parameter, refuse_unknown
+from collector.quick import Quick
 from collector.requests import Head, HttpLimits, inflated, off_loop, read_body, read_head
 from telemetry import clock, problem, refusals
 from telemetry.config import Settings
@@ -87,11 +89,12 @@ async def healthz(_request: Request) -> Response:
     return Response(b'{"status":"alive"}', media_type="application/json")
 
 
-def app(intake: Intake, limits: HttpLimits, arrival: Callable[[], Arrival]) -> Starlette:
+def app(intake: Intake, limits: HttpLimits, arrival: Callable[[], Arrival]) -> ASGIApp:
     """The collector's application."""
-    return Starlette(
+    plain = Starlette(
         routes=[*routes(intake, limits, arrival), Route("/healthz", healthz)], exception_handlers=EXCEPTION_HANDLERS
     )
+    return Quick(plain, intake, limits, arrival)
 
 
 # Parts that other routes use -------------------------------------------------------------------------

@@ -63,6 +63,7 @@ def http_server(app: ASGIApp, limits: ConnectionLimits) -> Server:
         ws="none",
         lifespan="off",
         access_log=False,
+        proxy_headers=False,  # who answers with addresses of its own reads them
         log_config=None,
         server_header=False,
         timeout_keep_alive=limits.keep_alive_s,

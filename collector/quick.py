@@ -1,0 +1,90 @@
+"""The quick way of `POST /v1/records`, for what most devices send: half the time of the plain one.
+
+A body as it is, of records of a known shape (telemetry/shapes.py), goes from the server to the intake without
+Starlette. Whatever else it is (a query, an Idempotency-Key, a Content-Encoding, a body in pieces, a large one that is
+for a thread, records that are wrong or unusual) goes on to the application, which answers it as it would have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from collector.bodies import Form, form_of
+from collector.intake import Intake
+from collector.problems import ProblemError
+from collector.requests import LARGE_BODY_BYTES, HttpLimits
+from telemetry import problem, refusals
+from telemetry.errors import BusyError
+from telemetry.fields import Arrival
+
+PATH = "/v1/records"
+_UNUSUAL = frozenset((b"content-encoding", b"idempotency-key"))
+
+_form_of = lru_cache(64)(lambda content_type: form_of(content_type.decode("latin-1")))
+
+
+class Quick:
+    """An application in front of another, which it asks wherever it is not enough itself."""
+
+    def __init__(self, behind: ASGIApp, intake: Intake, limits: HttpLimits, arrival: Callable[[], Arrival]) -> None:
+        self._behind = behind
+        self._intake = intake
+        self._max_records = limits.max_records
+        self._max_body_bytes = min(limits.max_body_bytes, LARGE_BODY_BYTES - 1)
+        self._arrival = arrival
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, as ASGI has it."""
+        form = self._form(scope)
+        if form is None:
+            await self._behind(scope, receive, send)
+        else:
+            await self._post(form, scope, receive, send)
+
+    def _form(self, scope: Scope) -> Form | None:
+        """The form of a usual post's body; None for any other request."""
+        if scope["type"] != "http" or scope["path"] != PATH or scope["method"] != "POST" or scope["query_string"]:
+            return None
+        content_type = b""
+        for name, value in scope["headers"]:
+            if name == b"content-type" and not content_type:
+                content_type = value
+            elif name in _UNUSUAL or (name == b"content-length" and int(value) > self._max_body_bytes):
+                return None
+        return _form_of(content_type)
+
+    async def _post(self, form: Form, scope: Scope, receive: Receive, send: Send) -> None:
+        message = await receive()
+        body = message.get("body", b"")
+        is_short = (
+            message["type"] == "http.request" and not message.get("more_body") and len(body) <= self._max_body_bytes
+        )
+        records = form.quick(body, self._arrival()) if is_short else None
+        if records is None or len(records) > self._max_records:
+            await self._behind(scope, _again(message, receive), send)
+            return
+        try:
+            await self._intake.submit(records, len(body))
+        except BusyError as error:
+            refusals.count(problem.BUSY)
+            refusal = ProblemError(problem.BUSY, str(error), {"Retry-After": str(error.retry_after_s)})
+            await refusal.response()(scope, receive, send)
+            return
+        answer = b'{"accepted":%d}' % len(records)
+        length = str(len(answer)).encode()
+        headers = [(b"content-length", length), (b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": 202, "headers": headers})
+        await send({"type": "http.response.body", "body": answer})
+
+
+def _again(message: Message, receive: Receive) -> Receive:
+    """What receives a message that was received before, then all others."""
+    first: list[Message] = [message]
+
+    async def receive_again() -> Message:
+        return first.pop() if first else await receive()
+
+    return receive_again

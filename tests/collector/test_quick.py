@@ -1,0 +1,165 @@
+"""The quick way of `POST /v1/records`: which requests it answers itself, and that its answers are the plain way's."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+import msgpack
+import pytest
+from starlette.applications import Starlette
+from starlette.types import Message, Receive, Scope, Send
+
+from collector.bodies import FORMS
+from collector.http import EXCEPTION_HANDLERS, routes
+from collector.quick import Quick
+from collector.requests import LARGE_BODY_BYTES, Arriving, HttpLimits
+from telemetry import problem
+from telemetry.fields import Arrival
+from telemetry.hot import Limits, Shard
+from telemetry.shapes import LEARN_RECORDS
+from tests.collector.conftest import NOW_US, Connect, numbers, run, tail, taking
+
+VALUE = {"device_id": "d", "altitude": 7}
+RECORD = json.dumps(VALUE).encode()
+LIMITS = HttpLimits(2**20, 3, 600, Arriving(2**20))
+
+
+class Behind:
+    """The plain application, and how often it was asked."""
+
+    def __init__(self, plain: Any) -> None:
+        self.asked = 0
+        self._plain = plain
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.asked += 1
+        await self._plain(scope, receive, send)
+
+
+def _learn() -> None:
+    for form in set(FORMS.values()):
+        form.shapes.learn([VALUE], LEARN_RECORDS)
+
+
+class Answer(NamedTuple):
+    """What a request was answered, and how often the plain way was asked."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    asked: int
+
+
+async def answered(
+    connect_to: Connect,
+    *pieces: bytes,
+    method: str = "POST",
+    path: str = "/v1/records",
+    query: bytes = b"",
+    max_pending_bytes: int = 2**20,
+    **headers: str,
+) -> Answer:
+    """Ask as a server does that has received a body in these pieces."""
+    for form in set(FORMS.values()):
+        form.shapes.learn([VALUE], LEARN_RECORDS)
+    last = len(pieces) - 1
+    messages = [{"type": "http.request", "body": piece, "more_body": n < last} for n, piece in enumerate(pieces)]
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return messages.pop(0)
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "query_string": query,
+        "headers": [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()],
+    }
+    async with taking(connect_to, limits=Limits(max_devices=10), max_pending_bytes=max_pending_bytes) as intake:
+        arrival = Arrival(NOW_US)
+        behind = Behind(
+            Starlette(routes=routes(intake, LIMITS, lambda: arrival), exception_handlers=EXCEPTION_HANDLERS)
+        )
+        await Quick(behind, intake, LIMITS, lambda: arrival)(scope, receive, send)
+    start, *bodies = sent
+    found = {name.decode(): value.decode() for name, value in start["headers"]}
+    return Answer(start["status"], found, b"".join(body.get("body", b"") for body in bodies), behind.asked)
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "count"),
+    [
+        ("", RECORD, 1),
+        ("application/json; charset=utf-8", b"[%s,%s]" % (RECORD, RECORD), 2),
+        ("application/x-ndjson", RECORD + b"\n" + RECORD + b"\n", 2),
+        ("application/msgpack", msgpack.packb(VALUE), 1),
+    ],
+)
+def test_what_most_devices_send(
+    connect_shared: Connect, shard: Shard, content_type: str, body: bytes, count: int
+) -> None:
+    async def test() -> None:
+        answer = await answered(connect_shared, body, content_type=content_type)
+        headers = {"content-length": "14", "content-type": "application/json"}
+        assert answer == (202, headers, b'{"accepted":%d}' % count, 0)
+
+    run(test)
+    assert numbers(tail(shard, "d")) == [7] * count
+
+
+@pytest.mark.parametrize(
+    ("body", "more", "status"),
+    [
+        (RECORD, {"method": "GET"}, 405),
+        (RECORD, {"path": "/v1/record"}, 404),
+        (RECORD, {"query": b"on_error=skip"}, 202),
+        (RECORD, {"query": b"x=1"}, 400),
+        (RECORD, {"idempotency_key": "k"}, 202),
+        (RECORD, {"content_encoding": "identity"}, 202),
+        (RECORD, {"content_type": "image/png"}, 415),
+        (RECORD, {"content_length": str(2**20 + 1)}, 413),
+        (b"", {}, 400),
+        (b"{", {}, 400),
+        (b'{"device_id":"d","altitude":"7"}', {}, 202),
+        (b'{"device_id":"d","latitude":91}', {}, 400),
+        (b"[%s]" % b",".join([RECORD] * 4), {}, 413),
+        (b" " * LARGE_BODY_BYTES + RECORD, {}, 202),
+        (b" " * 2**20 + RECORD, {}, 413),
+        (RECORD + RECORD, {"content_type": "application/x-ndjson"}, 400),
+        (RECORD.replace(b",", b",\n"), {"content_type": "application/x-ndjson"}, 400),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_all_else_is_answered_by_the_plain_way(
+    connect_shared: Connect, shard: Shard, body: bytes, more: dict[str, Any], status: int
+) -> None:
+    async def test() -> None:
+        answer = await answered(connect_shared, body, **more)
+        assert (answer.status, answer.asked) == (status, 1)
+
+    run(test)
+
+
+def test_a_body_in_pieces_goes_the_plain_way_whole(connect_shared: Connect, shard: Shard) -> None:
+    async def test() -> None:
+        answer = await answered(connect_shared, RECORD[:5], RECORD[5:])
+        assert (answer.status, answer.asked) == (202, 1)
+
+    run(test)
+    assert numbers(tail(shard, "d")) == [7]
+
+
+def test_a_full_intake_is_the_same_problem(connect_shared: Connect, shard: Shard) -> None:
+    async def test() -> None:
+        answer = await answered(connect_shared, RECORD, max_pending_bytes=0)
+        assert (answer.status, json.loads(answer.body)["type"], answer.asked) == (503, problem.BUSY.type, 0)
+        assert answer.headers["retry-after"] == "1"
+        assert answer.headers["content-type"] == problem.CONTENT_TYPE
+
+    run(test)
+    assert tail(shard, "d") == []
