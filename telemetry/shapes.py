@@ -13,11 +13,11 @@ This file knows no clock, socket, file or Redis.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import lru_cache
 from itertools import islice
 from operator import attrgetter
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -35,6 +35,8 @@ from telemetry.fields import (
 )
 from telemetry.record import EARLIEST_US, Record, Sent
 
+T = TypeVar("T")
+
 MAX_NAMES = 64
 """A sender that uses more names than this has no shape."""
 
@@ -44,8 +46,11 @@ MAX_SHAPES = 4
 MAX_TRIED = 2
 """Shapes of other senders that a new one is thought to use."""
 
-MAX_KEPT_SHAPES = 64
-"""Shapes of all senders that are kept: some 10 KB each."""
+MAX_LOOKED_AT = 8
+"""Shapes of all senders that are tried on the names of one that has no shape."""
+
+MAX_KEPT = 64
+"""Shapes of all senders that are kept, some 10 KB each, and names that are counted."""
 
 MAX_KEPT_IDS = 32_768
 """Device ids that are known to be good."""
@@ -76,7 +81,7 @@ _encode_json = msgspec.json.Encoder().encode
 class Shape(NamedTuple):
     """Decoders of one or many records of some names, and what makes them records."""
 
-    names: tuple[str, ...]
+    covers: frozenset[str]
     from_json: Callable[[bytes | bytearray], Any]
     from_json_lines: Callable[[bytes | bytearray], list[Any]]
     from_msgpack: Callable[[bytes | msgspec.Raw], Any]
@@ -120,12 +125,11 @@ class Shape(NamedTuple):
 class Shapes:
     """What is known of how one sender, or many of the same kind, name their fields."""
 
-    __slots__ = ("_names", "_seen", "_shapes")
+    __slots__ = ("_names", "_shapes")
 
     def __init__(self) -> None:
         self._shapes = list(islice(reversed(_known.values()), MAX_TRIED))  # the one that was of use last is the first
         self._names: tuple[str, ...] = ()
-        self._seen = 0  # records of these names that were read the plain way
 
     @property
     def any(self) -> bool:
@@ -167,11 +171,10 @@ class Shapes:
         for value in values:
             names.update(value)  # type: ignore[call-overload]
             seen += 1
-        if not names.keys() <= set(self._names):
+        shape = _covering(names)
+        if shape is None:
             self._names = _joined(self._names, tuple(names))
-            self._seen = 0
-        self._seen += seen if records is None else records
-        shape = _shape(self._names) if self._seen >= LEARN_RECORDS or self._names in _known else None
+            shape = _counted(self._names, seen if records is None else records)
         if shape is not None:
             self._put_first(shape)
 
@@ -196,18 +199,38 @@ def _is_clear(names: tuple[str, ...]) -> bool:
 
 # Making shapes ---------------------------------------------------------------------------------------
 
-_known: dict[tuple[str, ...], Shape] = {}
+_known: dict[frozenset[str], Shape] = {}
+_counts: dict[frozenset[str], int] = {}
+"""How many records of these names were read the plain way, by all senders together."""
+
 _device_id = lru_cache(MAX_KEPT_IDS)(read_device_id)
 
 
-def _shape(names: tuple[str, ...]) -> Shape | None:
-    """The shape of some names, if they have one."""
-    shape = _known.get(names)
-    if shape is None and _is_clear(names):
-        if len(_known) == MAX_KEPT_SHAPES:
-            del _known[next(iter(_known))]
-        shape = _known[names] = _make(names)
+def _covering(names: Collection[str]) -> Shape | None:
+    """One of the newest shapes that takes these names."""
+    for shape in islice(reversed(_known.values()), MAX_LOOKED_AT):
+        if shape.covers.issuperset(names):
+            return shape
+    return None
+
+
+def _counted(names: tuple[str, ...], records: int) -> Shape | None:
+    """Note that records of these names were read; their shape, once they were enough."""
+    key = frozenset(names)
+    count = _counts.pop(key, 0) + records
+    if count < LEARN_RECORDS or not _is_clear(names):
+        _put(_counts, key, count)
+        return None
+    shape = _make(names)
+    _put(_known, key, shape)
     return shape
+
+
+def _put(kept: dict[frozenset[str], T], key: frozenset[str], value: T) -> None:
+    """Keep as the newest, and of all the newest `MAX_KEPT`."""
+    kept[key] = value
+    if len(kept) > MAX_KEPT:
+        del kept[next(iter(kept))]
 
 
 def _make(names: tuple[str, ...]) -> Shape:
@@ -226,7 +249,7 @@ def _make(names: tuple[str, ...]) -> Shape:
     )
     one_or_many = list[struct] | struct  # type: ignore[valid-type]
     return Shape(
-        names,
+        frozenset(names),
         msgspec.json.Decoder(one_or_many).decode,
         msgspec.json.Decoder(struct).decode_lines,
         msgspec.msgpack.Decoder(one_or_many).decode,

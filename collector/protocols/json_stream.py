@@ -334,7 +334,8 @@ class JsonStream:
 
     def _add_records(self, records: list[Sent], size_bytes: int, messages: list[Message]) -> None:
         self._sent_line = True
-        messages.append(Received(records, size_bytes, _line(received(len(records))), _line_not_stored))
+        answer = _ONE_RECEIVED if len(records) == 1 else _line(received(len(records)))
+        messages.append(Received(records, size_bytes, answer, _line_not_stored))
 
     def _older_message(self, arrival: Arrival) -> Message:
         self._is_over = True

@@ -18,7 +18,7 @@ from telemetry.errors import RecordError
 from telemetry.fields import KMH, NAMES, Arrival, read
 from telemetry.json_like import json_like
 from telemetry.record import Record, Sent
-from telemetry.shapes import LEARN_RECORDS, MAX_KEPT_SHAPES, MAX_NAMES, MAX_SHAPES, Shapes
+from telemetry.shapes import LEARN_RECORDS, MAX_KEPT, MAX_NAMES, MAX_SHAPES, MAX_TRIED, Shapes
 
 NOW_US = 1_795_500_000_000_000  # 2026-11-24T06:00:00Z
 ARRIVAL = Arrival(NOW_US, NOW_US + 86_400_000_000)
@@ -36,6 +36,7 @@ USUAL: dict[str, Any] = {
 @pytest.fixture(autouse=True)
 def _nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shapes, "_known", {})
+    monkeypatch.setattr(shapes, "_counts", {})
 
 
 def learnt(*values: dict[str, Any]) -> Shapes:
@@ -207,6 +208,23 @@ def test_another_sender_of_known_names_needs_not_learn_them() -> None:
     assert quick(Shapes(), USUAL) == [plain(USUAL)]
 
 
+def test_many_senders_of_few_records_learn_together() -> None:
+    for _ in range(LEARN_RECORDS):
+        Shapes().learn([USUAL])
+    assert Shapes().any
+
+
+def test_a_sender_of_fewer_names_has_the_shape_of_more() -> None:
+    learnt(USUAL)
+    value = {"lat": 1.5, "device_id": "d"}
+    for other in ({"device_id": "a", f"x{number}": 1} for number in range(MAX_TRIED)):
+        learnt(other)  # so that a new sender is thought to use these
+    found = Shapes()
+    assert quick(found, value) is None
+    found.learn([value])
+    assert quick(found, value) == [plain(value)]
+
+
 def test_names_add_up() -> None:
     found = learnt(USUAL)
     found.learn([{"device_id": "d", "door": 1}], LEARN_RECORDS)
@@ -224,11 +242,14 @@ def test_senders_of_different_names_may_share_what_is_learnt() -> None:
 
 def test_shapes_are_bounded() -> None:
     found = Shapes()
-    for number in range(2 * MAX_KEPT_SHAPES):
+    for number in range(2 * MAX_KEPT):
         found.learn([{"device_id": "d", "lat": 1, f"x{number}": 1}], LEARN_RECORDS)
         found.learn([{"device_id": "d", "latitude": 1, f"x{number}": 1}], LEARN_RECORDS)
     assert len(found._shapes) == MAX_SHAPES
-    assert len(shapes._known) == MAX_KEPT_SHAPES
+    assert len(shapes._known) == MAX_KEPT
+    for number in range(2 * MAX_KEPT):
+        Shapes().learn([{"device_id": "d", f"y{number}": 1}])
+    assert len(shapes._counts) == MAX_KEPT
 
 
 # Any record ------------------------------------------------------------------------------------------
