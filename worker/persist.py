@@ -57,6 +57,7 @@ class Saver:
         self._bounds = bounds or Bounds()
         self._quarantine_max_bytes = quarantine_max_bytes
         self._reached = reached
+        self._behind: set[int] = set()  # shards whose last save could not take all
 
     def save(self, shard: Shard) -> int:
         """Finish what an earlier worker left, else save what waits. Returns how many records it took.
@@ -71,7 +72,11 @@ class Saver:
         archived = self._archive.committed(self._open(state.committed), shard.shard)
         if archived != state.committed:
             raise _not_together(archived, state.committed)
-        plan = choose(shard, self._bounds)
+        plan = choose(shard, self._bounds, oldest_first=shard.shard in self._behind)
+        if plan.is_all:
+            self._behind.discard(shard.shard)
+        else:
+            self._behind.add(shard.shard)
         if not plan.ranges:
             return 0
         intent = Intent(commit_number(state.committed), plan.ranges)

@@ -40,10 +40,11 @@ class Tail(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """The ranges that a save takes, and what they held when it was planned."""
+    """The ranges that a save takes, what they held when it was planned, and whether that was all that waited."""
 
     ranges: list[Range]
     tail: Tail
+    is_all: bool
 
 
 class _Budget:
@@ -87,15 +88,26 @@ class _Taken(NamedTuple):
     unreadable: list[Unreadable]
 
 
-def choose(shard: Shard, bounds: Bounds) -> Plan:
-    """Read the tail: all of it in the order of files, so that there is nothing to sort; or, if it is more than the
-    bounds allow, as much as they do, the longest waiting devices first."""
+def choose(shard: Shard, bounds: Bounds, oldest_first: bool = False) -> Plan:
+    """Read the tail until it ends or a bound is reached.
+
+    In the order of files, so that there is nothing to sort, if it may be taken whole; else, or with `oldest_first`, the
+    longest waiting devices first: those with the last names must not wait for ever.
+    """
     devices = _dirty(shard, bounds.max_devices)
-    if shard.unsaved() <= bounds.max_records and len(devices) < bounds.max_devices:
-        plan, is_all = _choose(shard, bounds, sorted(devices))
-        if is_all:
-            return plan
-    return _choose(shard, bounds, devices)[0]
+    if not oldest_first and len(devices) < bounds.max_devices and shard.unsaved() <= bounds.max_records:
+        devices.sort()
+    budget = _Budget(bounds)
+    taken = _Taken([], [], Columns(), [])
+    for at in range(0, len(devices), READ_STREAMS):
+        part = devices[at : at + READ_STREAMS]
+        pages = shard.entries([(device, "-", "+") for device in part], READ_ENTRIES)
+        for device, page in zip(part, pages, strict=True):
+            _take(taken, budget, shard, device, page)
+        if budget.is_spent:
+            break
+    tail = Tail(taken.raw, taken.columns.table(), taken.unreadable)
+    return Plan(taken.ranges, tail, is_all=not (budget.was_short or budget.is_spent))
 
 
 def _dirty(shard: Shard, most: int) -> list[str]:
@@ -106,21 +118,6 @@ def _dirty(shard: Shard, most: int) -> list[str]:
             break
         devices += found
     return devices
-
-
-def _choose(shard: Shard, bounds: Bounds, devices: list[str]) -> tuple[Plan, bool]:
-    """The plan, and whether it takes all that the devices have."""
-    budget = _Budget(bounds)
-    taken = _Taken([], [], Columns(), [])
-    for at in range(0, len(devices), READ_STREAMS):
-        part = devices[at : at + READ_STREAMS]
-        pages = shard.entries([(device, "-", "+") for device in part], READ_ENTRIES)
-        for device, page in zip(part, pages, strict=True):
-            _take(taken, budget, shard, device, page)
-        if budget.is_spent:
-            break
-    plan = Plan(taken.ranges, Tail(taken.raw, taken.columns.table(), taken.unreadable))
-    return plan, not (budget.was_short or budget.is_spent)
 
 
 def _take(taken: _Taken, budget: _Budget, shard: Shard, device: str, first_page: list[RawEntry]) -> None:

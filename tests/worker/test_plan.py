@@ -1,0 +1,64 @@
+"""What one save takes, and in which order."""
+
+from __future__ import annotations
+
+import time
+
+import duckdb
+
+from telemetry import clock
+from telemetry.archive import Archive
+from telemetry.columns import is_sorted
+from telemetry.hot import Shard
+from tests.worker.conftest import Ledger, archived
+from worker.persist import Saver
+from worker.plan import Bounds, Plan, choose
+
+
+def devices(plan: Plan) -> list[str]:
+    return [one.device_id for one in plan.ranges]
+
+
+def append_in_turn(shard: Shard, ledger: Ledger, *names: str) -> None:
+    """Two records of each, so that the store can tell who came first: it counts in ms."""
+    for name in names:
+        ledger.append(shard, [name] * 2)
+        time.sleep(0.005)
+
+
+def test_all_that_waits_is_taken_in_the_order_of_files(shard: Shard, ledger: Ledger) -> None:
+    for names in (["c", "ä", "a"], ["b", "a"], ["c"]):
+        ledger.append(shard, names)
+    plan = choose(shard, Bounds())
+    assert plan.is_all
+    assert devices(plan) == ["a", "b", "c", "ä"]
+    assert is_sorted(plan.tail.records)
+    assert plan.tail.records.num_rows == 6
+
+
+def test_what_is_too_much_is_taken_as_long_as_it_waited(shard: Shard, ledger: Ledger) -> None:
+    append_in_turn(shard, ledger, "c", "a", "b")
+    plan = choose(shard, Bounds(max_records=4))
+    assert not plan.is_all
+    assert devices(plan) == ["c", "a"]
+
+
+def test_a_bound_that_shows_only_by_reading_ends_a_plan_in_the_order_of_files(shard: Shard, ledger: Ledger) -> None:
+    append_in_turn(shard, ledger, "c", "a", "b")
+    bounds = Bounds(max_bytes=1)
+    assert devices(choose(shard, bounds)) == ["a"]
+    assert devices(choose(shard, bounds, oldest_first=True)) == ["c"]
+    assert not choose(shard, bounds).is_all
+
+
+def test_no_device_waits_for_ever_behind_one_with_an_earlier_name(
+    shard: Shard, ledger: Ledger, archive: Archive, connection: duckdb.DuckDBPyConnection
+) -> None:
+    """`a` sends more than a save may take, again and again."""
+    saver = Saver(archive, connection, clock.now_ms, Bounds(max_bytes=1))
+    ledger.append(shard, ["b"])
+    time.sleep(0.005)
+    for _ in range(3):
+        ledger.append(shard, ["a"])
+        saver.save(shard)
+    assert archived(connection, archive)["b", 0] == 1
