@@ -48,6 +48,9 @@ SMALL_ROW_GROUP_ROWS = 8_192
 SMALL_FILE_ROWS = 250_000
 """A file below this is one of many: to find a device in all of them, each is read in smaller pieces."""
 
+SAVED_LEVEL, MERGED_LEVEL = 1, 3
+"""zstd's: a save's file is soon merged, and takes a fifth less time and a twentieth more room."""
+
 READ_ERRORS = (DeltaError, OSError)
 """What opening and reading a table raises if its log is damaged or can't be read."""
 
@@ -195,10 +198,11 @@ class Archive:
         folder = f"date={day.isoformat()}"
         (self.root / folder).mkdir(exist_ok=True)
         group_rows = SMALL_ROW_GROUP_ROWS if rows < SMALL_FILE_ROWS else ROW_GROUP_ROWS
+        level = MERGED_LEVEL if kind == COMPACTED else SAVED_LEVEL
         path = f"{folder}/{kind}-{secrets.token_hex(8)}.parquet"
         connection.execute(
             f"COPY ({select}) TO {sql_text(str(self.root / path))} "
-            f"(FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2, ROW_GROUP_SIZE {group_rows})"
+            f"(FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL {level}, PARQUET_VERSION v2, ROW_GROUP_SIZE {group_rows})"
         )
         return path
 
