@@ -202,7 +202,8 @@ class Archive:
         path = f"{folder}/{kind}-{secrets.token_hex(8)}.parquet"
         connection.execute(
             f"COPY ({select}) TO {sql_text(str(self.root / path))} "
-            f"(FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL {level}, PARQUET_VERSION v2, ROW_GROUP_SIZE {group_rows})"
+            f"(FORMAT parquet, PARQUET_VERSION v2, COMPRESSION zstd, COMPRESSION_LEVEL {level}, "
+            f"ROW_GROUP_SIZE {group_rows})"
         )
         return path
 
