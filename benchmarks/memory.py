@@ -21,7 +21,7 @@ from tests.box import Box
 
 RECORDS_PER_S = 12
 SAMPLE_S = 5.0
-AIM_MB = 450
+AIM_MB = 350
 
 
 def pss_mb(process: psutil.Process) -> float:

@@ -26,7 +26,8 @@ from telemetry.config import PROJECT, Settings
 from telemetry.disk import Room, existing, in_words
 from telemetry.errors import ConfigError, StoreError
 from telemetry.process import SUPERVISED
-from telemetry.redis_client import connect, runtime_dir
+from telemetry.redis_client import connect
+from telemetry.runtime import runtime_dir
 
 # The disk --------------------------------------------------------------------------------------------
 

@@ -15,7 +15,8 @@ import msgspec
 
 from cli import arguments
 from cli.command import FAILED, OK, Command
-from cli.endpoints import client, http_url
+from cli.endpoints import http_url
+from cli.http_client import client
 from cli.output import output
 from telemetry.config import Settings
 from telemetry.errors import BusyError, SenderError

@@ -30,7 +30,7 @@ from telemetry.config import Settings
 from telemetry.durable import fsync
 from telemetry.errors import ConfigError
 from telemetry.process import die_with_parent
-from telemetry.redis_client import OLDEST_REDIS, OLDEST_VALKEY, make_private, runtime_dir, version
+from telemetry.runtime import OLDEST_REDIS, OLDEST_VALKEY, make_private, runtime_dir, version
 
 OLDEST = {"redis": OLDEST_REDIS, "valkey": OLDEST_VALKEY}
 SYSTEM_NAMES = ("redis-server", "valkey-server")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import errno
 import fcntl
 import http.client
+import importlib
 import os
 import signal
 import socket
@@ -22,8 +22,8 @@ from cli.command import FAILED, OK, Command
 from cli.endpoints import http_url, reachable
 from telemetry.config import PROJECT, Settings
 from telemetry.durable import make_folder
-from telemetry.errors import ConfigError, StoreUnavailable
-from telemetry.redis_client import check_server, connect, make_private, runtime_dir
+from telemetry.errors import ConfigError
+from telemetry.runtime import make_private, runtime_dir
 
 LOOK_S = 0.25
 PROBE_TIMEOUT_S = 2.0
@@ -43,7 +43,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     programs = supervise.read_procfile(PROJECT / "Procfile")
     if settings.redis.url:
         programs.pop(supervise.REDIS, None)
-        _check_redis(settings)
+        for warning in importlib.import_module("cli.foreign_redis").check(settings):
+            say(f"whimbrel up: {warning}")
     else:
         redis_server.find(settings)
     make_folder(settings.data_dir)
@@ -63,12 +64,6 @@ def _environment(args: argparse.Namespace) -> dict[str, str]:
     """What leads every program to the settings that we were started with, from whatever folder."""
     named = args.config or os.environ.get("WHIMBREL_CONFIG")
     return {"WHIMBREL_CONFIG": str(Path(named).absolute())} if named else {}
-
-
-def _check_redis(settings: Settings) -> None:
-    """Refuse a Redis that could lose records; for one that is away the programs wait."""
-    with connect(settings) as client, contextlib.suppress(StoreUnavailable):
-        check_server(client, settings.redis.durability)
 
 
 def _lock(data_dir: Path) -> None:

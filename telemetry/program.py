@@ -18,7 +18,6 @@ from telemetry.config import Settings, load
 from telemetry.errors import BusyError, ConfigError, StoreUnavailable, WhimbrelError
 from telemetry.process import die_with_parent, is_supervised
 from telemetry.redis_client import check_server, connect, wait
-from telemetry.serve import log_to_stderr
 
 FAILED = 1
 WRONG_SETTINGS = 2
@@ -59,6 +58,14 @@ def _run(program: str, config: str | None, run: Callable[[Settings], None], need
         logging.getLogger("start").exception("%s can't go on", program)
         return FAILED
     return 0
+
+
+def log_to_stderr(settings: Settings, program: str) -> None:
+    """One line an event on standard error."""
+    logging.basicConfig(
+        level=settings.log.level.upper(), format=f"%(asctime)s {program} %(levelname)s %(name)s: %(message)s"
+    )
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
 
 
 def _pause(stopped: Callable[[], bool]) -> None:

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import re
-import tempfile
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import redis
@@ -17,41 +12,16 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from telemetry.config import Settings
-from telemetry.durable import make_folder
 from telemetry.errors import ConfigError, StoreUnavailable
 from telemetry.hot import raw_entries
+from telemetry.runtime import OLDEST_REDIS, OLDEST_VALKEY, runtime_dir, version
 
 CONNECT_TIMEOUT_S = 2.0
 CALL_TIMEOUT_S = 15.0
 """Longer than any call takes on a slow disk; a server that is silent for so long is treated as away."""
 
-MAX_SOCKET_PATH_BYTES = 100
-"""A unix socket's path has at most 107 bytes, and servers append a suffix while they create it."""
-
-OLDEST_REDIS = (7, 2)
-OLDEST_VALKEY = (8,)
-
-
-def runtime_dir(data_dir: Path) -> Path:
-    """Folder for sockets: `run` in the data folder or, where that path won't do, a short private one.
-
-    It won't do if it is too long, or has a character that redis-py stumbles over in a URL or in CLIENT INFO.
-    """
-    folder = data_dir / "run"
-    is_short = len(os.fsencode(folder / "supervisor.sock")) <= MAX_SOCKET_PATH_BYTES
-    if is_short and re.fullmatch(r"[A-Za-z0-9_./-]+", str(folder)):
-        return folder
-    name = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"whimbrel-{os.getuid()}-{name}"
-
-
-def make_private(folder: Path) -> None:
-    """Create a folder that only we may enter. Raises `ConfigError` if it is somebody else's."""
-    make_folder(folder, 0o700)
-    found = folder.lstat()
-    if found.st_uid != os.getuid():
-        raise ConfigError(f"cannot use {folder}: it belongs to another user")
-    folder.chmod(0o700)
+ANSWER_TIMEOUT_S = 2.0
+"""The same for a server that was silent a moment ago: whoever comes meanwhile hears so without waiting that long."""
 
 
 def url(settings: Settings) -> str:
@@ -103,6 +73,22 @@ def wait(
     return False
 
 
+def require_answer(client: redis.Redis, within_s: float = ANSWER_TIMEOUT_S) -> None:
+    """Raise `StoreUnavailable` unless Redis answers over a new connection within so long.
+
+    One that is stopped, or stuck on a dying disk, still takes connections, and each call waits `CALL_TIMEOUT_S`.
+    """
+    asked = client.connection_pool
+    pool = redis.ConnectionPool(asked.connection_class, **asked.connection_kwargs | {"socket_timeout": within_s})
+    try:
+        with redis.Redis.from_pool(pool) as once:
+            once.ping()
+    except redis.ResponseError:
+        return  # it answers; whoever asks for more hears why not
+    except redis.RedisError as error:
+        raise StoreUnavailable(f"cannot reach Redis: {error}") from error
+
+
 def check_server(client: redis.Redis, durability: str) -> None:
     """Raise `ConfigError` naming each setting of the server that could lose records."""
     try:
@@ -149,8 +135,3 @@ def _wrong_settings(values: Mapping[str, str], durability: str) -> list[str]:
             '(or set redis.durability = "memory" and lose the last second at a power cut)'
         )
     return wrong
-
-
-def version(text: str) -> tuple[int, ...]:
-    """(7, 2, 4) of "7.2.4"."""
-    return tuple(int(part) for part in text.split(".") if part.isdigit())

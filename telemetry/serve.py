@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import signal
 import socket
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from starlette.types import ASGIApp
 from telemetry.config import Settings
 from telemetry.errors import ConfigError
 from telemetry.http_protocol import ConnectionLimits, limited
-from telemetry.redis_client import make_private, runtime_dir
+from telemetry.runtime import make_private, runtime_dir
 
 GRACE_S = 3
 """Seconds that requests under way get after SIGTERM; the supervisor waits 5 before it kills."""
@@ -79,11 +78,3 @@ def stop_on_signals() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     return stopped
-
-
-def log_to_stderr(settings: Settings, program: str) -> None:
-    """One line an event on standard error."""
-    logging.basicConfig(
-        level=settings.log.level.upper(), format=f"%(asctime)s {program} %(levelname)s %(name)s: %(message)s"
-    )
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)

@@ -128,7 +128,16 @@ def test_a_position_is_everywhere_it_should_be(tmp_path: Path) -> None:
             rows = db.execute("SELECT device_id, transport FROM read_parquet($1) ORDER BY 1", [files]).fetchall()
         assert rows == [("van 7", "http"), ("van 8", "tcp")]
         assert box.http.get("/v1/records", params=one_day).json() == before
+        assert not loaded(box, "numpy") | loaded(box, "pandas"), "30 MB in each program (telemetry/unneeded.py)"
+        assert loaded(box, "duckdb") == {"worker", "api.query"}
         assert box.stop() == 0
+
+
+def loaded(box: Box, library: str) -> set[str]:
+    """The box's programs that have code of a library in memory."""
+    programs = [p for p in psutil.Process(box.pid).children(recursive=True) if "-m" in p.cmdline()]
+    found = [p for p in programs if any(library in part.path for part in p.memory_maps())]
+    return {p.cmdline()[p.cmdline().index("-m") + 1] for p in found}
 
 
 def wait_for_files(box: Box, records: int) -> list[str]:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 
+from telemetry import unneeded
+
+if __name__ == "__main__":  # before anything loads Arrow
+    unneeded.refuse()
+
+import redis
 from rq import SimpleWorker
 from rq.serializers import JSONSerializer
 
@@ -21,6 +28,13 @@ from worker import jobs
 from worker.persist import Saver
 from worker.plan import Bounds
 
+GC_OBJECTS = 50_000
+"""Objects made before garbage is looked for. A save makes ten a record, and no cycles: at the usual 700 looking takes
+a fifth of its time."""
+
+LONGEST_WAIT_S = 5.0
+"""Between two tries to reach a Redis that is away: RQ's own minute would be added to every long outage."""
+
 
 def serve(settings: Settings) -> None:
     """Finish what an earlier worker left, then run jobs until a signal comes."""
@@ -33,11 +47,17 @@ def serve(settings: Settings) -> None:
     jobs.prepare(work)
     background.prepare(settings)
     work.begin()
-    client = connect(settings, timeout_s=None)
+    gc.set_threshold(GC_OBJECTS)
     logging.getLogger("rq.worker").setLevel(logging.WARNING)
-    queues = [persist_queue(client)]
-    worker = SimpleWorker(queues, connection=client, serializer=JSONSerializer, job_class=AllowedJob)
+    worker = rq_worker(connect(settings, timeout_s=None))
     hot.translated(lambda: worker.work(logging_level="WARNING"))
+
+
+def rq_worker(client: redis.Redis) -> SimpleWorker:
+    """RQ's part of it."""
+    worker = SimpleWorker([persist_queue(client)], connection=client, serializer=JSONSerializer, job_class=AllowedJob)
+    worker.max_connection_wait_time = LONGEST_WAIT_S
+    return worker
 
 
 if __name__ == "__main__":

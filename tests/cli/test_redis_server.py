@@ -17,7 +17,8 @@ import redis
 from cli.redis_server import find, machine_memory_bytes
 from telemetry.config import PROJECT, Settings, load
 from telemetry.errors import ConfigError
-from telemetry.redis_client import check_server, connect, runtime_dir, wait
+from telemetry.redis_client import check_server, connect, wait
+from telemetry.runtime import runtime_dir
 
 ODD_NAMES = ['a b "c" #1 50%41 \\ ü', '"c"#1;50%41\\ü']
 

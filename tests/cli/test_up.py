@@ -211,8 +211,11 @@ def test_a_folder_with_a_long_path_and_an_odd_name(tmp_path: Path) -> None:
 
 
 def test_with_a_redis_of_others_it_starts_none(tmp_path: Path, own_redis: RedisServer) -> None:
+    with own_redis.client() as client:
+        client.config_set("aof-load-truncated", "no")
     with Box(tmp_path, redis__url=own_redis.url) as box:
         assert set(pids(box)) == PROGRAMS - {"redis"}
+        assert any("aof-load-truncated is no" in line for line in box.output)
         assert answers(box, "bus-1")
         assert box.stop() == 0
 
@@ -250,3 +253,10 @@ def test_without_a_reader_of_its_output_it_goes_on(tmp_path: Path) -> None:
         up.terminate()
         assert up.wait(STOP_S) == 0
     box.http.close()
+
+
+def test_it_loads_no_client_of_redis_or_http() -> None:
+    """It only waits, for months: with these it took twice the memory."""
+    program = "import sys; from cli import main; main.find('up'); print({'redis', 'httpx', 'asyncio'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, timeout=30)
+    assert done.stdout == "set()\n", done.stderr

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import stat
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +16,8 @@ import redis
 from telemetry import redis_client
 from telemetry.config import Settings
 from telemetry.errors import ConfigError, StoreUnavailable
-from telemetry.redis_client import check_server, connect, make_private, runtime_dir, version, wait
+from telemetry.redis_client import check_server, connect, require_answer, wait
+from telemetry.runtime import make_private, runtime_dir, version
 from tests.conftest import RedisServer, settings_of
 
 
@@ -62,6 +67,22 @@ def test_nothing_is_sent_twice_by_the_client(settings: Settings) -> None:
         assert client.get_retry().get_retries() == 0
 
 
+def test_whether_it_answers_is_known_soon(own_redis: RedisServer, tmp_path: Path) -> None:
+    with connect(settings_of(own_redis.url, tmp_path)) as client:
+        require_answer(client)
+        pid = client.info("server")["process_id"]
+        os.kill(pid, signal.SIGSTOP)
+        begun_s = time.monotonic()
+        with pytest.raises(StoreUnavailable, match="cannot reach Redis: Timeout"):
+            require_answer(client, 0.3)
+        assert time.monotonic() - begun_s < redis_client.CALL_TIMEOUT_S / 2
+        os.kill(pid, signal.SIGCONT)
+        require_answer(client)
+        own_redis.kill()
+        with pytest.raises(StoreUnavailable, match="cannot reach Redis"):
+            require_answer(client)
+
+
 def test_sockets_get_a_short_path_without_blanks(tmp_path: Path) -> None:
     assert runtime_dir(Path("/srv/whimbrel")) == Path("/srv/whimbrel/run")
     for folder in (tmp_path / ("x" * 120), tmp_path / "a b", tmp_path / "a#b", tmp_path / "é"):
@@ -69,6 +90,15 @@ def test_sockets_get_a_short_path_without_blanks(tmp_path: Path) -> None:
         assert len(str(short / "supervisor.sock")) < 100
         assert re.fullmatch(r"[A-Za-z0-9_./-]+", str(short))
         assert short != runtime_dir(folder / "other")
+
+
+def test_sockets_get_a_short_path_whatever_tmpdir_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in (tmp_path / ("y" * 90), tmp_path / "b c"):
+        folder.mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(folder))
+        short = runtime_dir(tmp_path / ("x" * 120))
+        assert len(str(short / "supervisor.sock")) < 100
+        assert short.parent == Path("/tmp")
 
 
 def test_a_private_folder_is_private(tmp_path: Path) -> None:

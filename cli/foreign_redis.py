@@ -1,0 +1,21 @@
+"""A Redis that others run, as `whimbrel up` looks at it; a file of its own, since what it needs takes 18 MB."""
+
+from __future__ import annotations
+
+import contextlib
+
+from cli import check_redis
+from telemetry.config import Settings
+from telemetry.errors import StoreUnavailable
+from telemetry.redis_client import check_server, connect
+
+
+def check(settings: Settings) -> list[str]:
+    """What is to be said of one that may not start again. Raises `ConfigError` for one that could lose records.
+
+    For one that is away the programs wait.
+    """
+    with connect(settings) as client, contextlib.suppress(StoreUnavailable):
+        check_server(client, settings.redis.durability)
+        return [f"{found.text}; {found.advice}" for found in check_redis.restarts(client)]
+    return []

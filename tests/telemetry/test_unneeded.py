@@ -1,0 +1,35 @@
+"""What a program leaves alone, shown by what Arrow loads into a Python of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from telemetry.unneeded import UNNEEDED
+
+MAKE_COLUMNS = """
+import sys
+from telemetry.columns import COLUMNS, open_duckdb
+import pyarrow as pa
+table = pa.table([pa.array([None], type=field.type) for field in COLUMNS], schema=COLUMNS)
+with open_duckdb() as connection:
+    connection.register("t", table)
+    assert len(connection.execute("SELECT * FROM t").fetchall()) == 1
+print(*(name for name in ("numpy", "pandas") if name in sys.modules))
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "loaded"),
+    [
+        ("", UNNEEDED),  # if this fails, telemetry/unneeded.py may go
+        ("from telemetry import unneeded; unneeded.refuse()", frozenset()),
+    ],
+    ids=["by-itself", "refused"],
+)
+def test_columns_without_numpy_and_pandas(before: str, loaded: frozenset[str]) -> None:
+    done = subprocess.run([sys.executable, "-c", before + MAKE_COLUMNS], capture_output=True, text=True, timeout=60)
+    assert done.stderr == ""
+    assert set(done.stdout.split()) == loaded
