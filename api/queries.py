@@ -70,9 +70,9 @@ class Queries:
     def _free(self) -> None:
         self._places += 1
 
-    def close(self) -> None:
-        """Let queries under way end."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+    async def close(self) -> None:
+        """Let queries under way end: each tells the event loop, which must not be gone by then."""
+        await asyncio.to_thread(self._pool.shutdown, wait=True, cancel_futures=True)
 
 
 class _Question(Generic[T]):

@@ -7,6 +7,11 @@ import logging
 import sys
 from functools import partial
 
+from telemetry import unneeded
+
+if __name__ == "__main__":  # before anything loads Arrow
+    unneeded.refuse()
+
 import uvloop
 from starlette.applications import Starlette
 from starlette.routing import Route
@@ -18,6 +23,7 @@ from api.leaving import EndsWithClient
 from api.missing import HANDLERS
 from api.older.lists import ListRoutes
 from api.older.pages import Pages
+from api.older.warm import warm_up
 from api.queries import Queries
 from api.snapshot import Snapshots
 from api.status import Status
@@ -58,20 +64,23 @@ async def serve(settings: Settings) -> None:
     connection = open_duckdb(settings.data_dir / "tmp" / "query", f"{a.query_memory_bytes}B")
     queries = Queries(connection, a.query_threads, a.query_queue, a.query_timeout_s)
     health = Health(client, attach, archive, settings.redis.durability, settings.redis.full_percent, room)
+    pages = Pages(snapshots, a.page_memory_bytes)
     application = app(
         History(snapshots, queries, a.max_page_records),
         health,
         Status(health, client, attach, archive, settings.redis.full_percent, room),
-        ListRoutes(queries, Pages(snapshots, a.page_memory_bytes)),
+        ListRoutes(queries, pages),
     )
     server = http_server(EndsWithClient(application), within(ConnectionLimits.of(settings)))
     serving = asyncio.create_task(server.serve([listening]))
+    warming = asyncio.create_task(warm_up(queries, pages))
     log.info("answering the API program")
     async with refusals.reported(lambda: connect(settings)):
         await asyncio.wait({serving, asyncio.create_task(stopped.wait())}, return_when=asyncio.FIRST_COMPLETED)
+        warming.cancel()
         server.should_exit = True
         await serving
-    queries.close()
+    await queries.close()
 
 
 def within(limits: ConnectionLimits) -> ConnectionLimits:

@@ -4,7 +4,8 @@ python -m benchmarks.older [--records 1000000] [--order time|device|arrival] [--
 
 Records of 1,000 devices, spread evenly over one day, come by `POST /tracking/data/`: in the order of their
 times, one device after the other, or without a timestamp. The place of each is a text of its own. No page
-is asked for twice in a row; of devices and random pages none is asked for twice at all.
+is asked for twice in a row; of devices and random pages none is asked for twice at all. "after start" are pages of a
+box that was stopped and started, the first one asked a second after it said that it is ready.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ PER_PAGE = 50
 ROUNDS = 21
 DAY = datetime(2026, 11, 20, tzinfo=UTC)
 AIMS_MS = {"latest": 1.0, "first_page": 30.0, "page_1000": 30.0, "page_last": 30.0, "page_random": 30.0, "day": 60.0}
+AIMS_AFTER_START_MS = {"first_after_start": 60.0, "deep_after_start": 30.0}
+RESTARTS = 5
 
 
 def made(records: int, order: str, seed: int) -> Iterator[dict[str, Any]]:
@@ -127,6 +130,19 @@ def whole_day(client: Client, device_id: str, expected: int) -> None:
         raise RuntimeError(f"{seen} records of {device_id}, not {expected}")
 
 
+def measure_starts(box: Box) -> dict[str, list[float]]:
+    """The same of the first page, and of one deep in the list, after starts of the box."""
+    found: dict[str, list[float]] = {name: [] for name in AIMS_AFTER_START_MS}
+    for number in range(RESTARTS):
+        box.stop()
+        box.start()
+        time.sleep(1)
+        client = Client(box)
+        found["first_after_start"].append(taken_ms(client.list_of))
+        found["deep_after_start"].append(taken_ms(lambda: client.list_of(page=1_000 * (number + 1))))  # noqa: B023
+    return found
+
+
 def main() -> None:
     """Run and print."""
     parser = report.parser(__doc__)
@@ -137,11 +153,11 @@ def main() -> None:
         client = Client(box)
         fill(box, client, args.records, args.order)
         files = len(list((box.data / "archive").glob("date=*/*.parquet")))
-        found = measure(client, args.records)
+        found = measure(client, args.records) | measure_starts(box)
     print(f"{args.records} records in the order of {args.order}, {files} files")
-    results = []
+    results, aims = [], AIMS_MS | AIMS_AFTER_START_MS
     for name, times in found.items():
-        results.append(Result(f"older_{name}", statistics.median(times), "ms", AIMS_MS.get(name)))
+        results.append(Result(f"older_{name}", statistics.median(times), "ms", aims.get(name)))
         results.append(Result(f"older_{name}_worst", max(times), "ms"))
     report.report(results, args.json)
 

@@ -1,22 +1,22 @@
 """What a list's files hold: counts, marks (see ranks.py) and blocks of rows in order, read once and remembered.
 
-A file never changes, so what was learnt of it stays true. Blocks are as large as pays: to read 50 rows of
-a file that is sorted by device costs as much as to read thousands, and the next page is among these.
+A file never changes, so what was learnt of it stays true. Blocks are as large as pays: the keys
+of 50 rows of a file that is sorted by device cost as much as those of thousands, and the next page is among these.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 
 import duckdb
 import pyarrow as pa
-from cachetools import LRUCache
 
+from api.older.blocks import Block, Blocks, List, Piece, is_whole
+from api.older.keys import GREATEST_KEY, LEAST_KEY, key
+from api.older.memory import Memory
 from api.older.ranks import Bounds, Marks, Part
-from api.older.records import RecordSet, Shown
-from api.snapshot import Wanted
+from api.older.records import Shown
 from telemetry.archive import LiveFile
 from telemetry.columns import sql_text
 
@@ -32,83 +32,6 @@ BLOCK_ROWS = 32_768
 FILES_AHEAD = 32
 """Small files read at once with one that a page needs: those just before it in time, where the next pages are."""
 
-LEAST_KEY, GREATEST_KEY = 0, 1 << 110
-SCHEMA = pa.schema(
-    [
-        ("device_id", pa.string()),
-        ("id", pa.int64()),
-        ("timestamp_us", pa.int64()),
-        ("latitude", pa.float64()),
-        ("longitude", pa.float64()),
-        ("speed_kmh", pa.float64()),
-        ("location", pa.string()),
-    ]
-)
-"""The columns of rows: those of `Shown`."""
-
-_ID_BITS = 53
-_MARK_BYTES, _NAME_BYTES = 60, 400
-_KEY_COLUMNS = "epoch_us(timestamp) AS timestamp_us, id"
-_ROW_COLUMNS = "device_id, id, epoch_us(timestamp) AS timestamp_us, latitude, longitude, speed_kmh, location"
-
-
-def key(timestamp_us: int, record_id: int) -> int:
-    """A record's place in the order of (timestamp, id), as one number."""
-    return (timestamp_us << _ID_BITS) | record_id
-
-
-class List(NamedTuple):
-    """What a list is of: one of the sets, one device or (empty) all, and a range of whole days in µs."""
-
-    records: RecordSet
-    device_id: str
-    start_us: int
-    end_us: int
-
-    @property
-    def wanted(self) -> Wanted:
-        return Wanted([self.device_id] if self.device_id else [], self.start_us, self.end_us)
-
-    @property
-    def condition(self) -> str:
-        """What SQL asks of a file's records; of whole days, so that no file is only partly in the range."""
-        return self.records.condition + (f" AND device_id = {sql_text(self.device_id)}" if self.device_id else "")
-
-
-class Memory:
-    """What is known of files, within `max_bytes`, the least used forgotten first. Any thread may use it."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self._lock = threading.Lock()
-        self._known: LRUCache[object, Any] = LRUCache(max_bytes, _size_bytes)
-
-    def get(self, name: object) -> Any:
-        """What is known by that name, or None."""
-        with self._lock:
-            return self._known.get(name)
-
-    def put(self, name: object, value: Any) -> None:
-        """Remember, unless it is too large."""
-        with self._lock:
-            if _size_bytes(value) <= self._known.maxsize:
-                self._known[name] = value
-
-
-def _size_bytes(value: Any) -> int:
-    if isinstance(value, Marks):
-        return _NAME_BYTES + _MARK_BYTES * len(value.keys)
-    return _NAME_BYTES + (int(value.nbytes) if isinstance(value, pa.Table) else 0)
-
-
-class Block(NamedTuple):
-    """`rows` rows of one file from rank `first` on: those with least <= key < below. None: without such a bound."""
-
-    file: LiveFile
-    first: int
-    rows: int
-    least: int | None = None
-    below: int | None = None
-
 
 class Files:
     """The files of one list as one question sees them."""
@@ -122,6 +45,7 @@ class Files:
         self.counts = self._counted(files)
         self.files = [file for file in files if self.counts[file.path]]
         self._marks: dict[str, Marks] = {}
+        self._blocks = Blocks(connection, memory, asked)
 
     @property
     def total(self) -> int:
@@ -135,18 +59,30 @@ class Files:
     def mark(self, files: Iterable[LiveFile]) -> None:
         """Learn the marks of files."""
         for file in files:
-            self._marks[file.path] = marks = self._read_marks(file)
+            self._marks[file.path] = marks = self._blocks.marks(file, STEP)
             self._memory.put(self._name("marks", file), marks)
 
-    def rows(self, starts: Sequence[int], ends: Sequence[int]) -> Iterator[pa.Table]:
-        """The rows of the ranks [starts[f], ends[f]) of each file f, in pieces."""
+    def unmarked(self, files: Iterable[LiveFile]) -> list[LiveFile]:
+        """Those of files whose marks are needed and not known."""
+        return [f for f in files if self.counts[f.path] > SMALL_ROWS and isinstance(self._part(f), Bounds)]
+
+    def mark_newest(self, most_rows: int) -> None:
+        """Learn the marks of the newest files that hold so many records."""
+        newest = sorted(self.files, key=lambda file: file.last_us or 0, reverse=True)
+        rows = accumulate(self.counts[file.path] for file in newest)
+        self.mark(self.unmarked(file for file, so_far in zip(newest, rows, strict=True) if so_far <= most_rows))
+
+    def pieces(self, starts: Sequence[int], ends: Sequence[int]) -> list[Piece]:
+        """The ranges of ranks [starts[f], ends[f]) of each file f, in pieces."""
         ranges = [(file, a, b) for file, a, b in zip(self.files, starts, ends, strict=True) if b > a]
         size = _block_size(len(ranges))
-        blocks = [(block, a, b) for file, a, b in ranges for block in self._blocks(file, size, a, b)]
-        known = self._blocks_read([block for block, _, _ in blocks])
-        for block, a, b in blocks:
-            start, end = max(a - block.first, 0), min(b - block.first, block.rows)
-            yield known[block].slice(start, end - start)
+        cut = {block: range(a, b) for file, a, b in ranges for block in self._cut(file, size, a, b)}
+        tables = self._read(cut)
+        return [Piece(block.file, _between(block, tables[block], ranks)) for block, ranks in cut.items()]
+
+    def rows(self, files: Iterable[LiveFile], keys: Sequence[tuple[int, int]]) -> list[Shown]:
+        """The rows of files with these keys, (timestamp, id), between which the list has no others."""
+        return self._blocks.rows(files, keys)
 
     def _name(self, kind: str, file: LiveFile, *more: object) -> object:
         return kind, file.path, self._asked.records.is_http, self._asked.device_id, *more
@@ -189,19 +125,9 @@ class Files:
         greatest = GREATEST_KEY if file.last_us is None else key(file.last_us + 1, 0)
         return Bounds(self.counts[file.path], least, greatest)
 
-    def _read_marks(self, file: LiveFile) -> Marks:
-        keys = self._connection.sql(f"{self._select(_KEY_COLUMNS, file)} ORDER BY timestamp, id").to_arrow_table()
-        ranks = [*range(0, keys.num_rows - 1, STEP), keys.num_rows - 1]
-        marked = keys.take(ranks)
-        return Marks(keys.num_rows, list(map(key, *(column.to_pylist() for column in marked.columns))), ranks)
-
-    def _select(self, columns: str, file: LiveFile) -> str:
-        source = f"read_parquet({sql_text(file.path)}, hive_partitioning = false)"
-        return f"SELECT {columns} FROM {source} WHERE {self._asked.condition}"
-
     # Rows
 
-    def _blocks(self, file: LiveFile, size: int, start: int, end: int) -> list[Block]:
+    def _cut(self, file: LiveFile, size: int, start: int, end: int) -> list[Block]:
         """The blocks of a file that hold the ranks [start, end)."""
         count = self.counts[file.path]
         if count <= SMALL_ROWS:
@@ -218,16 +144,25 @@ class Files:
             for first in range(start // size * size, end, size)
         ]
 
-    def _blocks_read(self, blocks: Sequence[Block]) -> dict[Block, pa.Table]:
-        known = {block: self._memory.get(self._block_name(block)) for block in blocks}
-        missing = [block for block, table in known.items() if table is None]
-        small = [block for block in missing if block.least is None]
+    def _read(self, wanted: Mapping[Block, range]) -> dict[Block, pa.Table]:
+        """The tables of blocks of which these ranks are wanted.
+
+        Of large blocks the keys are read first, and the rest once somebody goes on from where one was before.
+        """
+        found = {block: table for block in wanted if (table := self._blocks.known(block)) is not None}
+        unknown = [block for block in wanted if block not in found]
+        small = [block for block in unknown if block.least is None]
+        large = [block for block in unknown if block.least is not None]
+        bare = [block for block, table in found.items() if not is_whole(table)]
         if small:
-            small += self._ahead([block.file for block in small])
-        for group in (small, [block for block in missing if block.least is not None]):
-            if group:
-                known.update(self._read(group))
-        return known
+            found |= self._blocks.read_whole(small + self._ahead([block.file for block in small]))
+        if large:
+            found |= self._blocks.read_keys(large)
+        elif bare and all(self._blocks.was_near(block, wanted[block]) for block in bare):
+            return found | self._blocks.read_whole(bare)
+        for block in large + bare:
+            self._blocks.came_by(block, wanted[block])
+        return found
 
     def _ahead(self, files: Sequence[LiveFile]) -> list[Block]:
         """The small files that end next before these do and aren't in memory."""
@@ -235,26 +170,13 @@ class Files:
         before = [f for f in self.files if f not in files and f.last_us is not None and f.last_us <= latest_us]
         nearest = sorted(before, key=lambda file: file.last_us or 0, reverse=True)[:FILES_AHEAD]
         blocks = [Block(f, 0, self.counts[f.path]) for f in nearest if self.counts[f.path] <= SMALL_ROWS]
-        return [block for block in blocks if self._memory.get(self._block_name(block)) is None]
+        return [block for block in blocks if self._blocks.known(block) is None]
 
-    def _block_name(self, block: Block) -> object:
-        return self._name("rows", block.file, block.first, block.rows)
 
-    def _read(self, blocks: Sequence[Block]) -> dict[Block, pa.Table]:
-        """The rows of blocks, from one question over their files."""
-        ordered = sorted(blocks, key=lambda block: (block.file.path, block.first))
-        places = {path: place for place, path in enumerate(dict.fromkeys(block.file.path for block in ordered))}
-        paths = ", ".join(map(sql_text, places))
-        every = self._connection.sql(
-            f"SELECT {_ROW_COLUMNS} FROM read_parquet([{paths}], hive_partitioning = false) "
-            f"WHERE {self._asked.condition} AND {_within(ordered, places)} ORDER BY file_index, timestamp, id"
-        ).to_arrow_table()
-        found, at = {}, 0
-        for block in ordered:
-            found[block] = every.slice(at, block.rows)
-            self._memory.put(self._block_name(block), found[block])
-            at += block.rows
-        return found
+def _between(block: Block, table: pa.Table, ranks: range) -> pa.Table:
+    """Of a block's table those ranks of its file."""
+    first, last = max(ranks.start - block.first, 0), min(ranks.stop - block.first, block.rows)
+    return table.slice(first, last - first)
 
 
 def _block_size(files: int) -> int:
@@ -263,43 +185,3 @@ def _block_size(files: int) -> int:
     while size > STEP and size * files > BLOCK_ROWS:
         size //= 2
     return size
-
-
-def _within(blocks: Sequence[Block], places: Mapping[str, int]) -> str:
-    """What SQL asks of the keys in blocks, which are all bounded or all whole files; `places` are those of the files.
-
-    First the range of all of them, by which DuckDB skips rows early; then that of each block.
-    """
-    if blocks[0].least is None:
-        return "true"
-    least = min(block.least or LEAST_KEY for block in blocks)
-    below = max(block.below or GREATEST_KEY for block in blocks)
-    if len(blocks) == 1:
-        return _key_range(least, below)
-    each = " OR ".join(f"(file_index = {places[block.file.path]} AND {_keys_of(block)})" for block in blocks)
-    return f"{_key_range(least, below)} AND ({each})"
-
-
-def _keys_of(block: Block) -> str:
-    return _key_range(block.least or LEAST_KEY, block.below or GREATEST_KEY)
-
-
-def _key_range(least: int, below: int) -> str:
-    """What SQL asks of keys in [least, below)."""
-    (start, first_id), (end, end_id) = _moment(least), _moment(below)
-    return (
-        f"timestamp >= {start} AND (timestamp > {start} OR id >= {first_id}) "
-        f"AND timestamp <= {end} AND (timestamp < {end} OR id < {end_id})"
-    )
-
-
-def _moment(of_key: int) -> tuple[str, int]:
-    """A key's timestamp as SQL, and its id."""
-    timestamp_us, record_id = of_key >> _ID_BITS, of_key & ((1 << _ID_BITS) - 1)
-    return f"make_timestamptz({timestamp_us}::BIGINT)", record_id
-
-
-def table_of(rows: Iterable[Shown]) -> pa.Table:
-    """Rows as a table of `SCHEMA`."""
-    columns = list(zip(*rows, strict=True)) or [()] * len(SCHEMA)
-    return pa.table([pa.array(c, type=f.type) for c, f in zip(columns, SCHEMA, strict=True)], schema=SCHEMA)

@@ -9,7 +9,7 @@ from starlette.routing import Route
 
 from api.older import dates, links
 from api.older.answers import Answer, Handler, readable
-from api.older.files import List
+from api.older.blocks import List
 from api.older.pages import Pages
 from api.older.records import TCP_TRACKING, TRACKING, RecordSet
 from api.queries import Queries

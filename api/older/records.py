@@ -11,7 +11,7 @@ from telemetry.record import Stored
 
 
 class Shown(NamedTuple):
-    """What either set shows of a record."""
+    """What either set shows of a record: its coordinates only where it has no `location`."""
 
     device_id: str
     id: int
@@ -24,7 +24,8 @@ class Shown(NamedTuple):
     @classmethod
     def of(cls, stored: Stored) -> Shown:
         r = stored.record
-        return cls(stored.device_id, stored.id, r.timestamp_us, r.latitude, r.longitude, r.speed_kmh, r.location)
+        latitude, longitude = (r.latitude, r.longitude) if r.location is None else (None, None)
+        return cls(stored.device_id, stored.id, r.timestamp_us, latitude, longitude, r.speed_kmh, r.location)
 
 
 def http_record(shown: Shown) -> dict[str, Any]:

@@ -146,7 +146,7 @@ def test_a_client_that_leaves_ends_its_query(connection: duckdb.DuckDBPyConnecti
         async with asyncio.timeout(10):
             await EndsWithClient(app)({"type": "http"}, receive, send)
             assert await queries.run(lambda cursor: cursor.execute("SELECT 1").fetchall()) == [(1,)]
-        queries.close()
+        await queries.close()
 
     asyncio.run(run())
 
@@ -165,7 +165,7 @@ def test_one_that_waits_never_begins_when_its_client_leaves(connection: duckdb.D
         assert await first
         await asyncio.gather(*others, return_exceptions=True)
         assert asked == [0, 2]
-        queries.close()
+        await queries.close()
 
     asyncio.run(run())
 

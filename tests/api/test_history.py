@@ -441,7 +441,7 @@ def test_a_query_has_its_time_and_the_next_one_has_its_own(connection: duckdb.Du
         )
         assert "0.05 s" in said
         assert await queries.run(lambda c: c.execute("SELECT 1").fetchall()) == [(1,)]
-        queries.close()
+        await queries.close()
 
     asyncio.run(run())
 
@@ -466,7 +466,7 @@ def test_threads_and_places_are_bounded_and_come_back(connection: duckdb.DuckDBP
             assert "too many queries" in await busy(queries, wait)
             go.set()
             assert await asyncio.gather(*tasks) == [1] * 5
-        queries.close()
+        await queries.close()
 
     asyncio.run(run())
 
@@ -479,7 +479,7 @@ def test_what_a_query_raises_gives_its_place_back(connection: duckdb.DuckDBPyCon
         queries = Queries(connection, 1, 1, 5)
         for _ in range(5):
             assert await busy(queries, fail) == "cannot reach Redis"
-        queries.close()
+        await queries.close()
 
     asyncio.run(run())
 
@@ -498,7 +498,7 @@ def test_a_query_that_ends_at_once_gives_its_place_back(
         queries = Queries(connection, 1, 1, 5)
         for _ in range(5):
             assert await queries.run(lambda c: c.execute("SELECT 1").fetchall()) == [(1,)]
-        queries.close()
+        await queries.close()
 
     monkeypatch.setattr(ThreadPoolExecutor, "submit", at_once)
     asyncio.run(run())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import zip_longest
 
@@ -16,12 +16,11 @@ from hypothesis import strategies as st
 
 from api.older import files, pages, ranks
 from api.older.answers import OlderError
-from api.older.files import List
+from api.older.blocks import List
 from api.older.pages import Page, Pages
 from api.older.records import TCP_TRACKING, TRACKING, RecordSet, Shown
 from telemetry.archive import Archive
 from telemetry.days import DAY_US
-from telemetry.hot import Shard
 from telemetry.record import EARLIEST_US, LATEST_US, Sent
 from telemetry.setup import set_up
 from tests.api.conftest import record
@@ -37,18 +36,12 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, name, value in (
         (files, "STEP", 2),
         (files, "SMALL_ROWS", 2),
-        (pages, "SMALL_ROWS", 2),
         (files, "BLOCK_ROWS", 8),
         (files, "FILES_AHEAD", 2),
         (ranks, "SLACK", 1),
         (pages, "PAGE_RECORDS", 3),
     ):
         monkeypatch.setattr(module, name, value)
-
-
-@pytest.fixture
-def stores(shard: Shard, archive: Archive, connection: duckdb.DuckDBPyConnection) -> Stores:
-    return Stores([shard], archive, connection)
 
 
 def asked(records: RecordSet, device_id: str = "", first_day: int | None = None, last_day: int | None = None) -> List:
@@ -105,10 +98,14 @@ def test_a_page_that_is_not_there(stores: Stores, number: str) -> None:
 
 MOMENTS = st.integers(0, 3 * DAY_US) | st.integers(0, 5).map(lambda n: n * DAY_US // 2)  # some of them the same
 SENT = st.builds(
-    lambda device, at, transport: Sent(device, record(MIDNIGHT_US + at, transport, speed_kmh=at / 7)),
+    lambda device, at, transport, fix, location: Sent(
+        device, record(MIDNIGHT_US + at, transport, fix, location=location, speed_kmh=at / 7)
+    ),
     st.sampled_from(["a", "b", "'ü"]),
     MOMENTS,
     st.sampled_from(["http", "http", "tcp", "udp"]),
+    st.booleans(),
+    st.sampled_from([None, "Antalya", "36.90,30.70"]),
 )
 
 
@@ -140,18 +137,54 @@ def test_pages_hold_all_records_in_order(
     assert_right(stores, many, asked(TCP_TRACKING, "b", None, 1))
 
 
+def place(number: int) -> str:
+    """A place of its own for each record."""
+    return f"36.{number},30.7"
+
+
 @pytest.mark.usefixtures("small")
-def test_a_page_is_read_once(stores: Stores) -> None:
-    stores.append(*(Sent("ab"[n % 2], record(MIDNIGHT_US + n)) for n in range(40)))
+@pytest.mark.parametrize(("location", "more"), [(place, 0), (lambda number: None, 1)], ids=["texts", "coordinates"])
+def test_a_jump_reads_a_pages_rows_and_going_on_the_whole_block(
+    stores: Stores, location: Callable[[int], str | None], more: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Coordinates cost one more question, wherever a record has no other place."""
+    monkeypatch.setattr(files, "BLOCK_ROWS", 64)
+    stores.append(*(Sent("ab"[n % 2], record(MIDNIGHT_US + n, location=location(n))) for n in range(60)))
     stores.save()
     found = Pages(stores.snapshots, ENOUGH_BYTES)
     counted = CountedConnection(stores.connection)
-    found.page(counted, asked(TRACKING), "4")  # type: ignore[arg-type]
-    assert counted.questions == 2, "marks and one block"
-    found.page(counted, asked(TRACKING), "4")  # type: ignore[arg-type]
-    assert counted.questions == 2
+    every = expected(stores, asked(TRACKING))
+
+    def questions(number: int) -> int:
+        before = counted.questions
+        rows = found.page(counted, asked(TRACKING), str(number)).records  # type: ignore[arg-type]
+        assert rows == every[3 * number - 3 : 3 * number]
+        return counted.questions - before
+
+    assert questions(4) == 3 + more, "marks, keys of the block, rows of the page"
+    assert questions(16) == 1 + more, "rows of the page"
+    assert questions(4) == 1 + more, "rows of the page"
+    assert questions(5) == 1 + more, "all rows of the block"
+    assert [questions(number) for number in (16, 1, 20)] == [0, 0, 0]
     found.page(counted, asked(TRACKING, "a"), "4")  # type: ignore[arg-type]
-    assert counted.questions == 5, "another list: its count, too"
+    assert questions(4) == 0, "another list has blocks of its own"
+
+
+@pytest.mark.usefixtures("small")
+def test_prepared_lists_need_nothing_for_their_first_page(stores: Stores) -> None:
+    found = Pages(stores.snapshots, ENOUGH_BYTES)
+    counted = CountedConnection(stores.connection)
+    found.prepare(counted, asked(TRACKING))  # type: ignore[arg-type]
+    assert counted.questions == 0, "there is nothing yet"
+    for day in range(3):
+        stores.append(*(Sent("ab"[n % 2], record(MIDNIGHT_US + day * DAY_US + n, location="x")) for n in range(40)))
+        stores.save()
+    found.prepare(counted, asked(TRACKING))  # type: ignore[arg-type]
+    prepared = counted.questions
+    assert found.page(counted, asked(TRACKING), "1").records == expected(stores, asked(TRACKING))[:3]  # type: ignore[arg-type]
+    assert counted.questions == prepared
+    found.page(counted, asked(TRACKING), "35")  # type: ignore[arg-type]
+    assert counted.questions == prepared + 2, "keys and rows; the marks are known"
 
 
 class CountedConnection:

@@ -1,0 +1,23 @@
+"""What the first page after a start would wait for, done before anybody asks."""
+
+from __future__ import annotations
+
+import logging
+
+from api.older.blocks import List
+from api.older.pages import Pages
+from api.older.records import TCP_TRACKING, TRACKING
+from api.queries import Queries
+from telemetry.record import EARLIEST_US, LATEST_US
+
+log = logging.getLogger(__name__)
+
+
+async def warm_up(queries: Queries, pages: Pages) -> None:
+    """Prepare both record sets' lists. What fails is told to those who ask for a page."""
+    for records in (TRACKING, TCP_TRACKING):
+        every = List(records, "", EARLIEST_US, LATEST_US)
+        try:
+            await queries.run(lambda connection: pages.prepare(connection, every))  # noqa: B023
+        except Exception as error:
+            log.debug("the list of %s is not prepared: %s", records.path, error)
