@@ -32,6 +32,7 @@ def server(settings: Settings) -> Iterator[Finding]:
     with connect(settings) as client:
         try:
             check_server(client, settings.redis.durability)
+            yield from restarts(client)
             yield from _settings(client)
             yield from _state(hot.translated(client.info), settings.redis.full_percent)
             yield from _writes(client, settings.redis.shards)
@@ -71,6 +72,16 @@ def _settings(client: redis.Redis) -> Iterator[Finding]:
         yield warning(
             f"auto-aof-rewrite-min-size is {found['auto-aof-rewrite-min-size']}: under load the AOF is rewritten often",
             "set it to 1gb",
+        )
+
+
+def restarts(client: redis.Redis) -> Iterator[Finding]:
+    """It starts again by itself, however it ended."""
+    found = hot.translated(lambda: client.config_get("aof-load-truncated"))
+    if "no" in map(_text, found.values()):
+        yield warning(
+            "aof-load-truncated is no: killed in the middle of a write, Redis does not start again by itself",
+            "set it to yes: what is cut off then is a write that nobody was told is safe",
         )
 
 

@@ -51,7 +51,7 @@ def run_drain(args: argparse.Namespace, settings: Settings) -> int:
     saved = 0
     with tqdm(total=waiting, unit=" records", disable=None if not args.json else True) as bar:
         for shard in box.shards:
-            until_ms = max(clock.now_ms(), shard.newest_ms())
+            until_ms = max(clock.now_ms(), shard.newest_waiting_ms())
             while _waits(shard, until_ms) and (taken := _save(saver, shard)):
                 saved += taken
                 bar.update(taken)

@@ -26,9 +26,10 @@ import redis
 from telemetry import hot
 from telemetry.disk import Room
 from telemetry.entries import pack
-from telemetry.errors import BusyError, ConfigError, KeyReusedError, StoreError
+from telemetry.errors import BusyError, ConfigError, KeyReusedError, StoreError, StoreUnavailable
 from telemetry.hot import Batch, DevicesFull, Limits, Shard, shard_of
 from telemetry.record import Sent
+from telemetry.redis_client import require_answer
 
 log = logging.getLogger(__name__)
 
@@ -146,11 +147,13 @@ class _Writer(threading.Thread):
         super().__init__(name=f"intake-{number}", daemon=True)
         self._intake = intake
         self._number = number
+        self.newest_ms = 0
         self._waiting: deque[_Part] = deque()
         self._changed = threading.Condition()
         self._stopping = False
         self._client = intake.connect()
         self._shard: Shard | None = None
+        self._was_unanswered = False
         self._gate = _Gate(self._client, intake.watermarks)
 
     def put(self, part: _Part) -> None:
@@ -173,7 +176,7 @@ class _Writer(threading.Thread):
     def _attach(self) -> Shard:
         """Find the shard, and how far its clock was; at the start, too, for it decides what is from the future."""
         self._shard = hot.attach(self._client, self._intake.shards)[self._number]
-        self._intake.newest_ms = max(self._intake.newest_ms, self._shard.newest_ms())
+        self.newest_ms = self._shard.newest_ms()
         return self._shard
 
     def _next_group(self) -> list[_Part]:
@@ -203,6 +206,9 @@ class _Writer(threading.Thread):
         if not group:
             return []
         try:
+            if self._was_unanswered:
+                require_answer(self._client)
+                self._was_unanswered = False
             self._gate.pass_or_refuse()
             return self._append(group)
         except DevicesFull as error:
@@ -214,6 +220,7 @@ class _Writer(threading.Thread):
             return [BusyError(str(error), error.retry_after_s) for _ in group]
         except (StoreError, ConfigError) as error:
             self._shard = None
+            self._was_unanswered = isinstance(error, StoreUnavailable)
             log.warning("refusing %d requests: %s", len(group), error)
             return [BusyError(str(error)) for _ in group]
         except Exception as error:
@@ -228,7 +235,7 @@ class _Writer(threading.Thread):
         batches = [Batch(pack(sent for part in unnamed for sent in part.records))] if unnamed else []
         batches += [Batch(pack(part.records), part.name, part.body_hash, part.number) for part in named]
         appended = shard.append(batches, self._intake.limits)
-        self._intake.newest_ms = max(self._intake.newest_ms, appended.newest_ms)
+        self.newest_ms = appended.newest_ms
         statuses = iter(appended.statuses[len(batches) - len(named) :])
         return [_outcome(next(statuses)) if part.name else False for part in group]
 
@@ -264,7 +271,6 @@ class Intake:
         self.shards = shards
         self.limits = limits
         self.watermarks = watermarks or Watermarks()
-        self.newest_ms = 0
         self._max_pending_bytes = max_pending_bytes
         self._pending_bytes = 0
         self._room = asyncio.Event()
@@ -285,6 +291,11 @@ class Intake:
             writer.stop()
         for writer in self._writers:
             await asyncio.to_thread(writer.join)
+
+    @property
+    def newest_ms(self) -> int:
+        """The greatest that the box's clock showed as a record arrived, as far as Redis has told us; ms since epoch."""
+        return max((writer.newest_ms for writer in self._writers), default=0)
 
     @property
     def has_room(self) -> bool:
@@ -309,7 +320,8 @@ class Intake:
         if name:
             home = shard_of(name, self.shards)  # decides first whether the name is free, for all shards
             await self._put(home, parts.pop(home, []), cost_bytes, name, body_hash)
-        await _all([self._put(shard, part, cost_bytes, name, body_hash) for shard, part in parts.items()])
+        waits = [self._put(shard, part, cost_bytes, name, body_hash) for shard, part in parts.items()]
+        await (waits[0] if len(waits) == 1 else _all(waits))
 
     def offer(self, records: Sequence[Sent], cost_bytes: int, numbered: Numbered | None = None) -> asyncio.Future[bool]:
         """Like `submit`, but at once and without regard to room: the caller waits for that.

@@ -29,13 +29,17 @@ local function u64(number)
   return '\207' .. struct.pack('>I8', number)
 end
 
+local function slot_of(id, received_ms, timestamp_us, has_fix, record)
+  return struct.pack('>BBI8BI8BI8BBI4', 149, 207, id, 207, received_ms, 207, timestamp_us, has_fix and 195 or 194, 198,
+    #record) .. record
+end
+
 local function new_slot(id, received_ms, timestamp_us, has_fix, record)
   return {
     timestamp_us = timestamp_us,
     received_ms = received_ms,
     has_fix = has_fix,
-    bytes = '\149' .. u64(id) .. u64(received_ms) .. u64(timestamp_us) .. (has_fix and '\195' or '\194')
-      .. '\198' .. struct.pack('>I4', #record) .. record,
+    bytes = slot_of(id, received_ms, timestamp_us, has_fix, record),
   }
 end
 
@@ -84,11 +88,13 @@ local function latest_bytes(latest)
 end
 
 -- The rule of record.py: replaces().
+local function is_newer(timestamp_us, received_ms, old_timestamp_us, old_received_ms)
+  return timestamp_us >= old_timestamp_us
+    or timestamp_us < (received_ms + 1) * 1000 and timestamp_us >= (old_received_ms + 1) * 1000
+end
+
 local function replaces(new, old)
-  if old == nil or new.timestamp_us >= old.timestamp_us then
-    return true
-  end
-  return new.timestamp_us < (new.received_ms + 1) * 1000 and new.timestamp_us >= (old.received_ms + 1) * 1000
+  return old == nil or is_newer(new.timestamp_us, new.received_ms, old.timestamp_us, old.received_ms)
 end
 
 local function offer(latest, new, is_http, is_newest, is_newest_fix)
@@ -123,6 +129,92 @@ local function offer_candidates(latest, entry, first_id, received_ms, shards)
     offer(latest, new, bit.band(bits, 1) > 0, bit.band(bits, 2) > 0, bit.band(bits, 4) > 0)
   end
   latest.seen_ms = math.max(latest.seen_ms or 0, received_ms)
+end
+
+-- the box's clock, which may be set at any time ----------------------------------------------------
+
+local HOUR_MS, DAY_MS = 3600000, 86400000
+
+-- The clock, from what the store knows of it (hot.py): `now_ms`, what it shows; `newest_ms`, the greatest that it
+-- showed as records came; and `steady_ms`, which runs on with it but takes no part in its jumps, so that senders and
+-- keys grow old by that. More than an hour at once is a jump.
+local function read_clock(newest_ms, behind_since_ms, jumped_ms, clock_ms)
+  local time = redis.call('TIME')
+  local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+  local last_ms = tonumber(clock_ms or newest_ms or now_ms)
+  local jumped = tonumber(jumped_ms or 0)
+  return {
+    now_ms = now_ms,
+    newest_ms = tonumber(newest_ms or 0),
+    steady_ms = last_ms - jumped + math.max(0, math.min(now_ms - last_ms, HOUR_MS)),
+    behind_since_ms = behind_since_ms and tonumber(behind_since_ms),
+    jumped_ms = jumped,
+  }
+end
+
+-- Notes what the clock showed as records came. One that ran on for a day behind an earlier one is right after all.
+local function note_clock(store_key, clock)
+  local now, since_ms = string.format('%.0f', clock.now_ms), clock.behind_since_ms or clock.steady_ms
+  if clock.now_ms < clock.newest_ms and clock.steady_ms - since_ms < DAY_MS then
+    redis.call('HSET', store_key, 'behind_since_ms', string.format('%.0f', since_ms), 'clock_ms', now)
+  else
+    clock.newest_ms = clock.now_ms
+    redis.call('HSET', store_key, 'newest_ms', now)
+    if clock.behind_since_ms then
+      redis.call('HDEL', store_key, 'behind_since_ms', 'clock_ms')
+    end
+  end
+  local jumped_ms = clock.now_ms - clock.steady_ms
+  if jumped_ms ~= clock.jumped_ms then
+    redis.call('HSET', store_key, 'jumped_ms', string.format('%.0f', jumped_ms))
+  end
+end
+
+-- The usual case of `offered`, in a third of its time: one candidate that is the newest in every sense, and a device
+-- without a latest, or with one by the same transport alone that has a fix. Returns nil where it is another case.
+local function offered_usually(value, entry, first_id, received_ms, shards)
+  if #entry.candidates ~= 19 then
+    return nil
+  end
+  local bits, index, offset, length, timestamp_us = struct.unpack('>BI2I4I4I8', entry.candidates)
+  local is_http = bits == 15
+  if not is_http and bits ~= 14 then
+    return nil
+  end
+  local before, behind = '\148', is_http and '\192\0' or '\1'
+  if not is_http then
+    before = '\148\192'
+  end
+  if value then
+    local at = #before + 1
+    if string.byte(value, at) ~= 149 or (not is_http and string.byte(value, 2) ~= 192) then
+      return nil
+    end
+    local old_received_ms, old_timestamp_us, old_length = struct.unpack('>I8xI8xxI4', value, at + 11)
+    if string.sub(value, at + SLOT_HEADER + old_length, -10) ~= behind then
+      return nil
+    end
+    local seen_ms = math.max(struct.unpack('>I8', value, #value - 7), received_ms)
+    if not is_newer(timestamp_us, received_ms, old_timestamp_us, old_received_ms) then
+      return string.sub(value, 1, -9) .. struct.pack('>I8', seen_ms)
+    end
+    behind = behind .. u64(seen_ms)
+  else
+    behind = behind .. u64(received_ms)
+  end
+  local record = string.sub(entry.records, offset + 1, offset + length)
+  return before .. slot_of(first_id + index * shards, received_ms, timestamp_us, true, record) .. behind
+end
+
+-- A device's encoded latest, `value` or none, after an entry was offered to it.
+local function offered(value, entry, first_id, received_ms, shards)
+  local usual = offered_usually(value, entry, first_id, received_ms, shards)
+  if usual then
+    return usual
+  end
+  local latest = parse_latest(value)
+  offer_candidates(latest, entry, first_id, received_ms, shards)
+  return latest_bytes(latest)
 end
 
 -- append ------------------------------------------------------------------------------------------
@@ -167,9 +259,9 @@ local function read_batches(keys, args)
 end
 
 -- Decides about a batch with an Idempotency-Key. `named` is what this call knows of them so far.
-local function decide_keyed(batch, named, until_key, now_ms, max_keys)
+local function decide_keyed(batch, named, until_key, steady_ms, max_keys)
   if named.room == nil then
-    redis.call('ZREMRANGEBYSCORE', until_key, '-inf', now_ms)
+    redis.call('ZREMRANGEBYSCORE', until_key, '-inf', steady_ms)
     named.room = max_keys - redis.call('ZCARD', until_key)
   end
   local known = named.hashes[batch.name] or redis.call('GET', batch.key)
@@ -229,9 +321,9 @@ local function count_numbered(batches)
 end
 
 -- Decides what becomes of each named batch; an earlier one of the same call counts.
-local function decide(batches, keys, args, now_ms)
+local function decide(batches, keys, args, steady_ms)
   local named, senders, numbered = { hashes = {} }, { last = {} }, count_numbered(batches)
-  local before_ms = now_ms - tonumber(args[6])
+  local before_ms = steady_ms - tonumber(args[6])
   if numbered > 0 then
     forget_senders(keys[8], keys[9], before_ms, numbered)
   end
@@ -240,19 +332,19 @@ local function decide(batches, keys, args, now_ms)
     if batch.number > 0 then
       batch.status = decide_numbered(batch, senders, keys[8], keys[9], before_ms, tonumber(args[5]))
     elseif batch.name ~= '' then
-      batch.status = decide_keyed(batch, named, keys[7], now_ms, tonumber(args[3]))
+      batch.status = decide_keyed(batch, named, keys[7], steady_ms, tonumber(args[3]))
     end
   end
 end
 
 -- Notes that a batch was stored, so that it is known when it comes again.
-local function remember(batch, keys, args, now_ms)
+local function remember(batch, keys, args, steady_ms)
   if batch.number > 0 then
     redis.call('HSET', keys[8], batch.name, string.format('%.0f', batch.number))
-    redis.call('ZADD', keys[9], string.format('%.0f', now_ms), batch.name)
+    redis.call('ZADD', keys[9], string.format('%.0f', steady_ms), batch.name)
   elseif batch.name ~= '' then
     redis.call('SET', batch.key, batch.hash, 'PX', args[4])
-    redis.call('ZADD', keys[7], now_ms + args[4], batch.name)
+    redis.call('ZADD', keys[7], steady_ms + args[4], batch.name)
   end
 end
 
@@ -272,7 +364,7 @@ local function load_latest(batches, latest_key)
   in_pieces(names, function(...)
     for _, value in ipairs(redis.call('HMGET', latest_key, ...)) do
       at = at + 1
-      known[names[at]] = parse_latest(value)
+      known[names[at]] = value
       if not value then
         new[#new + 1] = names[at]
       end
@@ -299,15 +391,16 @@ end
 --       remembered, number of batches, then for each batch: its Idempotency-Key or its sender's id or '', hash
 --       of its body, its sender's number for it or 0, number of entries, and for each entry: device, number of
 --       records, the msgpack array of its records, its candidates for latest.
--- Returns {status of each batch, ms of the newest entry, records unsaved now}.
--- Stores nothing and answers DEVICESFULL if it would bring more devices than may be.
+-- Returns {status of each batch, the clock's newest_ms, records unsaved now}.
+-- Stores nothing and answers DEVICESFULL if it would bring more devices than may be. With nothing to store it writes
+-- nothing, and is refused all the same where a write would be.
 local function append(keys, args)
-  local shape = redis.call('HMGET', keys[1], 'shard', 'shards')
-  local shard, shards = tonumber(shape[1]), tonumber(shape[2])
-  local time = redis.call('TIME')
-  local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+  local store =
+    redis.call('HMGET', keys[1], 'shard', 'shards', 'newest_ms', 'behind_since_ms', 'jumped_ms', 'clock_ms')
+  local shard, shards = tonumber(store[1]), tonumber(store[2])
+  local clock = read_clock(store[3], store[4], store[5], store[6])
   local batches = read_batches(keys, args)
-  decide(batches, keys, args, now_ms)
+  decide(batches, keys, args, clock.steady_ms)
   local known, names, new = load_latest(batches, keys[2])
   if #new > 0 and redis.call('ZCARD', keys[3]) + #new > tonumber(args[2]) then
     return redis.error_reply('DEVICESFULL')
@@ -315,7 +408,7 @@ local function append(keys, args)
 
   local total = total_records(batches)
   local number = total > 0 and redis.call('INCRBY', keys[6], total) - total or 0
-  local statuses, dirty, newest_ms = {}, {}, 0
+  local statuses, dirty, last_ms = {}, {}, 0
   for position, batch in ipairs(batches) do
     statuses[position] = batch.status
     if batch.status == STORED then
@@ -324,24 +417,24 @@ local function append(keys, args)
         local entry_id =
           redis.call('XADD', entry.stream, '*', 'i', string.format('%.0f', first_id), 'r', entry.records)
         local received_ms = milliseconds(entry_id)
-        offer_candidates(known[entry.device], entry, first_id, received_ms, shards)
-        dirty[#dirty + 1] = string.format('%.0f', received_ms)
+        known[entry.device] = offered(known[entry.device], entry, first_id, received_ms, shards)
+        dirty[#dirty + 1] = received_ms == last_ms and dirty[#dirty - 1] or string.format('%.0f', received_ms)
+        last_ms = received_ms
         dirty[#dirty + 1] = entry.device
         number = number + entry.count
-        newest_ms = math.max(newest_ms, received_ms)
       end
-      remember(batch, keys, args, now_ms)
+      remember(batch, keys, args, clock.steady_ms)
     end
   end
 
-  if newest_ms > 0 then
-    redis.call('HSET', keys[1], 'newest_ms', string.format('%.0f', newest_ms))
+  if total > 0 then
+    note_clock(keys[1], clock)
   end
   in_pieces(dirty, function(...) redis.call('ZADD', keys[4], 'NX', ...) end)
   local changed, added = {}, {}
   for _, name in ipairs(names) do
     changed[#changed + 1] = name
-    changed[#changed + 1] = latest_bytes(known[name])
+    changed[#changed + 1] = known[name]
   end
   in_pieces(changed, function(...) redis.call('HSET', keys[2], ...) end)
   for _, name in ipairs(new) do
@@ -349,7 +442,12 @@ local function append(keys, args)
     added[#added + 1] = name
   end
   in_pieces(added, function(...) redis.call('ZADD', keys[3], ...) end)
-  return { statuses, newest_ms, redis.call('INCRBY', keys[5], total) }
+  if total > 0 then
+    return { statuses, clock.newest_ms, redis.call('INCRBY', keys[5], total) }
+  elseif not redis.acl_check_cmd('INCRBY', keys[5], '0') then
+    return redis.error_reply('NOPERM its user may not write')
+  end
+  return { statuses, clock.newest_ms, tonumber(redis.call('GET', keys[5]) or '0') }
 end
 
 -- setting up and saving ---------------------------------------------------------------------------

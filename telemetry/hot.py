@@ -3,9 +3,13 @@
 This file and `hot.lua` are all that knows Redis keys. Devices are spread over shards by crc32; all keys
 of a shard carry its hash tag, so that one function call touches one slot. `{s}` is the shard's number.
 
-    whimbrel:{s}:store            hash    id (random, made once), layout (1), shard, shards; newest_ms: when the newest
-                                          record arrived; rebuild: "1" while latest lacks what the archive knows;
-                                          trouble: why the last save failed, until one is finished
+    whimbrel:{s}:store            hash    id (random, made once), layout (1), shard, shards; rebuild: "1" while latest
+                                          lacks what the archive knows; trouble: why the last save failed, until one
+                                          is finished; and of the box's clock, ms since epoch: newest_ms, the greatest
+                                          that it showed as records came; jumped_ms, how far it was set forward in all:
+                                          less that, it is steady; while it is behind newest_ms, clock_ms, what it
+                                          showed last, and behind_since_ms, since when by the steady one: after a day
+                                          it is believed again
     whimbrel:{s}:stream:<device>  stream  an entry = the records of one device in one group, in order:
                                           "i" = id of the first (the others follow in steps of `shards`),
                                           "r" = msgpack array of 1 to 1,000 records (record.py),
@@ -21,9 +25,9 @@ of a shard carry its hash tag, so that one function call touches one slot. `{s}`
     whimbrel:{s}:unsaved          string  how many records wait
     whimbrel:{s}:next_id          string  counter of ids: id = counter * shards + shard
     whimbrel:{s}:sent:<key>       string  hash of the body that came with an Idempotency-Key, expiring
-    whimbrel:{s}:sent_until       zset    Idempotency-Key → ms at which it expires, to bound their number
+    whimbrel:{s}:sent_until       zset    Idempotency-Key → steady ms at which it expires, to bound their number
     whimbrel:{s}:senders          hash    sender id → number of its last batch here
-    whimbrel:{s}:senders_seen     zset    sender id → ms of that batch, to forget it and to bound their number
+    whimbrel:{s}:senders_seen     zset    sender id → steady ms of that batch, to forget it and to bound their number
     whimbrel:{s}:intent           string  msgpack [commit number, [[device, first and last entry id, records]…]]
     whimbrel:{s}:finishing        string  how many chunks of the intent are trimmed
     whimbrel:{s}:committed        string  commit number of the last finished save
@@ -280,8 +284,19 @@ class Shard:
         return [device.decode() for device in found]
 
     def newest_ms(self) -> int:
-        """When the newest record arrived, ms since epoch; 0 if none ever did."""
+        """The greatest that the box's clock showed as a record arrived, ms since epoch; 0 if none ever did.
+
+        After a day behind it, that clock counts again: then what it showed last.
+        """
         return int(translated(lambda: self.client.hget(self.keys.store, "newest_ms")) or 0)
+
+    def newest_waiting_ms(self) -> int:
+        """The greatest of all devices' oldest unsaved arrivals, ms since epoch; 0 if none waits.
+
+        It may be ahead of the clock: where that ran ahead once, the ids of a stream go on from there.
+        """
+        found = translated(lambda: self.client.zrange(self.keys.dirty, -1, -1, withscores=True))
+        return int(found[0][1]) if found else 0
 
     def oldest_unsaved_ms(self) -> int | None:
         """When the oldest record that waits to be saved arrived, ms since epoch; None if none waits."""

@@ -79,15 +79,18 @@ class Sender(Beside):
         self.acknowledged: set[int] = set()
         self.others: set[int] = set()
         self.refused = 0
+        self.longest_s = 0.0
 
     def _run(self) -> None:
         number = 0
         while not self._stopped.is_set():
             number += 1
+            begun_s = time.monotonic()
             try:
                 status = post(self._box, number, self._note, self._device).status_code
             except httpx.TransportError:
                 status = 0
+            self.longest_s = max(self.longest_s, time.monotonic() - begun_s)
             if status == 202:
                 self.acknowledged.add(number)
             elif status == 503:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.crash_ledger.run import SETTINGS, Run
-from benchmarks.crash_ledger.schedule import TIDY, schedule
+from benchmarks.crash_ledger.schedule import POISON, TIDY, schedule
 from tests.box import PROJECT, Box
 
 WRONG = ("lost", "doubled", "anomalies")
@@ -46,7 +46,7 @@ def main() -> int:
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     for fault in schedule(args.seed, args.seconds):
-        if fault.action != TIDY:
+        if fault.action not in (TIDY, POISON):
             print(fault)
     with tempfile.TemporaryDirectory(prefix="ledger-") as folder:
         settings = SETTINGS | {"redis__shards": str(args.shards)}

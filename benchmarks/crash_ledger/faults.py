@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 
 import redis
 
+from benchmarks.crash_ledger.poison import Poison
 from benchmarks.crash_ledger.programs import Programs
-from benchmarks.crash_ledger.schedule import BEGIN, KILL, STOP, TIDY, Fault
+from benchmarks.crash_ledger.schedule import BEGIN, KILL, POISON, REPLAY, STOP, TIDY, Fault
 from benchmarks.crash_ledger.steps import Steps
 from telemetry.config import Settings
 from telemetry.errors import WhimbrelError
@@ -21,13 +22,21 @@ from telemetry.redis_client import connect
 class Faults(threading.Thread):
     """One fault after another at its time, those at a point handed to `steps`."""
 
-    def __init__(self, schedule: Sequence[Fault], programs: Programs, steps: Steps, tidy: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        schedule: Sequence[Fault],
+        programs: Programs,
+        steps: Steps,
+        tidy: Callable[[], None],
+        poison: Poison,
+    ) -> None:
         super().__init__(name="faults", daemon=True)
         self.stopping = threading.Event()
         self._schedule = schedule
         self._programs = programs
         self._steps = steps
         self._tidy = tidy
+        self._poison = poison
 
     def run(self) -> None:
         start_s = time.monotonic()
@@ -47,6 +56,10 @@ class Faults(threading.Thread):
             self._programs.begin_second()
         elif fault.action == TIDY:
             self._tidy()
+        elif fault.action == POISON:
+            self._poison.put()
+        elif fault.action == REPLAY:
+            self._poison.replay()
 
 
 def tidy(settings: Settings) -> None:

@@ -54,9 +54,13 @@ class Verdict:
 
 
 class Ledger:
-    """Written by senders, read by readers, at the same time."""
+    """Written by senders, read by readers, at the same time.
 
-    def __init__(self) -> None:
+    Records of before `kept_from_us` are of days that retention gives up: they may be gone, but never be wrong or twice.
+    """
+
+    def __init__(self, kept_from_us: int = 0) -> None:
+        self.kept_from_us = kept_from_us
         self.entries: list[Entry] = []
         self.anomalies: Counter[str] = Counter()
         self.named: list[str] = []
@@ -75,6 +79,10 @@ class Ledger:
         now_s = time.monotonic()
         for entry in entries:
             entry.acked_s = min(entry.acked_s, now_s)
+
+    def is_kept(self, entry: Entry) -> bool:
+        """Whether a record is of a day that is kept."""
+        return entry.timestamp_us >= self.kept_from_us
 
     def anomaly(self, kind: str, detail: str) -> None:
         """Note what should never be."""
@@ -102,7 +110,8 @@ class Ledger:
     def judge(self, readings: dict[str, Sequence[Row]]) -> Verdict:
         """Hold all records against what each way of reading found."""
         counts = {name: self._counted(name, rows) for name, rows in readings.items()}
-        lost = [e for e in self.entries if e.must_show(NEVER) and any(found[e.key] == 0 for found in counts.values())]
+        kept = [e for e in self.entries if e.must_show(NEVER) and self.is_kept(e)]
+        lost = [e for e in kept if any(found[e.key] == 0 for found in counts.values())]
         doubled = [e for e in self.entries if any(found[e.key] > 1 for found in counts.values())]
         stored = [e for e in self.entries if any(found[e.key] for found in counts.values())]
         for name, found in counts.items():

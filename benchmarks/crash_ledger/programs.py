@@ -13,7 +13,7 @@ from typing import IO
 
 import psutil
 
-from benchmarks.crash_ledger.schedule import BOX, REDIS, SUPERVISOR
+from benchmarks.crash_ledger.schedule import BOX, ONE_COLLECTOR, REDIS, SUPERVISOR
 from benchmarks.crash_ledger.steps import send
 from tests.box import PROJECT, Box
 
@@ -100,7 +100,19 @@ class Programs:
         return subprocess.Popen([sys.executable, "-m", "worker"], cwd=PROJECT, env=environ, stdout=log, stderr=log)
 
     def _named(self, target: str) -> list[int]:
+        if target == ONE_COLLECTOR:
+            return self._children(self._named("collector"))[:1]
         return [process.pid for process in self._processes() if is_program(process, target)]
+
+    @staticmethod
+    def _children(pids: list[int]) -> list[int]:
+        """Those whose parent is among them."""
+        found = []
+        for pid in pids:
+            with contextlib.suppress(psutil.Error):
+                if psutil.Process(pid).ppid() in pids:
+                    found.append(pid)
+        return found
 
     def _everything(self) -> list[int]:
         return [process.pid for process in self._processes()]

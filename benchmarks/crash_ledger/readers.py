@@ -78,7 +78,8 @@ class Pages:
             if count > 1:
                 self._ledger.anomaly("twice on pages", f"{place}: {key} {count} times")
         for entry in list(self._ledger.entries):
-            if entry.must_show(since_s) and wanted.holds(entry.device_id, entry.timestamp_us) and not found[entry.key]:
+            is_wanted = wanted.holds(entry.device_id, entry.timestamp_us) and self._ledger.is_kept(entry)
+            if is_wanted and entry.must_show(since_s) and not found[entry.key]:
                 self._ledger.anomaly("not on pages", f"{place}: {entry}, read from {since_s} to {now_s}")
         return rows
 

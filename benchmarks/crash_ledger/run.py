@@ -17,6 +17,7 @@ from tqdm import tqdm
 from benchmarks.crash_ledger.faults import Faults, tidy
 from benchmarks.crash_ledger.http_sender import HttpWay
 from benchmarks.crash_ledger.ledger import Ledger, Verdict
+from benchmarks.crash_ledger.poison import Counts, Poison
 from benchmarks.crash_ledger.programs import Programs
 from benchmarks.crash_ledger.readback import read_back
 from benchmarks.crash_ledger.readers import Pages, Reader
@@ -33,6 +34,7 @@ SETTINGS = {
     "archive__max_open_files": "4",
     "archive__quiet_seconds": "5",
     "archive__grace_seconds": "6",
+    "collector__processes": "2",
 }
 """Saves and merges every second, files swept after six: each step is reached hundreds of times."""
 
@@ -61,8 +63,10 @@ class Run:
         self.programs = Programs(box, folder / "second-worker.log")
         self.steps = Steps(folder / "steps.sock", self.programs.kill)
         self._tidy = partial(tidy, settings)
-        self.faults = Faults(schedule(seed, seconds), self.programs, self.steps, self._tidy)
+        self.poison = Poison(settings, box, self.ledger)
+        self.faults = Faults(schedule(seed, seconds), self.programs, self.steps, self._tidy, self.poison)
         self.senders = [self._sender(name, *how) for name, how in self._ways().items()]
+        self._counts = Counts()
         self._reading = threading.Event()
         devices = [device for sender in self.senders for device in sender.devices]
         self.readers = [self._reader(f"reader {number}", devices, number == 0) for number in range(READERS)]
@@ -148,6 +152,9 @@ class Run:
         for sender in self.senders:
             sender.join()
         self._await("everything saved", self._is_saved, end_s)
+        self.poison.replay_all()
+        self._counts = self.poison.counts()
+        self._await("everything saved that was in quarantine", self._is_saved, end_s)
         self._reading.set()
         for reader in self.readers:
             reader.join()
@@ -186,6 +193,8 @@ class Run:
             "lost": verdict.lost,
             "doubled": verdict.doubled,
             "anomalies": self.ledger.anomalies.total(),
+            "quarantined": self._counts.quarantined,
+            "replayed": self._counts.replayed,
             "kills": kills.total() + self.steps.kills_of_reached,
             "kills_by_program": dict(sorted(kills.items())),
             "kills_by_point": {point: self.steps.kills[point] for point in POINTS},

@@ -12,8 +12,9 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-KILL, STOP, BEGIN, TIDY = "kill", "stop", "begin", "tidy"
-"""SIGKILL; SIGSTOP, and SIGCONT after a while; start the second worker; ask for retention and sweep."""
+KILL, STOP, BEGIN, TIDY, POISON, REPLAY = "kill", "stop", "begin", "tidy", "poison", "replay"
+"""SIGKILL; SIGSTOP, and SIGCONT after a while; start the second worker; ask for retention and sweep; put an entry there
+that no save can read; replay those in quarantine."""
 
 SAVE_STEPS = (
     *("look", "recover", "intend", "read", "still", "write", "sync", "open", "commit", "make last"),
@@ -33,8 +34,14 @@ MIDDLES = {
 """Where another program is in the middle of its own when one that stood still runs on."""
 
 BOX, SUPERVISOR, REDIS, WORKER, REACHED = "box", "supervisor", "redis", "worker", "reached"
-FRONTS = ("collector", "api", "query")
+ONE_COLLECTOR = "one collector"
+"""Of the two processes that share its ports; as `collector` both are hit, and the one that starts them."""
+
+FRONTS = ("collector", ONE_COLLECTOR, "api", "query")
 PROGRAMS = (REDIS, WORKER, "scheduler", *FRONTS)
+
+POISONS, REPLAYS = 60, 3
+"""In each round: every other save meets one."""
 
 ROUND_S = 180.0
 """In so long everything is done once."""
@@ -81,6 +88,8 @@ def schedule(seed: int, seconds: float) -> list[Fault]:
     ):
         found += _spread(rng, part, seconds)
     found += [Fault(at_s, TIDY, "archive") for at_s in _ticks(0.76 * seconds, seconds)]
+    poisons = [Fault(0.0, POISON, "stream")] * POISONS + [Fault(0.0, REPLAY, "quarantine")] * REPLAYS
+    found += _spread(random.Random(f"{seed} poison"), Part(0.02, 0.95, poisons * rounds), seconds)
     return sorted(found)
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 from benchmarks.crash_ledger.ledger import Entry, Ledger
 
 DAYS = 4
+LAST_DAYS = tuple(range(DAYS))
 """Records are of today and of the days before: late ones, whose days are merged as over."""
 
 PAUSE_S = 0.15
@@ -61,6 +62,7 @@ class Sender(threading.Thread):
         devices: int,
         sizes: tuple[int, int],
         every_s: float,
+        days: Sequence[int] = LAST_DAYS,
     ) -> None:
         super().__init__(name=name, daemon=True)
         self.give_up_s = float("inf")
@@ -70,6 +72,7 @@ class Sender(threading.Thread):
         self.devices = [f"{name}/{number}" for number in range(devices)]
         self._sizes = sizes
         self._every_s = every_s
+        self._days = days
         self._stopping = threading.Event()
         self._pending: list[Batch] = []
         self._batches = 0
@@ -109,7 +112,7 @@ class Sender(threading.Thread):
     def _entry(self, device_id: str) -> Entry:
         """A record of some day; some share their second, so that pages end between equal timestamps."""
         self._records += 1
-        at_us = time.time_ns() // 1_000 - self._rng.randrange(DAYS) * 86_400_000_000
+        at_us = time.time_ns() // 1_000 - self._rng.choice(self._days) * 86_400_000_000
         if self._rng.random() < 0.5:
             at_us -= at_us % 1_000_000
         return Entry(f"{self.name}#{self._records}", device_id, at_us, self._records)

@@ -198,6 +198,25 @@ def healthy(client: redis.Redis, shard: Shard, archive: Archive) -> Health:
     return Health(client, lambda: hot.attach(client, 1), archive, "aof", 80, Room())
 
 
+def test_a_look_writes_nothing(healthy: Health, client: redis.Redis) -> None:
+    """It is asked every few seconds for years, and each write is an fsync."""
+    healthy.reasons()
+    before = client.info("persistence")["aof_current_size"]
+    for _ in range(10):
+        assert healthy.reasons() == []
+    assert client.info("persistence")["aof_current_size"] == before
+
+
+def test_a_user_who_may_run_functions_but_not_write(healthy: Health, client: redis.Redis) -> None:
+    client.acl_setuser("default", enabled=True, categories=["-@write"], commands=["+fcall"])
+    try:
+        [said] = healthy.reasons()
+    finally:
+        client.acl_setuser("default", enabled=True, categories=["+@all"])
+    assert said.startswith("nothing is taken: ")
+    assert "its user may not write" in said
+
+
 def test_a_clock_before_the_release(healthy: Health, monkeypatch: pytest.MonkeyPatch) -> None:
     assert healthy.reasons() == []
     monkeypatch.setattr(clock, "now_us", lambda: RELEASE_DATE_US - 1)

@@ -69,6 +69,7 @@ def test_nothing_is_lost_or_doubled_whatever_is_killed(folder: Path) -> None:
     assert found["stored"] == found["acknowledged"] + found["unacknowledged_stored"]
     assert found["unacknowledged_stored"] > 0, "no answer was lost"
     assert found["sets_of_pages"] > 0
+    assert found["quarantined"] == found["replayed"] > 0
     for what in ("kills_by_point", "stops_by_point"):
         assert [point for point, count in found[what].items() if count == 0] == [], what
     assert found["kills_by_point"].keys() == found["reached_by_point"].keys(), "a step that the schedule does not know"

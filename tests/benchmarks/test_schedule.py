@@ -6,7 +6,20 @@ from collections import Counter
 
 import pytest
 
-from benchmarks.crash_ledger.schedule import BOX, KILL, POINTS, PROGRAMS, REACHED, STOP, SUPERVISOR, schedule
+from benchmarks.crash_ledger.schedule import (
+    BOX,
+    KILL,
+    POINTS,
+    POISON,
+    POISONS,
+    PROGRAMS,
+    REACHED,
+    REPLAY,
+    REPLAYS,
+    STOP,
+    SUPERVISOR,
+    schedule,
+)
 
 
 def test_a_seed_and_a_length_name_one_schedule() -> None:
@@ -26,5 +39,7 @@ def test_every_point_and_program_is_in_it(seconds: float) -> None:
     assert at_points == {(action, point): rounds for action in (KILL, STOP) for point in POINTS}
     killed = {fault.target for fault in faults if fault.action == KILL and not fault.point}
     assert killed == {*PROGRAMS, BOX, SUPERVISOR}
+    counts = Counter(fault.action for fault in faults)
+    assert (counts[POISON], counts[REPLAY]) == (POISONS * rounds, REPLAYS * rounds)
     assert all(fault.until in POINTS for fault in faults if fault.action == STOP and fault.point)
     assert all((fault.for_s > 0) == (fault.action == STOP) for fault in faults)

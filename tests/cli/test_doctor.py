@@ -181,6 +181,10 @@ def test_a_server_that_could_lose_records(own_redis: RedisServer, tmp_path: Path
         client.config_set("maxmemory", 2**30)
         client.config_set("auto-aof-rewrite-min-size", "1gb")
         assert levels(check_redis.server(settings)) == ["ok"]
+        client.config_set("aof-load-truncated", "no")
+        [found, _] = check_redis.server(settings)
+        assert (found.level, found.text.split(":")[0]) == ("warning", "aof-load-truncated is no")
+        client.config_set("aof-load-truncated", "yes")
         client.config_set("no-appendfsync-on-rewrite", "yes")
         client.config_set("stream-node-max-bytes", 4_096)
         client.config_set("auto-aof-rewrite-min-size", "64mb")

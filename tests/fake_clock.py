@@ -1,0 +1,48 @@
+"""A clock that tests set: Debian's libfaketime before every program of a box, its Redis among them.
+
+Monotonic clocks run on, as they do when a machine's clock is set. Redis is the bundled one: libfaketime and the
+allocator of Debian's wait for each other.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+LIBRARY = "/usr/lib/*/faketime/libfaketimeMT.so.1"
+SEEN_S = 3.0
+"""After so long every program goes by what was set: each looks again after a second, counted in whole ones."""
+
+
+class FakeClock:
+    """What a box's programs take for the time. Skips the test where there is no libfaketime."""
+
+    def __init__(self, folder: Path) -> None:
+        found = glob.glob(LIBRARY)
+        if not found:
+            pytest.skip("no libfaketime is installed: scripts/install-faketime")
+        self.ahead_s = 0.0
+        self._file = folder / "clock"
+        self._write()
+        self.environ = {
+            "LD_PRELOAD": found[0],
+            "FAKETIME_TIMESTAMP_FILE": str(self._file),
+            "FAKETIME_CACHE_DURATION": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "WHIMBREL__REDIS__SERVER": "bundled",
+        }
+
+    def set(self, ahead_s: float) -> None:
+        """Have the clock show so much more, or less, than the right one, and wait until all see it."""
+        self.ahead_s = ahead_s
+        self._write()
+        time.sleep(SEEN_S)
+
+    def _write(self) -> None:
+        new = self._file.with_suffix(".new")
+        new.write_text(f"{self.ahead_s:+.0f}\n", encoding="ascii")
+        os.replace(new, self._file)
