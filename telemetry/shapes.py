@@ -14,6 +14,7 @@ This file knows no clock, socket, file or Redis.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from itertools import islice, repeat
 from operator import attrgetter
@@ -42,6 +43,9 @@ MAX_NAMES = 64
 
 MAX_SHAPES = 4
 """Shapes that a sender may use at once."""
+
+FEW = 8
+"""Records up to which their attributes are taken one by one."""
 
 MAX_TRIED = 2
 """Shapes of other senders that a new one is thought to use."""
@@ -302,9 +306,9 @@ def _other_attributes(others: dict[str, str]) -> Callable[[list[Any]], Sequence[
     many = list[struct]  # type: ignore[valid-type]
 
     def attributes(values: list[Any]) -> Sequence[object]:
-        try:
-            return msgspec.convert(values, many, from_attributes=True)
-        except msgspec.ValidationError:  # one of them lacks a name
-            return [struct(*(getattr(value, field) for field in others)) for value in values]
+        if len(values) > FEW:
+            with suppress(msgspec.ValidationError):  # one of them lacks a name
+                return msgspec.convert(values, many, from_attributes=True)
+        return [struct(*[getattr(value, field) for field in others]) for value in values]
 
     return attributes
