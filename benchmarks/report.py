@@ -1,7 +1,8 @@
 """How every benchmark says what it found: a line a figure, and with `--json FILE` the same for programs.
 
 The file is {"machine": {"processor", "cores", "memory_bytes", "system", "python"}, "results": [{"id", "value",
-"unit", and where there is an aim "target", "holds"}]}.
+"unit", and where there is an aim "target", "holds"}]}; of those that have a short form also "quick", and "missing":
+[{"id", "why"}] where something could not be measured.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import argparse
 import json
 import os
 import platform
-from collections.abc import Sequence
+import signal
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,6 +50,22 @@ class Result(NamedTuple):
         return f"{line}, {bound}: {'holds' if self.holds else 'MISSED'}"
 
 
+class Missing(NamedTuple):
+    """A figure that could not be measured."""
+
+    id: str
+    why: str
+
+    def __str__(self) -> str:
+        """Its line."""
+        return f"not measured: {self.id}: {self.why}"
+
+
+Finding = Result | Missing
+Measure = Callable[[bool], Iterable[Finding]]
+"""What one part measures, shortly if it is told True."""
+
+
 def parser(doc: str | None) -> argparse.ArgumentParser:
     """A benchmark's arguments, to which it adds its own; `doc` is its docstring."""
     found = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -58,9 +77,41 @@ def report(results: Sequence[Result], file: Path | None) -> None:
     """Print all, and write them to `file` if one is named."""
     for result in results:
         print(result)
-    if file is not None:
-        found = {"machine": machine(), "results": [result.as_json() for result in results]}
-        file.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    write(results, file)
+
+
+def write(findings: Sequence[Finding], file: Path | None, **more: object) -> None:
+    """Write the figures to `file` if one is named, with `more` beside them."""
+    if file is None:
+        return
+    found: dict[str, object] = {"machine": machine(), **more}
+    found["results"] = [finding.as_json() for finding in findings if isinstance(finding, Result)]
+    if missing := [finding._asdict() for finding in findings if isinstance(finding, Missing)]:
+        found["missing"] = missing
+    file.write_text(json.dumps(found, indent=1), encoding="utf-8")
+
+
+def run_alone(doc: str | None, measure: Measure) -> None:
+    """One part as a program of its own: run, and print each figure as soon as it is known."""
+    found = parser(doc)
+    found.add_argument("--quick", action="store_true", help="fewer and smaller rounds")
+    args = found.parse_args()
+    clean_up_when_ended()
+    write(told(measure(args.quick)), args.json, quick=args.quick)
+
+
+def clean_up_when_ended() -> None:
+    """Have SIGTERM leave no box and no files, as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+
+
+def told(findings: Iterable[Finding]) -> list[Finding]:
+    """All findings, each printed when it comes."""
+    found = []
+    for finding in findings:
+        print(finding, flush=True)
+        found.append(finding)
+    return found
 
 
 def machine() -> dict[str, Any]:
