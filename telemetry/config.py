@@ -177,9 +177,9 @@ class ArchiveSection(Section, frozen=True):
     merge_memory_bytes: Annotated[
         Positive,
         Meta(
-            description="Memory that merging may use before it spills to disk, bytes; long texts may take more. 96 MiB."
+            description="Memory that merging may use before it spills to disk, bytes; long texts may take more. 160 MiB."
         ),
-    ] = 96 * 2**20
+    ] = 160 * 2**20
 
 
 class Log(Section, frozen=True):
