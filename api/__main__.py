@@ -6,6 +6,11 @@ import asyncio
 import logging
 import sys
 
+from telemetry import early
+
+if __name__ == "__main__":
+    early.begin()
+
 import uvloop
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 

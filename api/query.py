@@ -7,10 +7,11 @@ import logging
 import sys
 from functools import partial
 
-from telemetry import unneeded
+from telemetry import early, unneeded
 
-if __name__ == "__main__":  # before anything loads Arrow
-    unneeded.refuse()
+if __name__ == "__main__":
+    early.begin()
+    unneeded.refuse()  # before anything loads Arrow
 
 import uvloop
 from starlette.applications import Starlette

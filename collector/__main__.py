@@ -7,6 +7,11 @@ import logging
 import sys
 import time
 
+from telemetry import early
+
+if __name__ == "__main__":
+    early.begin()
+
 import uvloop
 
 from collector.door import Door

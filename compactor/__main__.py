@@ -7,6 +7,11 @@ import signal
 import sys
 from types import FrameType
 
+from telemetry import early
+
+if __name__ == "__main__":
+    early.begin()
+
 from compactor.clock import Clock, Due, scheduler
 from telemetry import hot
 from telemetry.config import Settings

@@ -6,10 +6,11 @@ import gc
 import logging
 import sys
 
-from telemetry import unneeded
+from telemetry import early, unneeded
 
-if __name__ == "__main__":  # before anything loads Arrow
-    unneeded.refuse()
+if __name__ == "__main__":
+    early.begin()
+    unneeded.refuse()  # before anything loads Arrow
 
 import redis
 from rq import SimpleWorker
