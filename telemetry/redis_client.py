@@ -20,6 +20,9 @@ CONNECT_TIMEOUT_S = 2.0
 CALL_TIMEOUT_S = 15.0
 """Longer than any call takes on a slow disk; a server that is silent for so long is treated as away."""
 
+READ_TIMEOUT_S = 5.0
+"""The same for who only asks, and can ask again."""
+
 ANSWER_TIMEOUT_S = 2.0
 """The same for a server that was silent a moment ago: whoever comes meanwhile hears so without waiting that long."""
 
@@ -36,7 +39,7 @@ def connect(settings: Settings, timeout_s: float | None = CALL_TIMEOUT_S) -> red
     return client
 
 
-def connect_async(settings: Settings, timeout_s: float = CALL_TIMEOUT_S) -> redis.asyncio.Redis:
+def connect_async(settings: Settings, timeout_s: float = READ_TIMEOUT_S) -> redis.asyncio.Redis:
     """An asyncio client, for the short questions of the API, which are asked again if a connection was stale."""
     options = _options(timeout_s) | {"retry": redis.asyncio.retry.Retry(NoBackoff(), 1)}
     return redis.asyncio.Redis.from_url(url(settings), **options)
