@@ -23,6 +23,7 @@ from telemetry.redis_client import connect
 def serve(settings: Settings) -> None:
     """Tick until a signal comes."""
     logging.getLogger("apscheduler").setLevel(logging.WARNING)
+    logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)  # else a word a second while Redis is silent
     client = connect(settings)
     due = Due(settings.persist.flush_records, settings.persist.flush_seconds)
     clock = Clock(lambda: hot.attach(client, settings.redis.shards), persist_queue(client), due)
