@@ -74,7 +74,7 @@ def pack(records: Iterable[Sent]) -> list[Entry]:
 
 def _parts(records: list[Record]) -> Iterable[list[Record]]:
     if len(records) == 1:
-        return [records]
+        return (records,)
     times = [record.timestamp_us for record in records]
     if len(records) <= MAX_ENTRY_RECORDS and max(times) - min(times) <= MAX_ENTRY_SPAN_US:
         return [records]
@@ -90,10 +90,19 @@ def _parts(records: list[Record]) -> Iterable[list[Record]]:
 
 def packed(records: list[Record], unreadable: Sequence[bytes] = ()) -> tuple[int, bytes, bytes]:
     """Size, array and candidates of the entry of some records, behind which what can't be read is kept."""
+    roles = _roles(records)
+    size = len(records)
+    if not unreadable and len(roles) == 1 and size - 1 in roles:  # the usual case, in half the time of any other
+        record = records[-1]
+        last = encode(record)
+        array = b"\x91" + last if size == 1 else encode(records)
+        flags = flags_of(record, roles[size - 1])
+        where = len(array) - len(last), len(last)
+        return size, array, _pack_candidate(flags, size - 1, *where, record.timestamp_us)
     encoded = [encode(record) for record in records]
     parts = [*encoded, *unreadable]
     array = pack_array(parts)
-    return len(parts), array, candidates(records, encoded, len(array) - sum(map(len, parts)))
+    return len(parts), array, candidates(records, roles, encoded, len(array) - sum(map(len, parts)))
 
 
 def pack_array(encoded: Sequence[bytes]) -> bytes:
@@ -103,7 +112,7 @@ def pack_array(encoded: Sequence[bytes]) -> bytes:
     return header + b"".join(encoded)
 
 
-def candidates(records: list[Record], encoded: list[bytes], start: int) -> bytes:
+def candidates(records: list[Record], roles: dict[int, int], encoded: list[bytes], start: int) -> bytes:
     """What may become the device's latest: the newest by HTTP, by another transport, and with a fix.
 
     Newest: the greatest timestamp, of equals the last. Each is packed as flags (1 by HTTP, 2 the newest
@@ -111,7 +120,7 @@ def candidates(records: list[Record], encoded: list[bytes], start: int) -> bytes
     of its bytes there, and its timestamp, so that Lua need not unpack a record.
     """
     packed = []
-    for index, role in sorted(_roles(records).items()):
+    for index, role in sorted(roles.items()):
         record = records[index]
         offset = start + sum(map(len, encoded[:index]))
         packed.append(_pack_candidate(flags_of(record, role), index, offset, len(encoded[index]), record.timestamp_us))
@@ -120,10 +129,11 @@ def candidates(records: list[Record], encoded: list[bytes], start: int) -> bytes
 
 def _roles(records: list[Record]) -> dict[int, int]:
     """The candidates' indices and roles."""
-    last = len(records) - 1
+    if len(records) == 1:
+        return {0: NEWEST | (NEWEST_FIX if records[0].has_fix else 0)}
     if len({record.transport for record in records}) == 1:
         times = [record.timestamp_us for record in records]
-        newest = last - times[::-1].index(max(times))
+        newest = len(times) - 1 - times[::-1].index(max(times))
         if records[newest].has_fix:  # the usual case: it is the newest in every sense
             return {newest: NEWEST | NEWEST_FIX}
     roles: dict[int, int] = {}
