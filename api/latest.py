@@ -15,6 +15,7 @@ from api import answers, params
 from api.answers import RecordAnswer
 from collector.http import ProblemError, invalid_parameter, refuse_unknown
 from telemetry import problem
+from telemetry.asking import Asker
 from telemetry.entries import Latest, decode_latest
 from telemetry.hot import Keys, shard_of
 
@@ -56,6 +57,7 @@ class LatestRoutes:
 
     def __init__(self, client: redis.asyncio.Redis, shards: int, max_page_records: int) -> None:
         self._client = client
+        self._asker = Asker(client)
         self._shards = shards
         self._keys = [Keys(number) for number in range(shards)]
         self._max_page_records = max_page_records
@@ -90,7 +92,7 @@ class LatestRoutes:
     async def value(self, device_id: str) -> bytes | None:
         """The bytes of one device's latest."""
         keys = self._keys[shard_of(device_id, self._shards)]
-        return await ask(self._client.hget(keys.latest, device_id))  # type: ignore[no-any-return]
+        return await ask(self._asker.ask("HGET", keys.latest, device_id))  # type: ignore[no-any-return]
 
     async def _devices(self, after: str, count: int) -> list[str]:
         start = f"({after}" if after else "-"
