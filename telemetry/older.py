@@ -205,8 +205,8 @@ _WITH_FRACTION = {True: "%Y-%m-%dT%H:%M:%S.%f %z", False: "%Y-%m-%dT%H:%M:%S %z"
 
 
 def time_text(moment: datetime) -> str:
-    """2024-11-12T10:25:00Z, with six digits of fraction where it isn't zero."""
-    return moment.replace(tzinfo=None).isoformat(timespec="microseconds" if moment.microsecond else "seconds") + "Z"
+    """2024-11-12T10:25:00Z of a moment in UTC, with six digits of fraction where it isn't zero."""
+    return moment.isoformat()[: -len("+00:00")] + "Z"
 
 
 def moment(timestamp_us: int) -> datetime:
