@@ -24,6 +24,7 @@ class Queries:
     """Runs questions, each on a cursor of its own."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, threads: int, waiting: int, timeout_s: float) -> None:
+        self.threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="query")
         self._cursors: queue.SimpleQueue[duckdb.DuckDBPyConnection] = queue.SimpleQueue()
         for _ in range(threads):

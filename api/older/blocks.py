@@ -159,7 +159,9 @@ class Blocks:
 
 def is_whole(table: pa.Table) -> bool:
     """Whether a block's table has more than keys."""
-    return table.schema.get_field_index("location") >= 0  # a twentieth of a page's time less than asking its names
+    return bool(
+        table.schema.get_field_index("location") >= 0
+    )  # a twentieth of a page's time less than asking its names
 
 
 def table_of(rows: Iterable[Shown]) -> pa.Table:

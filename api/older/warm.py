@@ -14,7 +14,9 @@ log = logging.getLogger(__name__)
 
 
 async def warm_up(queries: Queries, pages: Pages) -> None:
-    """Prepare both record sets' lists. What fails is told to those who ask for a page."""
+    """Prepare both record sets' lists, unless others had to wait for it. What fails is told to who asks for a page."""
+    if queries.threads < 2:
+        return
     for records in (TRACKING, TCP_TRACKING):
         every = List(records, "", EARLIEST_US, LATEST_US)
         try:

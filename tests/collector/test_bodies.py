@@ -14,6 +14,7 @@ from typing import Any
 import msgpack
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from collector.bodies import FORMS, JSON, MSGPACK, NDJSON, Batch, Form, Unreadable, form_of, read_batch
@@ -70,6 +71,7 @@ WRITERS: dict[str, tuple[Form, Callable[[list[Any]], bytes]]] = {
 }
 
 
+@hypothesis_settings(deadline=None)
 @given(st.lists(objects, max_size=5))
 def test_the_same_records_in_every_form(found: list[Any]) -> None:
     results = [batch_of(form, write(found)) for form, write in WRITERS.values()]

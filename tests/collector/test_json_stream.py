@@ -21,6 +21,7 @@ from telemetry import problem
 from telemetry.fields import Arrival
 from telemetry.record import Record, Sent
 from telemetry.shapes import LEARN_RECORDS
+from tests.collector.protocols.three_ways import apart
 
 NOW_US = 1_795_500_000_000_000
 ARRIVAL = Arrival(NOW_US, NOW_US + 86_400_000_000)
@@ -567,17 +568,6 @@ def transcript(pieces: Sequence[bytes], ends_by_quiet: bool, max_bytes: int) -> 
     if not ends_by_quiet:
         assert not decoder._buffer
     return list(itertools.chain.from_iterable(map(apart, found)))
-
-
-def apart(message: Message) -> list[Message]:
-    """Lines that were read at once, as if they had not been; and no message knows how large it was."""
-    if isinstance(message, Rejected):
-        return [message]
-    lines = message.stored.splitlines(keepends=True)
-    if len(lines) < 2:
-        return [message._replace(size_bytes=0, not_stored=str.encode)]
-    pairs = zip(lines, message.records, strict=True)
-    return [message._replace(size_bytes=0, not_stored=str.encode, stored=line, records=[one]) for line, one in pairs]
 
 
 @hypothesis_settings(max_examples=500, deadline=None)

@@ -25,7 +25,7 @@ from tests.api.stores import MIDNIGHT_US, Stores
 @pytest.fixture
 def queries(connection: duckdb.DuckDBPyConnection) -> Iterator[Queries]:
     """One at a time."""
-    found = Queries(connection, threads=1, waiting=1, timeout_s=10)
+    found = Queries(connection, threads=2, waiting=1, timeout_s=10)
     yield found
     asyncio.run(found.close())
 
@@ -114,3 +114,21 @@ def test_a_stop_waits_for_what_hears_no_interrupt(
 
     asyncio.run(stopped())
     assert [one for one in caplog.records if one.levelno >= logging.WARNING] == []
+
+
+def test_of_one_thread_nothing_is_taken(connection: duckdb.DuckDBPyConnection, stores: Stores) -> None:
+    """Whoever asks meanwhile would wait, or be refused."""
+    ended = threading.Event()
+
+    class Noted(Pages):
+        def prepare(self, connection: duckdb.DuckDBPyConnection, asked: List) -> None:
+            ended.set()
+
+    async def warmed(threads: int) -> bool:
+        queries = Queries(connection, threads, waiting=1, timeout_s=10)
+        await warm_up(queries, Noted(stores.snapshots, 1))
+        await queries.close()
+        return ended.is_set()
+
+    assert not asyncio.run(warmed(1))
+    assert asyncio.run(warmed(2))

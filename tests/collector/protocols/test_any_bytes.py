@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import msgpack
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from collector.protocols import PROTOCOLS, MessageLimits
 from collector.protocols.contract import Decoder, Message, Received
 from tests import bad_input
-from tests.collector.protocols.three_ways import ARRIVAL, answer, cut, devices, feed, packed, single
+from tests.collector.protocols.three_ways import ARRIVAL, answer, apart, cut, devices, feed, packed, single
 
 LIMITS = MessageLimits(max_bytes=300, max_records=20)
 RECORD = {"device_id": "d", "latitude": 1.5, "timestamp": "2026-11-24T10:25:00Z", "attributes": {"a": [1, None, "ü"]}}
@@ -51,7 +52,8 @@ def any_decoder() -> Decoder:
 
 
 def told(messages: list[Message]) -> list[tuple[bytes, list[str], bool]]:
-    return [(answer(message), devices(message), message.last) for message in messages]
+    found = itertools.chain.from_iterable(map(apart, messages))
+    return [(answer(message), devices(message), message.last) for message in found]
 
 
 def transcript(pieces: list[bytes]) -> list[tuple[bytes, list[str], bool]]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-from collector.protocols.contract import Decoder, Message, Received
+from collector.protocols.contract import Decoder, Message, Received, Rejected
 from telemetry.fields import Arrival
 
 NOW_US = 1_795_500_000_000_000
@@ -37,6 +37,17 @@ def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
 def feed(decoder: Decoder, pieces: Iterable[bytes]) -> list[Message]:
     """All messages of some pieces."""
     return [message for piece in pieces for message in decoder.feed(piece, ARRIVAL)]
+
+
+def apart(message: Message) -> list[Message]:
+    """JSON lines that were read at once, as if they had not been; and no message knows how large it was."""
+    if isinstance(message, Rejected):
+        return [message]
+    alone = message._replace(size_bytes=0, not_stored=str.encode)
+    lines = message.stored.splitlines(keepends=True) if message.stored.startswith(b"{") else []
+    if len(lines) < 2:
+        return [alone]
+    return [alone._replace(stored=line, records=[one]) for line, one in zip(lines, message.records, strict=True)]
 
 
 def answer(message: Message) -> bytes:
