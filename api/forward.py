@@ -88,7 +88,7 @@ class Forward:
         except (aiohttp.ClientError, TimeoutError) as error:
             log.warning("the query program does not answer: %s", type(error).__name__)
             if is_begun:
-                raise
+                return  # without an end: the server closes the connection, by which the client sees what is missing
             await self._refusal(scope["path"])(scope, receive, send)
 
 

@@ -49,18 +49,23 @@ def narrowed(question: Question) -> Wanted:
 def relation(connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, wanted: Wanted) -> str:
     """SQL that selects a snapshot's records of `wanted`, all columns. Registers the tail as `tail`."""
     connection.register("tail", columns(snapshot.blocks))
-    return _records(snapshot.files, wanted)
+    return records_in(snapshot.files, wanted)
 
 
-def _records(files: Sequence[LiveFile], wanted: Wanted) -> str:
-    """SQL that selects the records of `wanted` in files and in the tail that is registered, all columns."""
-    where = _where(wanted)
-    names = ", ".join(COLUMNS.names)
-    tail = f"SELECT {names} FROM tail WHERE {where}"
+def records_in(
+    files: Sequence[LiveFile], wanted: Wanted, names: Sequence[str] = COLUMNS.names, has_tail: bool = True
+) -> str:
+    """SQL that selects the records of `wanted` in files and in the tail that is registered, the columns named.
+
+    Without a tail a quarter of a small question's time is saved: it goes into planning.
+    """
+    where, some = _where(wanted), ", ".join(names)
+    tail = f"SELECT {some} FROM tail WHERE {where}"
     if not files:
         return tail
     paths = ", ".join(sql_text(file.path) for file in files)
-    return f"SELECT {names} FROM read_parquet([{paths}], hive_partitioning = false) WHERE {where} UNION ALL {tail}"
+    archived = f"SELECT {some} FROM read_parquet([{paths}], hive_partitioning = false) WHERE {where}"
+    return f"{archived} UNION ALL {tail}" if has_tail else archived
 
 
 def _where(wanted: Wanted) -> str:
@@ -81,26 +86,28 @@ def page(connection: duckdb.DuckDBPyConnection, snapshots: Snapshots, question: 
     if wanted.start_us >= wanted.end_us:
         return []
     snapshot = snapshots.take(wanted)
-    connection.register("tail", columns(snapshot.blocks))
+    if snapshot.blocks:
+        connection.register("tail", columns(snapshot.blocks))
+    elif not snapshot.files:
+        return []
     if not wanted.devices and sum(file.rows or 0 for file in snapshot.files) > MANY_PAGES * question.limit:
-        wanted = _of_page(connection, snapshot.files, question, wanted)
-    return connection.execute(_ordered(snapshot.files, question, wanted, _SELECT)).fetchall()
+        wanted = _of_page(connection, snapshot, question, wanted)
+    return connection.execute(_ordered(snapshot, question, wanted, _SELECT)).fetchall()
 
 
-def _of_page(
-    connection: duckdb.DuckDBPyConnection, files: Sequence[LiveFile], question: Question, wanted: Wanted
-) -> Wanted:
+def _of_page(connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, question: Question, wanted: Wanted) -> Wanted:
     """The range of one page's timestamps, found by these alone: to sort whole rows would decode all of them."""
-    keys = _ordered(files, question, wanted, "timestamp")
+    keys = _ordered(snapshot, question, wanted, "timestamp")
     [(first_us, last_us)] = connection.execute(
         f"SELECT epoch_us(min(timestamp)), epoch_us(max(timestamp)) FROM ({keys})"
     ).fetchall()
     return wanted if first_us is None else wanted._replace(start_us=first_us, end_us=last_us + 1)
 
 
-def _ordered(files: Sequence[LiveFile], question: Question, wanted: Wanted, names: str) -> str:
+def _ordered(snapshot: Snapshot, question: Question, wanted: Wanted, names: str) -> str:
     """SQL that selects columns of the first records behind the question's cursor, one more than its limit."""
-    records = _records([f for f in files if f.may_hold(wanted.start_us, wanted.end_us, wanted.devices)], wanted)
+    files = [file for file in snapshot.files if file.may_hold(wanted.start_us, wanted.end_us, wanted.devices)]
+    records = records_in(files or snapshot.files, wanted, has_tail=bool(snapshot.blocks))
     direction = "DESC" if question.is_descending else "ASC"
     behind = ""
     if question.after is not None:

@@ -17,6 +17,7 @@ import uvloop
 from starlette.applications import Starlette
 from starlette.routing import Route
 
+from api.export import AT_ONCE, WAITING, Exports
 from api.forward import KEEP_ALIVE_S, MAX_CONNECTIONS
 from api.health import Health
 from api.history import History
@@ -28,6 +29,7 @@ from api.older.warm import warm_up
 from api.queries import Queries
 from api.snapshot import Snapshots
 from api.status import Status
+from api.summary import Summaries
 from telemetry import hot, refusals
 from telemetry.archive import Archive
 from telemetry.columns import open_duckdb
@@ -35,17 +37,21 @@ from telemetry.config import Settings
 from telemetry.disk import Room
 from telemetry.http_protocol import ConnectionLimits
 from telemetry.program import main
-from telemetry.redis_client import connect
+from telemetry.redis_client import READ_TIMEOUT_S, connect
 from telemetry.serve import http_server, listen_at, query_socket, stop_on_signals
 
 log = logging.getLogger("query")
 
 
-def app(history: History, health: Health, status: Status, lists: ListRoutes) -> Starlette:
+def app(
+    history: History, exports: Exports, summaries: Summaries, health: Health, status: Status, lists: ListRoutes
+) -> Starlette:
     """The query program's application. A new route is a file and a line here."""
     return Starlette(
         routes=[
             Route("/v1/records", history.get_records),
+            Route("/v1/export", exports.get_export),
+            Route("/v1/summary", summaries.get_summary),
             Route("/readyz", health.get_readyz),
             *status.routes(),
             *lists.routes(),
@@ -59,15 +65,18 @@ async def serve(settings: Settings) -> None:
     stopped = stop_on_signals()
     listening = listen_at(query_socket(settings))
     a, shards = settings.api, settings.redis.shards
-    archive, client, room = Archive(settings.archive_dir), connect(settings), Room.of(settings)
+    archive, client, room = Archive(settings.archive_dir), connect(settings, READ_TIMEOUT_S), Room.of(settings)
     attach = partial(hot.attach, client, shards)
     snapshots = Snapshots(lambda: hot.pinned(client, shards), archive)
     connection = open_duckdb(settings.data_dir / "tmp" / "query", f"{a.query_memory_bytes}B")
     queries = Queries(connection, a.query_threads, a.query_queue, a.query_timeout_s)
     health = Health(client, attach, archive, settings.redis.durability, settings.redis.full_percent, room)
     pages = Pages(snapshots, a.page_memory_bytes)
+    exports = Exports(snapshots, partial(export_queries, settings))
     application = app(
         History(snapshots, queries, a.max_page_records),
+        exports,
+        Summaries(snapshots, queries, a.max_page_records),
         health,
         Status(health, client, attach, archive, settings.redis.full_percent, room),
         ListRoutes(queries, pages),
@@ -82,6 +91,13 @@ async def serve(settings: Settings) -> None:
         server.should_exit = True
         await serving
     await queries.close()
+    await exports.close()
+
+
+def export_queries(settings: Settings) -> Queries:
+    """What runs exports: a slow client's holds its thread of DuckDB, and no other question may wait for that."""
+    connection = open_duckdb(settings.data_dir / "tmp" / "export", f"{settings.api.query_memory_bytes}B")
+    return Queries(connection, AT_ONCE, WAITING, timeout_s=0)
 
 
 def within(limits: ConnectionLimits) -> ConnectionLimits:

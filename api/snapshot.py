@@ -58,6 +58,14 @@ class Snapshot(NamedTuple):
         return chain.from_iterable(block.stored() for block in self.blocks)
 
 
+class RawSnapshot(NamedTuple):
+    """The files that may answer a question, and the stream entries of the tail, of all times, of its devices."""
+
+    files: list[LiveFile]
+    tail: dict[str, list[RawEntry]]
+    shards: int
+
+
 class Listing(NamedTuple):
     """What one version of the table says: its files, and each shard's last commit number."""
 
@@ -78,14 +86,22 @@ class Snapshots:
 
     def take(self, wanted: Wanted) -> Snapshot:
         """Raises `NotTogether` if Redis and archive don't belong together, `StoreUnavailable` if Redis is away."""
+        files, tail, shards = self.take_raw(wanted)
+        blocks = (read_block(device, raw, shards) for device, entries in tail.items() for raw in entries)
+        found = (wanted.of(block) for block in blocks if block is not None)
+        return Snapshot(files, [block for block in found if block is not None])
+
+    def take_raw(self, wanted: Wanted) -> RawSnapshot:
+        """The same with the tail as it rests, for those who need few of its columns; raises the same."""
         for attempt in range(TRIES):
             tails = self._tails(wanted)
-            listing = self._load(tails[0][0].shards)
-            kept = [_kept(*tail, listing.committed[tail[0].shard]) for tail in tails]
+            shards = tails[0][0].shards
+            listing = self._load(shards)
+            kept = [_kept(state, entries, listing.committed[shard.shard]) for shard, state, entries in tails]
             if all(part is not None for part in kept):
                 files = [f for f in listing.files if f.may_hold(wanted.start_us, wanted.end_us, wanted.devices)]
-                blocks = (wanted.of(block) for part in kept if part for block in part)
-                return Snapshot(files, [block for block in blocks if block is not None])
+                tail = {device: raw for part in kept if part for device, raw in part.items()}
+                return RawSnapshot(files, tail, shards)
             time.sleep(0.01 * attempt)
         raise NotTogether("Redis and archive don't belong together: `whimbrel recover` says what can be done")
 
@@ -132,18 +148,15 @@ class Snapshots:
         return Listing(self._archive.live(table), committed)
 
 
-def _kept(shard: Shard, state: State, entries: dict[str, list[RawEntry]], committed: str) -> list[Block] | None:
-    """The tail's records that the archive does not have, or None if they can't be told apart."""
-    saved = {}
-    if committed != state.committed:
-        intent = decode_intent(state.intent) if state.intent else Intent("", [])
-        if committed != intent.commit:
-            return None
-        saved = {found.device_id: entry_id(found.last) for found in intent.ranges}
-    return [
-        block
+def _kept(state: State, entries: dict[str, list[RawEntry]], committed: str) -> dict[str, list[RawEntry]] | None:
+    """The tail's entries that the archive does not have, or None if they can't be told apart."""
+    if committed == state.committed:
+        return entries
+    intent = decode_intent(state.intent) if state.intent else Intent("", [])
+    if committed != intent.commit:
+        return None
+    saved = {found.device_id: entry_id(found.last) for found in intent.ranges}
+    return {
+        device: [raw for raw in found if entry_id(raw[0]) > saved[device]] if device in saved else found
         for device, found in entries.items()
-        for raw in found
-        if device not in saved or entry_id(raw[0]) > saved[device]
-        if (block := read_block(device, raw, shard.shards)) is not None
-    ]
+    }

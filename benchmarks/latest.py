@@ -36,7 +36,7 @@ MANY_CONNECTIONS, BUSY_CONNECTIONS = 16, 4
 QUESTIONS_PER_S, RECORDS_PER_S = 1_000, 20_000
 FLEET_EVERY_S = 1.0
 PAGE = "/v1/records?limit=5000"
-SUMMARY = "/v1/summary?start=2026-01-01T00:00:00Z&end=2026-01-01T01:00:00Z&every=1h"
+SUMMARY = "/v1/summary?start=2026-01-01T00:00:00Z&end=2026-01-01T01:00:00Z&every=1h&fields=count,speed_kmh_mean"
 
 
 class Size(NamedTuple):

@@ -1,4 +1,4 @@
-"""`whimbrel export`: records of a range, saved or not, as one snapshot in one Parquet or CSV file."""
+"""`whimbrel export`: records of a range, saved or not, as one snapshot in one file."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from pathlib import Path
 import duckdb
 from tqdm import tqdm
 
-from api.history import relation
+from api.formats import FORMATS
+from api.formats.contract import Format
+from api.ordered import in_order
 from api.params import moment_us
 from api.snapshot import Snapshots, Wanted
 from cli.command import OK, Command
 from telemetry import hot
-from telemetry.archive import ROW_GROUP_ROWS, Archive
-from telemetry.columns import COLUMNS, open_duckdb, sql_text
+from telemetry.archive import Archive
+from telemetry.columns import open_duckdb
 from telemetry.config import Settings
 from telemetry.days import DAY_US
 from telemetry.durable import fsync
@@ -26,19 +28,15 @@ from telemetry.errors import WhimbrelError
 from telemetry.record import EARLIEST_US, LATEST_US
 from telemetry.redis_client import connect
 
-FORMATS = {
-    "parquet": f"FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2, ROW_GROUP_SIZE {ROW_GROUP_ROWS}",
-    "csv": "FORMAT csv, HEADER true",
-}
-_CSV_TIME = "strftime({0}, '%Y-%m-%dT%H:%M:%S.%fZ') AS {0}"
+ENDINGS = {kind.suffix: kind for kind in FORMATS.values()}
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Write the file beside its name first, so that a file under its name is always whole."""
     out = Path(args.file)
-    kind = args.format or out.suffix.lstrip(".")
-    if kind not in FORMATS:
-        raise WhimbrelError(f"cannot export to {out}: name it .parquet or .csv, or say --format")
+    kind = FORMATS[args.format] if args.format else ENDINGS.get(out.suffix.lstrip("."))
+    if kind is None:
+        raise WhimbrelError(f"cannot export to {out}: let its name end in .{', .'.join(ENDINGS)}, or say --format")
     wanted = Wanted(
         tuple(args.device),
         moment_us(args.start, 0) if args.start else EARLIEST_US,
@@ -48,10 +46,10 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     snapshots = Snapshots(lambda: hot.pinned(client, settings.redis.shards), Archive(settings.archive_dir))
     connection = open_duckdb(settings.data_dir / "tmp" / "cli")
     start_s = time.monotonic()
-    records = relation(connection, snapshots.take(wanted), wanted)
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
-        rows = _copy(connection, f"SELECT {_columns(kind)} FROM ({records}) {_ORDER}", part, kind)
+        with in_order(connection, snapshots.take(wanted), wanted) as records:
+            rows = _write(connection, records, part, kind)
         fsync(part)
         part.replace(out)
     except (OSError, duckdb.IOException) as error:
@@ -63,27 +61,23 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     return OK
 
 
-_ORDER = "ORDER BY device_id, timestamp, id"
-
-
-def _columns(kind: str) -> str:
-    times = ("timestamp", "received_at")
-    return ", ".join(_CSV_TIME.format(n) if kind == "csv" and n in times else n for n in COLUMNS.names)
-
-
-def _copy(connection: duckdb.DuckDBPyConnection, select: str, path: Path, kind: str) -> int:
-    """Run the COPY in a thread, showing how far it is. Returns the number of rows."""
-    sql = f"COPY ({select}) TO {sql_text(str(path))} ({FORMATS[kind]})"
-    with ThreadPoolExecutor(1) as pool, tqdm(total=100, unit=" %", disable=None, leave=False) as bar:
-        copying = pool.submit(lambda: connection.execute(sql).fetchall())
-        while not copying.done():
+def _write(connection: duckdb.DuckDBPyConnection, records: str, path: Path, kind: Format) -> int:
+    """Write in a thread, showing how far it is. Returns the number of records."""
+    with (
+        path.open("wb") as file,
+        ThreadPoolExecutor(1) as pool,
+        tqdm(total=100, unit=" %", disable=None, leave=False) as bar,
+    ):
+        writing = pool.submit(kind.write, connection, records, file.fileno())
+        while not writing.done():
             time.sleep(0.05)
             bar.update(max(connection.query_progress(), 0) - bar.n)
-        return int(copying.result()[0][0])
+        return writing.result()
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", help="file to write; .parquet or .csv says its format")
+    endings = ", ".join(f".{ending}" for ending in ENDINGS)
+    parser.add_argument("file", help=f"file to write; its ending says its format: {endings}")
     parser.add_argument("--device", action="append", default=[], metavar="ID", help="only this device; repeatable")
     parser.add_argument("--start", metavar="TIME", help="ISO 8601, epoch s, or a date; inclusive")
     parser.add_argument("--end", metavar="TIME", help="exclusive; a bare date includes that whole day")
@@ -91,4 +85,4 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="answer with one JSON object")
 
 
-COMMAND = Command("Write the records of a range to one Parquet or CSV file.", _add_arguments, run)
+COMMAND = Command("Write the records of a range to one file, in one of six formats.", _add_arguments, run)

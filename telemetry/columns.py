@@ -135,7 +135,7 @@ def open_duckdb(temp_dir: Path | None = None, memory_limit: str = "1GB", threads
             "autoinstall_known_extensions": False,
         }
     )
-    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET GLOBAL TimeZone = 'UTC'")
     connection.execute("SET allocator_background_threads = true")  # gives memory back seconds after its use
     if temp_dir is not None:
         temp_dir.mkdir(parents=True, exist_ok=True)

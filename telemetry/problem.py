@@ -32,6 +32,7 @@ INVALID_PARAMETER = Problem("invalid-parameter", 400, "A query parameter can't b
 NOT_FOUND = Problem("not-found", 404, "There is nothing at this address")
 UNKNOWN_DEVICE = Problem("unknown-device", 404, "No record of this device was ever received")
 WRONG_METHOD = Problem("wrong-method", 405, "This address has no such method")
+NOT_ACCEPTABLE = Problem("not-acceptable", 406, "The answer has none of the forms that Accept names")
 TIMED_OUT = Problem("timed-out", 408, "The request took too long to arrive")
 BODY_TOO_LARGE = Problem("body-too-large", 413, "The body is too large")
 ADDRESS_TOO_LONG = Problem("address-too-long", 414, "The address is too long")

@@ -251,6 +251,7 @@ NASTY = (
 
 PARAMETERS: dict[str, tuple[str, ...]] = {
     "/v1/records": ("device_id", "start", "end", "order", "limit", "cursor", "unknown"),
+    "/v1/export": ("device_id", "start", "end", "format", "unknown"),
     "/v1/latest": ("device_id", "limit", "cursor", "unknown"),
     "/tracking/data/list/": ("start_date", "end_date", "device_id", "page", "format", "unknown"),
     "/tcp_tracking/data/list/": ("start_date", "end_date", "device_id", "page", "format"),

@@ -1,0 +1,132 @@
+"""`GET /v1/export`: all records of a range as one file, streamed while it is made.
+
+What ends an export after its first bytes breaks the answer off: the connection is closed, and no last chunk comes.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+from functools import cached_property
+
+import duckdb
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from api import params
+from api.formats import FORMATS
+from api.formats.choice import chosen
+from api.formats.contract import Format
+from api.ordered import in_order
+from api.piped import Piped
+from api.queries import Queries
+from api.snapshot import Snapshots, Wanted
+from collector.http import refuse_unknown
+from telemetry.days import DAY_US, day_of, iso
+from telemetry.record import EARLIEST_US, LATEST_US
+
+AT_ONCE = 4
+"""Exports that run at once: a slow client's takes no CPU, but a thread and some 20 MB."""
+
+WAITING = 8
+"""Exports that may wait; one more is answered 503."""
+
+MAX_NAME_CHARACTERS = 64
+"""Of a device's id in a file's name."""
+
+log = logging.getLogger(__name__)
+
+
+class Exports:
+    """`GET /v1/export`. `open_queries` makes what runs them, at the first: a DuckDB of their own costs memory."""
+
+    PARAMETERS = ("device_id", "start", "end", "format")
+
+    def __init__(self, snapshots: Snapshots, open_queries: Callable[[], Queries]) -> None:
+        self._snapshots = snapshots
+        self._open_queries = open_queries
+
+    async def get_export(self, request: Request) -> Response:
+        """All records of a range, of the devices named or of all."""
+        refuse_unknown(request, self.PARAMETERS)
+        kind = chosen(request, FORMATS)
+        wanted = Wanted(params.devices(request), *params.span(request))
+        headers = {
+            "Content-Type": kind.content_type,
+            "Content-Disposition": f'attachment; filename="{file_name(wanted)}.{kind.suffix}"',
+            "Vary": "Accept",
+        }
+        if request.method == "HEAD":
+            return _Export(headers)
+        piped = Piped(self._queries, lambda connection, file: self._write(connection, file, kind, wanted))
+        try:
+            return _Export(headers, piped, await piped.read())
+        except BaseException:
+            piped.close()
+            raise
+
+    def _write(self, connection: duckdb.DuckDBPyConnection, file: int, kind: Format, wanted: Wanted) -> None:
+        with in_order(connection, self._snapshots.take(wanted), wanted) as records:
+            kind.write(connection, records, file)
+
+    @cached_property
+    def _queries(self) -> Queries:
+        return self._open_queries()
+
+    async def close(self) -> None:
+        """Let exports under way end."""
+        if "_queries" in self.__dict__:
+            await self._queries.close()
+
+
+class _Export(Response):
+    """The answer: what was read of a pipe already, and what comes behind it."""
+
+    def __init__(self, headers: dict[str, str], piped: Piped | None = None, first: bytes = b"") -> None:
+        self.status_code, self.background = 200, None
+        self.init_headers(headers)
+        self._piped = piped
+        self._first = first
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer; or return without an end, upon which the server closes the connection."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        if self._piped is not None:
+            try:
+                await _pass_on(self._first, self._piped, send)
+            except Exception as error:  # whatever it was, the rest is missing
+                log.error("an export broke off: %s", error)
+                return
+            finally:
+                self._piped.close()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _pass_on(data: bytes, piped: Piped, send: Send) -> None:
+    while data:
+        await send({"type": "http.response.body", "body": data, "more_body": True})
+        data = await piped.read()
+
+
+def file_name(wanted: Wanted) -> str:
+    """The name of a range's file, without its ending: whimbrel-van_7-2026-11-24_2026-11-26."""
+    devices = [re.sub(r"[^\w.-]", "_", wanted.devices[0], flags=re.ASCII)] if len(wanted.devices) == 1 else []
+    return "-".join(["whimbrel", *(device[:MAX_NAME_CHARACTERS] for device in devices), *_range_name(wanted)])
+
+
+def _range_name(wanted: Wanted) -> list[str]:
+    is_from, is_until = wanted.start_us > EARLIEST_US, wanted.end_us < LATEST_US
+    first = _moment_name(wanted.start_us)
+    last = _moment_name(wanted.end_us - DAY_US if wanted.end_us % DAY_US == 0 else wanted.end_us)
+    if is_from and is_until:
+        return [first if first == last else f"{first}_{last}"]
+    return ["from", first] if is_from else ["until", last] if is_until else []
+
+
+def _moment_name(timestamp_us: int) -> str:
+    """A day, or a moment in UTC without colons, which some systems allow in no name."""
+    if timestamp_us % DAY_US == 0:
+        return day_of(timestamp_us).isoformat()
+    return iso(timestamp_us)[:19].replace(":", "") + "Z"

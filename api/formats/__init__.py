@@ -1,0 +1,16 @@
+"""The formats that records are written in. A new one is a file here and a line in `FORMATS`."""
+
+from __future__ import annotations
+
+from api.formats import arrow, csv, geojson, json, ndjson, parquet
+from api.formats.contract import Format
+
+FORMATS: dict[str, Format] = {
+    "json": json.FORMAT,
+    "ndjson": ndjson.FORMAT,
+    "csv": csv.FORMAT,
+    "geojson": geojson.FORMAT,
+    "arrow": arrow.FORMAT,
+    "parquet": parquet.FORMAT,
+}
+"""Name → format. The first is that of a client to whom all are the same."""

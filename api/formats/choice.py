@@ -1,0 +1,41 @@
+"""Which format a request asks for: `?format=`, or else what the client's `Accept` likes best."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from starlette.requests import Request
+
+from api.formats.contract import Format
+from api.older.answers import Range
+from collector.http import ProblemError, invalid_parameter
+from telemetry import problem
+
+_QUALITY = re.compile(r"[01](\.\d*)?", re.ASCII)
+
+
+def chosen(request: Request, formats: Mapping[str, Format]) -> Format:
+    """The format; the first of those that the client likes as well. Raises `ProblemError`."""
+    name = request.query_params.get("format")
+    if name is not None:
+        if name not in formats:
+            raise invalid_parameter("format", f"must be one of {', '.join(formats)}")
+        return formats[name]
+    accepted = ",".join(request.headers.getlist("accept")) or "*/*"
+    ranges = [Range.of(text) for text in accepted.split(",")]
+    best = max(formats.values(), key=lambda one: _liking(one, ranges))
+    if _liking(best, ranges)[0] == 0:
+        kinds = ", ".join(one.media_types[0] for one in formats.values())
+        raise ProblemError(problem.NOT_ACCEPTABLE, f"Accept names none of {kinds}; or say ?format=")
+    return best
+
+
+def _liking(one: Format, ranges: Sequence[Range]) -> tuple[float, int]:
+    """How well a client likes a format, 0 to 1, and how exactly it says so (RFC 9110, 12.5.1)."""
+    fitting = [asked for asked in ranges if any(map(asked.matches, one.media_types))]
+    if not fitting:
+        return 0.0, 0
+    best = max(fitting, key=lambda asked: asked.exactness)
+    quality = best.parameters.get("q", "1")
+    return min(float(quality), 1.0) if _QUALITY.fullmatch(quality) else 1.0, best.exactness

@@ -1,0 +1,29 @@
+"""What a format is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import duckdb
+
+BATCH_ROWS = 8_192
+"""Rows at once on their way out of DuckDB: about 3 MB of JSON."""
+
+Write = Callable[[duckdb.DuckDBPyConnection, str, int], int]
+"""`write(connection, records, file)` writes what the SQL `records` selects, which has the archive's columns, to a file
+descriptor in its order, and returns how many records there were. What says that a file is whole it writes last."""
+
+
+class Format(NamedTuple):
+    """One way to write records: its media types, the usual one first, the ending of a file's name, what writes it."""
+
+    media_types: tuple[str, ...]
+    suffix: str
+    write: Write
+    parameters: str = ""
+    """What `Content-Type` says behind the media type."""
+
+    @property
+    def content_type(self) -> str:
+        return self.media_types[0] + self.parameters

@@ -1,0 +1,22 @@
+"""A GeoJSON FeatureCollection (RFC 7946): a point a record, and all of the record as its properties."""
+
+from __future__ import annotations
+
+from api.formats.contract import Format
+from api.formats.lines import lines
+from api.formats.ndjson import MEMBERS
+
+_POINT = (
+    'coalesce(\'{"type":"Point","coordinates":[\' || CAST(longitude AS VARCHAR) || \',\' '
+    "|| CAST(latitude AS VARCHAR) || ']}', 'null')"
+)
+_FEATURE = (
+    'concat(\',\', chr(10), \'{"type":"Feature","id":\', CAST(id AS VARCHAR), \',"geometry":\', '
+    f"{_POINT}, ',\"properties\":{{', {MEMBERS}, '}}}}')"
+)
+
+FORMAT = Format(
+    ("application/geo+json", "application/vnd.geo+json"),
+    "geojson",
+    lines(_FEATURE, head='{"type":"FeatureCollection","features":[', joint=",", tail="\n]}\n"),
+)

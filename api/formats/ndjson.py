@@ -1,0 +1,35 @@
+"""A JSON object a line, as `/v1/records` shows it; the other kinds of JSON are made of the same."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from api.formats.contract import Format
+from api.formats.lines import iso, lines
+from telemetry.columns import COLUMNS, TIME
+
+
+def _time(name: str) -> str:
+    """SQL of a time as JSON answers show it: with a fraction only where it isn't zero."""
+    return f"CASE WHEN epoch_us({name}) % 1000000 = 0 THEN {iso(name, '%Y-%m-%dT%H:%M:%SZ')} ELSE {iso(name)} END"
+
+
+def _value(name: str) -> str:
+    """SQL of a column's value, perhaps in several parts. In `attributes` a line break is never within a text."""
+    if name == "attributes":
+        return f"coalesce(replace(replace({name}, chr(10), ' '), chr(13), ' '), 'null')"
+    if COLUMNS.field(name).type == TIME:
+        return f"'\"', {_time(name)}, '\"'"
+    if COLUMNS.field(name).type == pa.string():
+        return f"coalesce(CAST(to_json({name}) AS VARCHAR), 'null')"
+    return f"coalesce(CAST({name} AS VARCHAR), 'null')"
+
+
+MEMBERS = ", ',', ".join(f"'\"{name}\":', {_value(name)}" for name in COLUMNS.names)
+"""Arguments of `concat`: all members of a record's object, without its braces."""
+
+FORMAT = Format(
+    ("application/x-ndjson", "application/ndjson", "application/jsonl"),
+    "ndjson",
+    lines(f"concat('{{', {MEMBERS}, '}}', chr(10))"),
+)

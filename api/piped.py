@@ -1,0 +1,98 @@
+"""What a thread writes to a pipe, read by the event loop: only as fast as the client reads it, and in no file."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from typing import cast
+
+import duckdb
+
+from api.queries import Queries
+
+MAX_WAITING_BYTES = 2**18
+"""Bytes that may wait to be read; the pipe itself holds as many as the kernel says, mostly 64 KiB."""
+
+Work = Callable[[duckdb.DuckDBPyConnection, int], object]
+
+
+class Piped(asyncio.Protocol):
+    """The bytes that `work(connection, file)` writes, as one of the queries, on their way.
+
+    A writer that nobody reads from waits for ever, deaf to an interrupt. So what nobody wants any more is read all the
+    same, and dropped, until the writer has heard that it is to end.
+    """
+
+    def __init__(self, queries: Queries, work: Work) -> None:
+        self._work = work
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.ReadTransport | None = None
+        self._opening: asyncio.Task[object] | None = None
+        self._waiting = bytearray()
+        self._is_unwanted = self._is_over = False
+        self._has_changed = asyncio.Event()
+        self._writing = asyncio.create_task(queries.run(self._write))
+        self._writing.add_done_callback(self._on_written)
+
+    async def read(self) -> bytes:
+        """The next bytes; none at the end. What ended the writing early is raised where the end would be."""
+        while not self._waiting and not self._is_over:
+            self._has_changed.clear()
+            await self._has_changed.wait()
+        if not self._waiting:
+            await self._writing
+        found, self._waiting = bytes(self._waiting), bytearray()
+        self._read_on()
+        return found
+
+    def close(self) -> None:
+        """End the writing if it is not over; the rest is unwanted."""
+        self._is_unwanted = True
+        self._waiting.clear()
+        self._writing.cancel()
+        self._read_on()
+
+    def _read_on(self) -> None:
+        if self._transport is not None:
+            self._transport.resume_reading()
+
+    # In a thread of the queries
+
+    def _write(self, connection: duckdb.DuckDBPyConnection) -> None:
+        read_end, write_end = os.pipe()
+        self._loop.call_soon_threadsafe(self._open, read_end)
+        try:
+            self._work(connection, write_end)
+        finally:
+            os.close(write_end)
+
+    # In the event loop
+
+    def _open(self, read_end: int) -> None:
+        pipe = os.fdopen(read_end, "rb", buffering=0)
+        self._opening = asyncio.create_task(self._loop.connect_read_pipe(lambda: self, pipe))
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.ReadTransport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_unwanted:
+            return
+        self._waiting += data
+        self._has_changed.set()
+        if len(self._waiting) >= MAX_WAITING_BYTES and self._transport is not None:
+            self._transport.pause_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end()
+
+    def _on_written(self, writing: asyncio.Task[None]) -> None:
+        if not writing.cancelled():
+            writing.exception()  # it is raised for who reads to the end
+        if self._opening is None:  # it never began
+            self._end()
+
+    def _end(self) -> None:
+        self._transport, self._is_over = None, True
+        self._has_changed.set()

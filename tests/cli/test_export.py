@@ -1,0 +1,58 @@
+"""`whimbrel export`: the API's formats, in files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from cli.export import COMMAND, ENDINGS
+from telemetry.archive import Archive
+from telemetry.config import Settings
+from telemetry.days import DAY_US
+from telemetry.errors import WhimbrelError
+from telemetry.hot import Shard
+from telemetry.record import Sent
+from tests.api.conftest import record
+from tests.api.stores import MIDNIGHT_US, Stores
+from tests.api.test_export import READERS
+from tests.cli.conftest import Run
+
+
+@pytest.fixture
+def stores(shard: Shard, archive: Archive, connection: duckdb.DuckDBPyConnection) -> Stores:
+    """Three records of a day, of which one is not saved, and one of the day before."""
+    found = Stores([shard], archive, connection)
+    found.append(*(Sent(device, record(MIDNIGHT_US + n)) for n, device in enumerate("ba")))
+    found.append(Sent("a", record(MIDNIGHT_US - DAY_US)))
+    found.save()
+    found.append(Sent("a", record(MIDNIGHT_US + 5)))
+    return found
+
+
+@pytest.mark.parametrize(("kind", "ending"), [(kind, ending) for kind, ending in zip(READERS, ENDINGS, strict=True)])
+def test_a_file_is_of_the_format_that_its_ending_says(
+    stores: Stores, settings: Settings, call: Run, tmp_path: Path, kind: str, ending: str
+) -> None:
+    out = tmp_path / f"out.{ending}"
+    done = call(COMMAND, settings, out, "--json", "--start", "2026-01-10")
+    assert (done.status, done.json["records"], done.json["bytes"]) == (0, 3, out.stat().st_size)
+    found = READERS[kind](out.read_bytes())
+    assert [(row["device_id"], row["timestamp"][-5:]) for row in found] == [
+        ("a", "0001Z"),
+        ("a", "0005Z"),
+        ("b", "0:00Z"),
+    ]
+    assert [one.name for one in tmp_path.iterdir() if "out." in one.name] == [out.name]
+
+
+def test_the_format_may_be_named(stores: Stores, settings: Settings, call: Run, tmp_path: Path) -> None:
+    assert call(COMMAND, settings, tmp_path / "out.txt", "--format", "ndjson", "--device", "b").status == 0
+    assert len(READERS["ndjson"]((tmp_path / "out.txt").read_bytes())) == 1
+
+
+def test_an_ending_that_says_nothing_is_refused(stores: Stores, settings: Settings, call: Run, tmp_path: Path) -> None:
+    with pytest.raises(WhimbrelError, match=r"let its name end in .*\.csv"):
+        call(COMMAND, settings, tmp_path / "out.txt")
+    assert not (tmp_path / "out.txt").exists()
