@@ -17,7 +17,7 @@ KILL, STOP, BEGIN, TIDY, POISON, REPLAY = "kill", "stop", "begin", "tidy", "pois
 that no save can read; replay those in quarantine."""
 
 SAVE_STEPS = (
-    *("look", "recover", "intend", "read", "still", "write", "sync", "open", "commit", "make last"),
+    *("look", "recover", "intend", "read", "still", "quarantine", "write", "sync", "open", "commit", "make last"),
     *("finish", "finish 0", "finish 1", "done"),
 )
 COMPACT_STEPS = ("plan", "merge", "sync", "commit", "make last", "done")
