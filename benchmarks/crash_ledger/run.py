@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import random
 import threading
 import time
@@ -174,11 +175,9 @@ class Run:
             return False
 
     def _is_saved(self) -> bool:
-        try:
-            answer = self.box.http.get("/status", headers={"Accept": "application/json"})
-        except httpx.TransportError:
-            return False
-        return answer.status_code == 200 and answer.json()["unsaved_records"] == 0
+        """As the command counts, for the page of the API may show what was some seconds ago."""
+        done = self.box.whimbrel("status", "--json")
+        return done.returncode == 0 and json.loads(done.stdout)["unsaved_records"] == 0
 
     def _summary(self, verdict: Verdict) -> dict[str, Any]:
         kills, stops = self.programs.kills, self.programs.stops

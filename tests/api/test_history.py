@@ -339,25 +339,25 @@ def test_no_gap_and_no_double_while_a_worker_saves_all_the_time(fresh: Box) -> N
     stop = threading.Event()
     chance = random.Random(7)
 
-    def work() -> int:
-        saves = 0
+    saves: list[int] = []
+
+    def work() -> None:
         while not stop.is_set():
             fresh.append(Sent(chance.choice("xyz"), record(MIDNIGHT_US + chance.randint(0, 40) * HOUR_US)))
             fresh.save(bounds=Bounds(max_records=chance.choice([1, 3, 1000])))
-            saves += 1
-        return saves
+            saves.append(1)
 
     with ThreadPoolExecutor(1) as pool:
-        saves = pool.submit(work)
+        saving = pool.submit(work)
         try:
             end_s = time.monotonic() + 1.5
-            while time.monotonic() < end_s:
+            while time.monotonic() < end_s or (len(saves) <= 10 and not saving.done()):
                 ids = [one["id"] for page in walk(fresh, [], 40) for one in page]
                 assert len(set(ids)) == len(ids), "a double"
                 assert expected <= set(ids), "a gap"
         finally:
             stop.set()
-        assert saves.result() > 10
+        saving.result()
 
 
 # When it can't be answered ---------------------------------------------------------------------------

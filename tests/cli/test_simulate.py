@@ -186,9 +186,9 @@ def test_it_sends_as_send_does(call: Run, sent_to: tuple[FakeBox, list[object]])
 
 def test_it_stops_after_a_while(call: Run, tmp_path: Path) -> None:
     begun = time.monotonic()
-    done = call(COMMAND, Settings(), "--devices", 10, "--duration", 0.3, "--rate", 100, "--out", "-")
-    assert 0.2 < time.monotonic() - begun < 5
-    assert 10 <= len(done.lines) <= 60
+    done = call(COMMAND, Settings(), "--devices", 10, "--duration", 1, "--rate", 100, "--out", "-")
+    assert 0.9 < time.monotonic() - begun < 10
+    assert 1 <= len(done.lines) <= 150
     assert "records/s" in done.err
 
 
