@@ -28,7 +28,7 @@ from telemetry import problem
 from telemetry.errors import RecordError, SyntaxFault
 from telemetry.fields import Arrival
 from telemetry.msgpack_value import ARRAYS, BYTES_PER_CONTAINER, read
-from telemetry.record import Sent
+from telemetry.record import DECODE_ERRORS, Sent
 from telemetry.shapes import Shapes
 
 VERSION = 1
@@ -101,7 +101,7 @@ class Frames(Binary):
             return None
         try:
             _, sender, number, values = _decode(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        except DECODE_ERRORS:
             return None
         records = self._shapes.msgpack(values, "tcp", "msgpack", arrival) if _is_array(values) else None
         if records is None or len(records) > self._max_records:
