@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 
 from collector.bodies import MSGPACK, Batch, Form, Refused, Unreadable, read_batch
 from collector.intake import Intake, Watermarks, memory_percent
-from collector.problems import EXCEPTION_HANDLERS, ProblemError, invalid_parameter, refuse_unknown
+from collector.problems import EXCEPTION_HANDLERS, ProblemError, busy, invalid_parameter, refuse_unknown
 from collector.quick import Quick
 from collector.requests import Head, HttpLimits, inflated, off_loop, read_body, read_head
 from telemetry import clock, problem, refusals
@@ -117,7 +117,7 @@ async def store(
     try:
         await intake.submit(records, size_bytes, name, body_hash)
     except BusyError as error:
-        raise ProblemError(problem.BUSY, str(error), {"Retry-After": str(error.retry_after_s)}) from None
+        raise busy(error) from None
     except KeyReusedError as error:
         raise ProblemError(problem.KEY_REUSED, str(error)) from None
 

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 
 from telemetry import problem, refusals
+from telemetry.errors import BusyError
 from telemetry.problem import Problem
 
 
@@ -29,6 +30,11 @@ class ProblemError(Exception):
 def invalid_parameter(name: str, reason: str) -> ProblemError:
     """The problem of one parameter."""
     return ProblemError(problem.INVALID_PARAMETER, f"{name} {reason}", parameter=name)
+
+
+def busy(error: BusyError) -> ProblemError:
+    """The problem of what can't be stored now."""
+    return ProblemError(problem.BUSY, str(error), {"Retry-After": str(error.retry_after_s)})
 
 
 def refuse_unknown(request: Request, known: Iterable[str]) -> None:

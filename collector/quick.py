@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from collector.bodies import Form, form_of
 from collector.intake import Intake
-from collector.problems import ProblemError
+from collector.problems import busy
 from collector.requests import LARGE_BODY_BYTES, HttpLimits
 from telemetry import problem, refusals
 from telemetry.errors import BusyError
@@ -70,8 +70,7 @@ class Quick:
             await self._intake.submit(records, len(body))
         except BusyError as error:
             refusals.count(problem.BUSY)
-            refusal = ProblemError(problem.BUSY, str(error), {"Retry-After": str(error.retry_after_s)})
-            await refusal.response()(scope, receive, send)
+            await busy(error).response()(scope, receive, send)
             return
         answer = b'{"accepted":%d}' % len(records)
         length = str(len(answer)).encode()
