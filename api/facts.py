@@ -12,7 +12,7 @@ import redis
 from msgspec import Struct
 
 from api.answers import moment
-from telemetry import hot
+from telemetry import hot, notes
 from telemetry.archive import Archive, count_of
 from telemetry.disk import Room
 from telemetry.entries import decode_latest
@@ -247,15 +247,15 @@ def server_of(client: redis.Redis) -> Server:
 
 def programs_of(client: redis.Redis, now: Callable[[], int]) -> Programs:
     """Signs of life; `now` tells ms since epoch. Raises `StoreError` if Redis can't be asked."""
-    seen, now_ms = hot.seen_alive(client), now()
+    seen, now_ms = notes.seen_alive(client), now()
     return Programs(
-        *(round(now_ms / 1_000 - seen[name], 3) if name in seen else None for name in (hot.WORKER, hot.SCHEDULER))
+        *(round(now_ms / 1_000 - seen[name], 3) if name in seen else None for name in (notes.WORKER, notes.SCHEDULER))
     )
 
 
 def refusals_of(client: redis.Redis) -> Refusals:
     """What was refused, by reason. Raises `StoreError` if Redis can't be asked."""
-    return Refusals(hot.refused(client))
+    return Refusals(notes.refused(client))
 
 
 def disk_of(room: Room) -> Disk:

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from api import answers
 from collector.http import memory_percent
-from telemetry import clock, hot
+from telemetry import clock, notes
 from telemetry.archive import READ_ERRORS, Archive, in_one_line
 from telemetry.disk import Room, in_words
 from telemetry.errors import BusyError, ConfigError, StoreError
@@ -120,9 +120,9 @@ class Health:
         return [f"cannot save shard {number}, its records wait in Redis: {why}" for number, why in failed]
 
     def _programs(self) -> list[str]:
-        seen, now_s = hot.seen_alive(self._client), time.time()
+        seen, now_s = notes.seen_alive(self._client), time.time()
         return [
             f"the {program} has given no sign of life for {SILENT_S} s"
-            for program in (hot.WORKER, hot.SCHEDULER)
+            for program in (notes.WORKER, notes.SCHEDULER)
             if abs(now_s - seen.get(program, 0.0)) > SILENT_S
         ]

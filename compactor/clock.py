@@ -14,7 +14,7 @@ from apscheduler.schedulers.blocking import BlockingScheduler
 from redis import RedisError
 from rq import Queue
 
-from telemetry import hot, jobs
+from telemetry import jobs, notes
 from telemetry.errors import NotSetUp, StoreError
 from telemetry.hot import Shard
 
@@ -90,7 +90,7 @@ class Clock:
             if self._queue.count == 0:
                 jobs.enqueue_alive(self._queue, name)  # the worker sees then that Redis was emptied
             raise
-        hot.say_alive(shards[0].client, hot.SCHEDULER, time.time())
+        notes.say_alive(shards[0].client, notes.SCHEDULER, time.time())
         if self._queue.count > 2 * len(shards) + 2:
             return  # the worker is away or busy, and what waits for it is enough
         due = [shard for shard in shards if self._due.is_due(shard.shard, shard.unsaved(), self._monotonic())]

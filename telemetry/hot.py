@@ -1,7 +1,8 @@
 """The hot store: the not-yet-saved tail and the latest of each device, in Redis.
 
-This file and `hot.lua` are all that knows Redis keys. Devices are spread over shards by crc32; all keys
-of a shard carry its hash tag, so that one function call touches one slot. `{s}` is the shard's number.
+This file and `hot.lua` are all that knows the keys of shards; those of the whole box are in notes.py. Devices are
+spread over shards by crc32; all keys of a shard carry its hash tag, so that one function call touches one slot. `{s}`
+is the shard's number.
 
     whimbrel:{s}:store            hash    id (random, made once), layout (1), shard, shards; rebuild: "1" while latest
                                           lacks what the archive knows; trouble: why the last save failed, until one
@@ -36,8 +37,6 @@ of a shard carry its hash tag, so that one function call touches one slot. `{s}`
                                           kept, dropped for want of room, and replayed
     whimbrel:{s}:replayed         set     ids of entries of the quarantine that were appended again: they count as gone,
                                           and go as soon as they are the oldest
-    whimbrel:alive                hash    program → s since epoch of its last sign of life
-    whimbrel:refused              hash    reason → how much was ever refused for it (refusals.py)
 
 Only XTRIM touches a stream, never XDEL: mixed, they corrupt its nodes. An emptied stream stays, since its
 last id must not repeat.
@@ -46,7 +45,7 @@ last id must not repeat.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -85,8 +84,6 @@ FUNCTIONS = f"whimbrel_{LAYOUT}_{zlib.crc32(_SOURCE.encode()):08x}"
 take other arguments."""
 
 LIBRARY = _SOURCE.replace("whimbrel_LIBRARY", FUNCTIONS)
-ALIVE = "whimbrel:alive"
-REFUSED = "whimbrel:refused"
 READ_STREAMS = 25
 READ_ENTRIES = 200
 """Streams in one pipeline, and entries of each: more would hold Redis up for other callers."""
@@ -558,37 +555,3 @@ def _from_response(text: str) -> StoreError | BusyError:
 
 class DevicesFull(BusyError):
     """The records would bring more devices than the box takes."""
-
-
-# Signs of life ---------------------------------------------------------------------------------------
-
-WORKER, SCHEDULER = "worker", "scheduler"
-"""Programs that give signs of life."""
-
-
-def say_alive(client: redis.Redis, program: str, now_s: float) -> None:
-    """Note that a program works."""
-    translated(lambda: client.hset(ALIVE, program, f"{now_s:.3f}"))
-
-
-def seen_alive(client: redis.Redis) -> dict[str, float]:
-    """Program → s since the epoch of its last sign of life."""
-    found = translated(lambda: client.hgetall(ALIVE))
-    return {name.decode(): float(seen) for name, seen in found.items()}
-
-
-# Refusals --------------------------------------------------------------------------------------------
-
-
-def add_refused(client: redis.Redis, counts: Mapping[str, int]) -> None:
-    """Add to what was refused for each reason, all at once or, if it can't be now, nothing."""
-    pipe = client.pipeline(transaction=True)
-    for reason, count in counts.items():
-        pipe.hincrby(REFUSED, reason, count)
-    translated(pipe.execute)
-
-
-def refused(client: redis.Redis) -> dict[str, int]:
-    """Reason → how much was ever refused for it."""
-    found = translated(lambda: client.hgetall(REFUSED))
-    return {reason.decode(): int(count) for reason, count in sorted(found.items())}

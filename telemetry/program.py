@@ -13,7 +13,7 @@ from types import FrameType
 
 import redis
 
-from telemetry import hot
+from telemetry import hot, notes
 from telemetry.config import Settings, load
 from telemetry.errors import BusyError, ConfigError, StoreUnavailable, WhimbrelError
 from telemetry.process import die_with_parent, is_supervised
@@ -123,4 +123,4 @@ def wait_for_store(settings: Settings, stopped: Callable[[], bool], needs_store:
 def _require_writable(client: redis.Redis) -> None:
     """Raise `StoreUnavailable` if Redis takes no writes. At its memory limit it takes those of a worker that begins."""
     with contextlib.suppress(BusyError):
-        hot.say_alive(client, hot.WORKER, time.time())
+        notes.say_alive(client, notes.WORKER, time.time())

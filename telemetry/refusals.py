@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable
 
 import redis
 
-from telemetry import hot, problem
+from telemetry import notes, problem
 from telemetry.errors import BusyError, StoreError
 from telemetry.problem import Problem
 
@@ -75,7 +75,7 @@ async def _report(client: redis.Redis) -> None:
         return
     _counted.clear()
     try:
-        await asyncio.to_thread(hot.add_refused, client, taken)
+        await asyncio.to_thread(notes.add_refused, client, taken)
     except (StoreError, BusyError) as error:
         log.debug("refusals are kept: %s", error)
         _counted.update(taken)

@@ -18,7 +18,7 @@ import httpx
 import psutil
 import pytest
 
-from telemetry import hot
+from telemetry import notes
 from telemetry.config import load
 from telemetry.redis_client import connect
 from tests import bad_input
@@ -127,7 +127,7 @@ def harmless(box: Box) -> Iterator[None]:
 
 def refused(box: Box) -> Counter[str]:
     with connect(load(environ=box.environ)) as client:
-        return Counter(hot.refused(client))
+        return Counter(notes.refused(client))
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import duckdb
 import redis
 
-from telemetry import hot
+from telemetry import notes
 from telemetry.archive import READ_ERRORS, Archive, in_one_line
 from telemetry.errors import IntentChanged, NotTogether, OtherStoreError, WhimbrelError
 from telemetry.hot import Shard
@@ -85,7 +85,7 @@ class Work:
 
     def say_alive(self) -> None:
         """Note that this worker works."""
-        hot.say_alive(self._client, hot.WORKER, time.time())
+        notes.say_alive(self._client, notes.WORKER, time.time())
 
     def _begin_anew(self) -> None:
         log.warning("Redis was emptied or replaced: looking at the store anew")

@@ -10,7 +10,7 @@ import redis
 
 from api import health
 from api.health import Health
-from telemetry import RELEASE_DATE_US, clock, hot
+from telemetry import RELEASE_DATE_US, clock, hot, notes
 from telemetry.archive import Archive, commit_number
 from telemetry.disk import Room
 from telemetry.entries import Entry, Intent, pack
@@ -48,8 +48,8 @@ def box(started: Box) -> Iterator[Box]:
 
 
 def say_alive(box: Box, ago_s: float = 0) -> None:
-    for program in (hot.WORKER, hot.SCHEDULER):
-        hot.say_alive(box.client, program, time.time() - ago_s)
+    for program in (notes.WORKER, notes.SCHEDULER):
+        notes.say_alive(box.client, program, time.time() - ago_s)
 
 
 def reasons(box: Box) -> list[str]:
@@ -81,11 +81,11 @@ def test_alive(box: Box) -> None:
 
 
 def test_worker_and_scheduler_were_never_seen(box: Box) -> None:
-    box.client.delete(hot.ALIVE)
+    box.client.delete(notes.ALIVE)
     worker, scheduler = reasons(box)
     assert "worker" in worker
     assert "scheduler" in scheduler
-    hot.say_alive(box.client, hot.WORKER, time.time())
+    notes.say_alive(box.client, notes.WORKER, time.time())
     assert the_reason(box) == scheduler
 
 
@@ -121,7 +121,7 @@ def test_a_setting_of_redis_that_loses_records(box: Box, name: str, wrong: str, 
 
 def test_all_that_is_wrong_is_said_at_once(box: Box) -> None:
     box.client.config_set("maxmemory-policy", "allkeys-lru")
-    box.client.delete(hot.ALIVE)
+    box.client.delete(notes.ALIVE)
     try:
         said = reasons(box)
         assert len(said) == 3
@@ -193,8 +193,8 @@ def test_without_redis_it_is_alive_but_not_ready(box: Box, server: RedisServer) 
 
 @pytest.fixture
 def healthy(client: redis.Redis, shard: Shard, archive: Archive) -> Health:
-    for program in (hot.WORKER, hot.SCHEDULER):
-        hot.say_alive(client, program, time.time())
+    for program in (notes.WORKER, notes.SCHEDULER):
+        notes.say_alive(client, program, time.time())
     return Health(client, lambda: hot.attach(client, 1), archive, "aof", 80, Room())
 
 

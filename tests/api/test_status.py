@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from api.status import KEPT_TIMES, LONGEST_KEPT_S, Kept, ago
-from telemetry import clock, hot
+from telemetry import clock, notes
 from telemetry.days import DAY_US
 from telemetry.hot import shard_of
 from telemetry.record import Sent
@@ -88,8 +88,8 @@ class Page(HTMLParser):
 
 
 def say_alive(box: Box, ago_s: float = 0) -> None:
-    for program in (hot.WORKER, hot.SCHEDULER):
-        hot.say_alive(box.client, program, time.time() - ago_s)
+    for program in (notes.WORKER, notes.SCHEDULER):
+        notes.say_alive(box.client, program, time.time() - ago_s)
 
 
 # Numbers ---------------------------------------------------------------------------------------------
@@ -118,7 +118,7 @@ def test_what_waits_and_what_is_saved(box: Box) -> None:
 
 def test_what_was_refused_is_told_by_its_reason(box: Box) -> None:
     before = Counter(facts(box)["refused"])
-    hot.add_refused(box.client, {"busy": 1_234})
+    notes.add_refused(box.client, {"busy": 1_234})
     assert box.get("/v1/records", ("limit", "x")).status_code == 400
     assert box.http.post("/v1/records", content=b"nonsense").status_code == 400
     expected = Counter({"busy": 1_234, "invalid-json": 1, "invalid-parameter": 1})
@@ -187,7 +187,7 @@ def test_the_devices_seen_last(box: Box) -> None:
 
 
 def test_programs_and_what_redis_and_disk_have(box: Box) -> None:
-    box.client.delete(hot.ALIVE)
+    box.client.delete(notes.ALIVE)
     found, shown = page(box)
     assert (found["worker_seen_age_s"], found["scheduler_seen_age_s"]) == (None, None)
     assert found["status"] == "not ready"

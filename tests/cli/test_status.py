@@ -16,7 +16,7 @@ import pytest
 import redis
 
 from cli.status import COMMAND, END_OF_SCREEN, HOME
-from telemetry import clock, hot
+from telemetry import clock, notes
 from telemetry.archive import Archive
 from telemetry.config import Settings
 from telemetry.days import DAY_US
@@ -38,8 +38,8 @@ def append(shard: Shard, count: int) -> None:
 @pytest.fixture
 def alive(shard: Shard, client: redis.Redis) -> Shard:
     """A box that is ready."""
-    for program in (hot.WORKER, hot.SCHEDULER):
-        hot.say_alive(client, program, time.time())
+    for program in (notes.WORKER, notes.SCHEDULER):
+        notes.say_alive(client, program, time.time())
     return shard
 
 
@@ -71,7 +71,7 @@ def test_a_box_that_is_ready(
 
 
 def test_what_was_refused(alive: Shard, client: redis.Redis, settings: Settings, call: Run) -> None:
-    hot.add_refused(client, {"busy": 5, "invalid-json": 12_345})
+    notes.add_refused(client, {"busy": 5, "invalid-json": 12_345})
     assert "Refused   12,345 invalid-json, 5 busy" in call(COMMAND, settings).lines
     assert call(COMMAND, settings, "--json").json["refused"] == {"busy": 5, "invalid-json": 12_345}
 

@@ -15,7 +15,7 @@ from rq.serializers import JSONSerializer
 from compactor import clock as clock_module
 from compactor.clock import ALIVE_TICKS, Clock, Due, scheduler
 from telemetry import clock as box_clock
-from telemetry import hot, jobs
+from telemetry import hot, jobs, notes
 from telemetry.archive import Archive
 from telemetry.columns import open_duckdb
 from telemetry.config import Settings
@@ -79,7 +79,7 @@ def test_a_tick_enqueues_what_is_due_and_asks_for_signs_of_life(shard: Shard, cl
     clock.tick()
     assert [job.func_name for job in queue.jobs] == [jobs.SAVE_SHARD, jobs.COMPACT]
     assert list(queue.jobs[0].args) == [0]
-    assert hot.SCHEDULER in hot.seen_alive(client)
+    assert notes.SCHEDULER in notes.seen_alive(client)
 
 
 def test_a_worker_that_is_away_is_not_buried_in_jobs(shard: Shard, client: redis.Redis) -> None:
@@ -121,7 +121,7 @@ def test_a_job_saves_through_rq(shard: Shard, client: redis.Redis, archive: Arch
     worker = SimpleWorker([queue], connection=queue.connection, serializer=JSONSerializer, job_class=AllowedJob)
     assert worker.work(burst=True)
     assert shard.unsaved() == 0
-    assert hot.WORKER in hot.seen_alive(client)
+    assert notes.WORKER in notes.seen_alive(client)
     assert worker.failed_job_count == 0
 
 

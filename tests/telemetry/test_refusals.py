@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from telemetry import hot, problem, refusals
+from telemetry import notes, problem, refusals
 from telemetry.config import Settings
 from telemetry.redis_client import connect
 from tests.conftest import RedisServer, settings_of
@@ -28,7 +28,7 @@ def _quickly(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 async def until_told(client: redis.Redis, expected: dict[str, int]) -> None:
     async with asyncio.timeout(WAIT_S):
-        while hot.refused(client) != expected:  # noqa: ASYNC110
+        while notes.refused(client) != expected:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
@@ -53,7 +53,7 @@ def test_what_is_not_there_is_no_refusal(client: redis.Redis, settings: Settings
             refusals.count(problem.UNKNOWN_DEVICE)
 
     asyncio.run(test())
-    assert hot.refused(client) == {}
+    assert notes.refused(client) == {}
 
 
 def test_the_last_of_it_is_reported_at_the_end(client: redis.Redis, settings: Settings) -> None:
@@ -62,13 +62,13 @@ def test_the_last_of_it_is_reported_at_the_end(client: redis.Redis, settings: Se
             refusals.count(problem.TIMED_OUT)
 
     asyncio.run(test())
-    assert hot.refused(client) == {"timed-out": 1}
+    assert notes.refused(client) == {"timed-out": 1}
 
 
 def test_programs_add_up(client: redis.Redis, settings: Settings) -> None:
     for _ in range(3):
-        hot.add_refused(client, {"busy": 2, "invalid-json": 1})
-    assert hot.refused(client) == {"busy": 6, "invalid-json": 3}
+        notes.add_refused(client, {"busy": 2, "invalid-json": 1})
+    assert notes.refused(client) == {"busy": 6, "invalid-json": 3}
 
 
 def test_while_redis_is_away_it_is_kept(own_redis: RedisServer, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from api.snapshot import Snapshots, Wanted
-from telemetry import clock, hot
+from telemetry import clock, hot, notes
 from telemetry.archive import Archive, commit_number
 from telemetry.config import Settings
 from telemetry.errors import NotTogether, OtherStoreError
@@ -120,7 +120,7 @@ def test_a_worker_that_looks_sets_an_emptied_redis_up(
     client.flushall()
     work.look()
     [new] = hot.attach(client, 1)
-    assert hot.WORKER in hot.seen_alive(client)
+    assert notes.WORKER in notes.seen_alive(client)
     assert apart(new, archive) is None
     assert new.latest([b"a"]) != [None]
     with pytest.raises(OtherStoreError):
