@@ -17,6 +17,7 @@ from telemetry.archive import Archive, count_of
 from telemetry.disk import Room
 from telemetry.entries import decode_latest
 from telemetry.hot import Shard
+from telemetry.notes import Forwarded, Told
 from telemetry.redis_client import kind
 
 NEWEST_DEVICES = 20
@@ -218,6 +219,13 @@ class Refusals(Struct, frozen=True):
     refused: dict[str, int]
 
 
+class Courier(Struct, frozen=True):
+    """How far each forward is, and what each receiver of events was told; empty where the courier has nothing to do."""
+
+    forwards: list[Forwarded]
+    alerts: list[Told]
+
+
 class Disk(Struct, frozen=True):
     """The disk with the least room, of those that the box writes to."""
 
@@ -258,6 +266,11 @@ def refusals_of(client: redis.Redis) -> Refusals:
     return Refusals(notes.refused(client))
 
 
+def courier_of(client: redis.Redis) -> Courier:
+    """What the courier noted last. Raises `StoreError` if Redis can't be asked."""
+    return Courier(notes.forwards(client), notes.alerts(client))
+
+
 def disk_of(room: Room) -> Disk:
     """The disk. Raises `OSError` if it can't be looked at."""
     return Disk(*room.fullest(), room.min_free_bytes)
@@ -279,6 +292,7 @@ class Facts(NamedTuple):
     programs: Programs | str
     refusals: Refusals | str
     disk: Disk | str
+    courier: Courier | str
 
     @property
     def status(self) -> str:
@@ -302,5 +316,6 @@ PARTS: dict[str, type[Struct]] = {
     "programs": Programs,
     "refusals": Refusals,
     "disk": Disk,
+    "courier": Courier,
 }
 """The parts of `Facts`."""

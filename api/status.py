@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from api import answers, facts
-from api.facts import Facts, Programs, Refusals, Server, Store
+from api.facts import Courier, Facts, Programs, Refusals, Server, Store
 from api.health import SILENT_S, Health
 from api.html import SAFE_HEADERS, page
 from api.older.answers import redirect
@@ -97,7 +97,7 @@ class Status:
     async def look(self) -> Facts:
         """All facts, gathered now."""
         made_at = answers.moment(clock.now_us())
-        reasons, (server, programs, refusals, store), files, disk = await asyncio.gather(
+        reasons, (server, programs, refusals, courier, store), files, disk = await asyncio.gather(
             asyncio.to_thread(self._health.reasons),
             asyncio.to_thread(self._redis),
             asyncio.to_thread(known, "the archive", lambda: facts.files_of(self._archive, clock.now_us)),
@@ -105,16 +105,19 @@ class Status:
         )
         newest_ms = 0 if isinstance(store, str) else store.newest_ms
         wrong_clock = clock.problem(clock.now_us(), newest_ms)
-        return Facts(reasons, wrong_clock, version("whimbrel"), made_at, store, files, server, programs, refusals, disk)
+        parts = (store, files, server, programs, refusals, disk, courier)
+        return Facts(reasons, wrong_clock, version("whimbrel"), made_at, *parts)
 
-    def _redis(self) -> tuple[Server | str, Programs | str, Refusals | str, Store | str]:
+    def _redis(self) -> tuple[Server | str, Programs | str, Refusals | str, Courier | str, Store | str]:
         """A Redis that is silent is waited for once."""
         server = known("Redis", lambda: facts.server_of(self._client))
         if isinstance(server, str):
-            return server, server, server, server
+            return server, server, server, server, server
         programs = known("Redis", lambda: facts.programs_of(self._client, clock.now_ms))
         refusals = known("Redis", lambda: facts.refusals_of(self._client))
-        return server, programs, refusals, known("Redis", lambda: facts.store_of(self._attach(), clock.now_ms))
+        courier = known("Redis", lambda: facts.courier_of(self._client))
+        store = known("Redis", lambda: facts.store_of(self._attach(), clock.now_ms))
+        return server, programs, refusals, courier, store
 
 
 def known(what: str, look: Callable[[], T]) -> T | str:

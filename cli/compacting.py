@@ -15,6 +15,7 @@ from telemetry import clock
 from telemetry.archive import Archive
 from telemetry.config import Settings
 from telemetry.errors import PlanOutdated
+from telemetry.forwards import held_by
 
 
 def run_compact(args: argparse.Namespace, settings: Settings) -> int:
@@ -46,7 +47,7 @@ def run_retain(args: argparse.Namespace, settings: Settings) -> int:
 
 
 def _compactor(settings: Settings, is_all: bool) -> Compactor:
-    archive = Archive(settings.archive_dir)
+    archive = Archive(settings.archive_dir, held=held_by(settings))
     return Compactor(archive, lambda: connection_of(settings, "cli"), clock.now_us, limits_of(settings), is_all=is_all)
 
 

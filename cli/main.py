@@ -74,6 +74,7 @@ COMMANDS: dict[str, str] = {
     "retain": "cli.compacting:RETAIN",
     "recover": "cli.saving:RECOVER",
     "quarantine": "cli.quarantine:COMMAND",
+    "decode": "cli.decode:COMMAND",
 }
 """Name → where its `Command` is."""
 

@@ -29,6 +29,7 @@ A record that can't be read when its shard is saved is moved to a quarantine in 
 
 list      what is there: id, when it came, device, reason and size
 export    the same as NDJSON, with the bytes (base64) and, where they can be read, the fields of the records
+          (a frame of a tracker that could not be used is kept, too; its bytes are what it sent)
 replay    try each again, or those named by id. One that can be read now, say by a newer release, is appended with
           a new id and its own times, and leaves the quarantine, both in one step: it is never lost nor doubled.
 
@@ -131,20 +132,22 @@ def run_export(shards: list[Shard]) -> int:
             "record_id": one.first_id,
             "raw": base64.b64encode(one.raw).decode(),
             "values": values_of(one.raw),
-            "records": [msgspec.structs.asdict(record) for record in records_of(one.raw)],
+            "records": [msgspec.structs.asdict(record) for record in records_of(one)],
         }
         print(msgspec.json.encode(fields).decode())
     return OK
 
 
-def records_of(raw: bytes) -> list[Record]:
-    """The records of a record's bytes, or of an entry's; none if they can't be read."""
+def records_of(one: Quarantined) -> list[Record]:
+    """The records of a record's bytes, or of an entry's; none if they can't be read, or never were records."""
+    if one.was_never_a_record:
+        return []
     try:
-        return [decode(raw)]
+        return [decode(one.raw)]
     except DECODE_ERRORS:
         pass
     try:
-        return [Record(*row[1:]) for row in decode_rows(raw)]
+        return [Record(*row[1:]) for row in decode_rows(one.raw)]
     except DECODE_ERRORS:
         return []
 
@@ -188,7 +191,7 @@ def run_replay(args: argparse.Namespace, shards: list[Shard]) -> int:
 
 def _replay(found: Kept, is_dry: bool) -> str:
     """What became of one. It is gone if another command took it out meanwhile, or it was dropped for want of room."""
-    records = records_of(found.one.raw)
+    records = records_of(found.one)
     if not records:
         return "unreadable"
     if is_dry or found.shard.replay(found.one, Entry(found.one.device_id, *packed(records))):

@@ -15,10 +15,10 @@ import msgspec
 
 from cli import arguments
 from cli.command import FAILED, OK, Command
-from cli.endpoints import http_url
 from cli.http_client import client
 from cli.output import output
 from telemetry.config import Settings
+from telemetry.endpoints import http_url
 from telemetry.errors import BusyError, SenderError
 
 PAGE_RECORDS = 5_000

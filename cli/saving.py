@@ -17,6 +17,7 @@ from telemetry.archive import Archive
 from telemetry.columns import open_duckdb
 from telemetry.config import Settings
 from telemetry.errors import IntentChanged
+from telemetry.forwards import held_by
 from telemetry.hot import Shard
 from telemetry.redis_client import check_server, connect
 from telemetry.setup import apart, set_up
@@ -37,7 +38,7 @@ class Box:
     def __init__(self, settings: Settings) -> None:
         self.client: redis.Redis = connect(settings)
         check_server(self.client, settings.redis.durability)
-        self.archive = Archive(settings.archive_dir)
+        self.archive = Archive(settings.archive_dir, held=held_by(settings))
         self.shards: list[Shard] = set_up(self.client, self.archive, settings.redis.shards)
         self.connection: duckdb.DuckDBPyConnection = open_duckdb(settings.data_dir / "tmp" / "cli")
 

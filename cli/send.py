@@ -17,12 +17,12 @@ from tqdm import tqdm
 from cli import arguments
 from cli.command import FAILED, OK, Command
 from cli.delivery import Batch, Patience, Sender, Tally, batches, paced
-from cli.endpoints import http_url, reachable
 from cli.http_client import client
 from cli.http_sender import TIMEOUT_S, HttpSender
 from cli.sources import ENDINGS, PLAIN, PRESETS, READERS, Naming
 from cli.tcp_sender import TcpSender
 from telemetry.config import Collector, Settings
+from telemetry.endpoints import http_url, reachable
 from telemetry.errors import BusyError, SenderError
 
 BATCH_RECORDS = 500

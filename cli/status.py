@@ -13,7 +13,7 @@ from typing import TypeVar
 import msgspec
 import redis
 
-from api.facts import Disk, Facts, Files, Programs, Refusals, Server, Store
+from api.facts import Courier, Disk, Facts, Files, Programs, Refusals, Server, Store
 from api.health import Health
 from api.status import Status, ago, utc
 from cli import arguments
@@ -109,6 +109,8 @@ def block(found: Facts) -> Iterator[str]:
     yield _known("Programs", found, found.programs, _programs)
     yield _known("Redis", found, found.server, _server)
     yield _known("Disk", found, found.disk, _disk)
+    if isinstance(found.courier, Courier):
+        yield from _courier(found.courier)
     if isinstance(found.store, Store):
         yield from _shards(found.store)
     if isinstance(found.files, Files) and found.files.newest_days:
@@ -160,6 +162,29 @@ def _server(server: Server) -> str:
 
 def _disk(disk: Disk) -> str:
     return f"{in_words(disk.disk_free_bytes)} free of {in_words(disk.disk_bytes)}"
+
+
+def _courier(courier: Courier) -> Iterator[str]:
+    """A line each forward and each receiver of events; none where there are none."""
+    for one in courier.forwards:
+        waits = (
+            f"{one.behind_records:,} records wait, {one.behind_s:,.0f} s behind"
+            if one.behind_versions
+            else "up to date"
+        )
+        counts = [f"{one.sent_records:,} sent"]
+        counts += [f"{one.refused_records:,} refused"] if one.refused_records else []
+        counts += [f"{one.dropped_records:,} given up"] if one.dropped_records or one.dropped_versions else []
+        yield _trouble(f"{'Forward':<10}{one.name} to {one.url}: {waits}, {', '.join(counts)}", one.trouble)
+    for told in courier.alerts:
+        words = (
+            f"{told.pending_events:,} events wait, {told.sent_events:,} sent, {told.silent_devices:,} devices silent"
+        )
+        yield _trouble(f"{'Alert':<10}{told.name} to {told.url}: {words}", told.trouble)
+
+
+def _trouble(line: str, trouble: str) -> str:
+    return f"{line}; {trouble}" if trouble else line
 
 
 def _shards(store: Store) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """The Procfile's programs as a configuration of supervisord, and supervisord as a child of ours.
 
     whimbrel up ── supervisord ─┬─ redis
-                                └─ group whimbrel: collector, worker, scheduler, query, api
+                                └─ group whimbrel: collector, worker, scheduler, query, api, courier
 
 Each is tied to the one above (`telemetry.process`): a killed `whimbrel up` leaves nothing running.
 The programs of the group stop together, then Redis, which they need to the last.
@@ -23,6 +23,7 @@ from telemetry.errors import ConfigError
 from telemetry.process import SUPERVISED, die_with_parent
 
 REDIS = "redis"
+COURIER = "courier"
 
 STOP_PROGRAMS_S = 5
 STOP_REDIS_S = 3

@@ -19,9 +19,9 @@ from typing import IO, NoReturn
 
 from cli import redis_server, supervise
 from cli.command import FAILED, OK, Command
-from cli.endpoints import http_url, reachable
 from telemetry.config import PROJECT, Settings
 from telemetry.durable import make_folder
+from telemetry.endpoints import http_url, reachable
 from telemetry.errors import ConfigError
 from telemetry.runtime import make_private, runtime_dir
 
@@ -47,6 +47,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
             say(f"whimbrel up: {warning}")
     else:
         redis_server.find(settings)
+    if not settings.needs_courier:
+        programs.pop(supervise.COURIER, None)
     make_folder(settings.data_dir)
     _lock(settings.data_dir)
     folder = runtime_dir(settings.data_dir)
@@ -89,10 +91,17 @@ def _wait_for_predecessor(folder: Path) -> None:
 def _await_ports(settings: Settings) -> None:
     """See that nobody else uses our ports; programs that lost their supervisor may do so for a moment."""
     deadline = time.monotonic() + PORTS_S
+    c = settings.collector
+    further = [
+        (f"collector.listen[{place}].port", one.host or c.host, one.port)
+        for place, one in enumerate(c.listen, 1)
+        if one.transport != "udp"
+    ]
     for name, host, port in (
         ("api.port", settings.api.host, settings.api.port),
-        ("collector.http_port", settings.collector.host, settings.collector.http_port),
-        ("collector.tcp_port", settings.collector.host, settings.collector.tcp_port),
+        ("collector.http_port", c.host, c.http_port),
+        ("collector.tcp_port", c.host, c.tcp_port),
+        *further,
     ):
         while error := _cannot_bind(host, port):
             if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:

@@ -6,6 +6,8 @@ import asyncio
 import logging
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 
 from telemetry import early
 
@@ -14,13 +16,16 @@ if __name__ == "__main__":
 
 import uvloop
 
+from collector import listeners
 from collector.door import Door
 from collector.http import HttpLimits, app, make_arrival, make_intake
 from collector.processes import Sockets, run_each, sockets
 from collector.protocols import PROTOCOLS, MessageLimits
+from collector.protocols.contract import Decoder
 from collector.tcp import TcpCollector, Timeouts
 from telemetry import refusals
 from telemetry.config import Collector, Settings
+from telemetry.fields import Arrival
 from telemetry.http_protocol import ConnectionLimits
 from telemetry.process import allow_open_files
 from telemetry.program import main
@@ -41,22 +46,23 @@ async def serve(settings: Settings, listening: Sockets) -> None:
     intake.start()
     arrival = make_arrival(settings, intake)
     limits = MessageLimits(c.max_message_bytes, c.max_request_records)
-    tcp = TcpCollector(
-        intake,
-        lambda: PROTOCOLS["any"](limits),
-        arrival,
-        Timeouts(c.request_timeout_s, c.idle_timeout_s),
-        Door(most_connections(c), c.max_connections_per_address, time.monotonic),
-        c.max_pending_bytes,
-    )
+    door = Door(most_connections(c), c.max_connections_per_address, time.monotonic)
+
+    def make_tcp(make_decoder: Callable[[], Decoder], arrival: Callable[[], Arrival]) -> TcpCollector:
+        timeouts = Timeouts(c.request_timeout_s, c.idle_timeout_s)
+        return TcpCollector(intake, make_decoder, arrival, timeouts, door, c.max_pending_bytes)
+
+    tcp = make_tcp(lambda: PROTOCOLS["any"](limits), arrival)
+    further = listeners.Listeners(settings, intake, arrival, make_tcp)
     server = http_server(app(intake, HttpLimits.of(settings), arrival), ConnectionLimits.of(settings))
     await tcp.start(listening.tcp)
+    await further.start(listening.more)
     serving = asyncio.create_task(server.serve([listening.http]))
     log.info("collecting: HTTP on %s:%d, TCP on %s:%d", c.host, c.http_port, c.host, c.tcp_port)
     async with refusals.reported(lambda: connect(settings)):
         await asyncio.wait({serving, asyncio.create_task(stopped.wait())}, return_when=asyncio.FIRST_COMPLETED)
         server.should_exit = True
-        await asyncio.gather(tcp.stop(GRACE_S), serving)
+        await asyncio.gather(tcp.stop(GRACE_S), further.stop(GRACE_S), serving)
         await intake.stop()
 
 
@@ -76,10 +82,11 @@ def run(settings: Settings) -> None:
     """Collect in this process, or in several."""
     c = settings.collector
     if c.processes == 1:
-        listening = Sockets(listen(c.host, c.http_port), listen(c.host, c.tcp_port))
+        listening = Sockets(listen(c.host, c.http_port), listen(c.host, c.tcp_port), listeners.sockets(c))
         uvloop.run(serve(settings, listening))
     else:
-        pairs = sockets(c.host, c.http_port, c.tcp_port, c.processes)
+        more = partial(listeners.sockets, c)
+        pairs = sockets(c.host, c.http_port, c.tcp_port, c.processes, more)
         run_each(pairs, lambda listening: uvloop.run(serve(settings, listening)))
 
 

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from collector import posted
 from collector.bodies import MSGPACK, Batch, Form, Refused, Unreadable, read_batch
 from collector.intake import Intake, Watermarks, memory_percent
 from collector.problems import EXCEPTION_HANDLERS, ProblemError, busy, invalid_parameter, refuse_unknown
@@ -61,6 +62,7 @@ def make_intake(settings: Settings) -> Intake:
         Limits(c.max_devices, c.max_idempotency_keys, c.idempotency_seconds * 1_000, c.max_senders),
         c.max_pending_bytes,
         Watermarks(settings.redis.full_percent, settings.redis.resume_percent, Room.of(settings)),
+        settings.persist.quarantine_max_bytes,
     )
 
 
@@ -91,7 +93,7 @@ def routes(intake: Intake, limits: HttpLimits, arrival: Callable[[], Arrival]) -
         batch = await _store_once(intake, head, body, limits, now)
         return Response(_accepted(batch, head.skips), 202, media_type="application/json")
 
-    return [Route("/v1/records", post_records, methods=["POST"])]
+    return [Route("/v1/records", post_records, methods=["POST"]), *posted.routes(intake, limits, arrival)]
 
 
 async def healthz(_request: Request) -> Response:

@@ -25,7 +25,7 @@ import redis
 
 from telemetry import hot
 from telemetry.disk import Room
-from telemetry.entries import pack
+from telemetry.entries import Aside, pack
 from telemetry.errors import BusyError, ConfigError, KeyReusedError, StoreError, StoreUnavailable
 from telemetry.hot import Batch, DevicesFull, Limits, Shard, shard_of
 from telemetry.record import Sent
@@ -127,6 +127,7 @@ class _Part(NamedTuple):
     done: asyncio.Future[bool]
     number: int = 0
     lane: Lane | None = None
+    aside: Sequence[Aside] = ()
 
     def may_go(self, shard: int) -> bool:
         return self.lane is None or self.lane.may_go(shard, self.name, self.number)
@@ -230,6 +231,9 @@ class _Writer(threading.Thread):
 
     def _append(self, group: list[_Part]) -> list[Outcome]:
         shard = self._shard or self._attach()
+        aside = [one for part in group for one in part.aside]
+        if aside:  # first: what is not stored then comes again, and better twice here than not at all
+            shard.set_aside(aside, self._intake.max_aside_bytes)
         unnamed = [part for part in group if not part.name]
         named = [part for part in group if part.name]
         batches = [Batch(pack(sent for part in unnamed for sent in part.records))] if unnamed else []
@@ -266,7 +270,9 @@ class Intake:
         limits: Limits,
         max_pending_bytes: int,
         watermarks: Watermarks | None = None,
+        max_aside_bytes: int = 16 * 2**20,
     ) -> None:
+        self.max_aside_bytes = max_aside_bytes
         self.connect = connect
         self.shards = shards
         self.limits = limits
@@ -306,8 +312,15 @@ class Intake:
         """Return once there is room again."""
         await self._room.wait()
 
-    async def submit(self, records: Sequence[Sent], cost_bytes: int, name: str = "", body_hash: bytes = b"") -> None:
-        """Store the records of one request; return when they are on disk.
+    async def submit(
+        self,
+        records: Sequence[Sent],
+        cost_bytes: int,
+        name: str = "",
+        body_hash: bytes = b"",
+        aside: Sequence[Aside] = (),
+    ) -> None:
+        """Store the records of one request; return when they, and what is `aside`, are on disk.
 
         `cost_bytes` is what they count against the bound. With a `name` they are stored once however often
         they come. Raises `BusyError` if they can't be stored now, `KeyReusedError` if `name` came before
@@ -321,20 +334,31 @@ class Intake:
             home = shard_of(name, self.shards)  # decides first whether the name is free, for all shards
             await self._put(home, parts.pop(home, []), cost_bytes, name, body_hash)
         waits = [self._put(shard, part, cost_bytes, name, body_hash) for shard, part in parts.items()]
+        waits += self._set_aside(aside)
         await (waits[0] if len(waits) == 1 else _all(waits))
 
-    def offer(self, records: Sequence[Sent], cost_bytes: int, numbered: Numbered | None = None) -> asyncio.Future[bool]:
+    def offer(
+        self,
+        records: Sequence[Sent],
+        cost_bytes: int,
+        numbered: Numbered | None = None,
+        aside: Sequence[Aside] = (),
+    ) -> asyncio.Future[bool]:
         """Like `submit`, but at once and without regard to room: the caller waits for that.
 
         A sender's batch is stored once; the result is True if it was before. One without records gives its number
-        up: every shard remembers it.
+        up: every shard remembers it. What is `aside` is in quarantine when the result comes.
         """
         parts = self._parts(records)
         sender, number, lane = numbered or ("", 0, None)
         if numbered and not records:
             parts = dict.fromkeys(range(self.shards), records)
         waits = [self._put(shard, part, cost_bytes, sender, b"", number, lane) for shard, part in parts.items()]
+        waits += self._set_aside(aside)
         return waits[0] if len(waits) == 1 else asyncio.ensure_future(_all(waits))
+
+    def _set_aside(self, aside: Sequence[Aside]) -> list[asyncio.Future[bool]]:
+        return [self._put(0, (), 0, "", b"", aside=aside)] if aside else []
 
     def _parts(self, records: Sequence[Sent]) -> dict[int, Sequence[Sent]]:
         if self.shards == 1:
@@ -353,6 +377,7 @@ class Intake:
         body_hash: bytes,
         number: int = 0,
         lane: Lane | None = None,
+        aside: Sequence[Aside] = (),
     ) -> asyncio.Future[bool]:
         if self._loop is None:
             raise BusyError("the intake is not running")
@@ -360,7 +385,7 @@ class Intake:
         self._pending_bytes += cost_bytes
         if not self.has_room:
             self._room.clear()
-        self._writers[shard].put(_Part(records, cost_bytes, name, body_hash, done, number, lane))
+        self._writers[shard].put(_Part(records, cost_bytes, name, body_hash, done, number, lane, aside))
         return done
 
     def resolve(self, group: Sequence[_Part], outcomes: Sequence[Outcome]) -> None:

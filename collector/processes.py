@@ -30,20 +30,33 @@ LOOK_S = 0.05
 
 
 class Sockets(NamedTuple):
-    """Where one process listens."""
+    """Where one process listens: on the common ports, and on further ones in the order of the settings."""
 
     http: socket.socket
     tcp: socket.socket
+    more: Sequence[socket.socket] = ()
+
+    def close(self) -> None:
+        """Close all."""
+        for one in (self.http, self.tcp, *self.more):
+            one.close()
 
 
 Run = Callable[[Sockets], None]
 
 
-def sockets(host: str, http_port: int, tcp_port: int, count: int) -> list[Sockets]:
-    """A pair for each process. Raises `ConfigError` if a port is taken, be it by one who would share it."""
+def sockets(
+    host: str, http_port: int, tcp_port: int, count: int, more: Callable[[bool], Sequence[socket.socket]] = lambda _: ()
+) -> list[Sockets]:
+    """Those of each process; `more` makes the further ones, to be shared or not.
+
+    Raises `ConfigError` if a port is taken, be it by one who would share it.
+    """
     for port in (http_port, tcp_port):
         listen(host, port).close()
-    return [Sockets(listen(host, http_port, True), listen(host, tcp_port, True)) for _ in range(count)]
+    for one in more(False):
+        one.close()
+    return [Sockets(listen(host, http_port, True), listen(host, tcp_port, True), more(True)) for _ in range(count)]
 
 
 def run_each(pairs: Sequence[Sockets], run: Run) -> None:
@@ -118,8 +131,7 @@ class _Child:
             os.environ[SUPERVISED] = str(parent)
             die_with_parent()
             for pair in (*self._pairs[: self._number], *self._pairs[self._number + 1 :]):
-                pair.http.close()
-                pair.tcp.close()
+                pair.close()
             self._run(self._pairs[self._number])
             status = 0
         except Exception:

@@ -67,7 +67,7 @@ class Head(NamedTuple):
 def read_head(request: Request) -> Head:
     """Raises `ProblemError` for what is not taken."""
     refuse_unknown(request, ("on_error",))
-    return Head(_form(request), _encoding(request), _skips(request), _idempotency_key(request))
+    return Head(_form(request), read_encoding(request), _skips(request), _idempotency_key(request))
 
 
 def _form(request: Request) -> Form:
@@ -79,7 +79,8 @@ def _form(request: Request) -> Form:
     return form
 
 
-def _encoding(request: Request) -> str:
+def read_encoding(request: Request) -> str:
+    """How the body is compressed; empty if it isn't. Raises `ProblemError` for a way that is not taken."""
     name = ", ".join(request.headers.getlist("content-encoding")).strip().lower()
     if name in ("", "identity"):
         return ""

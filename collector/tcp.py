@@ -11,6 +11,7 @@ from typing import NamedTuple, cast
 
 from collector.door import Door
 from collector.intake import Intake, Lane, Numbered
+from collector.offering import heard, note_rejected
 from collector.protocols.contract import QUIET_S, Decoder, Message, Received, Rejected
 from telemetry import problem, refusals
 from telemetry.errors import BusyError
@@ -240,10 +241,12 @@ class _Connection(asyncio.BufferedProtocol):
         for message in messages:
             future = None
             if isinstance(message, Received):
-                future = self._collector.intake.offer(message.records, message.size_bytes, self._numbered(message))
+                future = self._collector.intake.offer(
+                    message.records, message.size_bytes, self._numbered(message), message.aside
+                )
                 future.add_done_callback(self._on_stored)
-            elif message.kind is not None:
-                refusals.count(message.kind)
+            else:
+                note_rejected(self._collector.intake, message)
             self._answers.append((message, future))
             self._no_more = self._no_more or message.last
         self._answer()
@@ -256,8 +259,7 @@ class _Connection(asyncio.BufferedProtocol):
         return Numbered(message.sender, message.number, self._lane)
 
     def _on_stored(self, future: asyncio.Future[bool]) -> None:
-        if not future.cancelled():
-            future.exception()  # heard, even if the connection is gone
+        heard(future)  # even if the connection is gone
         self._answer()
 
     def _answer(self) -> None:

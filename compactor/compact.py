@@ -5,7 +5,8 @@ old in one commit, with the very handle that it was planned with, which is refus
 since. A crash before the commit leaves files that no reader sees.
 
 The sweep deletes files that are in no version of the table that a query may still read, nor of an attempt
-that may still commit: those that it has known for `grace_s` to be unlisted for good. When it first sees a
+that may still commit, nor have yet to be forwarded (telemetry/holding.py): those that it has known for `grace_s`
+to be unlisted for good. When it first sees a
 compaction's file, it fences the day, so that a compactor that was only asleep is refused and the file can't get
 into the table any more; a save's file counts from when no intent of that number stands in Redis.
 
@@ -18,6 +19,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from pathlib import Path
+from typing import NamedTuple
 
 import duckdb
 from deltalake import DeltaTable
@@ -27,6 +29,7 @@ from telemetry.archive import COMPACTED, Archive
 from telemetry.columns import with_memory
 from telemetry.days import day_of
 from telemetry.errors import PlanOutdated
+from telemetry.holding import Held, nothing_held
 from telemetry.steps import Step, untold
 
 MOST_MEMORY_BYTES = 2**31
@@ -117,6 +120,13 @@ class Compactor:
         return day_of(self._now_us())
 
 
+class _Unlisted(NamedTuple):
+    """When a file was first seen unlisted, and the table's version then: the entry that added it isn't above that."""
+
+    at_s: float
+    version: int
+
+
 class Sweep:
     """Deletes what nobody needs any more. It remembers since when it saw each file unlisted: keep one for long."""
 
@@ -127,31 +137,39 @@ class Sweep:
         monotonic: Callable[[], float],
         grace_s: float,
         reached: Step = untold,
+        held: Held = nothing_held,
     ) -> None:
+        self._held = held
         self._archive = archive
         self._intents = intents
         self._monotonic = monotonic
         self._grace_s = grace_s
         self._reached = reached
-        self._since_s: dict[str, float] = {}
+        self._since: dict[str, _Unlisted] = {}
 
     def sweep(self) -> list[str]:
         """Delete what has been unlisted for long enough. Returns the paths."""
         table = self._archive.open_existing()
         found = self._archive.unlisted(table) if table is not None else set()
         if not found:
-            self._since_s.clear()
+            self._since.clear()
             return []
-        for day in sorted({_day(path) for path in found - self._since_s.keys() if _kind(path) == COMPACTED}):
+        for day in sorted({_day(path) for path in found - self._since.keys() if _kind(path) == COMPACTED}):
             self._reached("fence")
             self._fence(day)
         self._reached("look again")
         under_way = set(self._intents())  # before the table: what isn't under way was committed before that, or never
-        found &= self._archive.unlisted(self._archive.open())
-        now_s = self._monotonic()
+        table = self._archive.open()
+        found &= self._archive.unlisted(table)
+        now = _Unlisted(self._monotonic(), table.version())
         ended = (path for path in found if _kind(path) not in under_way)
-        self._since_s = {path: self._since_s.get(path, now_s) for path in ended}
-        gone = [path for path, since_s in self._since_s.items() if now_s - since_s >= self._grace_s]
+        self._since = {path: self._since.get(path, now) for path in ended}
+        held = self._held()
+        gone = [
+            path
+            for path, since in self._since.items()
+            if now.at_s - since.at_s >= self._grace_s and (held is None or since.version <= held)
+        ]
         if gone:
             self._archive.make_last()  # or a power cut could bring back a table that lists what is deleted now
             self._reached("delete")
@@ -161,7 +179,7 @@ class Sweep:
     def _delete(self, gone: Sequence[str]) -> None:
         for path in gone:
             Path(path).unlink(missing_ok=True)
-            self._since_s.pop(path, None)
+            self._since.pop(path, None)
         log.info("deleted %d files that are no longer in the table", len(gone))
 
     def _fence(self, day: date) -> None:

@@ -17,6 +17,7 @@ from telemetry.columns import open_duckdb
 from telemetry.config import Settings
 from telemetry.entries import decode_intent
 from telemetry.errors import NotTogether, PlanOutdated
+from telemetry.forwards import held_by
 from telemetry.redis_client import connect
 from telemetry.setup import apart
 from telemetry.steps import teller
@@ -34,9 +35,12 @@ class Work:
         self._settings = settings
         self._clock = clock.Steady()
         reached = teller("compact")
-        self._archive = archive = Archive(settings.archive_dir, reached)
+        held = held_by(settings)
+        self._archive = archive = Archive(settings.archive_dir, reached, held)
         self._compactor = Compactor(archive, lambda: self._connection, clock.now_us, limits_of(settings), reached)
-        self._sweep = Sweep(archive, self._intents, time.monotonic, settings.archive.grace_seconds, teller("sweep"))
+        self._sweep = Sweep(
+            archive, self._intents, time.monotonic, settings.archive.grace_seconds, teller("sweep"), held
+        )
 
     @cached_property
     def _connection(self) -> duckdb.DuckDBPyConnection:

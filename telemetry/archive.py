@@ -39,6 +39,7 @@ from telemetry.columns import BOUNDED, COLUMNS, TIME, days_of, is_sorted, least_
 from telemetry.days import day_of, iso
 from telemetry.durable import fsync, make_folder
 from telemetry.errors import ArchiveError, IntentChanged, PlanOutdated
+from telemetry.holding import Held, holds_entries, nothing_held
 from telemetry.steps import Step, untold
 
 log = logging.getLogger(__name__)
@@ -137,12 +138,14 @@ def app_id(shard: int) -> str:
 class Archive:
     """The table in the folder `root`. Handles that it returns belong to one thread at a time.
 
-    `reached` hears the name of a step before it is taken, where one is not on disk yet.
+    `reached` hears the name of a step before it is taken, where one is not on disk yet. `held` tells the version up
+    to which others need the log no more (holding.py).
     """
 
-    def __init__(self, root: Path, reached: Step = untold) -> None:
+    def __init__(self, root: Path, reached: Step = untold, held: Held = nothing_held) -> None:
         self.root = root
         self._reached = reached
+        self._held = held
 
     def open(self) -> DeltaTable:
         """A fresh handle, creating the table if there is none: for those who begin one, no reader may."""
@@ -311,7 +314,8 @@ class Archive:
             table.update_incremental()
             table.create_checkpoint()
             self.make_last()
-            table.cleanup_metadata()
+            if not holds_entries(self._log, self._held()):
+                table.cleanup_metadata()
         except READ_ERRORS as error:
             log.warning("the archive's log stays long: cannot make a checkpoint: %s", in_one_line(error))
 
@@ -361,7 +365,7 @@ class Archive:
 
     @property
     def _log(self) -> Path:
-        return self.root / "_delta_log"
+        return delta_log.folder(self.root)
 
     def unlisted(self, table: DeltaTable) -> set[str]:
         """Absolute paths of the data files that lie in the archive's folder and are not in the table."""

@@ -3,16 +3,22 @@
 A value comes from, the last one winning: the default below, the TOML file (`--config FILE`, else
 `WHIMBREL_CONFIG`, else `config.toml` beside the code), the environment variable
 `WHIMBREL__SECTION__KEY`. An unknown section, key or a wrong type raises `ConfigError`.
+
+Some settings are lists of entries, `[[forward]]` or, inside a section, `[[section.key]]`; an error names the entry,
+counted from 1: `forward[2].url`. In the environment such a list is JSON: `WHIMBREL__FORWARD='[{…}]'`.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import tomllib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_origin
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 from msgspec import Meta, Struct
@@ -58,6 +64,42 @@ class Api(Section, frozen=True):
 class Auth(Section, frozen=True):
     allow_anonymous: Annotated[
         bool, Meta(description="Allow a host that is not loopback although no key is asked for.")
+    ] = False
+
+
+TrackerProtocol = Literal["teltonika", "gt06", "h02", "gps103", "tk103", "gl200", "nmea"]
+ListenProtocol = Literal[
+    "auto", "any", "json", "frames", "msgpack", TrackerProtocol, "osmand", "owntracks", "traccar", "influx"
+]
+SpeedUnit = Literal["kmh", "knots", "ms", "mph"]
+
+
+class Listen(Section, frozen=True):
+    """One `[[collector.listen]]`: a further port, of one protocol."""
+
+    protocol: Annotated[
+        ListenProtocol,
+        Meta(description="What is spoken there; auto tells those of TCP apart by a connection's first bytes."),
+    ]
+    port: Annotated[Port, Meta(description="Its number.")]
+    transport: Annotated[
+        Literal["tcp", "udp", "http"], Meta(description="tcp; udp for datagrams of trackers; http for those that post.")
+    ] = "tcp"
+    host: Annotated[str, Meta(description="Address to listen on; empty: collector.host.")] = ""
+    speed_unit: Annotated[
+        Literal["", SpeedUnit], Meta(description="Unit of a speed that has none; empty: the protocol's usual one.")
+    ] = ""
+    timezone: Annotated[str, Meta(description="Time zone of devices that tell local time, like Europe/Istanbul.")] = (
+        "UTC"
+    )
+    device_tag: Annotated[
+        str, Meta(description="Tag of an InfluxDB line that names the device; empty: device_id, device or host.")
+    ] = ""
+    answers_all: Annotated[
+        bool, Meta(description="Answer also what a tracker waits for only if it is set up so (h02, gl200, nmea).")
+    ] = False
+    keep_frames: Annotated[
+        bool, Meta(description="Keep each frame as hex, as `frame` among the attributes of its first record.")
     ] = False
 
 
@@ -109,13 +151,12 @@ class Collector(Section, frozen=True):
     idle_timeout_s: Annotated[
         Positive, Meta(description="Seconds without a byte after which a TCP connection is closed.")
     ] = 86_400
-    speed_unit: Annotated[
-        Literal["kmh", "knots", "ms", "mph"], Meta(description="Unit of a plain `speed` field: kmh, knots, ms or mph.")
-    ] = "kmh"
+    speed_unit: Annotated[SpeedUnit, Meta(description="Unit of a plain `speed` field: kmh, knots, ms or mph.")] = "kmh"
     idempotency_seconds: Annotated[Positive, Meta(description="Seconds that an Idempotency-Key is remembered.")] = 600
     max_idempotency_keys: Annotated[
         Positive, Meta(description="Idempotency-Keys remembered at once; one more is answered 503.")
     ] = 100_000
+    listen: Annotated[tuple[Listen, ...], Meta(description="Further ports, each of one protocol.")] = ()
 
 
 class Redis(Section, frozen=True):
@@ -180,10 +221,119 @@ class ArchiveSection(Section, frozen=True):
     ] = 160 * 2**20
 
 
+class CourierSection(Section, frozen=True):
+    look_seconds: Annotated[Positive, Meta(description="Seconds between two looks at the archive for new files.")] = 1
+    timeout_s: Annotated[Positive, Meta(description="Seconds that a receiver may take to connect or to answer.")] = 30
+    longest_wait_s: Annotated[
+        Positive, Meta(description="Longest pause between two tries; the first is a second, and each is twice as long.")
+    ] = 60
+    silence_look_seconds: Annotated[
+        Positive, Meta(description="Seconds between two looks for devices that are silent or back.")
+    ] = 30
+    not_ready_seconds: Annotated[
+        Positive, Meta(description="Seconds that /readyz must be bad, or good again, before an alert says so.")
+    ] = 30
+    max_pending_events: Annotated[
+        int,
+        Meta(
+            ge=10, description="Events that may wait for one receiver; beyond, devices are told of when there is room."
+        ),
+    ] = 10_000
+    api_url: Annotated[str, Meta(description="URL of the API, to ask /readyz; empty: api.host and api.port.")] = ""
+    collector_url: Annotated[
+        str,
+        Meta(description="URL of the HTTP collector, to see that devices can be heard; empty: its host and port."),
+    ] = ""
+
+
 class Log(Section, frozen=True):
     level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="Least severity that is logged.")
     ] = "info"
+
+
+Name = Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9-]{0,31}$")]
+
+FORWARD_SCHEMES = ("whimbrel", "whimbrels", "http", "https", "s3")
+
+
+class Forward(Section, frozen=True):
+    """One `[[forward]]`: where committed records go besides the archive."""
+
+    name: Annotated[
+        Name, Meta(description="Its name, of a-z, 0-9 and -; another name is another forward, which begins anew.")
+    ]
+    url: Annotated[
+        str,
+        Meta(
+            description="Where to: whimbrel://HOST:PORT or whimbrels:// (TLS) is another box's TCP port, http:// or "
+            "https:// takes NDJSON, s3://BUCKET/PREFIX a copy of the table."
+        ),
+    ]
+    start: Annotated[
+        Literal["now", "all"],
+        Meta(description="What it begins with: now, what is saved from now on; all, what the archive holds."),
+    ] = "now"
+    batch_records: Annotated[Positive, Meta(description="Most records in one HTTP request.")] = 1_000
+    headers: Annotated[
+        dict[str, str],
+        Meta(description="HTTP headers; a value env:NAME or file:PATH is read from there when the courier starts."),
+    ] = {}
+    on_refused: Annotated[
+        Literal["stop", "skip"],
+        Meta(description="What follows records that the receiver refuses: stop, or skip and count them."),
+    ] = "stop"
+    max_lag_bytes: Annotated[
+        int,
+        Meta(ge=0, description="Bytes of files that may wait; beyond, the oldest are given up, counted; 0: no limit."),
+    ] = 0
+    max_bytes_per_s: Annotated[int, Meta(ge=0, description="Most bytes a second that it sends; 0: no limit.")] = 0
+    ca_file: Annotated[str, Meta(description="Certificates to trust, PEM; empty: the system's.")] = ""
+    s3_endpoint: Annotated[str, Meta(description="URL of an S3 that is not Amazon's.")] = ""
+    s3_region: Annotated[str, Meta(description="Region of the bucket; empty: AWS_REGION.")] = ""
+    s3_access_key_id: Annotated[
+        str, Meta(description="Key, or env:NAME or file:PATH; empty: AWS_ACCESS_KEY_ID and what else AWS_* name.")
+    ] = ""
+    s3_secret_access_key: Annotated[str, Meta(description="Its secret, or better env:NAME or file:PATH.")] = ""
+    mirror: Annotated[
+        bool, Meta(description="Delete from S3 what the table names no longer, archive.grace_seconds later.")
+    ] = False
+
+    @property
+    def scheme(self) -> str:
+        """What `url` begins with."""
+        return self.url.partition("://")[0]
+
+
+class SilenceRule(Section, frozen=True):
+    """A time-out of its own for some devices."""
+
+    device: Annotated[str, Meta(description="This one device.")] = ""
+    prefix: Annotated[str, Meta(description="All devices whose id begins so.")] = ""
+    silent_after_s: Annotated[int, Meta(ge=0, description="Seconds; 0: never silent.")] = 0
+
+
+class Alert(Section, frozen=True):
+    """One `[[alert]]`: a webhook."""
+
+    name: Annotated[Name, Meta(description="Its name, of a-z, 0-9 and -.")]
+    url: Annotated[str, Meta(description="Where events are posted: http:// or https://.")]
+    secret: Annotated[
+        str, Meta(description="Key of the signature, or env:NAME or file:PATH; empty: events are not signed.")
+    ] = ""
+    events: Annotated[
+        tuple[Literal["device.silent", "device.back", "box.not_ready", "box.ready"], ...],
+        Meta(description="Which events are posted."),
+    ] = ("device.silent", "device.back", "box.not_ready", "box.ready")
+    silent_after_s: Annotated[
+        int, Meta(ge=0, description="Seconds without a record after which a device is silent; 0: never.")
+    ] = 0
+    rules: Annotated[
+        tuple[SilenceRule, ...],
+        Meta(description="Time-outs of devices or prefixes of their own; the device, else the longest prefix, wins."),
+    ] = ()
+    headers: Annotated[dict[str, str], Meta(description="HTTP headers; values as those of [[forward]].")] = {}
+    ca_file: Annotated[str, Meta(description="Certificates to trust, PEM; empty: the system's.")] = ""
 
 
 class Settings(Section, frozen=True):
@@ -196,7 +346,10 @@ class Settings(Section, frozen=True):
     redis: Redis = Redis()
     persist: Persist = Persist()
     archive: ArchiveSection = ArchiveSection()
+    courier: CourierSection = CourierSection()
     log: Log = Log()
+    forward: tuple[Forward, ...] = ()
+    alert: tuple[Alert, ...] = ()
     base: str = ""
 
     @property
@@ -214,6 +367,16 @@ class Settings(Section, frozen=True):
         """Absolute path of everything that Whimbrel's own Redis keeps."""
         return self.data_dir / "redis"
 
+    @property
+    def courier_dir(self) -> Path:
+        """Absolute path of what the courier keeps: how far it is, and which events wait."""
+        return self.data_dir / "courier"
+
+    @property
+    def needs_courier(self) -> bool:
+        """Whether there is anything to forward or to tell."""
+        return bool(self.forward or self.alert)
+
 
 SECTIONS: dict[str, type[Section]] = {
     "data": Data,
@@ -223,8 +386,12 @@ SECTIONS: dict[str, type[Section]] = {
     "redis": Redis,
     "persist": Persist,
     "archive": ArchiveSection,
+    "courier": CourierSection,
     "log": Log,
 }
+
+LISTS: dict[str, type[Section]] = {"forward": Forward, "alert": Alert}
+"""Settings beside the sections: lists of entries."""
 
 
 def load(file: str | os.PathLike[str] | None = None, environ: Mapping[str, str] | None = None) -> Settings:
@@ -237,10 +404,12 @@ def load(file: str | os.PathLike[str] | None = None, environ: Mapping[str, str] 
     named = file is not None or "WHIMBREL_CONFIG" in env
     values = _read_file(path, must_exist=named)
     sections = {name: _section(name, values.pop(name, {}), env, path) for name in SECTIONS}
+    lists = {name: _list(name, values.pop(name, []), env, path) for name in LISTS}
     if values:
-        raise ConfigError(f"{path}: unknown section [{next(iter(values))}]; known are {', '.join(SECTIONS)}")
+        known = ", ".join((*SECTIONS, *LISTS))
+        raise ConfigError(f"{path}: unknown section [{next(iter(values))}]; known are {known}")
     _refuse_unknown_sections(env)
-    settings = Settings(**sections, base=str(path.absolute().parent))  # type: ignore[arg-type]
+    settings = Settings(**sections, **lists, base=str(path.absolute().parent))  # type: ignore[arg-type]
     _check(settings)
     return settings
 
@@ -271,40 +440,142 @@ def _section(name: str, values: object, env: Mapping[str, str], path: Path) -> S
     return kind(**merged)
 
 
+def _list(name: str, values: object, env: Mapping[str, str], path: Path) -> object:
+    """The entries of a list beside the sections. The environment's, if it has any, take the place of the file's."""
+    where, kind = str(path), tuple[LISTS[name], ...]  # type: ignore[valid-type]
+    for variable, text in env.items():
+        if variable.upper() == f"{PREFIX}{name}".upper():
+            where, values = (
+                f"environment variable {variable}",
+                _from_json(name, text, f"environment variable {variable}"),
+            )
+    return _converted(kind, name, values, where, strict=True)
+
+
 def _value(kind: type[Section], section: str, key: str, value: object, where: str, strict: bool) -> object:
     fields = {field.name: field.type for field in msgspec.structs.fields(kind)}
     if key not in fields:
         raise ConfigError(f"{where}: unknown setting {section}.{key}; known are {', '.join(sorted(fields))}")
+    name = f"{section}.{key}"
+    if not _is_list(fields[key]):
+        return _converted(fields[key], name, value, where, strict)
+    if not strict:
+        value = _from_json(name, str(value), where)
+    return _converted(fields[key], name, value, where, strict=True)
+
+
+def _is_list(kind: Any) -> bool:
+    return (get_origin(kind) or kind) is tuple or (
+        get_origin(kind) is Annotated and _is_list(kind.__origin__)  # where a field has a description
+    )
+
+
+def _from_json(name: str, text: str, where: str) -> object:
     try:
-        return msgspec.convert(value, fields[key], strict=strict)
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"{where}: cannot use {name}: it must be a JSON array: {error}") from None
+
+
+def _converted(kind: Any, name: str, value: object, where: str, strict: bool) -> object:
+    """Of an entry that is wrong only its place is said, since it may hold a secret."""
+    try:
+        return msgspec.convert(value, kind, strict=strict)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{where}: cannot use {section}.{key} = {value!r}: {error}") from None
+        if not _is_list(kind):
+            raise ConfigError(f"{where}: cannot use {name} = {value!r}: {error}") from None
+        reason, _, place = str(error).partition(" - at `$")
+        raise ConfigError(f"{where}: cannot use {name}{_from_one(place.rstrip('`'))}: {reason}") from None
+
+
+def _from_one(place: str) -> str:
+    """The place of a value inside a list, entries counted from 1."""
+    return re.sub(r"\[(\d+)\]", lambda found: f"[{int(found[1]) + 1}]", place)
 
 
 def _refuse_unknown_sections(env: Mapping[str, str]) -> None:
     for variable in env:
         parts = variable.upper().split("__")
-        if parts[0] == "WHIMBREL" and len(parts) > 1 and parts[1].lower() not in SECTIONS:
-            raise ConfigError(f"environment variable {variable}: unknown section; known are {', '.join(SECTIONS)}")
+        is_list = len(parts) == 2 and parts[1].lower() in LISTS
+        if parts[0] == "WHIMBREL" and len(parts) > 1 and parts[1].lower() not in SECTIONS and not is_list:
+            known = ", ".join((*SECTIONS, *LISTS))
+            raise ConfigError(f"environment variable {variable}: unknown section; known are {known}")
 
 
 def _check(settings: Settings) -> None:
     """Refuse values that are wrong together, or that only their content makes wrong."""
     if set(str(settings.data_dir)) & set("*?[]"):
         raise ConfigError(f"data.dir = {settings.data.dir!r} must not hold * ? [ or ]: DuckDB reads them as patterns")
-    for name, host in (("api.host", settings.api.host), ("collector.host", settings.collector.host)):
-        if not is_loopback(host) and not settings.auth.allow_anonymous:
-            raise ConfigError(
-                f"{name} = {host!r} lets other machines in, and no key is asked for: "
-                "use 127.0.0.1, or set auth.allow_anonymous = true if your network keeps strangers out"
-            )
-    ports = (settings.api.port, settings.collector.http_port, settings.collector.tcp_port)
-    if len(set(ports)) < len(ports):
-        raise ConfigError("api.port, collector.http_port and collector.tcp_port must differ")
+    _check_host("api.host", settings.api.host, settings)
+    _check_host("collector.host", settings.collector.host, settings)
+    _check_ports(settings)
     if settings.redis.resume_percent > settings.redis.full_percent:
         raise ConfigError("redis.resume_percent must not be above redis.full_percent")
     if settings.persist.flush_records > settings.persist.max_records:
         raise ConfigError("persist.flush_records must not be above persist.max_records")
+    _check_entries(settings)
+
+
+def _check_host(name: str, host: str, settings: Settings) -> None:
+    if not is_loopback(host) and not settings.auth.allow_anonymous:
+        raise ConfigError(
+            f"{name} = {host!r} lets other machines in, and no key is asked for: "
+            "use 127.0.0.1, or set auth.allow_anonymous = true if your network keeps strangers out"
+        )
+
+
+POSTED = ("osmand", "owntracks", "traccar", "influx")
+"""Protocols over HTTP."""
+
+STREAMS = ("auto", "any", "json", "frames", "msgpack")
+"""Protocols over TCP alone."""
+
+
+def _check_ports(settings: Settings) -> None:
+    ports = (settings.api.port, settings.collector.http_port, settings.collector.tcp_port)
+    if len(set(ports)) < len(ports):
+        raise ConfigError("api.port, collector.http_port and collector.tcp_port must differ")
+    taken = {("tcp", port): "api.port, collector.http_port or collector.tcp_port" for port in ports}
+    for place, one in enumerate(settings.collector.listen, 1):
+        name = f"collector.listen[{place}]"
+        port = ("udp" if one.transport == "udp" else "tcp", one.port)
+        if port in taken:
+            raise ConfigError(f"{name}.port = {one.port} is that of {taken[port]}, too")
+        taken[port] = name
+        _check_listener(name, one, settings)
+
+
+def _check_listener(name: str, one: Listen, settings: Settings) -> None:
+    if (one.protocol in POSTED) != (one.transport == "http"):
+        spoken = "http" if one.protocol in POSTED else "tcp" if one.protocol in STREAMS else "tcp or udp"
+        raise ConfigError(f"{name}.transport = {one.transport!r}: {one.protocol} is spoken over {spoken}")
+    if one.transport == "udp" and one.protocol in STREAMS:
+        raise ConfigError(f"{name}.transport = 'udp': {one.protocol} is spoken over tcp")
+    try:
+        ZoneInfo(one.timezone)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ConfigError(f"{name}.timezone = {one.timezone!r} is no time zone; one is Europe/Istanbul") from None
+    _check_host(f"{name}.host", one.host or settings.collector.host, settings)
+
+
+def _check_entries(settings: Settings) -> None:
+    """Refuse entries whose names are not their own, or that lead nowhere."""
+    kinds: tuple[tuple[str, Sequence[Forward | Alert], Sequence[str]], ...] = (
+        ("forward", settings.forward, FORWARD_SCHEMES),
+        ("alert", settings.alert, ("http", "https")),
+    )
+    for kind, entries, schemes in kinds:
+        for name, count in Counter(one.name for one in entries).items():
+            if count > 1:
+                raise ConfigError(f"{kind}: {count} entries have the name {name!r}; each needs its own")
+        for place, one in enumerate(entries, 1):
+            scheme, _, rest = one.url.partition("://")
+            if scheme not in schemes or not rest.strip("/"):
+                raise ConfigError(f"{kind}[{place}].url must be one of {', '.join(f'{s}://…' for s in schemes)}")
+    for place, alert in enumerate(settings.alert, 1):
+        for number, rule in enumerate(alert.rules, 1):
+            if bool(rule.device) == bool(rule.prefix):
+                raise ConfigError(f"alert[{place}].rules[{number}] must name a device or a prefix")
 
 
 def is_loopback(host: str) -> bool:

@@ -48,9 +48,72 @@ def make_last(log: Path) -> None:
     fsync(log)
 
 
+def folder(root: Path) -> Path:
+    """Where the log of the table in `root` is."""
+    return root / "_delta_log"
+
+
+def entry(log: Path, version: int) -> bytes | None:
+    """The bytes of one entry; None if there is none, or none any more."""
+    try:
+        return (log / _name(version, _ENTRY)).read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def entries(log: Path) -> list[int]:
+    """The versions whose entries are there."""
+    try:
+        return _versions(log, _ENTRY)
+    except FileNotFoundError:
+        return []
+
+
+def entry_age_s(log: Path, version: int, now_s: float) -> float | None:
+    """How long ago an entry was made; None if there is none."""
+    try:
+        return now_s - (log / _name(version, _ENTRY)).stat().st_mtime
+    except FileNotFoundError:
+        return None
+
+
+def entry_name(version: int) -> str:
+    """The path of an entry from the table's root."""
+    return f"_delta_log/{_name(version, _ENTRY)}"
+
+
+def checkpoint_name(version: int) -> str:
+    """The path of a checkpoint from the table's root."""
+    return f"_delta_log/{_name(version, _CHECKPOINT)}"
+
+
+HINT_NAME = f"_delta_log/{_HINT}"
+"""The path of the hint from the table's root."""
+
+
+def hint(log: Path, version: int) -> bytes | None:
+    """The bytes of the hint if it names the checkpoint of `version`."""
+    try:
+        found = (log / _HINT).read_bytes()
+        return found if json.loads(found)["version"] == version else None
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def version_of(path: str) -> int | None:
+    """The version that a file of the log belongs to, by its name; None of the hint and of other files."""
+    stem = path.rpartition("/")[2].partition(".")[0]
+    return int(stem) if stem.isdecimal() else None
+
+
+def checkpoints(log: Path) -> list[int]:
+    """The versions of the checkpoints that are there."""
+    return _versions(log, _CHECKPOINT)
+
+
 def newest_checkpoint(log: Path) -> int:
     """Its version, -1 if there is none."""
-    return max(_versions(log, _CHECKPOINT), default=-1)
+    return max(checkpoints(log), default=-1)
 
 
 def mend(log: Path) -> list[str]:

@@ -191,6 +191,14 @@ class Unreadable(NamedTuple):
     raw: bytes
 
 
+class Aside(NamedTuple):
+    """What a device sent that no record can be made of, and why. The device is empty where it isn't known."""
+
+    device_id: str
+    reason: str
+    raw: bytes
+
+
 class Block(NamedTuple):
     """Records of one device that arrived together."""
 

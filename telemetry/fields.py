@@ -207,6 +207,11 @@ def read_timestamp(value: object, arrival: Arrival) -> int:
     if value is None:
         return arrival.now_us
     timestamp_us = _epoch_us(value) if type(value) in (int, float) else _text_us(value)
+    return check_timestamp(timestamp_us, value, arrival)
+
+
+def check_timestamp(timestamp_us: int, value: object, arrival: Arrival) -> int:
+    """`timestamp_us` if it is a time that a record may have; `value` is what it was made of. Raises `RecordError`."""
     if not EARLIEST_US <= timestamp_us < LATEST_US:
         raise RecordError("timestamp", value, "must be between 2000-01-01 and 2200-01-01")
     if timestamp_us > arrival.latest_us:

@@ -538,8 +538,27 @@ local function drop_oldest(stream, state, replayed)
   return redis.call('SREM', replayed, oldest[1]) == 1
 end
 
+-- Keeps five values each of what can't be used, from args[first] on: device, entry id, number of the first record,
+-- reason, bytes. Then drops the oldest until all are of at most so many bytes. Returns how many it dropped.
+local function keep(stream, state, replayed, args, first, max_bytes)
+  local bytes = 0
+  for at = first, #args, 5 do
+    redis.call('XADD', stream, '*', 'device', args[at], 'entry', args[at + 1], 'i', args[at + 2], 'reason',
+      args[at + 3], 'r', args[at + 4])
+    bytes = redis.call('HINCRBY', state, 'bytes', #args[at + 4])
+    redis.call('HINCRBY', state, 'kept', 1)
+  end
+  local dropped = 0
+  while bytes > max_bytes and redis.call('XLEN', stream) > 1 do
+    dropped = dropped + (drop_oldest(stream, state, replayed) and 0 or 1)
+    bytes = tonumber(redis.call('HGET', state, 'bytes'))
+  end
+  redis.call('HINCRBY', state, 'dropped', dropped)
+  return dropped
+end
+
 -- KEYS: store intent quarantine quarantine_state replayed. ARGV: store id, head of the intent, commit number, most
--- bytes, then for each: device, entry id, number of the first record, reason, bytes.
+-- bytes, then for each what `keep` wants.
 -- Keeps what an intent can't save, once an intent. Returns how many old ones were dropped, or -1.
 local function quarantine(keys, args)
   if not is_intent(keys[2], args[2]) then
@@ -549,20 +568,13 @@ local function quarantine(keys, args)
     return 0
   end
   redis.call('HSET', keys[4], 'commit', args[3])
-  local bytes = 0
-  for at = 5, #args, 5 do
-    redis.call('XADD', keys[3], '*', 'device', args[at], 'entry', args[at + 1], 'i', args[at + 2], 'reason',
-      args[at + 3], 'r', args[at + 4])
-    bytes = redis.call('HINCRBY', keys[4], 'bytes', #args[at + 4])
-    redis.call('HINCRBY', keys[4], 'kept', 1)
-  end
-  local dropped = 0
-  while bytes > tonumber(args[4]) and redis.call('XLEN', keys[3]) > 1 do
-    dropped = dropped + (drop_oldest(keys[3], keys[4], keys[5]) and 0 or 1)
-    bytes = tonumber(redis.call('HGET', keys[4], 'bytes'))
-  end
-  redis.call('HINCRBY', keys[4], 'dropped', dropped)
-  return dropped
+  return keep(keys[3], keys[4], keys[5], args, 5, tonumber(args[4]))
+end
+
+-- KEYS: store quarantine quarantine_state replayed. ARGV: store id, most bytes, then for each what `keep` wants.
+-- Keeps what a collector could not make a record of. Returns how many old ones were dropped.
+local function set_aside(keys, args)
+  return keep(keys[2], keys[3], keys[4], args, 3, tonumber(args[2]))
 end
 
 -- Appends what was in quarantine with new ids, and takes it out, in one. KEYS: store latest devices dirty unsaved
@@ -674,6 +686,7 @@ register('intend', of_store(intend), { 'allow-oom' })
 register('finish', of_store(finish), { 'allow-oom' })
 register('note_trouble', of_store(note_trouble), { 'allow-oom' })
 register('quarantine', of_store(quarantine), { 'allow-oom' })
+register('set_aside', of_store(set_aside), { 'allow-oom' })
 register('replay', of_store(replay), {})
 register('take_over', take_over, { 'allow-oom' })
 register('replace', of_store(replace), { 'allow-oom' })

@@ -55,6 +55,7 @@ import redis
 from telemetry.entries import (
     LATEST_MS,
     Archived,
+    Aside,
     Entry,
     Intent,
     Moved,
@@ -183,9 +184,15 @@ class State(NamedTuple):
         return {self.committed} | under_way
 
 
+NO_ENTRY = "0-0"
+MAX_ASIDE_BYTES = 2**12
+"""What is kept of what a collector can't use: enough to see what is wrong with it."""
+
+
 class Quarantined(NamedTuple):
     """What could not be saved, and why: a record's bytes, or those of a whole entry. `entry` was its place in the
-    device's stream, `first_id` the id that it, or the first of its records, was promised."""
+    device's stream, `first_id` the id that it, or the first of its records, was promised; 0-0 and 0 of what was never
+    a record."""
 
     name: str
     device_id: str
@@ -202,7 +209,12 @@ class Quarantined(NamedTuple):
     @property
     def arrival_ms(self) -> int:
         """When it arrived at the box, as far as that can be."""
-        return min(entry_id(self.entry)[0], LATEST_MS)
+        return self.at_ms if self.was_never_a_record else min(entry_id(self.entry)[0], LATEST_MS)
+
+    @property
+    def was_never_a_record(self) -> bool:
+        """True if it is what a device sent, which no record could be made of."""
+        return self.entry == NO_ENTRY
 
 
 class QuarantineCounts(NamedTuple):
@@ -385,6 +397,14 @@ class Shard:
         if dropped < 0:
             raise IntentChanged("cannot quarantine: the intent was finished by another worker, or Redis was restored")
         return int(dropped)
+
+    def set_aside(self, found: Sequence[Aside], max_bytes: int) -> int:
+        """Keep what a collector could not make a record of. Returns how many old ones that dropped."""
+        k = self.keys
+        args: list[str | bytes | int] = [self.store_id, max_bytes]
+        for one in found:
+            args += (one.device_id, NO_ENTRY, 0, one.reason, one.raw[:MAX_ASIDE_BYTES])
+        return int(self._call("set_aside", [k.store, k.quarantine, k.quarantine_state, k.replayed], args))
 
     def quarantined(self) -> Iterator[Quarantined]:
         """What is in quarantine, the oldest first, read in pieces between which Redis serves others."""

@@ -4,20 +4,30 @@ This file is all that knows these keys.
 
     whimbrel:alive     hash  program → s since epoch of its last sign of life
     whimbrel:refused   hash  reason → how much was ever refused for it (refusals.py)
+    whimbrel:forward   hash  name → how far the courier is with it, JSON (`Forwarded`); gone a day after its last note
+    whimbrel:alert     hash  name → what waits for a receiver of events, JSON (`Told`); the same
 
 Each function raises `StoreUnavailable` if Redis can't be asked, `BusyError` if it is at its limit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
+import msgspec
 import redis
+from msgspec import Struct
 
 from telemetry.hot import translated
 
 ALIVE = "whimbrel:alive"
 REFUSED = "whimbrel:refused"
+FORWARD = "whimbrel:forward"
+ALERT = "whimbrel:alert"
+
+KEPT_S = 86_400
+"""A note that nobody has renewed for so long is gone."""
 
 # Signs of life ---------------------------------------------------------------------------------------
 
@@ -51,3 +61,82 @@ def refused(client: redis.Redis) -> dict[str, int]:
     """Reason → how much was ever refused for it."""
     found = translated(lambda: client.hgetall(REFUSED))
     return {reason.decode(): int(count) for reason, count in sorted(found.items())}
+
+
+# The courier -----------------------------------------------------------------------------------------
+
+
+class Forwarded(Struct, frozen=True):
+    """How far a `[[forward]]` is. `version` is the last of the table that is done, -1 if none; `behind_…` is what
+    waits; times are ms since epoch, None for never; `trouble` says why it can't go on, empty if it can.
+    """
+
+    name: str
+    url: str
+    noted_ms: int
+    version: int = -1
+    behind_versions: int = 0
+    behind_records: int = 0
+    behind_bytes: int = 0
+    oldest_waiting_ms: int | None = None
+    sent_records: int = 0
+    refused_records: int = 0
+    dropped_records: int = 0
+    dropped_versions: int = 0
+    last_success_ms: int | None = None
+    trouble: str = ""
+
+    @property
+    def behind_s(self) -> float:
+        """The age of the oldest that waits, s, as of the note."""
+        return 0.0 if self.oldest_waiting_ms is None else max(0.0, (self.noted_ms - self.oldest_waiting_ms) / 1_000)
+
+
+class Told(Struct, frozen=True):
+    """What an `[[alert]]` has told, and what waits."""
+
+    name: str
+    url: str
+    noted_ms: int
+    pending_events: int = 0
+    silent_devices: int = 0
+    sent_events: int = 0
+    last_success_ms: int | None = None
+    trouble: str = ""
+
+
+def note_forwards(client: redis.Redis, found: Sequence[Forwarded]) -> None:
+    """Note how far all forwards are, instead of what was noted before."""
+    _note(client, FORWARD, {one.name: one for one in found})
+
+
+def forwards(client: redis.Redis) -> list[Forwarded]:
+    """How far each forward is, by name, as it was noted last."""
+    return _noted(client, FORWARD, Forwarded)
+
+
+def note_alerts(client: redis.Redis, found: Sequence[Told]) -> None:
+    """Note what waits for all receivers of events, instead of what was noted before."""
+    _note(client, ALERT, {one.name: one for one in found})
+
+
+def alerts(client: redis.Redis) -> list[Told]:
+    """What waits for each receiver of events, by name, as it was noted last."""
+    return _noted(client, ALERT, Told)
+
+
+T = TypeVar("T", Forwarded, Told)
+
+
+def _note(client: redis.Redis, key: str, found: Mapping[str, Struct]) -> None:
+    pipe = client.pipeline(transaction=True)
+    pipe.delete(key)
+    for name, one in found.items():
+        pipe.hset(key, name, msgspec.json.encode(one))
+    pipe.expire(key, KEPT_S)
+    translated(pipe.execute)
+
+
+def _noted(client: redis.Redis, key: str, kind: type[T]) -> list[T]:
+    found = translated(lambda: client.hgetall(key))
+    return [msgspec.json.decode(text, type=kind) for _, text in sorted(found.items())]

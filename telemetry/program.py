@@ -27,25 +27,28 @@ PAUSE_S = 2.0
 """How long a supervised program that can't go on waits before it ends: a cause that stays costs no CPU then."""
 
 
-def main(program: str, run: Callable[[Settings], None], needs_store: bool = True) -> int:
-    """Start `run` once Redis answers (and its store is set up). Returns the exit status."""
+def main(program: str, run: Callable[[Settings], None], needs_store: bool = True, waits: bool = True) -> int:
+    """Start `run` once Redis answers (and its store is set up), or at once if it waits for neither.
+
+    Returns the exit status.
+    """
     parser = argparse.ArgumentParser(prog=f"python -m {program}")
     parser.add_argument("--config", metavar="FILE", help="settings file (else WHIMBREL_CONFIG, else config.toml)")
     args = parser.parse_args()
     die_with_parent()
-    status = _run(program, args.config, run, needs_store)
+    status = _run(program, args.config, run, needs_store, waits)
     if status != 0 and is_supervised():
         with Stopped() as stopped:
             _pause(stopped)
     return status
 
 
-def _run(program: str, config: str | None, run: Callable[[Settings], None], needs_store: bool) -> int:
+def _run(program: str, config: str | None, run: Callable[[Settings], None], needs_store: bool, waits: bool) -> int:
     try:
         settings = load(config)
         log_to_stderr(settings, program)
         with Stopped() as stopped:
-            ready = wait_for_store(settings, stopped, needs_store)
+            ready = not waits or wait_for_store(settings, stopped, needs_store)
         if ready:
             run(settings)
     except ConfigError as error:

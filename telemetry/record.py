@@ -34,6 +34,10 @@ LATEST_US = 7_258_118_400_000_000
 """2200-01-01 UTC, below 2^53. No timestamp reaches it, even while the box's own clock can't be trusted."""
 
 
+NO_FIX = '{"fix":false'
+"""How the attributes begin of a record whose coordinates are no fix."""
+
+
 class Record(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
     """What a device measured at one moment. Units are in the names; None is unknown.
 
@@ -54,8 +58,12 @@ class Record(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
 
     @property
     def has_fix(self) -> bool:
-        """True if the record says where the device was."""
-        return self.latitude is not None and self.longitude is not None
+        """True if the record says where the device was; a tracker without satellites sends what it knew last."""
+        return (
+            self.latitude is not None
+            and self.longitude is not None
+            and not (self.attributes is not None and self.attributes.startswith(NO_FIX))
+        )
 
 
 class Sent(msgspec.Struct, frozen=True, gc=False):

@@ -38,6 +38,19 @@ def listen(host: str, port: int, reuse_port: bool = False) -> socket.socket:
         raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
 
 
+def listen_udp(host: str, port: int, reuse_port: bool = False) -> socket.socket:
+    """A socket bound for datagrams, like that of `listen`. Raises `ConfigError` if it can't be had."""
+    found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        if reuse_port:
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        found.bind((host, port))
+    except OSError as error:
+        found.close()
+        raise ConfigError(f"cannot listen on {host}:{port} (UDP): {error.strerror or error}") from None
+    return found
+
+
 def query_socket(settings: Settings) -> Path:
     """Where the query program listens."""
     return runtime_dir(settings.data_dir) / "query.sock"

@@ -65,7 +65,7 @@ def services() -> dict[str, Any]:
     done = subprocess.run(command, cwd=PROJECT, env=environ, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
-    assert set(found["volumes"]) == {"archive", "redis", "run", "scratch"}
+    assert set(found["volumes"]) == {"archive", "courier", "redis", "run", "scratch"}
     services: dict[str, Any] = found["services"]
     return services
 
@@ -209,6 +209,8 @@ def test_who_may_write_where(services: dict[str, Any]) -> None:
         ("api", "/data/run"): ("run", True),
         ("collector", "/data/archive"): ("archive", False),
         ("collector", "/data/redis"): ("redis", False),
+        ("courier", "/data/archive"): ("archive", False),
+        ("courier", "/data/courier"): ("courier", True),
     }
     folders = {target for (name, target) in mounts if name != REDIS}
     assert all(folder in "\n".join(arguments_of("RUN")) for folder in folders), "the image has them, and so their owner"

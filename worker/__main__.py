@@ -21,6 +21,7 @@ from telemetry import jobs as background
 from telemetry.archive import Archive
 from telemetry.columns import open_duckdb
 from telemetry.config import Settings
+from telemetry.forwards import held_by
 from telemetry.jobs import AllowedJob, persist_queue
 from telemetry.program import main
 from telemetry.redis_client import connect
@@ -40,7 +41,7 @@ LONGEST_WAIT_S = 5.0
 def serve(settings: Settings) -> None:
     """Finish what an earlier worker left, then run jobs until a signal comes."""
     reached = teller("save")
-    archive = Archive(settings.archive_dir, reached)
+    archive = Archive(settings.archive_dir, reached, held_by(settings))
     connection = open_duckdb(settings.data_dir / "tmp" / "worker")
     p = settings.persist
     saver = Saver(archive, connection, clock.now_ms, Bounds.of(p), p.quarantine_max_bytes, reached)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from api.formats import arrow, csv, geojson, json, ndjson, parquet
+from api.formats import arrow, csv, geojson, gpx, json, kml, ndjson, parquet
 from api.formats.contract import Format
 
 FORMATS: dict[str, Format] = {
@@ -12,5 +12,7 @@ FORMATS: dict[str, Format] = {
     "geojson": geojson.FORMAT,
     "arrow": arrow.FORMAT,
     "parquet": parquet.FORMAT,
+    "gpx": gpx.FORMAT,
+    "kml": kml.FORMAT,
 }
 """Name → format. The first is that of a client to whom all are the same."""

@@ -13,11 +13,13 @@ import pyarrow as pa
 from api.formats.contract import BATCH_ROWS, Write
 
 
-def lines(line: str, head: str = "", joint: str = "", tail: str = "") -> Write:
-    """What writes `head`, of each record the text that the SQL `line` makes, and `tail`.
+def lines(line: str, head: str = "", joint: str = "", tail: str = "", nothing: str | None = None) -> Write:
+    """What writes `head`, of each record the text that the SQL `line` makes, and `tail`; where there is no record,
+    `nothing`, or else `head` and `tail`.
 
     Each line begins with `joint`, which is left out of the first.
     """
+    empty = head + tail if nothing is None else nothing
 
     def write(connection: duckdb.DuckDBPyConnection, records: str, file: int) -> int:
         rows = 0
@@ -29,7 +31,7 @@ def lines(line: str, head: str = "", joint: str = "", tail: str = "") -> Write:
                     text = text[len(joint) :]
                 _put(file, text)
                 rows += batch.num_rows
-        _put(file, (tail if rows else head + tail).encode())
+        _put(file, (tail if rows else empty).encode())
         return rows
 
     return write

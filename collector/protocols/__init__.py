@@ -1,4 +1,4 @@
-"""The protocols that devices speak. A new one is a file here and a line in `PROTOCOLS`."""
+"""The protocols that devices speak. A new one is a file here and a line in `PROTOCOLS`, or in `TRACKERS`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,17 @@ from typing import NamedTuple
 
 from collector.protocols.contract import Decoder
 from collector.protocols.first_byte import FirstByte
+from collector.protocols.framed import Framed, Options
 from collector.protocols.frames import Frames
+from collector.protocols.gl200 import Gl200
+from collector.protocols.gps103 import Gps103
+from collector.protocols.gt06 import Gt06
+from collector.protocols.h02 import H02
 from collector.protocols.json_stream import JsonStream
 from collector.protocols.msgpack_stream import MsgpackStream
+from collector.protocols.nmea import Nmea
+from collector.protocols.teltonika import Teltonika
+from collector.protocols.tk103 import Tk103
 
 
 class MessageLimits(NamedTuple):
@@ -31,3 +39,14 @@ _MAPS_AND_ARRAYS = (*range(0x80, 0xA0), 0xDC, 0xDD, 0xDE, 0xDF)
 
 FIRST_BYTES: dict[int, str] = {0x00: "frames"} | dict.fromkeys(_MAPS_AND_ARRAYS, "msgpack")
 """First byte → the protocol of its connection; of all others it is JSON."""
+
+TRACKERS: dict[str, Callable[[Options], Framed]] = {
+    "teltonika": Teltonika,
+    "gt06": Gt06,
+    "h02": H02,
+    "gps103": Gps103,
+    "tk103": Tk103,
+    "gl200": Gl200,
+    "nmea": Nmea,
+}
+"""Protocol of trackers → what makes the decoder of one connection, or of one datagram."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+from telemetry.entries import Aside
 from telemetry.fields import Arrival
 from telemetry.problem import Problem
 from telemetry.record import Sent
@@ -25,6 +26,8 @@ class Received(NamedTuple):
 
     One of a `sender` who names itself has a `number`, above those of all its messages before. If it is not, it
     was stored before: `repeated` is the answer then.
+
+    One of a device that would send all again for the sake of one bad record has that one in `aside`.
     """
 
     records: list[Sent]
@@ -35,6 +38,7 @@ class Received(NamedTuple):
     sender: str = ""
     number: int = 0
     repeated: bytes = b""
+    aside: tuple[Aside, ...] = ()
 
 
 class Rejected(NamedTuple):
@@ -47,6 +51,7 @@ class Rejected(NamedTuple):
     reason: str
     answer: bytes
     last: bool = False
+    aside: tuple[Aside, ...] = ()
 
 
 Message = Received | Rejected

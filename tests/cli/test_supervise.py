@@ -18,6 +18,7 @@ def test_the_procfile_lists_every_program() -> None:
         "scheduler": "python -m compactor",
         "query": "python -m api.query",
         "api": "python -m api",
+        "courier": "python -m worker.courier",
     }
 
 

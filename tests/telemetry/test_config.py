@@ -2,12 +2,26 @@
 
 import re
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
-from telemetry.config import PROJECT, SECTIONS, Settings, is_loopback, load
+from telemetry.config import (
+    LISTS,
+    PROJECT,
+    SECTIONS,
+    Alert,
+    Forward,
+    Listen,
+    Section,
+    Settings,
+    SilenceRule,
+    is_loopback,
+    load,
+)
 from telemetry.errors import ConfigError
 
 SHIPPED = PROJECT / "config.toml"
@@ -29,6 +43,10 @@ FIXED = {
 """Names that scripts of others rely on, with the defaults that they were promised."""
 
 
+INNER_LISTS: dict[str, type[Section]] = {"collector.listen": Listen}
+"""Settings inside a section that are lists of entries."""
+
+
 def written(tmp_path: Path, text: str) -> Path:
     file = tmp_path / "settings.toml"
     file.write_text(text, encoding="utf-8")
@@ -48,28 +66,75 @@ def described() -> dict[tuple[str, str], str]:
         (section, key): value["description"]
         for section, kind in SECTIONS.items()
         for key, value in schema[kind.__name__]["properties"].items()
+        if f"{section}.{key}" not in INNER_LISTS
     }
 
 
 def test_config_toml_holds_every_setting_with_its_default() -> None:
     shipped = tomllib.loads(SHIPPED.read_text(encoding="utf-8"))
-    declared = {name: msgspec.structs.asdict(kind()) for name, kind in SECTIONS.items()}
+    declared = {
+        section: {
+            key: value for key, value in msgspec.structs.asdict(kind()).items() if f"{section}.{key}" not in INNER_LISTS
+        }
+        for section, kind in SECTIONS.items()
+    }
     assert shipped == declared
 
 
-def test_config_toml_says_what_each_setting_means() -> None:
+def sentences(lines: Iterable[str]) -> dict[tuple[str, str], str]:
+    """Section and key of each setting, and the comment above it."""
     said: dict[tuple[str, str], str] = {}
     section, comment = "", ""
-    for line in SHIPPED.read_text(encoding="utf-8").splitlines():
-        if found := re.fullmatch(r"\[(\w+)\]", line):
+    for line in lines:
+        if found := re.fullmatch(r"\[+([\w.]+)\]+", line):
+            said["", found[1]] = comment
             section, comment = found[1], ""
         elif line.startswith("# "):
             comment = f"{comment} {line[2:]}".strip()
         elif found := re.match(r"(\w+) = ", line):
             said[section, found[1]] = comment
             comment = ""
+    return said
+
+
+def test_config_toml_says_what_each_setting_means() -> None:
+    said = sentences(SHIPPED.read_text(encoding="utf-8").splitlines())
     for name, sentence in described().items():
         assert said[name].startswith(sentence), name
+
+
+EXAMPLES = [
+    line.removeprefix("#:")[1:] for line in SHIPPED.read_text(encoding="utf-8").splitlines() if line[:2] == "#:"
+]
+
+
+def test_the_examples_of_lists_name_every_setting_with_its_default(tmp_path: Path) -> None:
+    examples = tomllib.loads("\n".join(EXAMPLES))
+    settings = load(written(tmp_path, "\n".join(EXAMPLES)), {})
+    [rule] = examples["alert"][0].pop("rules")
+    assert rule.keys() == msgspec.structs.asdict(SilenceRule()).keys()
+    [listener] = examples["collector"]["listen"]
+    assert msgspec.convert(listener, Listen) == Listen(protocol="teltonika", port=5027)
+    assert listener.keys() == msgspec.structs.asdict(Listen(protocol="teltonika", port=5027)).keys()
+    assert len(settings.collector.listen) == 1
+    for name, kind in LISTS.items():
+        [example] = examples[name]
+        plain = msgspec.structs.asdict(kind(name=example["name"], url=example["url"]))
+        plain.pop("rules", None)
+        assert msgspec.convert(example, kind) == kind(**plain)
+        assert example.keys() == plain.keys()
+        assert len(getattr(settings, name)) == 1
+
+
+@pytest.mark.parametrize(
+    ("section", "kind"),
+    [("forward", Forward), ("alert", Alert), ("alert.rules", SilenceRule), *INNER_LISTS.items()],
+)
+def test_the_examples_of_lists_say_what_each_setting_means(section: str, kind: type[Section]) -> None:
+    said = sentences(EXAMPLES)
+    for name, value in msgspec.json.schema(kind)["$defs"][kind.__name__]["properties"].items():
+        place = ("", f"{section}.{name}") if name == "rules" else (section, name)
+        assert said[place].startswith(value["description"]), name
 
 
 @pytest.mark.parametrize("name", FIXED)
@@ -152,6 +217,102 @@ def test_a_wrong_file_is_refused_by_name(tmp_path: Path, text: str, names: str) 
 )
 def test_a_wrong_variable_is_refused_by_name(tmp_path: Path, variable: str, value: str, names: str) -> None:
     assert names in refused(tmp_path, **{variable: value})
+
+
+TWO = '[{"name": "a", "url": "https://a.example"}, {"name": "b", "url": "s3://b"}]'
+
+
+def test_a_list_comes_from_the_file_or_whole_from_the_environment(tmp_path: Path) -> None:
+    text = '[[forward]]\nname = "hq"\nurl = "whimbrel://hq:9999"\n[[alert]]\nname = "x"\nurl = "http://x"\n'
+    text += '[[alert.rules]]\nprefix = "t"\nsilent_after_s = 5\n'
+    settings = load(written(tmp_path, text), {})
+    assert [one.url for one in settings.forward] == ["whimbrel://hq:9999"]
+    assert settings.alert[0].rules == (SilenceRule(prefix="t", silent_after_s=5),)
+    settings = load(written(tmp_path, text), {"whimbrel__forward": TWO})
+    assert [one.name for one in settings.forward] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ('[[forward]]\nname = "a"\n', "settings.toml: cannot use forward[1]: Object missing required field `url`"),
+        ('[[forward]]\nname = "a"\nurl = "s3://x"\nulr = 1\n', "forward[1]: Object contains unknown field `ulr`"),
+        ('[[forward]]\nname = "A"\nurl = "s3://x"\n', "cannot use forward[1].name: "),
+        ('[[forward]]\nname = "a"\nurl = "ftp://x"\n', "forward[1].url must be one of whimbrel://"),
+        ('[[forward]]\nname = "a"\nurl = "s3:///"\n', "forward[1].url must be"),
+        ("[forward]\nname = 'a'\n", "cannot use forward: Expected `array`"),
+        (
+            '[[alert]]\nname = "a"\nurl = "http://x"\n[[alert.rules]]\n',
+            "alert[1].rules[1] must name a device or a prefix",
+        ),
+        ('[[alert]]\nname = "a"\nurl = "http://x"\nevents = ["x"]\n', "cannot use alert[1].events[1]: "),
+    ],
+)
+def test_a_wrong_entry_is_refused_by_its_place(tmp_path: Path, text: str, names: str) -> None:
+    assert names in refused(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("[", "environment variable WHIMBREL__FORWARD: cannot use forward: it must be a JSON array"),
+        (TWO.replace('"s3://b"', "3"), "WHIMBREL__FORWARD: cannot use forward[2].url: Expected `str`, got `int`"),
+        (TWO.replace('"b"', '"a"'), "forward: 2 entries have the name 'a'"),
+    ],
+)
+def test_a_wrong_entry_of_the_environment_is_refused_by_its_place(tmp_path: Path, text: str, names: str) -> None:
+    assert names in refused(tmp_path, WHIMBREL__FORWARD=text)
+
+
+def test_a_wrong_entry_is_not_shown_for_it_may_hold_a_secret(tmp_path: Path) -> None:
+    text = '[[alert]]\nname = "a"\nurl = 3\nsecret = "hush"\n'
+    assert "hush" not in refused(tmp_path, text)
+
+
+class Listening(Section, frozen=True):
+    ports: tuple[SilenceRule, ...] = ()
+
+
+def test_a_list_inside_a_section(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SECTIONS, "log", Listening)
+    monkeypatch.setattr("telemetry.config.Settings", dict)
+    monkeypatch.setattr("telemetry.config._check", lambda _: None)
+    text = "[[log.ports]]\ndevice = 'a'\n[[log.ports]]\nprefix = 'b'\n"
+    found: Any = load(written(tmp_path, text), {})
+    assert [rule.prefix for rule in found["log"].ports] == ["", "b"]
+    found = load(written(tmp_path, text), {"WHIMBREL__LOG__PORTS": '[{"prefix": "c"}]'})
+    assert [rule.prefix for rule in found["log"].ports] == ["c"]
+    assert "cannot use log.ports[2].prefix: Expected `str`" in refused(tmp_path, text.replace("'b'", "3"))
+    assert "WHIMBREL__LOG__PORTS: cannot use log.ports[1]: " in refused(tmp_path, WHIMBREL__LOG__PORTS='[{"x": 1}]')
+
+
+@pytest.mark.parametrize(
+    ("entry", "names"),
+    [
+        ("protocol = 'gt06'\nport = 8000", "collector.listen[1].port = 8000 is that of api.port"),
+        ("protocol = 'gt06'\nport = 9999", "is that of api.port, collector.http_port or collector.tcp_port, too"),
+        ("protocol = 'gt06'\nport = 5\n[[collector.listen]]\nprotocol = 'auto'\nport = 5", "collector.listen[1], too"),
+        ("protocol = 'osmand'\nport = 5", "osmand is spoken over http"),
+        ("protocol = 'gt06'\nport = 5\ntransport = 'http'", "gt06 is spoken over tcp or udp"),
+        ("protocol = 'json'\nport = 5\ntransport = 'udp'", "json is spoken over tcp"),
+        ("protocol = 'gt06'\nport = 5\ntimezone = 'Mars'", "collector.listen[1].timezone = 'Mars' is no time zone"),
+        (
+            "protocol = 'gt06'\nport = 5\nhost = '0.0.0.0'",
+            "listen[1].host = '0.0.0.0' lets other machines in",
+        ),
+        ("protocol = 'gt07'\nport = 5", "cannot use collector.listen[1].protocol"),
+        ("port = 5", "collector.listen[1]"),
+    ],
+)
+def test_a_wrong_listener_is_refused_by_its_place(tmp_path: Path, entry: str, names: str) -> None:
+    assert names in refused(tmp_path, f"[[collector.listen]]\n{entry}\n")
+
+
+def test_udp_may_have_the_number_of_a_tcp_port(tmp_path: Path) -> None:
+    both = "".join(
+        f"[[collector.listen]]\nprotocol = 'teltonika'\nport = 5027\ntransport = '{name}'\n" for name in ("tcp", "udp")
+    )
+    assert len(load(written(tmp_path, both), {}).collector.listen) == 2
 
 
 def test_other_variables_are_not_ours(tmp_path: Path) -> None:

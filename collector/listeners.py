@@ -1,0 +1,133 @@
+"""Further ports, each of one protocol, as `[[collector.listen]]` has them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Protocol
+from zoneinfo import ZoneInfo
+
+from collector.intake import Intake
+from collector.posted import alone
+from collector.posts import BY_NAME
+from collector.protocols import PROTOCOLS, TRACKERS, MessageLimits
+from collector.protocols.auto import Auto
+from collector.protocols.contract import Decoder
+from collector.protocols.framed import Options
+from collector.requests import HttpLimits
+from collector.tcp import TcpCollector
+from collector.udp import UdpCollector
+from telemetry.config import Collector, Listen, Settings
+from telemetry.fields import Arrival
+from telemetry.http_protocol import ConnectionLimits
+from telemetry.serve import Server, http_server, listen, listen_udp
+
+log = logging.getLogger(__name__)
+
+MakeTcp = Callable[[Callable[[], Decoder], Callable[[], Arrival]], TcpCollector]
+"""What makes a TCP collector, of what makes its decoders and what tells the arrival of its messages."""
+
+
+class Running(Protocol):
+    """What serves one port."""
+
+    async def start(self, listening: socket.socket) -> None:
+        """Serve a bound socket."""
+        ...
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no more, answer what is under way."""
+        ...
+
+
+class HttpListener:
+    """An HTTP server of one protocol."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._serving: asyncio.Task[None] | None = None
+
+    async def start(self, listening: socket.socket) -> None:
+        """Serve a listening socket."""
+        self._serving = asyncio.create_task(self._server.serve([listening]))
+
+    async def stop(self, _grace_s: float) -> None:
+        """Take no more, answer what is under way."""
+        self._server.should_exit = True
+        if self._serving is not None:
+            await self._serving
+
+
+def sockets(c: Collector, shares_port: bool = False) -> list[socket.socket]:
+    """A bound socket for each entry. Raises `ConfigError` for a port that is taken."""
+    return [_socket(one, one.host or c.host, shares_port) for one in c.listen]
+
+
+def _socket(one: Listen, host: str, shares_port: bool) -> socket.socket:
+    bind = listen_udp if one.transport == "udp" else listen
+    return bind(host, one.port, shares_port)
+
+
+def options_of(one: Listen, max_bytes: int) -> Options:
+    """What a listener says of its devices."""
+    return Options(
+        max_bytes=max_bytes,
+        transport=one.transport,
+        timezone=ZoneInfo(one.timezone),
+        speed_unit=one.speed_unit,
+        device_tag=one.device_tag,
+        keep_frames=one.keep_frames,
+        answers_all=one.answers_all,
+    )
+
+
+class Listeners:
+    """All of them."""
+
+    def __init__(self, settings: Settings, intake: Intake, arrival: Callable[[], Arrival], make_tcp: MakeTcp) -> None:
+        self._settings = settings
+        self._intake = intake
+        self._arrival = arrival
+        self._make_tcp = make_tcp
+        self._running: list[Running] = []
+
+    async def start(self, listening: Sequence[socket.socket]) -> None:
+        """Serve the sockets, which are those of `sockets`."""
+        for one, bound in zip(self._settings.collector.listen, listening, strict=True):
+            running = self._made(one)
+            await running.start(bound)
+            self._running.append(running)
+            log.info("collecting: %s over %s on port %d", one.protocol, one.transport.upper(), one.port)
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no more, answer what is under way."""
+        await asyncio.gather(*(one.stop(grace_s) for one in self._running))
+
+    def _made(self, one: Listen) -> Running:
+        c = self._settings.collector
+        options = options_of(one, c.max_message_bytes)
+        if one.transport == "http":
+            app = alone(BY_NAME[one.protocol], options, self._intake, HttpLimits.of(self._settings), self._arrival)
+            return HttpListener(http_server(app, ConnectionLimits.of(self._settings)))
+        if one.transport == "udp":
+            make = TRACKERS[one.protocol]
+            return UdpCollector(self._intake, lambda address: make(options._replace(address=address)), self._arrival)
+        limits = MessageLimits(c.max_message_bytes, c.max_request_records)
+        return self._make_tcp(partial(decoder_of, one.protocol, limits, options), self._arrival_of(one))
+
+    def _arrival_of(self, one: Listen) -> Callable[[], Arrival]:
+        """That of JSON and msgpack has the unit of a plain speed."""
+        if not one.speed_unit:
+            return self._arrival
+        return lambda: self._arrival()._replace(speed_unit=one.speed_unit)
+
+
+def decoder_of(protocol: str, limits: MessageLimits, options: Options) -> Decoder:
+    """The decoder of a connection."""
+    if protocol == "auto":
+        return Auto(lambda chosen: decoder_of(chosen, limits, options))
+    make = TRACKERS.get(protocol)
+    return make(options) if make else PROTOCOLS[protocol](limits)

@@ -1,0 +1,109 @@
+"""A subscriber to a broker of MQTT: a message is acknowledged only when its records are on disk.
+
+The session outlives the connection, so the broker keeps what comes while nobody hears, and brings again what was not
+acknowledged. What can't be stored now is tried again until it can: the broker brings no more than its window of
+messages unacknowledged meanwhile. A message of QoS 0 has no such promise, from nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import aiomqtt
+
+from collector.intake import Intake
+from collector.protocols.framed import Options
+from collector.protocols.mqtt import Filter, Heard, read
+from telemetry.errors import BusyError
+from telemetry.fields import Arrival
+
+log = logging.getLogger(__name__)
+
+QOS = 1
+FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 30.0
+"""Between two tries to reach the broker."""
+
+MAX_STORING = 1_000
+MAX_WAITING = 10_000
+"""Messages that may be on their way to the store, and behind them. Of QoS 0 those beyond are dropped, as it allows; of
+QoS 1 the broker brings only its window, so none is."""
+
+
+class Broker(NamedTuple):
+    """Where to hear what. `client_id` names the session that the broker keeps."""
+
+    host: str
+    port: int
+    client_id: str
+    filters: Sequence[Filter]
+    username: str | None = None
+    password: str | None = None
+    tls: ssl.SSLContext | None = None
+
+
+class Subscriber:
+    """Hears one broker until it is stopped."""
+
+    def __init__(self, broker: Broker, intake: Intake, options: Options, arrival: Callable[[], Arrival]) -> None:
+        self._broker = broker
+        self._intake = intake
+        self._options = options._replace(transport="mqtt")
+        self._arrival = arrival
+        self._storing: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Hear, and connect again when the connection ends, until cancelled."""
+        wait_s, place = FIRST_WAIT_S, f"{self._broker.host}:{self._broker.port}"
+        while True:
+            try:
+                async with self._client() as client:
+                    await client.subscribe([(one.subscription, QOS) for one in self._broker.filters])
+                    log.info("hearing the broker %s", place)
+                    wait_s = FIRST_WAIT_S
+                    await self._hear(client)
+            except aiomqtt.MqttError as error:
+                log.warning("cannot hear the broker %s: %s; trying again in %g s", place, error, wait_s)
+            finally:
+                for task in self._storing:
+                    task.cancel()  # what isn't acknowledged comes again
+            await asyncio.sleep(wait_s)
+            wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+
+    def _client(self) -> aiomqtt.Client:
+        b = self._broker
+        client = aiomqtt.Client(
+            b.host,
+            b.port,
+            username=b.username,
+            password=b.password,
+            identifier=b.client_id,
+            clean_session=False,
+            tls_context=b.tls,
+            max_queued_incoming_messages=MAX_WAITING,
+            logger=log,
+        )
+        client._client.manual_ack_set(True)  # which aiomqtt has no name for; before the first message comes
+        return client
+
+    async def _hear(self, client: aiomqtt.Client) -> None:
+        async for message in client.messages:
+            payload = message.payload if isinstance(message.payload, bytes) else b""
+            heard = read(str(message.topic), payload, self._broker.filters, self._options, self._arrival())
+            task = asyncio.create_task(self._store(client, message, heard, len(payload)))
+            self._storing.add(task)
+            task.add_done_callback(self._storing.discard)
+            if len(self._storing) >= MAX_STORING:
+                await asyncio.wait(self._storing, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _store(self, client: aiomqtt.Client, message: aiomqtt.Message, heard: Heard, size_bytes: int) -> None:
+        while True:
+            try:
+                await self._intake.submit(heard.records, size_bytes, aside=heard.aside)
+                break
+            except BusyError as error:
+                await asyncio.sleep(error.retry_after_s)
+        client._client.ack(message.mid, message.qos)

@@ -1,0 +1,92 @@
+"""The routes of protocols over HTTP other than our own: at their paths on the common ports, or alone on one."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable
+from functools import partial
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from collector.intake import Intake
+from collector.posts import POSTS
+from collector.posts.contract import NotOurs, Post, Read, Told
+from collector.problems import EXCEPTION_HANDLERS, ProblemError, busy
+from collector.protocols.framed import Options
+from collector.requests import HttpLimits, inflated, off_loop, read_body, read_encoding
+from telemetry import problem, refusals
+from telemetry.errors import BusyError
+from telemetry.fields import Arrival
+
+METHODS = ("GET", "POST")
+"""OsmAnd's phones ask, all others post; one that asks what it should post is told what is missing."""
+
+USUAL = Options(transport="http")
+"""Of the common ports."""
+
+
+class Posted:
+    """Answers the requests of a protocol."""
+
+    def __init__(
+        self, read: Read, options: Options, intake: Intake, limits: HttpLimits, arrival: Callable[[], Arrival]
+    ) -> None:
+        self._read = read
+        self._options = options
+        self._intake = intake
+        self._limits = limits
+        self._arrival = arrival
+
+    async def answer(self, request: Request) -> Response:
+        """Store what a request says, then answer as its protocol has it."""
+        body = await inflated(
+            await read_body(request, self._limits), read_encoding(request), self._limits.max_body_bytes
+        )
+        post = Post(request.query_params.multi_items(), dict(request.headers), body, user_of(request))
+        told = await self._told(post)
+        if len(told.records) > self._limits.max_records:
+            raise ProblemError(problem.BODY_TOO_LARGE, f"a request may have {self._limits.max_records} records")
+        try:
+            await self._intake.submit(told.records, len(body), aside=told.aside)
+        except BusyError as error:
+            raise busy(error) from None
+        refusals.count(problem.INVALID_RECORD, len(told.aside))
+        kind = "application/json" if told.body else None
+        return Response(told.body, told.status, media_type=kind)
+
+    async def _told(self, post: Post) -> Told:
+        try:
+            return await off_loop(len(post.body), partial(self._read, post, self._options, self._arrival()))
+        except NotOurs as error:
+            raise ProblemError(problem.INVALID_RECORD, str(error)) from None
+
+
+def user_of(request: Request) -> str:
+    """Who logged in, as Basic authentication has it; its password is for who checks keys."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "basic":
+        return ""
+    try:
+        return base64.b64decode(token, validate=True).decode().partition(":")[0]
+    except (binascii.Error, UnicodeDecodeError):
+        return ""
+
+
+def routes(intake: Intake, limits: HttpLimits, arrival: Callable[[], Arrival], options: Options = USUAL) -> list[Route]:
+    """All protocols, each at its paths."""
+    return [
+        Route(path, Posted(read, options, intake, limits, arrival).answer, methods=METHODS)
+        for path, read in POSTS.items()
+    ]
+
+
+def alone(
+    read: Read, options: Options, intake: Intake, limits: HttpLimits, arrival: Callable[[], Arrival]
+) -> Starlette:
+    """An application of one protocol, at any path."""
+    answer = Posted(read, options, intake, limits, arrival).answer
+    return Starlette(routes=[Route("/{path:path}", answer, methods=METHODS)], exception_handlers=EXCEPTION_HANDLERS)

@@ -1,0 +1,134 @@
+"""GT06, the protocol of Concox and of the many who copied it, over TCP.
+
+    78 78 | length u8  | type | content | serial u16 | CRC-16/X-25 u16 | 0D 0A      length: from type to CRC
+    79 79 | length u16 | type | content | serial u16 | CRC-16/X-25 u16 | 0D 0A
+
+The first frame names the device (type 01), and may say by how much its clock is off UTC; what comes before is not
+heard. An answer is the same type and serial without content. What contents mean is in gt06_content.py.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+
+from collector.protocols import gt06_content as content
+from collector.protocols.checksums import crc16_x25
+from collector.protocols.contract import Message
+from collector.protocols.framed import Cut, Framed, FrameFault, received
+from collector.protocols.tracker import sent
+from telemetry.entries import Aside
+from telemetry.errors import RecordError
+from telemetry.fields import Arrival
+from telemetry.record import Sent
+
+SOURCE = "gt06"
+SHORT, LONG = b"\x78\x78", b"\x79\x79"
+END = b"\r\n"
+LEAST_BYTES = 5
+"""Type, serial and checksum: the length of a frame without content."""
+
+LOGIN = 0x01
+TIME_REQUEST = 0x8A
+ADDRESS_REQUEST, ADDRESS_ANSWER = 0x2A, 0x97
+NO_ADDRESS = b"NA&&NA&&0##"
+UNANSWERED = frozenset((0x34, 0x80, 0x81, 0x82, 0x94, 0x9B, 0xF3))
+"""Types that expect no answer: answers to commands, and what some models tell of themselves."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Gt06(Framed):
+    """The decoder of one connection (see contract.py)."""
+
+    def cut(self, buffer: bytearray) -> Cut | None:
+        """The next frame; where a length doesn't fit, all up to the next end of a frame, to be refused."""
+        start = _start(buffer)
+        if start:
+            return Cut(start)
+        if len(buffer) < 4:
+            return None
+        is_short = buffer[:2] == SHORT
+        length = buffer[2] if is_short else int.from_bytes(buffer[2:4], "big")
+        size_bytes = length + (5 if is_short else 6)
+        if length >= LEAST_BYTES and len(buffer) < size_bytes:
+            return None
+        if length < LEAST_BYTES or buffer[size_bytes - 2 : size_bytes] != END:
+            end = buffer.find(END)
+            size_bytes = end + 2
+            if end < 0:
+                return None
+        return Cut(size_bytes, bytes(buffer[:size_bytes]))
+
+    def read(self, frame: bytes, arrival: Arrival) -> Message | None:
+        """What a frame says."""
+        kind, body, serial = _checked(frame)
+        ack = b"" if kind in UNANSWERED else framed(kind, b"", serial)
+        if kind == LOGIN:
+            self._log_in(body)
+            return received([], frame, ack)
+        if not self.device_id:
+            raise FrameFault("a frame before the device named itself")
+        if kind == TIME_REQUEST:
+            return received([], frame, framed(kind, _clock(arrival), serial))
+        if kind == ADDRESS_REQUEST:
+            ack = framed(ADDRESS_ANSWER, bytes((len(NO_ADDRESS), 0, 0, 0, 0)) + NO_ADDRESS, serial, LONG)
+        try:
+            return received(self._records(kind, body, arrival), frame, ack)
+        except RecordError as error:  # the device would send it again and again
+            return received([], frame, ack, (Aside(self.device_id, str(error), frame),))
+
+    def _log_in(self, body: bytes) -> None:
+        digits = body[:8].hex()[1:]
+        if len(digits) != 15 or not digits.isdecimal():
+            raise FrameFault("the device's number is not of 15 digits")
+        self.device_id = digits
+        if len(body) >= 12:
+            self.options = self.options._replace(timezone=_zone(int.from_bytes(body[10:12], "big")))
+
+    def _records(self, kind: int, body: bytes, arrival: Arrival) -> list[Sent]:
+        found = content.read(kind, body, self.options.timezone)
+        if found is None:
+            return []
+        at_us, attributes, position = found
+        return [sent(self.device_id, SOURCE, self.options, arrival, at_us, attributes, position)]
+
+
+def framed(kind: int, body: bytes, serial: bytes, head: bytes = SHORT) -> bytes:
+    """A frame of ours."""
+    length = LEAST_BYTES + len(body)
+    inner = length.to_bytes(1 if head == SHORT else 2, "big") + bytes((kind,)) + body + serial
+    return head + inner + crc16_x25(inner).to_bytes(2, "big") + END
+
+
+def _start(buffer: bytearray) -> int:
+    """Where the first frame begins, or might: what stands before is junk."""
+    found = [at for at in (buffer.find(SHORT), buffer.find(LONG)) if at >= 0]
+    if found:
+        return min(found)
+    return len(buffer) - 1 if buffer[-1] in (SHORT[0], LONG[0]) else len(buffer)
+
+
+def _checked(frame: bytes) -> tuple[int, bytes, bytes]:
+    """Type, content and serial of a frame that is what it says. Raises `FrameFault`."""
+    length_bytes = 1 if frame[:2] == SHORT else 2
+    length = int.from_bytes(frame[2 : 2 + length_bytes], "big")
+    if length < LEAST_BYTES or len(frame) != length + length_bytes + 4:
+        raise FrameFault(f"a length of {length} in a frame of {len(frame)} bytes")
+    inner, crc = frame[2:-4], int.from_bytes(frame[-4:-2], "big")
+    if crc16_x25(inner) != crc:
+        raise FrameFault(f"the checksum is {crc16_x25(inner):04x}, the frame says {crc:04x}")
+    return inner[length_bytes], inner[length_bytes + 1 : -2], inner[-2:]
+
+
+def _zone(bits: int) -> timezone:
+    """Hours and minutes off UTC as a decimal number above four bits, of which the highest means west."""
+    hours, minutes = divmod(bits >> 4, 100)
+    if hours > 14 or minutes > 59:
+        raise FrameFault(f"a time zone of {hours} h {minutes} min")
+    offset = timedelta(hours=hours, minutes=minutes)
+    return timezone(-offset if bits & 8 else offset)
+
+
+def _clock(arrival: Arrival) -> bytes:
+    now = _EPOCH + timedelta(microseconds=arrival.now_us)
+    return bytes((now.year % 100, now.month, now.day, now.hour, now.minute, now.second))

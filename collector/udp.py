@@ -1,0 +1,92 @@
+"""The UDP collector: each datagram is a message of its own, answered once its records are safe.
+
+Where the intake has no room a datagram is dropped, and counted: nobody was told that it arrived, so the device sends it
+again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
+from collector.intake import Intake
+from collector.offering import note_rejected
+from collector.protocols.contract import Message, Received
+from collector.protocols.framed import Framed
+from telemetry import problem, refusals
+from telemetry.fields import Arrival
+
+Address = tuple[Any, ...]
+
+RECEIVE_BYTES = 4 * 2**20
+"""What the kernel may hold while a group is written: 20,000 datagrams of 200 bytes."""
+
+
+class UdpCollector:
+    """A socket on which datagrams come; `make_decoder` makes what reads one, of the address that it came from."""
+
+    def __init__(self, intake: Intake, make_decoder: Callable[[str], Framed], arrival: Callable[[], Arrival]) -> None:
+        self.intake = intake
+        self.make_decoder = make_decoder
+        self.arrival = arrival
+        self._waiting: set[asyncio.Future[bool]] = set()
+        self._is_over = False
+        self._transport: asyncio.DatagramTransport | None = None
+
+    async def start(self, listening: socket.socket) -> None:
+        """Take datagrams from a bound socket."""
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(self), sock=listening)
+        self._transport = transport
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no more, answer what is with the intake, close."""
+        self._is_over = True
+        if self._waiting:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait(self._waiting, timeout=grace_s)
+        if self._transport is not None:
+            self._transport.close()
+
+    def received(self, data: bytes, address: Address, send: Callable[[bytes], None]) -> None:
+        """Read a datagram; `send` answers it."""
+        if self._is_over:
+            return
+        if not self.intake.has_room:
+            refusals.count(problem.BUSY)
+            return
+        for message in self.make_decoder(address[0]).datagram(data, self.arrival()):
+            self._take(message, send)
+
+    def _take(self, message: Message, send: Callable[[bytes], None]) -> None:
+        if isinstance(message, Received):
+            future = self.intake.offer(message.records, message.size_bytes, None, message.aside)
+            self._waiting.add(future)
+            future.add_done_callback(partial(self._on_stored, message.stored, send))
+            return
+        note_rejected(self.intake, message)
+        if message.answer:
+            send(message.answer)
+
+    def _on_stored(self, answer: bytes, send: Callable[[bytes], None], future: asyncio.Future[bool]) -> None:
+        self._waiting.discard(future)
+        if future.cancelled() or future.exception() is not None:
+            refusals.count(problem.BUSY)
+        elif answer:
+            send(answer)
+
+
+class _Datagrams(asyncio.DatagramProtocol):
+    def __init__(self, collector: UdpCollector) -> None:
+        self._collector = collector
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.DatagramTransport", transport)
+
+    def datagram_received(self, data: bytes, address: Address) -> None:
+        self._collector.received(data, address, partial(self._transport.sendto, addr=address))

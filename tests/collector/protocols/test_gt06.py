@@ -1,0 +1,259 @@
+"""GT06: login, places, states, acks, time zones, and frames that don't fit."""
+
+from __future__ import annotations
+
+import struct
+from datetime import UTC, datetime
+
+import pytest
+
+from collector.protocols.contract import Received, Rejected
+from collector.protocols.framed import Options
+from collector.protocols.gt06 import LONG, Gt06, framed
+from telemetry.record import Record
+from tests.collector.protocols.three_ways import NOW_US, answer, feed
+from tests.collector.protocols.trackers import attributes, records
+from tests.collector.protocols.vectors import Exceptions, Vector, differences, vectors
+
+NO_CHECKSUM = "its length or checksum is wrong: no ack, and quarantine"
+RAW = "of few models: kept raw"
+SWAPPED = "the reference takes the supply for the battery: 14.28 V and 4.19 V"
+X1 = {**dict.fromkeys(("battery", "power"), SWAPPED), **dict.fromkeys(("input", "output", "adc1", "adc2"), RAW)}
+EXCEPTIONS: Exceptions = {
+    "gt06_005_L32": dict.fromkeys(
+        [f"tag1{what}" for what in ("Id", "Battery", "BatteryLevel", "Temp", "Humidity", "Status")], RAW
+    ),
+    "gt06_010_L50": dict.fromkeys(("temp1", "humidity"), RAW),
+    "gt06_015_L67": dict.fromkeys(("timestamp", "mac", "dataType", "dataDetails"), RAW),
+    "gt06_020_L85": dict.fromkeys(
+        ("altitude_m", "status", "ignition", "charge", "blocked", "rssi", "cells"),
+        "what stands behind its place differs between models: an altitude of -31,703 m here",
+    ),
+    "gt06_035_L142": dict.fromkeys(("records", "responses"), NO_CHECKSUM),
+    "gt06_040_L161": {"sat": RAW, "power": "it is the device's own battery: battery_v"},
+    "gt06_045_L180": {"serial": "is told as info"},
+    "gt06_055_L213": {"temp1": RAW},
+    "gt06_060_L231": {"timestamp": RAW},
+    "gt06_065_L248": {"alarm": "one, the one that the frame names"},
+    "gt06_070_L266": {"records": NO_CHECKSUM},
+    "gt06_080_L300": X1,
+    "gt06_100_L360": dict.fromkeys(("records", "responses"), NO_CHECKSUM),
+    "gt06_105_L375": dict.fromkeys(("records", "responses"), NO_CHECKSUM),
+    "gt06_115_L405": {"records": NO_CHECKSUM},
+    "gt06_120_L420": X1,
+    "gt06_130_L450": dict.fromkeys(("temp1", "fuel"), "a sensor's line, told as info"),
+    "gt06_135_L465": {"alarm": "one"},
+    "gt06_145_L496": dict.fromkeys(("records", "responses"), NO_CHECKSUM),
+    "gt06_155_L526": {"responses": NO_CHECKSUM},
+    "gt06_160_L541": dict.fromkeys(("records", "responses"), NO_CHECKSUM),
+    "gt06_165_L557": dict.fromkeys(("records", "responses"), NO_CHECKSUM),
+    "gt06_170_L579": {"alarm": "of a model that must be told of"},
+    "gt06_175_L607": dict.fromkeys(("odometer", "hours", "cells"), "of one model, and 0 in the only sample"),
+    "gt06_185_L648": dict.fromkeys(("event", "driverUniqueId"), RAW),
+}
+"""What is not as the reference has it, and why."""
+
+
+@pytest.mark.parametrize("vector", vectors("gt06"), ids=lambda vector: vector.name)
+def test_vectors(vector: Vector) -> None:
+    assert differences(vector, Gt06, EXCEPTIONS) == []
+
+
+IMEI = "356307042441013"
+NAME = bytes.fromhex("0" + IMEI)
+SERIAL = b"\x00\x07"
+LOGIN = framed(0x01, NAME + b"\x00\x36", b"\x00\x01")
+CLOCK = bytes((26, 3, 1, 12, 0, 0))
+NOON_US = 1_772_366_400_000_000
+CELL = bytes.fromhex("011e01123400abcd")
+CELL_FOUND = [{"mcc": 286, "mnc": 1, "lac": 4660, "cid": 43981}]
+
+
+def place(clock: bytes = CLOCK, bits: int = 0x150E, latitude: int = 73_814_760, longitude: int = 52_161_120) -> bytes:
+    return clock + struct.pack(">BIIBH", 0xC9, latitude, longitude, 36, bits)
+
+
+def said(kind: int, body: bytes, login: bytes = LOGIN) -> tuple[Record, bytes]:
+    decoder = Gt06(Options())
+    _, message = feed(decoder, [login, framed(kind, body, SERIAL)])
+    (found,) = records([message])
+    return found, answer(message)
+
+
+LOCATION = framed(0x12, place() + CELL, SERIAL)
+
+
+def test_login_is_answered_and_names_the_device() -> None:
+    decoder = Gt06(Options())
+    login, location = feed(decoder, [LOGIN, LOCATION])
+    assert answer(login) == bytes.fromhex("787805010001d9dc0d0a")
+    assert answer(location) == framed(0x12, b"", SERIAL)
+    assert isinstance(location, Received)
+    assert [sent.device_id for sent in location.records] == [IMEI]
+    assert location.not_stored("Redis is away") == b""
+
+
+def test_a_place() -> None:
+    found, _ = said(0x12, place() + CELL)
+    assert (found.latitude, found.longitude) == (41.0082, 28.9784)
+    assert (found.speed_kmh, found.heading_deg, found.timestamp_us) == (36, 270, NOON_US)
+    assert attributes(found) == {"satellites": 9, "cells": CELL_FOUND}
+    assert found.has_fix
+
+
+@pytest.mark.parametrize(
+    ("bits", "signs"), [(0x1400, (1, 1)), (0x1C00, (1, -1)), (0x1000, (-1, 1)), (0x1800, (-1, -1))]
+)
+def test_four_quarters_of_the_world(bits: int, signs: tuple[int, int]) -> None:
+    found, _ = said(0x12, place(bits=bits))
+    assert (found.latitude, found.longitude) == (41.0082 * signs[0], 28.9784 * signs[1])
+
+
+def test_without_a_fix_coordinates_are_kept_and_no_position() -> None:
+    found, _ = said(0x12, place(bits=0x0400))
+    assert (found.latitude, found.has_fix) == (41.0082, False)
+    found, _ = said(0x12, place(latitude=0, longitude=0))
+    assert (found.latitude, found.longitude, found.has_fix) == (0, 0, False)
+
+
+@pytest.mark.parametrize(
+    ("zone", "hour"), [(0x3200, 4), (0x3208, 20), (300 << 4, 9), (530 << 4, 6)], ids=["+8", "-8", "+3", "+5:30"]
+)
+def test_the_login_tells_the_clock_s_zone(zone: int, hour: int) -> None:
+    login = framed(0x01, NAME + b"\x00\x36" + struct.pack(">H", zone), b"\x00\x01")
+    found, _ = said(0x12, place(), login)
+    minute = 30 if zone == 530 << 4 else 0
+    assert datetime.fromtimestamp(found.timestamp_us / 1e6, UTC) == datetime(2026, 3, 1, hour, minute, tzinfo=UTC)
+
+
+def test_type_22_tells_ignition_and_whether_it_was_kept_back() -> None:
+    found, _ = said(0x22, place() + CELL + bytes((1, 0, 1)) + (50_000).to_bytes(4, "big"))
+    assert attributes(found) == {
+        "satellites": 9,
+        "cells": CELL_FOUND,
+        "ignition": True,
+        "buffered": True,
+        "odometer_m": 50_000,
+    }
+
+
+def test_type_a0_has_wide_cells() -> None:
+    wide = bytes.fromhex("81cc00000000287d0000000002ea5e01")
+    found, _ = said(0xA0, place(bits=0xD50E) + wide + bytes(3))
+    assert attributes(found)["cells"] == [{"mcc": 460, "mnc": 0, "lac": 10_365, "cid": 48_913_921}]
+
+
+@pytest.mark.parametrize("cell", [b"\x09" + CELL, b"\x08" + CELL, b"\x09" + CELL + b"\x01", b"\x00"])
+def test_an_alarm_has_a_cell_of_some_length_and_a_state(cell: bytes) -> None:
+    found, _ = said(0x16, place() + cell + bytes((0x46, 6, 4, 1, 2)))
+    expected = {
+        "ignition": True,
+        "charging": True,
+        "blocked": False,
+        "battery_percent": 100,
+        "gsm_signal": 4,
+        "alarm": "sos",
+    }
+    assert attributes(found).items() >= expected.items()
+    assert ("cells" in attributes(found)) == (len(cell) > 1)
+
+
+@pytest.mark.parametrize(
+    ("bits", "code", "alarm"),
+    [
+        (0, 2, "power_cut"),
+        (1 << 3, 6, "overspeed"),
+        (2 << 3, 2, "power_cut"),
+        (4 << 3, 0, "sos"),
+        (0, 0, None),
+    ],
+)
+def test_alarms(bits: int, code: int, alarm: str | None) -> None:
+    found, _ = said(0x13, bytes((bits, 4, 3, code, 1)))
+    assert attributes(found).get("alarm") == alarm
+
+
+def test_a_state_is_no_position_and_of_now() -> None:
+    found, ack = said(0x13, bytes((0x46, 4, 3, 0, 1)))
+    assert ack == framed(0x13, b"", SERIAL)
+    assert (found.latitude, found.timestamp_us) == (None, NOW_US)
+    assert attributes(found)["battery_percent"] == 66
+
+
+def test_a_heartbeat_tells_its_voltage() -> None:
+    found, _ = said(0x23, bytes((2, *(412).to_bytes(2, "big"), 3, 0, 1)))
+    assert attributes(found) == {
+        "status": 2,
+        "ignition": True,
+        "charging": False,
+        "blocked": False,
+        "battery_v": 4.12,
+        "gsm_signal": 3,
+    }
+
+
+def test_cells_and_access_points_without_a_place() -> None:
+    seven = b"".join(bytes.fromhex("cb8a00b177") + bytes((87,)) for _ in range(7))
+    found, _ = said(0x2C, CLOCK + b"\x01\x36\x04" + seven + b"\xff\x01" + bytes.fromhex("001801eb40393e"))
+    assert found.timestamp_us == NOON_US
+    assert attributes(found) == {
+        "cells": [{"mcc": 310, "mnc": 4, "lac": 52_106, "cid": 45_431, "level": -87}],
+        "wifi": [{"mac": "00:18:01:eb:40:39", "level": -62}],
+    }
+
+
+def test_the_time_is_told_who_asks() -> None:
+    _, message = feed(Gt06(Options()), [LOGIN, framed(0x8A, b"", SERIAL)])
+    now = datetime.fromtimestamp(NOW_US / 1e6, UTC)
+    assert answer(message)[4:10] == bytes((now.year % 100, now.month, now.day, now.hour, now.minute, now.second))
+
+
+def test_what_is_not_known_is_acked_and_kept_raw() -> None:
+    found, ack = said(0x70, b"\x01\x02")
+    assert ack == framed(0x70, b"", SERIAL)
+    assert attributes(found) == {"type": "70", "raw": "0102"}
+
+
+@pytest.mark.parametrize("kind", [0x80, 0x94, 0x34])
+def test_some_types_expect_no_ack(kind: int) -> None:
+    _, message = feed(Gt06(Options()), [LOGIN, framed(kind, bytes(4) + place() + bytes(30), SERIAL, LONG)])
+    assert answer(message) == b""
+
+
+def test_before_the_login_nothing_is_heard() -> None:
+    early, login, location = feed(Gt06(Options()), [LOCATION, LOGIN, LOCATION])
+    assert isinstance(early, Rejected)
+    assert (early.answer, early.last) == (b"", False)
+    assert (answer(login)[3], len(records([location]))) == (0x01, 1)
+
+
+def test_a_wrong_checksum_gets_no_ack_and_is_set_aside() -> None:
+    frame = LOCATION[:-4] + b"\x12\x34\r\n"
+    _, bad, good = feed(Gt06(Options()), [LOGIN, frame, LOCATION])
+    assert isinstance(bad, Rejected)
+    assert "checksum" in bad.reason
+    assert (bad.answer, [aside.raw for aside in bad.aside]) == (b"", [frame])
+    assert len(records([good])) == 1
+
+
+@pytest.mark.parametrize("length", [0, 4, 5, 0x1E, 0x20])
+def test_a_wrong_length_costs_up_to_the_next_end(length: int) -> None:
+    frame = LOCATION[:2] + bytes((length,)) + LOCATION[3:]
+    decoder = Gt06(Options())
+    _, *messages = feed(decoder, [LOGIN, frame, LOCATION, LOCATION])
+    assert len(records(messages)) == 2
+    assert not decoder.is_mid_message
+
+
+def test_junk_before_a_frame_is_skipped() -> None:
+    decoder = Gt06(Options())
+    messages = feed(decoder, [b"\x00\x78\x00", LOGIN, b"junk", LOCATION])
+    assert [answer(message)[3] for message in messages] == [0x01, 0x12]
+
+
+def test_a_date_that_is_none_is_acked_and_set_aside_or_it_would_come_for_ever() -> None:
+    frame = framed(0x12, place(clock=bytes(6)) + CELL, SERIAL)
+    _, message = feed(Gt06(Options()), [LOGIN, frame])
+    assert isinstance(message, Received)
+    assert (answer(message), message.records) == (framed(0x12, b"", SERIAL), [])
+    assert [(aside.device_id, aside.raw) for aside in message.aside] == [(IMEI, frame)]

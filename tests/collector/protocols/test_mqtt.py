@@ -1,0 +1,93 @@
+"""Topics and what messages of them say."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from collector.protocols.framed import Options
+from collector.protocols.mqtt import Filter, Heard, read
+from tests.collector.protocols.three_ways import ARRIVAL
+
+OPTIONS = Options(transport="mqtt")
+FILTERS = [Filter.of("fleet/{device_id}/position"), Filter.of("owntracks/+/+"), Filter.of("all/#")]
+
+
+def heard(topic: str, value: object, options: Options = OPTIONS) -> Heard:
+    payload = value if isinstance(value, bytes) else json.dumps(value).encode()
+    return read(topic, payload, FILTERS, options, ARRIVAL)
+
+
+@pytest.mark.parametrize(
+    ("text", "topic", "device"),
+    [
+        ("fleet/{device_id}/position", "fleet/v1/position", "v1"),
+        ("fleet/{device_id}/position", "fleet/v1/status", None),
+        ("fleet/{device_id}/position", "fleet/v1/position/x", None),
+        ("fleet/{device_id}/position", "fleet", None),
+        ("+/{device_id}/#", "a/b/c/d", "b"),
+        ("{device_id}", "v1", "v1"),
+        ("#", "a/b", ""),
+        ("a/+", "a/b", ""),
+    ],
+)
+def test_a_filter_names_the_device(text: str, topic: str, device: str | None) -> None:
+    assert Filter.of(text).device_of(topic) == device
+
+
+def test_the_broker_knows_no_device() -> None:
+    assert Filter.of("fleet/{device_id}/position").subscription == "fleet/+/position"
+
+
+@pytest.mark.parametrize("text", ["", "#/a", "a#", "a+/b", "a/{id}", "{device_id}/{device_id}", "a/{device_id}x"])
+def test_what_is_no_filter(text: str) -> None:
+    with pytest.raises(ValueError, match=r"stands? for|has one device"):
+        Filter.of(text)
+
+
+def test_a_record_of_the_topic_s_device() -> None:
+    (sent,) = heard("fleet/v1/position", {"lat": 1.5, "lon": 2.5, "speed": 10, "fuel": 5}).records
+    assert (sent.device_id, sent.record.transport, sent.record.source) == ("v1", "mqtt", "mqtt")
+    assert (sent.record.latitude, sent.record.speed_kmh, sent.record.attributes) == (1.5, 10, '{"fuel":5}')
+
+
+def test_a_message_may_say_its_device_and_hold_several() -> None:
+    found = heard("fleet/gateway/position", [{"device_id": "a", "lat": 1, "lon": 2}, {"lat": 3, "lon": 4}])
+    assert [sent.device_id for sent in found.records] == ["a", "gateway"]
+
+
+def test_the_unit_is_the_listener_s() -> None:
+    (sent,) = heard("fleet/v1/position", {"speed": 10}, OPTIONS._replace(speed_unit="ms")).records
+    assert sent.record.speed_kmh == 36
+
+
+def test_owntracks_is_told_by_its_type() -> None:
+    location = {"_type": "location", "lat": 1.5, "lon": 2.5, "tst": 1772366400, "tid": "xx"}
+    (sent,) = heard("owntracks/ann/phone", location).records
+    assert (sent.device_id, sent.record.source) == ("owntracks/ann/phone", "owntracks")
+    assert heard("owntracks/ann/phone", {"_type": "lwt", "tst": 1}) == Heard([])
+
+
+@pytest.mark.parametrize(
+    ("topic", "value"),
+    [("fleet/v1/position", b"{"), ("fleet/v1/position", {"lat": 91, "lon": 1}), ("all/x", {"lat": 1})],
+)
+def test_what_can_never_be_taken_is_set_aside(topic: str, value: object) -> None:
+    found = heard(topic, value)
+    assert found.records == []
+    (aside,) = found.aside
+    assert aside.device_id == ("v1" if topic.startswith("fleet") else topic)
+    assert aside.reason.startswith(f"{topic}: ")
+
+
+def test_nothing_is_said_by_an_empty_message() -> None:
+    assert heard("fleet/v1/position", b"") == Heard([])
+
+
+@settings(deadline=None)
+@given(st.text(max_size=20), st.binary(max_size=50))
+def test_any_message_is_taken_or_set_aside(topic: str, payload: bytes) -> None:
+    heard(topic, payload)

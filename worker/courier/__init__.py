@@ -1,0 +1,1 @@
+"""The courier: sends what is saved elsewhere, and tells of devices and of the box."""

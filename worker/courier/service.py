@@ -1,0 +1,187 @@
+"""The courier at work: a thread a forward and a receiver of events, so that none holds up another; and their notes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import msgspec
+import redis
+
+from telemetry import clock, hot, notes
+from telemetry.archive import Archive
+from telemetry.config import Alert, Forward, Settings
+from telemetry.endpoints import http_url
+from telemetry.errors import BusyError, StoreError, WhimbrelError
+from telemetry.redis_client import READ_TIMEOUT_S, connect
+from telemetry.steps import teller
+from worker.courier.deliver import Delivery, Records, Table
+from worker.courier.forward import Forwarder
+from worker.courier.pace import Pace
+from worker.courier.patience import Patience
+from worker.courier.secret import value_of, values_of
+from worker.courier.store import Store
+from worker.courier.targets import RECORD_TARGETS, TABLE_TARGETS, Place
+from worker.courier.tell import Teller
+from worker.courier.watch import Devices, Readiness
+from worker.courier.web import Peer, shown
+
+log = logging.getLogger(__name__)
+
+NOTE_S = 2.0
+"""How often it notes how far it is."""
+
+STOP_S = 3.0
+"""So long it waits for its threads; what is under way then is sent again after the next start."""
+
+ASK_S = 5.0
+"""The API and the collector of this box may take so long to answer."""
+
+Run = Callable[[threading.Event], None]
+
+
+def serve(settings: Settings, stopped: Callable[[], bool]) -> None:
+    """Forward and tell until stopped."""
+    stop, crash = threading.Event(), threading.Event()
+    store = Store(settings.courier_dir)
+    forwarders = [_forwarder(settings, entry, store, stop) for entry in settings.forward]
+    tellers = [_teller(settings, alert, store) for alert in settings.alert]
+    store.forget_others([alert.name for alert in settings.alert])
+    with connect(settings, READ_TIMEOUT_S) as client:
+        runs = [*(one.run for one in forwarders), *(one.run for one in tellers), *_watches(settings, client, store)]
+        threads = [threading.Thread(target=_guarded, args=(run, stop, crash), daemon=True) for run in runs]
+        for thread in threads:
+            thread.start()
+        _note_until(stopped, crash, client, forwarders, tellers)
+        stop.set()
+        _leave(threads, crash)
+    store.close()
+
+
+def _guarded(run: Run, stop: threading.Event, crash: threading.Event) -> None:
+    """What nobody has thought of ends the program, which is started again, rather than a part of it unseen."""
+    try:
+        run(stop)
+    except Exception:
+        log.exception("the courier can't go on")
+        crash.set()
+
+
+def _note_until(
+    stopped: Callable[[], bool],
+    crash: threading.Event,
+    client: redis.Redis,
+    forwarders: Sequence[Forwarder],
+    tellers: Sequence[Teller],
+) -> None:
+    said = ""
+    while not stopped() and not crash.is_set():
+        try:
+            notes.note_forwards(client, [one.report() for one in forwarders])
+            notes.note_alerts(client, [one.report() for one in tellers])
+            said = ""
+        except (StoreError, BusyError) as error:
+            if str(error) != said:
+                said = str(error)
+                log.warning("cannot note how far it is: %s", said)
+        _sleep(stopped, crash)
+
+
+def _sleep(stopped: Callable[[], bool], crash: threading.Event) -> None:
+    for _ in range(int(NOTE_S / 0.1)):
+        if stopped() or crash.wait(0.1):
+            return
+
+
+def _leave(threads: Sequence[threading.Thread], crash: threading.Event) -> None:
+    """End the threads. Raises `WhimbrelError` after a crash."""
+    end_s = time.monotonic() + STOP_S
+    for thread in threads:
+        thread.join(max(0.0, end_s - time.monotonic()))
+    if crash.is_set():
+        raise WhimbrelError("a part of the courier ended")
+    if any(thread.is_alive() for thread in threads):
+        logging.shutdown()
+        os._exit(0)  # a receiver that doesn't answer can't be waited for, and all that matters is on disk
+
+
+# Parts -----------------------------------------------------------------------------------------------
+
+
+def _forwarder(settings: Settings, entry: Forward, store: Store, stop: threading.Event) -> Forwarder:
+    archive = Archive(settings.archive_dir)
+    reached, grace_s = teller("forward"), settings.archive.grace_seconds
+    place = Place(_with_secrets(entry), archive.root, settings.courier.timeout_s, Pace(entry.max_bytes_per_s, stop))
+    delivery: Delivery
+    if entry.scheme in TABLE_TARGETS:
+        mirror_grace_s = grace_s if entry.mirror else None
+        target = TABLE_TARGETS[entry.scheme](place)
+        delivery = Table(target, store, entry.name, mirror_grace_s, clock.now_ms, reached)
+    else:
+        records = RECORD_TARGETS[entry.scheme](place)
+        delivery = Records(records, archive.root, entry.on_refused, entry.name, reached)
+    patience = Patience(settings.courier.longest_wait_s)
+    return Forwarder(entry, archive, store, delivery, patience, clock.now_ms, settings.courier.look_seconds, reached)
+
+
+def _with_secrets(entry: Forward) -> Forward:
+    return msgspec.structs.replace(
+        entry,
+        headers=values_of(entry.headers, os.environ),
+        s3_access_key_id=value_of(entry.s3_access_key_id, os.environ),
+        s3_secret_access_key=value_of(entry.s3_secret_access_key, os.environ),
+    )
+
+
+def _teller(settings: Settings, alert: Alert, store: Store) -> Teller:
+    headers = values_of(alert.headers, os.environ)
+    peer = Peer(alert.url, settings.courier.timeout_s, headers, alert.ca_file)
+    patience = Patience(settings.courier.longest_wait_s)
+    secret = value_of(alert.secret, os.environ)
+    host = socket.gethostname()
+    return Teller(alert.name, shown(alert.url), host, secret, peer, store, patience, clock.now_ms, teller("alert"))
+
+
+def _watches(settings: Settings, client: redis.Redis, store: Store) -> list[Run]:
+    if not settings.alert:
+        return []
+    c, a, k = settings.courier, settings.api, settings.collector
+    attach = partial(hot.attach, client, settings.redis.shards)
+    collector = Peer(c.collector_url or http_url(k.host, k.http_port), ASK_S)
+    api = Peer(c.api_url or http_url(a.host, a.port), ASK_S)
+    devices = Devices(
+        settings.alert, store, attach, partial(_can_hear, collector), c.silence_look_seconds, c.max_pending_events
+    )
+    readiness = Readiness(settings.alert, store, partial(_reasons, api), c.not_ready_seconds)
+    return [devices.run, readiness.run]
+
+
+def _can_hear(collector: Peer) -> bool:
+    """Whether the collector is there to hear devices."""
+    try:
+        return collector.get("/healthz").is_good
+    except OSError:
+        return False
+
+
+def _reasons(api: Peer) -> list[str]:
+    """Why the box isn't ready; none if it is."""
+    try:
+        answer = api.get("/readyz")
+    except OSError as error:
+        return [f"the API gives no answer: {error}"]
+    if answer.is_good:
+        return []
+    try:
+        return msgspec.json.decode(answer.body, type=_Readyz).reasons or [str(answer)]
+    except msgspec.DecodeError:
+        return [f"the API answers {answer}"]
+
+
+class _Readyz(msgspec.Struct):
+    reasons: list[str] = []

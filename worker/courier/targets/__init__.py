@@ -1,0 +1,54 @@
+"""The kinds of receivers, by what their URLs begin with: one file each, and a line here."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from telemetry.config import Forward
+from worker.courier.targets.contract import RecordTarget, Sent, TableTarget
+
+
+class Place(NamedTuple):
+    """What a receiver is made of: its entry of the settings, with the secrets read, and the archive's folder."""
+
+    entry: Forward
+    root: Path
+    timeout_s: float
+    sent: Sent
+
+
+def _whimbrel(place: Place) -> RecordTarget:
+    return _class("whimbrel", "Whimbrel")(place.entry.url, place.timeout_s, place.entry.ca_file, place.sent)  # type: ignore[no-any-return]
+
+
+def _http(place: Place) -> RecordTarget:
+    e = place.entry
+    return _class("http", "Http")(e.url, place.timeout_s, e.headers, e.ca_file, e.batch_records, place.sent)  # type: ignore[no-any-return]
+
+
+def _s3(place: Place) -> TableTarget:
+    e = place.entry
+    options = {
+        "endpoint": e.s3_endpoint,
+        "region": e.s3_region,
+        "access_key_id": e.s3_access_key_id,
+        "secret_access_key": e.s3_secret_access_key,
+    }
+    return _class("s3", "S3")(place.root, e.url, place.timeout_s, options, place.sent)  # type: ignore[no-any-return]
+
+
+def _class(module: str, name: str) -> Any:
+    """A kind of receiver, loaded when there is one: S3's alone takes 20 MB."""
+    return getattr(importlib.import_module(f"worker.courier.targets.{module}"), name)
+
+
+RECORD_TARGETS: dict[str, Callable[[Place], RecordTarget]] = {
+    "whimbrel": _whimbrel,
+    "whimbrels": _whimbrel,
+    "http": _http,
+    "https": _http,
+}
+TABLE_TARGETS: dict[str, Callable[[Place], TableTarget]] = {"s3": _s3}

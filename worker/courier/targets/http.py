@@ -1,0 +1,49 @@
+"""Any HTTP endpoint: NDJSON, compressed, a POST a batch, each with an Idempotency-Key that stays the same."""
+
+from __future__ import annotations
+
+import gzip
+import math
+from collections.abc import Mapping
+
+from telemetry.errors import BusyError, SenderError
+from worker.courier.rows import json_line
+from worker.courier.targets.contract import Batch, BatchRefused, Bounds, Sent
+from worker.courier.web import NOT_NOW, Peer
+
+MOST_BYTES = 4 * 2**20
+"""Of a body before it is compressed."""
+
+HEADERS = {"Content-Type": "application/x-ndjson", "Content-Encoding": "gzip"}
+
+BAD_BATCH = (400, 413, 422)
+"""Answers that are about this batch, not about the address, the key or the receiver."""
+
+
+class Http:
+    """A receiver of NDJSON."""
+
+    encode = staticmethod(json_line)
+
+    def __init__(
+        self, url: str, timeout_s: float, headers: Mapping[str, str], ca_file: str, most_records: int, sent: Sent
+    ) -> None:
+        self.bounds = Bounds(most_records, MOST_BYTES)
+        self._peer = Peer(url, timeout_s, headers, ca_file)
+        self._sent = sent
+
+    def send(self, batch: Batch) -> bool:
+        """See contract.py. Whether the receiver had it already isn't known."""
+        body = gzip.compress(b"\n".join(batch.items) + b"\n", 6, mtime=0)
+        answer = self._peer.post(body, {**HEADERS, "Idempotency-Key": f"{batch.sender}-{batch.number}"})
+        self._sent(len(body))
+        if answer.is_good:
+            return True
+        if answer.status in NOT_NOW:
+            raise BusyError(f"it answers {answer}", math.ceil(answer.retry_after_s))
+        kind = BatchRefused if answer.status in BAD_BATCH else SenderError
+        raise kind(f"it answers {answer}")
+
+    def close(self) -> None:
+        """See contract.py."""
+        self._peer.close()

@@ -1,0 +1,154 @@
+"""S3 and what speaks like it: a copy of the table, which any tool reads as it reads the archive.
+
+What an entry of the log names is there before the entry, and entries come in order, so at each moment the copy is
+the table as it was at some version. A copy that begins late takes the newest checkpoint, and all files of now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import S3Store
+
+from telemetry import delta_log
+from telemetry.changes import Change
+from telemetry.errors import SenderError
+from worker.courier.targets.contract import Sent
+
+T = TypeVar("T")
+
+LOG = delta_log.folder(Path()).name
+REQUEST_S = 600
+"""A request may take so long: it sends up to 5 MiB over a slow link."""
+
+MOST_AT_ONCE = 2
+"""Parts of a file under way at once: each is kept in memory."""
+
+SHOWN_CHARACTERS = 300
+
+
+class S3:
+    """A copy of the table in `root` below a bucket's prefix."""
+
+    def __init__(self, root: Path, url: str, timeout_s: float, options: Mapping[str, str], sent: Sent) -> None:
+        found = urlsplit(url)
+        self._root, self._log, self._sent = root, delta_log.folder(root), sent
+        self._prefix = found.path.strip("/")
+        config: Any = {name: value for name, value in options.items() if value}
+        self._store = S3Store(
+            found.netloc,
+            config=config,
+            client_options={
+                "connect_timeout": timedelta(seconds=timeout_s),
+                "timeout": timedelta(seconds=REQUEST_S),
+                "allow_http": options.get("endpoint", "").startswith("http:"),
+            },
+            retry_config={"max_retries": 0},
+        )
+        self._checkpoint = -1
+
+    def newest(self) -> int | None:
+        """See contract.py."""
+        versions = [
+            v for path in self._names(LOG) if path.endswith(".json") and (v := delta_log.version_of(path)) is not None
+        ]
+        if not versions:
+            return None
+        newest = max(versions)
+        theirs = bytes(self._ask(lambda: obstore.get(self._store, self._key(delta_log.entry_name(newest))).bytes()))
+        if theirs != delta_log.entry(self._log, newest):
+            raise SenderError("another table is there, or one that went on otherwise: name an empty prefix")
+        return newest
+
+    def begin(self, files: Sequence[str], version: int) -> None:
+        """See contract.py. What is there already with its size is not sent again."""
+        there = self._names("")
+        for path in files:
+            if there.get(path) != (self._root / path).stat().st_size:
+                self._put_file(path)
+        checkpoint = max((one for one in delta_log.checkpoints(self._log) if one <= version), default=-1)
+        if checkpoint >= 0:
+            self._put_checkpoint(checkpoint)
+        for one in range(max(checkpoint, 0), version + 1):
+            self._put_entry(one)
+
+    def copy(self, change: Change) -> None:
+        """See contract.py."""
+        for file in change.added:
+            self._put_file(file.path)
+        self._put_entry(change.version)
+        checkpoint = delta_log.newest_checkpoint(self._log)
+        if self._checkpoint < checkpoint <= change.version:
+            self._put_checkpoint(checkpoint)
+
+    def rewind(self, version: int) -> None:
+        """See contract.py. The newest go first, so that at each moment the copy is an older table."""
+        names = self._names(LOG)
+        above = {path: v for path in names if (v := delta_log.version_of(path)) is not None and v > version}
+        hint = [path for path in names if path == delta_log.HINT_NAME]
+        if any(path.endswith(".parquet") for path in above):
+            self._delete(hint)
+        for path in sorted(above, key=lambda path: -above[path]):
+            self._delete([path])
+
+    def delete(self, paths: Sequence[str]) -> None:
+        """See contract.py."""
+        self._delete(paths)
+
+    def close(self) -> None:
+        """See contract.py."""
+
+    def _put_checkpoint(self, version: int) -> None:
+        """The checkpoint, then the hint at it, unless a newer one takes its place just now."""
+        try:
+            self._put_file(delta_log.checkpoint_name(version))
+        except FileNotFoundError:
+            return
+        if (hint := delta_log.hint(self._log, version)) is not None:
+            self._ask(lambda: obstore.put(self._store, self._key(delta_log.HINT_NAME), hint))
+        self._checkpoint = version
+
+    def _put_entry(self, version: int) -> None:
+        entry = delta_log.entry(self._log, version)
+        if entry is None:
+            raise SenderError(f"the archive's log has no entry {version} any more")
+        self._ask(lambda: obstore.put(self._store, self._key(delta_log.entry_name(version)), entry))
+        self._sent(len(entry))
+
+    def _put_file(self, path: str) -> None:
+        with (self._root / path).open("rb") as file:
+            self._ask(lambda: obstore.put(self._store, self._key(path), file, max_concurrency=MOST_AT_ONCE))
+            self._sent(file.tell())
+
+    def _delete(self, paths: Sequence[str]) -> None:
+        for path in paths:
+            self._ask(lambda path=path: obstore.delete(self._store, self._key(path)))  # type: ignore[misc]
+
+    def _names(self, folder: str) -> dict[str, int]:
+        """The copy's files below a folder, by their path from the copy's root, and their sizes."""
+        start = self._key(folder).rstrip("/")
+        pages = self._ask(lambda: list(obstore.list(self._store, start or None)))
+        cut = len(self._prefix) + 1 if self._prefix else 0
+        return {one["path"][cut:]: one["size"] for page in pages for one in page}
+
+    def _key(self, path: str) -> str:
+        return f"{self._prefix}/{path}" if self._prefix else path
+
+    @staticmethod
+    def _ask(ask: Callable[[], T]) -> T:
+        try:
+            return ask()
+        except BaseError as error:
+            raise OSError(_in_words(error)) from error
+
+
+def _in_words(error: BaseError) -> str:
+    """The first lines of what obstore says; the rest is how it came to it."""
+    text = " ".join(str(error).partition("\n\nDebug source:")[0].split())
+    return f"S3: {text[:SHOWN_CHARACTERS]}"

@@ -1,0 +1,134 @@
+"""Another Whimbrel: numbered frames to its TCP port, which it stores once however often they come.
+
+The frame is that of collector/protocols/frames.py, which may not be imported here; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+from urllib.parse import urlsplit
+
+import msgspec
+
+from telemetry.errors import BusyError, RecordError, SenderError
+from worker.courier.rows import taken_msgpack
+from worker.courier.targets.contract import Batch, Bounds, Sent
+from worker.courier.web import port_of, tls_of
+
+VERSION = 1
+STORED, REPEATED, REFUSED, BUSY = 0, 1, 2, 3
+HEAD_BYTES = 4
+USUAL_PORTS = {"whimbrel": 9999, "whimbrels": 9999}
+
+BOUNDS = Bounds(1_000, 2**19)
+"""Half of what a collector takes by default. For ever: a batch that is sent again has the same records."""
+
+MOST_ANSWER_BYTES = 2**20
+
+
+class Whimbrel:
+    """A connection to a collector, made when there is something to send."""
+
+    bounds = BOUNDS
+    encode = staticmethod(taken_msgpack)
+
+    def __init__(self, url: str, timeout_s: float, ca_file: str, sent: Sent) -> None:
+        self._host, self._port = urlsplit(url).hostname or "", port_of(url, USUAL_PORTS)
+        self._timeout_s = timeout_s
+        self._tls = tls_of(ca_file) if url.startswith("whimbrels:") else None
+        self._sent = sent
+        self._socket: socket.socket | None = None
+
+    def send(self, batch: Batch) -> bool:
+        """See contract.py."""
+        frame = frame_of(batch)
+        try:
+            connection = self._connected()
+            connection.sendall(frame)
+            answer = self._answer(connection)
+        except BaseException:
+            self.close()
+            raise
+        self._sent(len(frame))
+        return self._understood(answer, batch)
+
+    def _understood(self, answer: _Answer, batch: Batch) -> bool:
+        """Behind anything but success a new connection begins anew: the collector lets none of ours overtake it."""
+        if answer.number == batch.number and answer.status in (STORED, REPEATED):
+            return answer.status == STORED
+        self.close()
+        detail = answer.detail or _Detail()
+        if answer.status == BUSY:
+            raise BusyError(f"it has no room: {detail.reason}")
+        if answer.status == REFUSED and detail.index is not None:
+            raise RecordError(detail.field, None, detail.reason, detail.index)
+        raise SenderError(f"it refused a batch: {detail.reason or answer}")
+
+    def _connected(self) -> socket.socket:
+        if self._socket is None:
+            try:
+                plain = socket.create_connection((self._host, self._port), self._timeout_s)
+            except OSError as error:
+                raise OSError(f"cannot reach {self._host}:{self._port}: {error}") from error
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._socket = plain if self._tls is None else self._secured(plain, self._tls)
+        return self._socket
+
+    def _secured(self, plain: socket.socket, tls: ssl.SSLContext) -> socket.socket:
+        try:
+            return tls.wrap_socket(plain, server_hostname=self._host)
+        except OSError:
+            plain.close()
+            raise
+
+    def _answer(self, connection: socket.socket) -> _Answer:
+        length = int.from_bytes(self._read(connection, HEAD_BYTES), "big")
+        if not 0 < length <= MOST_ANSWER_BYTES:
+            raise SenderError(f"{self._host}:{self._port} is no Whimbrel: it answers with {length} bytes")
+        data = self._read(connection, length)
+        try:
+            return _decode(data)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            raise SenderError(f"{self._host}:{self._port} is no Whimbrel: it answers {data[:80]!r}") from None
+
+    def _read(self, connection: socket.socket, count: int) -> bytes:
+        data = b""
+        while len(data) < count:
+            part = connection.recv(count - len(data))
+            if not part:
+                raise ConnectionError(f"{self._host}:{self._port} closed the connection")
+            data += part
+        return data
+
+    def close(self) -> None:
+        """See contract.py."""
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.close()
+            self._socket = None
+
+
+def frame_of(batch: Batch) -> bytes:
+    """The frame of a batch."""
+    records = [msgspec.Raw(item) for item in batch.items]
+    data = _encode((VERSION, batch.sender, batch.number, records))
+    return len(data).to_bytes(HEAD_BYTES, "big") + data
+
+
+class _Detail(msgspec.Struct):
+    reason: str = ""
+    index: int | None = None
+    field: str | None = None
+
+
+class _Answer(msgspec.Struct, array_like=True):
+    number: int | None
+    status: int
+    accepted: int
+    detail: _Detail | None
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(_Answer).decode

@@ -1,0 +1,141 @@
+"""HTTP as the courier speaks it: one kept connection to a receiver, POST and GET, small answers."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import ssl
+import time
+from collections.abc import Mapping
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from telemetry.errors import ConfigError
+
+MOST_ANSWER_BYTES = 65_536
+"""So much of an answer is read; who answers with more is hung up on."""
+
+SHOWN_CHARACTERS = 200
+"""So much of it is shown in a trouble."""
+
+NOT_NOW = (408, 425, 429, 500, 502, 503, 504)
+"""Answers after which the same request may well be taken."""
+
+
+class Answer(NamedTuple):
+    """A receiver's answer. `retry_after_s` is 0 if it named none."""
+
+    status: int
+    body: bytes
+    retry_after_s: float
+
+    @property
+    def is_good(self) -> bool:
+        """Whether it took what was sent."""
+        return 200 <= self.status < 300
+
+    def __str__(self) -> str:
+        text = " ".join(self.body.decode(errors="replace").split())
+        return f"{self.status} {text[:SHOWN_CHARACTERS]}".rstrip()
+
+
+class Peer:
+    """A receiver at an `http://` or `https://` URL."""
+
+    def __init__(self, url: str, timeout_s: float, headers: Mapping[str, str] | None = None, ca_file: str = "") -> None:
+        found = urlsplit(url)
+        self._host, self._timeout_s = found.hostname or "", timeout_s
+        self._port = port_of(url)
+        self._path = (found.path or "/") + (f"?{found.query}" if found.query else "")
+        self._headers = {"User-Agent": "whimbrel", **(headers or {})}
+        self._tls = tls_of(ca_file) if found.scheme == "https" else None
+        self._connection: http.client.HTTPConnection | None = None
+
+    def post(self, body: bytes, headers: Mapping[str, str]) -> Answer:
+        """Post a body. Raises `OSError` if there is no answer, whatever became of it."""
+        return self._ask("POST", self._path, body, headers)
+
+    def get(self, path: str = "") -> Answer:
+        """Ask for `path` below the URL."""
+        return self._ask("GET", self._path.rstrip("/") + path, None, {})
+
+    def close(self) -> None:
+        """Leave the connection."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _ask(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> Answer:
+        try:
+            was_open = self._connection is not None
+            try:
+                return self._once(method, path, body, headers)
+            except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError):
+                if not was_open:
+                    raise
+                self.close()  # it hung up on an idle connection: what it has taken it knows by its key
+                return self._once(method, path, body, headers)
+        except (http.client.HTTPException, OSError) as error:
+            self.close()
+            raise OSError(f"cannot reach {self._host}:{self._port}: {in_words(error)}") from error
+
+    def _once(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> Answer:
+        if self._connection is None:
+            self._connection = self._new()
+        self._connection.request(method, path, body, {**self._headers, **headers})
+        response = self._connection.getresponse()
+        content = response.read(MOST_ANSWER_BYTES)
+        answer = Answer(response.status, content, retry_after_s(response.getheader("Retry-After", ""), time.time()))
+        if not response.isclosed():
+            self.close()
+        return answer
+
+    def _new(self) -> http.client.HTTPConnection:
+        if self._tls is None:
+            return http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s)
+        return http.client.HTTPSConnection(self._host, self._port, timeout=self._timeout_s, context=self._tls)
+
+
+def tls_of(ca_file: str) -> ssl.SSLContext:
+    """What to trust: the certificates of a file, or the system's. Raises `ConfigError`."""
+    try:
+        return ssl.create_default_context(cafile=ca_file or None)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"cannot use ca_file = {ca_file!r}: {error}") from None
+
+
+def port_of(url: str, usual: Mapping[str, int] | None = None) -> int:
+    """The port that a URL names, or its scheme's usual one. Raises `ConfigError`."""
+    found = urlsplit(url)
+    try:
+        port = found.port or (usual or {"http": 80, "https": 443}).get(found.scheme)
+    except ValueError as error:
+        raise ConfigError(f"cannot use the URL {shown(url)}: {error}") from None
+    if not found.hostname or port is None:
+        raise ConfigError(f"cannot use the URL {shown(url)}: it must name a host and a port")
+    return port
+
+
+def shown(url: str) -> str:
+    """A URL without what may be secret in it: user, password, path and query of the web, which may hold a token."""
+    found = urlsplit(url)
+    host = found.netloc.rpartition("@")[2]
+    path = found.path if found.scheme == "s3" else ""
+    return f"{found.scheme}://{host}{path}"
+
+
+def retry_after_s(value: str, now_s: float) -> float:
+    """The seconds that a `Retry-After` asks for; 0 if it is none."""
+    if value.strip().isdecimal():
+        return float(value)
+    with contextlib.suppress(ValueError):
+        at = parsedate_to_datetime(value)
+        return max(0.0, (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - now_s)
+    return 0.0
+
+
+def in_words(error: Exception) -> str:
+    """What went wrong on the way, even where the error itself has no words."""
+    return str(error) or type(error).__name__
