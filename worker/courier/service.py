@@ -19,12 +19,12 @@ from telemetry.config import Alert, Forward, Settings
 from telemetry.endpoints import http_url
 from telemetry.errors import BusyError, StoreError, WhimbrelError
 from telemetry.redis_client import READ_TIMEOUT_S, connect
+from telemetry.secret import value_of, values_of
 from telemetry.steps import teller
 from worker.courier.deliver import Delivery, Records, Table
 from worker.courier.forward import Forwarder
 from worker.courier.pace import Pace
 from worker.courier.patience import Patience
-from worker.courier.secret import value_of, values_of
 from worker.courier.store import Store
 from worker.courier.targets import RECORD_TARGETS, TABLE_TARGETS, Place
 from worker.courier.tell import Teller

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from telemetry.errors import ConfigError
+from telemetry.secret import value_of, values_of
 from tests.worker.courier.receiver import Receiver
 from worker.courier.events import SIGNATURE, TIMESTAMP, body_of, signed
 from worker.courier.pace import Pace
 from worker.courier.patience import LONGEST_ASKED_S, Patience
-from worker.courier.secret import value_of, values_of
 from worker.courier.web import Peer, port_of, retry_after_s, shown
 
 
