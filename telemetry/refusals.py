@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 
 REPORT_S = 1.0
 
+JOB = "job-not-allowed"
+"""The reason of a job that the worker refused; no sender hears of it."""
+
 REASON_OF_STATUS = {
     400: problem.INVALID_RECORD,
     405: problem.WRONG_METHOD,

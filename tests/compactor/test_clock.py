@@ -9,8 +9,6 @@ import pytest
 import redis
 from apscheduler.executors import base as executors
 from apscheduler.schedulers import base as schedulers
-from rq import SimpleWorker
-from rq.serializers import JSONSerializer
 
 from compactor import clock as clock_module
 from compactor.clock import ALIVE_TICKS, Clock, Due, scheduler
@@ -21,11 +19,12 @@ from telemetry.columns import open_duckdb
 from telemetry.config import Settings
 from telemetry.errors import StoreUnavailable
 from telemetry.hot import Shard
-from telemetry.jobs import AllowedJob, persist_queue
+from telemetry.jobs import persist_queue
 from telemetry.redis_client import connect
 from tests.worker.conftest import Ledger
 from worker import jobs as worker_jobs
 from worker.persist import Saver
+from worker.rq_worker import rq_worker
 
 WAIT_S = 20
 
@@ -118,7 +117,7 @@ def test_a_job_saves_through_rq(shard: Shard, client: redis.Redis, archive: Arch
     queue = persist_queue(connect(settings, timeout_s=None))
     jobs.enqueue_save(queue, 0, 1)
     jobs.enqueue_alive(queue, 2)
-    worker = SimpleWorker([queue], connection=queue.connection, serializer=JSONSerializer, job_class=AllowedJob)
+    worker = rq_worker(queue.connection)
     assert worker.work(burst=True)
     assert shard.unsaved() == 0
     assert notes.WORKER in notes.seen_alive(client)

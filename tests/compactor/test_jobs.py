@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 import redis
-from rq import SimpleWorker
-from rq.serializers import JSONSerializer
 
 from compactor import jobs as compactor_jobs
 from telemetry import clock, jobs
@@ -21,9 +19,10 @@ from telemetry.days import DAY_US, day_of
 from telemetry.entries import Block
 from telemetry.errors import WhimbrelError
 from telemetry.hot import Shard
-from telemetry.jobs import AllowedJob, persist_queue
+from telemetry.jobs import persist_queue
 from telemetry.record import Record, Stored
 from tests.conftest import RedisServer, settings_of
+from worker.rq_worker import rq_worker
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +48,7 @@ def add(archive: Archive, days_ago: int, files: int) -> None:
 
 def run(client: redis.Redis) -> None:
     queue = persist_queue(client)
-    worker = SimpleWorker([queue], connection=client, serializer=JSONSerializer, job_class=AllowedJob)
+    worker = rq_worker(client)
     worker.work(burst=True, logging_level="ERROR")
     assert queue.failed_job_registry.count == 0
 

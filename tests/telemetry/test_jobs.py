@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import redis
-from rq import Queue, SimpleWorker
-from rq.job import Job
+from rq import Callback, Queue, Repeat, Retry, Webhook
+from rq.command import send_shutdown_command
+from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
+from rq.suspension import suspend
 
 import worker.jobs
-from telemetry import jobs
-from telemetry.jobs import AllowedJob, persist_queue
+from telemetry import allowed, jobs, notes
+from telemetry.allowed import AllowedJob
+from telemetry.jobs import persist_queue
+from worker.rq_worker import rq_worker
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +37,7 @@ def _signals() -> Iterator[None]:
 @pytest.fixture
 def strange_queue(client: redis.Redis) -> Queue:
     """The same queue in the hands of somebody who doesn't know what is allowed."""
-    return Queue(jobs.PERSIST_QUEUE, connection=client, serializer=JSONSerializer)
+    return Queue(allowed.QUEUE, connection=client, serializer=JSONSerializer)
 
 
 @pytest.fixture
@@ -43,20 +50,10 @@ def saved(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def run(client: redis.Redis) -> tuple[int, int]:
     """Run all waiting jobs as the worker program does; how many RQ counts as done, and as failed."""
-    running = SimpleWorker([persist_queue(client)], connection=client, serializer=JSONSerializer, job_class=AllowedJob)
+    running = rq_worker(client)
     running.work(burst=True, logging_level="CRITICAL")
     done, bad = client.hmget(running.key, "successful_job_count", "failed_job_count")
     return int(done or 0), int(bad or 0)
-
-
-def failed(client: redis.Redis, job: Job) -> str:
-    """Why a job failed, as RQ keeps it."""
-    queue = persist_queue(client)
-    assert queue.failed_job_registry.get_job_ids() == [job.id]
-    assert len(queue) == 0
-    result = AllowedJob.fetch(job.id, connection=client, serializer=JSONSerializer).latest_result()
-    assert result is not None
-    return str(result.exc_string)
 
 
 def test_an_allowed_job_runs(client: redis.Redis, saved: list[int]) -> None:
@@ -66,6 +63,7 @@ def test_an_allowed_job_runs(client: redis.Redis, saved: list[int]) -> None:
     assert run(client) == (1, 0)
     assert saved == [3]
     assert queue.failed_job_registry.get_job_ids() == []
+    assert notes.refused(client) == {}
 
 
 def test_a_sign_of_life_is_allowed(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,48 +74,274 @@ def test_a_sign_of_life_is_allowed(client: redis.Redis, monkeypatch: pytest.Monk
     assert called == [True]
 
 
-@pytest.mark.parametrize("function", ["os.system", "worker.jobs.prepare", "worker.jobs.save_shard.__call__"])
-def test_any_other_function_is_refused_and_counted(
-    client: redis.Redis, strange_queue: Queue, saved: list[int], tmp_path: Path, function: str
+def test_every_allowed_function_is_there() -> None:
+    for name in allowed.ALLOWED:
+        job = AllowedJob(connection=redis.Redis(), serializer=JSONSerializer)
+        job._data = json.dumps([name, None, [], {}]).encode()
+        assert job.func.__module__ + "." + job.func.__name__ == name
+
+
+def check_refused(
+    client: redis.Redis, saved: list[int], caplog: pytest.LogCaptureFixture, tmp_path: Path, why: str, job_id: str
 ) -> None:
-    proof = tmp_path / "proof"
-    job = strange_queue.enqueue_call(function, args=(f"touch {proof}",))
+    """See that the job of the queue is refused, counted once and told in one line, and that those behind it run."""
     jobs.enqueue_save(persist_queue(client), 0, 1)
-    assert run(client) == (1, 1)
-    assert not proof.exists()
-    assert f"{function} is not one of Whimbrel's jobs" in failed(client, job)
-    assert saved == [0], "the jobs behind it run"
+    with caplog.at_level(logging.WARNING, "telemetry.allowed"):
+        assert run(client) == (1, 0)
+        assert run(client) == (0, 0)
+    assert saved == [0]
+    assert not (tmp_path / "proof").exists()
+    [said] = caplog.messages
+    assert said.startswith("refused a job of the queue, ")
+    assert why in said
+    assert len(said) < 300
+    assert notes.refused(client) == {"job-not-allowed": 1}
+    assert not client.exists(Job.key_for(job_id))
 
 
-def test_a_method_of_an_object_is_refused(client: redis.Redis, strange_queue: Queue) -> None:
-    job = Job.create(jobs.SAVE_SHARD, connection=client, serializer=JSONSerializer)
-    job.data = json.dumps([jobs.SAVE_SHARD, "an object", [0], {}]).encode()
-    strange_queue.enqueue_job(job)
-    assert run(client) == (0, 1)
-    assert "is not one of Whimbrel's jobs" in failed(client, job)
-
-
-def test_a_pickled_job_is_not_read(client: redis.Redis, saved: list[int]) -> None:
-    job = Queue(jobs.PERSIST_QUEUE, connection=client).enqueue_call(jobs.SAVE_SHARD, args=(0,))
-    assert run(client) == (0, 1)
-    assert saved == []
-    assert "DeserializationError" in failed(client, job)
-
-
-@pytest.mark.parametrize("when", ["success", "failure", "stopped"])
-def test_a_job_with_callbacks_is_refused_and_they_do_not_run(
-    client: redis.Redis, strange_queue: Queue, saved: list[int], tmp_path: Path, when: str
+@pytest.mark.parametrize(
+    "function", ["os.system", "worker.jobs.prepare", "worker.jobs.save_shard.__call__", "subprocess.run", "", "x" * 400]
+)
+def test_any_other_function_is_refused(
+    client: redis.Redis,
+    strange_queue: Queue,
+    saved: list[int],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    function: str,
 ) -> None:
-    proof = tmp_path / "proof"
-    job = Job.create(jobs.SAVE_SHARD, args=(str(proof),), connection=client, serializer=JSONSerializer)
-    setattr(job, f"_{when}_callback_name", f"{__name__}.harm")
+    job = strange_queue.enqueue_call(function, args=(f"touch {tmp_path}/proof",), timeout=60)
+    check_refused(client, saved, caplog, tmp_path, "is not one of Whimbrel's jobs", job.id)
+
+
+PAYLOADS = {
+    "a method of an object": ([allowed.SAVE_SHARD, "an object", [0], {}], "is not one of Whimbrel's jobs"),
+    "named arguments": ([allowed.SAVE_SHARD, None, [], {"number": 0}], "takes 1 integers"),
+    "too many arguments": ([allowed.SAVE_SHARD, None, [0, 0], {}], "takes 1 integers"),
+    "an argument for none": ([allowed.TIDY, None, [0], {}], "takes 0 integers"),
+    "a text for a number": ([allowed.SAVE_SHARD, None, ["0"], {}], "takes 1 integers"),
+    "true for a number": ([allowed.SAVE_SHARD, None, [True], {}], "takes 1 integers"),
+    "too few parts": ([allowed.SAVE_SHARD, None, [0]], "is not [function"),
+    "no list": ({"func": allowed.SAVE_SHARD}, "is not [function"),
+    "a number for a name": ([1, None, [0], {}], "is not [function"),
+    "huge arguments": ([allowed.SAVE_SHARD, None, [0] * 1_000_000, {}], "bytes"),
+    "nested without end": ("[" * 100_000, "more than 512 bytes"),
+}
+
+
+@pytest.mark.parametrize(("payload", "why"), PAYLOADS.values(), ids=PAYLOADS)
+def test_a_payload_of_another_shape_is_refused(
+    client: redis.Redis,
+    strange_queue: Queue,
+    saved: list[int],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    payload: object,
+    why: str,
+) -> None:
+    job = Job.create(allowed.SAVE_SHARD, connection=client, serializer=JSONSerializer, timeout=60)
+    job.data = payload.encode() if isinstance(payload, str) else json.dumps(payload).encode()
     strange_queue.enqueue_job(job)
-    assert run(client) == (0, 1)
-    assert saved == []
-    assert not proof.exists()
-    assert "have no callbacks" in failed(client, job)
+    check_refused(client, saved, caplog, tmp_path, why, job.id)
+
+
+class Harm:
+    """Unpickled, it leaves a proof."""
+
+    def __init__(self, proof: Path) -> None:
+        self.proof = proof
+
+    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
+        return Path.touch, (self.proof,)
+
+
+def test_a_pickled_job_is_not_read(
+    client: redis.Redis, saved: list[int], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pickling = Queue(allowed.QUEUE, connection=client)
+    job = pickling.enqueue_call(allowed.SAVE_SHARD, args=(Harm(tmp_path / "proof"),), timeout=60)
+    check_refused(client, saved, caplog, tmp_path, "is not [function", job.id)
 
 
 def harm(job: Job, _connection: redis.Redis, *_what: object) -> None:
     """What a callback would do: it leaves a proof that it ran."""
     Path(job.args[0]).touch()
+
+
+EXTRAS: dict[str, dict[str, object]] = {
+    "on_success": {"on_success": Callback(harm)},
+    "on_failure": {"on_failure": Callback(harm)},
+    "on_stopped": {"on_stopped": Callback(harm)},
+    "webhooks": {"webhooks": [Webhook("http://127.0.0.1:9/", job_status=JobStatus.FINISHED)]},
+    "retry": {"retry": Retry(max=1_000_000)},
+    "repeat": {"repeat": Repeat(times=1_000_000)},
+    "meta": {"meta": {"a": 1}},
+    "timeout": {"timeout": -1},
+}
+
+
+@pytest.mark.parametrize("extra", EXTRAS.values(), ids=EXTRAS)
+def test_a_job_with_more_than_a_call_is_refused(
+    client: redis.Redis,
+    strange_queue: Queue,
+    saved: list[int],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    extra: dict[str, object],
+) -> None:
+    job = strange_queue.enqueue_call(allowed.SAVE_SHARD, args=(0,), **{"timeout": 60, **extra})
+    why = "its timeout" if "timeout" in extra else "which Whimbrel's jobs have not"
+    check_refused(client, saved, caplog, tmp_path, why, job.id)
+
+
+def call() -> bytes:
+    return zlib.compress(json.dumps([allowed.SAVE_SHARD, None, [0], {}]).encode())
+
+
+GOOD = {"data": call(), "origin": allowed.QUEUE, "timeout": 60, "status": "queued"}
+HASHES: dict[str, tuple[dict[str, object], str]] = {
+    "a field that RQ does not know": (GOOD | {"job_class": "os.system"}, "job_class"),
+    "another queue's": (GOOD | {"origin": "default"}, "its origin"),
+    "a date that is none": (GOOD | {"created_at": "soon"}, "soon"),
+    "a status that is none": (GOOD | {"status": "x"}, "x"),
+    "a number that is none": (GOOD | {"ttl": "x"}, "x"),
+    "a long field": (GOOD | {"description": "x" * 10_000}, "its description has 10000 bytes"),
+    "not compressed": (GOOD | {"data": json.dumps([allowed.SAVE_SHARD, None, [0], {}])}, "not compressed"),
+    "something behind the payload": (GOOD | {"data": call() + b"more"}, "more than 512 bytes, or is cut off"),
+    "a payload cut off": (GOOD | {"data": call()[:-5]}, "cut off"),
+    "a payload that inflates to a megabyte": (GOOD | {"data": zlib.compress(b" " * 1_000_000)}, "more than 512 bytes"),
+    "a name of a field that is no text": (GOOD | {b"\xff": "1"}, "can't decode"),  # type: ignore[dict-item]
+}
+
+
+@pytest.mark.parametrize(("fields", "why"), HASHES.values(), ids=HASHES)
+def test_a_hash_of_another_kind_is_refused(
+    client: redis.Redis,
+    saved: list[int],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    fields: dict[str, object],
+    why: str,
+) -> None:
+    client.hset(Job.key_for("strange"), mapping=fields)  # type: ignore[arg-type]
+    client.rpush(persist_queue(client).key, "strange")
+    check_refused(client, saved, caplog, tmp_path, why, "strange")
+
+
+def test_a_job_that_is_no_hash_is_refused(
+    client: redis.Redis, saved: list[int], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    client.set(Job.key_for("strange"), "text")
+    client.rpush(persist_queue(client).key, "strange")
+    check_refused(client, saved, caplog, tmp_path, "WRONGTYPE", "strange")
+
+
+def test_an_id_that_is_none_is_refused(
+    client: redis.Redis, saved: list[int], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    client.rpush(persist_queue(client).key, "../an id")
+    check_refused(client, saved, caplog, tmp_path, "Job ID", "../an id")
+
+
+def test_an_id_that_is_no_text_costs_one_start(client: redis.Redis, saved: list[int]) -> None:
+    """RQ ends at it, and would again at each start; the worker that is started next forgets it."""
+    client.rpush(persist_queue(client).key, b"\xff")
+    jobs.enqueue_save(persist_queue(client), 0, 1)
+    assert run(client) == (0, 0)
+    assert run(client) == (1, 0)
+    assert saved == [0]
+
+
+def test_a_payload_with_time_to_live_that_ran_out_is_no_refusal(client: redis.Redis, saved: list[int]) -> None:
+    client.hset(Job.key_for("late"), "last_heartbeat", "")
+    client.rpush(persist_queue(client).key, "late")
+    jobs.enqueue_save(persist_queue(client), 0, 1)
+    assert run(client) == (1, 0)
+    assert notes.refused(client) == {}
+
+
+def test_a_job_of_the_failed_is_asked_for_again(
+    client: redis.Redis, saved: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is looked at like any other: ours runs again, another one is refused."""
+    queue = persist_queue(client)
+
+    def fail(_shard: int) -> None:
+        raise OSError("no room")
+
+    monkeypatch.setattr(worker.jobs, "save_shard", fail)
+    jobs.enqueue_save(queue, 3, 7)
+    assert run(client) == (0, 1)
+    monkeypatch.setattr(worker.jobs, "save_shard", saved.append)
+    queue.failed_job_registry.requeue("persist-3-7")
+    assert run(client) == (1, 0)
+    assert saved == [3]
+
+
+def test_another_job_of_the_failed_is_refused_when_it_is_asked_for_again(
+    client: redis.Redis, strange_queue: Queue, saved: list[int], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = strange_queue.enqueue_call("os.system", args=(f"touch {tmp_path}/proof",), timeout=60)
+    client.delete(strange_queue.key)
+    job.set_status(JobStatus.FAILED)
+    strange_queue.failed_job_registry.add(job, ttl=60)
+    strange_queue.failed_job_registry.requeue(job.id)
+    check_refused(client, saved, caplog, tmp_path, "os.system", job.id)
+
+
+def test_other_queues_and_jobs_for_later_are_not_served(
+    client: redis.Redis, strange_queue: Queue, tmp_path: Path
+) -> None:
+    other = Queue("default", connection=client, serializer=JSONSerializer)
+    other.enqueue_call("os.system", args=(f"touch {tmp_path}/proof",))
+    strange_queue.enqueue_in(timedelta(seconds=-5), "os.system", f"touch {tmp_path}/proof")
+    assert run(client) == (0, 0)
+    assert not (tmp_path / "proof").exists()
+    assert other.count == 1
+
+
+def test_a_job_left_half_done_has_no_failure_callback_called(
+    client: redis.Redis, strange_queue: Queue, saved: list[int], tmp_path: Path
+) -> None:
+    """RQ fails a job whose worker died, and calls what the job names for it."""
+    proof = tmp_path / "proof"
+    job = Job.create(
+        allowed.SAVE_SHARD,
+        args=(str(proof),),
+        on_failure=Callback(harm),
+        connection=client,
+        serializer=JSONSerializer,
+        origin=allowed.QUEUE,
+        status=JobStatus.STARTED,
+    )
+    job.save()
+    running = rq_worker(client)
+    client.zadd(strange_queue.started_job_registry.key, {f"{job.id}:x": 1})
+    running.work(burst=True, logging_level="CRITICAL")
+    assert not proof.exists()
+    assert notes.refused(client) == {"job-not-allowed": 1}
+
+
+def test_the_worker_can_be_neither_suspended_nor_stopped_over_redis(client: redis.Redis, saved: list[int]) -> None:
+    suspend(client)
+    jobs.enqueue_save(persist_queue(client), 0, 1)
+    running = rq_worker(client)
+    heard: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _frame: heard.append(number))
+    running.register_birth()
+    running.subscribe()
+    send_shutdown_command(client, running.name)
+    assert client.pubsub_numsub(running.pubsub_channel_name) == [(running.pubsub_channel_name.encode(), 0)]
+    running.register_death()
+    assert run(client) == (1, 0)
+    assert saved == [0]
+    assert heard == []
+
+
+def test_a_refusal_that_cannot_be_counted_is_a_refusal(
+    client: redis.Redis, strange_queue: Queue, saved: list[int], tmp_path: Path
+) -> None:
+    client.set(notes.REFUSED, "not a hash")
+    strange_queue.enqueue_call("os.system", args=(f"touch {tmp_path}/proof",), timeout=60)
+    assert run(client) == (0, 0)
+    assert not (tmp_path / "proof").exists()

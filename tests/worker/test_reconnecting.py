@@ -10,7 +10,7 @@ import pytest
 
 from telemetry.redis_client import connect
 from tests.conftest import RedisServer, settings_of
-from worker.__main__ import LONGEST_WAIT_S, rq_worker
+from worker.rq_worker import LONGEST_WAIT_S, rq_worker
 
 
 class Enough(Exception):
