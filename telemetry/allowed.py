@@ -12,7 +12,7 @@ import contextlib
 import logging
 import zlib
 from collections.abc import Callable, Mapping
-from typing import Any, Self
+from typing import Any, NoReturn
 
 import msgspec
 import redis
@@ -59,7 +59,7 @@ FIELDS = frozenset(
 """What a job's hash may hold. Callbacks, webhooks, retries, repeats, dependencies, groups, limits are RQ's others."""
 
 
-class RefusedJob(NoSuchJobError):  # type: ignore[misc]  # RQ's errors have no types
+class RefusedJob(NoSuchJobError):
     """A job that is not one of ours. RQ goes on as if it had none of that id."""
 
 
@@ -67,17 +67,17 @@ class AllowedJob(Job):
     """A job that is one of `ALLOWED`, with nothing beside. Raises `RefusedJob` as soon as RQ reads another."""
 
     @classmethod
-    def fetch(cls, id: str, connection: redis.Redis | None = None, serializer: Any = None) -> Self:  # noqa: A002
+    def fetch(cls, id: str, connection: redis.Redis | None = None, serializer: Any = None) -> Job:  # noqa: A002
         """The job of that id. Raises `NoSuchJobError`, also for an id that can't be one."""
         try:
-            return super().fetch(id, connection, serializer)  # type: ignore[no-any-return]
+            return super().fetch(id, connection, serializer)
         except ValueError as error:
             _refuse(connection, id, str(error))
 
     def refresh(self) -> None:
         """Read it from Redis, if it is one of ours."""
         try:
-            super().refresh()
+            super().refresh()  # type: ignore[no-untyped-call]
         except redis.ResponseError as error:
             _refuse(self.connection, self.id, str(error))
 
@@ -157,7 +157,7 @@ def _shown(value: bytes) -> str:
     return repr(value[:60].decode(errors="replace"))
 
 
-def _refuse(connection: redis.Redis | None, job_id: str, why: str) -> Any:
+def _refuse(connection: redis.Redis | None, job_id: str, why: str) -> NoReturn:
     """Delete, count and name a job that is not ours. Raises `RefusedJob`."""
     log.warning("refused a job of the queue, %s: %s", _shown(job_id.encode(errors="replace")), why)
     if connection is not None:

@@ -12,8 +12,8 @@ from apscheduler.schedulers import base as schedulers
 
 from compactor import clock as clock_module
 from compactor.clock import ALIVE_TICKS, Clock, Due, scheduler
+from telemetry import allowed, hot, jobs, notes
 from telemetry import clock as box_clock
-from telemetry import hot, jobs, notes
 from telemetry.archive import Archive
 from telemetry.columns import open_duckdb
 from telemetry.config import Settings
@@ -70,13 +70,13 @@ def test_a_tick_enqueues_what_is_due_and_asks_for_signs_of_life(shard: Shard, cl
     queue, hands = persist_queue(client), Hands()
     clock = Clock(lambda: [shard], queue, Due(1, 30), hands)
     clock.tick()
-    assert [job.func_name for job in queue.jobs] == [jobs.COMPACT, jobs.TIDY, jobs.SAY_ALIVE]
+    assert [job.func_name for job in queue.jobs] == [allowed.COMPACT, allowed.TIDY, allowed.SAY_ALIVE]
     queue.empty()  # type: ignore[no-untyped-call]
     clock.tick()
     assert queue.jobs == []
     Ledger().append(shard, ["a"])
     clock.tick()
-    assert [job.func_name for job in queue.jobs] == [jobs.SAVE_SHARD, jobs.COMPACT]
+    assert [job.func_name for job in queue.jobs] == [allowed.SAVE_SHARD, allowed.COMPACT]
     assert list(queue.jobs[0].args) == [0]
     assert notes.SCHEDULER in notes.seen_alive(client)
 
@@ -104,7 +104,7 @@ def test_while_the_store_is_not_set_up_the_worker_is_asked_to_look(client: redis
     clock = Clock(lambda: hot.attach(client, 1), queue, Due(1, 30), Hands())
     for _ in range(3):
         clock.tick()
-    assert [job.func_name for job in queue.jobs] == [jobs.SAY_ALIVE]
+    assert [job.func_name for job in queue.jobs] == [allowed.SAY_ALIVE]
 
 
 def test_a_job_saves_through_rq(shard: Shard, client: redis.Redis, archive: Archive, settings: Settings) -> None:

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -168,11 +169,11 @@ def harm(job: Job, _connection: redis.Redis, *_what: object) -> None:
     Path(job.args[0]).touch()
 
 
-EXTRAS: dict[str, dict[str, object]] = {
+EXTRAS: dict[str, dict[str, Any]] = {
     "on_success": {"on_success": Callback(harm)},
     "on_failure": {"on_failure": Callback(harm)},
     "on_stopped": {"on_stopped": Callback(harm)},
-    "webhooks": {"webhooks": [Webhook("http://127.0.0.1:9/", job_status=JobStatus.FINISHED)]},
+    "webhooks": {"webhooks": [Webhook("http://127.0.0.1:9/", job_status="finished")]},
     "retry": {"retry": Retry(max=1_000_000)},
     "repeat": {"repeat": Repeat(times=1_000_000)},
     "meta": {"meta": {"a": 1}},
@@ -187,7 +188,7 @@ def test_a_job_with_more_than_a_call_is_refused(
     saved: list[int],
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
-    extra: dict[str, object],
+    extra: dict[str, Any],
 ) -> None:
     job = strange_queue.enqueue_call(allowed.SAVE_SHARD, args=(0,), **{"timeout": 60, **extra})
     why = "its timeout" if "timeout" in extra else "which Whimbrel's jobs have not"
@@ -328,11 +329,11 @@ def test_the_worker_can_be_neither_suspended_nor_stopped_over_redis(client: redi
     running = rq_worker(client)
     heard: list[int] = []
     signal.signal(signal.SIGINT, lambda number, _frame: heard.append(number))
-    running.register_birth()
+    running.register_birth()  # type: ignore[no-untyped-call]
     running.subscribe()
     send_shutdown_command(client, running.name)
     assert client.pubsub_numsub(running.pubsub_channel_name) == [(running.pubsub_channel_name.encode(), 0)]
-    running.register_death()
+    running.register_death()  # type: ignore[no-untyped-call]
     assert run(client) == (1, 0)
     assert saved == [0]
     assert heard == []
