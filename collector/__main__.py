@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from telemetry import early
 
@@ -32,6 +33,10 @@ from telemetry.program import main
 from telemetry.redis_client import connect
 from telemetry.serve import GRACE_S, http_server, listen, stop_on_signals
 
+if TYPE_CHECKING:
+    from collector.brokers import Brokers
+    from collector.intake import Intake
+
 log = logging.getLogger("collector")
 
 OTHER_FILES = 100
@@ -54,16 +59,29 @@ async def serve(settings: Settings, listening: Sockets) -> None:
 
     tcp = make_tcp(lambda: PROTOCOLS["any"](limits), arrival)
     further = listeners.Listeners(settings, intake, arrival, make_tcp)
+    heard = brokers(settings, intake, arrival) if listening.is_first else None  # a broker knows one of a name
     server = http_server(app(intake, HttpLimits.of(settings), arrival), ConnectionLimits.of(settings))
     await tcp.start(listening.tcp)
     await further.start(listening.more)
+    if heard:
+        heard.start()
     serving = asyncio.create_task(server.serve([listening.http]))
     log.info("collecting: HTTP on %s:%d, TCP on %s:%d", c.host, c.http_port, c.host, c.tcp_port)
     async with refusals.reported(lambda: connect(settings)):
         await asyncio.wait({serving, asyncio.create_task(stopped.wait())}, return_when=asyncio.FIRST_COMPLETED)
         server.should_exit = True
-        await asyncio.gather(tcp.stop(GRACE_S), further.stop(GRACE_S), serving)
+        ending = [heard.stop(GRACE_S)] if heard else []
+        await asyncio.gather(tcp.stop(GRACE_S), further.stop(GRACE_S), serving, *ending)
         await intake.stop()
+
+
+def brokers(settings: Settings, intake: Intake, arrival: Callable[[], Arrival]) -> Brokers | None:
+    """What hears the brokers of the settings. Without any, the libraries for it stay unloaded."""
+    if not settings.collector.mqtt:
+        return None
+    from collector.brokers import Brokers  # noqa: PLC0415
+
+    return Brokers(settings, intake, arrival)
 
 
 def most_connections(c: Collector) -> int:

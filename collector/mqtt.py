@@ -8,6 +8,7 @@ messages unacknowledged meanwhile. A message of QoS 0 has no such promise, from 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import ssl
 from collections.abc import Callable, Sequence
@@ -17,9 +18,10 @@ import aiomqtt
 
 from collector.intake import Intake
 from collector.protocols.framed import Options
-from collector.protocols.mqtt import Filter, Heard, read
+from collector.protocols.mqtt import Heard, read
 from telemetry.errors import BusyError
 from telemetry.fields import Arrival
+from telemetry.topics import Filter
 
 log = logging.getLogger(__name__)
 
@@ -54,24 +56,32 @@ class Subscriber:
         self._options = options._replace(transport="mqtt")
         self._arrival = arrival
         self._storing: set[asyncio.Task[None]] = set()
+        self._stopped = asyncio.Event()
+        self._grace_s = 0.0
 
     async def run(self) -> None:
-        """Hear, and connect again when the connection ends, until cancelled."""
+        """Hear, and connect again when the connection ends, until stopped."""
         wait_s, place = FIRST_WAIT_S, f"{self._broker.host}:{self._broker.port}"
-        while True:
+        while not self._stopped.is_set():
             try:
                 async with self._client() as client:
                     await client.subscribe([(one.subscription, QOS) for one in self._broker.filters])
                     log.info("hearing the broker %s", place)
                     wait_s = FIRST_WAIT_S
-                    await self._hear(client)
+                    await self._hear_until_stopped(client)
             except aiomqtt.MqttError as error:
                 log.warning("cannot hear the broker %s: %s; trying again in %g s", place, error, wait_s)
             finally:
                 for task in self._storing:
                     task.cancel()  # what isn't acknowledged comes again
-            await asyncio.sleep(wait_s)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopped.wait(), wait_s)
             wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+
+    def stop(self, grace_s: float) -> None:
+        """Hear no more; what is on its way to the store has so long to get there, and is acknowledged then."""
+        self._grace_s = grace_s
+        self._stopped.set()
 
     def _client(self) -> aiomqtt.Client:
         b = self._broker
@@ -88,6 +98,21 @@ class Subscriber:
         )
         client._client.manual_ack_set(True)  # which aiomqtt has no name for; before the first message comes
         return client
+
+    async def _hear_until_stopped(self, client: aiomqtt.Client) -> None:
+        hearing, stopped = asyncio.create_task(self._hear(client)), asyncio.create_task(self._stopped.wait())
+        try:
+            await asyncio.wait({hearing, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if hearing.done():
+                await hearing
+                return
+            hearing.cancel()
+            await asyncio.wait({hearing})
+            if self._storing:
+                await asyncio.wait(self._storing, timeout=self._grace_s)
+        finally:
+            hearing.cancel()
+            stopped.cancel()
 
     async def _hear(self, client: aiomqtt.Client) -> None:
         async for message in client.messages:

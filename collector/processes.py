@@ -30,11 +30,15 @@ LOOK_S = 0.05
 
 
 class Sockets(NamedTuple):
-    """Where one process listens: on the common ports, and on further ones in the order of the settings."""
+    """Where one process listens: on the common ports, and on further ones in the order of the settings.
+
+    `is_first` is true of one process alone: it does what only one may do.
+    """
 
     http: socket.socket
     tcp: socket.socket
     more: Sequence[socket.socket] = ()
+    is_first: bool = True
 
     def close(self) -> None:
         """Close all."""
@@ -56,7 +60,10 @@ def sockets(
         listen(host, port).close()
     for one in more(False):
         one.close()
-    return [Sockets(listen(host, http_port, True), listen(host, tcp_port, True), more(True)) for _ in range(count)]
+    return [
+        Sockets(listen(host, http_port, True), listen(host, tcp_port, True), more(True), number == 0)
+        for number in range(count)
+    ]
 
 
 def run_each(pairs: Sequence[Sockets], run: Run) -> None:

@@ -24,6 +24,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from telemetry.errors import ConfigError
+from telemetry.topics import Filter
 
 PROJECT = Path(__file__).resolve().parent.parent
 PREFIX = "WHIMBREL__"
@@ -103,6 +104,26 @@ class Listen(Section, frozen=True):
     ] = False
 
 
+class Mqtt(Section, frozen=True):
+    """One `[[collector.mqtt]]`: a broker whose messages are records."""
+
+    host: Annotated[str, Meta(min_length=1, description="Address of the broker.")]
+    topics: Annotated[
+        tuple[str, ...],
+        Meta(min_length=1, description="What to hear; {device_id} stands for the level that names the device."),
+    ]
+    port: Annotated[Port, Meta(description="TCP port of the broker; 8883 is usual with TLS.")] = 1883
+    client_id: Annotated[
+        str,
+        Meta(min_length=1, description="Name of the session that the broker keeps for this box; no other client's."),
+    ] = "whimbrel"
+    username: Annotated[str, Meta(description="User name; empty: none.")] = ""
+    password: Annotated[str, Meta(description="Password, or better env:NAME or file:PATH.")] = ""
+    tls: Annotated[bool, Meta(description="Speak TLS.")] = False
+    ca_file: Annotated[str, Meta(description="Certificates to trust, PEM; empty: the system's.")] = ""
+    speed_unit: Annotated[Literal["", SpeedUnit], Meta(description="Unit of a speed that has none; empty: km/h.")] = ""
+
+
 class Collector(Section, frozen=True):
     host: Annotated[str, Meta(description="Address that the collectors listen on.")] = "127.0.0.1"
     http_port: Annotated[Port, Meta(description="TCP port of the HTTP collector.")] = 8001
@@ -157,6 +178,7 @@ class Collector(Section, frozen=True):
         Positive, Meta(description="Idempotency-Keys remembered at once; one more is answered 503.")
     ] = 100_000
     listen: Annotated[tuple[Listen, ...], Meta(description="Further ports, each of one protocol.")] = ()
+    mqtt: Annotated[tuple[Mqtt, ...], Meta(description="Brokers of MQTT that are heard.")] = ()
 
 
 class Redis(Section, frozen=True):
@@ -509,6 +531,7 @@ def _check(settings: Settings) -> None:
     _check_host("api.host", settings.api.host, settings)
     _check_host("collector.host", settings.collector.host, settings)
     _check_ports(settings)
+    _check_brokers(settings.collector.mqtt)
     if settings.redis.resume_percent > settings.redis.full_percent:
         raise ConfigError("redis.resume_percent must not be above redis.full_percent")
     if settings.persist.flush_records > settings.persist.max_records:
@@ -556,6 +579,20 @@ def _check_listener(name: str, one: Listen, settings: Settings) -> None:
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise ConfigError(f"{name}.timezone = {one.timezone!r} is no time zone; one is Europe/Istanbul") from None
     _check_host(f"{name}.host", one.host or settings.collector.host, settings)
+
+
+def _check_brokers(brokers: Sequence[Mqtt]) -> None:
+    for place, one in enumerate(brokers, 1):
+        name = f"collector.mqtt[{place}]"
+        for topic in one.topics:
+            try:
+                Filter.of(topic)
+            except ValueError as error:
+                raise ConfigError(f"{name}.topics: {topic!r} is no filter of topics: {error}") from None
+        if one.ca_file and not one.tls:
+            raise ConfigError(f"{name}.ca_file is of no use without {name}.tls = true")
+        if (one.host, one.port, one.client_id) in {(b.host, b.port, b.client_id) for b in brokers[: place - 1]}:
+            raise ConfigError(f"{name}.client_id = {one.client_id!r} is that of another entry of the same broker")
 
 
 def _check_entries(settings: Settings) -> None:

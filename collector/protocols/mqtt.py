@@ -1,8 +1,6 @@
 """What a message over MQTT says: a record or an array of them as JSON, or one of OwnTracks; its topic names the device.
 
-A topic to hear is a filter, in which the level that is the device's id may be written `{device_id}`:
-
-    fleet/{device_id}/position      owntracks/+/+
+A message that names its own device, as one of a gateway may, is of that device, whatever its topic.
 """
 
 from __future__ import annotations
@@ -19,47 +17,9 @@ from telemetry.errors import RecordError
 from telemetry.fields import Arrival
 from telemetry.fields import read as read_fields
 from telemetry.record import Sent
+from telemetry.topics import Filter
 
 SOURCE = "mqtt"
-DEVICE = "{device_id}"
-ONE_LEVEL, ALL_LEVELS = "+", "#"
-
-
-class Filter(NamedTuple):
-    """A topic to hear, level by level."""
-
-    levels: tuple[str, ...]
-
-    @classmethod
-    def of(cls, text: str) -> Filter:
-        """Raises `ValueError` for what is no filter."""
-        levels = tuple(text.split("/"))
-        for place, level in enumerate(levels):
-            is_last = place == len(levels) - 1
-            if not text or (ALL_LEVELS in level and not (level == ALL_LEVELS and is_last)):
-                raise ValueError("# stands for all further levels, and so alone at the end")
-            if level not in (ONE_LEVEL, DEVICE) and set(level) & set("+{}"):
-                raise ValueError("+ and {device_id} stand for a whole level")
-        if levels.count(DEVICE) > 1:
-            raise ValueError("a topic has one device")
-        return cls(levels)
-
-    @property
-    def subscription(self) -> str:
-        """As the broker knows it."""
-        return "/".join(ONE_LEVEL if level == DEVICE else level for level in self.levels)
-
-    def device_of(self, topic: str) -> str | None:
-        """The device that a topic names, empty if this filter doesn't say where; None if it is no topic of its."""
-        found, levels = "", topic.split("/")
-        for place, level in enumerate(self.levels):
-            if level == ALL_LEVELS:
-                return found
-            if place >= len(levels) or level not in (ONE_LEVEL, DEVICE, levels[place]):
-                return None
-            if level == DEVICE:
-                found = levels[place]
-        return found if len(levels) == len(self.levels) else None
 
 
 class Heard(NamedTuple):

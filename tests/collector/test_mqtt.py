@@ -5,41 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import shutil
-import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 
-import aiomqtt
 import pytest
 import redis
 
 from collector.intake import Intake
 from collector.mqtt import Broker, Subscriber
 from collector.protocols.framed import Options
-from collector.protocols.mqtt import Filter
 from telemetry.fields import Arrival
 from telemetry.hot import Shard
+from telemetry.topics import Filter
 from tests.box import free_ports
+from tests.collector.brokers import broker, needs_mosquitto, publish
 from tests.collector.conftest import HOST, NOW_US, Connect, numbers, run, tail, taking
 
-MOSQUITTO = shutil.which("mosquitto") or next(
-    (str(path) for path in (Path("/usr/sbin/mosquitto"),) if path.exists()), ""
-)
-pytestmark = [
-    pytest.mark.skipif(not MOSQUITTO, reason="mosquitto is not installed (scripts/install-mosquitto)"),
-    pytest.mark.slow,
-]
-
-
-@contextmanager
-def broker(folder: Path, port: int) -> Iterator[None]:
-    settings = folder / "mosquitto.conf"
-    settings.write_text(f"listener {port} {HOST}\nallow_anonymous true\n")
-    with subprocess.Popen([MOSQUITTO, "-c", str(settings)], stderr=subprocess.DEVNULL) as process:
-        yield
-        process.terminate()
+pytestmark = [needs_mosquitto, pytest.mark.slow]
 
 
 @pytest.fixture
@@ -60,18 +43,6 @@ async def subscribed(intake: Intake, port: int) -> AsyncIterator[None]:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
-
-
-async def publish(port: int, *payloads: bytes, qos: int = 1) -> None:
-    for _ in range(50):  # the broker may still be starting
-        try:
-            async with aiomqtt.Client(HOST, port) as client:
-                for payload in payloads:
-                    await client.publish("fleet/v1", payload, qos)
-            return
-        except aiomqtt.MqttError:
-            await asyncio.sleep(0.1)
-    raise AssertionError("no broker")
 
 
 async def until(condition: object) -> None:

@@ -16,6 +16,7 @@ from telemetry.config import (
     Alert,
     Forward,
     Listen,
+    Mqtt,
     Section,
     Settings,
     SilenceRule,
@@ -43,7 +44,7 @@ FIXED = {
 """Names that scripts of others rely on, with the defaults that they were promised."""
 
 
-INNER_LISTS: dict[str, type[Section]] = {"collector.listen": Listen}
+INNER_LISTS: dict[str, type[Section]] = {"collector.listen": Listen, "collector.mqtt": Mqtt}
 """Settings inside a section that are lists of entries."""
 
 
@@ -117,6 +118,10 @@ def test_the_examples_of_lists_name_every_setting_with_its_default(tmp_path: Pat
     assert msgspec.convert(listener, Listen) == Listen(protocol="teltonika", port=5027)
     assert listener.keys() == msgspec.structs.asdict(Listen(protocol="teltonika", port=5027)).keys()
     assert len(settings.collector.listen) == 1
+    [broker] = examples["collector"]["mqtt"]
+    local = Mqtt(host=broker["host"], topics=tuple(broker["topics"]))
+    assert msgspec.convert(broker, Mqtt) == local
+    assert broker.keys() == msgspec.structs.asdict(local).keys()
     for name, kind in LISTS.items():
         [example] = examples[name]
         plain = msgspec.structs.asdict(kind(name=example["name"], url=example["url"]))
@@ -197,6 +202,10 @@ def test_data_dir_may_be_absolute_or_at_home(tmp_path: Path, monkeypatch: pytest
         ("[api]\nport = '8000'\n", "cannot use api.port = '8000'"),
         ("[api]\nport = 65536\n", "cannot use api.port = 65536"),
         ("[api]\nport = 8000.5\n", "cannot use api.port = 8000.5"),
+        ('[[collector.mqtt]]\nhost = "h"\ntopics = ["a#"]\n', "collector.mqtt[1].topics: 'a#' is no filter of topics"),
+        ('[[collector.mqtt]]\nhost = "h"\ntopics = []\n', "collector.mqtt[1].topics"),
+        (2 * '[[collector.mqtt]]\nhost = "h"\ntopics = ["a"]\n', "collector.mqtt[2].client_id = 'whimbrel' is that of"),
+        ('[[collector.mqtt]]\nhost = "h"\ntopics = ["a"]\nca_file = "x"\n', "without collector.mqtt[1].tls"),
         ("[redis]\nserver = 'docker'\n", "cannot use redis.server = 'docker'"),
         ("[persist]\nflush_seconds = 0\n", "cannot use persist.flush_seconds = 0"),
         ("[api\n", "settings.toml: "),

@@ -1,4 +1,4 @@
-"""Topics and what messages of them say."""
+"""What messages of MQTT say."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collector.protocols.framed import Options
-from collector.protocols.mqtt import Filter, Heard, read
+from collector.protocols.mqtt import Heard, read
+from telemetry.topics import Filter
 from tests.collector.protocols.three_ways import ARRIVAL
 
 OPTIONS = Options(transport="mqtt")
@@ -19,33 +20,6 @@ FILTERS = [Filter.of("fleet/{device_id}/position"), Filter.of("owntracks/+/+"), 
 def heard(topic: str, value: object, options: Options = OPTIONS) -> Heard:
     payload = value if isinstance(value, bytes) else json.dumps(value).encode()
     return read(topic, payload, FILTERS, options, ARRIVAL)
-
-
-@pytest.mark.parametrize(
-    ("text", "topic", "device"),
-    [
-        ("fleet/{device_id}/position", "fleet/v1/position", "v1"),
-        ("fleet/{device_id}/position", "fleet/v1/status", None),
-        ("fleet/{device_id}/position", "fleet/v1/position/x", None),
-        ("fleet/{device_id}/position", "fleet", None),
-        ("+/{device_id}/#", "a/b/c/d", "b"),
-        ("{device_id}", "v1", "v1"),
-        ("#", "a/b", ""),
-        ("a/+", "a/b", ""),
-    ],
-)
-def test_a_filter_names_the_device(text: str, topic: str, device: str | None) -> None:
-    assert Filter.of(text).device_of(topic) == device
-
-
-def test_the_broker_knows_no_device() -> None:
-    assert Filter.of("fleet/{device_id}/position").subscription == "fleet/+/position"
-
-
-@pytest.mark.parametrize("text", ["", "#/a", "a#", "a+/b", "a/{id}", "{device_id}/{device_id}", "a/{device_id}x"])
-def test_what_is_no_filter(text: str) -> None:
-    with pytest.raises(ValueError, match=r"stands? for|has one device"):
-        Filter.of(text)
 
 
 def test_a_record_of_the_topic_s_device() -> None:
