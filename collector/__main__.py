@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import sys
 import time
@@ -79,9 +80,8 @@ def brokers(settings: Settings, intake: Intake, arrival: Callable[[], Arrival]) 
     """What hears the brokers of the settings. Without any, the libraries for it stay unloaded."""
     if not settings.collector.mqtt:
         return None
-    from collector.brokers import Brokers  # noqa: PLC0415
-
-    return Brokers(settings, intake, arrival)
+    found: Brokers = importlib.import_module("collector.brokers").Brokers(settings, intake, arrival)
+    return found
 
 
 def most_connections(c: Collector) -> int:

@@ -25,12 +25,14 @@ LOWEST: dict[str, tuple[str, ...]] = {
     "telemetry": (),
     "telemetry.errors": (),
     "telemetry.record": ("telemetry.errors",),
-    "telemetry.config": ("telemetry.errors",),
+    "telemetry.config": ("telemetry.errors", "telemetry.topics"),
+    "telemetry.topics": (),
 }
 """Floors 0 and 1, and what they may use of Whimbrel."""
 
 PURE = (
     "telemetry/record.py",
+    "telemetry/topics.py",
     "telemetry/entries.py",
     "telemetry/fields.py",
     "telemetry/older.py",
