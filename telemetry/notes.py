@@ -5,6 +5,7 @@ This file is all that knows these keys.
     whimbrel:alive     hash  program → s since epoch of its last sign of life
     whimbrel:refused   hash  reason → how much was ever refused for it (refusals.py)
     whimbrel:forward   hash  name → how far the courier is with it, JSON (`Forwarded`); gone a day after its last note
+    whimbrel:keys      hash  id → a key, JSON (keys.py); "version" → a text that changes with each change but a removal
     whimbrel:alert     hash  name → what waits for a receiver of events, JSON (`Told`); the same
 
 Each function raises `StoreUnavailable` if Redis can't be asked, `BusyError` if it is at its limit.
@@ -12,19 +13,22 @@ Each function raises `StoreUnavailable` if Redis can't be asked, `BusyError` if 
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 import redis
 from msgspec import Struct
 
 from telemetry.hot import translated
+from telemetry.keys import Key
 
 ALIVE = "whimbrel:alive"
 REFUSED = "whimbrel:refused"
 FORWARD = "whimbrel:forward"
 ALERT = "whimbrel:alert"
+KEYS = "whimbrel:keys"
 
 KEPT_S = 86_400
 """A note that nobody has renewed for so long is gone."""
@@ -61,6 +65,57 @@ def refused(client: redis.Redis) -> dict[str, int]:
     """Reason → how much was ever refused for it."""
     found = translated(lambda: client.hgetall(REFUSED))
     return {reason.decode(): int(count) for reason, count in sorted(found.items())}
+
+
+# Keys ------------------------------------------------------------------------------------------------
+
+VERSION = "version"
+"""Shorter than a key's id."""
+
+
+class Stamp(NamedTuple):
+    """What tells that keys have changed: a removal, which a full Redis must take, too, changes only their number."""
+
+    version: bytes | None
+    number: int
+
+
+def add_key(client: redis.Redis, key: Key) -> bool:
+    """Keep a new key; False if there is one of its id."""
+    pipe = client.pipeline(transaction=True)
+    pipe.hsetnx(KEYS, key.id, msgspec.json.encode(key))
+    pipe.hset(KEYS, VERSION, uuid.uuid4().hex)
+    return bool(translated(pipe.execute)[0])
+
+
+def change_key(client: redis.Redis, key: Key) -> None:
+    """Keep a key in another form."""
+    translated(lambda: client.hset(KEYS, mapping={key.id: msgspec.json.encode(key), VERSION: uuid.uuid4().hex}))
+
+
+def remove_key(client: redis.Redis, key_id: str) -> bool:
+    """Forget a key; False if there was none."""
+    return bool(translated(lambda: client.hdel(KEYS, key_id)))
+
+
+def keys(client: redis.Redis) -> dict[str, Key]:
+    """Id → key."""
+    return keys_since(client, None)[1] or {}
+
+
+def keys_since(client: redis.Redis, known: Stamp | None) -> tuple[Stamp, dict[str, Key] | None]:
+    """All keys by their ids, and their stamp; None for them if it is still the one that is known."""
+    pipe = client.pipeline(transaction=True)
+    pipe.hget(KEYS, VERSION)
+    pipe.hlen(KEYS)
+    if known == Stamp(*translated(pipe.execute)):
+        return known, None
+    found = translated(lambda: client.hgetall(KEYS))
+    stamp = Stamp(found.get(VERSION.encode()), len(found))
+    return stamp, {name.decode(): _decode_key(text) for name, text in found.items() if name != VERSION.encode()}
+
+
+_decode_key = msgspec.json.Decoder(Key).decode
 
 
 # The courier -----------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ PURE = (
     "telemetry/topics.py",
     "telemetry/entries.py",
     "telemetry/fields.py",
+    "telemetry/keys.py",
     "telemetry/older.py",
     "telemetry/json_text.py",
     "telemetry/json_like.py",

@@ -1,0 +1,312 @@
+"""What a key is: its text, what of it is kept, what it allows and for which devices.
+
+    wk_<id>_<secret>             a key: 8 characters that name it, 26 that prove it (128 random bits), of a-z and 2-7
+    wd_<id>_<proof>_<device>     the token of one device, worked out of a fleet's key; the device in base64url
+
+Kept is the SHA-256 of a key's text, never the text. That is enough: nobody tries out 2^128 texts, so nothing is gained
+by a slow hash, which each request would wait for. A key that was made for a fleet keeps one thing more, `token_key`, an
+HMAC of its text, with which its devices' tokens can be worked out and checked, but not the key itself. So a fleet needs
+no table: proof = HMAC-SHA256(token_key, device id), its first 128 bits.
+
+This file knows no clock, randomness, socket, file or Redis.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import re
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import msgspec
+from msgspec import Struct
+
+from telemetry import problem
+from telemetry.errors import WhimbrelError
+from telemetry.fields import MAX_ID_CHARACTERS
+from telemetry.problem import Problem
+
+INGEST, READ, SQL, ADMIN = "ingest", "read", "sql", "admin"
+SCOPES = (INGEST, READ, SQL, ADMIN)
+"""What may be done with a key: write records; read them, and how the box is; ask in SQL; all of it."""
+
+BOUND = (INGEST, READ)
+"""Scopes that may be bound to devices. SQL sees every record, and an admin's work is on the whole box."""
+
+ID_BYTES, SECRET_BYTES, PROOF_BYTES = 5, 16, 16
+
+KEY_START, TOKEN_START = "wk_", "wd_"
+MAX_TEXT_CHARACTERS = 1_500
+"""A device's id has 255 characters, each of up to 4 bytes, in base64."""
+
+MAX_BOUND_DEVICES = 1_000
+MAX_NAME_CHARACTERS = 100
+
+_KEY = re.compile(r"wk_([a-z2-7]{8})_[a-z2-7]{26}", re.ASCII)
+_TOKEN = re.compile(r"wd_([a-z2-7]{8})_([a-z2-7]{26})_([A-Za-z0-9_-]+)", re.ASCII)
+_CONTEXT = b"whimbrel: tokens of a fleet's devices"
+
+
+class Binding(NamedTuple):
+    """For which devices a key is: those named, or those whose id begins so; for all if it says neither."""
+
+    devices: frozenset[str] = frozenset()
+    prefix: str = ""
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether there are devices that it is not for."""
+        return bool(self.devices or self.prefix)
+
+    def covers(self, device_id: str) -> bool:
+        """Whether it is for a device."""
+        return device_id in self.devices if self.devices else device_id.startswith(self.prefix)
+
+    def first_outside(self, device_ids: Iterable[str]) -> tuple[int, str] | None:
+        """The first device that it is not for, and its place."""
+        if not self.is_bound:
+            return None
+        return next(((at, one) for at, one in enumerate(device_ids) if not self.covers(one)), None)
+
+    def __str__(self) -> str:
+        """In words."""
+        if not self.is_bound:
+            return "all devices"
+        if self.prefix:
+            return f"devices whose id begins with {self.prefix!r}"
+        return f"device {next(iter(self.devices))!r}" if len(self.devices) == 1 else f"{len(self.devices)} devices"
+
+
+EVERY_DEVICE = Binding()
+
+
+class Key(Struct, frozen=True, omit_defaults=True):
+    """A key as it is kept. Times are s since epoch; `expires_s` 0 is never. `hash` and `token_key` are in hex."""
+
+    id: str
+    hash: str
+    scopes: tuple[str, ...]
+    created_s: int
+    expires_s: int = 0
+    devices: tuple[str, ...] = ()
+    prefix: str = ""
+    name: str = ""
+    token_key: str = ""
+    revoked_devices: tuple[str, ...] = ()
+
+    @property
+    def binding(self) -> Binding:
+        """For which devices it is."""
+        return Binding(frozenset(self.devices), self.prefix)
+
+
+class Caller(Struct, frozen=True, gc=False):
+    """Who asks, once it is known: by which key, and what that allows. `device` is whose token it was, if it was one."""
+
+    key_id: str
+    scopes: frozenset[str]
+    binding: Binding = EVERY_DEVICE
+    device: str = ""
+    expires_s: int = 0
+
+    def may(self, scope: str) -> bool:
+        """Whether the key has a scope; admin has all."""
+        return scope in self.scopes or ADMIN in self.scopes
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether no device is kept from it."""
+        return not self.binding.is_bound
+
+    @property
+    def realm(self) -> str:
+        """What keeps names that bound callers give, of senders and of requests, apart from everybody else's.
+
+        It hangs on the devices, not on the key, so that a device with a new key is still known. Empty if unbound.
+        """
+        if not self.binding.is_bound:
+            return ""
+        text = msgspec.json.encode((self.binding.prefix, sorted(self.binding.devices)))
+        return hashlib.sha256(text).hexdigest()[:16] + ":"
+
+
+ANYBODY = Caller("", frozenset(SCOPES))
+"""Who asks where no key is required."""
+
+NOBODY = Caller("", frozenset())
+"""Who asks without a key, where one is required for more than a glance."""
+
+
+class Denied(NamedTuple):
+    """A text that opens nothing, and why."""
+
+    kind: Problem
+    reason: str
+
+
+NO_KEY = Denied(problem.NO_KEY, "send a key, as a Bearer token, as the password of Basic, or as ?token=")
+WRONG = Denied(problem.WRONG_KEY, "this key is not known here: it is misspelt, was revoked, or is another box's")
+EXPIRED = "this key expired; make a new one with `whimbrel keys create`"
+
+
+class InvalidKey(WhimbrelError):
+    """A key can't be made so."""
+
+
+# Making ----------------------------------------------------------------------------------------------
+
+
+class Wish(NamedTuple):
+    """What a new key shall be."""
+
+    scopes: tuple[str, ...]
+    devices: tuple[str, ...] = ()
+    prefix: str = ""
+    expires_s: int = 0
+    name: str = ""
+    is_fleet: bool = False
+
+
+def make(wish: Wish, now_s: int, random: Callable[[int], bytes]) -> tuple[str, Key]:
+    """A new key: its text, which is told once, and what is kept. `random` gives so many bytes that nobody can guess.
+
+    Raises `InvalidKey` for what can't be.
+    """
+    _check(wish, now_s)
+    key_id = _base32(random(ID_BYTES))
+    text = f"{KEY_START}{key_id}_{_base32(random(SECRET_BYTES))}"
+    scopes = tuple(scope for scope in SCOPES if scope in wish.scopes)
+    token_key = _token_key(text).hex() if wish.is_fleet else ""
+    devices = tuple(sorted(set(wish.devices)))
+    return text, Key(
+        key_id, _hash(text).hex(), scopes, now_s, wish.expires_s, devices, wish.prefix, wish.name, token_key
+    )
+
+
+def _check(wish: Wish, now_s: int) -> None:
+    unknown = sorted(set(wish.scopes) - set(SCOPES))
+    if unknown or not wish.scopes:
+        named = f"there is no scope {unknown[0]}" if unknown else "it needs a scope"
+        raise InvalidKey(f"cannot make this key: {named}; scopes are {', '.join(SCOPES)}")
+    if wish.devices and wish.prefix:
+        raise InvalidKey("cannot make this key: bind it to devices or to a prefix, not to both")
+    is_bound = bool(wish.devices or wish.prefix)
+    whole = [scope for scope in wish.scopes if scope not in BOUND]
+    if is_bound and whole:
+        raise InvalidKey(
+            f"cannot make this key: the scope {whole[0]} can't be bound to devices, it is for the whole box"
+        )
+    if wish.is_fleet and (whole or wish.devices):
+        raise InvalidKey("cannot make this key: a fleet's is for ingest, read or both, of all devices or of a prefix")
+    if len(wish.devices) > MAX_BOUND_DEVICES:
+        raise InvalidKey(f"cannot make this key: it may name {MAX_BOUND_DEVICES} devices; a prefix takes any number")
+    if any(not 0 < len(one) <= MAX_ID_CHARACTERS for one in (*wish.devices, wish.prefix or "-")):
+        raise InvalidKey(f"cannot make this key: a device's id has 1 to {MAX_ID_CHARACTERS} characters")
+    if len(wish.name) > MAX_NAME_CHARACTERS:
+        raise InvalidKey(f"cannot make this key: its name may have {MAX_NAME_CHARACTERS} characters")
+    if wish.expires_s and wish.expires_s <= now_s:
+        raise InvalidKey("cannot make this key: it would have expired already")
+
+
+def device_token(fleet_key: str, device_id: str) -> str:
+    """The token of a device, worked out of its fleet's key. Raises `InvalidKey` if that is no key."""
+    found = _KEY.fullmatch(fleet_key)
+    if found is None:
+        raise InvalidKey(f"cannot make a device's token: the fleet's key must be like {KEY_START}…")
+    if not 0 < len(device_id) <= MAX_ID_CHARACTERS:
+        raise InvalidKey(f"cannot make a device's token: its id must have 1 to {MAX_ID_CHARACTERS} characters")
+    device = device_id.encode()
+    proof = _base32(_proof(_token_key(fleet_key), device))
+    return f"{TOKEN_START}{found[1]}_{proof}_{base64.urlsafe_b64encode(device).decode().rstrip('=')}"
+
+
+# Checking --------------------------------------------------------------------------------------------
+
+
+def looks_like_key(text: object) -> bool:
+    """Whether a text is meant as a key or a device's token, good or bad."""
+    return type(text) is str and text.startswith((KEY_START, TOKEN_START))
+
+
+def check(text: str, find: Callable[[str], Key | None], now_s: float) -> Caller | Denied:
+    """Who has this text. `find` gives the key of an id. What proves it is compared in constant time."""
+    if len(text) > MAX_TEXT_CHARACTERS:
+        return WRONG
+    if text.startswith(TOKEN_START):
+        return _check_token(text, find, now_s)
+    shaped = _KEY.fullmatch(text)
+    key = find(shaped[1]) if shaped else None
+    proves = hmac.compare_digest(_hash(text), bytes.fromhex(key.hash) if key else _NO_HASH)
+    if key is None or not proves:
+        return WRONG
+    return _caller(key, key.binding, "", now_s)
+
+
+def _check_token(text: str, find: Callable[[str], Key | None], now_s: float) -> Caller | Denied:
+    shaped = _TOKEN.fullmatch(text)
+    device = _device_of(shaped[3]) if shaped else None
+    if shaped is None or device is None:
+        return WRONG
+    key = find(shaped[1])
+    proof = _base32(_proof(bytes.fromhex(key.token_key) if key else _NO_HASH, device.encode()))
+    proves = hmac.compare_digest(proof.encode(), shaped[2].encode())
+    if key is None or not key.token_key or not proves or device in key.revoked_devices:
+        return WRONG
+    if not key.binding.covers(device):
+        return WRONG
+    return _caller(key, Binding(frozenset((device,))), device, now_s)
+
+
+def _caller(key: Key, binding: Binding, device: str, now_s: float) -> Caller | Denied:
+    if 0 < key.expires_s <= now_s:
+        return Denied(problem.WRONG_KEY, EXPIRED)
+    return Caller(key.id, frozenset(key.scopes), binding, device, key.expires_s)
+
+
+def _device_of(text: str) -> str | None:
+    """The device of a token, if it is written the one way that there is."""
+    try:
+        device = base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        return None
+    return device if base64.urlsafe_b64encode(device.encode()).decode().rstrip("=") == text else None
+
+
+def outside(caller: Caller, device_ids: Iterable[str]) -> Denied | None:
+    """What speaks against records of these devices by this caller, in order; None if nothing does."""
+    found = caller.binding.first_outside(device_ids)
+    if found is None:
+        return None
+    at, device = found
+    return Denied(problem.OTHER_DEVICE, f"record {at}: this key is for {caller.binding}, not for device {device!r}")
+
+
+def lacks(caller: Caller, scope: str) -> Denied | None:
+    """What speaks against this caller where a scope is needed."""
+    if caller.may(scope):
+        return None
+    has = ", ".join(sorted(caller.scopes))
+    return Denied(problem.WRONG_SCOPE, f"this needs a key with the scope {scope}; this one has {has}")
+
+
+_NO_HASH = bytes(32)
+"""Compared with where there is no key, so that it takes as long."""
+
+
+def _hash(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
+
+
+def _token_key(text: str) -> bytes:
+    return hmac.digest(text.encode(), _CONTEXT, "sha256")
+
+
+def _proof(token_key: bytes, device: bytes) -> bytes:
+    return hmac.digest(token_key, device, "sha256")[:PROOF_BYTES]
+
+
+def _base32(data: bytes) -> str:
+    return base64.b32encode(data).decode().rstrip("=").lower()
