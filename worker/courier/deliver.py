@@ -6,13 +6,14 @@ import logging
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import msgspec
 
-from telemetry.changes import Change, NewFile
+from telemetry.changes import Change
 from telemetry.errors import RecordError, SenderError
 from telemetry.steps import Step, untold
+from worker.courier.position import Snapshot
 from worker.courier.rows import Piece, pieces
 from worker.courier.store import Progress, Store
 from worker.courier.targets.contract import Batch, BatchRefused, RecordTarget, TableTarget
@@ -24,13 +25,6 @@ DELETED_AT_ONCE = 100
 Keep = Callable[[Progress], None]
 
 
-class Snapshot(NamedTuple):
-    """What the table names at a version."""
-
-    version: int
-    files: tuple[NewFile, ...]
-
-
 class Delivery(Protocol):
     """What a forward does with a version. `can_skip`: one may be left out without spoiling those behind it."""
 
@@ -39,11 +33,14 @@ class Delivery(Protocol):
     def deliver(self, change: Change, progress: Progress, is_again: bool, keep: Keep) -> Progress:
         """Send it, or what is left of it; the progress with it done. `is_again`: some may have been sent before."""
 
-    def begin(self, snapshot: Callable[[], Snapshot], is_ours: bool) -> int:
-        """Send the table as it is now. Returns the version."""
+    def newest(self) -> int | None:
+        """The version of the copy that is there already, like this archive up to there; None if there is none."""
 
-    def rewind(self, version: int) -> None:
-        """The archive was put back to a version: do the same."""
+    def begin(self, now: Snapshot) -> None:
+        """Send the table as it is now."""
+
+    def rewind(self, version: int) -> bool:
+        """The archive was put back to a version: do the same. False if a copy must begin anew."""
 
     def due(self, removed: Iterable[str], now_ms: int) -> Sequence[tuple[str, int]]:
         """What of a version's removed files is to be deleted, and when."""
@@ -110,12 +107,16 @@ class Records:
             raise error
         log.warning("forward %s: skipping what the receiver refuses: %s", self._name, error)
 
-    def begin(self, snapshot: Callable[[], Snapshot], is_ours: bool) -> int:
-        """Not needed: see `can_skip`."""
-        raise NotImplementedError
+    def newest(self) -> int | None:
+        """Not asked where `can_skip`."""
+        return None
 
-    def rewind(self, version: int) -> None:
+    def begin(self, now: Snapshot) -> None:
+        """Not asked where `can_skip`: it begins with what is saved next, or with a backlog."""
+
+    def rewind(self, version: int) -> bool:
         """What a receiver of records has it keeps."""
+        return True
 
     def due(self, removed: Iterable[str], now_ms: int) -> Sequence[tuple[str, int]]:
         """Nothing."""
@@ -152,18 +153,17 @@ class Table:
         self._target.copy(change)
         return msgspec.structs.replace(progress, sent_records=progress.sent_records + change.rows)
 
-    def begin(self, snapshot: Callable[[], Snapshot], is_ours: bool) -> int:
-        """See `Delivery`. One that is there, and like this archive up to its newest version, is gone on with."""
-        newest = None if is_ours else self._target.newest()
-        if newest is not None:
-            return newest
-        now = snapshot()
-        self._target.begin([file.path for file in now.files], now.version)
-        return now.version
-
-    def rewind(self, version: int) -> None:
+    def newest(self) -> int | None:
         """See `Delivery`."""
-        self._target.rewind(version)
+        return self._target.newest()
+
+    def begin(self, now: Snapshot) -> None:
+        """See `Delivery`."""
+        self._target.begin([file.path for file in now.files], now.version)
+
+    def rewind(self, version: int) -> bool:
+        """See `Delivery`."""
+        return self._target.rewind(version)
 
     def due(self, removed: Iterable[str], now_ms: int) -> Sequence[tuple[str, int]]:
         """See `Delivery`."""

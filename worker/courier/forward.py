@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,9 @@ from telemetry.config import Forward
 from telemetry.errors import BusyError, StoreError, WhimbrelError
 from telemetry.notes import Forwarded
 from telemetry.steps import Step, untold
-from worker.courier.deliver import Delivery, Snapshot, new_sender
+from worker.courier.deliver import Delivery, new_sender
 from worker.courier.patience import Patience
-from worker.courier.position import Lag, look, with_backlog
+from worker.courier.position import Lag, Snapshot, look, with_backlog
 from worker.courier.store import DONE_KEPT, Progress, Store
 from worker.courier.web import shown
 
@@ -61,6 +62,7 @@ class Forwarder:
         self._log = delta_log.folder(archive.root)
         self._lag = Lag(self._log)
         self._synced = -1
+        self._looked_s = float("-inf")
         self._trouble = ""
         self._progress = store.progress(entry.name)
         self._report = self._reported()
@@ -108,23 +110,31 @@ class Forwarder:
                 self._give_up(self._progress)
         except TROUBLES as error:
             log.warning("forward %s: cannot measure what waits: %s", self._entry.name, in_one_line(error))
+        self._looked_s = time.monotonic()
+        self._report = self._reported()
+
+    def _glance(self) -> None:
+        """Measure in the middle of a version, too: one may take hours."""
+        if self._progress is not None and time.monotonic() - self._looked_s >= self._look_s:
+            self._lag.look(self._progress.version)
+            self._looked_s = time.monotonic()
         self._report = self._reported()
 
     def report(self) -> Forwarded:
         """How far it is, as of the last look."""
-        return self._report
+        return msgspec.structs.replace(self._report, noted_ms=self._now_ms())
 
     def _reported(self) -> Forwarded:
         p, lag = self._progress or Progress(url=""), self._lag
         return Forwarded(
             self._entry.name,
             shown(self._entry.url),
-            self._now_ms(),
+            0,
             p.version,
-            len(lag),
+            len(lag) + p.is_copying,
             lag.records + sum(file.rows for file in p.backlog) - p.done_rows,
             lag.size_bytes + sum(file.size_bytes for file in p.backlog),
-            lag.oldest_ms(),
+            p.backlog_since_ms if p.backlog else lag.oldest_ms(),
             p.sent_records,
             p.refused_records,
             p.dropped_records,
@@ -134,21 +144,20 @@ class Forwarder:
         )
 
     def _give_up(self, progress: Progress) -> None:
-        """Skip the oldest that wait where they hold more of the disk than they may."""
+        """Let go of the oldest that wait where they hold more of the disk than they may."""
         most_bytes = self._entry.max_lag_bytes
         gone = self._lag.beyond(most_bytes) if most_bytes else []
         if not gone:
             return
-        records = sum(one.records for one in gone) - progress.done_rows
-        log.error(
-            "forward %s: more than %d bytes waited: %d records in %d versions were given up",
-            *(self._entry.name, most_bytes, records, len(gone)),
-        )
+        name, version, records = self._entry.name, gone[-1].version, sum(one.records for one in gone)
         if self._delivery.can_skip:
-            self._skip_to(progress, gone[-1].version, records, len(gone))
+            lost = records - progress.done_rows
+            log.error("forward %s: more than %d bytes waited: %d records were given up", name, most_bytes, lost)
+            self._skip_to(progress, version, lost, len(gone))
         else:
-            self._keep(self._anew(progress))
-        self._lag.look(gone[-1].version)
+            log.error("forward %s: more than %d bytes waited: the copy will begin anew", name, most_bytes)
+            self._keep(_replace(progress, is_copying=True, **self._at(version)))
+        self._lag.look(version)
 
     # Going on ----------------------------------------------------------------------------------------
 
@@ -199,7 +208,7 @@ class Forwarder:
         """A file of the version is gone, as nobody held it: the forward was not in the settings for a while."""
         if not self._delivery.can_skip:
             log.warning("forward %s: files are gone before they were copied: copying anew", self._entry.name)
-            self._keep(self._anew(progress))
+            self._keep(_replace(progress, is_copying=True))
             return
         version = progress.version + 1
         log.error("forward %s: files of version %d are gone: what it saved is not sent", self._entry.name, version)
@@ -209,14 +218,16 @@ class Forwarder:
         self._keep(
             _replace(
                 progress,
-                version=version,
-                digest=digest_at(self._log, version) or "",
-                done_rows=0,
-                backlog=(),
+                **self._at(version),
                 dropped_records=progress.dropped_records + max(records, 0),
                 dropped_versions=progress.dropped_versions + versions,
             )
         )
+
+    def _at(self, version: int) -> dict[str, Any]:
+        """What of `Progress` says that it is behind a version, with nothing begun."""
+        digest = digest_at(self._log, version) or ""
+        return {"version": version, "digest": digest, "begun_version": -1, "done_rows": 0, "backlog": ()}
 
     # Beginning ---------------------------------------------------------------------------------------
 
@@ -225,14 +236,16 @@ class Forwarder:
         entries = delta_log.entries(self._log)
         digests = ((version, digest_at(self._log, version)) for version in entries[-DONE_KEPT:])
         self._store.seed(self._entry.name, [(version, digest) for version, digest in digests if digest])
-        version, fresh = entries[-1], self._fresh()
+        fresh = self._fresh()
         if not self._delivery.can_skip:
-            return self._kept(self._anew(fresh))
+            return self._anew(fresh)
         if self._entry.start == "all":
             now = self._snapshot()
-            return self._kept(_replace(fresh, version=now.version - 1, backlog=now.files))
-        log.info("forward %s: begins behind version %d", self._entry.name, version)
-        return self._kept(_replace(fresh, version=version, digest=digest_at(self._log, version) or ""))
+            return self._kept(
+                _replace(fresh, version=now.version - 1, backlog=now.files, backlog_since_ms=now.since_ms)
+            )
+        log.info("forward %s: begins behind version %d", self._entry.name, entries[-1])
+        return self._kept(_replace(fresh, **self._at(entries[-1])))
 
     def _snapshot(self) -> Snapshot:
         table, root = self._archive.open_existing(), self._archive.root
@@ -240,31 +253,44 @@ class Forwarder:
             raise StoreError("there is no archive")
         live = sorted(self._archive.live(table), key=lambda file: (file.made_ms, file.path))
         files = [NewFile(str(Path(one.path).relative_to(root)), one.size_bytes, one.rows or 0) for one in live]
-        return Snapshot(table.version(), tuple(files))
+        return Snapshot(table.version(), tuple(files), live[0].made_ms if live else None)
 
     def _fresh(self) -> Progress:
         return Progress(url=self._entry.url, sender=new_sender())
 
     def _anew(self, progress: Progress) -> Progress:
-        """A copy of the table begun, or gone on with if it is there. The archive lets go of nothing meanwhile."""
+        """A copy of the table begun, or gone on with if it is there.
+
+        The archive keeps what the table names now. Each try takes the table anew, so one that fails for days keeps
+        no more of the past than that.
+        """
+        now = self._snapshot()
+        self._make_last(now.version)
         is_ours = progress.is_ours and progress.url == self._entry.url
-        fresh = {"url": self._entry.url, "version": -1, "digest": "", "begun_version": -1, "is_ours": is_ours}
-        progress = self._kept(_replace(progress, **fresh))
-        version = self._delivery.begin(self._snapshot, is_ours)
+        waiting = {"backlog": now.files, "backlog_since_ms": now.since_ms}
+        url = self._entry.url
+        progress = _replace(progress, url=url, is_ours=is_ours, is_copying=True, **{**self._at(now.version), **waiting})
         self._lag.forget()
-        digest = digest_at(self._log, version) or ""
-        return _replace(progress, version=version, digest=digest, is_ours=True, last_success_ms=self._now_ms())
+        self._keep(progress)
+        version = None if is_ours else self._delivery.newest()
+        if version is None:
+            version = now.version
+            self._keep(_replace(progress, is_ours=True))
+            self._reached("begin")
+            self._delivery.begin(now)
+        done = {"is_copying": False, "is_ours": True, "last_success_ms": self._now_ms()}
+        return self._kept(_replace(progress, **self._at(version), **done))
 
     def _whole(self, progress: Progress) -> Progress:
         """The position, after a look whether the log goes on from there."""
-        is_whole = progress.version >= 0 and progress.url == self._entry.url
-        if not is_whole and not self._delivery.can_skip:
-            return self._kept(self._anew(progress))
+        is_copy = not self._delivery.can_skip
+        if is_copy and (progress.is_copying or progress.url != self._entry.url):
+            return self._anew(progress)
         found = look(self._log, progress.version, progress.digest, lambda: self._store.done(self._entry.name))
         if found.back_to is not None:
             return self._back(progress, found.back_to)
-        if found.gap and not self._delivery.can_skip:
-            return self._kept(self._anew(progress))
+        if found.gap and is_copy:
+            return self._anew(progress)
         if found.gap:
             log.error("forward %s: %d versions are gone before they were sent", self._entry.name, found.gap)
             self._skip_to(progress, progress.version + found.gap, 0, found.gap)
@@ -274,16 +300,18 @@ class Forwarder:
         log.warning(
             "forward %s: the archive was put back or replaced: going on behind version %d", self._entry.name, version
         )
-        self._delivery.rewind(version)
-        anew = {"begun_version": -1, "done_rows": 0, "backlog": (), "sender": new_sender(), "number": 0}
-        self._progress = _replace(progress, version=version, digest=digest_at(self._log, version) or "", **anew)
-        self._store.rewind(self._entry.name, self._progress)
+        there = self._at(version)
+        is_whole = self._delivery.rewind(version if there["digest"] else -1)
+        progress = _replace(progress, **there, is_copying=not is_whole, sender=new_sender(), number=0)
+        self._store.rewind(self._entry.name, progress)
+        self._progress = progress
         self._lag.forget()
-        return self._progress
+        return progress if is_whole else self._anew(progress)
 
     def _keep(self, progress: Progress) -> None:
-        self._progress = progress
         self._store.keep(self._entry.name, progress)
+        self._progress = progress
+        self._glance()
 
     def _kept(self, progress: Progress) -> Progress:
         self._keep(progress)

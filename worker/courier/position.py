@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from telemetry import delta_log
-from telemetry.changes import Change, change_at, digest_at
+from telemetry.changes import Change, NewFile, change_at, digest_at
 
 
 class Found(NamedTuple):
@@ -44,6 +44,14 @@ def _is_in(log: Path, version: int, digest: str, entries: list[int]) -> bool:
     """An entry that is gone was cleaned away if newer ones are there."""
     there = digest_at(log, version)
     return there == digest or not digest if there is not None else version < entries[0]
+
+
+class Snapshot(NamedTuple):
+    """What the table names at a version; `since_ms` is when the oldest of the files was made, ms since epoch."""
+
+    version: int
+    files: tuple[NewFile, ...]
+    since_ms: int | None
 
 
 class Waiting(NamedTuple):
@@ -100,6 +108,6 @@ class Lag:
         self.size_bytes += sign * one.size_bytes
 
 
-def with_backlog(change: Change, backlog: Iterable[object]) -> Change:
+def with_backlog(change: Change, backlog: Iterable[NewFile]) -> Change:
     """A version that counts as having added other files than its own."""
-    return change._replace(added=tuple(backlog), is_save=True)  # type: ignore[arg-type]
+    return change._replace(added=tuple(backlog), is_save=True)

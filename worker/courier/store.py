@@ -48,7 +48,8 @@ class Progress(Struct, frozen=True, kw_only=True):
 
     `version` and `digest` are those of the last entry that is done; of `begun_version`, which it is at, `done_rows`
     are. `sender` and `number` name the last batch. `backlog` are the files that the version behind `version` counts as
-    having added: what the archive held when the forward began.
+    having added, or those of a copy that is begun (`is_copying`): what the archive held then, the oldest file made at
+    `backlog_since_ms`. `is_ours`: what is at the receiver was written by this forward.
     """
 
     url: str
@@ -60,6 +61,8 @@ class Progress(Struct, frozen=True, kw_only=True):
     sender: str = ""
     number: int = 0
     backlog: tuple[NewFile, ...] = ()
+    backlog_since_ms: int | None = None
+    is_copying: bool = False
     is_ours: bool = False
     sent_records: int = 0
     refused_records: int = 0

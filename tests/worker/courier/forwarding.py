@@ -83,3 +83,12 @@ def rows_of(archive: Archive) -> list[int]:
     """How many records each version brought."""
     log = delta_log.folder(archive.root)
     return [change.rows for version in delta_log.entries(log) if (change := change_at(log, version))]
+
+
+def cleaned(archive: Archive, below: int) -> None:
+    """As if the log had been cleaned while this forward was not in the settings."""
+    archive.open().create_checkpoint()
+    log = delta_log.folder(archive.root)
+    for version in delta_log.entries(log):
+        if version < below:
+            (archive.root / delta_log.entry_name(version)).unlink()

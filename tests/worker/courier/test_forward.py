@@ -10,14 +10,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from telemetry import clock, delta_log
-from telemetry.archive import Archive
+from telemetry import clock
 from telemetry.config import Forward
 from telemetry.errors import BusyError, SenderError, StoreError
 from telemetry.setup import set_up
 from tests.senders import wait_until
 from tests.worker.courier.conftest import Made
-from tests.worker.courier.forwarding import Forwards, KillAt, Killed, received, run
+from tests.worker.courier.forwarding import Forwards, KillAt, Killed, cleaned, received, run
 from tests.worker.courier.receiver import Post, Receiver
 from worker.courier.store import Store
 
@@ -207,15 +206,6 @@ def test_beyond_its_limit_the_oldest_are_given_up_and_counted(
 
 
 # An archive that changes under it --------------------------------------------------------------------
-
-
-def cleaned(archive: Archive, below: int) -> None:
-    """As if the log had been cleaned while this forward was not in the settings."""
-    archive.open().create_checkpoint()
-    log = delta_log.folder(archive.root)
-    for version in delta_log.entries(log):
-        if version < below:
-            (archive.root / delta_log.entry_name(version)).unlink()
 
 
 def test_entries_that_are_gone_are_said_and_the_rest_goes_on(

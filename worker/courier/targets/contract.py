@@ -51,7 +51,10 @@ class TableTarget(Protocol):
     """Takes a copy of the table."""
 
     def newest(self) -> int | None:
-        """The version of the copy that is there; None if there is none. Raises `SenderError` if it isn't of ours."""
+        """The version of the copy that is there; None if there is none, or one that is not whole.
+
+        Raises `SenderError` if it isn't of this archive.
+        """
 
     def begin(self, files: Sequence[str], version: int) -> None:
         """Begin a copy: all `files` that the table names at `version`, then its log up to there."""
@@ -59,8 +62,8 @@ class TableTarget(Protocol):
     def copy(self, change: Change) -> None:
         """Copy what a version added, then its entry."""
 
-    def rewind(self, version: int) -> None:
-        """Take from the copy's log what is above a version."""
+    def rewind(self, version: int) -> bool:
+        """Take from the copy's log what is above a version. False if what is left is no table."""
 
     def delete(self, paths: Sequence[str]) -> None:
         """Delete files of the copy."""

@@ -1,7 +1,9 @@
 """S3 and what speaks like it: a copy of the table, which any tool reads as it reads the archive.
 
 What an entry of the log names is there before the entry, and entries come in order, so at each moment the copy is
-the table as it was at some version. A copy that begins late takes the newest checkpoint, and all files of now.
+the table as it was at some version. A copy that begins late takes all files of now, and then the log from its newest
+checkpoint on, the newest entry first: readers find no table until all of it is there, rather than an older one whose
+files are gone.
 """
 
 from __future__ import annotations
@@ -55,39 +57,39 @@ class S3:
 
     def newest(self) -> int | None:
         """See contract.py."""
-        versions = [
-            v for path in self._names(LOG) if path.endswith(".json") and (v := delta_log.version_of(path)) is not None
-        ]
-        if not versions:
+        entries, checkpoints = self._versions()
+        if not entries:
             return None
-        newest = max(versions)
+        newest = max(entries)
         theirs = bytes(self._ask(lambda: obstore.get(self._store, self._key(delta_log.entry_name(newest))).bytes()))
         if theirs != delta_log.entry(self._log, newest):
             raise SenderError("another table is there, or one that went on otherwise: name an empty prefix")
-        return newest
+        return newest if _is_whole(entries, checkpoints) else None
 
     def begin(self, files: Sequence[str], version: int) -> None:
         """See contract.py. What is there already with its size is not sent again."""
+        checkpoint = max((one for one in delta_log.checkpoints(self._log) if one <= version), default=-1)
+        entries = {one: delta_log.entry(self._log, one) for one in range(version, max(checkpoint, 0) - 1, -1)}
         there = self._names("")
         for path in files:
             if there.get(path) != (self._root / path).stat().st_size:
                 self._put_file(path)
-        checkpoint = max((one for one in delta_log.checkpoints(self._log) if one <= version), default=-1)
+        for one, entry in entries.items():
+            if entry is not None or one != checkpoint:
+                self._put_entry(one, entry)
         if checkpoint >= 0:
             self._put_checkpoint(checkpoint)
-        for one in range(max(checkpoint, 0), version + 1):
-            self._put_entry(one)
 
     def copy(self, change: Change) -> None:
         """See contract.py."""
         for file in change.added:
             self._put_file(file.path)
-        self._put_entry(change.version)
+        self._put_entry(change.version, delta_log.entry(self._log, change.version))
         checkpoint = delta_log.newest_checkpoint(self._log)
         if self._checkpoint < checkpoint <= change.version:
             self._put_checkpoint(checkpoint)
 
-    def rewind(self, version: int) -> None:
+    def rewind(self, version: int) -> bool:
         """See contract.py. The newest go first, so that at each moment the copy is an older table."""
         names = self._names(LOG)
         above = {path: v for path in names if (v := delta_log.version_of(path)) is not None and v > version}
@@ -96,6 +98,7 @@ class S3:
             self._delete(hint)
         for path in sorted(above, key=lambda path: -above[path]):
             self._delete([path])
+        return _is_whole(*self._versions())
 
     def delete(self, paths: Sequence[str]) -> None:
         """See contract.py."""
@@ -114,8 +117,7 @@ class S3:
             self._ask(lambda: obstore.put(self._store, self._key(delta_log.HINT_NAME), hint))
         self._checkpoint = version
 
-    def _put_entry(self, version: int) -> None:
-        entry = delta_log.entry(self._log, version)
+    def _put_entry(self, version: int, entry: bytes | None) -> None:
         if entry is None:
             raise SenderError(f"the archive's log has no entry {version} any more")
         self._ask(lambda: obstore.put(self._store, self._key(delta_log.entry_name(version)), entry))
@@ -129,6 +131,12 @@ class S3:
     def _delete(self, paths: Sequence[str]) -> None:
         for path in paths:
             self._ask(lambda path=path: obstore.delete(self._store, self._key(path)))  # type: ignore[misc]
+
+    def _versions(self) -> tuple[set[int], set[int]]:
+        """The versions of the copy's entries, and of its checkpoints."""
+        found = [(path, v) for path in self._names(LOG) if (v := delta_log.version_of(path)) is not None]
+        entries = {version for path, version in found if path == delta_log.entry_name(version)}
+        return entries, {version for path, version in found if path == delta_log.checkpoint_name(version)}
 
     def _names(self, folder: str) -> dict[str, int]:
         """The copy's files below a folder, by their path from the copy's root, and their sizes."""
@@ -146,6 +154,13 @@ class S3:
             return ask()
         except BaseError as error:
             raise OSError(_in_words(error)) from error
+
+
+def _is_whole(entries: set[int], checkpoints: set[int]) -> bool:
+    """Whether a log with these versions can be read: all entries behind a checkpoint, or from the first on."""
+    newest = max(entries, default=-1)
+    checkpoint = max((one for one in checkpoints if one <= newest), default=-1)
+    return newest >= 0 and entries.issuperset(range(checkpoint + 1, newest + 1))
 
 
 def _in_words(error: BaseError) -> str:
