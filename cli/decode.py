@@ -6,21 +6,21 @@ import argparse
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
 from cli.command import FAILED, OK, Command
 from cli.output import output
-from cli.query import printable
+from cli.saying import lines_of
 from collector.protocols import PROTOCOLS, TRACKERS, MessageLimits
 from collector.protocols.contract import Decoder, Message, Received
 from collector.protocols.framed import Framed, Options
+from collector.protocols.lines import line_of
 from telemetry.config import Settings
 from telemetry.errors import WhimbrelError
 from telemetry.fields import KMH, Arrival
-from telemetry.record import Sent
 
 DESCRIPTION = """\
 Frames are hex, with or without blanks between the bytes, or text as it is; `-` reads one a line from standard input.
@@ -35,16 +35,6 @@ The exit status is 1 if one of them can't be used.
 """
 
 HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
-
-
-class Line(msgspec.Struct):
-    """What `--json` says of a message."""
-
-    answer: str
-    records: list[dict[str, object]] = []
-    reason: str | None = None
-    set_aside: list[dict[str, str]] = []
-    ends_connection: bool = False
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -133,54 +123,11 @@ def _is_good(message: Message) -> bool:
 
 
 def _as_json(message: Message) -> str:
-    aside = [{"reason": one.reason, "raw": one.raw.hex()} for one in message.aside]
-    if isinstance(message, Received):
-        records = [_record(sent) for sent in message.records]
-        line = Line(message.stored.hex(), records, None, aside, message.last)
-    else:
-        line = Line(message.answer.hex(), [], message.reason, aside, message.last)
-    return msgspec.json.encode(line).decode()
-
-
-def _record(sent: Sent) -> dict[str, object]:
-    fields = msgspec.structs.asdict(sent.record)
-    timestamp = _iso(fields.pop("timestamp_us"))
-    attributes = fields.pop("attributes")
-    return {
-        "device_id": sent.device_id,
-        "timestamp": timestamp,
-        **{name: value for name, value in fields.items() if value is not None},
-        "attributes": msgspec.json.decode(attributes) if attributes else {},
-    }
-
-
-def _iso(at_us: int) -> str:
-    at = datetime.fromtimestamp(at_us // 1_000_000, UTC).replace(microsecond=at_us % 1_000_000)
-    return at.isoformat().replace("+00:00", "Z")
+    return msgspec.json.encode(line_of(message)).decode()
 
 
 def _as_text(message: Message) -> str:
-    if not isinstance(message, Received):
-        end = "; the connection ends" if message.last else ""
-        return printable(f"can't be used: {message.reason}{end}; {_hears(message.answer)}")
-    lines = [_sentence(sent) for sent in message.records] or ["nothing to store"]
-    lines += [f"set aside: {aside.reason}" for aside in message.aside]
-    return "\n".join(map(printable, (*lines, _hears(message.stored))))
-
-
-def _hears(answer: bytes) -> str:
-    return f"answer {answer.hex()}" if answer else "no answer"
-
-
-def _sentence(sent: Sent) -> str:
-    """2026-03-01T12:00:00Z  356307042441013  41.0082, 28.9784  36 km/h  270 deg  {"satellites":9}"""
-    record = sent.record
-    parts = [_iso(record.timestamp_us), sent.device_id]
-    if record.latitude is not None and record.longitude is not None:
-        parts.append(f"{record.latitude:.7g}, {record.longitude:.7g}")
-    measured = ((record.altitude_m, "m"), (record.speed_kmh, "km/h"), (record.heading_deg, "deg"))
-    parts += [f"{value:g} {unit}" for value, unit in measured if value is not None]
-    return "  ".join((*parts, record.attributes or ""))
+    return "\n".join(lines_of(line_of(message)))
 
 
 COMMAND = Command("Say what a tracker's frames mean, or why they can't be used.", add_arguments, run)

@@ -75,6 +75,7 @@ COMMANDS: dict[str, str] = {
     "recover": "cli.saving:RECOVER",
     "quarantine": "cli.quarantine:COMMAND",
     "decode": "cli.decode:COMMAND",
+    "sniff": "cli.sniff:COMMAND",
 }
 """Name → where its `Command` is."""
 

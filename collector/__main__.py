@@ -18,7 +18,7 @@ if __name__ == "__main__":
 
 import uvloop
 
-from collector import listeners
+from collector import listeners, sniffing
 from collector.door import Door
 from collector.http import HttpLimits, app, make_arrival, make_intake
 from collector.processes import Sockets, run_each, sockets
@@ -68,7 +68,7 @@ async def serve(settings: Settings, listening: Sockets) -> None:
         heard.start()
     serving = asyncio.create_task(server.serve([listening.http]))
     log.info("collecting: HTTP on %s:%d, TCP on %s:%d", c.host, c.http_port, c.host, c.tcp_port)
-    async with refusals.reported(lambda: connect(settings)):
+    async with refusals.reported(lambda: connect(settings)), sniffing.shown(lambda: connect(settings)):
         await asyncio.wait({serving, asyncio.create_task(stopped.wait())}, return_when=asyncio.FIRST_COMPLETED)
         server.should_exit = True
         ending = [heard.stop(GRACE_S)] if heard else []

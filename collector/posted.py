@@ -12,10 +12,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from collector import sniffing
 from collector.intake import Intake
 from collector.posts import POSTS
 from collector.posts.contract import NotOurs, Post, Read, Told
 from collector.problems import EXCEPTION_HANDLERS, ProblemError, busy
+from collector.protocols.contract import Message, Received, Rejected
 from collector.protocols.framed import Options
 from collector.requests import HttpLimits, inflated, off_loop, read_body, read_encoding
 from telemetry import problem, refusals
@@ -47,7 +49,8 @@ class Posted:
             await read_body(request, self._limits), read_encoding(request), self._limits.max_body_bytes
         )
         post = Post(request.query_params.multi_items(), dict(request.headers), body, user_of(request))
-        told = await self._told(post)
+        told = await self._told(request, post)
+        _see(request, body, Received(told.records, len(body), told.body, str.encode, aside=told.aside), told.status)
         if len(told.records) > self._limits.max_records:
             raise ProblemError(problem.BODY_TOO_LARGE, f"a request may have {self._limits.max_records} records")
         try:
@@ -58,11 +61,20 @@ class Posted:
         kind = "application/json" if told.body else None
         return Response(told.body, told.status, media_type=kind)
 
-    async def _told(self, post: Post) -> Told:
+    async def _told(self, request: Request, post: Post) -> Told:
         try:
             return await off_loop(len(post.body), partial(self._read, post, self._options, self._arrival()))
         except NotOurs as error:
+            _see(request, post.body, Rejected(problem.INVALID_RECORD, str(error), b""), 400)
             raise ProblemError(problem.INVALID_RECORD, str(error)) from None
+
+
+def _see(request: Request, body: bytes, message: Message, status: int) -> None:
+    """Show a request to somebody who looks, and how it is answered once all is stored."""
+    port = (request.scope.get("server") or ("", 0))[1]
+    if sniffing.is_watched(port):
+        head = f"{request.method} {request.url.path}?{request.url.query}".rstrip("?").encode()
+        sniffing.see_request(port, sniffing.address(request.client), head, body, message, status)
 
 
 def user_of(request: Request) -> str:

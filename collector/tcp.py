@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple, cast
 
+from collector import sniffing
 from collector.door import Door
 from collector.intake import Intake, Lane, Numbered
 from collector.offering import heard, note_rejected
@@ -60,6 +61,7 @@ class TcpCollector:
         self.received = bytearray(TURN_BYTES)  # one for all: what is read is decoded before the next read
         self.turn = memoryview(self.received)
         self.sip = self.turn[:SIP_BYTES]
+        self.port = 0
         self.held_bytes = 0  # of messages that are not complete, of all connections
         self._max_held_bytes = max_held_bytes
         self._door = door
@@ -74,6 +76,7 @@ class TcpCollector:
     async def start(self, listening: socket.socket) -> None:
         """Take connections from a listening socket."""
         loop = asyncio.get_running_loop()
+        self.port = listening.getsockname()[1]
         self._server = await loop.create_server(lambda: _Connection(self), sock=listening, backlog=1024)
         self._tasks = [loop.create_task(self._sweep()), loop.create_task(self._release())]
 
@@ -171,6 +174,7 @@ class _Connection(asyncio.BufferedProtocol):
         if not self._collector.opened(self):
             self._no_more = True
             self._transport.close()
+        self._see_event("opened")
 
     def get_buffer(self, _sizehint: int) -> memoryview:
         return self._collector.turn if self._collector.intake.has_room else self._collector.sip
@@ -180,7 +184,9 @@ class _Connection(asyncio.BufferedProtocol):
             return
         self._heard_s = self._loop.time()
         was_mid_message = self._decoder.is_mid_message
-        messages = self._decoder.feed(self._collector.received[:nbytes], self._collector.arrival())
+        data = self._collector.received[:nbytes]
+        messages = self._decoder.feed(data, self._collector.arrival())
+        self._see(data, messages)
         if messages or not was_mid_message:
             self._begun_s = self._heard_s
         self._take(messages)
@@ -198,7 +204,9 @@ class _Connection(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         self._peer_ended = True
         if not self._no_more:
-            self._take(self._decoder.eof(self._collector.arrival()))
+            messages = self._decoder.eof(self._collector.arrival())
+            self._see(b"", messages)
+            self._take(messages)
         self.finish()
         return True
 
@@ -212,10 +220,25 @@ class _Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._no_more = True
+        self._see_event("closed")
         self._forget()
         self._collector.closed(self)
         if self._quiet_timer is not None:
             self._quiet_timer.cancel()
+
+    # For somebody who looks
+
+    def _see(self, data: bytes | bytearray, messages: list[Message]) -> None:
+        if sniffing.is_watched(self._collector.port) and (data or messages):
+            sniffing.see_frame(self._collector.port, "tcp", self._peer, self._decoder, data, messages)
+
+    def _see_event(self, event: str) -> None:
+        if sniffing.is_watched(self._collector.port):
+            sniffing.see_event(event, self._collector.port, self._peer)
+
+    @property
+    def _peer(self) -> str:
+        return sniffing.address(self._transport.get_extra_info("peername"))
 
     # What is kept of unfinished messages
 
@@ -284,7 +307,9 @@ class _Connection(asyncio.BufferedProtocol):
         if left_s > 0:
             self._quiet_timer = self._loop.call_later(left_s, self._on_quiet)
         else:
-            self._take(self._decoder.quiet(self._collector.arrival()))
+            messages = self._decoder.quiet(self._collector.arrival())
+            self._see(b"", messages)
+            self._take(messages)
 
     # Reading in turns, and no faster than storing
 

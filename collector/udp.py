@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
+from collector import sniffing
 from collector.intake import Intake
 from collector.offering import note_rejected
 from collector.protocols.contract import Message, Received
@@ -33,6 +34,7 @@ class UdpCollector:
         self.intake = intake
         self.make_decoder = make_decoder
         self.arrival = arrival
+        self.port = 0
         self._waiting: set[asyncio.Future[bool]] = set()
         self._is_over = False
         self._transport: asyncio.DatagramTransport | None = None
@@ -40,6 +42,7 @@ class UdpCollector:
     async def start(self, listening: socket.socket) -> None:
         """Take datagrams from a bound socket."""
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
+        self.port = listening.getsockname()[1]
         loop = asyncio.get_running_loop()
         transport, _ = await loop.create_datagram_endpoint(lambda: _Datagrams(self), sock=listening)
         self._transport = transport
@@ -60,7 +63,11 @@ class UdpCollector:
         if not self.intake.has_room:
             refusals.count(problem.BUSY)
             return
-        for message in self.make_decoder(address[0]).datagram(data, self.arrival()):
+        decoder = self.make_decoder(address[0])
+        messages = decoder.datagram(data, self.arrival())
+        if sniffing.is_watched(self.port):
+            sniffing.see_frame(self.port, "udp", sniffing.address(address), decoder, data, messages)
+        for message in messages:
             self._take(message, send)
 
     def _take(self, message: Message, send: Callable[[bytes], None]) -> None:

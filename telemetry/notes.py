@@ -7,6 +7,8 @@ This file is all that knows these keys.
     whimbrel:forward   hash  name → how far the courier is with it, JSON (`Forwarded`); gone a day after its last note
     whimbrel:keys      hash  id → a key, JSON (keys.py); "version" → a text that changes with each change but a removal
     whimbrel:alert     hash  name → what waits for a receiver of events, JSON (`Told`); the same
+    whimbrel:sniff     sorted set  port → ms since epoch until which somebody wants to see its frames
+    whimbrel:frames:<port>  channel  each frame that came there while somebody wanted to see them, JSON
 
 Each function raises `StoreUnavailable` if Redis can't be asked, `BusyError` if it is at its limit.
 """
@@ -29,6 +31,11 @@ REFUSED = "whimbrel:refused"
 FORWARD = "whimbrel:forward"
 ALERT = "whimbrel:alert"
 KEYS = "whimbrel:keys"
+
+SNIFF = "whimbrel:sniff"
+FRAMES = "whimbrel:frames:"
+
+CONFIRMED_WITHIN_S = 2.0
 
 KEPT_S = 86_400
 """A note that nobody has renewed for so long is gone."""
@@ -195,3 +202,56 @@ def _note(client: redis.Redis, key: str, found: Mapping[str, Struct]) -> None:
 def _noted(client: redis.Redis, key: str, kind: type[T]) -> list[T]:
     found = translated(lambda: client.hgetall(key))
     return [msgspec.json.decode(text, type=kind) for _, text in sorted(found.items())]
+
+
+# Frames that somebody looks at -----------------------------------------------------------------------
+
+
+def ask_for_frames(client: redis.Redis, port: int, now_ms: int, for_ms: int) -> None:
+    """Have the collectors publish what comes to a port, for so long."""
+
+    def ask() -> None:
+        with client.pipeline() as pipe:
+            pipe.zadd(SNIFF, {str(port): now_ms + for_ms})
+            pipe.pexpire(SNIFF, 10 * for_ms)
+            pipe.execute()
+
+    translated(ask)
+
+
+def ports_asked_for(client: redis.Redis, now_ms: int) -> frozenset[int]:
+    """The ports whose frames somebody wants to see now."""
+    return frozenset(int(port) for port in translated(lambda: client.zrange(SNIFF, now_ms, "+inf", byscore=True)))
+
+
+def publish_frames(client: redis.Redis, frames: Sequence[tuple[int, bytes]]) -> None:
+    """Show frames, each with its port, to those who asked for them."""
+
+    if not frames:
+        return
+
+    def publish() -> None:
+        with client.pipeline(transaction=False) as pipe:
+            for port, frame in frames:
+                pipe.publish(f"{FRAMES}{port}", frame)
+            pipe.execute()
+
+    translated(publish)
+
+
+class Frames:
+    """What is published of a port from now on."""
+
+    def __init__(self, client: redis.Redis, port: int) -> None:
+        self._heard = client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
+        translated(lambda: self._heard.subscribe(f"{FRAMES}{port}"))
+        self.next(CONFIRMED_WITHIN_S)  # Redis says that it is so, which is no frame
+
+    def next(self, within_s: float) -> bytes | None:
+        """The next frame, or None if none came in time."""
+        found = translated(lambda: self._heard.get_message(timeout=within_s))
+        return None if found is None else bytes(found["data"])
+
+    def close(self) -> None:
+        """Hear no more."""
+        self._heard.close()

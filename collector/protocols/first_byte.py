@@ -17,6 +17,11 @@ class FirstByte:
         self._chosen: Decoder | None = None
 
     @property
+    def chosen(self) -> Decoder | None:
+        """What it became."""
+        return self._chosen
+
+    @property
     def waits_for_quiet(self) -> bool:
         return self._chosen is not None and self._chosen.waits_for_quiet
 

@@ -33,7 +33,7 @@ class Program:
 
     def __init__(self, settings: Settings, **more: str) -> None:
         self.http_port, self.tcp_port = free_ports(2)
-        self._environ = {
+        self.environ = {
             "PATH": os.environ["PATH"],
             "WHIMBREL__REDIS__URL": settings.redis.url,
             "WHIMBREL__DATA__DIR": str(settings.data_dir),
@@ -55,7 +55,7 @@ class Program:
 
     def start(self) -> subprocess.Popen[str]:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "collector"], env=self._environ, cwd=PROJECT, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-m", "collector"], env=self.environ, cwd=PROJECT, stderr=subprocess.PIPE, text=True
         )
         return self._process
 

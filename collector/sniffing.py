@@ -1,0 +1,170 @@
+"""What comes to a port, for somebody who looks (`whimbrel sniff`): shown through Redis, and only while they look.
+
+Once a second the collector asks which ports are looked at. What comes to one is kept in a short queue, and published
+from a thread; where nobody looks this costs a test of membership for each read. Nothing of it is stored. All here
+belongs to the event loop, as in telemetry/refusals.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import msgspec
+import redis
+from msgspec import Struct
+
+from collector.protocols.auto import Auto
+from collector.protocols.contract import Decoder, Message
+from collector.protocols.first_byte import FirstByte
+from collector.protocols.framed import Framed
+from collector.protocols.lines import Line, line_of
+from telemetry import notes
+from telemetry.errors import BusyError, StoreError
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 1.0
+SHOW_S = 0.05
+MAX_WAITING = 2_000
+"""Pieces that may wait to be published; of more the oldest are left out, and counted."""
+
+MAX_RAW_BYTES = 4_096
+"""Bytes of a piece that are shown."""
+
+_SECRET = re.compile(rb"(?i)((?:token|password|api_key|key|p)=)[^&\s]+")
+
+
+class Seen(Struct, omit_defaults=True):
+    """A piece of a stream, a datagram or a request: `raw` in hex, of `raw_bytes`, and what it says.
+
+    `event` is `opened`, `frame`, `closed`, or `lost`: `raw_bytes` pieces could not be shown in time. `protocol` and
+    `device_id` are as the connection told so far; `held_bytes` have come of a message that is not complete.
+    `status` is that of an HTTP answer.
+    """
+
+    event: str
+    at_ms: int
+    port: int
+    transport: str = ""
+    peer: str = ""
+    protocol: str = ""
+    device_id: str = ""
+    raw: str = ""
+    raw_bytes: int = 0
+    lines: list[Line] = []
+    held_bytes: int = 0
+    status: int | None = None
+
+
+_ports: frozenset[int] = frozenset()
+_waiting: deque[Seen] = deque()
+_lost = 0
+
+
+def is_watched(port: int) -> bool:
+    """Whether somebody looks at a port."""
+    return port in _ports
+
+
+def see(seen: Seen) -> None:
+    """Show a piece to those who look."""
+    global _lost  # noqa: PLW0603 (as all here, the event loop's alone)
+    if len(_waiting) >= MAX_WAITING:
+        _waiting.popleft()
+        _lost += 1
+    _waiting.append(seen)
+
+
+def see_frame(
+    port: int, transport: str, peer: str, decoder: Decoder, data: bytes | bytearray, messages: Sequence[Message]
+) -> None:
+    """Show what was received, and what a decoder made of it."""
+    protocol, device_id = speaker(decoder)
+    piece = _piece("frame", port, transport, peer, bytes(data))
+    piece.protocol, piece.device_id, piece.held_bytes = protocol, device_id, decoder.held_bytes
+    piece.lines = [line_of(message) for message in messages]
+    see(piece)
+
+
+def see_event(event: str, port: int, peer: str) -> None:
+    """Show that a connection was opened or closed."""
+    see(_piece(event, port, "tcp", peer))
+
+
+def see_request(port: int, peer: str, head: bytes, body: bytes, message: Message, status: int) -> None:
+    """Show a request over HTTP by its first line and its body, but no secret that may be in its query."""
+    raw = _SECRET.sub(rb"\1***", head) + (b"\n" + body if body else b"")
+    piece = _piece("frame", port, "http", peer, raw)
+    piece.lines, piece.status = [line_of(message)], status
+    see(piece)
+
+
+def _piece(event: str, port: int, transport: str, peer: str, raw: bytes = b"") -> Seen:
+    return Seen(
+        event, time.time_ns() // 1_000_000, port, transport, peer, raw=raw[:MAX_RAW_BYTES].hex(), raw_bytes=len(raw)
+    )
+
+
+def address(peer: Sequence[object] | None) -> str:
+    """A socket's address as people write it."""
+    if not peer:
+        return ""
+    host = f"[{peer[0]}]" if ":" in str(peer[0]) else str(peer[0])
+    return f"{host}:{peer[1]}"
+
+
+def speaker(decoder: Decoder) -> tuple[str, str]:
+    """Protocol and device of a connection, as far as it told."""
+    while isinstance(decoder, Auto | FirstByte):
+        if decoder.chosen is None:
+            return "", ""
+        decoder = decoder.chosen
+    name = type(decoder).__module__.rpartition(".")[2]
+    return name, decoder.device_id if isinstance(decoder, Framed) else ""
+
+
+# To Redis --------------------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def shown(connect: Callable[[], redis.Redis]) -> AsyncIterator[None]:
+    """Within this what comes is shown to those who look."""
+    with connect() as client:
+        showing = asyncio.create_task(_show_for_ever(client))
+        try:
+            yield
+        finally:
+            showing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await showing
+
+
+async def _show_for_ever(client: redis.Redis) -> None:
+    global _ports  # noqa: PLW0603
+    look_at_s = 0.0
+    while True:
+        await asyncio.sleep(SHOW_S if _ports else LOOK_S)
+        try:
+            await asyncio.to_thread(notes.publish_frames, client, _taken())
+            if time.monotonic() >= look_at_s:
+                look_at_s = time.monotonic() + LOOK_S
+                _ports = await asyncio.to_thread(notes.ports_asked_for, client, time.time_ns() // 1_000_000)
+        except (StoreError, BusyError) as error:
+            log.debug("nothing is shown: %s", error)
+
+
+def _taken() -> list[tuple[int, bytes]]:
+    """What waits, as it is published."""
+    global _lost  # noqa: PLW0603
+    taken = list(_waiting)
+    _waiting.clear()
+    if _lost:
+        taken += [Seen("lost", time.time_ns() // 1_000_000, port, raw_bytes=_lost) for port in _ports]
+        _lost = 0
+    return [(one.port, msgspec.json.encode(one)) for one in taken]
