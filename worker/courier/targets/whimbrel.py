@@ -14,7 +14,7 @@ import msgspec
 
 from telemetry.errors import BusyError, RecordError, SenderError
 from worker.courier.rows import taken_msgpack
-from worker.courier.targets.contract import Batch, Bounds, Sent
+from worker.courier.targets.contract import Batch, BatchRefused, Bounds, Sent
 from worker.courier.web import port_of, tls_of
 
 VERSION = 1
@@ -64,7 +64,7 @@ class Whimbrel:
             raise BusyError(f"it has no room: {detail.reason}")
         if answer.status == REFUSED and detail.index is not None:
             raise RecordError(detail.field, None, detail.reason, detail.index)
-        raise SenderError(f"it refused a batch: {detail.reason or answer}")
+        raise BatchRefused(f"it refused a batch: {detail.reason or answer}")
 
     def _connected(self) -> socket.socket:
         if self._socket is None:
