@@ -54,11 +54,11 @@ async def serve(settings: Settings, listening: Sockets) -> None:
     limits = MessageLimits(c.max_message_bytes, c.max_request_records)
     door = Door(most_connections(c), c.max_connections_per_address, time.monotonic)
 
-    def make_tcp(make_decoder: Callable[[], Decoder], arrival: Callable[[], Arrival]) -> TcpCollector:
+    def make_tcp(make_decoder: Callable[[str], Decoder], arrival: Callable[[], Arrival]) -> TcpCollector:
         timeouts = Timeouts(c.request_timeout_s, c.idle_timeout_s)
         return TcpCollector(intake, make_decoder, arrival, timeouts, door, c.max_pending_bytes)
 
-    tcp = make_tcp(lambda: PROTOCOLS["any"](limits), arrival)
+    tcp = make_tcp(lambda _address: PROTOCOLS["any"](limits), arrival)
     further = listeners.Listeners(settings, intake, arrival, make_tcp)
     heard = brokers(settings, intake, arrival) if listening.is_first else None  # a broker knows one of a name
     server = http_server(app(intake, HttpLimits.of(settings), arrival), ConnectionLimits.of(settings))

@@ -27,7 +27,7 @@ from telemetry.serve import Server, http_server, listen, listen_udp
 
 log = logging.getLogger(__name__)
 
-MakeTcp = Callable[[Callable[[], Decoder], Callable[[], Arrival]], TcpCollector]
+MakeTcp = Callable[[Callable[[str], Decoder], Callable[[], Arrival]], TcpCollector]
 """What makes a TCP collector, of what makes its decoders and what tells the arrival of its messages."""
 
 
@@ -125,8 +125,9 @@ class Listeners:
         return lambda: self._arrival()._replace(speed_unit=one.speed_unit)
 
 
-def decoder_of(protocol: str, limits: MessageLimits, options: Options) -> Decoder:
-    """The decoder of a connection."""
+def decoder_of(protocol: str, limits: MessageLimits, options: Options, address: str = "") -> Decoder:
+    """The decoder of a connection from an address."""
+    options = options._replace(address=address) if address else options
     if protocol == "auto":
         return Auto(lambda chosen: decoder_of(chosen, limits, options))
     make = TRACKERS.get(protocol)

@@ -43,12 +43,12 @@ class Timeouts(NamedTuple):
 
 
 class TcpCollector:
-    """A listening socket and its connections."""
+    """A listening socket and its connections; `make_decoder` makes what reads one, of the address it comes from."""
 
     def __init__(
         self,
         intake: Intake,
-        make_decoder: Callable[[], Decoder],
+        make_decoder: Callable[[str], Decoder],
         arrival: Callable[[], Arrival],
         timeouts: Timeouts,
         door: Door,
@@ -148,9 +148,10 @@ class TcpCollector:
 
 
 class _Connection(asyncio.BufferedProtocol):
+    _decoder: Decoder  # made once the peer's address is known
+
     def __init__(self, collector: TcpCollector) -> None:
         self._collector = collector
-        self._decoder = collector.make_decoder()
         self._loop = asyncio.get_running_loop()
         self._held_bytes = 0  # of a message that is not complete, as the collector knows it
         self._answers: deque[tuple[Message, asyncio.Future[bool] | None]] = deque()
@@ -171,6 +172,7 @@ class _Connection(asyncio.BufferedProtocol):
         self._transport = cast("asyncio.Transport", transport)
         peer = transport.get_extra_info("peername")
         self.address = peer[0] if peer else ""
+        self._decoder = self._collector.make_decoder(self.address)
         if not self._collector.opened(self):
             self._no_more = True
             self._transport.close()
@@ -256,7 +258,7 @@ class _Connection(asyncio.BufferedProtocol):
         """Let go of what was kept."""
         self._collector.may_keep(0, -self._held_bytes)
         self._held_bytes = 0
-        self._decoder = self._collector.make_decoder()
+        self._decoder = self._collector.make_decoder(self.address)
 
     # Messages in, answers out
 

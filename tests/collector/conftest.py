@@ -102,7 +102,7 @@ async def collecting(
     async with taking(connect_to, max_pending_bytes=max_pending_bytes) as intake:
         tcp = TcpCollector(
             intake,
-            lambda: PROTOCOLS["any"](MessageLimits(max_message_bytes, 1_000)),
+            lambda _address: PROTOCOLS["any"](MessageLimits(max_message_bytes, 1_000)),
             lambda: Arrival(NOW_US),
             timeouts or Timeouts(),
             Door(max_connections, max_per_address, time.monotonic),

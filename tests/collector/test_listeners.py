@@ -43,12 +43,13 @@ def test_the_settings_know_every_protocol() -> None:
 
 
 def entries(ports: list[int], **more: object) -> str:
-    auto, teltonika, osmand = ports
+    auto, teltonika, osmand, nmea = ports
     return json.dumps(
         [
             {"protocol": "auto", "port": auto, **more},
             {"protocol": "teltonika", "port": teltonika, "transport": "udp"},
             {"protocol": "osmand", "port": osmand, "transport": "http", "speed_unit": "ms"},
+            {"protocol": "nmea", "port": nmea, "answers_all": True},
         ]
     )
 
@@ -62,7 +63,7 @@ def listening(request: pytest.FixtureRequest) -> Iterator[tuple[Box, list[int]]]
         settings = settings_of(server.url, Path(folder))
         client = stack.enter_context(connect(settings))
         [shard] = set_up(client, Archive(settings.archive_dir), 1)
-        ports = free_ports(3)
+        ports = free_ports(4)
         more = {"collector__listen": entries(ports), "collector__processes": str(request.param)}
         yield Box(stack.enter_context(running(settings, **more)), server, client, shard), ports
 
@@ -77,7 +78,7 @@ def exchange(port: int, data: bytes, size: int) -> bytes:
 
 
 def test_auto_over_tcp(listening: tuple[Box, list[int]]) -> None:
-    box, (port, _, _) = listening
+    box, (port, *_) = listening
     before = {device: len(tail(box.shard, device)) for device in (test_gt06.IMEI, "j")}
     answers = exchange(port, test_gt06.LOGIN + test_gt06.LOCATION, 20)
     assert answers[3:4] + answers[13:14] == b"\x01\x12"
@@ -87,7 +88,7 @@ def test_auto_over_tcp(listening: tuple[Box, list[int]]) -> None:
 
 
 def test_teltonika_over_udp(listening: tuple[Box, list[int]]) -> None:
-    box, (_, port, _) = listening
+    box, (_, port, *_) = listening
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as device:
         device.settimeout(WAIT_S)
         device.sendto(test_teltonika.datagram("999999999999999"), (HOST, port))
@@ -97,14 +98,20 @@ def test_teltonika_over_udp(listening: tuple[Box, list[int]]) -> None:
 
 @pytest.mark.parametrize("path", ["/", "/any/path"])
 def test_osmand_over_http_at_any_path_in_its_own_unit(listening: tuple[Box, list[int]], path: str) -> None:
-    box, (_, _, port) = listening
+    box, (_, _, port, _) = listening
     answer = httpx.get(f"http://{HOST}:{port}{path}", params={"id": f"p{path}", "lat": 1, "lon": 2, "speed": 10})
     assert answer.status_code == 200
     assert tail(box.shard, f"p{path}")[-1].record.speed_kmh == 36
 
 
+def test_a_receiver_that_tells_no_name_is_its_address(listening: tuple[Box, list[int]]) -> None:
+    box, (*_, port) = listening
+    assert exchange(port, b"$GPRMC,120000,A,4100.4920,N,02858.7040,E,019.44,270,010326,,*35\r\n", 5) == b"OK1\r\n"
+    assert tail(box.shard, HOST)[-1].record.latitude == pytest.approx(41.0082)
+
+
 def test_a_port_that_is_taken_stops_the_start(shard: Shard, settings: Settings) -> None:
-    ports = free_ports(3)
+    ports = free_ports(4)
     with socket.create_server((HOST, ports[0])):
         process = Program(settings, collector__listen=entries(ports)).start()
         _, err = process.communicate(timeout=WAIT_S)
