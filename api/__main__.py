@@ -26,7 +26,8 @@ from telemetry.config import Settings
 from telemetry.http_protocol import ConnectionLimits
 from telemetry.program import main
 from telemetry.redis_client import connect, connect_async
-from telemetry.serve import http_server, listen, query_socket, stop_on_signals
+from telemetry.serve import http_server, listen, query_socket, renew_on_sighup, stop_on_signals
+from telemetry.tls import Identity
 
 log = logging.getLogger("api")
 
@@ -35,7 +36,8 @@ async def serve(settings: Settings) -> None:
     """Answer until a signal comes; then end what was begun."""
     stopped = stop_on_signals()
     listening = listen(settings.api.host, settings.api.port)
-    a = settings.api
+    a, tls = settings.api, Identity.of(settings)
+    renew_on_sighup(tls)
     intake = make_intake(settings)
     intake.start()
     limits, arrival = HttpLimits.of(settings), make_arrival(settings, intake)
@@ -48,7 +50,7 @@ async def serve(settings: Settings) -> None:
         program.forward(refusal),
     )
     plain = ProxyHeadersMiddleware(application)  # type: ignore[arg-type]  # uvicorn words ASGI's types its own way
-    server = http_server(QuickLatest(plain, latest), ConnectionLimits.of(settings))  # type: ignore[arg-type]
+    server = http_server(QuickLatest(plain, latest), ConnectionLimits.of(settings), tls)  # type: ignore[arg-type]
     serving = asyncio.create_task(server.serve([listening]))
     log.info("answering on %s:%d", a.host, a.port)
     async with refusals.reported(lambda: connect(settings)):

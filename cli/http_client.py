@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+import argparse
+import ssl
+
 import httpx
 
-from telemetry.config import is_loopback
+from telemetry.config import Settings, is_loopback
+from telemetry.tls import trusting, trusting_files
 
 
-def client(url: str, timeout_s: float) -> httpx.Client:
+def add_ca_file(parser: argparse.ArgumentParser) -> None:
+    """Declare `--ca-file`."""
+    parser.add_argument("--ca-file", default="", metavar="FILE", help="certificates to trust, PEM (else the system's)")
+
+
+def client(url: str, timeout_s: float, tls: ssl.SSLContext | None = None) -> httpx.Client:
     """One keep-alive connection to `url`. For this machine itself no proxy of the environment is asked."""
     limits = httpx.Limits(max_connections=1, max_keepalive_connections=1)
     trust_env = not is_loopback(httpx.URL(url).host)
-    return httpx.Client(base_url=url, timeout=timeout_s, limits=limits, trust_env=trust_env)
+    verify = True if tls is None else tls
+    return httpx.Client(base_url=url, timeout=timeout_s, limits=limits, trust_env=trust_env, verify=verify)
+
+
+def trusted(args: argparse.Namespace, settings: Settings, is_own: bool) -> ssl.SSLContext | None:
+    """What to trust: the file that was named, else of the box itself its very certificate; None: the system's."""
+    if args.ca_file:
+        return trusting_files(args.ca_file)
+    if is_own and settings.tls_paths is not None:
+        return trusting(settings.tls_paths[0])
+    return None

@@ -15,10 +15,10 @@ import msgspec
 
 from cli import arguments
 from cli.command import FAILED, OK, Command
-from cli.http_client import client
+from cli.http_client import add_ca_file, client, trusted
 from cli.output import output
 from telemetry.config import Settings
-from telemetry.endpoints import http_url
+from telemetry.endpoints import api_url
 from telemetry.errors import BusyError, SenderError
 
 PAGE_RECORDS = 5_000
@@ -103,6 +103,7 @@ def add_history_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--url", type=arguments.url, help="the API (else by api.host and api.port)")
+    add_ca_file(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object a line, with all fields")
 
 
@@ -232,7 +233,7 @@ def _named(devices: list[str]) -> Params:
 
 
 def _open(args: argparse.Namespace, settings: Settings) -> httpx.Client:
-    return client(args.url or http_url(settings.api.host, settings.api.port), TIMEOUT_S)
+    return client(args.url or api_url(settings), TIMEOUT_S, trusted(args, settings, is_own=not args.url))
 
 
 LATEST = Command("Print the newest record of each device, or of those named.", add_latest_arguments, run_latest)

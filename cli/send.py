@@ -17,13 +17,14 @@ from tqdm import tqdm
 from cli import arguments
 from cli.command import FAILED, OK, Command
 from cli.delivery import Batch, Patience, Sender, Tally, batches, paced
-from cli.http_client import client
+from cli.http_client import add_ca_file, client, trusted
 from cli.http_sender import TIMEOUT_S, HttpSender
 from cli.sources import ENDINGS, PLAIN, PRESETS, READERS, Naming
 from cli.tcp_sender import TcpSender
 from telemetry.config import Collector, Settings
-from telemetry.endpoints import http_url, reachable
+from telemetry.endpoints import collector_url, reachable
 from telemetry.errors import BusyError, SenderError
+from telemetry.tls import trusting_files
 
 BATCH_RECORDS = 500
 RETRY_SECONDS = 60.0
@@ -70,11 +71,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--time-format", metavar="FORMAT", help="strptime format of the timestamp, like '%%d/%%m/%%Y %%H:%%M'; UTC")
     add("--preset", choices=PRESETS, help="--map and --time-format of a known file")
     add("--over", choices=SENDERS, default="http", help="(default: http)")
-    add("--url", type=arguments.url, help="the HTTP collector (else by collector.host and collector.http_port)")
-    add("--tcp", type=arguments.address, metavar="HOST:PORT", help="the TCP collector (else by collector.tcp_port)")
+    add_place_arguments(parser)
     _add_flow_arguments(parser)
     add("--quiet", action="store_true", help="no progress, and no last line but with --json")
     add("--json", action="store_true", help="the last line as a JSON object")
+
+
+def add_place_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare where to send to, and whom to trust there."""
+    add = parser.add_argument
+    add("--url", type=arguments.url, help="the HTTP collector (else by collector.host and collector.http_port)")
+    add("--tcp", type=arguments.address, metavar="HOST:PORT", help="the TCP collector (else by collector.tcp_port)")
+    add("--tls", action="store_true", help="speak TLS to --tcp")
+    add_ca_file(parser)
 
 
 def _add_flow_arguments(parser: argparse.ArgumentParser) -> None:
@@ -106,7 +115,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         patience = Patience(args.retry_seconds, *CLOCK, say)
         started = time.monotonic()
         try:
-            with closing(SENDERS[args.over](args, collector, patience, tally)) as sender:
+            with closing(SENDERS[args.over](args, settings, patience, tally)) as sender:
                 good = tally.readable(rows, collector.max_message_bytes - FRAME_BYTES)
                 source = batches(good, batch_records(args), max_bytes(args.over, collector))
                 deliver(source if args.rate is None else paced(source, args.rate, *CLOCK), sender)
@@ -198,19 +207,23 @@ def max_bytes(over: str, collector: Collector) -> int:
     return collector.max_message_bytes - 2 if over == "tcp" else collector.max_body_bytes
 
 
-def http_sender(args: argparse.Namespace, collector: Collector, patience: Patience, tally: Tally) -> Sender:
+def http_sender(args: argparse.Namespace, settings: Settings, patience: Patience, tally: Tally) -> Sender:
     """A sender over HTTP."""
-    url = args.url or http_url(collector.host, collector.http_port)
-    return HttpSender(client(url, TIMEOUT_S), patience, tally, lambda: uuid.uuid4().hex)
+    connection = client(args.url or collector_url(settings), TIMEOUT_S, trusted(args, settings, is_own=not args.url))
+    return HttpSender(connection, patience, tally, lambda: uuid.uuid4().hex)
 
 
-def tcp_sender(args: argparse.Namespace, collector: Collector, patience: Patience, tally: Tally) -> Sender:
+def tcp_sender(args: argparse.Namespace, settings: Settings, patience: Patience, tally: Tally) -> Sender:
     """A sender over TCP, known by an id that no other has."""
-    address = args.tcp or (reachable(collector.host), collector.tcp_port)
-    return TcpSender(address, patience, tally, uuid.uuid4().hex, collector.max_message_bytes)
+    c = settings.collector
+    address = args.tcp or (reachable(c.host), c.tcp_port)
+    tls = trusted(args, settings, is_own=not args.tcp)
+    if tls is None and args.tls:
+        tls = trusting_files("")
+    return TcpSender(address, patience, tally, uuid.uuid4().hex, c.max_message_bytes, tls)
 
 
-SENDERS: dict[str, Callable[[argparse.Namespace, Collector, Patience, Tally], Sender]] = {
+SENDERS: dict[str, Callable[[argparse.Namespace, Settings, Patience, Tally], Sender]] = {
     "http": http_sender,
     "tcp": tcp_sender,
 }

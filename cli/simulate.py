@@ -25,6 +25,7 @@ from cli.send import (
     PACED_BATCH_S,
     RETRY_SECONDS,
     SENDERS,
+    add_place_arguments,
     deliver,
     max_bytes,
     print_summary,
@@ -102,8 +103,7 @@ def _add_way_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--out", metavar="FILE", help="write NDJSON to this file, - for standard output, instead of sending")
     add("--over", choices=SENDERS, default="http", help="(default: http)")
-    add("--url", type=arguments.url, help="the HTTP collector (else by collector.host and collector.http_port)")
-    add("--tcp", type=arguments.address, metavar="HOST:PORT", help="the TCP collector (else by collector.tcp_port)")
+    add_place_arguments(parser)
     add(
         "--rate",
         type=arguments.amount,
@@ -193,7 +193,7 @@ def _send(args: argparse.Namespace, settings: Settings) -> int:
     patience = Patience(args.retry_seconds, *CLOCK, say)
     started = time.monotonic()
     try:
-        with closing(SENDERS[args.over](args, collector, patience, tally)) as sender:
+        with closing(SENDERS[args.over](args, settings, patience, tally)) as sender:
             good = tally.readable(rows(args), collector.max_message_bytes - FRAME_BYTES)
             deliver(cut(args, good, max_bytes(args.over, collector)), sender)
     finally:

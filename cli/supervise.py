@@ -25,6 +25,9 @@ from telemetry.process import SUPERVISED, die_with_parent
 REDIS = "redis"
 COURIER = "courier"
 
+RENEWING = ("collector", "api")
+"""Programs that have something to renew at SIGHUP; supervisord itself would start all programs anew."""
+
 STOP_PROGRAMS_S = 5
 STOP_REDIS_S = 3
 """Together under 10 s, even if every program hangs."""
@@ -51,9 +54,11 @@ username = whimbrel
 password = {password}
 """
 
-GROUP = """
-[group:whimbrel]
-programs = {names}
+GROUP_NAME = "whimbrel"
+
+GROUP = f"""
+[group:{GROUP_NAME}]
+programs = {{names}}
 priority = 2
 """
 
@@ -127,6 +132,14 @@ def start(folder: Path, programs: Mapping[str, str], environment: Mapping[str, s
         start_new_session=True,  # Ctrl-C is for us; we say when supervisord stops
         preexec_fn=tie,  # noqa: PLW1509 - no thread has been started yet
     )
+
+
+def pass_on_sighup(folder: Path) -> str:
+    """Have the programs that have something to renew do so. Empty, or why they can't be told."""
+    names = [":".join((GROUP_NAME, name)) for name in RENEWING]
+    command = [sys.executable, "-m", "supervisor.supervisorctl", "-c", str(folder / "supervisord.conf"), "signal"]
+    done = subprocess.run([*command, "HUP", *names], cwd=PROJECT, text=True, capture_output=True)
+    return "" if done.returncode == 0 else " ".join((done.stdout + done.stderr).split())
 
 
 def nudge(folder: Path) -> bool:

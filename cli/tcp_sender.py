@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import select
 import socket
+import ssl
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -44,13 +45,20 @@ class TcpSender:
     """A `Sender` that connects when there is something to send, and again when the connection is lost."""
 
     def __init__(
-        self, address: tuple[str, int], patience: Patience, tally: Tally, sender_id: str, max_bytes: int
+        self,
+        address: tuple[str, int],
+        patience: Patience,
+        tally: Tally,
+        sender_id: str,
+        max_bytes: int,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._address = address
         self._patience = patience
         self._tally = tally
         self._sender_id = sender_id
         self._max_bytes = max_bytes
+        self._tls = tls
         self._number = 0
         self._socket: socket.socket | None = None
         self._received = b""
@@ -109,6 +117,8 @@ class TcpSender:
         if self._socket is None:
             self._socket = socket.create_connection(self._address, TIMEOUT_S)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._tls is not None:
+                self._socket = self._tls.wrap_socket(self._socket, server_hostname=self._address[0])
             self._received = b""
         return self._socket
 
@@ -138,7 +148,7 @@ class TcpSender:
 
     def _receive_waiting(self, connection: socket.socket) -> None:
         """Read the answers that are there already, so that a slow sender hears of a refusal soon."""
-        while self._window and select.select([connection], [], [], 0)[0]:
+        while self._window and _is_readable(connection):
             self._receive(connection)
 
     def _next_answer(self) -> bytes | None:
@@ -168,6 +178,13 @@ class TcpSender:
 
     def _no_collector(self, data: bytes) -> ConfigError:
         return ConfigError(f"cannot use {self._address[0]}:{self._address[1]}: it answered {data[:80]!r}")
+
+
+def _is_readable(connection: socket.socket) -> bool:
+    """Whether there is something to read, in the socket or decrypted already."""
+    if isinstance(connection, ssl.SSLSocket) and connection.pending():
+        return True
+    return bool(select.select([connection], [], [], 0)[0])
 
 
 def to_frame(sender_id: str, number: int, batch: Batch, max_bytes: int) -> bytes | Refused:

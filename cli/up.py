@@ -10,6 +10,7 @@ import importlib
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -21,9 +22,10 @@ from cli import redis_server, supervise
 from cli.command import FAILED, OK, Command
 from telemetry.config import PROJECT, Settings
 from telemetry.durable import make_folder
-from telemetry.endpoints import http_url, reachable
+from telemetry.endpoints import api_url, collector_url, http_url, reachable
 from telemetry.errors import ConfigError
 from telemetry.runtime import make_private, runtime_dir
+from telemetry.tls import Identity, any_certificate
 
 LOOK_S = 0.25
 PROBE_TIMEOUT_S = 2.0
@@ -49,6 +51,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         redis_server.find(settings)
     if not settings.needs_courier:
         programs.pop(supervise.COURIER, None)
+    Identity.of(settings)  # what is wrong with it stops the start here, where somebody looks
     make_folder(settings.data_dir)
     _lock(settings.data_dir)
     folder = runtime_dir(settings.data_dir)
@@ -129,11 +132,14 @@ class Box:
         self.settings = settings
         self.copier = Thread(target=_copy, args=(supervisord.stdout,), daemon=True)
         self.stop_by: float | None = None
+        self.had_terminal = os.isatty(sys.stdin.fileno())
+        self.renew_asked = False
 
     def run(self) -> int:
         """Say when the box is ready, wait for a signal, stop it. Returns the exit status."""
         signal.signal(signal.SIGTERM, self.stop)
         signal.signal(signal.SIGINT, self.stop)
+        signal.signal(signal.SIGHUP, self.renew)
         self.copier.start()
         self._await_ready()
         status = self._await_end()
@@ -145,6 +151,13 @@ class Box:
         if self.stop_by is None:
             self.stop_by = time.monotonic() + STOP_S
             self.supervisord.terminate()
+
+    def renew(self, *_: object) -> None:
+        """Have certificates read again; but a terminal that was closed ends the box, as it ends any command in it."""
+        if self.had_terminal and not os.isatty(sys.stdin.fileno()):
+            self.stop()
+        else:
+            self.renew_asked = True
 
     def _await_ready(self) -> None:
         say_at = time.monotonic() + SLOW_S
@@ -172,6 +185,10 @@ class Box:
     def _ended(self) -> bool:
         """Wait a moment for supervisord's end, which ends its output."""
         self.copier.join(LOOK_S)
+        if self.renew_asked:
+            self.renew_asked = False
+            if reason := supervise.pass_on_sighup(self.folder):
+                say(f"whimbrel up: cannot pass SIGHUP on to the programs: {reason}")
         supervise.nudge(self.folder)
         return self.supervisord.poll() is not None
 
@@ -179,17 +196,20 @@ class Box:
 def not_ready(settings: Settings) -> str:
     """The reason why the box can't be used yet, or an empty text."""
     collector = reachable(settings.collector.host)
+    tls = any_certificate() if settings.tls.certificate else None
     try:
         socket.create_connection((collector, settings.collector.tcp_port), PROBE_TIMEOUT_S).close()
     except OSError as error:
         return f"collector, TCP port {settings.collector.tcp_port}: {error}"
-    return _http_not_ok("collector", collector, settings.collector.http_port, "/healthz") or _http_not_ok(
-        "api", reachable(settings.api.host), settings.api.port, "/readyz"
+    return _http_not_ok("collector", collector, settings.collector.http_port, "/healthz", tls) or _http_not_ok(
+        "api", reachable(settings.api.host), settings.api.port, "/readyz", tls
     )
 
 
-def _http_not_ok(name: str, host: str, port: int, path: str) -> str:
+def _http_not_ok(name: str, host: str, port: int, path: str, tls: ssl.SSLContext | None) -> str:
     connection = http.client.HTTPConnection(host, port, timeout=PROBE_TIMEOUT_S)
+    if tls is not None:
+        connection = http.client.HTTPSConnection(host, port, timeout=PROBE_TIMEOUT_S, context=tls)
     try:
         connection.request("GET", path)
         response = connection.getresponse()
@@ -205,9 +225,10 @@ def ready_line(settings: Settings) -> str:
     """The line that says where the box is."""
     collector = settings.collector
     tcp = http_url(collector.host, collector.tcp_port).removeprefix("http://")
+    tcp += " with TLS" if settings.tls.certificate else ""
     return (
-        f"Whimbrel is ready: {http_url(settings.api.host, settings.api.port)} "
-        f"(collector {http_url(collector.host, collector.http_port)}, TCP {tcp}), data in {settings.data_dir}"
+        f"Whimbrel is ready: {api_url(settings)} "
+        f"(collector {collector_url(settings)}, TCP {tcp}), data in {settings.data_dir}"
     )
 
 

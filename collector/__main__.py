@@ -32,7 +32,8 @@ from telemetry.http_protocol import ConnectionLimits
 from telemetry.process import allow_open_files
 from telemetry.program import main
 from telemetry.redis_client import connect
-from telemetry.serve import GRACE_S, http_server, listen, stop_on_signals
+from telemetry.serve import GRACE_S, http_server, listen, renew_on_sighup, stop_on_signals
+from telemetry.tls import Identity
 
 if TYPE_CHECKING:
     from collector.brokers import Brokers
@@ -47,21 +48,24 @@ OTHER_FILES = 100
 async def serve(settings: Settings, listening: Sockets) -> None:
     """Collect until a signal comes; then answer what was begun."""
     stopped = stop_on_signals()
-    c = settings.collector
+    c, tls = settings.collector, Identity.of(settings)
+    renew_on_sighup(tls)
     intake = make_intake(settings)
     intake.start()
     arrival = make_arrival(settings, intake)
     limits = MessageLimits(c.max_message_bytes, c.max_request_records)
     door = Door(most_connections(c), c.max_connections_per_address, time.monotonic)
 
-    def make_tcp(make_decoder: Callable[[str], Decoder], arrival: Callable[[], Arrival]) -> TcpCollector:
+    def make_tcp(
+        make_decoder: Callable[[str], Decoder], arrival: Callable[[], Arrival], tls: Identity | None
+    ) -> TcpCollector:
         timeouts = Timeouts(c.request_timeout_s, c.idle_timeout_s)
-        return TcpCollector(intake, make_decoder, arrival, timeouts, door, c.max_pending_bytes)
+        return TcpCollector(intake, make_decoder, arrival, timeouts, door, c.max_pending_bytes, tls)
 
-    tcp = make_tcp(lambda _address: PROTOCOLS["any"](limits), arrival)
-    further = listeners.Listeners(settings, intake, arrival, make_tcp)
+    tcp = make_tcp(lambda _address: PROTOCOLS["any"](limits), arrival, tls)
+    further = listeners.Listeners(settings, intake, arrival, make_tcp, tls)
+    server = http_server(app(intake, HttpLimits.of(settings), arrival), ConnectionLimits.of(settings), tls)
     heard = brokers(settings, intake, arrival) if listening.is_first else None  # a broker knows one of a name
-    server = http_server(app(intake, HttpLimits.of(settings), arrival), ConnectionLimits.of(settings))
     await tcp.start(listening.tcp)
     await further.start(listening.more)
     if heard:

@@ -24,11 +24,12 @@ from telemetry.config import Collector, Listen, Settings
 from telemetry.fields import Arrival
 from telemetry.http_protocol import ConnectionLimits
 from telemetry.serve import Server, http_server, listen, listen_udp
+from telemetry.tls import Identity
 
 log = logging.getLogger(__name__)
 
-MakeTcp = Callable[[Callable[[str], Decoder], Callable[[], Arrival]], TcpCollector]
-"""What makes a TCP collector, of what makes its decoders and what tells the arrival of its messages."""
+MakeTcp = Callable[[Callable[[str], Decoder], Callable[[], Arrival], Identity | None], TcpCollector]
+"""What makes a TCP collector, of what makes its decoders, what tells the arrival of its messages, and TLS or none."""
 
 
 class Running(Protocol):
@@ -87,11 +88,19 @@ def options_of(one: Listen, max_bytes: int) -> Options:
 class Listeners:
     """All of them."""
 
-    def __init__(self, settings: Settings, intake: Intake, arrival: Callable[[], Arrival], make_tcp: MakeTcp) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        intake: Intake,
+        arrival: Callable[[], Arrival],
+        make_tcp: MakeTcp,
+        tls: Identity | None = None,
+    ) -> None:
         self._settings = settings
         self._intake = intake
         self._arrival = arrival
         self._make_tcp = make_tcp
+        self._tls = tls
         self._running: list[Running] = []
 
     async def start(self, listening: Sequence[socket.socket]) -> None:
@@ -108,15 +117,15 @@ class Listeners:
 
     def _made(self, one: Listen) -> Running:
         c = self._settings.collector
-        options = options_of(one, c.max_message_bytes)
+        options, tls = options_of(one, c.max_message_bytes), self._tls if one.tls else None
         if one.transport == "http":
             app = alone(BY_NAME[one.protocol], options, self._intake, HttpLimits.of(self._settings), self._arrival)
-            return HttpListener(http_server(app, ConnectionLimits.of(self._settings)))
+            return HttpListener(http_server(app, ConnectionLimits.of(self._settings), tls))
         if one.transport == "udp":
             make = TRACKERS[one.protocol]
             return UdpCollector(self._intake, lambda address: make(options._replace(address=address)), self._arrival)
         limits = MessageLimits(c.max_message_bytes, c.max_request_records)
-        return self._make_tcp(partial(decoder_of, one.protocol, limits, options), self._arrival_of(one))
+        return self._make_tcp(partial(decoder_of, one.protocol, limits, options), self._arrival_of(one), tls)
 
     def _arrival_of(self, one: Listen) -> Callable[[], Arrival]:
         """That of JSON and msgpack has the unit of a plain speed."""

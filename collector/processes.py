@@ -28,6 +28,8 @@ STOP_S = 4.5
 
 LOOK_S = 0.05
 
+ALL = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
 
 class Sockets(NamedTuple):
     """Where one process listens: on the common ports, and on further ones in the order of the settings.
@@ -67,9 +69,13 @@ def sockets(
 
 
 def run_each(pairs: Sequence[Sockets], run: Run) -> None:
-    """Run a process for each pair, again when it dies, until a signal comes; return when all have ended."""
+    """Run a process for each pair, again when it dies, until a signal comes; return when all have ended.
+
+    SIGHUP is passed on to each.
+    """
     with Stopped() as stopped:
         children = [_Child(pairs, number, run) for number in range(len(pairs))]
+        signal.signal(signal.SIGHUP, lambda *_: _send_all(children, signal.SIGHUP))
         while not stopped():
             for child in children:
                 child.look(time.monotonic())
@@ -77,14 +83,17 @@ def run_each(pairs: Sequence[Sockets], run: Run) -> None:
         _stop(children)
 
 
+def _send_all(children: Sequence[_Child], number: signal.Signals) -> None:
+    for child in children:
+        child.send(number)
+
+
 def _stop(children: Sequence[_Child]) -> None:
     end_s = time.monotonic() + STOP_S
-    for child in children:
-        child.send(signal.SIGTERM)
+    _send_all(children, signal.SIGTERM)
     while any(child.is_alive() for child in children) and time.monotonic() < end_s:
         time.sleep(LOOK_S)
-    for child in children:
-        child.send(signal.SIGKILL)
+    _send_all(children, signal.SIGKILL)
 
 
 class _Child:
@@ -121,12 +130,12 @@ class _Child:
 
     def _fork(self) -> int:
         """Signals wait meanwhile: between the fork and its own handlers the child would take them for the parent's."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+        signal.pthread_sigmask(signal.SIG_BLOCK, ALL)
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
             self._be_child(parent)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ALL)
         return pid
 
     def _be_child(self, parent: int) -> None:
@@ -134,7 +143,8 @@ class _Child:
         try:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to renew
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ALL)
             os.environ[SUPERVISED] = str(parent)
             die_with_parent()
             for pair in (*self._pairs[: self._number], *self._pairs[self._number + 1 :]):

@@ -17,6 +17,8 @@ from collector.protocols.contract import QUIET_S, Decoder, Message, Received, Re
 from telemetry import problem, refusals
 from telemetry.errors import BusyError
 from telemetry.fields import Arrival
+from telemetry.serve import tls_arguments
+from telemetry.tls import Identity
 
 TURN_BYTES = 16 * 2**10
 """Bytes of one connection that are decoded before all others have their turn: 70 ms of the costliest nonsense."""
@@ -53,6 +55,7 @@ class TcpCollector:
         timeouts: Timeouts,
         door: Door,
         max_held_bytes: int,
+        tls: Identity | None = None,
     ) -> None:
         self.intake = intake
         self.make_decoder = make_decoder
@@ -65,6 +68,7 @@ class TcpCollector:
         self.held_bytes = 0  # of messages that are not complete, of all connections
         self._max_held_bytes = max_held_bytes
         self._door = door
+        self._tls = tls
         self._connections: set[_Connection] = set()
         self._all_closed = asyncio.Event()
         self._all_closed.set()
@@ -77,7 +81,8 @@ class TcpCollector:
         """Take connections from a listening socket."""
         loop = asyncio.get_running_loop()
         self.port = listening.getsockname()[1]
-        self._server = await loop.create_server(lambda: _Connection(self), sock=listening, backlog=1024)
+        tls = tls_arguments(self._tls)
+        self._server = await loop.create_server(lambda: _Connection(self), sock=listening, backlog=1024, **tls)
         self._tasks = [loop.create_task(self._sweep()), loop.create_task(self._release())]
 
     async def stop(self, grace_s: float) -> None:

@@ -102,6 +102,7 @@ class Listen(Section, frozen=True):
     keep_frames: Annotated[
         bool, Meta(description="Keep each frame as hex, as `frame` among the attributes of its first record.")
     ] = False
+    tls: Annotated[bool, Meta(description="Speak TLS there, with the certificate of [tls].")] = False
 
 
 class Mqtt(Section, frozen=True):
@@ -179,6 +180,17 @@ class Collector(Section, frozen=True):
     ] = 100_000
     listen: Annotated[tuple[Listen, ...], Meta(description="Further ports, each of one protocol.")] = ()
     mqtt: Annotated[tuple[Mqtt, ...], Meta(description="Brokers of MQTT that are heard.")] = ()
+
+
+class Tls(Section, frozen=True):
+    certificate: Annotated[
+        str,
+        Meta(
+            description="PEM file of the certificate, and behind it of those between it and its root; empty: no TLS on "
+            "the API's and the collector's ports. SIGHUP has it and the key read again."
+        ),
+    ] = ""
+    key: Annotated[str, Meta(description="PEM file of its private key, not encrypted.")] = ""
 
 
 class Redis(Section, frozen=True):
@@ -365,6 +377,7 @@ class Settings(Section, frozen=True):
     api: Api = Api()
     auth: Auth = Auth()
     collector: Collector = Collector()
+    tls: Tls = Tls()
     redis: Redis = Redis()
     persist: Persist = Persist()
     archive: ArchiveSection = ArchiveSection()
@@ -395,6 +408,15 @@ class Settings(Section, frozen=True):
         return self.data_dir / "courier"
 
     @property
+    def tls_paths(self) -> tuple[Path, Path] | None:
+        """Absolute paths of certificate and key; None without TLS."""
+        if not self.tls.certificate:
+            return None
+        base = Path(self.base or PROJECT)
+        certificate, key = (base / Path(one).expanduser() for one in (self.tls.certificate, self.tls.key))
+        return certificate.absolute(), key.absolute()
+
+    @property
     def needs_courier(self) -> bool:
         """Whether there is anything to forward or to tell."""
         return bool(self.forward or self.alert)
@@ -405,6 +427,7 @@ SECTIONS: dict[str, type[Section]] = {
     "api": Api,
     "auth": Auth,
     "collector": Collector,
+    "tls": Tls,
     "redis": Redis,
     "persist": Persist,
     "archive": ArchiveSection,
@@ -532,6 +555,8 @@ def _check(settings: Settings) -> None:
     _check_host("collector.host", settings.collector.host, settings)
     _check_ports(settings)
     _check_brokers(settings.collector.mqtt)
+    if bool(settings.tls.certificate) != bool(settings.tls.key):
+        raise ConfigError("tls.certificate and tls.key must be set together")
     if settings.redis.resume_percent > settings.redis.full_percent:
         raise ConfigError("redis.resume_percent must not be above redis.full_percent")
     if settings.persist.flush_records > settings.persist.max_records:
@@ -574,6 +599,10 @@ def _check_listener(name: str, one: Listen, settings: Settings) -> None:
         raise ConfigError(f"{name}.transport = {one.transport!r}: {one.protocol} is spoken over {spoken}")
     if one.transport == "udp" and one.protocol in STREAMS:
         raise ConfigError(f"{name}.transport = 'udp': {one.protocol} is spoken over tcp")
+    if one.tls and one.transport == "udp":
+        raise ConfigError(f"{name}.tls = true: TLS is spoken over tcp and http")
+    if one.tls and not settings.tls.certificate:
+        raise ConfigError(f"{name}.tls = true: set tls.certificate and tls.key")
     try:
         ZoneInfo(one.timezone)
     except (ZoneInfoNotFoundError, ValueError, OSError):

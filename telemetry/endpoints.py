@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from telemetry.config import Settings
+
 ANYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (nothing is bound here)
 """Addresses that one listens on but can't call, and what to call instead on the same machine."""
 
@@ -11,7 +13,21 @@ def reachable(host: str) -> str:
     return ANYWHERE.get(host, host)
 
 
-def http_url(host: str, port: int) -> str:
+def http_url(host: str, port: int, scheme: str = "http") -> str:
     """The URL by which this machine reaches a server that listens on `host` and `port`."""
     host = reachable(host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def api_url(settings: Settings) -> str:
+    """The URL of the box's API."""
+    return http_url(settings.api.host, settings.api.port, _scheme(settings))
+
+
+def collector_url(settings: Settings) -> str:
+    """The URL of the box's HTTP collector."""
+    return http_url(settings.collector.host, settings.collector.http_port, _scheme(settings))
+
+
+def _scheme(settings: Settings) -> str:
+    return "https" if settings.tls.certificate else "http"

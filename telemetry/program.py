@@ -36,6 +36,8 @@ def main(program: str, run: Callable[[Settings], None], needs_store: bool = True
     parser.add_argument("--config", metavar="FILE", help="settings file (else WHIMBREL_CONFIG, else config.toml)")
     args = parser.parse_args()
     die_with_parent()
+    if is_supervised():  # SIGHUP is for who has something to renew, and comes before that may be there
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     status = _run(program, args.config, run, needs_store, waits)
     if status != 0 and is_supervised():
         with Stopped() as stopped:

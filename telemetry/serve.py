@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -16,13 +18,29 @@ from telemetry.config import Settings
 from telemetry.errors import ConfigError
 from telemetry.http_protocol import ConnectionLimits, limited
 from telemetry.runtime import make_private, runtime_dir
+from telemetry.tls import HANDSHAKE_S, Identity
 
 GRACE_S = 3
 """Seconds that requests under way get after SIGTERM; the supervisor waits 5 before it kills."""
 
 
 class Server(uvicorn.Server):
-    """A uvicorn server that leaves signals to the program it runs in."""
+    """A uvicorn server that leaves signals to the program it runs in, and a handshake no more time than it needs."""
+
+    def __init__(self, config: uvicorn.Config, tls: Identity | None) -> None:
+        super().__init__(config)
+        self._tls = tls
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve the sockets; uvicorn's own does the same, and lets a handshake take a minute."""
+        loop = asyncio.get_running_loop()
+        make = cast("Callable[..., asyncio.Protocol]", self.config.http_protocol_class)
+        connection = partial(make, self.config, self.server_state, self.lifespan.state)
+        self.servers = [
+            await loop.create_server(connection, sock=one, backlog=self.config.backlog, **tls_arguments(self._tls))
+            for one in sockets or ()
+        ]
+        self.started = True
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -66,7 +84,12 @@ def listen_at(path: Path) -> socket.socket:
     return found
 
 
-def http_server(app: ASGIApp, limits: ConnectionLimits) -> Server:
+def tls_arguments(tls: Identity | None) -> dict[str, Any]:
+    """What `create_server` is told for TLS, or for none."""
+    return {} if tls is None else {"ssl": tls.context, "ssl_handshake_timeout": HANDSHAKE_S}
+
+
+def http_server(app: ASGIApp, limits: ConnectionLimits, tls: Identity | None = None) -> Server:
     """A server for `app`; run it with `await server.serve([socket])`, end it with `server.should_exit = True`."""
     config = uvicorn.Config(
         app,
@@ -81,7 +104,7 @@ def http_server(app: ASGIApp, limits: ConnectionLimits) -> Server:
         timeout_keep_alive=limits.keep_alive_s,
         timeout_graceful_shutdown=GRACE_S,
     )
-    return Server(config)
+    return Server(config, tls)
 
 
 def stop_on_signals() -> asyncio.Event:
@@ -91,3 +114,9 @@ def stop_on_signals() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     return stopped
+
+
+def renew_on_sighup(tls: Identity | None) -> None:
+    """Have SIGHUP read certificate and key again; without TLS it does what it did."""
+    if tls is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, tls.reload)

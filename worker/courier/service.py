@@ -16,11 +16,12 @@ import redis
 from telemetry import clock, hot, notes
 from telemetry.archive import Archive
 from telemetry.config import Alert, Forward, Settings
-from telemetry.endpoints import http_url
+from telemetry.endpoints import api_url, collector_url
 from telemetry.errors import BusyError, StoreError, WhimbrelError
 from telemetry.redis_client import READ_TIMEOUT_S, connect
 from telemetry.secret import value_of, values_of
 from telemetry.steps import teller
+from telemetry.tls import any_certificate
 from worker.courier.deliver import Delivery, Records, Table
 from worker.courier.forward import Forwarder
 from worker.courier.pace import Pace
@@ -150,15 +151,20 @@ def _teller(settings: Settings, alert: Alert, store: Store) -> Teller:
 def _watches(settings: Settings, client: redis.Redis, store: Store) -> list[Run]:
     if not settings.alert:
         return []
-    c, a, k = settings.courier, settings.api, settings.collector
+    c = settings.courier
     attach = partial(hot.attach, client, settings.redis.shards)
-    collector = Peer(c.collector_url or http_url(k.host, k.http_port), ASK_S)
-    api = Peer(c.api_url or http_url(a.host, a.port), ASK_S)
+    collector = _own(c.collector_url, collector_url(settings))
+    api = _own(c.api_url, api_url(settings))
     devices = Devices(
         settings.alert, store, attach, partial(_can_hear, collector), c.silence_look_seconds, c.max_pending_events
     )
     readiness = Readiness(settings.alert, store, partial(_reasons, api), c.not_ready_seconds)
     return [devices.run, readiness.run]
+
+
+def _own(named: str, usual: str) -> Peer:
+    """A program of the box; at its usual place its certificate has another's name, and nothing secret is said."""
+    return Peer(named, ASK_S) if named else Peer(usual, ASK_S, tls=any_certificate())
 
 
 def _can_hear(collector: Peer) -> bool:

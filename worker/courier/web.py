@@ -44,13 +44,21 @@ class Answer(NamedTuple):
 class Peer:
     """A receiver at an `http://` or `https://` URL."""
 
-    def __init__(self, url: str, timeout_s: float, headers: Mapping[str, str] | None = None, ca_file: str = "") -> None:
+    def __init__(
+        self,
+        url: str,
+        timeout_s: float,
+        headers: Mapping[str, str] | None = None,
+        ca_file: str = "",
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """`tls` is what to trust in place of `ca_file`."""
         found = urlsplit(url)
         self._host, self._timeout_s = found.hostname or "", timeout_s
         self._port = port_of(url)
         self._path = (found.path or "/") + (f"?{found.query}" if found.query else "")
         self._headers = {"User-Agent": "whimbrel", **(headers or {})}
-        self._tls = tls_of(ca_file) if found.scheme == "https" else None
+        self._tls = (tls or tls_of(ca_file)) if found.scheme == "https" else None
         self._connection: http.client.HTTPConnection | None = None
 
     def post(self, body: bytes, headers: Mapping[str, str]) -> Answer:
