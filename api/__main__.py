@@ -17,12 +17,15 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from api.app import app
 from api.forward import QueryProgram
 from api.latest import LatestRoutes
+from api.metrics import ASK_S, Metrics, Page
 from api.missing import refusal
 from api.older.routes import OlderRoutes
 from api.quick import QuickLatest
+from api.timed import Timed
 from collector.http import HttpLimits, make_arrival, make_intake, routes
-from telemetry import refusals
+from telemetry import notes, refusals, reports
 from telemetry.config import Settings
+from telemetry.disk import Room
 from telemetry.http_protocol import ConnectionLimits
 from telemetry.program import main
 from telemetry.redis_client import connect, connect_async
@@ -43,22 +46,29 @@ async def serve(settings: Settings) -> None:
     limits, arrival = HttpLimits.of(settings), make_arrival(settings, intake)
     latest = LatestRoutes(connect_async(settings), settings.redis.shards, a.max_page_records)
     program = QueryProgram(query_socket(settings), a.query_timeout_s)
+    teller = reports.Teller(notes.API)
+    listener = reports.Listener(lambda: connect(settings, ASK_S))
+    listener.start()
     application = app(
         routes(intake, limits, arrival),
         latest,
         OlderRoutes(intake, limits, arrival, latest),
+        Metrics(Page(settings, teller, listener, connect(settings, ASK_S), Room.of(settings))),
         program.forward(refusal),
     )
     plain = ProxyHeadersMiddleware(application)  # type: ignore[arg-type]  # uvicorn words ASGI's types its own way
-    server = http_server(QuickLatest(plain, latest), ConnectionLimits.of(settings), tls)  # type: ignore[arg-type]
+    quick = Timed(QuickLatest(plain, latest))  # type: ignore[arg-type]
+    server = http_server(quick, ConnectionLimits.of(settings), tls)
     serving = asyncio.create_task(server.serve([listening]))
     log.info("answering on %s:%d", a.host, a.port)
     async with refusals.reported(lambda: connect(settings)):
-        await asyncio.wait({serving, asyncio.create_task(stopped.wait())}, return_when=asyncio.FIRST_COMPLETED)
-        server.should_exit = True
-        await serving
-        await program.close()
-        await intake.stop()
+        with reports.told(lambda: connect(settings), teller):
+            await asyncio.wait({serving, asyncio.create_task(stopped.wait())}, return_when=asyncio.FIRST_COMPLETED)
+            server.should_exit = True
+            await serving
+            await program.close()
+            await intake.stop()
+    listener.stop()
 
 
 if __name__ == "__main__":

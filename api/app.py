@@ -10,6 +10,7 @@ from api.forward import Forward
 from api.html import STATIC
 from api.latest import LatestRoutes
 from api.leaving import EndsWithClient
+from api.metrics import Metrics
 from api.missing import HANDLERS
 from api.older import documents
 from api.older.routes import OlderRoutes
@@ -22,7 +23,7 @@ class DeviceConvertor(PathConvertor):
     regex = "(?s:.+)"
 
 
-def app(intake: list[Route], latest: LatestRoutes, older: OlderRoutes, forward: Forward) -> Starlette:
+def app(intake: list[Route], latest: LatestRoutes, older: OlderRoutes, metrics: Metrics, forward: Forward) -> Starlette:
     """The API's application. `intake` are the collector's routes, so that one port serves a whole round trip."""
     register_url_convertor("device", DeviceConvertor())
     forwarded = EndsWithClient(forward)
@@ -32,6 +33,7 @@ def app(intake: list[Route], latest: LatestRoutes, older: OlderRoutes, forward: 
             Route("/v1/latest", latest.get_all),
             *intake,
             Route("/healthz", healthz),
+            Route("/metrics", metrics.get_metrics),
             *older.routes(),
             *documents.routes(),
             Mount("/static", STATIC),

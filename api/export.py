@@ -24,6 +24,7 @@ from api.piped import Piped
 from api.queries import Queries
 from api.snapshot import Snapshots, Wanted
 from collector.http import refuse_unknown
+from telemetry import meters
 from telemetry.days import DAY_US, day_of, iso
 from telemetry.record import EARLIEST_US, LATEST_US
 
@@ -73,7 +74,9 @@ class Exports:
 
     @cached_property
     def _queries(self) -> Queries:
-        return self._open_queries()
+        queries = self._open_queries()
+        meters.QUERIES.of("export").watch(lambda: queries.under_way)
+        return queries
 
     async def close(self) -> None:
         """Let exports under way end."""

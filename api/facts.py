@@ -8,17 +8,13 @@ from datetime import date, datetime
 from typing import Any, NamedTuple
 
 import msgspec
-import redis
 from msgspec import Struct
 
 from api.answers import moment
-from telemetry import hot, notes
-from telemetry.archive import Archive, count_of
-from telemetry.disk import Room
+from api.quick_facts import Courier, Disk, Programs, Refusals, Server, ShardFacts, shard_of
+from telemetry.archive import Archive
 from telemetry.entries import decode_latest
 from telemetry.hot import Shard
-from telemetry.notes import Forwarded, Told
-from telemetry.redis_client import kind
 
 NEWEST_DEVICES = 20
 NEWEST_DAYS = 14
@@ -26,16 +22,6 @@ SPANS_MS = (300_000, 3_600_000, 86_400_000)
 """The spans of `devices_seen_…`."""
 
 # The hot store ---------------------------------------------------------------------------------------
-
-
-class ShardFacts(Struct, frozen=True):
-    """One shard. `saves` is the count inside the number of its last finished save."""
-
-    shard: int
-    devices: int
-    unsaved_records: int
-    oldest_unsaved_age_s: float | None
-    saves: int
 
 
 class DeviceFacts(Struct, frozen=True):
@@ -83,7 +69,7 @@ class Seen(NamedTuple):
 def store_of(shards: Sequence[Shard], now: Callable[[], int]) -> Store:
     """What the shards hold; `now` tells ms since epoch. Raises `StoreError` if Redis can't be asked."""
     (in_5_min, in_1_h, in_24_h), newest = _seen(shards, now())
-    found = [_shard(shard, now) for shard in shards]
+    found = [shard_of(shard, now) for shard in shards]
     ages = [one.oldest_unsaved_age_s for one in found if one.oldest_unsaved_age_s is not None]
     arrived_ms = max(shard.newest_ms() for shard in shards)
     return Store(
@@ -108,12 +94,6 @@ def _seen(shards: Sequence[Shard], now_ms: int) -> tuple[list[int], list[Seen]]:
                 within[at] += sum(ms > now_ms - span_ms for _, ms in piece)
             newest = heapq.nlargest(NEWEST_DEVICES, (*newest, *(Seen(ms, name, shard.shard) for name, ms in piece)))
     return within, sorted(newest, key=lambda one: (-one.ms, one.device))
-
-
-def _shard(shard: Shard, now: Callable[[], int]) -> ShardFacts:
-    state, oldest_ms = shard.state(), shard.oldest_unsaved_ms()
-    age_s = None if oldest_ms is None else (now() - oldest_ms) / 1_000
-    return ShardFacts(shard.shard, shard.devices(), state.unsaved, age_s, count_of(state.committed))
 
 
 def _devices(shards: Sequence[Shard], newest: Sequence[Seen], now_ms: int) -> list[DeviceFacts]:
@@ -188,92 +168,6 @@ def files_of(archive: Archive, now: Callable[[], int]) -> Files:
         None if changed_us is None else moment(changed_us),
         None if changed_us is None else round((now() - changed_us) / 1_000_000, 3),
     )
-
-
-# What they stand on ----------------------------------------------------------------------------------
-
-
-class Server(Struct, frozen=True):
-    """Redis itself. A limit or size that is null is none."""
-
-    redis_kind: str
-    redis_version: str
-    redis_uptime_s: int
-    redis_memory_bytes: int
-    redis_memory_limit_bytes: int | None
-    redis_aof: bool
-    redis_aof_last_write: str
-    redis_aof_bytes: int | None
-
-
-class Programs(Struct, frozen=True):
-    """How long ago programs gave a sign of life; null is never."""
-
-    worker_seen_age_s: float | None
-    scheduler_seen_age_s: float | None
-
-
-class Refusals(Struct, frozen=True):
-    """Reason → how many requests, messages, records and connections were ever refused for it."""
-
-    refused: dict[str, int]
-
-
-class Courier(Struct, frozen=True):
-    """How far each forward is, and what each receiver of events was told; empty where the courier has nothing to do."""
-
-    forwards: list[Forwarded]
-    alerts: list[Told]
-
-
-class Disk(Struct, frozen=True):
-    """The disk with the least room, of those that the box writes to."""
-
-    disk_bytes: int
-    disk_free_bytes: int
-    disk_min_free_bytes: int
-
-    @property
-    def full_percent(self) -> float:
-        """How much of it may be used."""
-        return max(0.0, 100 - 100 * self.disk_min_free_bytes / self.disk_bytes)
-
-
-def server_of(client: redis.Redis) -> Server:
-    """What Redis says of itself. Raises `StoreError` if it can't be asked."""
-    info = hot.translated(client.info)
-    return Server(
-        *kind(info),
-        info["uptime_in_seconds"],
-        info["used_memory"],
-        info["maxmemory"] or None,
-        bool(info["aof_enabled"]),
-        info["aof_last_write_status"],
-        info.get("aof_current_size"),
-    )
-
-
-def programs_of(client: redis.Redis, now: Callable[[], int]) -> Programs:
-    """Signs of life; `now` tells ms since epoch. Raises `StoreError` if Redis can't be asked."""
-    seen, now_ms = notes.seen_alive(client), now()
-    return Programs(
-        *(round(now_ms / 1_000 - seen[name], 3) if name in seen else None for name in (notes.WORKER, notes.SCHEDULER))
-    )
-
-
-def refusals_of(client: redis.Redis) -> Refusals:
-    """What was refused, by reason. Raises `StoreError` if Redis can't be asked."""
-    return Refusals(notes.refused(client))
-
-
-def courier_of(client: redis.Redis) -> Courier:
-    """What the courier noted last. Raises `StoreError` if Redis can't be asked."""
-    return Courier(notes.forwards(client), notes.alerts(client))
-
-
-def disk_of(room: Room) -> Disk:
-    """The disk. Raises `OSError` if it can't be looked at."""
-    return Disk(*room.fullest(), room.min_free_bytes)
 
 
 # All of it -------------------------------------------------------------------------------------------

@@ -31,7 +31,8 @@ class Queries:
             cursor = connection.cursor()
             cursor.execute(f"SET max_execution_time = {round(timeout_s * 1_000)}")
             self._cursors.put(cursor)
-        self._places = threads + waiting
+        self.most = threads + waiting
+        self._places = self.most
         self._timeout_s = timeout_s
 
     async def run(self, ask: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
@@ -67,6 +68,11 @@ class Queries:
         if not future.done():
             question.interrupt()
             asyncio.get_running_loop().call_later(INTERRUPT_EVERY_S, self._end, question, future)
+
+    @property
+    def under_way(self) -> int:
+        """How many run or wait."""
+        return self.most - self._places
 
     def _free(self) -> None:
         self._places += 1

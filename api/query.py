@@ -22,6 +22,7 @@ from api.forward import KEEP_ALIVE_S, MAX_CONNECTIONS
 from api.health import Health
 from api.history import History
 from api.leaving import EndsWithClient
+from api.looking import look_for_ever
 from api.missing import HANDLERS
 from api.older.lists import ListRoutes
 from api.older.pages import Pages
@@ -30,7 +31,8 @@ from api.queries import Queries
 from api.snapshot import Snapshots
 from api.status import Status
 from api.summary import Summaries
-from telemetry import hot, refusals
+from api.timed import Timed
+from telemetry import hot, meters, notes, refusals, reports
 from telemetry.archive import Archive
 from telemetry.columns import open_duckdb
 from telemetry.config import Settings
@@ -81,15 +83,24 @@ async def serve(settings: Settings) -> None:
         Status(health, client, attach, archive, settings.redis.full_percent, room),
         ListRoutes(queries, pages),
     )
-    server = http_server(EndsWithClient(application), within(ConnectionLimits.of(settings)))
+    server = http_server(EndsWithClient(Timed(application)), within(ConnectionLimits.of(settings)))
     serving = asyncio.create_task(server.serve([listening]))
     warming = asyncio.create_task(warm_up(queries, pages))
+    meters.QUERIES.of("query").watch(lambda: queries.under_way)
+    meters.QUERIES.of("export").set(0)
+    meters.QUERIES_LIMIT.of("query").set(queries.most)
+    meters.QUERIES_LIMIT.of("export").set(AT_ONCE + WAITING)
+    meters.OPEN_DAY_LIMIT.one.set(settings.archive.max_open_files)
+    looking = asyncio.create_task(look_for_ever(archive, health))
     log.info("answering the API program")
+    told = reports.told(lambda: connect(settings), reports.Teller(notes.QUERY))
     async with refusals.reported(lambda: connect(settings)):
-        await asyncio.wait({serving, asyncio.create_task(stopped.wait())}, return_when=asyncio.FIRST_COMPLETED)
-        warming.cancel()
-        server.should_exit = True
-        await serving
+        with told:
+            await asyncio.wait({serving, asyncio.create_task(stopped.wait())}, return_when=asyncio.FIRST_COMPLETED)
+            warming.cancel()
+            looking.cancel()
+            server.should_exit = True
+            await serving
     await queries.close()
     await exports.close()
 

@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.answers import encode
 from api.latest import LatestRoutes, answer_of
+from api.timed import ROUTE
 from collector.http import ProblemError
 
 START, END = "/v1/devices/", "/latest"
@@ -35,6 +36,7 @@ class QuickLatest:
         if value is None:
             await self._behind(scope, receive, send)
             return
+        scope[ROUTE] = f"{START}{{device_id}}{END}"
         body = encode(answer_of(device_id, value))
         headers = [(b"content-length", str(len(body)).encode()), (b"content-type", b"application/json")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from importlib.metadata import version
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import redis
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from api import answers, facts
-from api.facts import Courier, Facts, Programs, Refusals, Server, Store
+from api import answers, facts, quick_facts
+from api.facts import Facts, Store
 from api.health import SILENT_S, Health
 from api.html import SAFE_HEADERS, page
+from api.kept import Kept
 from api.older.answers import redirect
+from api.quick_facts import Courier, Programs, Refusals, Server
 from telemetry import clock
 from telemetry.archive import READ_ERRORS, Archive, in_one_line
 from telemetry.disk import Room
@@ -27,32 +28,7 @@ from telemetry.hot import Shard
 
 T = TypeVar("T")
 
-KEPT_TIMES = 10
-LONGEST_KEPT_S = 10.0
-"""An answer is kept so many times as long as it took to make, so that who reloads all the time takes a tenth of the
-box; no longer than this, so that what took a time-out isn't shown long after it is over."""
-
 HEADERS = {"Vary": "Accept", "Cache-Control": "no-store"}
-
-
-class Kept(Generic[T]):
-    """What one caller makes while the others wait for it, and all are given for some time."""
-
-    def __init__(self, make: Callable[[], Awaitable[T]], monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._make = make
-        self._monotonic = monotonic
-        self._lock = asyncio.Lock()
-        self._made: tuple[T, float] | None = None
-
-    async def get(self) -> T:
-        """What was made last, or is made now."""
-        async with self._lock:
-            begun_s = self._monotonic()
-            if self._made is None or begun_s >= self._made[1]:
-                found = await self._make()
-                done_s = self._monotonic()
-                self._made = found, done_s + min(KEPT_TIMES * (done_s - begun_s), LONGEST_KEPT_S)
-            return self._made[0]
 
 
 class Status:
@@ -101,7 +77,7 @@ class Status:
             asyncio.to_thread(self._health.reasons),
             asyncio.to_thread(self._redis),
             asyncio.to_thread(known, "the archive", lambda: facts.files_of(self._archive, clock.now_us)),
-            asyncio.to_thread(known, "the disk", lambda: facts.disk_of(self._room)),
+            asyncio.to_thread(known, "the disk", lambda: quick_facts.disk_of(self._room)),
         )
         newest_ms = 0 if isinstance(store, str) else store.newest_ms
         wrong_clock = clock.problem(clock.now_us(), newest_ms)
@@ -110,12 +86,12 @@ class Status:
 
     def _redis(self) -> tuple[Server | str, Programs | str, Refusals | str, Courier | str, Store | str]:
         """A Redis that is silent is waited for once."""
-        server = known("Redis", lambda: facts.server_of(self._client))
+        server = known("Redis", lambda: quick_facts.server_of(self._client))
         if isinstance(server, str):
             return server, server, server, server, server
-        programs = known("Redis", lambda: facts.programs_of(self._client, clock.now_ms))
-        refusals = known("Redis", lambda: facts.refusals_of(self._client))
-        courier = known("Redis", lambda: facts.courier_of(self._client))
+        programs = known("Redis", lambda: quick_facts.programs_of(self._client, clock.now_ms))
+        refusals = known("Redis", lambda: quick_facts.refusals_of(self._client))
+        courier = known("Redis", lambda: quick_facts.courier_of(self._client))
         store = known("Redis", lambda: facts.store_of(self._attach(), clock.now_ms))
         return server, programs, refusals, courier, store
 

@@ -13,8 +13,9 @@ from typing import TypeVar
 import msgspec
 import redis
 
-from api.facts import Courier, Disk, Facts, Files, Programs, Refusals, Server, Store
+from api.facts import Facts, Files, Store
 from api.health import Health
+from api.quick_facts import Courier, Disk, Programs, Refusals, Server
 from api.status import Status, ago, utc
 from cli import arguments
 from cli.command import FAILED, OK, Command

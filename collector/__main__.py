@@ -25,7 +25,7 @@ from collector.processes import Sockets, run_each, sockets
 from collector.protocols import PROTOCOLS, MessageLimits
 from collector.protocols.contract import Decoder
 from collector.tcp import TcpCollector, Timeouts
-from telemetry import refusals
+from telemetry import notes, refusals, reports
 from telemetry.config import Collector, Settings
 from telemetry.fields import Arrival
 from telemetry.http_protocol import ConnectionLimits
@@ -65,19 +65,21 @@ async def serve(settings: Settings, listening: Sockets) -> None:
     tcp = make_tcp(lambda _address: PROTOCOLS["any"](limits), arrival, tls)
     further = listeners.Listeners(settings, intake, arrival, make_tcp, tls)
     server = http_server(app(intake, HttpLimits.of(settings), arrival), ConnectionLimits.of(settings), tls)
-    heard = brokers(settings, intake, arrival) if listening.is_first else None  # a broker knows one of a name
+    heard = brokers(settings, intake, arrival) if listening.process == 0 else None  # a broker knows one of a name
     await tcp.start(listening.tcp)
     await further.start(listening.more)
     if heard:
         heard.start()
     serving = asyncio.create_task(server.serve([listening.http]))
     log.info("collecting: HTTP on %s:%d, TCP on %s:%d", c.host, c.http_port, c.host, c.tcp_port)
+    told = reports.told(lambda: connect(settings), reports.Teller(notes.COLLECTOR, listening.process))
     async with refusals.reported(lambda: connect(settings)), sniffing.shown(lambda: connect(settings)):
-        await asyncio.wait({serving, asyncio.create_task(stopped.wait())}, return_when=asyncio.FIRST_COMPLETED)
-        server.should_exit = True
-        ending = [heard.stop(GRACE_S)] if heard else []
-        await asyncio.gather(tcp.stop(GRACE_S), further.stop(GRACE_S), serving, *ending)
-        await intake.stop()
+        with told:
+            await asyncio.wait({serving, asyncio.create_task(stopped.wait())}, return_when=asyncio.FIRST_COMPLETED)
+            server.should_exit = True
+            ending = [heard.stop(GRACE_S)] if heard else []
+            await asyncio.gather(tcp.stop(GRACE_S), further.stop(GRACE_S), serving, *ending)
+            await intake.stop()
 
 
 def brokers(settings: Settings, intake: Intake, arrival: Callable[[], Arrival]) -> Brokers | None:

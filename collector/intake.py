@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import redis
 
-from telemetry import hot
+from telemetry import hot, meters
 from telemetry.disk import Room
 from telemetry.entries import Aside, pack
 from telemetry.errors import BusyError, ConfigError, KeyReusedError, StoreError, StoreUnavailable
@@ -125,6 +125,7 @@ class _Part(NamedTuple):
     name: str
     body_hash: bytes
     done: asyncio.Future[bool]
+    begun_s: float
     number: int = 0
     lane: Lane | None = None
     aside: Sequence[Aside] = ()
@@ -171,7 +172,9 @@ class _Writer(threading.Thread):
         with suppress(StoreError, ConfigError, BusyError):
             self._attach()
         while group := self._next_group():
-            self._intake.resolve(group, self._outcomes(group))
+            begun_s = time.monotonic()
+            outcomes = self._outcomes(group)
+            self._intake.resolve(group, outcomes, time.monotonic() - begun_s)
         self._client.close()
 
     def _attach(self) -> Shard:
@@ -283,10 +286,13 @@ class Intake:
         self._room.set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._writers: list[_Writer] = []
+        self._measured = _Measured()
 
     def start(self) -> None:
         """Start the writer threads."""
         self._loop = asyncio.get_running_loop()
+        meters.PENDING_BYTES.one.watch(lambda: self._pending_bytes)
+        meters.PENDING_LIMIT.one.set(self._max_pending_bytes)
         self._writers = [_Writer(self, number) for number in range(self.shards)]
         for writer in self._writers:
             writer.start()
@@ -385,15 +391,17 @@ class Intake:
         self._pending_bytes += cost_bytes
         if not self.has_room:
             self._room.clear()
-        self._writers[shard].put(_Part(records, cost_bytes, name, body_hash, done, number, lane, aside))
+        begun_s = time.monotonic()
+        self._writers[shard].put(_Part(records, cost_bytes, name, body_hash, done, begun_s, number, lane, aside))
         return done
 
-    def resolve(self, group: Sequence[_Part], outcomes: Sequence[Outcome]) -> None:
-        """Tell those who wait for a group. Called by the writers' threads."""
+    def resolve(self, group: Sequence[_Part], outcomes: Sequence[Outcome], took_s: float) -> None:
+        """Tell those who wait for a group, whose call took so long. Called by the writers' threads."""
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._resolve, group, outcomes)
+            self._loop.call_soon_threadsafe(self._resolve, group, outcomes, took_s)
 
-    def _resolve(self, group: Sequence[_Part], outcomes: Sequence[Outcome]) -> None:
+    def _resolve(self, group: Sequence[_Part], outcomes: Sequence[Outcome], took_s: float) -> None:
+        self._measured.note(group, outcomes, took_s)
         for part, outcome in zip(group, outcomes, strict=True):
             self._pending_bytes -= part.cost_bytes
             if part.done.done():
@@ -404,6 +412,27 @@ class Intake:
                 part.done.set_result(outcome)
         if self.has_room:
             self._room.set()
+
+
+class _Measured:
+    """The meters of what is stored. Each belongs to the event loop, so that the writers' threads need no lock."""
+
+    def __init__(self) -> None:
+        self._accepted = meters.ACCEPTED.one
+        self._repeated = meters.REPEATED.one
+        self._ack_s = meters.ACK_S.one
+        self._group_records = meters.GROUP_RECORDS.one
+        self._append_s = meters.APPEND_S.one
+
+    def note(self, group: Sequence[_Part], outcomes: Sequence[Outcome], took_s: float) -> None:
+        """Count a group: what was stored of it, what had been before; failures are refusals (refusals.py)."""
+        self._append_s.observe(took_s)
+        stored = [part for part, outcome in zip(group, outcomes, strict=True) if outcome is False]
+        records = sum([len(part.records) for part in stored])
+        self._accepted.value += records
+        self._group_records.observe(records)
+        self._repeated.value += sum([outcome is True for outcome in outcomes])
+        self._ack_s.observe_ages([part.begun_s for part in stored], time.monotonic())
 
 
 async def _all(waits: Sequence[asyncio.Future[bool]]) -> bool:

@@ -34,13 +34,13 @@ ALL = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 class Sockets(NamedTuple):
     """Where one process listens: on the common ports, and on further ones in the order of the settings.
 
-    `is_first` is true of one process alone: it does what only one may do.
+    `process` is its number, from 0; the first one alone does what only one may do.
     """
 
     http: socket.socket
     tcp: socket.socket
     more: Sequence[socket.socket] = ()
-    is_first: bool = True
+    process: int = 0
 
     def close(self) -> None:
         """Close all."""
@@ -63,7 +63,7 @@ def sockets(
     for one in more(False):
         one.close()
     return [
-        Sockets(listen(host, http_port, True), listen(host, tcp_port, True), more(True), number == 0)
+        Sockets(listen(host, http_port, True), listen(host, tcp_port, True), more(True), number)
         for number in range(count)
     ]
 

@@ -13,7 +13,7 @@ if __name__ == "__main__":
     early.begin()
 
 from compactor.clock import Clock, Due, scheduler
-from telemetry import hot
+from telemetry import hot, notes, reports
 from telemetry.config import Settings
 from telemetry.jobs import persist_queue
 from telemetry.program import main
@@ -29,7 +29,8 @@ def serve(settings: Settings) -> None:
     clock = Clock(lambda: hot.attach(client, settings.redis.shards), persist_queue(client), due)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
-    scheduler(clock).start()
+    with reports.told(lambda: connect(settings), reports.Teller(notes.SCHEDULER)):
+        scheduler(clock).start()
 
 
 def _stop(_number: int, _frame: FrameType | None) -> None:

@@ -14,7 +14,7 @@ from apscheduler.schedulers.blocking import BlockingScheduler
 from redis import RedisError
 from rq import Queue
 
-from telemetry import jobs, notes
+from telemetry import jobs, meters, notes
 from telemetry.errors import NotSetUp, StoreError
 from telemetry.hot import Shard
 
@@ -91,7 +91,10 @@ class Clock:
                 jobs.enqueue_alive(self._queue, name)  # the worker sees then that Redis was emptied
             raise
         notes.say_alive(shards[0].client, notes.SCHEDULER, time.time())
-        if self._queue.count > 2 * len(shards) + 2:
+        waiting = self._queue.count
+        meters.JOBS_WAITING.one.set(waiting)
+        meters.JOBS_FAILED.one.set(self._queue.failed_job_registry.get_job_count(cleanup=False))
+        if waiting > 2 * len(shards) + 2:
             return  # the worker is away or busy, and what waits for it is enough
         due = [shard for shard in shards if self._due.is_due(shard.shard, shard.unsaved(), self._monotonic())]
         for shard in due:

@@ -11,7 +11,7 @@ import duckdb
 
 from compactor.compact import Compactor, Sweep
 from compactor.plan import Limits
-from telemetry import clock, hot, jobs
+from telemetry import clock, hot, jobs, meters
 from telemetry.archive import Archive
 from telemetry.columns import open_duckdb
 from telemetry.config import Settings
@@ -51,8 +51,10 @@ class Work:
         stop_s, done = monotonic() + BUSY_S, 0
         while monotonic() < stop_s:
             try:
+                begun_s = time.monotonic()
                 if self._compactor.compact() is None:
                     break
+                meters.COMPACTION_S.one.observe(time.monotonic() - begun_s)
                 done += 1
             except PlanOutdated as outdated:
                 log.info("%s; looking again", outdated)
@@ -65,9 +67,10 @@ class Work:
         by itself since the look before.
         """
         try:
-            if self._clock.look():
-                self._compactor.retain()
-            self._sweep.sweep()
+            with meters.TIDY_S.one.timed():
+                if self._clock.look():
+                    self._compactor.retain()
+                self._sweep.sweep()
         except PlanOutdated as outdated:
             log.info("%s; the next look will do it", outdated)
         except NotTogether as error:

@@ -59,6 +59,11 @@ FIELDS = frozenset(
 """What a job's hash may hold. Callbacks, webhooks, retries, repeats, dependencies, groups, limits are RQ's others."""
 
 
+def short_name(function: str | None) -> str:
+    """What a job is called where few names may be: that of its function, or "other"."""
+    return function.rpartition(".")[2] if function in ALLOWED else "other"
+
+
 class RefusedJob(NoSuchJobError):
     """A job that is not one of ours. RQ goes on as if it had none of that id."""
 

@@ -125,11 +125,6 @@ def commit_number(previous: str) -> str:
     return str(((int(previous) >> 32) + 1 << 32) + secrets.randbits(32))
 
 
-def count_of(commit: str) -> int:
-    """The count inside a commit number."""
-    return int(commit) >> 32
-
-
 def app_id(shard: int) -> str:
     """The name under which the table keeps a shard's last commit number."""
     return f"whimbrel-{shard}"

@@ -380,5 +380,10 @@ class Intent(msgspec.Struct, array_like=True, frozen=True):
         return [self.ranges[at : at + CHUNK_DEVICES] for at in range(0, len(self.ranges), CHUNK_DEVICES)]
 
 
+def count_of(commit: str) -> int:
+    """The count inside a commit number, which the archive makes."""
+    return int(commit) >> 32
+
+
 _encode_intent = msgspec.msgpack.Encoder().encode
 decode_intent = msgspec.msgpack.Decoder(Intent).decode

@@ -223,6 +223,16 @@ class QuarantineCounts(NamedTuple):
     replayed: int
 
 
+class Fill(NamedTuple):
+    """How full a shard is: what each of its limits counts."""
+
+    devices: int
+    names: int
+    senders: int
+    quarantine_bytes: int
+    quarantine: QuarantineCounts
+
+
 class Shape(NamedTuple):
     """What a store is: its random id, its layout's version, and over how many shards it is spread."""
 
@@ -424,6 +434,16 @@ class Shard:
         """How many were ever kept in quarantine, dropped from it, and replayed."""
         found = translated(lambda: self.client.hmget(self.keys.quarantine_state, QuarantineCounts._fields))
         return QuarantineCounts(*(int(value or 0) for value in found))
+
+    def fill(self) -> Fill:
+        """What the shard holds of what is bounded. Names whose time is over count until the next one comes."""
+        pipe = self.client.pipeline(transaction=False)
+        for key in (self.keys.devices, self.keys.sent_until, self.keys.senders_seen):
+            pipe.zcard(key)
+        pipe.hmget(self.keys.quarantine_state, ("bytes", *QuarantineCounts._fields))
+        devices, names, senders, state = translated(pipe.execute)
+        size, *counts = (int(value or 0) for value in state)
+        return Fill(devices, names, senders, size, QuarantineCounts(*counts))
 
     def replay(self, one: Quarantined, entry: Entry) -> bool:
         """Append `entry` in place of what was in quarantine, both in one. False if it isn't there any more.

@@ -9,6 +9,7 @@ This file is all that knows these keys.
     whimbrel:alert     hash  name → what waits for a receiver of events, JSON (`Told`); the same
     whimbrel:sniff     sorted set  port → ms since epoch until which somebody wants to see its frames
     whimbrel:frames:<port>  channel  each frame that came there while somebody wanted to see them, JSON
+    whimbrel:meters    channel, no key: what each process has counted, told once a second (reports.py)
 
 Each function raises `StoreUnavailable` if Redis can't be asked, `BusyError` if it is at its limit.
 """
@@ -32,6 +33,7 @@ FORWARD = "whimbrel:forward"
 ALERT = "whimbrel:alert"
 KEYS = "whimbrel:keys"
 
+METERS = "whimbrel:meters"
 SNIFF = "whimbrel:sniff"
 FRAMES = "whimbrel:frames:"
 
@@ -42,8 +44,9 @@ KEPT_S = 86_400
 
 # Signs of life ---------------------------------------------------------------------------------------
 
-WORKER, SCHEDULER = "worker", "scheduler"
-"""Programs that give signs of life."""
+COLLECTOR, WORKER, SCHEDULER = "collector", "worker", "scheduler"
+QUERY, API, COURIER = "query", "api", "courier"
+"""The programs. Worker and scheduler give signs of life: /readyz is bad without them."""
 
 
 def say_alive(client: redis.Redis, program: str, now_s: float) -> None:
@@ -123,6 +126,12 @@ def keys_since(client: redis.Redis, known: Stamp | None) -> tuple[Stamp, dict[st
 
 
 _decode_key = msgspec.json.Decoder(Key).decode
+# Meters ----------------------------------------------------------------------------------------------
+
+
+def tell_meters(client: redis.Redis, report: bytes) -> None:
+    """Tell who listens what a process has counted. It is kept nowhere, so costs no fsync and needs no memory."""
+    translated(lambda: client.publish(METERS, report))
 
 
 # The courier -----------------------------------------------------------------------------------------

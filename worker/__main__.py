@@ -12,7 +12,7 @@ if __name__ == "__main__":
     early.begin()
     unneeded.refuse()  # before anything loads Arrow
 
-from telemetry import clock, hot
+from telemetry import clock, hot, notes, reports
 from telemetry import jobs as background
 from telemetry.archive import Archive
 from telemetry.columns import open_duckdb
@@ -41,11 +41,12 @@ def serve(settings: Settings) -> None:
     work = jobs.Work(connect(settings), archive, connection, saver, settings.redis.shards, p.flush_records)
     jobs.prepare(work)
     background.prepare(settings)
-    work.begin()
     gc.set_threshold(GC_OBJECTS)
     logging.getLogger("rq.worker").setLevel(logging.WARNING)
-    client = connect(settings, timeout_s=None)
-    hot.translated(lambda: rq_worker(client).work(logging_level="WARNING"))
+    with reports.told(lambda: connect(settings), reports.Teller(notes.WORKER)):
+        work.begin()
+        client = connect(settings, timeout_s=None)
+        hot.translated(lambda: rq_worker(client).work(logging_level="WARNING"))
 
 
 if __name__ == "__main__":

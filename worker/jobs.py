@@ -9,7 +9,7 @@ from collections.abc import Callable
 import duckdb
 import redis
 
-from telemetry import notes
+from telemetry import meters, notes
 from telemetry.archive import READ_ERRORS, Archive, in_one_line
 from telemetry.errors import IntentChanged, NotTogether, OtherStoreError, WhimbrelError
 from telemetry.hot import Shard
@@ -45,6 +45,8 @@ class Work:
         self._shards = shards
         self._flush_records = flush_records
         self.stores: list[Shard] = []
+        for counted in (meters.SAVE_S, meters.SAVED, meters.SAVE_FAILURES):
+            _ = counted.one  # so that they are told from the start
 
     def save_shard(self, number: int, monotonic: Callable[[], float] = time.monotonic) -> int:
         """Save a shard until what waits is less than a flush. Returns how many records were saved."""
@@ -58,16 +60,23 @@ class Work:
 
     def _save_once(self, number: int) -> int:
         for _ in range(3):
+            begun_s = time.monotonic()
             try:
-                return self._saver.save(self.stores[number])
+                saved = self._saver.save(self.stores[number])
+                if saved:
+                    meters.SAVE_S.one.observe(time.monotonic() - begun_s)
+                    meters.SAVED.one.add(saved)
+                return saved
             except IntentChanged as error:
                 log.info("shard %d: %s; looking again", number, error)
             except DISK_ERRORS as error:
                 why = in_one_line(error)
                 log.error("shard %d: cannot save, its records wait in Redis: %s", number, why)
+                meters.SAVE_FAILURES.one.add()
                 self.stores[number].note_trouble(why)
                 return 0
             except NotTogether as error:
+                meters.SAVE_FAILURES.one.add()
                 log.error("shard %d: nothing is saved: %s", number, error)
                 return 0
             except OtherStoreError:

@@ -22,9 +22,9 @@ from typing import NamedTuple
 
 import duckdb
 
-from telemetry.archive import Archive, commit_number, count_of
+from telemetry.archive import Archive, commit_number
 from telemetry.columns import COLUMNS, columns, sql_text
-from telemetry.entries import Block, Moved, RawEntry, Unreadable, entry_id, packed, read_block, read_entry
+from telemetry.entries import Block, Moved, RawEntry, Unreadable, count_of, entry_id, packed, read_block, read_entry
 from telemetry.errors import IntentChanged
 from telemetry.hot import Shard
 from worker.latest import rebuild

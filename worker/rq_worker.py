@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import redis
 from rq import Queue, SimpleWorker
+from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from telemetry.allowed import AllowedJob
+from telemetry import meters
+from telemetry.allowed import AllowedJob, short_name
 from telemetry.jobs import persist_queue
 
 LONGEST_WAIT_S = 5.0
@@ -30,9 +32,21 @@ def rq_worker(client: redis.Redis) -> OwnWorker:
     """A worker of the only queue, which forgets what earlier ones left half done."""
     queue = persist_queue(client)
     forget(queue)
-    worker = OwnWorker([queue], connection=client, serializer=JSONSerializer, job_class=AllowedJob)
+    worker = OwnWorker(
+        [queue],
+        connection=client,
+        serializer=JSONSerializer,
+        job_class=AllowedJob,
+        exception_handlers=[count_failure],
+    )
     worker.max_connection_wait_time = LONGEST_WAIT_S
     return worker
+
+
+def count_failure(job: Job, *_error: object) -> bool:
+    """Count a job that failed; True: RQ goes on as it would have."""
+    meters.JOB_FAILURES.of(short_name(job.func_name)).add()
+    return True
 
 
 def forget(queue: Queue) -> None:

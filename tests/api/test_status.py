@@ -14,7 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from api.status import KEPT_TIMES, LONGEST_KEPT_S, Kept, ago
+from api.kept import KEPT_TIMES, LONGEST_KEPT_S, Kept
+from api.status import ago
 from telemetry import clock, notes
 from telemetry.days import DAY_US
 from telemetry.hot import shard_of

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 
 from telemetry import archive as module
 from telemetry import delta_log
-from telemetry.archive import Archive, LiveFile, commit_number, count_of
+from telemetry.archive import Archive, LiveFile, commit_number
 from telemetry.columns import columns, is_sorted
 from telemetry.days import DAY_US, day_of
-from telemetry.entries import Block
+from telemetry.entries import Block, count_of
 from telemetry.errors import IntentChanged
 from telemetry.record import EARLIEST_US, LATEST_US, Record, Stored
 

@@ -19,10 +19,10 @@ import pytest
 import redis
 
 from telemetry import clock
-from telemetry.archive import Archive, count_of
+from telemetry.archive import Archive
 from telemetry.columns import open_duckdb
 from telemetry.config import Settings
-from telemetry.entries import Intent, Range, RawEntry
+from telemetry.entries import Intent, Range, RawEntry, count_of
 from telemetry.errors import IntentChanged, NotTogether
 from telemetry.hot import Shard
 from telemetry.record import EARLIEST_US, LATEST_US

@@ -1,0 +1,58 @@
+"""What the query program looks at for `/metrics`, now and then: the archive, and what `/readyz` would say."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from api.health import Health
+from telemetry import clock, meters
+from telemetry.archive import READ_ERRORS, Archive
+from telemetry.days import day_of
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 10.0
+"""Between two looks: each reads the table's list of files, some ms where there are a thousand."""
+
+
+async def look_for_ever(archive: Archive, health: Health) -> None:
+    """Look again and again, in threads."""
+    while True:
+        try:
+            await asyncio.to_thread(look_at_archive, archive, clock.now_us())
+            await asyncio.to_thread(look_at_health, health)
+        except Exception:  # the next look may find it well again
+            log.exception("cannot look at the box")
+        await asyncio.sleep(LOOK_S)
+
+
+def look_at_archive(archive: Archive, now_us: int) -> None:
+    """Note how many files, records and bytes there are; nothing is known of an archive that can't be read."""
+    gauges = (meters.ARCHIVE_FILES, meters.ARCHIVE_RECORDS, meters.ARCHIVE_BYTES, meters.OPEN_DAY_FILES)
+    found: tuple[float | None, ...] = (None,) * len(gauges)
+    age_s = None
+    try:
+        table = archive.open_existing()
+        days = [] if table is None else archive.days(table)
+        today = day_of(now_us)
+        found = (
+            sum(day.files for day in days),
+            sum(day.records for day in days),
+            sum(day.size_bytes for day in days),
+            sum(day.files for day in days if day.day == today),
+        )
+        changed_us = None if table is None else archive.changed_us(table)
+        age_s = None if changed_us is None else (now_us - changed_us) / 1_000_000
+    except READ_ERRORS as error:
+        log.debug("cannot read the archive: %s", error)  # /readyz says so
+    for gauge, value in zip(gauges, found, strict=True):
+        gauge.one.set(value)
+    meters.COMMIT_AGE_S.one.set(age_s)
+
+
+def look_at_health(health: Health) -> None:
+    """Note whether the box is ready."""
+    reasons = health.reasons()
+    meters.READY.one.set(not reasons)
+    meters.READY_REASONS.one.set(len(reasons))

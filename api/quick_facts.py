@@ -1,0 +1,123 @@
+"""Facts of the box that cost next to nothing: what Redis tells of itself and of each shard, and the disk.
+
+`/status` and `/metrics` share them. They need no Arrow, which the program that answers `/metrics` doesn't load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import redis
+from msgspec import Struct
+
+from telemetry import hot, notes
+from telemetry.disk import Room
+from telemetry.entries import count_of
+from telemetry.hot import Shard
+from telemetry.notes import Forwarded, Told
+from telemetry.redis_client import kind
+
+# The hot store ---------------------------------------------------------------------------------------
+
+
+class ShardFacts(Struct, frozen=True):
+    """One shard. `saves` is the count inside the number of its last finished save."""
+
+    shard: int
+    devices: int
+    unsaved_records: int
+    oldest_unsaved_age_s: float | None
+    saves: int
+
+
+def shard_of(shard: Shard, now: Callable[[], int]) -> ShardFacts:
+    """How a shard is; `now` tells ms since epoch. Raises `StoreError` if Redis can't be asked."""
+    state, oldest_ms = shard.state(), shard.oldest_unsaved_ms()
+    age_s = None if oldest_ms is None else (now() - oldest_ms) / 1_000
+    return ShardFacts(shard.shard, shard.devices(), state.unsaved, age_s, count_of(state.committed))
+
+
+# What they stand on ----------------------------------------------------------------------------------
+
+
+class Server(Struct, frozen=True):
+    """Redis itself. A limit or size that is null is none."""
+
+    redis_kind: str
+    redis_version: str
+    redis_uptime_s: int
+    redis_memory_bytes: int
+    redis_memory_limit_bytes: int | None
+    redis_aof: bool
+    redis_aof_last_write: str
+    redis_aof_bytes: int | None
+
+
+class Programs(Struct, frozen=True):
+    """How long ago programs gave a sign of life; null is never."""
+
+    worker_seen_age_s: float | None
+    scheduler_seen_age_s: float | None
+
+
+class Refusals(Struct, frozen=True):
+    """Reason → how many requests, messages, records and connections were ever refused for it."""
+
+    refused: dict[str, int]
+
+
+class Courier(Struct, frozen=True):
+    """How far each forward is, and what each receiver of events was told; empty where the courier has nothing to do."""
+
+    forwards: list[Forwarded]
+    alerts: list[Told]
+
+
+class Disk(Struct, frozen=True):
+    """The disk with the least room, of those that the box writes to."""
+
+    disk_bytes: int
+    disk_free_bytes: int
+    disk_min_free_bytes: int
+
+    @property
+    def full_percent(self) -> float:
+        """How much of it may be used."""
+        return max(0.0, 100 - 100 * self.disk_min_free_bytes / self.disk_bytes)
+
+
+def server_of(client: redis.Redis) -> Server:
+    """What Redis says of itself. Raises `StoreError` if it can't be asked."""
+    info = hot.translated(client.info)
+    return Server(
+        *kind(info),
+        info["uptime_in_seconds"],
+        info["used_memory"],
+        info["maxmemory"] or None,
+        bool(info["aof_enabled"]),
+        info["aof_last_write_status"],
+        info.get("aof_current_size"),
+    )
+
+
+def programs_of(client: redis.Redis, now: Callable[[], int]) -> Programs:
+    """Signs of life; `now` tells ms since epoch. Raises `StoreError` if Redis can't be asked."""
+    seen, now_ms = notes.seen_alive(client), now()
+    return Programs(
+        *(round(now_ms / 1_000 - seen[name], 3) if name in seen else None for name in (notes.WORKER, notes.SCHEDULER))
+    )
+
+
+def refusals_of(client: redis.Redis) -> Refusals:
+    """What was refused, by reason. Raises `StoreError` if Redis can't be asked."""
+    return Refusals(notes.refused(client))
+
+
+def courier_of(client: redis.Redis) -> Courier:
+    """What the courier noted last. Raises `StoreError` if Redis can't be asked."""
+    return Courier(notes.forwards(client), notes.alerts(client))
+
+
+def disk_of(room: Room) -> Disk:
+    """The disk. Raises `OSError` if it can't be looked at."""
+    return Disk(*room.fullest(), room.min_free_bytes)

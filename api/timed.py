@@ -1,0 +1,56 @@
+"""How long answers take, by route."""
+
+from __future__ import annotations
+
+import re
+import time
+from functools import lru_cache
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from telemetry import meters
+
+ROUTE = "whimbrel.route"
+"""Key of a scope under which who answers without Starlette says which route it was."""
+
+OTHER = "other"
+"""What is not here, and what another program answers, which measures it."""
+
+
+class Timed:
+    """ASGI middleware that measures from a request to the end of its answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, and count."""
+        status = 500
+
+        async def send_and_see(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        begun_s = time.monotonic()
+        try:
+            await self._app(scope, receive, send_and_see)
+        finally:
+            route = route_of(scope)
+            meters.REQUEST_S.of(route).observe(time.monotonic() - begun_s)
+            meters.ANSWERS.of(route, f"{status // 100}xx").add()
+
+
+def route_of(scope: Scope) -> str:
+    """The path of the route that answered, its parameters by name alone: there are few."""
+    if ROUTE in scope:
+        return str(scope[ROUTE])
+    route = scope.get("route")
+    return plain(route.path) if route is not None else OTHER
+
+
+@lru_cache(256)
+def plain(path: str) -> str:
+    """`/v1/devices/{device_id}` of a path whose parameters name their convertors."""
+    return re.sub(r":\w+}", "}", path)

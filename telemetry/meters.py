@@ -1,0 +1,97 @@
+"""Every meter of the programs, declared once: its name as Prometheus has them, its meaning, and its labels.
+
+To these api/metrics.py adds the labels `program` and `process`, and what can be asked of Redis and the disks
+when somebody looks. A label has few values, all of them ours: never a device's id, an address or a key.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from telemetry.metering import Counter, Family, Gauge, Histogram
+
+WAIT_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0)
+"""Bounds of what a sender or a client waits for, s."""
+
+WORK_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+"""Bounds of what happens in the background, s."""
+
+GROUP = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0, 2_000.0, 5_000.0, 10_000.0)
+"""Bounds of records in a group."""
+
+FAMILIES: dict[str, Family[Any]] = {}
+"""Name → family, in the order of their declaration."""
+
+
+def _counter(name: str, meaning: str, *labels: str) -> Family[Counter]:
+    found = FAMILIES[name] = Family(Counter, name, meaning, labels)
+    return found
+
+
+def _gauge(name: str, meaning: str, *labels: str) -> Family[Gauge]:
+    found = FAMILIES[name] = Family(Gauge, name, meaning, labels)
+    return found
+
+
+def _histogram(name: str, meaning: str, bounds: tuple[float, ...], *labels: str) -> Family[Histogram]:
+    found = FAMILIES[name] = Family(Histogram, name, meaning, labels, bounds)
+    return found
+
+
+# Taking records --------------------------------------------------------------------------------------
+
+ACCEPTED = _counter("whimbrel_records_accepted_total", "Records that are on disk and were acknowledged.")
+REPEATED = _counter(
+    "whimbrel_requests_repeated_total",
+    "Named requests and numbered batches that had been stored before.",
+)
+ACK_S = _histogram(
+    "whimbrel_ack_duration_seconds",
+    "From a decoded request or message to its records on disk.",
+    WAIT_S,
+)
+GROUP_RECORDS = _histogram("whimbrel_group_records", "Records that one call to Redis stored.", GROUP)
+APPEND_S = _histogram("whimbrel_append_duration_seconds", "A group's call to Redis, its fsync included.", WAIT_S)
+PENDING_BYTES = _gauge("whimbrel_pending_bytes", "Bytes of requests and messages that wait for Redis.")
+PENDING_LIMIT = _gauge("whimbrel_pending_limit_bytes", "collector.max_pending_bytes.")
+
+# Saving and merging ----------------------------------------------------------------------------------
+
+SAVE_S = _histogram("whimbrel_save_duration_seconds", "A save of a shard that took records, from look to trim.", WORK_S)
+SAVED = _counter("whimbrel_records_saved_total", "Records that saves have moved to the archive.")
+SAVE_FAILURES = _counter("whimbrel_save_failures_total", "Saves that failed; their records wait in Redis.")
+COMPACTION_S = _histogram("whimbrel_compaction_duration_seconds", "A merge of some files of a day into fewer.", WORK_S)
+TIDY_S = _histogram("whimbrel_tidy_duration_seconds", "A look for days to give up and files to delete.", WORK_S)
+JOB_FAILURES = _counter("whimbrel_job_failures_total", "Background jobs that ended with an error.", "job")
+
+JOBS_WAITING = _gauge("whimbrel_jobs_waiting", "Jobs that wait in RQ's queue, as the scheduler saw it.")
+JOBS_FAILED = _gauge("whimbrel_jobs_failed", "Jobs that RQ has noted as failed within the last minute.")
+
+# The archive -----------------------------------------------------------------------------------------
+
+ARCHIVE_FILES = _gauge("whimbrel_archive_files", "Live files of the archive.")
+ARCHIVE_BYTES = _gauge("whimbrel_archive_bytes", "Bytes of them.")
+ARCHIVE_RECORDS = _gauge("whimbrel_archive_records", "Records in them.")
+OPEN_DAY_FILES = _gauge("whimbrel_archive_open_day_files", "Live files of today, UTC.")
+OPEN_DAY_LIMIT = _gauge("whimbrel_archive_open_day_files_limit", "archive.max_open_files.")
+COMMIT_AGE_S = _gauge("whimbrel_archive_last_commit_age_seconds", "How long ago the archive last changed.")
+
+# Asking ----------------------------------------------------------------------------------------------
+
+REQUEST_S = _histogram(
+    "whimbrel_http_request_duration_seconds", "From a request to the end of its answer, by route.", WAIT_S, "route"
+)
+ANSWERS = _counter("whimbrel_http_answers_total", "Answers by route and class of status, like 2xx.", "route", "status")
+QUERIES = _gauge("whimbrel_queries", "Queries that run or wait.", "kind")
+QUERIES_LIMIT = _gauge("whimbrel_queries_limit", "How many may run or wait; a further one is answered 503.", "kind")
+
+READY = _gauge("whimbrel_ready", "1 if /readyz found nothing wrong at the last look, else 0.")
+READY_REASONS = _gauge("whimbrel_not_ready_reasons", "How many things /readyz found wrong at the last look.")
+
+# The process itself ----------------------------------------------------------------------------------
+
+CPU_S = _counter("whimbrel_process_cpu_seconds_total", "CPU time that the process has used.")
+RESIDENT_BYTES = _gauge("whimbrel_process_resident_memory_bytes", "Memory of the process.")
+OPEN_FILES = _gauge("whimbrel_process_open_fds", "Open files and sockets of the process.")
+OPEN_FILES_LIMIT = _gauge("whimbrel_process_max_fds", "How many it may open.")
+STARTED_S = _gauge("whimbrel_process_start_time_seconds", "When it began, s since epoch.")
