@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from api.answers import moment
-from api.quick_facts import Courier, Disk, Programs, Refusals, Server, ShardFacts, shard_of
+from api.quick_facts import Backup, Courier, Disk, Programs, Refusals, Server, ShardFacts, shard_of
 from telemetry.archive import Archive
 from telemetry.entries import decode_latest
 from telemetry.hot import Shard
@@ -187,6 +187,7 @@ class Facts(NamedTuple):
     refusals: Refusals | str
     disk: Disk | str
     courier: Courier | str
+    backup: Backup | str
 
     @property
     def status(self) -> str:
@@ -211,5 +212,6 @@ PARTS: dict[str, type[Struct]] = {
     "refusals": Refusals,
     "disk": Disk,
     "courier": Courier,
+    "backup": Backup,
 }
 """The parts of `Facts`."""

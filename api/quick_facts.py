@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import redis
 from msgspec import Struct
@@ -73,6 +74,17 @@ class Courier(Struct, frozen=True):
     alerts: list[Told]
 
 
+class Backup(Struct, frozen=True):
+    """The last backup; null if none was ever made. `last_backup` is the moment that it shows."""
+
+    last_backup: datetime | None = None
+    last_backup_age_s: float | None = None
+    last_backup_took_s: float | None = None
+    last_backup_bytes: int | None = None
+    last_backup_new_bytes: int | None = None
+    last_backup_path: str | None = None
+
+
 class Disk(Struct, frozen=True):
     """The disk with the least room, of those that the box writes to."""
 
@@ -116,6 +128,15 @@ def refusals_of(client: redis.Redis) -> Refusals:
 def courier_of(client: redis.Redis) -> Courier:
     """What the courier noted last. Raises `StoreError` if Redis can't be asked."""
     return Courier(notes.forwards(client), notes.alerts(client))
+
+
+def backup_of(client: redis.Redis, now: Callable[[], int]) -> Backup:
+    """The last backup; `now` tells ms since epoch. Raises `StoreError` if Redis can't be asked."""
+    found = notes.backup(client)
+    if found is None:
+        return Backup()
+    made, age_s = datetime.fromtimestamp(found.made_ms / 1_000, UTC), round((now() - found.made_ms) / 1_000, 3)
+    return Backup(made, age_s, found.took_s, found.size_bytes, found.new_bytes, found.path)
 
 
 def disk_of(room: Room) -> Disk:

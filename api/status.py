@@ -19,7 +19,7 @@ from api.health import SILENT_S, Health
 from api.html import SAFE_HEADERS, page
 from api.kept import Kept
 from api.older.answers import redirect
-from api.quick_facts import Courier, Programs, Refusals, Server
+from api.quick_facts import Backup, Courier, Programs, Refusals, Server
 from telemetry import clock
 from telemetry.archive import READ_ERRORS, Archive, in_one_line
 from telemetry.disk import Room
@@ -73,7 +73,7 @@ class Status:
     async def look(self) -> Facts:
         """All facts, gathered now."""
         made_at = answers.moment(clock.now_us())
-        reasons, (server, programs, refusals, courier, store), files, disk = await asyncio.gather(
+        reasons, (server, programs, refusals, courier, backup, store), files, disk = await asyncio.gather(
             asyncio.to_thread(self._health.reasons),
             asyncio.to_thread(self._redis),
             asyncio.to_thread(known, "the archive", lambda: facts.files_of(self._archive, clock.now_us)),
@@ -81,19 +81,20 @@ class Status:
         )
         newest_ms = 0 if isinstance(store, str) else store.newest_ms
         wrong_clock = clock.problem(clock.now_us(), newest_ms)
-        parts = (store, files, server, programs, refusals, disk, courier)
+        parts = (store, files, server, programs, refusals, disk, courier, backup)
         return Facts(reasons, wrong_clock, version("whimbrel"), made_at, *parts)
 
-    def _redis(self) -> tuple[Server | str, Programs | str, Refusals | str, Courier | str, Store | str]:
+    def _redis(self) -> tuple[Server | str, Programs | str, Refusals | str, Courier | str, Backup | str, Store | str]:
         """A Redis that is silent is waited for once."""
         server = known("Redis", lambda: quick_facts.server_of(self._client))
         if isinstance(server, str):
-            return server, server, server, server, server
+            return server, server, server, server, server, server
         programs = known("Redis", lambda: quick_facts.programs_of(self._client, clock.now_ms))
         refusals = known("Redis", lambda: quick_facts.refusals_of(self._client))
         courier = known("Redis", lambda: quick_facts.courier_of(self._client))
+        backup = known("Redis", lambda: quick_facts.backup_of(self._client, clock.now_ms))
         store = known("Redis", lambda: facts.store_of(self._attach(), clock.now_ms))
-        return server, programs, refusals, courier, store
+        return server, programs, refusals, courier, backup, store
 
 
 def known(what: str, look: Callable[[], T]) -> T | str:

@@ -73,6 +73,8 @@ COMMANDS: dict[str, str] = {
     "compact": "cli.compacting:COMPACT",
     "retain": "cli.compacting:RETAIN",
     "recover": "cli.saving:RECOVER",
+    "backup": "cli.backup:COMMAND",
+    "restore": "cli.restore:COMMAND",
     "quarantine": "cli.quarantine:COMMAND",
     "decode": "cli.decode:COMMAND",
     "sniff": "cli.sniff:COMMAND",

@@ -30,12 +30,21 @@ from telemetry.config import Settings
 from telemetry.durable import fsync
 from telemetry.errors import ConfigError
 from telemetry.process import die_with_parent
-from telemetry.runtime import OLDEST_REDIS, OLDEST_VALKEY, make_private, runtime_dir, version
+from telemetry.runtime import (
+    AOF,
+    KIND,
+    OLDEST_REDIS,
+    OLDEST_VALKEY,
+    REDIS_LOCK,
+    make_private,
+    require_restored,
+    runtime_dir,
+    version,
+)
 
 OLDEST = {"redis": OLDEST_REDIS, "valkey": OLDEST_VALKEY}
 SYSTEM_NAMES = ("redis-server", "valkey-server")
 MEMORY_PERCENT = 45
-AOF = "appendonlydir"
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
@@ -60,14 +69,15 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         print("whimbrel redis: redis.url is set, so there is no server to start", flush=True)
         while True:
             signal.pause()
+    require_restored(settings.data_dir)
     folder = settings.redis_dir
     make_private(folder)
     make_private(runtime_dir(settings.data_dir))
-    _lock(folder / "lock")
+    _lock(folder / REDIS_LOCK)
     server = find(settings)
-    (folder / "kind").write_text(server.kind)
+    (folder / KIND).write_text(server.kind)
     (folder / AOF).mkdir(mode=0o700, exist_ok=True)  # by itself Redis makes it, but doesn't sync its place
-    for path in (folder / "kind", folder, folder.parent):
+    for path in (folder / KIND, folder, folder.parent):
         fsync(path)
     file = folder / "redis.conf"
     file.write_bytes(configuration(settings))
@@ -141,7 +151,7 @@ def _ask(path: Path) -> Server:
 
 def _kind_of_data(folder: Path) -> str:
     """ "redis" or "valkey", whichever wrote the AOF in `folder`; empty if there is none."""
-    kind = folder / "kind"
+    kind = folder / KIND
     return kind.read_text().strip() if kind.exists() and (folder / AOF).exists() else ""
 
 
@@ -180,6 +190,8 @@ def configuration(settings: Settings) -> bytes:
         "auto-aof-rewrite-min-size": "1gb",
         # An idle device costs 1.3 KB, not 4.3.
         "stream-node-max-bytes": "1024",
+        # A backup copies as a replica does; it need not wait for more of them.
+        "repl-diskless-sync-delay": "0",
         "maxmemory": str(memory),
         "maxmemory-policy": "noeviction",
     }

@@ -15,7 +15,7 @@ import redis
 
 from api.facts import Facts, Files, Store
 from api.health import Health
-from api.quick_facts import Courier, Disk, Programs, Refusals, Server
+from api.quick_facts import Backup, Courier, Disk, Programs, Refusals, Server
 from api.status import Status, ago, utc
 from cli import arguments
 from cli.command import FAILED, OK, Command
@@ -110,6 +110,7 @@ def block(found: Facts) -> Iterator[str]:
     yield _known("Programs", found, found.programs, _programs)
     yield _known("Redis", found, found.server, _server)
     yield _known("Disk", found, found.disk, _disk)
+    yield _known("Backup", found, found.backup, _backup)
     if isinstance(found.courier, Courier):
         yield from _courier(found.courier)
     if isinstance(found.store, Store):
@@ -163,6 +164,13 @@ def _server(server: Server) -> str:
 
 def _disk(disk: Disk) -> str:
     return f"{in_words(disk.disk_free_bytes)} free of {in_words(disk.disk_bytes)}"
+
+
+def _backup(backup: Backup) -> str:
+    if backup.last_backup_age_s is None:
+        return "none yet"
+    sizes = f"{in_words(backup.last_backup_bytes or 0)}, {in_words(backup.last_backup_new_bytes or 0)} of them new"
+    return f"{ago(backup.last_backup_age_s)}, {sizes}, in {backup.last_backup_took_s:.0f} s, {backup.last_backup_path}"
 
 
 def _courier(courier: Courier) -> Iterator[str]:

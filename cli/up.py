@@ -24,7 +24,7 @@ from telemetry.config import PROJECT, Settings
 from telemetry.durable import make_folder
 from telemetry.endpoints import api_url, collector_url, http_url, reachable
 from telemetry.errors import ConfigError
-from telemetry.runtime import make_private, runtime_dir
+from telemetry.runtime import UP_LOCK, make_private, require_restored, runtime_dir
 from telemetry.tls import Identity, any_certificate
 
 LOOK_S = 0.25
@@ -54,6 +54,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     Identity.of(settings)  # what is wrong with it stops the start here, where somebody looks
     make_folder(settings.data_dir)
     _lock(settings.data_dir)
+    require_restored(settings.data_dir)
     folder = runtime_dir(settings.data_dir)
     make_private(folder)
     _wait_for_predecessor(folder)
@@ -73,7 +74,7 @@ def _environment(args: argparse.Namespace) -> dict[str, str]:
 
 def _lock(data_dir: Path) -> None:
     """Keep others off the data folder until this process ends, however it ends."""
-    file = os.open(data_dir / "up.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    file = os.open(data_dir / UP_LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

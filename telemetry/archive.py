@@ -3,6 +3,7 @@
     archive/date=YYYY-MM-DD/<commit number>-<random>.parquet    sorted by (device_id, timestamp, id), made by a save
     archive/date=YYYY-MM-DD/compact-<random>.parquet            the same, several of these merged
     archive/_delta_log/<version>.json                           one commit each; checkpoints now and then
+    archive/_backup/<random>/                                   links to files that a backup under way has yet to copy
 
 `date` is the day of `timestamp` in UTC. DuckDB writes and reads all Parquet; `deltalake` keeps the log
 and no more. A save's files and its transaction ("whimbrel-<shard>", commit number) are one commit; so are
@@ -59,6 +60,11 @@ READ_ERRORS = (DeltaError, OSError)
 
 COMPACTED = "compact"
 """How the names of a compaction's files and transactions begin."""
+
+LOG = "_delta_log"
+
+BACKUP = "_backup"
+"""Tools that read the table know that a name with such a beginning is none of its folders."""
 
 CHECKPOINT_COMMITS = 100
 """After so many commits a checkpoint lets readers begin there, and entries older than the log's retention go away."""
@@ -390,6 +396,14 @@ class Archive:
                 strict=True,
             )
         ]
+
+    def paths(self, table: DeltaTable) -> tuple[list[str], list[str]]:
+        """All that the table of this version consists of, as paths from its root: data files, and its log.
+
+        Raises `FileNotFoundError` if a part of the log was cleaned away meanwhile.
+        """
+        files = [str(Path(file.path).relative_to(self.root)) for file in self.live(table)]
+        return files, delta_log.paths_of(self._log, table.version())
 
     def files(self, table: DeltaTable) -> list[str]:
         """Absolute paths of the table's files."""

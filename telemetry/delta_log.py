@@ -116,6 +116,18 @@ def newest_checkpoint(log: Path) -> int:
     return max(checkpoints(log), default=-1)
 
 
+def paths_of(log: Path, version: int) -> list[str]:
+    """Paths from the table's root of what makes its log that of a version, its past as far as it is there.
+
+    Raises `FileNotFoundError` if a part of it is missing: cleaned away a moment ago, for a newer checkpoint.
+    """
+    checkpoint = max((one for one in checkpoints(log) if one <= version), default=-1)
+    found = [one for one in entries(log) if one <= version]
+    if missing := set(range(checkpoint + 1, version + 1)) - set(found):
+        raise FileNotFoundError(f"the archive's log lacks version {min(missing)}")
+    return [*([checkpoint_name(checkpoint)] if checkpoint >= 0 else []), *map(entry_name, found)]
+
+
 def mend(log: Path) -> list[str]:
     """Set aside what a power cut left torn. Returns the new names.
 

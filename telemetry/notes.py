@@ -10,6 +10,7 @@ This file is all that knows these keys.
     whimbrel:sniff     sorted set  port → ms since epoch until which somebody wants to see its frames
     whimbrel:frames:<port>  channel  each frame that came there while somebody wanted to see them, JSON
     whimbrel:meters    channel, no key: what each process has counted, told once a second (reports.py)
+    whimbrel:backup    string  the last backup, JSON (`BackedUp`)
 
 Each function raises `StoreUnavailable` if Redis can't be asked, `BusyError` if it is at its limit.
 """
@@ -38,6 +39,7 @@ SNIFF = "whimbrel:sniff"
 FRAMES = "whimbrel:frames:"
 
 CONFIRMED_WITHIN_S = 2.0
+BACKUP = "whimbrel:backup"
 
 KEPT_S = 86_400
 """A note that nobody has renewed for so long is gone."""
@@ -264,3 +266,28 @@ class Frames:
     def close(self) -> None:
         """Hear no more."""
         self._heard.close()
+
+
+# Backups ---------------------------------------------------------------------------------------------
+
+
+class BackedUp(Struct, frozen=True):
+    """The last backup: the moment that it shows, ms since epoch, how long it took, and of its bytes those that no
+    earlier backup had."""
+
+    path: str
+    made_ms: int
+    took_s: float
+    size_bytes: int
+    new_bytes: int
+
+
+def note_backup(client: redis.Redis, made: BackedUp) -> None:
+    """Note a backup that is whole."""
+    translated(lambda: client.set(BACKUP, msgspec.json.encode(made)))
+
+
+def backup(client: redis.Redis) -> BackedUp | None:
+    """The last backup as it was noted, None if none ever was."""
+    found = translated(lambda: client.get(BACKUP))
+    return None if found is None else msgspec.json.decode(found, type=BackedUp)

@@ -18,6 +18,7 @@ from telemetry.config import Settings, load
 from telemetry.errors import BusyError, ConfigError, StoreUnavailable, WhimbrelError
 from telemetry.process import die_with_parent, is_supervised
 from telemetry.redis_client import check_server, connect, wait
+from telemetry.runtime import require_restored
 
 FAILED = 1
 WRONG_SETTINGS = 2
@@ -48,6 +49,7 @@ def main(program: str, run: Callable[[Settings], None], needs_store: bool = True
 def _run(program: str, config: str | None, run: Callable[[Settings], None], needs_store: bool, waits: bool) -> int:
     try:
         settings = load(config)
+        require_restored(settings.data_dir)
         log_to_stderr(settings, program)
         with Stopped() as stopped:
             ready = not waits or wait_for_store(settings, stopped, needs_store)

@@ -17,6 +17,15 @@ from telemetry.errors import ConfigError
 MAX_SOCKET_PATH_BYTES = 100
 """A unix socket's path has at most 107 bytes, and servers append a suffix while they create it."""
 
+UP_LOCK = "up.lock"
+"""In the data folder, held by `whimbrel up`."""
+
+RESTORING = "restoring"
+"""In the data folder while a restore is under way, or since one was broken off: nothing may start then."""
+
+AOF, KIND, REDIS_LOCK = "appendonlydir", "kind", "lock"
+"""In the folder of our own Redis: its AOF, what kind of server wrote it, and what its server holds."""
+
 OLDEST_REDIS = (7, 2)
 OLDEST_VALKEY = (8,)
 
@@ -41,6 +50,12 @@ def make_private(folder: Path) -> None:
     if found.st_uid != os.getuid():
         raise ConfigError(f"cannot use {folder}: it belongs to another user")
     folder.chmod(0o700)
+
+
+def require_restored(data_dir: Path) -> None:
+    """Raise `ConfigError` where a restore was begun and did not come to its end."""
+    if (data_dir / RESTORING).exists():
+        raise ConfigError(f"cannot start: a restore into {data_dir} was broken off; run `whimbrel restore` again")
 
 
 def version(text: str) -> tuple[int, ...]:

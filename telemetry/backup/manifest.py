@@ -1,0 +1,100 @@
+"""What a backup says of itself: its manifest, the last file that it gets."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from telemetry.durable import fsync
+from telemetry.errors import StoreError
+
+LAYOUT = 1
+NAME = "manifest.json"
+ARCHIVE, REDIS = "archive", "redis"
+DUMP = f"{REDIS}/dump.rdb"
+
+
+class FileOf(Struct, frozen=True):
+    """A file of a backup. What was there in the backup before is the same file, by a hard link."""
+
+    size_bytes: int
+    sha256: str
+
+
+class ShardOf(Struct, frozen=True):
+    """A shard as it was: its saves by number, one of which the archive ends with, and about how many records waited."""
+
+    shard: int
+    store_id: str
+    commits: list[str]
+    unsaved_records: int
+
+
+class StoreOf(Struct, frozen=True):
+    """Redis: what server it is, "redis" or "valkey", for neither reads what the other one wrote, and its shards."""
+
+    kind: str
+    version: str
+    layout: int
+    shards: list[ShardOf]
+
+
+class ArchiveOf(Struct, frozen=True):
+    """The archive: the table's version that was copied, and what is in it."""
+
+    version: int
+    layout: int
+    files: int
+    records: int
+
+
+class Manifest(Struct, frozen=True):
+    """A whole backup. `made_ms` is the moment that it shows; `archive` is null if nothing had been saved yet."""
+
+    layout: int
+    whimbrel: str
+    made_ms: int
+    took_s: float
+    size_bytes: int
+    new_bytes: int
+    store: StoreOf
+    archive: ArchiveOf | None
+    files: dict[str, FileOf]
+
+    @property
+    def unsaved_records(self) -> int:
+        return sum(shard.unsaved_records for shard in self.store.shards)
+
+
+def folder_name(made_ms: int) -> str:
+    """What a backup of that moment is called, without a colon, which some file systems refuse."""
+    return datetime.fromtimestamp(made_ms / 1_000, UTC).strftime("%Y-%m-%dT%H-%M-%S.%f")[:-3] + "Z"
+
+
+def write(folder: Path, manifest: Manifest) -> None:
+    """Have it on disk."""
+    path = folder / NAME
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
+    fsync(path)
+
+
+def read(folder: Path) -> Manifest:
+    """Raises `StoreError` if it is none that this release can read."""
+    try:
+        text = (folder / NAME).read_bytes()
+        layout = msgspec.json.decode(text, type=_Layout).layout
+        if layout > LAYOUT:
+            raise StoreError(
+                f"cannot read the backup {folder}: its layout is {layout}, this release of Whimbrel knows {LAYOUT}: "
+                "use the release that made it, or a newer one"
+            )
+        return msgspec.json.decode(text, type=Manifest)
+    except (OSError, msgspec.DecodeError) as error:
+        raise StoreError(f"cannot read the backup {folder}: {error}") from error
+
+
+class _Layout(Struct):
+    layout: int
