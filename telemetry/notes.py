@@ -141,7 +141,8 @@ def tell_meters(client: redis.Redis, report: bytes) -> None:
 
 class Forwarded(Struct, frozen=True):
     """How far a `[[forward]]` is. `version` is the last of the table that is done, -1 if none; `behind_…` is what
-    waits; times are ms since epoch, None for never; `trouble` says why it can't go on, empty if it can.
+    waits, `behind_s` the age of the oldest record of that; times are ms since epoch, None for never; `trouble` says why
+    it can't go on, empty if it can.
     """
 
     name: str
@@ -151,6 +152,7 @@ class Forwarded(Struct, frozen=True):
     behind_versions: int = 0
     behind_records: int = 0
     behind_bytes: int = 0
+    behind_s: float = 0.0
     oldest_waiting_ms: int | None = None
     sent_records: int = 0
     refused_records: int = 0
@@ -158,11 +160,6 @@ class Forwarded(Struct, frozen=True):
     dropped_versions: int = 0
     last_success_ms: int | None = None
     trouble: str = ""
-
-    @property
-    def behind_s(self) -> float:
-        """The age of the oldest that waits, s, as of the note."""
-        return 0.0 if self.oldest_waiting_ms is None else max(0.0, (self.noted_ms - self.oldest_waiting_ms) / 1_000)
 
 
 class Told(Struct, frozen=True):

@@ -11,11 +11,9 @@ from telemetry.notes import KEPT_S, Forwarded, Told
 def test_what_was_noted_last_is_read(client: redis.Redis) -> None:
     assert notes.forwards(client) == []
     old = Forwarded("old", "s3://b/p", 1_000)
-    hq = Forwarded("hq", "whimbrel://hq:9999", 61_000, 7, 3, 100, 2_000, 1_000, 50, trouble="it has no room")
+    hq = Forwarded("hq", "whimbrel://hq:9999", 61_000, 7, 3, 100, 2_000, 60.0, 1_000, 50, trouble="it has no room")
     notes.note_forwards(client, [old, hq])
     assert notes.forwards(client) == [hq, old]
-    assert hq.behind_s == 60.0
-    assert old.behind_s == 0.0
     notes.note_forwards(client, [hq])
     assert notes.forwards(client) == [hq]
     told = Told("desk", "https://x", 5, 3, 2, 1)

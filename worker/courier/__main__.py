@@ -1,10 +1,11 @@
-"""The courier program. With nothing to forward or to tell it waits for its end, and has loaded nothing for either."""
+"""The courier program. With nothing to forward or to tell it becomes a process of 4 MB that waits for its end."""
 
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 import sys
-import time
 
 from telemetry import early
 
@@ -16,17 +17,25 @@ from telemetry.config import Settings
 from telemetry.program import Stopped, main
 from telemetry.redis_client import connect
 
-LOOK_S = 0.5
+ENDS = {signal.SIGTERM, signal.SIGINT}
+
+WAIT = "import signal; signal.sigwait({signal.SIGTERM, signal.SIGINT})"
 
 
 def serve(settings: Settings) -> None:
     """Forward and tell until a signal comes. Redis may be away: then that is what is told."""
+    if not settings.needs_courier:
+        wait()
     told = reports.told(lambda: connect(settings), reports.Teller(notes.COURIER))
     with Stopped() as stopped, told:
-        if settings.needs_courier:
-            importlib.import_module("worker.courier.service").serve(settings, stopped)
-        while not stopped():
-            time.sleep(LOOK_S)
+        importlib.import_module("worker.courier.service").serve(settings, stopped)
+
+
+def wait() -> None:
+    """Become another program that does nothing. The tie to the supervisor stays, and no signal is lost."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
+    words = [sys.executable, "-I", "-S", "-c", WAIT, "courier: nothing to do"]
+    os.execv(sys.executable, words)  # noqa: S606 (no shell is wanted)
 
 
 if __name__ == "__main__":

@@ -122,7 +122,9 @@ class Forwarder:
 
     def report(self) -> Forwarded:
         """How far it is, as of the last look."""
-        return msgspec.structs.replace(self._report, noted_ms=self._now_ms())
+        found, now_ms = self._report, self._now_ms()
+        oldest_ms = now_ms if found.oldest_waiting_ms is None else found.oldest_waiting_ms
+        return msgspec.structs.replace(found, noted_ms=now_ms, behind_s=max(0, now_ms - oldest_ms) / 1_000)
 
     def _reported(self) -> Forwarded:
         p, lag = self._progress or Progress(url=""), self._lag
@@ -134,6 +136,7 @@ class Forwarder:
             len(lag) + p.is_copying,
             lag.records + sum(file.rows for file in p.backlog) - p.done_rows,
             lag.size_bytes + sum(file.size_bytes for file in p.backlog),
+            0.0,
             p.backlog_since_ms if p.backlog else lag.oldest_ms(),
             p.sent_records,
             p.refused_records,

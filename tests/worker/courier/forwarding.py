@@ -18,6 +18,8 @@ from worker.courier.patience import Patience
 from worker.courier.store import Store
 from worker.courier.targets import RECORD_TARGETS, TABLE_TARGETS, Place
 
+TIMEOUT_S = 3
+
 
 class Killed(Exception):
     """Instead of the program's end."""
@@ -45,7 +47,7 @@ class Forwards:
 
     def __call__(self, entry: Forward, reached: Step = untold) -> Forwarder:
         root, look_s = self._archive.root, 0.05
-        place, grace_s = Place(entry, root, 5, lambda _: None), 0.0 if entry.mirror else None
+        place, grace_s = Place(entry, root, TIMEOUT_S, lambda _: None), 0.0 if entry.mirror else None
         delivery: Delivery
         if entry.scheme in TABLE_TARGETS:
             delivery = Table(

@@ -1,4 +1,4 @@
-"""An HTTP server that keeps what is posted to it, and answers as a test wants."""
+"""An HTTP server that keeps what is posted to it, and answers as a test wants, or doesn't."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
+
+HANG_UP, NO_ANSWER = 0, -1
+"""Instead of a status: the connection is closed, or nothing is said until the client leaves."""
+
+LONGEST_S = 60
 
 
 class Post(NamedTuple):
@@ -37,7 +42,10 @@ class Receiver:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 post = Post(self.path, dict(self.headers.items()), body)
                 status, headers = receiver.answer(post)
-                if status == 0:  # hang up without an answer
+                if status in (HANG_UP, NO_ANSWER):
+                    if status == NO_ANSWER:
+                        self.connection.settimeout(LONGEST_S)
+                        self.rfile.read(1)
                     self.close_connection = True
                     return
                 if 200 <= status < 300:

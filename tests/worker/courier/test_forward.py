@@ -17,7 +17,7 @@ from telemetry.setup import set_up
 from tests.senders import wait_until
 from tests.worker.courier.conftest import Made
 from tests.worker.courier.forwarding import Forwards, KillAt, Killed, cleaned, received, run
-from tests.worker.courier.receiver import Post, Receiver
+from tests.worker.courier.receiver import HANG_UP, NO_ANSWER, Post, Receiver
 from worker.courier.store import Store
 
 
@@ -99,7 +99,7 @@ def test_a_size_of_batches_that_was_changed_loses_nothing(made: Made, forwards: 
     assert received(receiver) == made.ledger.acknowledged
 
 
-@pytest.mark.parametrize("status", [0, 408, 429, 500, 503])
+@pytest.mark.parametrize("status", [HANG_UP, NO_ANSWER, 408, 429, 500, 503])
 def test_a_receiver_that_has_no_room_gets_the_same_again(
     status: int, made: Made, forwards: Forwards, receiver: Receiver
 ) -> None:
@@ -115,7 +115,7 @@ def test_a_receiver_that_has_no_room_gets_the_same_again(
     for _ in range(2):
         with pytest.raises((BusyError, OSError)) as caught:
             hq.step()
-        if status:
+        if status > 0:
             assert isinstance(caught.value, BusyError)
             assert caught.value.retry_after_s == 7
     run(hq)
@@ -178,6 +178,7 @@ def test_what_waits_is_measured_while_the_receiver_is_away(made: Made, forwards:
     assert report.oldest_waiting_ms is not None
     assert begun_ms - 2 <= report.oldest_waiting_ms <= report.noted_ms
     assert report.behind_bytes > 0
+    assert report.behind_s == (report.noted_ms - report.oldest_waiting_ms) / 1_000
     assert report.trouble == "it answers 503 ok"
     receiver.answer = lambda _: (200, {})
     wait_until(lambda: hq.report().behind_versions == 0 and not hq.report().trouble, 20)
