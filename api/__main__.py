@@ -19,14 +19,17 @@ from api.forward import QueryProgram
 from api.latest import LatestRoutes
 from api.metrics import ASK_S, Metrics, Page
 from api.missing import refusal
+from api.needs import need_of
 from api.older.routes import OlderRoutes
 from api.quick import QuickLatest
 from api.timed import Timed
 from collector.http import HttpLimits, make_arrival, make_intake, routes
-from telemetry import notes, refusals, reports
+from telemetry import keyring, notes, refusals, reports
 from telemetry.config import Settings
 from telemetry.disk import Room
+from telemetry.gate import Gate
 from telemetry.http_protocol import ConnectionLimits
+from telemetry.keyring import Keyring
 from telemetry.program import main
 from telemetry.redis_client import connect, connect_async
 from telemetry.serve import http_server, listen, query_socket, renew_on_sighup, stop_on_signals
@@ -38,6 +41,12 @@ log = logging.getLogger("api")
 async def serve(settings: Settings) -> None:
     """Answer until a signal comes; then end what was begun."""
     stopped = stop_on_signals()
+    async with keyring.required(settings) as keys:
+        await answer(settings, stopped, keys)
+
+
+async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | None) -> None:
+    """The same, asking for a key if there are any."""
     listening = listen(settings.api.host, settings.api.port)
     a, tls = settings.api, Identity.of(settings)
     renew_on_sighup(tls)
@@ -57,8 +66,8 @@ async def serve(settings: Settings) -> None:
         program.forward(refusal),
     )
     plain = ProxyHeadersMiddleware(application)  # type: ignore[arg-type]  # uvicorn words ASGI's types its own way
-    quick = Timed(QuickLatest(plain, latest))  # type: ignore[arg-type]
-    server = http_server(quick, ConnectionLimits.of(settings), tls)
+    quick = QuickLatest(plain, latest)  # type: ignore[arg-type]
+    server = http_server(Timed(Gate(quick, keys, need_of)), ConnectionLimits.of(settings), tls)
     serving = asyncio.create_task(server.serve([listening]))
     log.info("answering on %s:%d", a.host, a.port)
     async with refusals.reported(lambda: connect(settings)):

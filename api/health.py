@@ -16,12 +16,17 @@ from telemetry import clock, notes
 from telemetry.archive import READ_ERRORS, Archive, in_one_line
 from telemetry.disk import Room, in_words
 from telemetry.errors import BusyError, ConfigError, StoreError
+from telemetry.gate import caller_of
 from telemetry.hot import Shard
+from telemetry.keys import READ
 from telemetry.redis_client import check_server
 from telemetry.setup import apart
 
 SILENT_S = 60
 """A worker or scheduler that gave no sign of life for so long is not working."""
+
+
+TO_READERS = "a key that may read all devices is told why"
 
 
 class Health:
@@ -44,9 +49,12 @@ class Health:
         self._room = room
         self._was_short = False
 
-    async def get_readyz(self, _request: Request) -> Response:
-        """200, or 503 with the reasons."""
+    async def get_readyz(self, request: Request) -> Response:
+        """200, or 503 with the reasons, of which who may not read hears that there are some."""
         reasons = await asyncio.to_thread(self.reasons)
+        caller = caller_of(request.scope)
+        if reasons and not (caller.may(READ) and caller.sees_all):
+            reasons = [TO_READERS]
         return answers.json(
             {"status": "not ready" if reasons else "ready", "reasons": reasons}, 503 if reasons else 200
         )

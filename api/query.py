@@ -24,6 +24,7 @@ from api.history import History
 from api.leaving import EndsWithClient
 from api.looking import look_for_ever
 from api.missing import HANDLERS
+from api.needs import need_of
 from api.older.lists import ListRoutes
 from api.older.pages import Pages
 from api.older.warm import warm_up
@@ -32,12 +33,14 @@ from api.snapshot import Snapshots
 from api.status import Status
 from api.summary import Summaries
 from api.timed import Timed
-from telemetry import hot, meters, notes, refusals, reports
+from telemetry import hot, keyring, meters, notes, refusals, reports
 from telemetry.archive import Archive
 from telemetry.columns import open_duckdb
 from telemetry.config import Settings
 from telemetry.disk import Room
+from telemetry.gate import Gate
 from telemetry.http_protocol import ConnectionLimits
+from telemetry.keyring import Keyring
 from telemetry.program import main
 from telemetry.redis_client import READ_TIMEOUT_S, connect
 from telemetry.serve import http_server, listen_at, query_socket, stop_on_signals
@@ -65,6 +68,12 @@ def app(
 async def serve(settings: Settings) -> None:
     """Answer until a signal comes; then end what was begun."""
     stopped = stop_on_signals()
+    async with keyring.required(settings) as keys:
+        await answer(settings, stopped, keys)
+
+
+async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | None) -> None:
+    """The same. The API program has asked for a key already; whoever else finds the socket is asked, too."""
     listening = listen_at(query_socket(settings))
     a, shards = settings.api, settings.redis.shards
     archive, client, room = Archive(settings.archive_dir), connect(settings, READ_TIMEOUT_S), Room.of(settings)
@@ -83,7 +92,8 @@ async def serve(settings: Settings) -> None:
         Status(health, client, attach, archive, settings.redis.full_percent, room),
         ListRoutes(queries, pages),
     )
-    server = http_server(EndsWithClient(Timed(application)), within(ConnectionLimits.of(settings)))
+    gate = Gate(EndsWithClient(Timed(application)), keys, need_of)
+    server = http_server(gate, within(ConnectionLimits.of(settings)))
     serving = asyncio.create_task(server.serve([listening]))
     warming = asyncio.create_task(warm_up(queries, pages))
     meters.QUERIES.of("query").watch(lambda: queries.under_way)

@@ -78,6 +78,7 @@ COMMANDS: dict[str, str] = {
     "quarantine": "cli.quarantine:COMMAND",
     "decode": "cli.decode:COMMAND",
     "sniff": "cli.sniff:COMMAND",
+    "keys": "cli.keys:COMMAND",
 }
 """Name → where its `Command` is."""
 

@@ -25,10 +25,11 @@ from collector.processes import Sockets, run_each, sockets
 from collector.protocols import PROTOCOLS, MessageLimits
 from collector.protocols.contract import Decoder
 from collector.tcp import TcpCollector, Timeouts
-from telemetry import notes, refusals, reports
+from telemetry import keyring, notes, refusals, reports
 from telemetry.config import Collector, Settings
 from telemetry.fields import Arrival
 from telemetry.http_protocol import ConnectionLimits
+from telemetry.keyring import Keyring
 from telemetry.process import allow_open_files
 from telemetry.program import main
 from telemetry.redis_client import connect
@@ -48,6 +49,12 @@ OTHER_FILES = 100
 async def serve(settings: Settings, listening: Sockets) -> None:
     """Collect until a signal comes; then answer what was begun."""
     stopped = stop_on_signals()
+    async with keyring.required(settings) as keys:
+        await collect(settings, listening, stopped, keys)
+
+
+async def collect(settings: Settings, listening: Sockets, stopped: asyncio.Event, keys: Keyring | None) -> None:
+    """The same, asking for a key if there are any."""
     c, tls = settings.collector, Identity.of(settings)
     renew_on_sighup(tls)
     intake = make_intake(settings)
@@ -57,14 +64,17 @@ async def serve(settings: Settings, listening: Sockets) -> None:
     door = Door(most_connections(c), c.max_connections_per_address, time.monotonic)
 
     def make_tcp(
-        make_decoder: Callable[[str], Decoder], arrival: Callable[[], Arrival], tls: Identity | None
+        make_decoder: Callable[[str], Decoder],
+        arrival: Callable[[], Arrival],
+        tls: Identity | None,
+        keys: Keyring | None,
     ) -> TcpCollector:
         timeouts = Timeouts(c.request_timeout_s, c.idle_timeout_s)
-        return TcpCollector(intake, make_decoder, arrival, timeouts, door, c.max_pending_bytes, tls)
+        return TcpCollector(intake, make_decoder, arrival, timeouts, door, c.max_pending_bytes, tls, keys)
 
-    tcp = make_tcp(lambda _address: PROTOCOLS["any"](limits), arrival, tls)
-    further = listeners.Listeners(settings, intake, arrival, make_tcp, tls)
-    server = http_server(app(intake, HttpLimits.of(settings), arrival), ConnectionLimits.of(settings), tls)
+    tcp = make_tcp(lambda _address: PROTOCOLS["any"](limits), arrival, tls, keys)
+    further = listeners.Listeners(settings, intake, arrival, make_tcp, tls, keys)
+    server = http_server(app(intake, HttpLimits.of(settings), arrival, keys), ConnectionLimits.of(settings), tls)
     heard = brokers(settings, intake, arrival) if listening.process == 0 else None  # a broker knows one of a name
     await tcp.start(listening.tcp)
     await further.start(listening.more)

@@ -12,11 +12,13 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 
 from collector import posted
 from collector.bodies import MSGPACK, Batch, Form, Refused, Unreadable, read_batch
+from collector.guard import admit
 from collector.intake import Intake, Watermarks, memory_percent
+from collector.posts import POSTS
 from collector.problems import EXCEPTION_HANDLERS, ProblemError, busy, invalid_parameter, refuse_unknown
 from collector.quick import Quick
 from collector.requests import Head, HttpLimits, inflated, off_loop, read_body, read_head
@@ -25,16 +27,20 @@ from telemetry.config import Settings
 from telemetry.disk import Room
 from telemetry.errors import BusyError, KeyReusedError, SyntaxFault, TooLarge
 from telemetry.fields import Arrival
+from telemetry.gate import Gate, ingest_only
 from telemetry.hot import Limits
+from telemetry.keyring import Keyring
 from telemetry.problem import Problem
 from telemetry.record import LATEST_US, Sent
 from telemetry.redis_client import connect
 
 __all__ = [  # what the API uses, of which it may import this file alone
     "EXCEPTION_HANDLERS",
+    "POST_PATHS",
     "HttpLimits",
     "Intake",
     "ProblemError",
+    "admit",
     "healthz",
     "invalid_parameter",
     "make_arrival",
@@ -48,6 +54,9 @@ __all__ = [  # what the API uses, of which it may import this file alone
 ]
 
 MOMENT_US = 1_000
+
+POST_PATHS = tuple(POSTS)
+"""Where protocols other than our own are on the common ports."""
 
 MAX_ERRORS = 100
 """Refused records that one answer describes; it counts all."""
@@ -90,7 +99,7 @@ def routes(intake: Intake, limits: HttpLimits, arrival: Callable[[], Arrival]) -
         raw = await read_body(request, limits)
         now = arrival()
         body = await inflated(raw, head.encoding, limits.max_body_bytes)
-        batch = await _store_once(intake, head, body, limits, now)
+        batch = await _store_once(intake, request.scope, head, body, limits, now)
         return Response(_accepted(batch, head.skips), 202, media_type="application/json")
 
     return [Route("/v1/records", post_records, methods=["POST"]), *posted.routes(intake, limits, arrival)]
@@ -101,12 +110,12 @@ async def healthz(_request: Request) -> Response:
     return Response(b'{"status":"alive"}', media_type="application/json")
 
 
-def app(intake: Intake, limits: HttpLimits, arrival: Callable[[], Arrival]) -> ASGIApp:
-    """The collector's application."""
+def app(intake: Intake, limits: HttpLimits, arrival: Callable[[], Arrival], keyring: Keyring | None = None) -> ASGIApp:
+    """The collector's application, which asks for a key if there is a keyring."""
     plain = Starlette(
         routes=[*routes(intake, limits, arrival), Route("/healthz", healthz)], exception_handlers=EXCEPTION_HANDLERS
     )
-    return Quick(plain, intake, limits, arrival)
+    return Gate(Quick(plain, intake, limits, arrival), keyring, ingest_only)
 
 
 # Parts that other routes use -------------------------------------------------------------------------
@@ -127,7 +136,7 @@ async def store(
 # From a body to an answer ----------------------------------------------------------------------------
 
 
-async def _store_once(intake: Intake, head: Head, body: bytes, limits: HttpLimits, now: Arrival) -> Batch:
+async def _store_once(intake: Intake, scope: Scope, head: Head, body: bytes, limits: HttpLimits, now: Arrival) -> Batch:
     """Store a body's records, and return what the answer is made of: the same if its key was seen before."""
     tried: list[list[int]] = []
     reused: ProblemError | None = None
@@ -136,8 +145,15 @@ async def _store_once(intake: Intake, head: Head, body: bytes, limits: HttpLimit
         if batch.refused in tried:
             continue
         tried.append(batch.refused)
+        realm = admit(scope, batch.records).realm
         try:
-            await store(intake, batch.records, len(body), head.key, _hash(body, batch.refused) if head.key else b"")
+            await store(
+                intake,
+                batch.records,
+                len(body),
+                realm + head.key if head.key else "",
+                _hash(body, batch.refused) if head.key else b"",
+            )
             refusals.count(problem.INVALID_RECORD, len(batch.refused))
             return batch
         except ProblemError as error:

@@ -22,14 +22,17 @@ from collector.tcp import TcpCollector
 from collector.udp import UdpCollector
 from telemetry.config import Collector, Listen, Settings
 from telemetry.fields import Arrival
+from telemetry.gate import INGEST, Gate
 from telemetry.http_protocol import ConnectionLimits
+from telemetry.keyring import Keyring
 from telemetry.serve import Server, http_server, listen, listen_udp
 from telemetry.tls import Identity
 
 log = logging.getLogger(__name__)
 
-MakeTcp = Callable[[Callable[[str], Decoder], Callable[[], Arrival], Identity | None], TcpCollector]
-"""What makes a TCP collector, of what makes its decoders, what tells the arrival of its messages, and TLS or none."""
+MakeTcp = Callable[[Callable[[str], Decoder], Callable[[], Arrival], Identity | None, Keyring | None], TcpCollector]
+"""What makes a TCP collector, of what makes its decoders, what tells the arrival of its messages, TLS or none, and the
+keys that it asks for."""
 
 
 class Running(Protocol):
@@ -86,7 +89,7 @@ def options_of(one: Listen, max_bytes: int) -> Options:
 
 
 class Listeners:
-    """All of them."""
+    """All of them. With a keyring those ask for a key that do not say otherwise."""
 
     def __init__(
         self,
@@ -95,12 +98,14 @@ class Listeners:
         arrival: Callable[[], Arrival],
         make_tcp: MakeTcp,
         tls: Identity | None = None,
+        keyring: Keyring | None = None,
     ) -> None:
         self._settings = settings
         self._intake = intake
         self._arrival = arrival
         self._make_tcp = make_tcp
         self._tls = tls
+        self._keyring = keyring
         self._running: list[Running] = []
 
     async def start(self, listening: Sequence[socket.socket]) -> None:
@@ -118,14 +123,16 @@ class Listeners:
     def _made(self, one: Listen) -> Running:
         c = self._settings.collector
         options, tls = options_of(one, c.max_message_bytes), self._tls if one.tls else None
+        keyring = None if one.allow_anonymous else self._keyring
         if one.transport == "http":
             app = alone(BY_NAME[one.protocol], options, self._intake, HttpLimits.of(self._settings), self._arrival)
-            return HttpListener(http_server(app, ConnectionLimits.of(self._settings), tls))
+            gate = Gate(app, keyring, lambda _: INGEST)
+            return HttpListener(http_server(gate, ConnectionLimits.of(self._settings), tls))
         if one.transport == "udp":
             make = TRACKERS[one.protocol]
             return UdpCollector(self._intake, lambda address: make(options._replace(address=address)), self._arrival)
         limits = MessageLimits(c.max_message_bytes, c.max_request_records)
-        return self._make_tcp(partial(decoder_of, one.protocol, limits, options), self._arrival_of(one), tls)
+        return self._make_tcp(partial(decoder_of, one.protocol, limits, options), self._arrival_of(one), tls, keyring)
 
     def _arrival_of(self, one: Listen) -> Callable[[], Arrival]:
         """That of JSON and msgpack has the unit of a plain speed."""

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from collector import sniffing
+from collector.guard import admit
 from collector.intake import Intake
 from collector.posts import POSTS
 from collector.posts.contract import NotOurs, Post, Read, Told
@@ -53,6 +54,7 @@ class Posted:
         _see(request, body, Received(told.records, len(body), told.body, str.encode, aside=told.aside), told.status)
         if len(told.records) > self._limits.max_records:
             raise ProblemError(problem.BODY_TOO_LARGE, f"a request may have {self._limits.max_records} records")
+        admit(request.scope, told.records)
         try:
             await self._intake.submit(told.records, len(body), aside=told.aside)
         except BusyError as error:

@@ -13,10 +13,11 @@ from functools import lru_cache
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from collector.bodies import Form, form_of
+from collector.guard import admit
 from collector.intake import Intake
-from collector.problems import busy
+from collector.problems import ProblemError, busy
 from collector.requests import LARGE_BODY_BYTES, HttpLimits
-from telemetry import problem, refusals
+from telemetry import refusals
 from telemetry.errors import BusyError
 from telemetry.fields import Arrival
 
@@ -67,10 +68,12 @@ class Quick:
             await self._behind(scope, _again(message, receive), send)
             return
         try:
+            admit(scope, records)
             await self._intake.submit(records, len(body))
-        except BusyError as error:
-            refusals.count(problem.BUSY)
-            await busy(error).response()(scope, receive, send)
+        except (ProblemError, BusyError) as error:
+            found = busy(error) if isinstance(error, BusyError) else error
+            refusals.count(found.kind)
+            await found.response()(scope, receive, send)
             return
         answer = b'{"accepted":%d}' % len(records)
         length = str(len(answer)).encode()

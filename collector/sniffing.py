@@ -26,6 +26,7 @@ from collector.protocols.framed import Framed
 from collector.protocols.lines import Line, line_of
 from telemetry import notes
 from telemetry.errors import BusyError, StoreError
+from telemetry.keys import hidden
 
 log = logging.getLogger(__name__)
 
@@ -106,9 +107,8 @@ def see_request(port: int, peer: str, head: bytes, body: bytes, message: Message
 
 
 def _piece(event: str, port: int, transport: str, peer: str, raw: bytes = b"") -> Seen:
-    return Seen(
-        event, time.time_ns() // 1_000_000, port, transport, peer, raw=raw[:MAX_RAW_BYTES].hex(), raw_bytes=len(raw)
-    )
+    shown = hidden(raw)[:MAX_RAW_BYTES].hex()
+    return Seen(event, time.time_ns() // 1_000_000, port, transport, peer, raw=shown, raw_bytes=len(raw))
 
 
 def address(peer: Sequence[object] | None) -> str:

@@ -11,12 +11,14 @@ from typing import NamedTuple, cast
 
 from collector import sniffing
 from collector.door import Door
+from collector.guard import Pass
 from collector.intake import Intake, Lane, Numbered
 from collector.offering import heard, note_rejected
 from collector.protocols.contract import QUIET_S, Decoder, Message, Received, Rejected
 from telemetry import problem, refusals
 from telemetry.errors import BusyError
 from telemetry.fields import Arrival
+from telemetry.keyring import Keyring
 from telemetry.serve import tls_arguments
 from telemetry.tls import Identity
 
@@ -56,8 +58,10 @@ class TcpCollector:
         door: Door,
         max_held_bytes: int,
         tls: Identity | None = None,
+        keyring: Keyring | None = None,
     ) -> None:
         self.intake = intake
+        self.keyring = keyring
         self.make_decoder = make_decoder
         self.arrival = arrival
         self.timeouts = timeouts
@@ -157,6 +161,7 @@ class _Connection(asyncio.BufferedProtocol):
 
     def __init__(self, collector: TcpCollector) -> None:
         self._collector = collector
+        self._pass = None if collector.keyring is None else Pass(collector.keyring)
         self._loop = asyncio.get_running_loop()
         self._held_bytes = 0  # of a message that is not complete, as the collector knows it
         self._answers: deque[tuple[Message, asyncio.Future[bool] | None]] = deque()
@@ -192,7 +197,7 @@ class _Connection(asyncio.BufferedProtocol):
         self._heard_s = self._loop.time()
         was_mid_message = self._decoder.is_mid_message
         data = self._collector.received[:nbytes]
-        messages = self._decoder.feed(data, self._collector.arrival())
+        messages = self._allowed(self._decoder.feed(data, self._collector.arrival()))
         self._see(data, messages)
         if messages or not was_mid_message:
             self._begun_s = self._heard_s
@@ -211,7 +216,7 @@ class _Connection(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         self._peer_ended = True
         if not self._no_more:
-            messages = self._decoder.eof(self._collector.arrival())
+            messages = self._allowed(self._decoder.eof(self._collector.arrival()))
             self._see(b"", messages)
             self._take(messages)
         self.finish()
@@ -267,6 +272,10 @@ class _Connection(asyncio.BufferedProtocol):
 
     # Messages in, answers out
 
+    def _allowed(self, messages: list[Message]) -> list[Message]:
+        """What the sender's key allows, if one is asked for; the rest as `Rejected`."""
+        return messages if self._pass is None else list(self._pass.judged(messages))
+
     def _take(self, messages: list[Message]) -> None:
         for message in messages:
             future = None
@@ -314,7 +323,7 @@ class _Connection(asyncio.BufferedProtocol):
         if left_s > 0:
             self._quiet_timer = self._loop.call_later(left_s, self._on_quiet)
         else:
-            messages = self._decoder.quiet(self._collector.arrival())
+            messages = self._allowed(self._decoder.quiet(self._collector.arrival()))
             self._see(b"", messages)
             self._take(messages)
 

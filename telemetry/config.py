@@ -63,6 +63,9 @@ class Api(Section, frozen=True):
 
 
 class Auth(Section, frozen=True):
+    required: Annotated[
+        bool, Meta(description="Ask whoever writes or reads for a key, which `whimbrel keys create` makes.")
+    ] = False
     allow_anonymous: Annotated[
         bool, Meta(description="Allow a host that is not loopback although no key is asked for.")
     ] = False
@@ -98,6 +101,9 @@ class Listen(Section, frozen=True):
     ] = ""
     answers_all: Annotated[
         bool, Meta(description="Answer also what a tracker waits for only if it is set up so (h02, gl200, nmea).")
+    ] = False
+    allow_anonymous: Annotated[
+        bool, Meta(description="Ask for no key here although auth.required is set: trackers and datagrams have none.")
     ] = False
     keep_frames: Annotated[
         bool, Meta(description="Keep each frame as hex, as `frame` among the attributes of its first record.")
@@ -565,10 +571,10 @@ def _check(settings: Settings) -> None:
 
 
 def _check_host(name: str, host: str, settings: Settings) -> None:
-    if not is_loopback(host) and not settings.auth.allow_anonymous:
+    if not (is_loopback(host) or settings.auth.required or settings.auth.allow_anonymous):
         raise ConfigError(
-            f"{name} = {host!r} lets other machines in, and no key is asked for: "
-            "use 127.0.0.1, or set auth.allow_anonymous = true if your network keeps strangers out"
+            f"{name} = {host!r} lets other machines in, and no key is asked for: use 127.0.0.1, set "
+            "auth.required = true, or auth.allow_anonymous = true if your network keeps strangers out"
         )
 
 
@@ -607,7 +613,18 @@ def _check_listener(name: str, one: Listen, settings: Settings) -> None:
         ZoneInfo(one.timezone)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise ConfigError(f"{name}.timezone = {one.timezone!r} is no time zone; one is Europe/Istanbul") from None
-    _check_host(f"{name}.host", one.host or settings.collector.host, settings)
+    if settings.auth.required and not one.allow_anonymous and not _can_say_key(one):
+        raise ConfigError(
+            f"{name}: auth.required is set, and who speaks {one.protocol} over {one.transport} can't say a key: "
+            f"set allow_anonymous = true in its table if your network keeps strangers off port {one.port}"
+        )
+    if not one.allow_anonymous:
+        _check_host(f"{name}.host", one.host or settings.collector.host, settings)
+
+
+def _can_say_key(one: Listen) -> bool:
+    """Whether a protocol has a place for a key; behind auto are trackers, whose have none."""
+    return one.protocol in POSTED or (one.protocol in STREAMS and one.protocol != "auto")
 
 
 def _check_brokers(brokers: Sequence[Mqtt]) -> None:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import msgspec
 
 from telemetry.errors import RecordError
+from telemetry.keys import looks_like_key
 from telemetry.record import EARLIEST_US, LATEST_US, Record, Sent
 
 MAX_ID_CHARACTERS = 255
@@ -54,6 +55,9 @@ NAMES = {
     "attributes": "attributes",
 }
 """The names that senders use, and the field that each means."""
+
+KEY_FIELD = "token"
+"""The name under which a message has its sender's key."""
 
 NUMBERS = ("altitude_m", "speed_kmh", "heading_deg", "accuracy_m")
 
@@ -120,7 +124,8 @@ def _sort(value: dict[str, object]) -> tuple[dict[str, object], dict[str, object
     for name, item in value.items():
         field = NAMES.get(name)
         if field is None:
-            attributes[name] = item
+            if name != KEY_FIELD or not looks_like_key(item):  # which nobody who reads records may see
+                attributes[name] = item
         elif field in known:
             raise RecordError(field, item, f"sent twice, the second time as {name!r}")
         else:

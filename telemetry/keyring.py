@@ -13,14 +13,17 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 
 import redis
 
 from telemetry import keys, notes
+from telemetry.config import Settings
 from telemetry.errors import BusyError, StoreError, StoreUnavailable
 from telemetry.keys import Caller, Denied, Key
 from telemetry.notes import Stamp
+from telemetry.redis_client import READ_TIMEOUT_S, connect
 
 log = logging.getLogger(__name__)
 
@@ -47,13 +50,17 @@ class Keyring:
 
     def check(self, text: str) -> Caller | Denied:
         """Who has this text, or why nobody. Raises `StoreUnavailable` if that can't be told now."""
-        if self._read_at_s is None or self._elapsed_s() - self._read_at_s > MAX_STALE_S:
+        if not self._is_fresh:
             raise StoreUnavailable("cannot tell whose key this is: Redis, where keys are, is away")
         return keys.check(text, self._keys.get, self._now_s())
 
-    def has_expired(self, caller: Caller) -> bool:
-        """Whether the time of a caller's key has run out since it was checked."""
-        return 0 < caller.expires_s <= self._now_s()
+    def holds(self, caller: Caller, changes: int) -> bool:
+        """Whether a caller that was found at so many changes would be found again."""
+        return changes == self.changes and self._is_fresh and not 0 < caller.expires_s <= self._now_s()
+
+    @property
+    def _is_fresh(self) -> bool:
+        return self._read_at_s is not None and self._elapsed_s() - self._read_at_s <= MAX_STALE_S
 
     def refresh(self) -> None:
         """Read the keys, if they have changed. Raises `StoreError`, `BusyError`."""
@@ -66,9 +73,9 @@ class Keyring:
 
 
 @contextlib.asynccontextmanager
-async def kept(connect: Callable[[], redis.Redis]) -> AsyncIterator[Keyring]:
+async def kept(connect_to: Callable[[], redis.Redis]) -> AsyncIterator[Keyring]:
     """Within this, a keyring that is kept up to date."""
-    with connect() as client:
+    with connect_to() as client:
         keyring = Keyring(partial(notes.keys_since, client))
         await _refresh(keyring)
         keeping = asyncio.create_task(_refresh_for_ever(keyring))
@@ -78,6 +85,11 @@ async def kept(connect: Callable[[], redis.Redis]) -> AsyncIterator[Keyring]:
             keeping.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await keeping
+
+
+def required(settings: Settings) -> AbstractAsyncContextManager[Keyring | None]:
+    """The keyring of a program, if the settings require keys."""
+    return kept(lambda: connect(settings, READ_TIMEOUT_S)) if settings.auth.required else contextlib.nullcontext()
 
 
 async def _refresh_for_ever(keyring: Keyring) -> None:

@@ -26,7 +26,6 @@ from msgspec import Struct
 
 from telemetry import problem
 from telemetry.errors import WhimbrelError
-from telemetry.fields import MAX_ID_CHARACTERS
 from telemetry.problem import Problem
 
 INGEST, READ, SQL, ADMIN = "ingest", "read", "sql", "admin"
@@ -42,11 +41,15 @@ KEY_START, TOKEN_START = "wk_", "wd_"
 MAX_TEXT_CHARACTERS = 1_500
 """A device's id has 255 characters, each of up to 4 bytes, in base64."""
 
+MAX_ID_CHARACTERS = 255
+"""Of a device, as in fields.py, which looks for keys among what devices send."""
+
 MAX_BOUND_DEVICES = 1_000
 MAX_NAME_CHARACTERS = 100
 
 _KEY = re.compile(r"wk_([a-z2-7]{8})_[a-z2-7]{26}", re.ASCII)
 _TOKEN = re.compile(r"wd_([a-z2-7]{8})_([a-z2-7]{26})_([A-Za-z0-9_-]+)", re.ASCII)
+_ANY = re.compile(rb"(w[kd]_[a-z2-7]{8}_)[A-Za-z0-9_-]+")
 _CONTEXT = b"whimbrel: tokens of a fleet's devices"
 
 
@@ -141,10 +144,11 @@ NOBODY = Caller("", frozenset())
 
 
 class Denied(NamedTuple):
-    """A text that opens nothing, and why."""
+    """What is not allowed, and why; `place` is that of the record that it is about, if it is about one."""
 
     kind: Problem
     reason: str
+    place: int | None = None
 
 
 NO_KEY = Denied(problem.NO_KEY, "send a key, as a Bearer token, as the password of Basic, or as ?token=")
@@ -231,6 +235,11 @@ def looks_like_key(text: object) -> bool:
     return type(text) is str and text.startswith((KEY_START, TOKEN_START))
 
 
+def hidden(data: bytes) -> bytes:
+    """Bytes that people may see: of each key in them only its id is left."""
+    return _ANY.sub(rb"\1***", data)
+
+
 def check(text: str, find: Callable[[str], Key | None], now_s: float) -> Caller | Denied:
     """Who has this text. `find` gives the key of an id. What proves it is compared in constant time."""
     if len(text) > MAX_TEXT_CHARACTERS:
@@ -281,7 +290,7 @@ def outside(caller: Caller, device_ids: Iterable[str]) -> Denied | None:
     if found is None:
         return None
     at, device = found
-    return Denied(problem.OTHER_DEVICE, f"record {at}: this key is for {caller.binding}, not for device {device!r}")
+    return Denied(problem.OTHER_DEVICE, f"record {at}: this key is for {caller.binding}, not for device {device!r}", at)
 
 
 def lacks(caller: Caller, scope: str) -> Denied | None:

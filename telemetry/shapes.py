@@ -24,6 +24,7 @@ import msgspec
 
 from telemetry.errors import RecordError
 from telemetry.fields import (
+    KEY_FIELD,
     KMH,
     NAMES,
     Arrival,
@@ -226,7 +227,12 @@ def _joined(names: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _is_clear(names: tuple[str, ...]) -> bool:
-    """Whether each name can only mean one thing, so that a record of these names has a shape."""
+    """Whether each name can only mean one thing, so that a record of these names has a shape.
+
+    What is called `token` may be a key, which the plain way alone leaves out.
+    """
+    if KEY_FIELD in names:
+        return False
     fields = [NAMES[name] for name in names if name in NAMES]
     has_others = len(fields) < len(names)
     is_mixed = has_others and "attributes" in fields

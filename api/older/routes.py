@@ -12,7 +12,7 @@ from api.latest import LatestRoutes
 from api.older import bodies
 from api.older.answers import PARSES, TO_POST, Answer, Handler, OlderError, Resource, readable, redirect
 from api.older.records import TCP_TRACKING, TRACKING, RecordSet, Shown
-from collector.http import HttpLimits, Intake, off_loop, store
+from collector.http import HttpLimits, Intake, admit, off_loop, store
 from telemetry import older
 from telemetry.fields import Arrival
 from telemetry.record import Sent
@@ -48,6 +48,7 @@ class OlderRoutes:
         value, size_bytes = await bodies.read(request, self._limits)
         now = self._arrival()
         echo, records = await off_loop(size_bytes, lambda: _check(value, self._limits.max_records, now))
+        admit(request.scope, records)
         await store(self._intake, records, size_bytes)
         return Answer(202, {"message": older.RECEIVED, "data": echo})
 

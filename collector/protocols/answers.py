@@ -3,17 +3,25 @@ answered by a map.
 
     {"message": "Data received", "accepted": 2}
     {"message": "Invalid input data format.", "error": "record 1: latitude: must be …", "retry": false}
+
+Where a key is required, a record's `token` is its sender's; a map with nothing else says it for all that follow.
+
+    {"message": "Not authorized.", "error": "this key is not known here: …", "status": 401, "retry": false}
 """
 
 from __future__ import annotations
 
-from telemetry import older
+from telemetry import older, problem
 from telemetry.errors import RecordError
-from telemetry.fields import Arrival, read
+from telemetry.fields import KEY_FIELD, Arrival, read
 from telemetry.json_like import json_like
+from telemetry.keys import Denied, looks_like_key
 from telemetry.record import Sent
 
 Answer = dict[str, object]
+
+NOT_AUTHORIZED = "Not authorized."
+WELCOME: Answer = {"message": "Key accepted"}
 
 
 def read_records(value: object, max_records: int, source: str, arrival: Arrival) -> list[Sent]:
@@ -31,6 +39,26 @@ def read_records(value: object, max_records: int, source: str, arrival: Arrival)
     return records
 
 
+def take_token(value: object) -> str:
+    """The key that a message has, which is taken out of its records; empty if it has none.
+
+    Raises `RecordError` if it has several.
+    """
+    found = ""
+    for index, one in enumerate(value if isinstance(value, list) else [value]):
+        if type(one) is dict and looks_like_key(one.get(KEY_FIELD)):
+            token = one.pop(KEY_FIELD)
+            if found and token != found:
+                raise RecordError(KEY_FIELD, None, "must be the same in all records of a message", index)
+            found = token
+    return found
+
+
+def is_hello(value: object, token: str) -> bool:
+    """Whether nothing but a key was said."""
+    return bool(token) and value == {}
+
+
 def received(records: int) -> Answer:
     """All records are on disk."""
     return {"message": older.RECEIVED, "accepted": records}
@@ -39,6 +67,13 @@ def received(records: int) -> Answer:
 def not_stored(reason: str) -> Answer:
     """Nothing is wrong with the message, but it could not be stored now."""
     return {"message": older.NOT_PROCESSED, "error": reason, "retry": True}
+
+
+def denied(why: Denied) -> Answer:
+    """The key does not allow it, or it can't be told now."""
+    if why.kind is problem.BUSY:
+        return not_stored(why.reason)
+    return {"message": NOT_AUTHORIZED, "error": why.reason, "status": why.kind.status, "retry": False}
 
 
 def rejected(sentence: str, reason: str) -> Answer:

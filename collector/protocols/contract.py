@@ -13,11 +13,17 @@ from typing import NamedTuple, Protocol
 
 from telemetry.entries import Aside
 from telemetry.fields import Arrival
+from telemetry.keys import Denied
 from telemetry.problem import Problem
 from telemetry.record import Sent
 
 QUIET_S = 0.1
 """Silence after which a message that has no end mark of its own is taken as whole."""
+
+
+def _unsaid(_denied: Denied) -> bytes:
+    """What a protocol answers that has no word for it."""
+    return b""
 
 
 class Received(NamedTuple):
@@ -28,6 +34,10 @@ class Received(NamedTuple):
     was stored before: `repeated` is the answer then.
 
     One of a device that would send all again for the sake of one bad record has that one in `aside`.
+
+    One with a `token` is of who has that key; without records it is a hello, and says so for all that follow on its
+    connection. `denied` makes the answer if the key does not allow it. `parts` are what it was put together from, each
+    of which may be allowed by itself.
     """
 
     records: list[Sent]
@@ -39,6 +49,9 @@ class Received(NamedTuple):
     number: int = 0
     repeated: bytes = b""
     aside: tuple[Aside, ...] = ()
+    token: str = ""
+    denied: Callable[[Denied], bytes] = _unsaid
+    parts: Callable[[], list[Received]] | None = None
 
 
 class Rejected(NamedTuple):

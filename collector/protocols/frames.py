@@ -11,28 +11,37 @@ its sender; of a sender that is nil nothing is remembered. Each frame is answere
 
 `detail` is nil, or a map with a `reason` and, for a record that can't be taken, its `index` and `field`. Behind
 a length that can't be true no frame can be found, so it ends the connection.
+
+Where a key is required, a frame says it for all that follow on its connection, and is answered as one without number:
+
+    [0, key]
+
+Status 6 says that the key does not allow it; the connection ends. A record of a device that it isn't for is refused as
+any other that can't be taken.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeGuard
 
 import msgspec
 from msgspec import Meta
 
-from collector.protocols.answers import read_records, reason
+from collector.protocols.answers import read_records, reason, take_token
 from collector.protocols.binary import Binary
 from collector.protocols.contract import Message, Received, Rejected
 from telemetry import problem
 from telemetry.errors import RecordError, SyntaxFault
 from telemetry.fields import Arrival
+from telemetry.keys import Denied
 from telemetry.msgpack_value import ARRAYS, BYTES_PER_CONTAINER, read
 from telemetry.record import DECODE_ERRORS, Sent
 from telemetry.shapes import Shapes
 
 VERSION = 1
-STORED, REPEATED, REFUSED, BUSY, MALFORMED, ENDED = range(6)
+HELLO = 0
+STORED, REPEATED, REFUSED, BUSY, MALFORMED, ENDED, DENIED = range(7)
 """The statuses. For ever: devices know them."""
 
 MAX_SENDER_CHARACTERS = 64
@@ -112,15 +121,18 @@ class Frames(Binary):
         number = None
         try:
             value = read(data, self._max_bytes // BYTES_PER_CONTAINER)
+            if _is_hello(value):
+                return _hello(value[1], len(data))
             number = _number(value)
             header, values = _checked(value)
+            token = take_token(values)
             records = read_records(values, self._max_records, "msgpack", arrival)
         except SyntaxFault as fault:
             return Rejected(problem.INVALID_MSGPACK, str(fault), answer(number, MALFORMED, 0, {"reason": str(fault)}))
         except RecordError as error:
             return Rejected(problem.INVALID_RECORD, reason(error), answer(number, REFUSED, 0, _detail(error)))
         self._shapes.learn(values)
-        return _received(header, records, len(data))
+        return _received(header, records, len(data))._replace(token=token)
 
 
 def _is_array(data: msgspec.Raw) -> bool:
@@ -136,7 +148,25 @@ def _received(header: Header, records: list[Sent], size_bytes: int) -> Received:
         sender=header.sender,
         number=header.number,
         repeated=answer(header.number, REPEATED, 0, None),
+        denied=partial(_denied, header.number),
     )
+
+
+def _is_hello(value: object) -> TypeGuard[list[Any]]:
+    return isinstance(value, list) and len(value) == 2 and value[0] == HELLO and type(value[1]) is str
+
+
+def _hello(token: str, size_bytes: int) -> Received:
+    stored = answer(None, STORED, 0, None)
+    return Received([], size_bytes, stored, partial(_busy, None), token=token, denied=partial(_denied, None))
+
+
+def _denied(number: int | None, why: Denied) -> bytes:
+    if why.kind is problem.BUSY:
+        return _busy(number, why.reason)
+    if why.place is not None:
+        return answer(number, REFUSED, 0, {"index": why.place, "field": "device_id", "reason": why.reason})
+    return answer(number, DENIED, 0, {"reason": why.reason})
 
 
 def answer(number: int | None, status: int, accepted: int, detail: dict[str, object] | None) -> bytes:

@@ -20,13 +20,27 @@ import sys
 from functools import partial
 from typing import NoReturn
 
-from collector.protocols.answers import Answer, not_stored, read_records, reason, received, refused, rejected
+from collector.protocols.answers import (
+    NOT_AUTHORIZED,
+    WELCOME,
+    Answer,
+    denied,
+    is_hello,
+    not_stored,
+    read_records,
+    reason,
+    received,
+    refused,
+    rejected,
+    take_token,
+)
 from collector.protocols.contract import Message, Received, Rejected
 from telemetry import older, problem
 from telemetry.errors import RecordError, SyntaxFault
 from telemetry.fields import Arrival
 from telemetry.json_text import NotUtf8, Truncated
 from telemetry.json_text import read as read_json
+from telemetry.keys import Denied
 from telemetry.problem import Problem
 from telemetry.record import Sent
 from telemetry.shapes import Shapes
@@ -199,7 +213,16 @@ class JsonStream:
         self._drop(end)
         self._sent_line = True
         answers = _ONE_RECEIVED * len(records)
-        messages.append(Received(records, end, answers, partial(_lines_not_stored, len(records))))
+        messages.append(
+            Received(
+                records,
+                end,
+                answers,
+                partial(_lines_not_stored, len(records)),
+                denied=_line_denied,
+                parts=partial(_each_line, records, end),
+            )
+        )
         return True
 
     def _take_quick_line(self, messages: list[Message], arrival: Arrival) -> bool:
@@ -325,17 +348,21 @@ class JsonStream:
     def _add_line(self, value: object, size_bytes: int, messages: list[Message], arrival: Arrival) -> None:
         self._sent_line = True
         try:
+            token = take_token(value)
+            if is_hello(value, token):
+                messages.append(Received([], size_bytes, _WELCOME, _line_not_stored, token=token, denied=_line_denied))
+                return
             records = read_records(value, self._max_records, "json", arrival)
         except RecordError as error:
             messages.append(Rejected(problem.INVALID_RECORD, reason(error), _line(refused(error))))
         else:
             self._shapes.learn(value if isinstance(value, list) else [value])
-            self._add_records(records, size_bytes, messages)
+            self._add_records(records, size_bytes, messages, token)
 
-    def _add_records(self, records: list[Sent], size_bytes: int, messages: list[Message]) -> None:
+    def _add_records(self, records: list[Sent], size_bytes: int, messages: list[Message], token: str = "") -> None:
         self._sent_line = True
         answer = _ONE_RECEIVED if len(records) == 1 else _line(received(len(records)))
-        messages.append(Received(records, size_bytes, answer, _line_not_stored))
+        messages.append(Received(records, size_bytes, answer, _line_not_stored, token=token, denied=_line_denied))
 
     def _older_message(self, arrival: Arrival) -> Message:
         self._is_over = True
@@ -349,6 +376,10 @@ class JsonStream:
             return _older_rejected(problem.INVALID_JSON, older.NOT_PROCESSED, f"not UTF-8: {error.reason}")
         except (ValueError, RecursionError) as error:
             return _older_rejected(problem.INVALID_JSON, older.BAD_JSON, str(error))
+        try:
+            token = take_token(value)
+        except RecordError as error:
+            return _older_rejected(problem.INVALID_RECORD, older.BAD_FORMAT, str(error))
         records = older.check_message(value if isinstance(value, list) else [value], arrival)
         if isinstance(records, str):
             return _older_rejected(problem.INVALID_RECORD, records, records)
@@ -357,7 +388,7 @@ class JsonStream:
             answer = json.dumps(echo, allow_nan=False).encode()
         except (ValueError, RecursionError) as error:  # a number that is not finite, or nested as deep as can be read
             return _older_rejected(problem.INVALID_RECORD, older.BAD_FORMAT, str(error))
-        return Received(records, len(text), answer, _older_not_stored, last=True)
+        return Received(records, len(text), answer, _older_not_stored, last=True, token=token, denied=_older_denied)
 
 
 def _match_end(pattern: re.Pattern[bytes], data: bytearray, start: int, stop: int = sys.maxsize) -> int:
@@ -382,10 +413,21 @@ def _line_rejected(kind: Problem, sentence: str, why: str) -> Rejected:
 
 
 _ONE_RECEIVED = _line(received(1))
+_WELCOME = _line(WELCOME)
 
 
 def _line_not_stored(why: str) -> bytes:
     return _line(not_stored(why))
+
+
+def _line_denied(why: Denied) -> bytes:
+    return _line(denied(why))
+
+
+def _each_line(records: list[Sent], size_bytes: int) -> list[Received]:
+    """Lines of a record each, which were put together."""
+    each_bytes = size_bytes // len(records)
+    return [Received([one], each_bytes, _ONE_RECEIVED, _line_not_stored, denied=_line_denied) for one in records]
 
 
 def _lines_not_stored(lines: int, why: str) -> bytes:
@@ -394,6 +436,10 @@ def _lines_not_stored(lines: int, why: str) -> bytes:
 
 def _older_rejected(kind: Problem | None, sentence: str, reason: str) -> Rejected:
     return Rejected(kind, reason, json.dumps({"message": sentence}).encode(), last=True)
+
+
+def _older_denied(why: Denied) -> bytes:
+    return json.dumps({"message": older.NOT_PROCESSED if why.kind is problem.BUSY else NOT_AUTHORIZED}).encode()
 
 
 def _older_not_stored(_reason: str) -> bytes:

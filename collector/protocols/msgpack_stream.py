@@ -9,13 +9,26 @@ from __future__ import annotations
 import msgpack
 import msgspec
 
-from collector.protocols.answers import not_stored, read_records, reason, received, refused, rejected
+from collector.protocols.answers import (
+    WELCOME,
+    denied,
+    is_hello,
+    not_stored,
+    read_records,
+    reason,
+    received,
+    refused,
+    rejected,
+    take_token,
+)
 from collector.protocols.binary import Binary
 from collector.protocols.contract import Message, Received, Rejected
 from telemetry import older, problem
 from telemetry.errors import RecordError, SyntaxFault
 from telemetry.fields import Arrival
+from telemetry.keys import Denied
 from telemetry.msgpack_value import BYTES_PER_CONTAINER, Truncated, read, skip
+from telemetry.record import Sent
 from telemetry.shapes import Shapes
 
 BAD_MSGPACK = "Invalid msgpack format."
@@ -73,19 +86,30 @@ class MsgpackStream(Binary):
     def _message(self, data: bytes, arrival: Arrival) -> Message:
         records = self._shapes.msgpack(data, "tcp", "msgpack", arrival)
         if records is not None and len(records) <= self._max_records:
-            return Received(records, len(data), _encode(received(len(records))), _not_stored)
+            return _received(records, len(data))
         return self._plain_message(data, arrival)
 
     def _plain_message(self, data: bytes, arrival: Arrival) -> Message:
         try:
             value = read(data, self._max_bytes // BYTES_PER_CONTAINER)
+            token = take_token(value)
+            if is_hello(value, token):
+                return Received([], len(data), _encode(WELCOME), _not_stored, token=token, denied=_denied)
             records = read_records(value, self._max_records, "msgpack", arrival)
         except SyntaxFault as fault:
             return self._malformed(str(fault))
         except RecordError as error:
             return Rejected(problem.INVALID_RECORD, reason(error), _encode(refused(error)))
         self._shapes.learn(value if isinstance(value, list) else [value])
-        return Received(records, len(data), _encode(received(len(records))), _not_stored)
+        return _received(records, len(data))._replace(token=token)
+
+
+def _received(records: list[Sent], size_bytes: int) -> Received:
+    return Received(records, size_bytes, _encode(received(len(records))), _not_stored, denied=_denied)
+
+
+def _denied(why: Denied) -> bytes:
+    return _encode(denied(why))
 
 
 def _not_stored(why: str) -> bytes:

@@ -20,6 +20,7 @@ from telemetry.config import Settings
 from telemetry.entries import read_entry
 from telemetry.fields import Arrival
 from telemetry.hot import Limits, Shard
+from telemetry.keyring import Keyring
 from telemetry.record import Record, Sent, Stored
 from telemetry.redis_client import connect
 from telemetry.serve import listen
@@ -97,6 +98,7 @@ async def collecting(
     max_pending_bytes: int = PENDING_BYTES,
     max_message_bytes: int = 2**20,
     max_held_bytes: int = 2**26,
+    keyring: Keyring | None = None,
 ) -> AsyncIterator[Collecting]:
     """A running TCP collector on a free port."""
     async with taking(connect_to, max_pending_bytes=max_pending_bytes) as intake:
@@ -107,6 +109,7 @@ async def collecting(
             timeouts or Timeouts(),
             Door(max_connections, max_per_address, time.monotonic),
             max_held_bytes,
+            keyring=keyring,
         )
         listening = listen(HOST, 0)
         await tcp.start(listening)

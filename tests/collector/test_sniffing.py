@@ -13,7 +13,7 @@ import redis
 from collector import sniffing
 from collector.protocols.contract import Rejected
 from collector.sniffing import MAX_RAW_BYTES, MAX_WAITING, Seen
-from telemetry import clock, notes, problem
+from telemetry import clock, keys, notes, problem
 from tests.collector.conftest import Connect
 
 PORT = 5027
@@ -69,3 +69,10 @@ def test_a_long_piece_is_shown_in_part() -> None:
 )
 def test_addresses(peer: tuple[object, ...] | None, text: str) -> None:
     assert sniffing.address(peer) == text
+
+
+def test_no_key_is_shown() -> None:
+    raw = b'{"token": "wk_abcdefgh_' + b"a" * 26 + b'"}'
+    piece = sniffing._piece("frame", PORT, "tcp", "", raw)
+    assert bytes.fromhex(piece.raw) == b'{"token": "wk_abcdefgh_***"}'
+    assert keys.hidden(b"wd_abcdefgh_" + b"a" * 26 + b"_dmFuLTc=") == b"wd_abcdefgh_***="

@@ -77,9 +77,10 @@ def test_a_key_runs_out_without_a_read() -> None:
     ring.refresh()
     caller = ring.check(text)
     assert isinstance(caller, Caller)
-    assert not ring.has_expired(caller)
+    assert ring.holds(caller, ring.changes)
+    assert not ring.holds(caller, ring.changes - 1)
     clock.now_s += 10
-    assert ring.has_expired(caller)
+    assert not ring.holds(caller, ring.changes)
     assert isinstance(ring.check(text), Denied)
 
 

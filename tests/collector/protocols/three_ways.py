@@ -44,10 +44,12 @@ def apart(message: Message) -> list[Message]:
     if isinstance(message, Rejected):
         return [message]
     alone = message._replace(size_bytes=0, not_stored=str.encode)
-    lines = message.stored.splitlines(keepends=True) if message.stored.startswith(b"{") else []
-    if len(lines) < 2:
+    if message.parts is None:
         return [alone]
-    return [alone._replace(stored=line, records=[one]) for line, one in zip(lines, message.records, strict=True)]
+    parts = message.parts()
+    assert message.stored == b"".join(part.stored for part in parts)
+    assert message.records == [sent for part in parts for sent in part.records]
+    return [one for part in parts for one in apart(part)]
 
 
 def answer(message: Message) -> bytes:

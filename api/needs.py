@@ -1,0 +1,42 @@
+"""Which key a request to the API needs, where keys are required.
+
+What writes records needs `ingest`, what asks in SQL `sql`, what changes the box `admin`, all else `read`. How the whole
+box is, a key says that is not bound to devices. `/readyz` says to everybody whether the box is ready, but why it isn't
+only to who may read: whoever starts and watches it needs no key.
+"""
+
+from __future__ import annotations
+
+from starlette.types import Scope
+
+from collector.http import POST_PATHS
+from telemetry import keys
+from telemetry.gate import ADMIN, INGEST, OPEN, READ_WHOLE, SQL, Need
+
+READY = Need(keys.READ, is_open=True)
+
+NEEDS: dict[str, Need] = {
+    "/healthz": OPEN,
+    "/readyz": READY,
+    "/status": READ_WHOLE,
+    "/metrics": READ_WHOLE,
+    "/v1/sql": SQL,
+    **dict.fromkeys(POST_PATHS, INGEST),
+}
+"""Path → what it needs whatever its method is."""
+
+WRITTEN = ("/v1/records", "/tracking/data", "/tracking/data/")
+"""Where a POST writes records."""
+
+LOOKING = ("GET", "HEAD", "OPTIONS")
+
+
+def need_of(scope: Scope) -> Need:
+    """What a request needs."""
+    path: str = scope["path"]
+    found = NEEDS.get(path)
+    if found is not None:
+        return found
+    if scope["method"] not in LOOKING:
+        return INGEST if path in WRITTEN else ADMIN
+    return OPEN if path.startswith("/static/") else READ_WHOLE

@@ -1,0 +1,90 @@
+"""Whether a key allows what a collector takes: the records of a request, and the messages of a TCP connection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from starlette.types import Scope
+
+from collector.problems import ProblemError
+from collector.protocols.contract import Message, Received, Rejected
+from telemetry import problem
+from telemetry.errors import StoreUnavailable
+from telemetry.gate import caller_of
+from telemetry.keyring import Keyring
+from telemetry.keys import INGEST, NO_KEY, Caller, Denied, lacks, outside
+from telemetry.record import Sent
+
+NO_HELLO = NO_KEY._replace(reason="say a key first: as a hello, or as `token` in each message")
+
+
+def admit(scope: Scope, records: Sequence[Sent]) -> Caller:
+    """Who sends these records in a request. Raises `ProblemError` for one of a device that the key is not for."""
+    caller = caller_of(scope)
+    if caller.binding.is_bound:
+        denied = outside(caller, (sent.device_id for sent in records))
+        if denied is not None:
+            raise ProblemError(denied.kind, denied.reason, index=denied.place)
+    return caller
+
+
+class Pass:
+    """What one connection may say, by the key of its hello or of each message.
+
+    A key that was good is looked up again only when keys have changed.
+    """
+
+    def __init__(self, keyring: Keyring) -> None:
+        self._keyring = keyring
+        self._token = ""  # of the hello
+        self._known = ""  # whose caller is known
+        self._caller: Caller | None = None
+        self._realm = ""
+        self._changes = -1
+
+    def judged(self, messages: Sequence[Message]) -> Iterator[Message]:
+        """The messages, those that are not allowed as `Rejected`. One of which nobody knows whose it is is the last."""
+        for message in messages:
+            if isinstance(message, Rejected):
+                yield message
+                continue
+            caller = self._caller_of(message.token or self._token)
+            if isinstance(caller, Denied):
+                yield _rejected(message, caller, last=True)
+                return
+            if message.token and not message.records:
+                self._token = message.token
+            yield from self._allowed(message, caller)
+
+    def _allowed(self, message: Received, caller: Caller) -> Iterator[Message]:
+        if not caller.binding.is_bound:
+            yield message
+            return
+        denied = outside(caller, (sent.device_id for sent in message.records))
+        if denied is None:
+            yield message._replace(sender=self._realm + message.sender) if message.sender else message
+        elif message.parts is not None:
+            for part in message.parts():
+                yield from self._allowed(part, caller)
+        else:
+            yield _rejected(message, denied, last=message.last)
+
+    def _caller_of(self, token: str) -> Caller | Denied:
+        if not token:
+            return NO_HELLO
+        if self._caller is not None and token == self._known and self._keyring.holds(self._caller, self._changes):
+            return self._caller
+        try:
+            found = self._keyring.check(token)
+        except StoreUnavailable as error:
+            return Denied(problem.BUSY, str(error))
+        denied = found if isinstance(found, Denied) else lacks(found, INGEST)
+        if isinstance(found, Denied) or denied is not None:
+            self._caller = None
+            return denied or NO_HELLO
+        self._known, self._caller, self._realm, self._changes = token, found, found.realm, self._keyring.changes
+        return found
+
+
+def _rejected(message: Received, denied: Denied, last: bool) -> Rejected:
+    return Rejected(denied.kind, denied.reason, message.denied(denied), last)

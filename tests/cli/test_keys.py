@@ -1,0 +1,87 @@
+"""`whimbrel keys`, as its user types it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+
+import pytest
+import redis
+
+from cli import keys as command
+from cli import main as cli_main
+from telemetry import notes
+from telemetry.config import Settings
+from telemetry.keys import Caller, Denied, check
+from telemetry.redis_client import url
+
+
+@pytest.fixture(autouse=True)
+def _box(client: redis.Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WHIMBREL__REDIS__URL", url(settings))
+    monkeypatch.setenv("WHIMBREL__DATA__DIR", str(settings.data_dir))
+    monkeypatch.delenv("WHIMBREL_KEY", raising=False)
+
+
+def whimbrel(*arguments: str) -> int:
+    return cli_main.main(["keys", *arguments])
+
+
+def created(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert whimbrel("create", *arguments) == 0
+    return capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_key_is_made_listed_and_revoked(client: redis.Redis, capsys: pytest.CaptureFixture[str]) -> None:
+    text = created(
+        capsys, "--scope", "ingest", "--scope", "read", "--prefix", "van-", "--expires", "90d", "--name", "A"
+    )
+    caller = check(text, notes.keys(client).get, time.time())
+    assert isinstance(caller, Caller)
+    assert caller.binding.covers("van-7")
+    assert not caller.binding.covers("bus-7")
+    assert whimbrel("list", "--json") == 0
+    out = capsys.readouterr().out
+    [line] = json.loads(out)["keys"]
+    assert (line["scopes"], line["prefix"], line["name"], line["expired"]) == (["ingest", "read"], "van-", "A", False)
+    assert text.split("_")[2] not in out
+    assert whimbrel("list") == 0
+    assert "devices whose id begins with 'van-'" in capsys.readouterr().out
+    assert whimbrel("revoke", caller.key_id) == 0
+    assert notes.keys(client) == {}
+    assert whimbrel("revoke", caller.key_id) == 1
+    assert "there is no key" in capsys.readouterr().err
+
+
+def test_a_fleets_devices_have_tokens(
+    client: redis.Redis, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet = created(capsys, "--scope", "ingest", "--fleet")
+    monkeypatch.setenv("WHIMBREL_KEY", fleet)
+    assert whimbrel("token", "van-7", "van-8") == 0
+    tokens = capsys.readouterr().out.split()
+    assert whimbrel("revoke", fleet.split("_")[1], "--device", "van-7") == 0
+    revoked, good = [check(token, notes.keys(client).get, time.time()) for token in tokens]
+    assert isinstance(revoked, Denied)
+    assert isinstance(good, Caller)
+    assert good.device == "van-8"
+
+
+def test_what_is_no_key_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert whimbrel("create", "--scope", "sql", "--device", "van-7") == 1
+    assert "can't be bound" in capsys.readouterr().err
+    assert whimbrel("token", "van-7") == 1
+    assert "WHIMBREL_KEY" in capsys.readouterr().err
+    text = created(capsys, "--scope", "ingest")
+    assert whimbrel("revoke", text.split("_")[1], "--device", "van-7") == 1
+    assert "not made with --fleet" in capsys.readouterr().err
+
+
+def test_an_expiry_is_a_length_or_an_instant() -> None:
+    assert abs(command.expiry("2h") - time.time() - 7_200) < 5
+    assert command.expiry("2027-06-01T00:00:00Z") == 1_811_808_000
+    assert command.expiry("2027-06-01") == 1_811_808_000
+    for wrong in ("soon", "90", "90x", "-1d"):
+        with pytest.raises(argparse.ArgumentTypeError, match="must be like"):
+            command.expiry(wrong)

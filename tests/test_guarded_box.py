@@ -1,0 +1,87 @@
+"""A whole box that requires keys: what is open, what is not, and its commands with a key and without."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.box import Box
+
+pytestmark = pytest.mark.slow
+
+NAMES = ("van-1", "van-2", "bus-1")
+
+
+@pytest.fixture(scope="module")
+def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+    with Box(tmp_path_factory.mktemp("guarded"), auth__required="true") as found:
+        key = create(found, "--scope", "ingest")
+        records = [{"device_id": name, "altitude": number} for name in NAMES for number in range(3)]
+        assert until(found, 202, "/v1/records", key, json=records).status_code == 202
+        yield found
+
+
+def create(box: Box, *arguments: str) -> str:
+    """A new key, as the command prints it."""
+    done = box.whimbrel("keys", "create", *arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[-1]
+
+
+def until(box: Box, status: int, path: str, key: str, **more: Any) -> httpx.Response:
+    """The answer, once it is the one that is waited for; it must come within what a new or revoked key may take."""
+    by_s = time.monotonic() + 5
+    while True:
+        method = "POST" if "json" in more else "GET"
+        answer = box.http.request(method, path, headers={"Authorization": f"Bearer {key}"}, **more)
+        if answer.status_code == status or time.monotonic() > by_s:
+            return answer
+        time.sleep(0.05)
+
+
+def test_what_is_open(box: Box) -> None:
+    assert box.http.get("/healthz").status_code == 200
+    assert box.http.get("/readyz").status_code == 200
+    assert box.http.get("/static/pages.css").status_code == 200
+    for path in ("/", "/status", "/v1/latest", "/v1/records", "/v1/export", "/v1/summary", "/tracking/data/list/"):
+        answer = box.http.get(path)
+        assert answer.status_code == 401, path
+        assert len(answer.headers.get_list("WWW-Authenticate")) == 2
+        assert answer.json()["type"] == "urn:whimbrel:problem:no-key"
+
+
+def test_a_reader_reads_all_and_writes_nothing(box: Box) -> None:
+    key = create(box, "--scope", "read")
+    assert until(box, 200, "/v1/latest", key).status_code == 200
+    for path in ("/status", "/v1/records", "/v1/export", "/v1/summary", "/tracking/tcp_data/list/"):
+        assert until(box, 200, path, key).status_code in (200, 404), path
+    assert box.http.get("/v1/latest", params={"token": key}).status_code == 200
+    assert box.http.get("/v1/records", params={"token": key}).status_code == 200  # through to the query program
+    assert box.http.get("/v1/latest", auth=("anybody", key)).status_code == 200
+    answer = box.http.post("/v1/records", json=[], headers={"Authorization": f"Bearer {key}"})
+    assert answer.json()["type"] == "urn:whimbrel:problem:wrong-scope"
+    box.whimbrel("keys", "revoke", key.split("_")[1])
+    assert until(box, 401, "/v1/records", key).json()["type"] == "urn:whimbrel:problem:wrong-key"
+
+
+def test_no_key_is_in_the_log(box: Box) -> None:
+    key = create(box, "--scope", "read")
+    for _ in range(2):
+        box.http.get("/v1/records", params={"token": key})
+        box.http.get("/nowhere", params={"token": key}, headers={"Accept": "text/html"})
+        assert key not in box.http.get("/tracking/data/list/", params={"token": key}).text
+    log = "".join(box.output)
+    assert "Whimbrel is ready" in log
+    assert key.split("_")[2] not in log
+    assert json.loads(box.whimbrel("keys", "list", "--json").stdout)["keys"]
+    assert key.split("_")[2] not in "".join(path.read_text(errors="replace") for path in logs(box.data))
+
+
+def logs(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.suffix in (".log", ".conf") and path.is_file()]
