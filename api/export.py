@@ -16,6 +16,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from api import params
+from api.area import PARAMETERS as AREA
+from api.area import area
 from api.formats import FORMATS
 from api.formats.choice import chosen
 from api.formats.contract import Format
@@ -23,6 +25,8 @@ from api.ordered import in_order
 from api.piped import Piped
 from api.queries import Queries
 from api.snapshot import Snapshots, Wanted
+from api.thinned import PARAMETERS as THINNED
+from api.thinned import Thinned, thinned
 from collector.http import refuse_unknown
 from telemetry import meters
 from telemetry.days import DAY_US, day_of, iso
@@ -43,7 +47,7 @@ log = logging.getLogger(__name__)
 class Exports:
     """`GET /v1/export`. `open_queries` makes what runs them, at the first: a DuckDB of their own costs memory."""
 
-    PARAMETERS = ("device_id", "start", "end", "format")
+    PARAMETERS = ("device_id", "start", "end", "format", *AREA, *THINNED)
 
     def __init__(self, snapshots: Snapshots, open_queries: Callable[[], Queries]) -> None:
         self._snapshots = snapshots
@@ -53,7 +57,8 @@ class Exports:
         """All records of a range, of the devices named or of all."""
         refuse_unknown(request, self.PARAMETERS)
         kind = chosen(request, FORMATS)
-        wanted = Wanted(params.devices(request), *params.span(request))
+        where, thin = area(request), thinned(request)
+        wanted = Wanted(params.devices(request), *params.span(request), where.sql if where else "")
         headers = {
             "Content-Type": kind.content_type,
             "Content-Disposition": f'attachment; filename="{file_name(wanted)}.{kind.suffix}"',
@@ -61,16 +66,21 @@ class Exports:
         }
         if request.method == "HEAD":
             return _Export(headers)
-        piped = Piped(self._queries, lambda connection, file: self._write(connection, file, kind, wanted))
+        piped = Piped(self._queries, lambda connection, file: self._write(connection, file, kind, wanted, thin))
         try:
             return _Export(headers, piped, await piped.read())
         except BaseException:
             piped.close()
             raise
 
-    def _write(self, connection: duckdb.DuckDBPyConnection, file: int, kind: Format, wanted: Wanted) -> None:
-        with in_order(connection, self._snapshots.take(wanted), wanted) as records:
-            kind.write(connection, records, file)
+    def _write(
+        self, connection: duckdb.DuckDBPyConnection, file: int, kind: Format, wanted: Wanted, thin: Thinned
+    ) -> None:
+        with (
+            in_order(connection, self._snapshots.take(wanted), wanted) as records,
+            thin.of_sorted(connection, records) as (reading, kept),
+        ):
+            kind.write(reading, kept, file)
 
     @cached_property
     def _queries(self) -> Queries:

@@ -6,13 +6,22 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import duckdb
+import pyarrow as pa
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api import answers, params
+from api import answers, paged, params
+from api.area import PARAMETERS as AREA
+from api.area import area
+from api.formats import FORMATS
+from api.formats.choice import chosen
+from api.formats.contract import Format
+from api.paged import VARY
 from api.params import Position
 from api.queries import Queries
 from api.snapshot import Snapshot, Snapshots, Wanted
+from api.thinned import PARAMETERS as THINNED
+from api.thinned import Thinned, thinned
 from collector.http import refuse_unknown
 from telemetry.archive import LiveFile
 from telemetry.columns import COLUMNS, columns, sql_text
@@ -34,6 +43,7 @@ class Question(NamedTuple):
     is_descending: bool = False
     limit: int = 1_000
     after: Position | None = None
+    thinned: Thinned = Thinned()
 
 
 def narrowed(question: Question) -> Wanted:
@@ -43,7 +53,7 @@ def narrowed(question: Question) -> Wanted:
         return wanted
     if question.is_descending:
         return wanted._replace(end_us=min(wanted.end_us, after.timestamp_us + 1))
-    return wanted._replace(start_us=max(wanted.start_us, after.timestamp_us))
+    return wanted._replace(start_us=max(wanted.start_us, question.thinned.begin_us(after.timestamp_us)))
 
 
 def relation(connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, wanted: Wanted) -> str:
@@ -77,22 +87,41 @@ def _where(wanted: Wanted) -> str:
         conditions.append(f"device_id = {sql_text(wanted.devices[0])}")
     elif wanted.devices:
         conditions.append(f"device_id IN ({', '.join(map(sql_text, wanted.devices))})")
+    if wanted.where:
+        conditions.append(f"({wanted.where})")
     return " AND ".join(conditions)
 
 
 def page(connection: duckdb.DuckDBPyConnection, snapshots: Snapshots, question: Question) -> list[tuple[Any, ...]]:
     """The rows of one page and, if there are more, one row of the next."""
+    statement = _statement(connection, snapshots, question, _SELECT)
+    return connection.execute(statement).fetchall() if statement else []
+
+
+def table(connection: duckdb.DuckDBPyConnection, snapshots: Snapshots, question: Question) -> pa.Table:
+    """The same as a table with the archive's columns."""
+    statement = _statement(connection, snapshots, question, ", ".join(COLUMNS.names))
+    if not statement:
+        return COLUMNS.empty_table()
+    return connection.sql(statement).to_arrow_table().cast(COLUMNS)  # the zone that times are shown in is the session's
+
+
+def _statement(
+    connection: duckdb.DuckDBPyConnection, snapshots: Snapshots, question: Question, names: str
+) -> str | None:
+    """SQL that selects columns of a page and, if there are more, one row of the next; None if there is nothing."""
     wanted = narrowed(question)
     if wanted.start_us >= wanted.end_us:
-        return []
+        return None
     snapshot = snapshots.take(wanted)
     if snapshot.blocks:
         connection.register("tail", columns(snapshot.blocks))
     elif not snapshot.files:
-        return []
-    if not wanted.devices and sum(file.rows or 0 for file in snapshot.files) > MANY_PAGES * question.limit:
+        return None
+    is_whole = question.thinned == Thinned()
+    if is_whole and not wanted.devices and sum(file.rows or 0 for file in snapshot.files) > MANY_PAGES * question.limit:
         wanted = _of_page(connection, snapshot, question, wanted)
-    return connection.execute(_ordered(snapshot, question, wanted, _SELECT)).fetchall()
+    return _ordered(snapshot, question, wanted, names)
 
 
 def _of_page(connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, question: Question, wanted: Wanted) -> Wanted:
@@ -107,7 +136,7 @@ def _of_page(connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, question
 def _ordered(snapshot: Snapshot, question: Question, wanted: Wanted, names: str) -> str:
     """SQL that selects columns of the first records behind the question's cursor, one more than its limit."""
     files = [file for file in snapshot.files if file.may_hold(wanted.start_us, wanted.end_us, wanted.devices)]
-    records = records_in(files or snapshot.files, wanted, has_tail=bool(snapshot.blocks))
+    records = question.thinned.sql(records_in(files or snapshot.files, wanted, has_tail=bool(snapshot.blocks)))
     direction = "DESC" if question.is_descending else "ASC"
     behind = ""
     if question.after is not None:
@@ -130,7 +159,7 @@ def body(rows: list[tuple[Any, ...]], limit: int) -> bytes:
 class History:
     """`GET /v1/records`."""
 
-    PARAMETERS = ("device_id", "start", "end", "order", "limit", "cursor")
+    PARAMETERS = ("device_id", "start", "end", "order", "limit", "cursor", "format", *AREA, *THINNED)
 
     def __init__(self, snapshots: Snapshots, queries: Queries, max_page_records: int) -> None:
         self._snapshots = snapshots
@@ -138,16 +167,34 @@ class History:
         self._max_page_records = max_page_records
 
     async def get_records(self, request: Request) -> Response:
-        """Records of a range, of the devices named or of all."""
+        """Records of a range, of the devices named or of all, in JSON or another format."""
         refuse_unknown(request, self.PARAMETERS)
-        start_us, end_us = params.span(request)
+        kind = chosen(request, FORMATS)
+        where = area(request)
         question = Question(
-            Wanted(params.devices(request), start_us, end_us),
+            Wanted(params.devices(request), *params.span(request), where.sql if where else ""),
             params.is_descending(request),
             params.limit(request, self._max_page_records),
             params.cursor(request),
+            thinned(request),
         )
-        data = await self._queries.run(
-            lambda connection: body(page(connection, self._snapshots, question), question.limit)
-        )
-        return Response(data, media_type="application/json")
+        if kind is FORMATS["json"]:
+            data = await self._queries.run(
+                lambda connection: body(page(connection, self._snapshots, question), question.limit)
+            )
+            return Response(data, headers=VARY, media_type="application/json")
+        written = await self._queries.run(lambda connection: self._written(connection, question, kind))
+        return paged.answer(request, kind, *written)
+
+    def _written(
+        self, connection: duckdb.DuckDBPyConnection, question: Question, kind: Format
+    ) -> tuple[bytes, Position | None]:
+        found = table(connection, self._snapshots, question)
+        shown = found.slice(0, question.limit)
+        return paged.written(connection, shown, kind), _last(shown) if found.num_rows > question.limit else None
+
+
+def _last(shown: pa.Table) -> Position:
+    """Where a page ends."""
+    last = shown.select(["timestamp", "id"]).slice(shown.num_rows - 1)
+    return Position(last.column(0).cast(pa.int64())[0].as_py(), last.column(1)[0].as_py())

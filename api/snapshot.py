@@ -31,11 +31,13 @@ TRIES = 3
 
 
 class Wanted(NamedTuple):
-    """Which records a question is about: of these devices, or of all, with start_us <= timestamp < end_us."""
+    """Which records a question is about: of these devices, or of all, with start_us <= timestamp < end_us, and for
+    which the SQL `where` holds; that is left to who reads the records."""
 
     devices: Sequence[str]
     start_us: int
     end_us: int
+    where: str = ""
 
     def matches(self, stored: Stored) -> bool:
         return self.start_us <= stored.record.timestamp_us < self.end_us

@@ -23,6 +23,8 @@ class Format(NamedTuple):
     write: Write
     parameters: str = ""
     """What `Content-Type` says behind the media type."""
+    has_tracks: bool = False
+    """Whether it needs the records device by device."""
 
     @property
     def content_type(self) -> str:

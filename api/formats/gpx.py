@@ -25,4 +25,4 @@ _POINT = (
     "'</gpxtpx:TrackPointExtension></extensions>') END, '</trkpt>', chr(10))"
 )
 
-FORMAT = Format(("application/gpx+xml",), "gpx", tracks(HEAD, _BEGIN, _POINT, END, "</gpx>\n"))
+FORMAT = Format(("application/gpx+xml",), "gpx", tracks(HEAD, _BEGIN, _POINT, END, "</gpx>\n"), has_tracks=True)

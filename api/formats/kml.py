@@ -23,5 +23,8 @@ _POINT = (
 )
 
 FORMAT = Format(
-    ("application/vnd.google-earth.kml+xml",), "kml", tracks(HEAD, _BEGIN, _POINT, END, "</Document></kml>\n")
+    ("application/vnd.google-earth.kml+xml",),
+    "kml",
+    tracks(HEAD, _BEGIN, _POINT, END, "</Document></kml>\n"),
+    has_tracks=True,
 )

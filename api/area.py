@@ -1,0 +1,130 @@
+"""Where records must lie: in a box (`bbox=`) or around a point (`near=`).
+
+Only records that say where a device was can lie anywhere: with both coordinates, and of a fix.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import NamedTuple
+
+from starlette.requests import Request
+
+from api.formats.tracks import PLACED
+from api.summary_sql import EARTH_RADIUS_KM
+from collector.http import invalid_parameter
+
+PARAMETERS = ("bbox", "near")
+MAX_RADIUS_M = 20_100_000.0
+"""Farther than any two places are apart."""
+
+_NUMBER = re.compile(r"[+-]?\d{1,12}(\.\d{0,15})?", re.ASCII)
+
+
+class Circle(NamedTuple):
+    """A point and how far around it, in metres."""
+
+    latitude: float
+    longitude: float
+    radius_m: float
+
+
+class Area(NamedTuple):
+    """A box in degrees, edges included; where `west` is the greater it crosses the 180th meridian. Of a circle it is
+    the box around it."""
+
+    west: float
+    south: float
+    east: float
+    north: float
+    circle: Circle | None = None
+
+    @property
+    def sql(self) -> str:
+        """A condition on records."""
+        conditions = [PLACED, f"latitude BETWEEN {self.south!r} AND {self.north!r}"]
+        if self.west <= self.east:
+            conditions.append(f"longitude BETWEEN {self.west!r} AND {self.east!r}")
+        else:
+            conditions.append(f"(longitude >= {self.west!r} OR longitude <= {self.east!r})")
+        if self.circle is not None:
+            conditions.append(f"{_distance_m(self.circle)} <= {self.circle.radius_m!r}")
+        return " AND ".join(conditions)
+
+    def holds(self, latitude: float, longitude: float) -> bool:
+        """Whether a place lies in it."""
+        if not self.south <= latitude <= self.north:
+            return False
+        is_east, is_west = self.west <= longitude, longitude <= self.east
+        if not (is_east and is_west if self.west <= self.east else is_east or is_west):
+            return False
+        return self.circle is None or distance_m(self.circle, latitude, longitude) <= self.circle.radius_m
+
+
+def area(request: Request) -> Area | None:
+    """The area that a request names; None for the whole world. Raises `ProblemError`."""
+    box, near = (request.query_params.get(name) for name in PARAMETERS)
+    if box is not None and near is not None:
+        raise invalid_parameter("near", "can't be asked for beside bbox")
+    if box is not None:
+        return _box(box)
+    return None if near is None else around(_circle(near))
+
+
+def _box(text: str) -> Area:
+    west, south, east, north = _numbers("bbox", text, "west,south,east,north in degrees, like 28.5,40.8,29.4,41.2", 4)
+    if not (-90 <= south <= north <= 90 and -180 <= west <= 180 and -180 <= east <= 180):
+        raise invalid_parameter("bbox", "must have -90 <= south <= north <= 90, and west and east within -180 and 180")
+    return Area(west, south, east, north)
+
+
+def _circle(text: str) -> Circle:
+    form = "latitude,longitude in degrees and a radius in metres, like 41.0082,28.9784,500"
+    latitude, longitude, radius_m = _numbers("near", text, form, 3)
+    if not (-90 <= latitude <= 90 and -180 <= longitude <= 180):
+        raise invalid_parameter("near", "must have a latitude within -90 and 90, and a longitude within -180 and 180")
+    if not 0 <= radius_m <= MAX_RADIUS_M:
+        raise invalid_parameter("near", f"must have a radius from 0 to {MAX_RADIUS_M:.0f} m")
+    return Circle(latitude, longitude, radius_m)
+
+
+def _numbers(name: str, text: str, form: str, count: int) -> list[float]:
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) != count or not all(map(_NUMBER.fullmatch, parts)):
+        raise invalid_parameter(name, f"must be {form}")
+    return [float(part) for part in parts]
+
+
+def around(circle: Circle) -> Area:
+    """The box around a circle, a little larger, with the circle in it."""
+    angle = circle.radius_m / (EARTH_RADIUS_KM * 1_000) * 1.000_001 + 1e-9
+    south, north = (circle.latitude + sign * math.degrees(angle) for sign in (-1, 1))
+    if south <= -90 or north >= 90:  # a pole is in it, and so all longitudes
+        return Area(-180.0, max(south, -90.0), 180.0, min(north, 90.0), circle)
+    width = math.degrees(math.asin(min(1.0, math.sin(angle) / math.cos(math.radians(circle.latitude))))) + 1e-9
+    if width >= 180:
+        return Area(-180.0, south, 180.0, north, circle)
+    return Area(_wrapped(circle.longitude - width), south, _wrapped(circle.longitude + width), north, circle)
+
+
+def _wrapped(longitude: float) -> float:
+    """A longitude within -180 and 180."""
+    return longitude - 360 if longitude > 180 else longitude + 360 if longitude < -180 else longitude
+
+
+def _distance_m(circle: Circle) -> str:
+    """SQL of how far a record is from a circle's middle, along the surface of a sphere."""
+    latitude, longitude = math.radians(circle.latitude), math.radians(circle.longitude)
+    return (
+        f"{2_000 * EARTH_RADIUS_KM!r} * asin(least(1.0, sqrt(pow(sin((radians(latitude) - {latitude!r}) / 2), 2) + "
+        f"{math.cos(latitude)!r} * cos(radians(latitude)) * pow(sin((radians(longitude) - {longitude!r}) / 2), 2))))"
+    )
+
+
+def distance_m(circle: Circle, latitude: float, longitude: float) -> float:
+    """How far a place is from a circle's middle, along the surface of a sphere (haversine)."""
+    first, second = math.radians(circle.latitude), math.radians(latitude)
+    half = math.sin((second - first) / 2) ** 2
+    half += math.cos(first) * math.cos(second) * math.sin(math.radians(longitude - circle.longitude) / 2) ** 2
+    return 2_000 * EARTH_RADIUS_KM * math.asin(min(1.0, math.sqrt(half)))
