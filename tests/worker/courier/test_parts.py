@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import threading
 import time
 from pathlib import Path
@@ -12,8 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from telemetry.config import load
 from telemetry.errors import ConfigError
 from telemetry.secret import value_of, values_of
+from tests.box import PROJECT
 from tests.worker.courier.receiver import Receiver
 from worker.courier.events import SIGNATURE, TIMESTAMP, body_of, signed
 from worker.courier.pace import Pace
@@ -110,3 +113,12 @@ def test_a_kept_connection_that_was_closed_meanwhile_is_made_anew(receiver: Rece
     assert [post.body for post in receiver.posts] == [b"1", b"2", b"4"]
     assert receiver.posts[0].headers["X"] == "y"
     peer.close()
+
+
+def test_the_settings_of_the_documentation_are_taken(tmp_path: Path) -> None:
+    page = (PROJECT / "docs" / "operations.md").read_text(encoding="utf-8")
+    part = page[page.index("## Forwarding") : page.index("## Files of the archive")]
+    (tmp_path / "config.toml").write_text("\n".join(re.findall(r"```toml\n(.*?)```", part, re.DOTALL)))
+    found = load(str(tmp_path / "config.toml"), {})
+    assert [one.scheme for one in found.forward] == ["whimbrel", "s3", "https"]
+    assert [len(one.rules) for one in found.alert] == [2]
