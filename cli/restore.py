@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -55,16 +54,18 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     said = manifest.read(folder)
     print(f"restoring {folder}, made at {_when(said)} by Whimbrel {said.whimbrel}")
     try:
-        held = locked(target)
-        _require_empty(target, halves, args.force)
-        if not _verified(folder, said):
-            return FAILED
-        bar = Bar(is_silent=False)
-        bar.part("restore", said.size_bytes)
-        restore(folder, said, target, halves, bar.add)
-        bar.close()
-        for descriptor in held:
-            os.close(descriptor)
+        with locked(target):
+            old = in_the_way(target, halves)
+            if old and not args.force:
+                raise _would_be_lost(old)
+            if not _verified(folder, said):
+                return FAILED
+            for path in old:
+                print(f"what was there is now {move_aside(path, manifest.folder_name(clock.now_ms()))}")
+            bar = Bar(is_silent=False)
+            bar.part("restore", said.size_bytes)
+            restore(folder, said, target, halves, bar.add)
+            bar.close()
     except OSError as error:
         raise StoreError(f"cannot restore {folder}: {error}") from error
     _say_next(args, said, target)
@@ -97,15 +98,9 @@ def _require_stopped(settings: Settings) -> None:
     raise ConfigError(f"cannot restore: the Redis at {settings.redis.url} is running; stop it first")
 
 
-def _require_empty(target: Target, halves: Sequence[str], is_forced: bool) -> None:
-    found = in_the_way(target, halves)
-    if found and not is_forced:
-        names = " and ".join(map(str, found))
-        raise ConfigError(
-            f"cannot restore: {names} would be overwritten; move it, or use --force, which moves it aside"
-        )
-    for path in found:
-        print(f"what was there is now {move_aside(path, manifest.folder_name(clock.now_ms()))}")
+def _would_be_lost(old: Sequence[Path]) -> ConfigError:
+    names = " and ".join(map(str, old))
+    return ConfigError(f"cannot restore: {names} would be overwritten; move it, or use --force, which moves it aside")
 
 
 def _verified(folder: Path, said: Manifest) -> bool:

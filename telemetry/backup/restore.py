@@ -7,10 +7,11 @@ and says so; the other way round what waited to be saved would be gone without a
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,24 +37,25 @@ class Target(NamedTuple):
     is_own_redis: bool
 
 
-def locked(target: Target) -> list[int]:
-    """Keep the box from starting while the descriptors are open. Raises `ConfigError` if it runs."""
+@contextlib.contextmanager
+def locked(target: Target) -> Iterator[None]:
+    """Keep the box from starting meanwhile. Raises `ConfigError` if it runs."""
     make_folder(target.data)
-    held = [_lock(target.data / UP_LOCK, f"Whimbrel is running on {target.data}")]
-    if target.is_own_redis:
-        make_folder(target.redis, 0o700)
-        held.append(_lock(target.redis / REDIS_LOCK, f"the Redis of {target.data} is running"))
-    return held
+    with contextlib.ExitStack() as held:
+        _lock(held, target.data / UP_LOCK, f"Whimbrel is running on {target.data}")
+        if target.is_own_redis:
+            make_folder(target.redis, 0o700)
+            _lock(held, target.redis / REDIS_LOCK, f"the Redis of {target.data} is running")
+        yield
 
 
-def _lock(path: Path, why: str) -> int:
+def _lock(held: contextlib.ExitStack, path: Path, why: str) -> None:
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    held.callback(os.close, file)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        os.close(file)
         raise ConfigError(f"cannot restore: {why}; stop it first") from None
-    return file
 
 
 def in_the_way(target: Target, halves: Iterable[str]) -> list[Path]:
