@@ -18,21 +18,24 @@ from api.app import app
 from api.forward import QueryProgram
 from api.latest import LatestRoutes
 from api.metrics import ASK_S, Metrics, Page
-from api.missing import refusal
+from api.missing import refusal, too_many_at
 from api.needs import need_of
 from api.older.routes import OlderRoutes
 from api.quick import QuickLatest
 from api.timed import Timed
 from collector.http import HttpLimits, make_arrival, make_intake, routes
 from telemetry import keyring, notes, refusals, reports
+from telemetry.addresses import Addresses
 from telemetry.config import Settings
 from telemetry.disk import Room
 from telemetry.gate import Gate
 from telemetry.http_protocol import ConnectionLimits
 from telemetry.keyring import Keyring
 from telemetry.program import main
+from telemetry.rates import Rates
 from telemetry.redis_client import connect, connect_async
 from telemetry.serve import http_server, listen, query_socket, renew_on_sighup, stop_on_signals
+from telemetry.throttle import OfKeys, throttled
 from telemetry.tls import Identity
 
 log = logging.getLogger("api")
@@ -67,7 +70,10 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
     )
     plain = ProxyHeadersMiddleware(application)  # type: ignore[arg-type]  # uvicorn words ASGI's types its own way
     quick = QuickLatest(plain, latest)  # type: ignore[arg-type]
-    server = http_server(Timed(Gate(quick, keys, need_of)), ConnectionLimits.of(settings), tls)
+    rates, addresses = Rates.of(settings), Addresses.of(settings)
+    gate = Gate(OfKeys(quick, too_many_at) if rates.key_requests else quick, keys, need_of)
+    limited = throttled(gate, rates, addresses, too_many_at, keys is not None)
+    server = http_server(Timed(limited), ConnectionLimits.of(settings), tls)
     serving = asyncio.create_task(server.serve([listening]))
     log.info("answering on %s:%d", a.host, a.port)
     async with refusals.reported(lambda: connect(settings)):

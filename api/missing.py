@@ -13,8 +13,9 @@ from api import answers
 from api.answers import wants_json
 from api.html import page
 from api.older.answers import TO_READ, Answer, as_json
-from collector.http import EXCEPTION_HANDLERS, ProblemError
+from collector.http import EXCEPTION_HANDLERS, ProblemError, too_many
 from telemetry import problem
+from telemetry.rates import Over
 
 
 async def not_found(request: Request, error: Exception) -> Response:
@@ -28,11 +29,24 @@ async def not_found(request: Request, error: Exception) -> Response:
 def refusal(path: str) -> Response:
     """503 while the query program is away, in the shape that clients of an address know."""
     why = "the program that answers this is away; it is started again by itself"
-    if path.startswith(("/tracking/", "/tcp_tracking/")):
+    if is_older(path):
         return as_json(Answer(503, {"detail": why}, {"Retry-After": "1"}), TO_READ)
     if path == "/readyz":
         return answers.json({"status": "not ready", "reasons": ["the query program does not answer"]}, 503)
     return ProblemError(problem.BUSY, why, {"Retry-After": "1"}).response()
+
+
+def too_many_at(path: str, over: Over) -> Response:
+    """429, in the shape that clients of an address know."""
+    error = too_many(over)
+    if is_older(path):
+        return as_json(Answer(429, {"detail": str(error)}, error.headers or {}), TO_READ)
+    return error.response()
+
+
+def is_older(path: str) -> bool:
+    """Whether an address is the older service's."""
+    return path.startswith(("/tracking/", "/tcp_tracking/"))
 
 
 HANDLERS: dict[Any, ExceptionHandler] = {**EXCEPTION_HANDLERS, 404: not_found}

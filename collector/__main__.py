@@ -17,23 +17,28 @@ if __name__ == "__main__":
     early.begin()
 
 import uvloop
+from starlette.types import ASGIApp
 
 from collector import listeners, sniffing
 from collector.door import Door
 from collector.http import HttpLimits, app, make_arrival, make_intake
+from collector.problems import too_many_at
 from collector.processes import Sockets, run_each, sockets
 from collector.protocols import PROTOCOLS, MessageLimits
 from collector.protocols.contract import Decoder
 from collector.tcp import TcpCollector, Timeouts
 from telemetry import keyring, notes, refusals, reports
+from telemetry.addresses import Addresses
 from telemetry.config import Collector, Settings
 from telemetry.fields import Arrival
 from telemetry.http_protocol import ConnectionLimits
 from telemetry.keyring import Keyring
 from telemetry.process import allow_open_files
 from telemetry.program import main
+from telemetry.rates import Rates
 from telemetry.redis_client import connect
 from telemetry.serve import GRACE_S, http_server, listen, renew_on_sighup, stop_on_signals
+from telemetry.throttle import throttled
 from telemetry.tls import Identity
 
 if TYPE_CHECKING:
@@ -61,6 +66,7 @@ async def collect(settings: Settings, listening: Sockets, stopped: asyncio.Event
     intake.start()
     arrival = make_arrival(settings, intake)
     limits = MessageLimits(c.max_message_bytes, c.max_request_records)
+    rates, addresses = Rates.of(settings), Addresses.of(settings)
     door = Door(most_connections(c), c.max_connections_per_address, time.monotonic)
 
     def make_tcp(
@@ -70,11 +76,15 @@ async def collect(settings: Settings, listening: Sockets, stopped: asyncio.Event
         keys: Keyring | None,
     ) -> TcpCollector:
         timeouts = Timeouts(c.request_timeout_s, c.idle_timeout_s)
-        return TcpCollector(intake, make_decoder, arrival, timeouts, door, c.max_pending_bytes, tls, keys)
+        return TcpCollector(intake, make_decoder, arrival, timeouts, door, c.max_pending_bytes, tls, keys, rates)
+
+    def limited(app: ASGIApp) -> ASGIApp:
+        return throttled(app, rates, addresses, too_many_at, keys is not None)
 
     tcp = make_tcp(lambda _address: PROTOCOLS["any"](limits), arrival, tls, keys)
-    further = listeners.Listeners(settings, intake, arrival, make_tcp, tls, keys)
-    server = http_server(app(intake, HttpLimits.of(settings), arrival, keys), ConnectionLimits.of(settings), tls)
+    further = listeners.Listeners(settings, intake, arrival, make_tcp, tls, keys, rates, limited)
+    collecting = limited(app(intake, HttpLimits.of(settings), arrival, keys, rates.key_requests is not None))
+    server = http_server(collecting, ConnectionLimits.of(settings), tls)
     heard = brokers(settings, intake, arrival) if listening.process == 0 else None  # a broker knows one of a name
     await tcp.start(listening.tcp)
     await further.start(listening.more)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from starlette.types import Scope
 
-from collector.problems import ProblemError
+from collector.problems import ProblemError, too_many
 from collector.protocols.contract import Message, Received, Rejected
 from telemetry import problem
 from telemetry.errors import StoreUnavailable
@@ -14,17 +14,24 @@ from telemetry.gate import caller_of
 from telemetry.keyring import Keyring
 from telemetry.keys import INGEST, NO_KEY, Caller, Denied, lacks, outside
 from telemetry.record import Sent
+from telemetry.throttle import records_over
 
 NO_HELLO = NO_KEY._replace(reason="say a key first: as a hello, or as `token` in each message")
 
 
 def admit(scope: Scope, records: Sequence[Sent]) -> Caller:
-    """Who sends these records in a request. Raises `ProblemError` for one of a device that the key is not for."""
+    """Who sends these records in a request, about to be stored.
+
+    Raises `ProblemError` for one of a device that the key is not for, and where they are more than may be.
+    """
     caller = caller_of(scope)
     if caller.binding.is_bound:
         denied = outside(caller, (sent.device_id for sent in records))
         if denied is not None:
             raise ProblemError(denied.kind, denied.reason, index=denied.place)
+    over = records_over(scope, len(records))
+    if over is not None:
+        raise too_many(over)
     return caller
 
 
@@ -41,6 +48,11 @@ class Pass:
         self._caller: Caller | None = None
         self._realm = ""
         self._changes = -1
+
+    @property
+    def key_id(self) -> str:
+        """Of the key that counts now; empty until there is one."""
+        return "" if self._caller is None else self._caller.key_id
 
     def judged(self, messages: Sequence[Message]) -> Iterator[Message]:
         """The messages, those that are not allowed as `Rejected`. One of which nobody knows whose it is is the last."""

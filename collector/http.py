@@ -19,7 +19,15 @@ from collector.bodies import MSGPACK, Batch, Form, Refused, Unreadable, read_bat
 from collector.guard import admit
 from collector.intake import Intake, Watermarks, memory_percent
 from collector.posts import POSTS
-from collector.problems import EXCEPTION_HANDLERS, ProblemError, busy, invalid_parameter, refuse_unknown
+from collector.problems import (
+    EXCEPTION_HANDLERS,
+    ProblemError,
+    busy,
+    invalid_parameter,
+    refuse_unknown,
+    too_many,
+    too_many_at,
+)
 from collector.quick import Quick
 from collector.requests import Head, HttpLimits, inflated, off_loop, read_body, read_head
 from telemetry import clock, problem, refusals
@@ -33,6 +41,7 @@ from telemetry.keyring import Keyring
 from telemetry.problem import Problem
 from telemetry.record import LATEST_US, Sent
 from telemetry.redis_client import connect
+from telemetry.throttle import OfKeys
 
 __all__ = [  # what the API uses, of which it may import this file alone
     "EXCEPTION_HANDLERS",
@@ -51,6 +60,7 @@ __all__ = [  # what the API uses, of which it may import this file alone
     "refuse_unknown",
     "routes",
     "store",
+    "too_many",
 ]
 
 MOMENT_US = 1_000
@@ -110,12 +120,19 @@ async def healthz(_request: Request) -> Response:
     return Response(b'{"status":"alive"}', media_type="application/json")
 
 
-def app(intake: Intake, limits: HttpLimits, arrival: Callable[[], Arrival], keyring: Keyring | None = None) -> ASGIApp:
-    """The collector's application, which asks for a key if there is a keyring."""
+def app(
+    intake: Intake,
+    limits: HttpLimits,
+    arrival: Callable[[], Arrival],
+    keyring: Keyring | None = None,
+    limits_keys: bool = False,
+) -> ASGIApp:
+    """The collector's application, which asks for a key if there is a keyring, and perhaps how often one asks."""
     plain = Starlette(
         routes=[*routes(intake, limits, arrival), Route("/healthz", healthz)], exception_handlers=EXCEPTION_HANDLERS
     )
-    return Gate(Quick(plain, intake, limits, arrival), keyring, ingest_only)
+    quick: ASGIApp = Quick(plain, intake, limits, arrival)
+    return Gate(OfKeys(quick, too_many_at) if limits_keys else quick, keyring, ingest_only)
 
 
 # Parts that other routes use -------------------------------------------------------------------------

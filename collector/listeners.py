@@ -10,9 +10,12 @@ from functools import partial
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
+from starlette.types import ASGIApp
+
 from collector.intake import Intake
 from collector.posted import alone
 from collector.posts import BY_NAME
+from collector.problems import too_many_at
 from collector.protocols import PROTOCOLS, TRACKERS, MessageLimits
 from collector.protocols.auto import Auto
 from collector.protocols.contract import Decoder
@@ -25,7 +28,9 @@ from telemetry.fields import Arrival
 from telemetry.gate import INGEST, Gate
 from telemetry.http_protocol import ConnectionLimits
 from telemetry.keyring import Keyring
+from telemetry.rates import Rates
 from telemetry.serve import Server, http_server, listen, listen_udp
+from telemetry.throttle import OfKeys
 from telemetry.tls import Identity
 
 log = logging.getLogger(__name__)
@@ -99,6 +104,8 @@ class Listeners:
         make_tcp: MakeTcp,
         tls: Identity | None = None,
         keyring: Keyring | None = None,
+        rates: Rates | None = None,
+        limited: Callable[[ASGIApp], ASGIApp] = lambda app: app,
     ) -> None:
         self._settings = settings
         self._intake = intake
@@ -106,6 +113,8 @@ class Listeners:
         self._make_tcp = make_tcp
         self._tls = tls
         self._keyring = keyring
+        self._rates = rates
+        self._limited = limited
         self._running: list[Running] = []
 
     async def start(self, listening: Sequence[socket.socket]) -> None:
@@ -126,11 +135,14 @@ class Listeners:
         keyring = None if one.allow_anonymous else self._keyring
         if one.transport == "http":
             app = alone(BY_NAME[one.protocol], options, self._intake, HttpLimits.of(self._settings), self._arrival)
-            gate = Gate(app, keyring, lambda _: INGEST)
+            behind = OfKeys(app, too_many_at) if self._rates is not None and self._rates.key_requests else app
+            gate = self._limited(Gate(behind, keyring, lambda _: INGEST))
             return HttpListener(http_server(gate, ConnectionLimits.of(self._settings), tls))
         if one.transport == "udp":
             make = TRACKERS[one.protocol]
-            return UdpCollector(self._intake, lambda address: make(options._replace(address=address)), self._arrival)
+            return UdpCollector(
+                self._intake, lambda address: make(options._replace(address=address)), self._arrival, self._rates
+            )
         limits = MessageLimits(c.max_message_bytes, c.max_request_records)
         return self._make_tcp(partial(decoder_of, one.protocol, limits, options), self._arrival_of(one), tls, keyring)
 

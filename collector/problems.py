@@ -12,6 +12,7 @@ from starlette.routing import Match, Route
 from telemetry import problem, refusals
 from telemetry.errors import BusyError
 from telemetry.problem import Problem
+from telemetry.rates import Over
 
 
 class ProblemError(Exception):
@@ -35,6 +36,17 @@ def invalid_parameter(name: str, reason: str) -> ProblemError:
 def busy(error: BusyError) -> ProblemError:
     """The problem of what can't be stored now."""
     return ProblemError(problem.BUSY, str(error), {"Retry-After": str(error.retry_after_s)})
+
+
+def too_many(over: Over) -> ProblemError:
+    """The problem of more requests or records than may be."""
+    headers = {"Retry-After": str(over.retry_after_s)}
+    return ProblemError(problem.RATE_LIMITED, str(over), headers, **{"violated-policies": [over.policy]})
+
+
+def too_many_at(_path: str, over: Over) -> Response:
+    """The answer to a request that is over a limit."""
+    return too_many(over).response()
 
 
 def refuse_unknown(request: Request, known: Iterable[str]) -> None:

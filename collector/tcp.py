@@ -16,9 +16,11 @@ from collector.intake import Intake, Lane, Numbered
 from collector.offering import heard, note_rejected
 from collector.protocols.contract import QUIET_S, Decoder, Message, Received, Rejected
 from telemetry import problem, refusals
+from telemetry.addresses import owner
 from telemetry.errors import BusyError
 from telemetry.fields import Arrival
 from telemetry.keyring import Keyring
+from telemetry.rates import Rates
 from telemetry.serve import tls_arguments
 from telemetry.tls import Identity
 
@@ -33,6 +35,9 @@ MAX_UNANSWERED = 1_000
 
 LINGER_S = 2.0
 """How long a connection that we ended is still read from, so that a reset doesn't swallow our answer."""
+
+SHORTEST_WAIT_S, LONGEST_WAIT_S = 0.02, 5.0
+"""Between two looks whether a sender over its rate may send on."""
 
 SWEEP_S = 0.5
 SWEEP_CONNECTIONS = 500
@@ -59,6 +64,7 @@ class TcpCollector:
         max_held_bytes: int,
         tls: Identity | None = None,
         keyring: Keyring | None = None,
+        rates: Rates | None = None,
     ) -> None:
         self.intake = intake
         self.keyring = keyring
@@ -73,6 +79,7 @@ class TcpCollector:
         self._max_held_bytes = max_held_bytes
         self._door = door
         self._tls = tls
+        self.rates = rates if rates is not None and rates.count_records else None
         self._connections: set[_Connection] = set()
         self._all_closed = asyncio.Event()
         self._all_closed.set()
@@ -175,6 +182,8 @@ class _Connection(asyncio.BufferedProtocol):
         self._closing_s: float | None = None
         self._stalled_s: float | None = None  # since when the peer has not read its answers
         self._is_held = False
+        self._owner = ""
+        self._rate_timer: asyncio.TimerHandle | None = None  # while its owner has sent too many records
 
     # Called by asyncio
 
@@ -183,6 +192,7 @@ class _Connection(asyncio.BufferedProtocol):
         peer = transport.get_extra_info("peername")
         self.address = peer[0] if peer else ""
         self._decoder = self._collector.make_decoder(self.address)
+        self._owner = owner(self.address)
         if not self._collector.opened(self):
             self._no_more = True
             self._transport.close()
@@ -235,8 +245,9 @@ class _Connection(asyncio.BufferedProtocol):
         self._see_event("closed")
         self._forget()
         self._collector.closed(self)
-        if self._quiet_timer is not None:
-            self._quiet_timer.cancel()
+        for timer in (self._quiet_timer, self._rate_timer):
+            if timer is not None:
+                timer.cancel()
 
     # For somebody who looks
 
@@ -288,6 +299,8 @@ class _Connection(asyncio.BufferedProtocol):
                 note_rejected(self._collector.intake, message)
             self._answers.append((message, future))
             self._no_more = self._no_more or message.last
+        if messages and self._collector.rates is not None:
+            self._pay(self._collector.rates, messages)
         self._answer()
 
     def _numbered(self, message: Received) -> Numbered | None:
@@ -335,7 +348,32 @@ class _Connection(asyncio.BufferedProtocol):
 
     @property
     def _may_read(self) -> bool:
-        return self._stalled_s is None and len(self._answers) < MAX_UNANSWERED and self._collector.intake.has_room
+        return (
+            self._stalled_s is None
+            and self._rate_timer is None
+            and len(self._answers) < MAX_UNANSWERED
+            and self._collector.intake.has_room
+        )
+
+    @property
+    def _key_id(self) -> str:
+        return "" if self._pass is None else self._pass.key_id
+
+    def _pay(self, rates: Rates, messages: list[Message]) -> None:
+        """Count what came; one that can't be used counts as one record. Of too much the sender reads nothing on."""
+        records = sum(max(1, len(one.records)) if isinstance(one, Received) else 1 for one in messages)
+        rates.spend_records(self._owner, self._key_id, records)
+        if self._rate_timer is None:
+            self._await_rate(rates)
+
+    def _await_rate(self, rates: Rates) -> None:
+        wait_s = rates.records_wait_s(self._owner, self._key_id)
+        self._rate_timer = None
+        if wait_s > 0:
+            wait_s = min(max(wait_s, SHORTEST_WAIT_S), LONGEST_WAIT_S)
+            self._rate_timer = self._loop.call_later(wait_s, self._await_rate, rates)
+        else:
+            self.read_on()
 
     def _hold(self) -> None:
         if not self._transport.is_closing():

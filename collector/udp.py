@@ -1,7 +1,7 @@
 """The UDP collector: each datagram is a message of its own, answered once its records are safe.
 
-Where the intake has no room a datagram is dropped, and counted: nobody was told that it arrived, so the device sends it
-again.
+Where the intake has no room, or its sender is over its rate, a datagram is dropped, and counted: nobody was told that
+it arrived, so the device sends it again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from collector.offering import note_rejected
 from collector.protocols.contract import Message, Received
 from collector.protocols.framed import Framed
 from telemetry import problem, refusals
+from telemetry.addresses import owner
 from telemetry.fields import Arrival
+from telemetry.rates import Rates
 
 Address = tuple[Any, ...]
 
@@ -30,10 +32,17 @@ RECEIVE_BYTES = 4 * 2**20
 class UdpCollector:
     """A socket on which datagrams come; `make_decoder` makes what reads one, of the address that it came from."""
 
-    def __init__(self, intake: Intake, make_decoder: Callable[[str], Framed], arrival: Callable[[], Arrival]) -> None:
+    def __init__(
+        self,
+        intake: Intake,
+        make_decoder: Callable[[str], Framed],
+        arrival: Callable[[], Arrival],
+        rates: Rates | None = None,
+    ) -> None:
         self.intake = intake
         self.make_decoder = make_decoder
         self.arrival = arrival
+        self.rates = rates if rates is not None and rates.count_records else None
         self.port = 0
         self._waiting: set[asyncio.Future[bool]] = set()
         self._is_over = False
@@ -63,10 +72,16 @@ class UdpCollector:
         if not self.intake.has_room:
             refusals.count(problem.BUSY)
             return
+        if self.rates is not None and self.rates.records_wait_s(owner(address[0])) > 0:
+            refusals.count(problem.RATE_LIMITED)
+            return
         decoder = self.make_decoder(address[0])
         messages = decoder.datagram(data, self.arrival())
         if sniffing.is_watched(self.port):
             sniffing.see_frame(self.port, "udp", sniffing.address(address), decoder, data, messages)
+        if self.rates is not None:
+            records = sum(len(one.records) for one in messages if isinstance(one, Received))
+            self.rates.spend_records(owner(address[0]), "", max(1, records))
         for message in messages:
             self._take(message, send)
 

@@ -199,6 +199,53 @@ class Tls(Section, frozen=True):
     key: Annotated[str, Meta(description="PEM file of its private key, not encrypted.")] = ""
 
 
+PerSecond = Annotated[float, Meta(ge=0)]
+
+
+class LimitsSection(Section, frozen=True):
+    address_requests_per_s: Annotated[
+        PerSecond, Meta(description="HTTP requests a second of one address, in each process; 0: no limit.")
+    ] = 0
+    address_requests_burst: Annotated[
+        int, Meta(ge=0, description="How many of them may come at once; 0: as many as in a second.")
+    ] = 0
+    address_records_per_s: Annotated[
+        PerSecond,
+        Meta(description="Records a second of one address, over HTTP, TCP and UDP, in each process; 0: no limit."),
+    ] = 0
+    address_records_burst: Annotated[
+        int, Meta(ge=0, description="How many of them may come at once; 0: as many as in a second.")
+    ] = 0
+    key_requests_per_s: Annotated[
+        PerSecond, Meta(description="HTTP requests a second with one key, in each process; 0: no limit.")
+    ] = 0
+    key_requests_burst: Annotated[
+        int, Meta(ge=0, description="How many of them may come at once; 0: as many as in a second.")
+    ] = 0
+    key_records_per_s: Annotated[
+        PerSecond, Meta(description="Records a second with one key, in each process; 0: no limit.")
+    ] = 0
+    key_records_burst: Annotated[
+        int, Meta(ge=0, description="How many of them may come at once; 0: as many as in a second.")
+    ] = 0
+    address_wrong_keys_per_min: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Requests a minute of one address without a good key; beyond, 429 and not 401; 0: all 401.",
+        ),
+    ] = 60
+    max_buckets: Annotated[
+        Positive, Meta(description="Addresses, or keys, that each limit remembers; beyond, the longest unseen goes.")
+    ] = 100_000
+    trusted_proxies: Annotated[
+        tuple[str, ...], Meta(description="Addresses and networks of proxies whose word on who asks is taken.")
+    ] = ()
+    proxy_header: Annotated[
+        Literal["x-forwarded-for", "forwarded"], Meta(description="The header that they write it in.")
+    ] = "x-forwarded-for"
+
+
 class Redis(Section, frozen=True):
     url: Annotated[str, Meta(description="URL of a Redis that others run; empty: Whimbrel starts its own.")] = ""
     server: Annotated[
@@ -384,6 +431,7 @@ class Settings(Section, frozen=True):
     auth: Auth = Auth()
     collector: Collector = Collector()
     tls: Tls = Tls()
+    limits: LimitsSection = LimitsSection()
     redis: Redis = Redis()
     persist: Persist = Persist()
     archive: ArchiveSection = ArchiveSection()
@@ -434,6 +482,7 @@ SECTIONS: dict[str, type[Section]] = {
     "auth": Auth,
     "collector": Collector,
     "tls": Tls,
+    "limits": LimitsSection,
     "redis": Redis,
     "persist": Persist,
     "archive": ArchiveSection,

@@ -75,7 +75,9 @@ def test_config_toml_holds_every_setting_with_its_default() -> None:
     shipped = tomllib.loads(SHIPPED.read_text(encoding="utf-8"))
     declared = {
         section: {
-            key: value for key, value in msgspec.structs.asdict(kind()).items() if f"{section}.{key}" not in INNER_LISTS
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in msgspec.structs.asdict(kind()).items()
+            if f"{section}.{key}" not in INNER_LISTS
         }
         for section, kind in SECTIONS.items()
     }
