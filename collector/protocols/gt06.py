@@ -12,6 +12,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta, timezone
 
 from collector.protocols import gt06_content as content
+from collector.protocols import gt06_points as points
 from collector.protocols.checksums import crc16_x25
 from collector.protocols.contract import Message
 from collector.protocols.framed import Cut, Framed, FrameFault, received
@@ -29,10 +30,9 @@ LEAST_BYTES = 5
 
 LOGIN = 0x01
 TIME_REQUEST = 0x8A
-ADDRESS_REQUEST, ADDRESS_ANSWER = 0x2A, 0x97
+ADDRESS_ANSWER = 0x97
 NO_ADDRESS = b"NA&&NA&&0##"
-UNANSWERED = frozenset((0x34, 0x80, 0x81, 0x82, 0x94, 0x9B, 0xF3))
-"""Types that expect no answer: answers to commands, and what some models tell of themselves."""
+NO_SERIAL = b"\0\0"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -53,6 +53,8 @@ class Gt06(Framed):
         if length >= LEAST_BYTES and len(buffer) < size_bytes:
             return None
         if length < LEAST_BYTES or buffer[size_bytes - 2 : size_bytes] != END:
+            if is_short and buffer[3] in points.KINDS and (size_bytes := points.size_bytes(buffer)) > 0:
+                return Cut(size_bytes, bytes(buffer[:size_bytes])) if len(buffer) >= size_bytes else None
             end = buffer.find(END)
             size_bytes = end + 2
             if end < 0:
@@ -61,19 +63,24 @@ class Gt06(Framed):
 
     def read(self, frame: bytes, arrival: Arrival) -> Message | None:
         """What a frame says."""
+        if frame[3] in points.KINDS and len(frame) == points.size_bytes(frame) != frame[2] + 5:
+            return self._points(frame, arrival)
         kind, body, serial = _checked(frame)
-        ack = b"" if kind in UNANSWERED else framed(kind, b"", serial)
+        is_long = frame[:2] == LONG
+        ack = b""
+        if content.is_answered(kind, len(body), is_long=is_long):
+            ack = framed(kind, b"", serial, LONG if is_long and kind in content.LONG_ALIKE else SHORT)
         if kind == LOGIN:
             self._log_in(body)
             return received([], frame, ack)
         if not self.device_id:
             raise FrameFault("a frame before the device named itself")
         if kind == TIME_REQUEST:
-            return received([], frame, framed(kind, _clock(arrival), serial))
-        if kind == ADDRESS_REQUEST:
-            ack = framed(ADDRESS_ANSWER, bytes((len(NO_ADDRESS), 0, 0, 0, 0)) + NO_ADDRESS, serial, LONG)
+            return received([], frame, framed(kind, _clock(arrival), NO_SERIAL))
+        if kind == content.ADDRESS_REQUEST:
+            ack = framed(ADDRESS_ANSWER, bytes((len(NO_ADDRESS), 0, 0, 0, 0)) + NO_ADDRESS, NO_SERIAL, LONG)
         try:
-            return received(self._records(kind, body, arrival), frame, ack)
+            return received(self._records(kind, body, arrival, is_long=is_long), frame, ack)
         except RecordError as error:  # the device would send it again and again
             return received([], frame, ack, (Aside(self.device_id, str(error), frame),))
 
@@ -82,11 +89,23 @@ class Gt06(Framed):
         if len(digits) != 15 or not digits.isdecimal():
             raise FrameFault("the device's number is not of 15 digits")
         self.device_id = digits
-        if len(body) >= 12:
-            self.options = self.options._replace(timezone=_zone(int.from_bytes(body[10:12], "big")))
+        zone = _zone(int.from_bytes(body[10:12], "big")) if len(body) >= 12 else None
+        if zone is not None:
+            self.options = self.options._replace(timezone=zone)
 
-    def _records(self, kind: int, body: bytes, arrival: Arrival) -> list[Sent]:
-        found = content.read(kind, body, self.options.timezone)
+    def _points(self, frame: bytes, arrival: Arrival) -> Message:
+        """Of a frame without a checksum, which is as long as its counts say."""
+        if not self.device_id:
+            raise FrameFault("a frame before the device named itself")
+        ack = SHORT + bytes((0, frame[3])) + frame[4:10] + END
+        try:
+            at_us, attributes, position = points.read(frame)
+        except RecordError as error:
+            return received([], frame, ack, (Aside(self.device_id, str(error), frame),))
+        return received([sent(self.device_id, SOURCE, self.options, arrival, at_us, attributes, position)], frame, ack)
+
+    def _records(self, kind: int, body: bytes, arrival: Arrival, *, is_long: bool) -> list[Sent]:
+        found = content.read(kind, body, self.options.timezone, is_long=is_long)
         if found is None:
             return []
         at_us, attributes, position = found
@@ -120,11 +139,14 @@ def _checked(frame: bytes) -> tuple[int, bytes, bytes]:
     return inner[length_bytes], inner[length_bytes + 1 : -2], inner[-2:]
 
 
-def _zone(bits: int) -> timezone:
-    """Hours and minutes off UTC as a decimal number above four bits, of which the highest means west."""
+def _zone(bits: int) -> timezone | None:
+    """Hours and minutes off UTC as a decimal number above four bits, of which the highest means west.
+
+    None where there is no such zone, as of models that put something else there.
+    """
     hours, minutes = divmod(bits >> 4, 100)
     if hours > 14 or minutes > 59:
-        raise FrameFault(f"a time zone of {hours} h {minutes} min")
+        return None
     offset = timedelta(hours=hours, minutes=minutes)
     return timezone(-offset if bits & 8 else offset)
 

@@ -23,33 +23,28 @@ EXCEPTIONS: Exceptions = {
     "gt06_005_L32": dict.fromkeys(
         [f"tag1{what}" for what in ("Id", "Battery", "BatteryLevel", "Temp", "Humidity", "Status")], RAW
     ),
-    "gt06_010_L50": dict.fromkeys(("temp1", "humidity"), RAW),
     "gt06_015_L67": dict.fromkeys(("timestamp", "mac", "dataType", "dataDetails"), RAW),
     "gt06_020_L85": dict.fromkeys(
-        ("altitude_m", "status", "ignition", "charge", "blocked", "rssi", "cells"),
-        "what stands behind its place differs between models: an altitude of -31,703 m here",
+        ("altitude_m", "status", "charge", "rssi", "cells"),
+        "its cell is of ten bytes: behind it a state, and 687 m, not -31,703",
     ),
     "gt06_035_L142": dict.fromkeys(("records", "responses"), NO_CHECKSUM),
-    "gt06_040_L161": {"sat": RAW, "power": "it is the device's own battery: battery_v"},
+    "gt06_040_L161": {"power": "it is the device's own battery: battery_v"},
     "gt06_045_L180": {"serial": "is told as info"},
-    "gt06_055_L213": {"temp1": RAW},
-    "gt06_060_L231": {"timestamp": RAW},
+    "gt06_060_L231": {"timestamp": "the reference takes binary numbers for decimal digits"},
     "gt06_065_L248": {"alarm": "one, the one that the frame names"},
     "gt06_070_L266": {"records": NO_CHECKSUM},
     "gt06_080_L300": X1,
-    "gt06_100_L360": dict.fromkeys(("records", "responses"), NO_CHECKSUM),
     "gt06_105_L375": dict.fromkeys(("records", "responses"), NO_CHECKSUM),
     "gt06_115_L405": {"records": NO_CHECKSUM},
     "gt06_120_L420": X1,
-    "gt06_130_L450": dict.fromkeys(("temp1", "fuel"), "a sensor's line, told as info"),
+    "gt06_130_L450": {"fuel": "its unit is not told: fuel"},
     "gt06_135_L465": {"alarm": "one"},
     "gt06_145_L496": dict.fromkeys(("records", "responses"), NO_CHECKSUM),
     "gt06_155_L526": {"responses": NO_CHECKSUM},
-    "gt06_160_L541": dict.fromkeys(("records", "responses"), NO_CHECKSUM),
     "gt06_165_L557": dict.fromkeys(("records", "responses"), NO_CHECKSUM),
     "gt06_170_L579": {"alarm": "of a model that must be told of"},
-    "gt06_175_L607": dict.fromkeys(("odometer", "hours", "cells"), "of one model, and 0 in the only sample"),
-    "gt06_185_L648": dict.fromkeys(("event", "driverUniqueId"), RAW),
+    "gt06_175_L607": dict.fromkeys(("odometer", "cells"), "0 in the only sample"),
 }
 """What is not as the reference has it, and why."""
 
@@ -171,6 +166,171 @@ def test_an_alarm_has_a_cell_of_some_length_and_a_state(cell: bytes) -> None:
 def test_alarms(bits: int, code: int, alarm: str | None) -> None:
     found, _ = said(0x13, bytes((bits, 4, 3, code, 1)))
     assert attributes(found).get("alarm") == alarm
+
+
+HEX = bytes.fromhex
+WIDE_CELL = HEX("011e0100001234000000000000abcd")
+VOLTS = {"external_v": 12.6, "gsm_signal": 4}
+
+
+@pytest.mark.parametrize(
+    ("kind", "behind", "expected"),
+    [
+        (0x12, CELL + HEX("02 04ec 04 00"), {"ignition": True, **VOLTS}),
+        (0x12, CELL + HEX("3a 04ec 04 00"), {"alarm": "overspeed", **VOLTS}),
+        (0x12, CELL + HEX("02 04ec 04 13 0010 85 000003e8"), {"alarm": "tampering", "fuel": 16, "temperature_c": -5}),
+        (0x12, CELL + HEX("c123"), {"ignition": True, "input2": True, "adc1_v": 29.1}),
+        (0x12, CELL + HEX("1219"), {"ignition": False, "temperature_c": -25}),
+        (0x12, CELL + HEX("000003e8 01 35 00 00 0007"), {"odometer_m": 1_000, "driver_id": "5"}),
+        (0x12, CELL + HEX("000003e8 4b") + b"card".ljust(75) + bytes((0, 0, 1, 0, 1)), {"driver_id": "card"}),
+        (0x12, CELL + HEX("000003e8"), {"odometer_m": 1_000}),
+        (0x12, CELL + HEX("01 00 01 000003e8"), {"ignition": True, "buffered": True, "odometer_m": 1_000}),
+        (0x11, HEX("011e 0001 1234 0000abcd"), {}),
+        (0x17, CELL + HEX("c300000145 3f9201 00"), {"driver_id": "c3000001453f9201"}),
+        (0x22, HEX("011e 01 1234 0000abcd 01 00 00 000003e8 00000000 8019 1388"), {"temperature_c": -0.25}),
+        (0x24, CELL + HEX("01 04ec 0194 00000000000000000000"), {"external_v": 12.6, "battery_v": 4.04}),
+        (0x26, b"\x09" + CELL + HEX("0c 06 04 03 02"), {"alarm": "vibration", "battery_percent": 100}),
+        (0x27, b"\x09" + CELL + HEX("80 02 00 19 00 ff"), {"alarm": "low_battery", "blocked": True}),
+        (0x16, CELL + HEX("62 04 04 04 00"), {"alarm": "sos", "battery_percent": 66}),
+        (
+            0x16,
+            b"\x08" + CELL + HEX("45 06 04 e8 01 c3000001453f9201"),
+            {"event": 232, "driver_id": "c3000001453f9201"},
+        ),
+        (0x31, HEX("011e 0001 1234 0000abcd 01 00 00 000003e8 0023"), {"ignition": True, "odometer_m": 1_000}),
+        (0x32, HEX("0a 011e 0001 1234 0000abcd 46 64 04 02 02 0023"), {"alarm": "power_cut", "battery_percent": 100}),
+        (
+            0x37,
+            CELL + HEX("00 00 01 002e 04 000003e8 003b 02 01f4 0027 02 04ec"),
+            {"odometer_m": 1_000, "external_v": 12.6},
+        ),
+        (0xA2, WIDE_CELL + HEX("11 41 04ec 2a 04 00 01 000003e8 00000e10") + NAME + HEX("0200"), {"engine_hours": 1}),
+        (0xA3, b"\x39" + WIDE_CELL + HEX("04 05 04 01 01"), {"alarm": "sos", "battery_percent": 83}),
+        (0xA4, b"\x10" + WIDE_CELL + HEX("46 05 04 19 00 ff"), {"alarm": "low_battery", "ignition": True}),
+    ],
+)
+def test_what_models_put_behind_a_place(kind: int, behind: bytes, expected: dict[str, object]) -> None:
+    found, _ = said(kind, place() + behind)
+    assert (found.latitude, found.longitude, found.timestamp_us) == (41.0082, 28.9784, NOON_US)
+    assert attributes(found).items() >= {"satellites": 9, "cells": CELL_FOUND, **expected}.items()
+
+
+def test_an_altitude_and_an_accuracy() -> None:
+    found, _ = said(0x31, place() + HEX("011e 0001 1234 0000abcd 01 00 00 000003e8 ffdd"))
+    assert found.altitude_m == -35
+    found, _ = said(0x37, place() + CELL + HEX("00 00 01 003b 02 01f4"))
+    assert found.accuracy_m == 5
+
+
+def test_a_number_before_the_place_is_skipped() -> None:
+    found, _ = said(0x12, NAME + place() + CELL)
+    assert (found.latitude, attributes(found)["cells"]) == (41.0082, CELL_FOUND)
+    found, _ = said(0x61, NAME + place() + HEX("011e 01 1234 0000abcd 000001395581"))
+    assert (found.latitude, attributes(found)["driver_id"]) == (41.0082, "20534657")
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "expected"),
+    [
+        (0x21, bytes(4) + b"\x02" + "Cut off: done".encode("utf-16-be"), {"result": "Cut off: done"}),
+        (0x94, HEX("00 04ec"), {"external_v": 12.6}),
+        (0x94, HEX("0b 04ec"), {"external_v": 12.6}),
+        (0x94, HEX("05") + CLOCK + b"\x03", {"door": True}),
+        (0x94, HEX("0a") + NAME + NAME + HEX("8949012345678901234f"), {"iccid": "8949012345678901234"}),
+        (0x94, b"\x0d!AIOIL,02,002.720,029.500,524J,0100,003.400,0,00,93", {"temperature_c": 29.5, "fuel": 3.4}),
+        (0x94, HEX("1b 02 08 4277efef 35 03"), {"driver_id": "4277efef"}),
+        (0x94, b"\x1bRFID:00\r\n", {"info": "RFID:00"}),
+        (0x94, HEX("1e ffffffd5 000002ee"), {"temperature_c": -4.3, "humidity_percent": 75}),
+        (0x9B, HEX("03 4435 0d0a"), {"result": "D5"}),
+        (0x9B, HEX("03 80d600"), {"result": "80d600"}),
+        (
+            0x8C,
+            CLOCK + b"\x01" + b"2d3=00001c20,353=00002134,4A3=WVWZZZ" + bytes(12),
+            {"coolant_c": 72, "vin": "WVWZZZ"},
+        ),
+        (0x32, CLOCK + HEX("00 09 011e 01 1234 00abcd 24 00 00 a2 00"), {"cells": CELL_FOUND, "gsm_signal": 36}),
+        (0x33, CLOCK + HEX("00 00 00 00 a2 00"), {"alarm": "low_battery"}),
+        (0x70, HEX("0018 0002 0282 002a 0001 01 002b 0001 14"), {"battery_v": 6.42, "door": True, "alarm": "removing"}),
+    ],
+)
+def test_long_frames(kind: int, body: bytes, expected: dict[str, object]) -> None:
+    _, message = feed(Gt06(Options()), [LOGIN, framed(kind, body, SERIAL, LONG)])
+    (found,) = records([message])
+    assert attributes(found).items() >= expected.items()
+    heads = {0x32: LONG, 0x33: LONG, 0x70: b"\x78\x78"}
+    assert answer(message) == (framed(kind, b"", SERIAL, heads[kind]) if kind in heads else b"")
+
+
+PLACED = place()[6:]
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        (0x32, CLOCK + b"\x0c" + PLACED + bytes(5)),
+        (0x38, place() + HEX("0e 01 03 011e 01 00001234 000000000000abcd 001b 002e 04 000003e8")),
+        (0x70, HEX("0033 0012") + (NOON_US // 1_000_000).to_bytes(4, "big") + b"\x09\x00\x23" + PLACED[1:]),
+        (
+            0x21,
+            bytes(4) + b"\x01Current position!Lat:N41.0082,Lon:E28.9784,Course:270.00,Speed:36.0000,"
+            b"DateTime:2026-03-01  12:00:00",
+        ),
+    ],
+)
+def test_long_frames_with_a_place(kind: int, body: bytes) -> None:
+    _, message = feed(Gt06(Options()), [LOGIN, framed(kind, body, SERIAL, LONG)])
+    (found,) = records([message])
+    assert (found.latitude, found.longitude, found.timestamp_us) == (41.0082, 28.9784, NOON_US)
+    assert (found.speed_kmh, found.heading_deg) == (36, 270)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (HEX("46 1864 00 00 2e 42 016f 00 0000 003a"), {"battery_percent": 46, "battery_v": 3.67, "satellites": 9}),
+        (HEX("40 b2fa 00 02 01 04 0000 00 0000 011c"), {"battery_percent": 1, "temperature_c": 28.4}),
+        (HEX("30 802b 00 00 06 42 014f 00 0872 0000 802b"), {"battery_percent": 6, "temperature_c": 4.3}),
+        (HEX("56 06 04 f0 83"), {"external_v": 13.1, "gsm_signal": 4}),
+    ],
+)
+def test_longer_states(body: bytes, expected: dict[str, object]) -> None:
+    assert attributes(said(0x13, body)[0]).items() >= expected.items()
+
+
+def test_an_alarm_of_a_camera() -> None:
+    name = b"EVENT_1.mp4"
+    found, _ = said(0x95, HEX("ffff01") + CLOCK + HEX("c9 046652e8 031bea60 150e 0024 008a 92 0000") + name)
+    assert (found.latitude, found.speed_kmh, found.heading_deg) == (41.0082, 36, 270)
+    assert attributes(found).items() >= {"alarm": "hard_cornering", "external_v": 13.8, "data": name.decode()}.items()
+    found, _ = said(0x95, CLOCK + HEX("046652e8 031bea60 150e 91 0000") + name)
+    assert (found.latitude, attributes(found)["alarm"]) == (41.0082, "hard_braking")
+    found, _ = said(0x95, CLOCK + b"\x90")
+    assert (found.latitude, attributes(found)["alarm"]) == (None, "hard_acceleration")
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 8])
+def test_access_points_come_without_a_checksum(count: int) -> None:
+    time, mac = HEX("260301120000"), HEX("0d0a0d0a0d0a")
+    frame = (
+        b"\x78\x78" + bytes((count, 0x69)) + time + count * (mac + b"\x40") + HEX("02011e01 1234abcd0a 0d0a0d0a0d 0d0a")
+    )
+    decoder = Gt06(Options())
+    _, message, after = feed(decoder, [LOGIN, frame[:20], frame[20:], LOCATION])
+    (found,) = records([message])
+    assert (found.timestamp_us, attributes(found)["cells"][0]["cid"]) == (NOON_US, 0xABCD)
+    assert len(attributes(found).get("wifi", [])) == count
+    assert answer(message) == b"\x78\x78\x00\x69" + time + b"\r\n"
+    assert len(records([after])) == 1
+
+
+def test_a_content_of_another_length_is_acked_and_kept_raw() -> None:
+    found, ack = said(0x13, b"\x46")
+    assert (attributes(found), ack) == ({"type": "13", "raw": "46"}, framed(0x13, b"", SERIAL))
+
+
+def test_a_zone_that_is_none_leaves_the_listener_s() -> None:
+    found, _ = said(0x12, place(), framed(0x01, NAME + b"\x00\x36\xa0\x01", b"\x00\x01"))
+    assert found.timestamp_us == NOON_US
 
 
 def test_a_state_is_no_position_and_of_now() -> None:

@@ -26,6 +26,7 @@ NAMES = {
     "fuel1": "fuel_percent",
     "fuelConsumption": "fuel_l_per_h",
     "hours": "engine_hours",
+    "humidity": "humidity_percent",
     "driverUniqueId": "driver_id",
     "dtcs": "fault_codes",
     "in1": "input1",
