@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from starlette.applications import Starlette
 from starlette.convertors import PathConvertor, register_url_convertor
-from starlette.routing import Mount, Route
+from starlette.requests import Request
+from starlette.routing import Mount, Route, request_response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.forward import Forward
 from api.html import STATIC
-from api.latest import LatestRoutes
+from api.latest import LatestRoutes, is_plain
 from api.leaving import EndsWithClient
 from api.metrics import Metrics
 from api.missing import HANDLERS
@@ -30,7 +32,7 @@ def app(intake: list[Route], latest: LatestRoutes, older: OlderRoutes, metrics: 
     application = Starlette(
         routes=[
             Route("/v1/devices/{device_id:device}/latest", latest.get_device),
-            Route("/v1/latest", latest.get_all),
+            Route("/v1/latest", _Latest(latest, forwarded), methods=["GET"]),
             *intake,
             Route("/healthz", healthz),
             Route("/metrics", metrics.get_metrics),
@@ -43,3 +45,16 @@ def app(intake: list[Route], latest: LatestRoutes, older: OlderRoutes, metrics: 
     )
     application.router.default = forwarded
     return application
+
+
+class _Latest:
+    """`GET /v1/latest`: plain JSON comes from Redis at once, all else from the query program."""
+
+    def __init__(self, latest: LatestRoutes, forwarded: ASGIApp) -> None:
+        self._plain = request_response(latest.get_all)
+        self._forwarded = forwarded
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, as ASGI has it."""
+        answer = self._plain if is_plain(Request(scope)) else self._forwarded
+        await answer(scope, receive, send)

@@ -27,7 +27,7 @@ from telemetry.archive import LiveFile
 from telemetry.columns import COLUMNS, columns, sql_text
 from telemetry.days import iso
 
-_SELECT = ", ".join(
+SELECT = ", ".join(
     f"epoch_us({name}) AS {name}_us" if name in ("timestamp", "received_at") else name for name in COLUMNS.names
 )
 
@@ -94,7 +94,7 @@ def _where(wanted: Wanted) -> str:
 
 def page(connection: duckdb.DuckDBPyConnection, snapshots: Snapshots, question: Question) -> list[tuple[Any, ...]]:
     """The rows of one page and, if there are more, one row of the next."""
-    statement = _statement(connection, snapshots, question, _SELECT)
+    statement = _statement(connection, snapshots, question, SELECT)
     return connection.execute(statement).fetchall() if statement else []
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import redis
@@ -20,12 +22,18 @@ from telemetry.entries import Latest, decode_latest
 from telemetry.hot import Keys, shard_of
 
 MAX_CURSOR_CHARACTERS = 255
+VARY = {"Vary": "Accept"}
+MORE = ("format", "at", "within_days", "bbox", "near")
+"""Parameters of `/v1/latest` that the query program answers, which has what it takes."""
+
+_OTHER = re.compile(r"(?i)csv|ndjson|geo\+json|arrow|parquet|gpx|kml")
+"""What is in `Accept` where another form than JSON may be wanted."""
 
 
 class LatestAnswer(RecordAnswer, frozen=True, gc=False):
     """A device's newest record, when it was last seen, and its newest record with a fix."""
 
-    last_seen: Any
+    last_seen: datetime
     position: RecordAnswer | None
 
 
@@ -46,8 +54,19 @@ def answer_of(device_id: str, value: bytes) -> LatestAnswer:
     where = None
     if position is not None:
         where = record if position is newest else answers.of_stored(position.stored(device_id))
+    return with_position(record, answers.moment(latest.last_seen_ms * 1_000), where)
+
+
+def with_position(record: RecordAnswer, last_seen: datetime, position: RecordAnswer | None) -> LatestAnswer:
+    """The answer for a device whose newest record this is."""
     values = {name: getattr(record, name) for name in RecordAnswer.__struct_fields__}
-    return LatestAnswer(**values, last_seen=answers.moment(latest.last_seen_ms * 1_000), position=where)
+    return LatestAnswer(**values, last_seen=last_seen, position=position)
+
+
+def is_plain(request: Request) -> bool:
+    """Whether plain JSON is asked for, which needs Redis alone."""
+    accepted = request.headers.get("accept", "*/*")
+    return not any(name in request.query_params for name in MORE) and not _OTHER.search(accepted)
 
 
 class LatestRoutes:
@@ -74,15 +93,28 @@ class LatestRoutes:
     async def get_all(self, request: Request) -> Response:
         """The latest of the devices named, or a page of all."""
         refuse_unknown(request, self.PARAMETERS)
-        limit = params.limit(request, self._max_page_records)
-        named = params.devices(request)
+        limit, named, after = self.asked(request)
+        devices = await self.devices(named, after, limit + 1)
+        found = await self.answers(devices[:limit])
+        return answers.json(LatestPage(found, devices[limit - 1] if len(devices) > limit else None), headers=VARY)
+
+    def asked(self, request: Request) -> tuple[int, list[str], str]:
+        """How many devices a request asks for, which, and behind which. Raises `ProblemError`."""
         after = request.query_params.get("cursor", "")
         if len(after) > MAX_CURSOR_CHARACTERS:
             raise invalid_parameter("cursor", "must be the next_cursor of an earlier answer")
-        devices = sorted(d for d in named if d > after) if named else await self._devices(after, limit + 1)
-        values = await self._values(devices[:limit])
-        found = [answer_of(device, value) for device, value in zip(devices, values, strict=False) if value is not None]
-        return answers.json(LatestPage(found, devices[limit - 1] if len(devices) > limit else None))
+        return params.limit(request, self._max_page_records), params.devices(request), after
+
+    async def devices(self, named: Sequence[str], after: str, count: int) -> list[str]:
+        """The first of those named, or of all, behind one, in the order of their ids."""
+        if named:
+            return sorted(device for device in named if device > after)[:count]
+        return await self._devices(after, count)
+
+    async def answers(self, devices: Sequence[str]) -> list[LatestAnswer]:
+        """The latest of those devices that are known."""
+        values = await self._values(devices)
+        return [answer_of(device, value) for device, value in zip(devices, values, strict=True) if value is not None]
 
     async def latest(self, device_id: str) -> Latest | None:
         """What Redis knows of one device."""

@@ -18,9 +18,11 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from api.export import AT_ONCE, WAITING, Exports
+from api.fleet import Fleet
 from api.forward import KEEP_ALIVE_S, MAX_CONNECTIONS
 from api.health import Health
 from api.history import History
+from api.latest import LatestRoutes
 from api.leaving import EndsWithClient
 from api.looking import look_for_ever
 from api.missing import HANDLERS
@@ -42,19 +44,26 @@ from telemetry.gate import Gate
 from telemetry.http_protocol import ConnectionLimits
 from telemetry.keyring import Keyring
 from telemetry.program import main
-from telemetry.redis_client import READ_TIMEOUT_S, connect
+from telemetry.redis_client import READ_TIMEOUT_S, connect, connect_async
 from telemetry.serve import http_server, listen_at, query_socket, stop_on_signals
 
 log = logging.getLogger("query")
 
 
 def app(
-    history: History, exports: Exports, summaries: Summaries, health: Health, status: Status, lists: ListRoutes
+    history: History,
+    fleet: Fleet,
+    exports: Exports,
+    summaries: Summaries,
+    health: Health,
+    status: Status,
+    lists: ListRoutes,
 ) -> Starlette:
     """The query program's application. A new route is a file and a line here."""
     return Starlette(
         routes=[
             Route("/v1/records", history.get_records),
+            Route("/v1/latest", fleet.get_latest),
             Route("/v1/export", exports.get_export),
             Route("/v1/summary", summaries.get_summary),
             Route("/readyz", health.get_readyz),
@@ -84,8 +93,10 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
     health = Health(client, attach, archive, settings.redis.durability, settings.redis.full_percent, room)
     pages = Pages(snapshots, a.page_memory_bytes)
     exports = Exports(snapshots, partial(export_queries, settings))
+    latest = LatestRoutes(connect_async(settings), shards, a.max_page_records)
     application = app(
         History(snapshots, queries, a.max_page_records),
+        Fleet(latest, snapshots, queries),
         exports,
         Summaries(snapshots, queries, a.max_page_records),
         health,
