@@ -87,6 +87,10 @@ def _notes(client: redis.Redis) -> Iterator[Metric]:
         "whimbrel_sign_of_life_age_seconds", "How long ago a program said that its work goes on.", labels=("program",)
     )
     programs = quick_facts.programs_of(client, clock.now_ms)
+    backup = quick_facts.backup_of(client, clock.now_ms)
+    yield from gauge("backup_age_seconds", "Age of what the last backup shows.", backup.last_backup_age_s)
+    yield from gauge("backup_duration_seconds", "How long the last backup took.", backup.last_backup_took_s)
+    yield from gauge("backup_bytes", "Size of the last backup.", backup.last_backup_bytes)
     for program, age_s in (
         (notes.WORKER, programs.worker_seen_age_s),
         (notes.SCHEDULER, programs.scheduler_seen_age_s),

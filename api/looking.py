@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 
+import duckdb
+
 from api.health import Health
 from telemetry import clock, meters
 from telemetry.archive import READ_ERRORS, Archive
@@ -16,12 +18,13 @@ LOOK_S = 10.0
 """Between two looks: each reads the table's list of files, some ms where there are a thousand."""
 
 
-async def look_for_ever(archive: Archive, health: Health) -> None:
+async def look_for_ever(archive: Archive, health: Health, cursor: duckdb.DuckDBPyConnection) -> None:
     """Look again and again, in threads."""
     while True:
         try:
             await asyncio.to_thread(look_at_archive, archive, clock.now_us())
             await asyncio.to_thread(look_at_health, health)
+            await asyncio.to_thread(look_at_memory, cursor)
         except Exception:  # the next look may find it well again
             log.exception("cannot look at the box")
         await asyncio.sleep(LOOK_S)
@@ -56,3 +59,9 @@ def look_at_health(health: Health) -> None:
     reasons = health.reasons()
     meters.READY.one.set(not reasons)
     meters.READY_REASONS.one.set(len(reasons))
+
+
+def look_at_memory(cursor: duckdb.DuckDBPyConnection) -> None:
+    """Note how much memory queries use."""
+    found = cursor.execute("SELECT sum(memory_usage_bytes) FROM duckdb_memory()").fetchone()
+    meters.QUERY_MEMORY.one.set(found[0] if found else None)

@@ -111,8 +111,10 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
     meters.QUERIES.of("export").set(0)
     meters.QUERIES_LIMIT.of("query").set(queries.most)
     meters.QUERIES_LIMIT.of("export").set(AT_ONCE + WAITING)
+    meters.QUERY_MEMORY_LIMIT.one.set(a.query_memory_bytes)
+    meters.ARCHIVE_LIMIT.one.set(settings.archive.retention_max_bytes or None)
     meters.OPEN_DAY_LIMIT.one.set(settings.archive.max_open_files)
-    looking = asyncio.create_task(look_for_ever(archive, health))
+    looking = asyncio.create_task(look_for_ever(archive, health, connection.cursor()))
     log.info("answering the API program")
     told = reports.told(lambda: connect(settings), reports.Teller(notes.QUERY))
     async with refusals.reported(lambda: connect(settings)):

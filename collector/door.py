@@ -6,6 +6,8 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 
+from telemetry import meters
+
 log = logging.getLogger(__name__)
 
 LOG_EVERY_S = 10.0
@@ -23,6 +25,11 @@ class Door:
         self._inside: Counter[str] = Counter()
         self._open = 0
         self._untold = 0
+        meters.CONNECTIONS.one.watch(lambda: self._open)
+        meters.CONNECTIONS_LIMIT.one.set(max_connections)
+        if max_per_address:
+            meters.OF_ONE_ADDRESS.one.watch(lambda: max(list(self._inside.values()), default=0))
+            meters.OF_ONE_ADDRESS_LIMIT.one.set(max_per_address)
         self._told_s = -LOG_EVERY_S
 
     def enter(self, address: str) -> bool:

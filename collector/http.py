@@ -30,6 +30,7 @@ from collector.problems import (
 )
 from collector.quick import Quick
 from collector.requests import Head, HttpLimits, inflated, off_loop, read_body, read_head
+from collector.tally import tally_of
 from telemetry import clock, problem, refusals
 from telemetry.config import Settings
 from telemetry.disk import Room
@@ -172,6 +173,9 @@ async def _store_once(intake: Intake, scope: Scope, head: Head, body: bytes, lim
                 _hash(body, batch.refused) if head.key else b"",
             )
             refusals.count(problem.INVALID_RECORD, len(batch.refused))
+            tally = tally_of(head.form.name, "http")
+            tally.count(1, len(batch.records))
+            tally.reject(problem.INVALID_RECORD, len(batch.refused))
             return batch
         except ProblemError as error:
             if error.kind is not problem.KEY_REUSED:

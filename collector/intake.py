@@ -427,11 +427,13 @@ class _Measured:
     def note(self, group: Sequence[_Part], outcomes: Sequence[Outcome], took_s: float) -> None:
         """Count a group: what was stored of it, what had been before; failures are refusals (refusals.py)."""
         self._append_s.observe(took_s)
-        stored = [part for part, outcome in zip(group, outcomes, strict=True) if outcome is False]
+        stored: Sequence[_Part] = group
+        if any(outcomes):
+            stored = [part for part, outcome in zip(group, outcomes, strict=True) if outcome is False]
+            self._repeated.value += sum([outcome is True for outcome in outcomes])
         records = sum([len(part.records) for part in stored])
         self._accepted.value += records
         self._group_records.observe(records)
-        self._repeated.value += sum([outcome is True for outcome in outcomes])
         self._ack_s.observe_ages([part.begun_s for part in stored], time.monotonic())
 
 

@@ -19,6 +19,8 @@ import aiomqtt
 from collector.intake import Intake
 from collector.protocols.framed import Options
 from collector.protocols.mqtt import Heard, read
+from collector.tally import tally_of
+from telemetry import meters, problem
 from telemetry.errors import BusyError
 from telemetry.fields import Arrival
 from telemetry.topics import Filter
@@ -55,6 +57,7 @@ class Subscriber:
         self._intake = intake
         self._options = options._replace(transport="mqtt")
         self._arrival = arrival
+        self._tally = tally_of("mqtt", "mqtt")
         self._storing: set[asyncio.Task[None]] = set()
         self._stopped = asyncio.Event()
         self._grace_s = 0.0
@@ -68,10 +71,12 @@ class Subscriber:
                     await client.subscribe([(one.subscription, QOS) for one in self._broker.filters])
                     log.info("hearing the broker %s", place)
                     wait_s = FIRST_WAIT_S
+                    meters.BROKER_HEARD.of(place).set(True)
                     await self._hear_until_stopped(client)
             except aiomqtt.MqttError as error:
                 log.warning("cannot hear the broker %s: %s; trying again in %g s", place, error, wait_s)
             finally:
+                meters.BROKER_HEARD.of(place).set(False)
                 for task in self._storing:
                     task.cancel()  # what isn't acknowledged comes again
             with contextlib.suppress(TimeoutError):
@@ -131,4 +136,6 @@ class Subscriber:
                 break
             except BusyError as error:
                 await asyncio.sleep(error.retry_after_s)
+        self._tally.count(1, len(heard.records))
+        self._tally.reject(problem.INVALID_RECORD, len(heard.aside))
         client._client.ack(message.mid, message.qos)

@@ -15,18 +15,22 @@ from starlette.routing import Route
 from collector import sniffing
 from collector.guard import admit
 from collector.intake import Intake
-from collector.posts import POSTS
+from collector.posts import BY_NAME, POSTS
 from collector.posts.contract import NotOurs, Post, Read, Told
 from collector.problems import EXCEPTION_HANDLERS, ProblemError, busy
 from collector.protocols.contract import Message, Received, Rejected
 from collector.protocols.framed import Options
 from collector.requests import HttpLimits, inflated, off_loop, read_body, read_encoding
+from collector.tally import tally_of
 from telemetry import problem, refusals
 from telemetry.errors import BusyError
 from telemetry.fields import Arrival
 
 METHODS = ("GET", "POST")
 """OsmAnd's phones ask, all others post; one that asks what it should post is told what is missing."""
+
+NAMES = {read: name for name, read in BY_NAME.items()}
+"""What reads a protocol's requests → its name."""
 
 USUAL = Options(transport="http")
 """Of the common ports."""
@@ -39,6 +43,7 @@ class Posted:
         self, read: Read, options: Options, intake: Intake, limits: HttpLimits, arrival: Callable[[], Arrival]
     ) -> None:
         self._read = read
+        self._tally = tally_of(NAMES[read], options.transport)
         self._options = options
         self._intake = intake
         self._limits = limits
@@ -59,6 +64,8 @@ class Posted:
             await self._intake.submit(told.records, len(body), aside=told.aside)
         except BusyError as error:
             raise busy(error) from None
+        self._tally.count(1, len(told.records))
+        self._tally.reject(problem.INVALID_RECORD, len(told.aside))
         refusals.count(problem.INVALID_RECORD, len(told.aside))
         kind = "application/json" if told.body else None
         return Response(told.body, told.status, media_type=kind)
@@ -68,6 +75,7 @@ class Posted:
             return await off_loop(len(post.body), partial(self._read, post, self._options, self._arrival()))
         except NotOurs as error:
             _see(request, post.body, Rejected(problem.INVALID_RECORD, str(error), b""), 400)
+            self._tally.reject(problem.INVALID_RECORD)
             raise ProblemError(problem.INVALID_RECORD, str(error)) from None
 
 

@@ -17,6 +17,7 @@ from collector.guard import admit
 from collector.intake import Intake
 from collector.problems import ProblemError, busy
 from collector.requests import LARGE_BODY_BYTES, HttpLimits
+from collector.tally import tally_of
 from telemetry import refusals
 from telemetry.errors import BusyError
 from telemetry.fields import Arrival
@@ -75,6 +76,7 @@ class Quick:
             refusals.count(found.kind)
             await found.response()(scope, receive, send)
             return
+        tally_of(form.name, "http").count(1, len(records))
         answer = b'{"accepted":%d}' % len(records)
         length = str(len(answer)).encode()
         headers = [(b"content-length", length), (b"content-type", b"application/json")]

@@ -15,7 +15,8 @@ from collector.guard import Pass
 from collector.intake import Intake, Lane, Numbered
 from collector.offering import heard, note_rejected
 from collector.protocols.contract import QUIET_S, Decoder, Message, Received, Rejected
-from telemetry import problem, refusals
+from collector.tally import Tally, tally_for
+from telemetry import meters, problem, refusals
 from telemetry.addresses import owner
 from telemetry.errors import BusyError
 from telemetry.fields import Arrival
@@ -92,6 +93,8 @@ class TcpCollector:
         """Take connections from a listening socket."""
         loop = asyncio.get_running_loop()
         self.port = listening.getsockname()[1]
+        meters.HELD_BYTES.of(str(self.port)).watch(lambda: self.held_bytes)
+        meters.HELD_LIMIT.of(str(self.port)).set(self._max_held_bytes)
         tls = tls_arguments(self._tls)
         self._server = await loop.create_server(lambda: _Connection(self), sock=listening, backlog=1024, **tls)
         self._tasks = [loop.create_task(self._sweep()), loop.create_task(self._release())]
@@ -184,6 +187,7 @@ class _Connection(asyncio.BufferedProtocol):
         self._is_held = False
         self._owner = ""
         self._rate_timer: asyncio.TimerHandle | None = None  # while its owner has sent too many records
+        self._tally: Tally | None = None  # known once the first bytes have told the protocol
 
     # Called by asyncio
 
@@ -288,20 +292,32 @@ class _Connection(asyncio.BufferedProtocol):
         return messages if self._pass is None else list(self._pass.judged(messages))
 
     def _take(self, messages: list[Message]) -> None:
+        records = 0
+        tally = self._tally or self._find_tally()
         for message in messages:
             future = None
             if isinstance(message, Received):
+                records += len(message.records)
                 future = self._collector.intake.offer(
                     message.records, message.size_bytes, self._numbered(message), message.aside
                 )
                 future.add_done_callback(self._on_stored)
+                if message.aside:
+                    tally.reject(problem.INVALID_RECORD, len(message.aside))
             else:
-                note_rejected(self._collector.intake, message)
+                note_rejected(self._collector.intake, message, tally)
             self._answers.append((message, future))
             self._no_more = self._no_more or message.last
         if messages and self._collector.rates is not None:
             self._pay(self._collector.rates, messages)
+        tally.count(len(messages), records)
         self._answer()
+
+    def _find_tally(self) -> Tally:
+        """That of the protocol, once the first bytes have told it."""
+        tally = tally_for(self._decoder, "tcp")
+        self._tally = tally if tally.is_known else None
+        return tally
 
     def _numbered(self, message: Received) -> Numbered | None:
         if not message.sender:

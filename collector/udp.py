@@ -18,7 +18,8 @@ from collector.intake import Intake
 from collector.offering import note_rejected
 from collector.protocols.contract import Message, Received
 from collector.protocols.framed import Framed
-from telemetry import problem, refusals
+from collector.tally import Tally, tally_for
+from telemetry import meters, problem, refusals
 from telemetry.addresses import owner
 from telemetry.fields import Arrival
 from telemetry.rates import Rates
@@ -47,6 +48,7 @@ class UdpCollector:
         self._waiting: set[asyncio.Future[bool]] = set()
         self._is_over = False
         self._transport: asyncio.DatagramTransport | None = None
+        self._datagrams, self._dropped = meters.DATAGRAMS.one, meters.DATAGRAMS_DROPPED.one
 
     async def start(self, listening: socket.socket) -> None:
         """Take datagrams from a bound socket."""
@@ -69,29 +71,35 @@ class UdpCollector:
         """Read a datagram; `send` answers it."""
         if self._is_over:
             return
+        self._datagrams.value += 1
         if not self.intake.has_room:
             refusals.count(problem.BUSY)
+            self._dropped.value += 1
             return
         if self.rates is not None and self.rates.records_wait_s(owner(address[0])) > 0:
             refusals.count(problem.RATE_LIMITED)
+            self._dropped.value += 1
             return
         decoder = self.make_decoder(address[0])
         messages = decoder.datagram(data, self.arrival())
+        tally = tally_for(decoder, "udp")
+        records = sum(len(one.records) for one in messages if isinstance(one, Received))
+        tally.count(len(messages), records)
         if sniffing.is_watched(self.port):
             sniffing.see_frame(self.port, "udp", sniffing.address(address), decoder, data, messages)
         if self.rates is not None:
-            records = sum(len(one.records) for one in messages if isinstance(one, Received))
             self.rates.spend_records(owner(address[0]), "", max(1, records))
         for message in messages:
-            self._take(message, send)
+            self._take(message, send, tally)
 
-    def _take(self, message: Message, send: Callable[[bytes], None]) -> None:
+    def _take(self, message: Message, send: Callable[[bytes], None], tally: Tally) -> None:
         if isinstance(message, Received):
             future = self.intake.offer(message.records, message.size_bytes, None, message.aside)
             self._waiting.add(future)
+            tally.reject(problem.INVALID_RECORD, len(message.aside))
             future.add_done_callback(partial(self._on_stored, message.stored, send))
             return
-        note_rejected(self.intake, message)
+        note_rejected(self.intake, message, tally)
         if message.answer:
             send(message.answer)
 

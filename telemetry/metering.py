@@ -15,9 +15,6 @@ from typing import Generic, TypeVar
 
 from msgspec import Struct
 
-FEW = 8
-"""Values up to which each is put into its bucket by itself."""
-
 
 class Counter:
     """How often, since the process began."""
@@ -83,17 +80,18 @@ class Histogram:
         self.sum += value
 
     def observe_ages(self, born_s: Sequence[float], now_s: float) -> None:
-        """Count how old each is whose birth is told, the oldest first: 30 ns each where they are many."""
-        if len(born_s) <= FEW:
-            for one_s in born_s:
-                self.observe(now_s - one_s)
+        """Count how old each is whose birth is told, the oldest first: some 20 ns each where they are many."""
+        if not born_s:
             return
-        older = 0
-        for at in range(len(self.bounds) - 1, -1, -1):
-            above = bisect_left(born_s, now_s - self.bounds[at])  # so many are older than this bound
-            self.counts[at + 1] += above - older
-            older = above
-        self.counts[0] += len(born_s) - older
+        bounds, counts = self.bounds, self.counts
+        oldest = bisect_left(bounds, now_s - born_s[0])
+        youngest = bisect_left(bounds, now_s - born_s[-1])
+        done = 0
+        for at in range(oldest, youngest, -1):  # the only buckets that can be meant
+            above = bisect_left(born_s, now_s - bounds[at - 1])  # so many are older than the bound below
+            counts[at] += above - done
+            done = above
+        counts[youngest] += len(born_s) - done
         self.sum += len(born_s) * now_s - sum(born_s)
 
     @contextmanager

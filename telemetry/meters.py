@@ -19,6 +19,9 @@ WORK_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 GROUP = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0, 2_000.0, 5_000.0, 10_000.0)
 """Bounds of records in a group."""
 
+OF_PROTOCOL = ("protocol", "transport")
+"""Labels of what came of a protocol."""
+
 FAMILIES: dict[str, Family[Any]] = {}
 """Name → family, in the order of their declaration."""
 
@@ -55,6 +58,27 @@ APPEND_S = _histogram("whimbrel_append_duration_seconds", "A group's call to Red
 PENDING_BYTES = _gauge("whimbrel_pending_bytes", "Bytes of requests and messages that wait for Redis.")
 PENDING_LIMIT = _gauge("whimbrel_pending_limit_bytes", "collector.max_pending_bytes.")
 
+MESSAGES = _counter("whimbrel_messages_total", "Messages, frames and requests that were decoded.", *OF_PROTOCOL)
+DECODED = _counter("whimbrel_decoded_records_total", "Records in them, stored or not.", *OF_PROTOCOL)
+REJECTED = _counter(
+    "whimbrel_rejected_messages_total", "Messages, or records in them, that could not be used.", *OF_PROTOCOL, "reason"
+)
+DATAGRAMS = _counter("whimbrel_datagrams_total", "Datagrams that were received.")
+DATAGRAMS_DROPPED = _counter(
+    "whimbrel_datagrams_dropped_total", "Datagrams of them that were dropped: no room, or too many of one address."
+)
+HELD_BYTES = _gauge("whimbrel_unfinished_bytes", "Bytes of messages that are not complete, by TCP port.", "port")
+HELD_LIMIT = _gauge("whimbrel_unfinished_limit_bytes", "collector.max_pending_bytes, which bounds them.", "port")
+CONNECTIONS = _gauge("whimbrel_tcp_connections", "Open TCP connections of devices.")
+CONNECTIONS_LIMIT = _gauge(
+    "whimbrel_tcp_connections_limit", "collector.max_connections, or what open files leave room for."
+)
+OF_ONE_ADDRESS = _gauge("whimbrel_tcp_connections_of_one_address", "The same of the address that has most.")
+OF_ONE_ADDRESS_LIMIT = _gauge("whimbrel_tcp_connections_of_one_address_limit", "collector.max_connections_per_address.")
+HTTP_CONNECTIONS = _gauge("whimbrel_http_connections", "Open HTTP connections, by port.", "port")
+HTTP_CONNECTIONS_LIMIT = _gauge("whimbrel_http_connections_limit", "collector.max_http_connections.", "port")
+BROKER_HEARD = _gauge("whimbrel_mqtt_broker_heard", "1 if the broker is heard, else 0.", "broker")
+
 # Saving and merging ----------------------------------------------------------------------------------
 
 SAVE_S = _histogram("whimbrel_save_duration_seconds", "A save of a shard that took records, from look to trim.", WORK_S)
@@ -74,6 +98,7 @@ ARCHIVE_BYTES = _gauge("whimbrel_archive_bytes", "Bytes of them.")
 ARCHIVE_RECORDS = _gauge("whimbrel_archive_records", "Records in them.")
 OPEN_DAY_FILES = _gauge("whimbrel_archive_open_day_files", "Live files of today, UTC.")
 OPEN_DAY_LIMIT = _gauge("whimbrel_archive_open_day_files_limit", "archive.max_open_files.")
+ARCHIVE_LIMIT = _gauge("whimbrel_archive_limit_bytes", "archive.retention_max_bytes, if there is such a limit.")
 COMMIT_AGE_S = _gauge("whimbrel_archive_last_commit_age_seconds", "How long ago the archive last changed.")
 
 # Asking ----------------------------------------------------------------------------------------------
@@ -85,8 +110,16 @@ ANSWERS = _counter("whimbrel_http_answers_total", "Answers by route and class of
 QUERIES = _gauge("whimbrel_queries", "Queries that run or wait.", "kind")
 QUERIES_LIMIT = _gauge("whimbrel_queries_limit", "How many may run or wait; a further one is answered 503.", "kind")
 
+CACHE_BYTES = _gauge("whimbrel_page_cache_bytes", "What of the older service's list pages is kept in memory.")
+CACHE_LIMIT = _gauge("whimbrel_page_cache_limit_bytes", "api.page_memory_bytes.")
+QUERY_MEMORY = _gauge("whimbrel_query_memory_bytes", "Memory that queries use.")
+QUERY_MEMORY_LIMIT = _gauge("whimbrel_query_memory_limit_bytes", "api.query_memory_bytes, beyond which they spill.")
 READY = _gauge("whimbrel_ready", "1 if /readyz found nothing wrong at the last look, else 0.")
 READY_REASONS = _gauge("whimbrel_not_ready_reasons", "How many things /readyz found wrong at the last look.")
+
+CERTIFICATE_UNTIL_S = _gauge(
+    "whimbrel_certificate_expiry_time_seconds", "Until when the certificate of TLS is valid, s since epoch."
+)
 
 # The process itself ----------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from typing import Any, cast
 import uvicorn
 from starlette.types import ASGIApp
 
+from telemetry import meters
 from telemetry.config import Settings
 from telemetry.errors import ConfigError
 from telemetry.http_protocol import ConnectionLimits, limited
@@ -27,9 +28,10 @@ GRACE_S = 3
 class Server(uvicorn.Server):
     """A uvicorn server that leaves signals to the program it runs in, and a handshake no more time than it needs."""
 
-    def __init__(self, config: uvicorn.Config, tls: Identity | None) -> None:
+    def __init__(self, config: uvicorn.Config, tls: Identity | None, max_connections: int) -> None:
         super().__init__(config)
         self._tls = tls
+        self._max_connections = max_connections
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve the sockets; uvicorn's own does the same, and lets a handshake take a minute."""
@@ -41,6 +43,10 @@ class Server(uvicorn.Server):
             for one in sockets or ()
         ]
         self.started = True
+        for one in sockets or ():
+            name = _port_of(one)
+            meters.HTTP_CONNECTIONS.of(name).watch(lambda: len(self.server_state.connections))
+            meters.HTTP_CONNECTIONS_LIMIT.of(name).set(self._max_connections)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -89,6 +95,12 @@ def tls_arguments(tls: Identity | None) -> dict[str, Any]:
     return {} if tls is None else {"ssl": tls.context, "ssl_handshake_timeout": HANDSHAKE_S}
 
 
+def _port_of(listening: socket.socket) -> str:
+    """A port's number, or the name of a unix socket."""
+    name = listening.getsockname()
+    return str(name[1]) if isinstance(name, tuple) else Path(name).name
+
+
 def http_server(app: ASGIApp, limits: ConnectionLimits, tls: Identity | None = None) -> Server:
     """A server for `app`; run it with `await server.serve([socket])`, end it with `server.should_exit = True`."""
     config = uvicorn.Config(
@@ -104,7 +116,7 @@ def http_server(app: ASGIApp, limits: ConnectionLimits, tls: Identity | None = N
         timeout_keep_alive=limits.keep_alive_s,
         timeout_graceful_shutdown=GRACE_S,
     )
-    return Server(config, tls)
+    return Server(config, tls, limits.max_connections)
 
 
 def stop_on_signals() -> asyncio.Event:

@@ -12,6 +12,7 @@ import ssl
 from pathlib import Path
 from typing import NamedTuple
 
+from telemetry import meters
 from telemetry.config import Settings
 from telemetry.errors import ConfigError
 
@@ -57,6 +58,7 @@ class Identity:
             return None
         found = cls(*paths)
         validity = found.validity()
+        meters.CERTIFICATE_UNTIL_S.one.set(validity.until_s)
         if validity.fault:
             log.warning("clients that look will refuse the certificate %s: %s", paths[0], validity.fault)
         return found
@@ -65,13 +67,14 @@ class Identity:
         """Take what the files hold now, for handshakes from now on. What is not fit is logged, and the old one kept."""
         try:
             renewed = _loaded(self._certificate, self._key)
-            fault = validity_of(renewed, self._certificate).fault
-            if fault:
-                raise ConfigError(f"cannot use tls.certificate = {str(self._certificate)!r}: {fault}")
+            found = validity_of(renewed, self._certificate)
+            if found.fault:
+                raise ConfigError(f"cannot use tls.certificate = {str(self._certificate)!r}: {found.fault}")
         except ConfigError as error:
             log.error("the certificate is not renewed, the one before stays in use: %s", error)
             return False
         self._current = renewed
+        meters.CERTIFICATE_UNTIL_S.one.set(found.until_s)
         log.info("the certificate is renewed: %s", self._certificate)
         return True
 

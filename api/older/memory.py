@@ -9,6 +9,7 @@ import pyarrow as pa
 from cachetools import LRUCache
 
 from api.older.ranks import Marks
+from telemetry import meters
 
 _MARK_BYTES, _NAME_BYTES = 60, 400
 
@@ -19,6 +20,8 @@ class Memory:
     def __init__(self, max_bytes: int) -> None:
         self._lock = threading.Lock()
         self._known: LRUCache[object, Any] = LRUCache(max_bytes, _size_bytes)
+        meters.CACHE_BYTES.one.watch(lambda: self._known.currsize)
+        meters.CACHE_LIMIT.one.set(max_bytes)
 
     def get(self, name: object) -> Any:
         """What is known by that name, or None."""

@@ -77,10 +77,37 @@ def test_what_is_saved_is_seen_in_the_archive(box: Box) -> None:
     assert scrape(box).value("whimbrel_archive_records") >= 5
 
 
+def test_posts_are_counted_by_their_protocol(box: Box) -> None:
+    before = scrape(box)
+    assert box.http.get("/osmand?id=o1&lat=1&lon=2&timestamp=1795500000").status_code == 200
+    assert box.http.get("/osmand?lat=1&lon=2").status_code == 400
+    assert box.http.post("/v1/records?on_error=skip", json=[{"device_id": "p"}, {"lat": 1}]).status_code == 202
+    found = scrape(box)
+    for name, more, labels in (
+        ("whimbrel_messages_total", 1, {"protocol": "osmand"}),
+        ("whimbrel_decoded_records_total", 1, {"protocol": "osmand"}),
+        ("whimbrel_rejected_messages_total", 1, {"protocol": "osmand", "reason": "invalid-record"}),
+        ("whimbrel_decoded_records_total", 1, {"protocol": "json"}),
+        ("whimbrel_rejected_messages_total", 1, {"protocol": "json", "reason": "invalid-record"}),
+    ):
+        assert found.or_0(name, transport="http", **labels) - before.or_0(name, transport="http", **labels) == more
+
+
+def test_limits_stand_beside_what_they_limit(box: Box) -> None:
+    found = until(box, "whimbrel_query_memory_limit_bytes", 192 * 2**20)
+    gauges = {family.name for family in families(box.http.get("/metrics").text) if family.type == "gauge"}
+    limits = {name for name in gauges if "_limit" in name}
+    assert len(limits) > 12
+    for name in limits - {"whimbrel_alert_pending_limit_events", "whimbrel_forward_behind_limit_bytes"}:
+        assert name.replace("_limit", "") in gauges, name
+    assert found.value("whimbrel_http_connections_limit", port=str(box.port)) == 4_000
+    assert found.value("whimbrel_http_connections", port=str(box.port)) >= 1
+
+
 def test_routes_have_few_names(box: Box) -> None:
     for path in (
         "/v1/devices/d0-0/latest",
-        "/v1/devices/unknown%2Fone/latest",
+        "/v1/devices/never%2Fseen/latest",
         "/v1/latest",
         "/v1/records",
         "/nothing",
@@ -95,7 +122,7 @@ def test_routes_have_few_names(box: Box) -> None:
         program="api",
     )
     found = until(box, "whimbrel_http_answers_total", 1, route="other", status="4xx", program="query")
-    assert "unknown" not in str(device) + str(found)
+    assert "never" not in str(device) + str(found)
     assert found.value("whimbrel_http_request_duration_seconds_count", route="/v1/latest", program="api") == 1
 
 

@@ -1,0 +1,43 @@
+"""What came of each protocol over each transport: messages, their records, and what of them could not be used."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from collector.protocols.contract import Decoder
+from collector.sniffing import speaker
+from telemetry import meters
+from telemetry.problem import Problem
+
+UNKNOWN = "unknown"
+"""The protocol of a connection whose first bytes have not told it."""
+
+
+class Tally:
+    """The counters of one protocol over one transport."""
+
+    def __init__(self, protocol: str, transport: str) -> None:
+        self.is_known = protocol != UNKNOWN
+        self._labels = protocol.lower(), transport
+        self._messages = meters.MESSAGES.of(*self._labels)
+        self._records = meters.DECODED.of(*self._labels)
+
+    def count(self, messages: int, records: int) -> None:
+        """Count messages that were decoded, and records in them."""
+        self._messages.value += messages
+        self._records.value += records
+
+    def reject(self, kind: Problem, number: int = 1) -> None:
+        """Count messages, or records of them, that could not be used."""
+        if number:
+            meters.REJECTED.of(*self._labels, kind.name).add(number)
+
+
+tally_of = lru_cache(128)(Tally)
+"""The tally of a protocol and a transport: there are few of both."""
+
+
+def tally_for(decoder: Decoder, transport: str) -> Tally:
+    """The tally of what a decoder reads."""
+    protocol, _ = speaker(decoder)
+    return tally_of(protocol.removesuffix("_stream") or UNKNOWN, transport)
