@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from api import params
+from api import bound, params
 from api.area import PARAMETERS as AREA
 from api.area import area
 from api.formats import FORMATS
@@ -57,8 +57,8 @@ class Exports:
         """All records of a range, of the devices named or of all."""
         refuse_unknown(request, self.PARAMETERS)
         kind = chosen(request, FORMATS)
-        where, thin = area(request), thinned(request)
-        wanted = Wanted(params.devices(request), *params.span(request), where.sql if where else "")
+        where, thin, devices = area(request), thinned(request), bound.devices(request)
+        wanted = Wanted(devices.named, *params.span(request), where.sql if where else "", devices.prefix)
         headers = {
             "Content-Type": kind.content_type,
             "Content-Disposition": f'attachment; filename="{file_name(wanted)}.{kind.suffix}"',

@@ -54,10 +54,10 @@ class Fleet:
 
     async def _page(self, request: Request, where: Area | None, moment: Moment | None) -> LatestPage:
         """A page of those that lie where they should: found among all, a page after the other."""
-        limit, named, after = self._latest.asked(request)
+        limit, asked, after = self._latest.asked(request)
         found: list[LatestAnswer] = []
         while True:
-            devices = await self._latest.devices(named, after, limit + 1)
+            devices = await self._latest.devices(asked, after, limit + 1)
             answered = await self._answers(devices[:limit], moment)
             found += [one for one in answered if where is None or _lies_in(where, one)]
             if len(found) > limit:

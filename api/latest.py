@@ -13,8 +13,9 @@ from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api import answers, params
+from api import answers, bound, params
 from api.answers import RecordAnswer
+from api.bound import Devices
 from collector.http import ProblemError, invalid_parameter, refuse_unknown
 from telemetry import problem
 from telemetry.asking import Asker
@@ -85,6 +86,7 @@ class LatestRoutes:
         """The latest of one device."""
         refuse_unknown(request, ())
         device_id = request.path_params["device_id"]
+        bound.allow(request.scope, (device_id,))
         value = await self.value(device_id)
         if value is None:
             raise ProblemError(problem.UNKNOWN_DEVICE, f"no record of device {device_id} was ever received")
@@ -93,23 +95,23 @@ class LatestRoutes:
     async def get_all(self, request: Request) -> Response:
         """The latest of the devices named, or a page of all."""
         refuse_unknown(request, self.PARAMETERS)
-        limit, named, after = self.asked(request)
-        devices = await self.devices(named, after, limit + 1)
+        limit, asked, after = self.asked(request)
+        devices = await self.devices(asked, after, limit + 1)
         found = await self.answers(devices[:limit])
         return answers.json(LatestPage(found, devices[limit - 1] if len(devices) > limit else None), headers=VARY)
 
-    def asked(self, request: Request) -> tuple[int, list[str], str]:
+    def asked(self, request: Request) -> tuple[int, Devices, str]:
         """How many devices a request asks for, which, and behind which. Raises `ProblemError`."""
         after = request.query_params.get("cursor", "")
         if len(after) > MAX_CURSOR_CHARACTERS:
             raise invalid_parameter("cursor", "must be the next_cursor of an earlier answer")
-        return params.limit(request, self._max_page_records), params.devices(request), after
+        return params.limit(request, self._max_page_records), bound.devices(request), after
 
-    async def devices(self, named: Sequence[str], after: str, count: int) -> list[str]:
-        """The first of those named, or of all, behind one, in the order of their ids."""
-        if named:
-            return sorted(device for device in named if device > after)[:count]
-        return await self._devices(after, count)
+    async def devices(self, asked: Devices, after: str, count: int) -> list[str]:
+        """The first of those named, or of all that may be asked for, behind one, in the order of their ids."""
+        if asked.named:
+            return sorted(device for device in asked.named if device > after)[:count]
+        return await self._devices(after, asked.prefix, count)
 
     async def answers(self, devices: Sequence[str]) -> list[LatestAnswer]:
         """The latest of those devices that are known."""
@@ -126,11 +128,13 @@ class LatestRoutes:
         keys = self._keys[shard_of(device_id, self._shards)]
         return await ask(self._asker.ask("HGET", keys.latest, device_id))  # type: ignore[no-any-return]
 
-    async def _devices(self, after: str, count: int) -> list[str]:
-        start = f"({after}" if after else "-"
+    async def _devices(self, after: str, prefix: str, count: int) -> list[str]:
+        """The first devices behind one, of those whose id begins so."""
+        start = f"({after}" if after.encode() >= prefix.encode() and after else f"[{prefix}" if prefix else "-"
+        end = b"(" + prefix.encode() + b"\xff" if prefix else b"+"  # no UTF-8 has such a byte
         found: list[str] = []
         for keys in self._keys:
-            page = await ask(self._client.zrangebylex(keys.devices, start, "+", 0, count))
+            page = await ask(self._client.zrangebylex(keys.devices, start, end, 0, count))
             found += [device.decode() for device in page]
         return sorted(found, key=str.encode)[:count]
 

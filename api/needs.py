@@ -1,8 +1,9 @@
 """Which key a request to the API needs, where keys are required.
 
 What writes records needs `ingest`, what asks in SQL `sql`, what changes the box `admin`, all else `read`. How the whole
-box is, a key says that is not bound to devices. `/readyz` says to everybody whether the box is ready, but why it isn't
-only to who may read: whoever starts and watches it needs no key.
+box is, only a key says that is not bound to devices; and so does all that is new, until its answers go by
+api/bound.py. `/readyz` says to everybody whether the box is ready, but why it isn't only to who may read: whoever
+starts and watches it needs no key.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from starlette.types import Scope
 
 from collector.http import POST_PATHS
 from telemetry import keys
-from telemetry.gate import ADMIN, INGEST, OPEN, READ_WHOLE, SQL, Need
+from telemetry.gate import ADMIN, INGEST, OPEN, READ, READ_WHOLE, SQL, Need
 
 READY = Need(keys.READ, is_open=True)
 
@@ -28,6 +29,10 @@ NEEDS: dict[str, Need] = {
 WRITTEN = ("/v1/records", "/tracking/data", "/tracking/data/")
 """Where a POST writes records."""
 
+BOUND = ("/v1/latest", "/v1/records", "/v1/export", "/v1/summary")
+BOUND_BELOW = ("/tracking/", "/tcp_tracking/")
+"""Where a key that is bound to devices sees these."""
+
 LOOKING = ("GET", "HEAD", "OPTIONS")
 
 
@@ -39,4 +44,7 @@ def need_of(scope: Scope) -> Need:
         return found
     if scope["method"] not in LOOKING:
         return INGEST if path in WRITTEN else ADMIN
-    return OPEN if path.startswith("/static/") else READ_WHOLE
+    if path.startswith("/static/"):
+        return OPEN
+    is_latest = path.startswith("/v1/devices/") and path.endswith("/latest")
+    return READ if is_latest or path in BOUND or path.startswith(BOUND_BELOW) else READ_WHOLE

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from api import bound
 from api.answers import encode
 from api.latest import LatestRoutes, answer_of
 from api.timed import ROUTE
@@ -29,6 +30,7 @@ class QuickLatest:
             await self._behind(scope, receive, send)
             return
         try:
+            bound.allow(scope, (device_id,))
             value = await self._latest.value(device_id)
         except ProblemError as error:
             await error.response()(scope, receive, send)

@@ -31,16 +31,21 @@ TRIES = 3
 
 
 class Wanted(NamedTuple):
-    """Which records a question is about: of these devices, or of all, with start_us <= timestamp < end_us, and for
-    which the SQL `where` holds; that is left to who reads the records."""
+    """Which records a question is about: of these devices, or of all whose id begins so, with
+    start_us <= timestamp < end_us, and for which the SQL `where` holds; that is left to who reads the records."""
 
     devices: Sequence[str]
     start_us: int
     end_us: int
     where: str = ""
+    prefix: str = ""
 
     def matches(self, stored: Stored) -> bool:
         return self.start_us <= stored.record.timestamp_us < self.end_us
+
+    def among(self, devices: list[str]) -> list[str]:
+        """Those of all devices that it may be about, where it names none."""
+        return [device for device in devices if device.startswith(self.prefix)] if self.prefix else devices
 
     def of(self, block: Block) -> Block | None:
         """What of a block it is about."""
@@ -122,7 +127,7 @@ class Snapshots:
             if wanted.devices and not devices[shard.shard]:
                 continue
             state = shard.state()
-            tails.append((shard, state, shard.tails(devices[shard.shard] or shard.all_dirty())))
+            tails.append((shard, state, shard.tails(devices[shard.shard] or wanted.among(shard.all_dirty()))))
         return tails
 
     def _load(self, shards: int) -> Listing:

@@ -10,7 +10,7 @@ import duckdb
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api import answers, params, tail
+from api import answers, bound, params, tail
 from api.history import records_in
 from api.queries import Queries
 from api.snapshot import Snapshots, Wanted
@@ -87,9 +87,9 @@ class Summaries:
     async def get_summary(self, request: Request) -> Response:
         """Summaries of a range, of the devices named or of all."""
         refuse_unknown(request, self.PARAMETERS)
-        start_us, end_us = params.span(request)
+        devices, (start_us, end_us) = bound.devices(request), params.span(request)
         question = Question(
-            Wanted(params.devices(request), start_us, end_us),
+            Wanted(devices.named, start_us, end_us, prefix=devices.prefix),
             Asked(
                 fields(request),
                 start_us,

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from starlette.requests import Request
 from starlette.routing import Route
 
+from api import bound
 from api.older import dates, links
 from api.older.answers import Answer, Handler, readable
 from api.older.blocks import List
@@ -52,7 +53,7 @@ def _asked(request: Request, records: RecordSet) -> List:
     today = datetime.now(UTC).date()
     return List(
         records,
-        arguments.get("device_id", ""),
+        bound.only(request.scope, arguments.get("device_id", "")),
         max(day_us(dates.first_day(start, today)), EARLIEST_US) if start else EARLIEST_US,
         min(day_us(dates.last_day(end, today)) + DAY_US, LATEST_US) if end else LATEST_US,
     )

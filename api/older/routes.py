@@ -8,6 +8,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.routing import Route
 
+from api import bound
 from api.latest import LatestRoutes
 from api.older import bodies
 from api.older.answers import PARSES, TO_POST, Answer, Handler, OlderError, Resource, readable, redirect
@@ -55,6 +56,7 @@ class OlderRoutes:
     def _latest_of(self, records: RecordSet) -> Handler:
         async def get_latest(request: Request) -> Answer:
             device_id = request.path_params["device_id"]
+            bound.allow(request.scope, (device_id,))
             latest = await self._latest.latest(device_id)
             slot = None if latest is None else records.newest(latest)
             if slot is None:

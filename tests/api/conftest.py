@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import httpx
 import pytest
 import redis
 
+from telemetry import notes
 from telemetry.archive import Archive
 from telemetry.columns import open_duckdb
 from telemetry.config import PROJECT, load
 from telemetry.entries import pack, read_entry
 from telemetry.hot import Batch, Limits, Shard, shard_of
+from telemetry.keys import Wish, make
 from telemetry.record import Record, Sent, Stored
 from telemetry.redis_client import connect
 from telemetry.setup import set_up
@@ -88,6 +92,12 @@ class Box:
         log = self._log.read_text() if self._log.exists() else ""
         assert "Traceback" not in log, log
 
+    def make_key(self, *scopes: str, **more: Any) -> str:
+        """A new key, of a `Wish` of these scopes."""
+        text, key = make(Wish(scopes, **more), int(time.time()), secrets.token_bytes)
+        notes.add_key(self.client, key)
+        return text
+
     def append(self, *sent: Sent) -> list[Stored]:
         """Store records as a collector does, in one group; return them as they are at rest."""
         parts: dict[int, list[Sent]] = {}
@@ -125,12 +135,17 @@ class Box:
 
 @contextlib.contextmanager
 def box_on(url: str, folder: Path, **more: str) -> Iterator[Box]:
-    """A box on an emptied Redis, its API answering; `more` are SECTION__KEY of settings."""
+    """A box on an emptied Redis, its API answering; `more` are SECTION__KEY of settings.
+
+    If it requires keys, its client has one that may do all.
+    """
     with redis.Redis.from_url(url) as client:
         client.flushall()
         client.config_set("maxmemory", 0)
     box = Box(url, folder, **more)
     box.set_up()
+    if box.settings.auth.required:
+        box.http.headers["Authorization"] = f"Bearer {box.make_key('admin')}"
     try:
         box.start()
         yield box

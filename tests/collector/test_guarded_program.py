@@ -57,7 +57,8 @@ def running(tmp_path_factory: pytest.TempPathFactory, shared_redis: RedisServer)
         {"protocol": "owntracks", "transport": "http", "port": posts},
         {"protocol": "h02", "port": tracker, "allow_anonymous": True},
     ]
-    more = {"auth__required": "true", "collector__listen": json.dumps(listen)}
+    more = {"auth__required": "true", "limits__address_wrong_keys_per_min": "0"}
+    more["collector__listen"] = json.dumps(listen)
     with shared_redis.client() as client:
         client.flushall()
         client.config_set("maxmemory", 0)
