@@ -20,8 +20,8 @@ NAMES = ("van-1", "van-2", "bus-1")
 
 @pytest.fixture(scope="module")
 def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
-    more = {"auth__required": "true", "limits__address_wrong_keys_per_min": "0"}
-    with Box(tmp_path_factory.mktemp("guarded"), **more) as found:
+    folder = tmp_path_factory.mktemp("guarded")
+    with Box(folder, auth__required="true", limits__address_wrong_keys_per_min="0") as found:
         key = create(found, "--scope", "ingest")
         records = [{"device_id": name, "altitude": number} for name in NAMES for number in range(3)]
         assert until(found, 202, "/v1/records", key, json=records).status_code == 202
