@@ -107,7 +107,7 @@ FORWARD: dict[str, tuple[str, Callable[[notes.Forwarded], float | None]]] = {
     "whimbrel_forward_is_stuck": ("1 if the forward can't go on, else 0.", lambda one: bool(one.trouble)),
     "whimbrel_forward_note_age_seconds": (
         "How long ago the courier noted this.",
-        lambda one: clock.now_ms() / 1_000 - one.noted_ms / 1_000,
+        lambda one: clock.now_ms() / 1_000 - one.noted_ms / 1_000 if one.noted_ms else None,
     ),
 }
 FORWARD_COUNTS: dict[str, tuple[str, Callable[[notes.Forwarded], float]]] = {
@@ -129,8 +129,8 @@ ALERT_COUNTS: dict[str, tuple[str, Callable[[notes.Told], float]]] = {
 
 
 def _courier(client: redis.Redis, settings: Settings) -> Iterator[Metric]:
-    """A series for each `[[forward]]` and `[[alert]]` that the courier has noted something of."""
-    courier = quick_facts.courier_of(client)
+    """A series for each `[[forward]]` and `[[alert]]` of the settings."""
+    courier = quick_facts.courier_of(client, quick_facts.Entries.of(settings), clock.now_ms)
     yield from _named(GaugeMetricFamily, FORWARD, courier.forwards)
     yield from _named(CounterMetricFamily, FORWARD_COUNTS, courier.forwards)
     yield from _named(GaugeMetricFamily, ALERT, courier.alerts)
@@ -149,7 +149,8 @@ def _named(kind: Any, said: Any, found: Sequence[Any]) -> Iterator[Metric]:
     for name, (meaning, look) in said.items():
         family = kind(name, meaning, labels=("name",))
         for one in found:
-            family.add_metric((one.name,), look(one))
+            if (value := look(one)) is not None:
+                family.add_metric((one.name,), value)
         yield family
 
 

@@ -31,6 +31,7 @@ from api.older.lists import ListRoutes
 from api.older.pages import Pages
 from api.older.warm import warm_up
 from api.queries import Queries
+from api.quick_facts import Entries
 from api.snapshot import Snapshots
 from api.status import Status
 from api.summary import Summaries
@@ -100,7 +101,7 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
         exports,
         Summaries(snapshots, queries, a.max_page_records),
         health,
-        Status(health, client, attach, archive, settings.redis.full_percent, room),
+        Status(health, client, attach, archive, settings.redis.full_percent, room, Entries.of(settings)),
         ListRoutes(queries, pages),
     )
     gate = Gate(EndsWithClient(Timed(application)), keys, need_of)

@@ -5,18 +5,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from typing import NamedTuple, TypeVar
 
+import msgspec
 import redis
 from msgspec import Struct
 
 from telemetry import hot, notes
+from telemetry.config import Settings
 from telemetry.disk import Room
 from telemetry.entries import count_of
 from telemetry.hot import Shard
 from telemetry.notes import Forwarded, Told
 from telemetry.redis_client import kind
+
+UNHEARD_S = 60
+"""A note of the courier that is older says so; it renews them every 2 s."""
+
+Noted = TypeVar("Noted", Forwarded, Told)
 
 # The hot store ---------------------------------------------------------------------------------------
 
@@ -67,8 +75,22 @@ class Refusals(Struct, frozen=True):
     refused: dict[str, int]
 
 
+class Entries(NamedTuple):
+    """The names of the settings' forwards and alerts."""
+
+    forwards: tuple[str, ...] = ()
+    alerts: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, settings: Settings) -> Entries:
+        """Those of a box."""
+        return cls(tuple(one.name for one in settings.forward), tuple(one.name for one in settings.alert))
+
+
 class Courier(Struct, frozen=True):
-    """How far each forward is, and what each receiver of events was told; empty where the courier has nothing to do."""
+    """How far each forward of the settings is, and what each receiver of events was told. The trouble of one of which
+    the courier says nothing, or nothing any more, is that.
+    """
 
     forwards: list[Forwarded]
     alerts: list[Told]
@@ -125,9 +147,29 @@ def refusals_of(client: redis.Redis) -> Refusals:
     return Refusals(notes.refused(client))
 
 
-def courier_of(client: redis.Redis) -> Courier:
-    """What the courier noted last. Raises `StoreError` if Redis can't be asked."""
-    return Courier(notes.forwards(client), notes.alerts(client))
+def courier_of(client: redis.Redis, entries: Entries, now: Callable[[], int]) -> Courier:
+    """What the courier noted last; `now` tells ms since epoch. Raises `StoreError` if Redis can't be asked."""
+    forwards, alerts = notes.forwards(client), notes.alerts(client)
+    return Courier(
+        _said(entries.forwards, forwards, lambda name: Forwarded(name, "", 0), now()),
+        _said(entries.alerts, alerts, lambda name: Told(name, "", 0), now()),
+    )
+
+
+def _said(names: Iterable[str], noted: Sequence[Noted], unheard: Callable[[str], Noted], now_ms: int) -> list[Noted]:
+    """What is noted of each name, by name; of one that is stale or missing with a trouble that says so."""
+    by_name = {one.name: one for one in noted}
+    found = []
+    for name in sorted(names):
+        one, age_s = by_name.get(name, unheard(name)), 0.0
+        if one.noted_ms:
+            age_s = (now_ms - one.noted_ms) / 1_000
+        if not one.noted_ms:
+            one = msgspec.structs.replace(one, trouble="the courier has said nothing of it: see its log")
+        elif abs(age_s) > UNHEARD_S:
+            one = msgspec.structs.replace(one, trouble=f"the courier has said nothing for {age_s:.0f} s: see its log")
+        found.append(one)
+    return found
 
 
 def backup_of(client: redis.Redis, now: Callable[[], int]) -> Backup:

@@ -19,7 +19,7 @@ from api.health import SILENT_S, Health
 from api.html import SAFE_HEADERS, page
 from api.kept import Kept
 from api.older.answers import redirect
-from api.quick_facts import Backup, Courier, Programs, Refusals, Server
+from api.quick_facts import Backup, Courier, Entries, Programs, Refusals, Server
 from telemetry import clock
 from telemetry.archive import READ_ERRORS, Archive, in_one_line
 from telemetry.disk import Room
@@ -42,7 +42,9 @@ class Status:
         archive: Archive,
         full_percent: float,
         room: Room,
+        entries: Entries,
     ) -> None:
+        self._entries = entries
         self._health = health
         self._client = client
         self._attach = attach
@@ -91,7 +93,7 @@ class Status:
             return server, server, server, server, server, server
         programs = known("Redis", lambda: quick_facts.programs_of(self._client, clock.now_ms))
         refusals = known("Redis", lambda: quick_facts.refusals_of(self._client))
-        courier = known("Redis", lambda: quick_facts.courier_of(self._client))
+        courier = known("Redis", lambda: quick_facts.courier_of(self._client, self._entries, clock.now_ms))
         backup = known("Redis", lambda: quick_facts.backup_of(self._client, clock.now_ms))
         store = known("Redis", lambda: facts.store_of(self._attach(), clock.now_ms))
         return server, programs, refusals, courier, backup, store

@@ -15,7 +15,7 @@ import redis
 
 from api.facts import Facts, Files, Store
 from api.health import Health
-from api.quick_facts import Backup, Courier, Disk, Programs, Refusals, Server
+from api.quick_facts import Backup, Courier, Disk, Entries, Programs, Refusals, Server
 from api.status import Status, ago, utc
 from cli import arguments
 from cli.command import FAILED, OK, Command
@@ -80,7 +80,7 @@ def status_of(settings: Settings, client: redis.Redis) -> Status:
     attach = partial(hot.attach, client, settings.redis.shards)
     archive, room = Archive(settings.archive_dir), Room.of(settings)
     health = Health(client, attach, archive, settings.redis.durability, settings.redis.full_percent, room)
-    return Status(health, client, attach, archive, settings.redis.full_percent, room)
+    return Status(health, client, attach, archive, settings.redis.full_percent, room, Entries.of(settings))
 
 
 def _print(found: Facts, args: argparse.Namespace) -> None:
@@ -184,12 +184,13 @@ def _courier(courier: Courier) -> Iterator[str]:
         counts = [f"{one.sent_records:,} sent"]
         counts += [f"{one.refused_records:,} refused"] if one.refused_records else []
         counts += [f"{one.dropped_records:,} given up"] if one.dropped_records or one.dropped_versions else []
-        yield _trouble(f"{'Forward':<10}{one.name} to {one.url}: {waits}, {', '.join(counts)}", one.trouble)
+        said = f"{one.name} to {one.url}: {waits}, {', '.join(counts)}" if one.url else one.name
+        yield _trouble(f"{'Forward':<10}{said}", one.trouble)
     for told in courier.alerts:
         words = (
             f"{told.pending_events:,} events wait, {told.sent_events:,} sent, {told.silent_devices:,} devices silent"
         )
-        yield _trouble(f"{'Alert':<10}{told.name} to {told.url}: {words}", told.trouble)
+        yield _trouble(f"{'Alert':<10}{f'{told.name} to {told.url}: {words}' if told.url else told.name}", told.trouble)
 
 
 def _trouble(line: str, trouble: str) -> str:

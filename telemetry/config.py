@@ -327,6 +327,10 @@ class CourierSection(Section, frozen=True):
         ),
     ] = 10_000
     api_url: Annotated[str, Meta(description="URL of the API, to ask /readyz; empty: api.host and api.port.")] = ""
+    key: Annotated[
+        str,
+        Meta(description="Key with which /readyz tells its reasons where one is required, or env:NAME or file:PATH."),
+    ] = ""
     collector_url: Annotated[
         str,
         Meta(description="URL of the HTTP collector, to see that devices can be heard; empty: its host and port."),
@@ -361,6 +365,10 @@ class Forward(Section, frozen=True):
         Literal["now", "all"],
         Meta(description="What it begins with: now, what is saved from now on; all, what the archive holds."),
     ] = "now"
+    key: Annotated[
+        str,
+        Meta(description="Key that the other Whimbrel asks for, or env:NAME or file:PATH; empty: it asks for none."),
+    ] = ""
     batch_records: Annotated[Positive, Meta(description="Most records in one HTTP request.")] = 1_000
     headers: Annotated[
         dict[str, str],

@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import msgspec
@@ -133,6 +133,7 @@ def _forwarder(settings: Settings, entry: Forward, store: Store, stop: threading
 def _with_secrets(entry: Forward) -> Forward:
     return msgspec.structs.replace(
         entry,
+        key=value_of(entry.key, os.environ),
         headers=values_of(entry.headers, os.environ),
         s3_access_key_id=value_of(entry.s3_access_key_id, os.environ),
         s3_secret_access_key=value_of(entry.s3_secret_access_key, os.environ),
@@ -154,7 +155,8 @@ def _watches(settings: Settings, client: redis.Redis, store: Store) -> list[Run]
     c = settings.courier
     attach = partial(hot.attach, client, settings.redis.shards)
     collector = _own(c.collector_url, collector_url(settings))
-    api = _own(c.api_url, api_url(settings))
+    key = value_of(c.key, os.environ)
+    api = _own(c.api_url, api_url(settings), values_of({"Authorization": f"Bearer {key}"}, {}) if key else {})
     devices = Devices(
         settings.alert, store, attach, partial(_can_hear, collector), c.silence_look_seconds, c.max_pending_events
     )
@@ -162,9 +164,9 @@ def _watches(settings: Settings, client: redis.Redis, store: Store) -> list[Run]
     return [devices.run, readiness.run]
 
 
-def _own(named: str, usual: str) -> Peer:
-    """A program of the box; at its usual place its certificate has another's name, and nothing secret is said."""
-    return Peer(named, ASK_S) if named else Peer(usual, ASK_S, tls=any_certificate())
+def _own(named: str, usual: str, headers: Mapping[str, str] | None = None) -> Peer:
+    """A program of the box; at its usual place, which is on this machine, its certificate has another's name."""
+    return Peer(named, ASK_S, headers) if named else Peer(usual, ASK_S, headers, tls=any_certificate())
 
 
 def _can_hear(collector: Peer) -> bool:

@@ -120,5 +120,5 @@ def test_the_settings_of_the_documentation_are_taken(tmp_path: Path) -> None:
     part = page[page.index("## Forwarding") : page.index("## Files of the archive")]
     (tmp_path / "config.toml").write_text("\n".join(re.findall(r"```toml\n(.*?)```", part, re.DOTALL)))
     found = load(str(tmp_path / "config.toml"), {})
-    assert [one.scheme for one in found.forward] == ["whimbrel", "s3", "https"]
+    assert [one.scheme for one in found.forward] == ["whimbrels", "s3", "https"]
     assert [len(one.rules) for one in found.alert] == [2]

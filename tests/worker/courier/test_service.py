@@ -75,7 +75,7 @@ def test_each_record_reaches_another_box_once_though_the_courier_is_killed_at_ea
     box.environ[VARIABLE] = str(Path(killer.path).absolute())
     with box:
         sent, end_s = 0, time.monotonic() + 120
-        wait_until(lambda: bool(box.json("status")["forwards"]), START_S)
+        wait_until(lambda: box.json("status")["forwards"][0]["noted_ms"] > 0, START_S)
         while killer.left and time.monotonic() < end_s:
             post(box, sent)
             sent += 1
@@ -98,7 +98,7 @@ def test_a_box_whose_receiver_was_away_catches_up_and_says_how_far_it_is(other: 
         "forward": json.dumps(forward),
     }
     with Box(tmp_path / "box", **settings) as box:
-        wait_until(lambda: bool(box.json("status")["forwards"]), START_S)
+        wait_until(lambda: box.json("status")["forwards"][0]["noted_ms"] > 0, START_S)
         for number in range(20):
             post(box, number)
         wait_until(lambda: box.json("status")["forwards"][0]["behind_records"] == 20, START_S)

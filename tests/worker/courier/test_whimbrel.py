@@ -78,7 +78,7 @@ def test_the_frame_is_the_collectors() -> None:
     assert isinstance(message, Received)
     assert (message.sender, message.number, len(message.records)) == ("forward-1", 7, 2)
     assert (whimbrel.VERSION, whimbrel.HEAD_BYTES) == (frames.VERSION, frames.HEAD_BYTES)
-    names = ("STORED", "REPEATED", "REFUSED", "BUSY")
+    names = ("HELLO", "STORED", "REPEATED", "REFUSED", "BUSY", "DENIED")
     assert [getattr(whimbrel, name) for name in names] == [getattr(frames, name) for name in names]
 
 
@@ -193,6 +193,20 @@ def test_all_that_a_record_says_arrives(made: Made, forwards: Forwards, box: Box
 
 
 @pytest.mark.slow
+def test_a_box_that_asks_for_a_key_gets_it(made: Made, forwards: Forwards, tmp_path: Path) -> None:
+    names = devices("key", 2)
+    made.save(*names)
+    with Box(tmp_path / "asks", auth__required="true") as asks:
+        key, other = (asks.whimbrel("keys", "create", "--scope", "ingest").stdout.strip() for _ in range(2))
+        with pytest.raises(SenderError, match="it asks for another key"):
+            run(forwards(entry(asks.tcp_port, on_refused="skip")))
+        with pytest.raises(SenderError, match="it does not take the key"):
+            run(forwards(entry(asks.tcp_port, on_refused="skip", key=key[:-5] + other[-5:])))
+        run(forwards(entry(asks.tcp_port, key=key)))
+        assert sum(shard["unsaved_records"] for shard in asks.json("status")["shards"]) == 2
+
+
+@pytest.mark.slow
 def test_a_connection_may_be_secured(made: Made, forwards: Forwards, box: Box, tmp_path: Path) -> None:
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -253,7 +267,7 @@ def test_what_an_answer_means(status: int, detail: dict[str, object], kind: type
 
         thread = threading.Thread(target=speak)
         thread.start()
-        target = Whimbrel(f"whimbrel://127.0.0.1:{server.getsockname()[1]}", WAIT_S, "", lambda _: None)
+        target = Whimbrel(f"whimbrel://127.0.0.1:{server.getsockname()[1]}", WAIT_S, "", "", lambda _: None)
         with pytest.raises(kind, match=str(detail["reason"])):
             target.send(Batch("s", 1, [msgspec.msgpack.encode({"device_id": "a"})]))
         target.close()

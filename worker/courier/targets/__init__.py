@@ -21,7 +21,8 @@ class Place(NamedTuple):
 
 
 def _whimbrel(place: Place) -> RecordTarget:
-    return _class("whimbrel", "Whimbrel")(place.entry.url, place.timeout_s, place.entry.ca_file, place.sent)  # type: ignore[no-any-return]
+    e = place.entry
+    return _class("whimbrel", "Whimbrel")(e.url, place.timeout_s, e.ca_file, e.key, place.sent)  # type: ignore[no-any-return]
 
 
 def _http(place: Place) -> RecordTarget:

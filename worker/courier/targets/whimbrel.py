@@ -18,7 +18,8 @@ from worker.courier.targets.contract import Batch, BatchRefused, Bounds, Sent
 from worker.courier.web import port_of, tls_of
 
 VERSION = 1
-STORED, REPEATED, REFUSED, BUSY = 0, 1, 2, 3
+HELLO = 0
+STORED, REPEATED, REFUSED, BUSY, DENIED = 0, 1, 2, 3, 6
 HEAD_BYTES = 4
 USUAL_PORTS = {"whimbrel": 9999, "whimbrels": 9999}
 
@@ -34,11 +35,11 @@ class Whimbrel:
     bounds = BOUNDS
     encode = staticmethod(taken_msgpack)
 
-    def __init__(self, url: str, timeout_s: float, ca_file: str, sent: Sent) -> None:
+    def __init__(self, url: str, timeout_s: float, ca_file: str, key: str, sent: Sent) -> None:
         self._host, self._port = urlsplit(url).hostname or "", port_of(url, USUAL_PORTS)
         self._timeout_s = timeout_s
         self._tls = tls_of(ca_file) if url.startswith("whimbrels:") else None
-        self._sent = sent
+        self._key, self._sent = key, sent
         self._socket: socket.socket | None = None
 
     def send(self, batch: Batch) -> bool:
@@ -62,6 +63,8 @@ class Whimbrel:
         detail = answer.detail or _Detail()
         if answer.status == BUSY:
             raise BusyError(f"it has no room: {detail.reason}")
+        if answer.status == DENIED:
+            raise SenderError(f"it asks for another key: {detail.reason}")
         if answer.status == REFUSED and detail.index is not None:
             raise RecordError(detail.field, None, detail.reason, detail.index)
         raise BatchRefused(f"it refused a batch: {detail.reason or answer}")
@@ -74,7 +77,19 @@ class Whimbrel:
                 raise OSError(f"cannot reach {self._host}:{self._port}: {error}") from error
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._socket = plain if self._tls is None else self._secured(plain, self._tls)
+            if self._key:
+                self._say_hello(self._socket)
         return self._socket
+
+    def _say_hello(self, connection: socket.socket) -> None:
+        """Say the key, for all that follows on this connection."""
+        connection.sendall(_framed(_encode((HELLO, self._key))))
+        answer = self._answer(connection)
+        detail = answer.detail or _Detail()
+        if answer.status == BUSY:
+            raise BusyError(f"it can't look at the key now: {detail.reason}")
+        if answer.status != STORED:
+            raise SenderError(f"it does not take the key: {detail.reason or answer}")
 
     def _secured(self, plain: socket.socket, tls: ssl.SSLContext) -> socket.socket:
         try:
@@ -113,7 +128,10 @@ class Whimbrel:
 def frame_of(batch: Batch) -> bytes:
     """The frame of a batch."""
     records = [msgspec.Raw(item) for item in batch.items]
-    data = _encode((VERSION, batch.sender, batch.number, records))
+    return _framed(_encode((VERSION, batch.sender, batch.number, records)))
+
+
+def _framed(data: bytes) -> bytes:
     return len(data).to_bytes(HEAD_BYTES, "big") + data
 
 
