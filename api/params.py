@@ -19,6 +19,8 @@ MAX_DEVICES = 1_000
 
 _DATE = re.compile(r"\d{4}-(\d{2}-\d{2}|W\d{2}-\d)", re.ASCII)
 _LOST_PLUS = re.compile(r"([Tt ].*\d) (\d{2}(?::?\d{2})?)$")  # `+` in a query is a space
+_DECIMAL = re.compile(r"\d{1,9}(\.\d{1,6})?", re.ASCII)
+_PLACE = re.compile(r"(\d{1,16})-(.{1,255})", re.ASCII | re.DOTALL)
 _NUMBER = re.compile(r"-?\d+(\.\d*)?", re.ASCII)
 
 
@@ -30,6 +32,16 @@ class Position(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.timestamp_us}-{self.id}"
+
+
+class Place(NamedTuple):
+    """A place in the order of devices and of time within each: that of the last object of a page."""
+
+    device_id: str
+    start_us: int
+
+    def __str__(self) -> str:
+        return f"{self.start_us}-{self.device_id}"
 
 
 def devices(request: Request) -> list[str]:
@@ -104,3 +116,24 @@ def cursor(request: Request) -> Position | None:
     if found is None:
         raise invalid_parameter("cursor", "must be the next_cursor of an earlier answer")
     return Position(int(found[1]), int(found[2]))
+
+
+def place(request: Request) -> Place | None:
+    """Where the last page ended, where objects are in the order of devices."""
+    text = request.query_params.get("cursor")
+    if not text:
+        return None
+    found = _PLACE.fullmatch(text)
+    if found is None:
+        raise invalid_parameter("cursor", "must be the next_cursor of an earlier answer")
+    return Place(found[2], int(found[1]))
+
+
+def number(request: Request, name: str, default: float, least: float, most: float) -> float:
+    """A number from `least` to `most`."""
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    if not (_DECIMAL.fullmatch(text) and least <= float(text) <= most):
+        raise invalid_parameter(name, f"must be a number from {least:g} to {most:g}")
+    return float(text)

@@ -36,6 +36,7 @@ from api.snapshot import Snapshots
 from api.status import Status
 from api.summary import Summaries
 from api.timed import Timed
+from api.trips import Trips
 from telemetry import hot, keyring, meters, notes, refusals, reports
 from telemetry.archive import Archive
 from telemetry.columns import open_duckdb
@@ -56,6 +57,7 @@ def app(
     fleet: Fleet,
     exports: Exports,
     summaries: Summaries,
+    trips: Trips,
     health: Health,
     status: Status,
     lists: ListRoutes,
@@ -67,6 +69,8 @@ def app(
             Route("/v1/latest", fleet.get_latest),
             Route("/v1/export", exports.get_export),
             Route("/v1/summary", summaries.get_summary),
+            Route("/v1/trips", trips.get_trips),
+            Route("/v1/stops", trips.get_stops),
             Route("/readyz", health.get_readyz),
             *status.routes(),
             *lists.routes(),
@@ -100,6 +104,7 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
         Fleet(latest, snapshots, queries),
         exports,
         Summaries(snapshots, queries, a.max_page_records),
+        Trips(snapshots, queries, a.max_page_records),
         health,
         Status(health, client, attach, archive, settings.redis.full_percent, room, Entries.of(settings)),
         ListRoutes(queries, pages),

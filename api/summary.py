@@ -12,9 +12,10 @@ from starlette.responses import Response
 
 from api import answers, bound, params, tail
 from api.history import records_in
+from api.params import Place
 from api.queries import Queries
 from api.snapshot import Snapshots, Wanted
-from api.summary_sql import FIELDS, Asked, Place, statement
+from api.summary_sql import FIELDS, Asked, statement
 from collector.http import invalid_parameter, refuse_unknown
 from telemetry.days import DAY_US
 
@@ -29,8 +30,6 @@ MAX_GAP_S, MOST_GAP_S = 300.0, 31 * 86_400.0
 """Devices that report every minute or two while they stand have not fallen silent."""
 
 _EVERY = re.compile(r"(\d{1,5})([mhd])", re.ASCII)
-_NUMBER = re.compile(r"\d{1,9}(\.\d{1,6})?", re.ASCII)
-_CURSOR = re.compile(r"(\d{1,16})-(.{1,255})", re.ASCII | re.DOTALL)
 
 
 class Question(NamedTuple):
@@ -51,7 +50,7 @@ class Page(NamedTuple):
     @property
     def body(self) -> bytes:
         """The JSON of the page."""
-        cursor = None if self.after is None else f"{self.after.start_us}-{self.after.device_id}"
+        cursor = None if self.after is None else str(self.after)
         return (
             b'{"summaries":[' + ",".join(self.summaries).encode() + b'],"next_cursor":' + answers.encode(cursor) + b"}"
         )
@@ -95,11 +94,11 @@ class Summaries:
                 start_us,
                 end_us,
                 every_us(request),
-                number(request, "stopped_kmh", STOPPED_KMH, 0, MOST_KMH),
-                round(1e6 * number(request, "max_gap_s", MAX_GAP_S, 1, MOST_GAP_S)),
+                params.number(request, "stopped_kmh", STOPPED_KMH, 0, MOST_KMH),
+                round(1e6 * params.number(request, "max_gap_s", MAX_GAP_S, 1, MOST_GAP_S)),
             ),
             params.limit(request, self._max_page_records),
-            cursor(request),
+            params.place(request),
         )
         data = await self._queries.run(lambda connection: page(connection, self._snapshots, question).body)
         return Response(data, media_type="application/json")
@@ -124,24 +123,3 @@ def fields(request: Request) -> list[str]:
     if not set(named) <= FIELDS.keys():
         raise invalid_parameter("fields", f"must be names separated by commas, out of {', '.join(FIELDS)}")
     return [name for name in FIELDS if name in named]
-
-
-def number(request: Request, name: str, default: float, least: float, most: float) -> float:
-    """A number from `least` to `most`."""
-    text = request.query_params.get(name)
-    if text is None:
-        return default
-    if not (_NUMBER.fullmatch(text) and least <= float(text) <= most):
-        raise invalid_parameter(name, f"must be a number from {least:g} to {most:g}")
-    return float(text)
-
-
-def cursor(request: Request) -> Place | None:
-    """Where the last page ended."""
-    text = request.query_params.get("cursor")
-    if not text:
-        return None
-    found = _CURSOR.fullmatch(text)
-    if found is None:
-        raise invalid_parameter("cursor", "must be the next_cursor of an earlier answer")
-    return Place(found[2], int(found[1]))

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from api.params import Place
 from telemetry.columns import sql_text
 from telemetry.days import DAY_US, iso
 from telemetry.record import EARLIEST_US
@@ -33,13 +34,6 @@ class Field(NamedTuple):
     columns: tuple[str, ...] = ()
     has_hops: bool = False
     is_moment: bool = False
-
-
-class Place(NamedTuple):
-    """Behind which summary of which device a page begins."""
-
-    device_id: str
-    start_us: int
 
 
 class Asked(NamedTuple):

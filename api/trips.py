@@ -1,0 +1,161 @@
+"""`GET /v1/trips` and `GET /v1/stops`: what devices did, worked out from their records when asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from itertools import islice
+from typing import NamedTuple
+
+import duckdb
+from msgspec import Struct
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api import answers, moves_sql, params, tail
+from api.history import records_in
+from api.moves import Move, Rules, Stop, Trip, moves
+from api.params import Place
+from api.queries import Queries
+from api.snapshot import Snapshots, Wanted
+from collector.http import refuse_unknown
+
+MOST = {"stopped_kmh": 1_000.0, "min_stop_s": 86_400.0, "min_trip_m": 1e6, "max_gap_s": 31 * 86_400.0, "rest_m": 1e5}
+"""Greatest values of the rules' parameters."""
+
+
+class TripAnswer(Struct, frozen=True):
+    """From one stay to the next, or from or to a gap. The mean speed is the way by the time, stays on it included."""
+
+    device_id: str
+    start: datetime
+    end: datetime
+    duration_s: float
+    distance_km: float
+    speed_kmh_mean: float | None
+    speed_kmh_max: float
+    records: int
+    start_latitude: float
+    start_longitude: float
+    end_latitude: float
+    end_longitude: float
+
+
+class StopAnswer(Struct, frozen=True):
+    """A stay at a place."""
+
+    device_id: str
+    start: datetime
+    end: datetime
+    duration_s: float
+    records: int
+    latitude: float
+    longitude: float
+
+
+class Question(NamedTuple):
+    """What one page asks for."""
+
+    wanted: Wanted
+    rules: Rules
+    limit: int
+    after: Place | None
+
+
+Answer = TripAnswer | StopAnswer
+
+
+def trip(device_id: str, move: Move) -> TripAnswer | None:
+    """The answer of a trip; None for a stop."""
+    if not isinstance(move, Trip):
+        return None
+    start, end = move.start, move.end
+    duration_s = (end.us - start.us) / 1e6
+    return TripAnswer(
+        device_id,
+        answers.moment(start.us),
+        answers.moment(end.us),
+        duration_s,
+        move.way_m / 1_000,
+        move.way_m / duration_s * 3.6 if duration_s else None,
+        move.speed_kmh_max,
+        move.records,
+        start.latitude,
+        start.longitude,
+        end.latitude,
+        end.longitude,
+    )
+
+
+def stop(device_id: str, move: Move) -> StopAnswer | None:
+    """The answer of a stop; None for a trip."""
+    if not isinstance(move, Stop):
+        return None
+    start, end = move.start, move.end
+    duration_s = (end.us - start.us) / 1e6
+    at, until = answers.moment(start.us), answers.moment(end.us)
+    return StopAnswer(device_id, at, until, duration_s, move.records, start.latitude, start.longitude)
+
+
+Show = Callable[[str, Move], Answer | None]
+
+
+def found(
+    connection: duckdb.DuckDBPyConnection, snapshots: Snapshots, question: Question, show: Show
+) -> Iterator[tuple[Place, Answer]]:
+    """All from the cursor on, each with its place."""
+    wanted, after = question.wanted, question.after
+    if wanted.start_us >= wanted.end_us:
+        return
+    files, entries, shards = snapshots.take_raw(wanted)
+    unsaved = tail.table(entries, shards, moves_sql.COLUMNS)
+    if has_tail := unsaved.num_rows > 0:
+        connection.register("tail", unsaved)
+    elif not files:
+        return
+    source = records_in(files, wanted, moves_sql.COLUMNS, has_tail)
+    for device, runs in moves_sql.runs(connection, source, question.rules, after.device_id if after else ""):
+        for move in moves(runs, question.rules):
+            answer, place = show(device, move), Place(device, move.start.us)
+            if answer is not None and (after is None or place > after):
+                yield place, answer
+
+
+def page(
+    connection: duckdb.DuckDBPyConnection, snapshots: Snapshots, question: Question, show: Show
+) -> tuple[list[Answer], Place | None]:
+    """One page, and where the next begins behind, if there is one."""
+    some = list(islice(found(connection, snapshots, question, show), question.limit + 1))
+    shown = some[: question.limit]
+    return [answer for _, answer in shown], shown[-1][0] if len(some) > question.limit else None
+
+
+class Trips:
+    """The two routes."""
+
+    PARAMETERS = ("device_id", "start", "end", *Rules._fields, "limit", "cursor")
+
+    def __init__(self, snapshots: Snapshots, queries: Queries, max_page_records: int) -> None:
+        self._snapshots = snapshots
+        self._queries = queries
+        self._max_page_records = max_page_records
+
+    async def get_trips(self, request: Request) -> Response:
+        """Trips of a range, of the devices named or of all."""
+        return await self._answer(request, "trips", trip)
+
+    async def get_stops(self, request: Request) -> Response:
+        """Stops likewise."""
+        return await self._answer(request, "stops", stop)
+
+    async def _answer(self, request: Request, name: str, show: Show) -> Response:
+        refuse_unknown(request, self.PARAMETERS)
+        usual = Rules()._asdict()
+        question = Question(
+            Wanted(params.devices(request), *params.span(request)),
+            Rules(**{rule: params.number(request, rule, usual[rule], 0, most) for rule, most in MOST.items()}),
+            params.limit(request, self._max_page_records),
+            params.place(request),
+        )
+        shown, after = await self._queries.run(lambda connection: page(connection, self._snapshots, question, show))
+        return answers.json({name: shown, "next_cursor": None if after is None else str(after)})

@@ -1,0 +1,281 @@
+"""Trips and stops: of runs, of records by SQL against one written record by record, and over HTTP."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from api import moves_sql
+from api.area import Circle, distance_m
+from api.moves import GAP, REST, Move, Point, Rules, Run, Stop, Trip, moves
+from telemetry.columns import COLUMNS, open_duckdb
+from telemetry.record import Sent
+from tests.api.conftest import Box, assert_problem, box_on, record
+from tests.api.test_history import MIDNIGHT_US
+from tests.conftest import RedisServer
+
+CONNECTION = open_duckdb()
+RULES = Rules()
+M = 1 / 111_195.08
+"""A metre as degrees of latitude."""
+
+
+class Fix(NamedTuple):
+    """A record: s since the start, metres north, speed."""
+
+    s: float
+    north_m: float
+    kmh: float | None = None
+
+
+def table(fixes: list[Fix], device: str = "d") -> pa.Table:
+    made = [
+        {
+            "device_id": device,
+            "timestamp": MIDNIGHT_US + round(fix.s * 1e6),
+            "received_at": 0,
+            "id": number,
+            "latitude": fix.north_m * M,
+            "longitude": 10.0,
+            "speed_kmh": fix.kmh,
+        }
+        for number, fix in enumerate(fixes)
+    ]
+    return pa.Table.from_pylist(made, COLUMNS)
+
+
+def runs_of(fixes: list[Fix], rules: Rules = RULES) -> list[Run]:
+    CONNECTION.register("fixes", table(fixes))
+    found = [runs for _, runs in moves_sql.runs(CONNECTION, "SELECT * FROM fixes", rules)]
+    return found[0] if found else []
+
+
+def moves_of(fixes: list[Fix], rules: Rules = RULES) -> list[tuple[str, float, float]]:
+    """Kind, start and end in s."""
+    return [
+        (type(move).__name__.lower(), (move.start.us - MIDNIGHT_US) / 1e6, (move.end.us - MIDNIGHT_US) / 1e6)
+        for move in moves(runs_of(fixes, rules), rules)
+    ]
+
+
+def stays(s: float, until_s: float, north_m: float, every_s: float = 60) -> list[Fix]:
+    return [Fix(s + n * every_s, north_m, 0.0) for n in range(round((until_s - s) / every_s) + 1)]
+
+
+def drives(s: float, until_s: float, north_m: float, to_m: float, every_s: float = 60) -> list[Fix]:
+    """The records on the way, without its ends."""
+    count = round((until_s - s) / every_s)
+    kmh = abs(to_m - north_m) / (until_s - s) * 3.6
+    return [Fix(s + n * every_s, north_m + (to_m - north_m) * n / count, kmh) for n in range(1, count)]
+
+
+DAY = [*stays(0, 600, 0), *drives(600, 1_800, 0, 10_000), *stays(1_800, 3_000, 10_000)]
+
+
+def test_a_trip_lies_between_two_stops() -> None:
+    assert moves_of(DAY) == [("stop", 0, 600), ("trip", 600, 1_800), ("stop", 1_800, 3_000)]
+    [trip] = [move for move in moves(runs_of(DAY), RULES) if isinstance(move, Trip)]
+    assert trip.way_m == pytest.approx(10_000, rel=1e-6)
+    assert trip.records == 21
+    assert trip.speed_kmh_max == pytest.approx(30)
+
+
+def test_a_short_halt_is_part_of_the_trip() -> None:
+    way = [*drives(0, 600, 0, 5_000), *stays(600, 720, 5_000), *drives(720, 1_320, 5_000, 9_000)]
+    assert moves_of(way) == [("trip", 60, 1_260)]
+
+
+def test_a_receiver_that_wanders_about_is_at_rest() -> None:
+    fixes = [*stays(0, 600, 0), Fix(660, 20, 5.0), Fix(720, 5, 4.0), *stays(780, 1_200, 2)]
+    assert moves_of(fixes) == [("stop", 0, 1_200)]
+
+
+def test_a_gap_splits_a_trip() -> None:
+    way = [*drives(0, 600, 0, 6_000), *drives(3_000, 3_600, 20_000, 26_000)]
+    assert moves_of(way) == [("trip", 60, 540), ("trip", 3_060, 3_540)]
+
+
+def test_a_tracker_that_sleeps_while_parked_is_at_rest() -> None:
+    way = [*drives(0, 600, 0, 6_000), *drives(9_000, 9_600, 6_000, 0)]
+    assert moves_of(way) == [("trip", 60, 540), ("stop", 540, 9_060), ("trip", 9_060, 9_540)]
+
+
+def test_of_a_single_record_nothing_is_known() -> None:
+    assert moves_of([Fix(0, 0, 0.0)]) == []
+    assert moves_of([Fix(0, 0, 50.0)]) == []
+    assert moves_of([]) == []
+
+
+def test_speed_is_worked_out_where_it_was_not_sent() -> None:
+    fixes = [Fix(fix.s, fix.north_m) for fix in DAY]
+    assert moves_of(fixes) == [("stop", 0, 600), ("trip", 600, 1_860), ("stop", 1_860, 3_000)]
+
+
+# Against one written record by record ----------------------------------------------------------------
+
+FIXES = st.lists(
+    st.tuples(
+        st.sampled_from([0.0, 1.0, 60.0, 300.0, 599.0, 600.0, 601.0, 5_000.0]),
+        st.sampled_from([0.0, 1.0, 50.0, 199.0, 400.0, 3_000.0]),
+        st.sampled_from([None, 0.0, 3.0, 3.1, 60.0]),
+    ),
+    max_size=25,
+)
+RULE_SETS = st.sampled_from(
+    [
+        RULES,
+        RULES._replace(min_stop_s=0, min_trip_m=0),
+        RULES._replace(max_gap_s=60, rest_m=0),
+        RULES._replace(stopped_kmh=0),
+    ]
+)
+
+
+def along(steps: list[tuple[float, float, float | None]]) -> list[Fix]:
+    fixes, s, north_m = [], 0.0, 0.0
+    for step_s, step_m, kmh in steps:
+        s, north_m = s + step_s, north_m + step_m
+        fixes.append(Fix(s, north_m, kmh))
+    return fixes
+
+
+def runs_one_by_one(fixes: list[Fix], rules: Rules) -> list[Run]:
+    found: list[Run] = []
+    last: Fix | None = None
+    for fix in fixes:
+        point = Point(MIDNIGHT_US + round(fix.s * 1e6), fix.north_m * M, 10.0)
+        hop_m = 0.0 if last is None else distance_m(Circle(last.north_m * M, 10.0, 0), point.latitude, 10.0)
+        hop_s = 0.0 if last is None else fix.s - last.s
+        kmh = fix.kmh if fix.kmh is not None else hop_m / hop_s * 3.6 if hop_s else 0.0
+        before = 0 if hop_s <= rules.max_gap_s else REST if hop_m <= rules.rest_m else GAP
+        is_still = kmh <= rules.stopped_kmh
+        if not found or before or found[-1].is_still != is_still:
+            found.append(Run(is_still, before, point, point, 1, hop_m, 0.0, kmh))
+        else:
+            run = found[-1]
+            found[-1] = run._replace(
+                last=point,
+                records=run.records + 1,
+                inner_m=run.inner_m + hop_m,
+                speed_kmh_max=max(run.speed_kmh_max, kmh),
+            )
+        last = fix
+    return found
+
+
+@settings(deadline=None)
+@given(FIXES, RULE_SETS)
+def test_sql_makes_the_runs_that_one_by_one_does(steps: list[tuple[float, float, float | None]], rules: Rules) -> None:
+    fixes = along(steps)
+    found, expected = runs_of(fixes, rules), runs_one_by_one(fixes, rules)
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        assert one[:2] == other[:2]
+        assert (one.first.us, one.last.us, one.records) == (other.first.us, other.last.us, other.records)
+        for name in ("entry_m", "inner_m", "speed_kmh_max"):
+            assert math.isclose(getattr(one, name), getattr(other, name), rel_tol=1e-6, abs_tol=1e-6)
+
+
+@settings(deadline=None)
+@given(FIXES, RULE_SETS)
+def test_moves_lie_one_after_the_other_and_keep_to_the_rules(
+    steps: list[tuple[float, float, float | None]], rules: Rules
+) -> None:
+    fixes = along(steps)
+    found = list(moves(runs_one_by_one(fixes, rules), rules))
+    times = [us for move in found for us in (move.start.us, move.end.us)]
+    assert times == sorted(times)
+    for move in found:
+        if isinstance(move, Stop):
+            assert move.end.us - move.start.us >= rules.min_stop_s * 1e6
+        else:
+            assert move.way_m >= rules.min_trip_m
+    whole_m = sum(step_m for _, step_m, _ in steps[1:])
+    assert way_m(found) <= whole_m + 1e-3
+
+
+def way_m(found: list[Move]) -> float:
+    return sum(move.way_m for move in found if isinstance(move, Trip))
+
+
+# Over HTTP --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def box(shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+    """Two devices of the same day, one half saved; one that stands; one without a place."""
+    with box_on(shared_redis.url, tmp_path_factory.mktemp("moves"), redis__shards="2") as found:
+        half = len(DAY) // 2
+        for place, fixes in enumerate((DAY[:half], DAY[half:])):
+            for device in ("a", "b"):
+                found.append(*(sent(device, fix) for fix in fixes))
+            if place == 0:
+                found.save()
+        found.append(*(sent("c", fix) for fix in stays(0, 900, 5)))
+        found.append(Sent("d", record(MIDNIGHT_US, fix=False)))
+        yield found
+
+
+def sent(device: str, fix: Fix) -> Sent:
+    at_us = MIDNIGHT_US + round(fix.s * 1e6)
+    return Sent(device, record(at_us, latitude=fix.north_m * M, longitude=10.0, speed_kmh=fix.kmh))
+
+
+def pages(box: Box, name: str, limit: int, *query: tuple[str, str | int]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    cursor: list[tuple[str, str | int]] = []
+    while True:
+        answer = box.get(f"/v1/{name}", ("limit", limit), *query, *cursor)
+        assert answer.status_code == 200, answer.text
+        page = answer.json()
+        found += page[name]
+        if page["next_cursor"] is None:
+            return found
+        cursor = [("cursor", page["next_cursor"])]
+
+
+@pytest.mark.parametrize("limit", [1, 50])
+def test_trips_over_http(box: Box, limit: int) -> None:
+    first, second = pages(box, "trips", limit)
+    assert (first["device_id"], second["device_id"]) == ("a", "b")
+    assert (first["start"], first["end"]) == ("2026-01-10T00:10:00Z", "2026-01-10T00:30:00Z")
+    assert first["distance_km"] == pytest.approx(10, rel=1e-6)
+    assert first["speed_kmh_mean"] == pytest.approx(30, rel=1e-6)
+    assert (first["start_latitude"], first["end_latitude"]) == pytest.approx((0, 10_000 * M))
+    assert {**first, "device_id": "b"} == second
+
+
+@pytest.mark.parametrize("limit", [1, 2, 50])
+def test_stops_over_http(box: Box, limit: int) -> None:
+    found = pages(box, "stops", limit)
+    assert [(one["device_id"], one["duration_s"]) for one in found] == [
+        ("a", 600),
+        ("a", 1_200),
+        ("b", 600),
+        ("b", 1_200),
+        ("c", 900),
+    ]
+    assert [one["device_id"] for one in pages(box, "stops", limit, ("min_stop_s", 1_000))] == ["a", "b"]
+
+
+def test_of_one_device_and_a_part_of_its_day(box: Box) -> None:
+    [trip] = pages(box, "trips", 5, ("device_id", "b"), ("end", "2026-01-10T00:20:00Z"))
+    assert (trip["start"], trip["end"]) == ("2026-01-10T00:10:00Z", "2026-01-10T00:19:00Z")
+
+
+@pytest.mark.parametrize("query", [("device_id", "nobody"), ("end", "2001-01-01"), ("start", "2100-01-01")])
+def test_nothing_is_no_error(box: Box, query: tuple[str, str]) -> None:
+    assert pages(box, "trips", 5, query) == pages(box, "stops", 5, query) == []
+
+
+@pytest.mark.parametrize(
+    "query", [("stopped_kmh", "x"), ("min_stop_s", "-1"), ("max_gap_s", "1e9"), ("cursor", "x"), ("every", "1h")]
+)
+def test_what_is_refused(box: Box, query: tuple[str, str]) -> None:
+    assert_problem(box.get("/v1/trips", query), 400, "invalid-parameter")
