@@ -17,6 +17,8 @@ import uvloop
 from starlette.applications import Starlette
 from starlette.routing import Route
 
+from api.counts import Counts
+from api.devices import DeviceRoutes
 from api.export import AT_ONCE, WAITING, Exports
 from api.fleet import Fleet
 from api.forward import KEEP_ALIVE_S, MAX_CONNECTIONS
@@ -55,6 +57,7 @@ log = logging.getLogger("query")
 def app(
     history: History,
     fleet: Fleet,
+    devices: DeviceRoutes,
     exports: Exports,
     summaries: Summaries,
     trips: Trips,
@@ -67,6 +70,7 @@ def app(
         routes=[
             Route("/v1/records", history.get_records),
             Route("/v1/latest", fleet.get_latest),
+            Route("/v1/devices", devices.get_devices),
             Route("/v1/export", exports.get_export),
             Route("/v1/summary", summaries.get_summary),
             Route("/v1/trips", trips.get_trips),
@@ -102,6 +106,7 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
     application = app(
         History(snapshots, queries, a.max_page_records),
         Fleet(latest, snapshots, queries),
+        DeviceRoutes(latest, Counts(snapshots), queries),
         exports,
         Summaries(snapshots, queries, a.max_page_records),
         Trips(snapshots, queries, a.max_page_records),

@@ -12,7 +12,7 @@ from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api import answers, moves_sql, params, tail
+from api import answers, bound, moves_sql, params, tail
 from api.history import records_in
 from api.moves import Move, Rules, Stop, Trip, moves
 from api.params import Place
@@ -150,9 +150,9 @@ class Trips:
 
     async def _answer(self, request: Request, name: str, show: Show) -> Response:
         refuse_unknown(request, self.PARAMETERS)
-        usual = Rules()._asdict()
+        usual, devices = Rules()._asdict(), bound.devices(request)
         question = Question(
-            Wanted(params.devices(request), *params.span(request)),
+            Wanted(devices.named, *params.span(request), prefix=devices.prefix),
             Rules(**{rule: params.number(request, rule, usual[rule], 0, most) for rule, most in MOST.items()}),
             params.limit(request, self._max_page_records),
             params.place(request),

@@ -175,3 +175,21 @@ def test_writing_and_reading_back_over_one_port(readers: Readers) -> None:
     assert_problem(post("van-3"), 403, "other-device")
     latest = readers.get(readers.one, "/v1/devices/van-2/latest").json()
     assert latest["timestamp"] == "2026-01-24T10:26:00Z"
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"), [("devices", {}), ("trips", {"min_trip_m": 0}), ("stops", {"min_stop_s": 0})]
+)
+def test_devices_trips_and_stops(readers: Readers, path: str, asked: dict[str, int]) -> None:
+    def found(key: str) -> list[str]:
+        answer = readers.get(key, f"/v1/{path}", **asked)
+        assert answer.status_code == 200, answer.text
+        return sorted({one["device_id"] for one in answer.json()[path]}, key=str.encode)
+
+    of_all = {name: found(key) for name, key in (("vans", readers.vans), ("two", readers.two), ("one", readers.one))}
+    assert set(of_all["vans"]) <= set(VANS)
+    assert set(of_all["two"]) <= {"bus-1", "van-1"}
+    assert set(of_all["one"]) <= {"van-2"}
+    if path == "devices":
+        assert of_all == {"vans": VANS, "two": ["bus-1", "van-1"], "one": ["van-2"]}
+    assert_problem(readers.get(readers.vans, f"/v1/{path}", device_id="bus-1"), 403, "other-device")

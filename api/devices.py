@@ -1,0 +1,121 @@
+"""`GET /v1/devices`: which devices there are, when they were heard, and whether they still are."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Literal
+
+from msgspec import Struct
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api import answers, params
+from api.counts import Count, Counts
+from api.latest import LatestAnswer, LatestRoutes
+from api.queries import Queries
+from collector.http import invalid_parameter, refuse_unknown
+from telemetry import clock
+
+SILENT_AFTER_S, OFFLINE_AFTER_S = 300.0, 86_400.0
+MOST_S = 366 * 86_400.0
+
+State = Literal["online", "silent", "offline"]
+STATES: tuple[State, ...] = ("online", "silent", "offline")
+
+
+class DeviceAnswer(Struct, frozen=True):
+    """A device: `records` are those that are kept, `first_seen` is when the first of them arrived. `transport` and
+    `source` are the newest record's."""
+
+    device_id: str
+    state: State
+    first_seen: datetime | None
+    last_seen: datetime
+    records: int
+    transport: str
+    source: str
+
+
+class DevicesPage(Struct, frozen=True):
+    """Devices in the order of their ids; `next_cursor` is null at the end."""
+
+    devices: list[DeviceAnswer]
+    next_cursor: str | None
+
+
+class DeviceRoutes:
+    """`GET /v1/devices`."""
+
+    PARAMETERS = (*LatestRoutes.PARAMETERS, "state", "silent_after_s", "offline_after_s")
+
+    def __init__(self, latest: LatestRoutes, counts: Counts, queries: Queries) -> None:
+        self._latest = latest
+        self._counts = counts
+        self._queries = queries
+
+    async def get_devices(self, request: Request) -> Response:
+        """The devices named, or a page of all; of a state, if one is asked for."""
+        refuse_unknown(request, self.PARAMETERS)
+        limit, asked, after = self._latest.asked(request)
+        states = _States.of(request)
+        found: list[LatestAnswer] = []
+        more = True
+        while more and len(found) <= limit:
+            devices = await self._latest.devices(asked, after, limit + 1)
+            more = len(devices) > limit
+            answered = await self._latest.answers(devices[:limit])
+            found += [one for one in answered if states.is_wanted(one.last_seen)]
+            after = devices[limit - 1] if more else after
+        shown = found[:limit]
+        cursor = shown[-1].device_id if len(found) > limit else after if more else None
+        counts = await self._counted([one.device_id for one in shown])
+        return answers.json(DevicesPage([_answer(one, states, counts) for one in shown], cursor))
+
+    async def _counted(self, devices: list[str]) -> dict[str, Count]:
+        if not devices:
+            return {}
+        return await self._queries.run(lambda connection: self._counts.of(connection, devices))
+
+
+class _States:
+    """What the silence of a device means."""
+
+    def __init__(self, silent_after_s: float, offline_after_s: float, wanted: str | None) -> None:
+        self._now = answers.moment(clock.now_us())
+        self._silent_after = timedelta(seconds=silent_after_s)
+        self._offline_after = timedelta(seconds=offline_after_s)
+        self._wanted = wanted
+
+    @classmethod
+    def of(cls, request: Request) -> _States:
+        """As a request has it. Raises `ProblemError`."""
+        silent_after_s = params.number(request, "silent_after_s", SILENT_AFTER_S, 0, MOST_S)
+        offline_after_s = params.number(request, "offline_after_s", max(OFFLINE_AFTER_S, silent_after_s), 0, MOST_S)
+        if offline_after_s < silent_after_s:
+            raise invalid_parameter("offline_after_s", "must not be less than silent_after_s")
+        wanted = request.query_params.get("state")
+        if wanted is not None and wanted not in STATES:
+            raise invalid_parameter("state", f"must be one of {', '.join(STATES)}")
+        return cls(silent_after_s, offline_after_s, wanted)
+
+    def state(self, last_seen: datetime) -> State:
+        """That of a device that was heard then."""
+        silence = self._now - last_seen
+        return "online" if silence <= self._silent_after else "silent" if silence <= self._offline_after else "offline"
+
+    def is_wanted(self, last_seen: datetime) -> bool:
+        """Whether such a device is asked for."""
+        return self._wanted is None or self.state(last_seen) == self._wanted
+
+
+def _answer(one: LatestAnswer, states: _States, counts: dict[str, Count]) -> DeviceAnswer:
+    count = counts.get(one.device_id)
+    return DeviceAnswer(
+        one.device_id,
+        states.state(one.last_seen),
+        count.first_seen if count else None,
+        one.last_seen,
+        count.records if count else 0,
+        one.transport,
+        one.source,
+    )
