@@ -1,4 +1,4 @@
-"""Teltonika's codecs 8, 8 extended and 16, over TCP and UDP (vendor's wiki, "Data Sending Protocols").
+"""Teltonika's codecs 8, 8 extended, 16 and 7, over TCP and UDP (vendor's wiki, "Data Sending Protocols").
 
     00 0F | 15 digits                                                      the device names itself; answer 01
     00000000 | length u32 | codec | n | n records | n | CRC-16/ARC u32     answer n as u32, once all is safe
@@ -14,11 +14,14 @@ set aside, and a packet whose checksum or counts are wrong is not answered.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from typing import NamedTuple
 
+from collector.protocols import teltonika_gh3000 as gh3000
 from collector.protocols.checksums import crc16_arc
 from collector.protocols.contract import Message
 from collector.protocols.framed import Cut, Framed, FrameFault, OutOfStep, received
+from collector.protocols.teltonika_gh3000 import Read
 from collector.protocols.teltonika_io import named, named_text
 from collector.protocols.tracker import Attributes, Position, sent
 from telemetry import problem
@@ -45,19 +48,33 @@ class Shape(NamedTuple):
     number_format: str
     count_format: str
     has_generation: bool
-    has_texts: bool  # values of any length
+    has_texts: bool = False  # values of any length
+    sizes: str = "BHIQ"
 
 
 SHAPES = {
-    0x08: Shape("B", "B", False, False),
+    0x08: Shape("B", "B", False),
     0x8E: Shape("H", "H", False, True),
-    0x10: Shape("H", "B", True, False),
+    0x10: Shape("H", "B", True),
 }
 """Codec → shape of its records."""
+
+LONGER = {0x08: Shape("B", "B", False, sizes="BHIQX")}
+"""The same of those few models that have values of 16 bytes, too."""
+
+GH3000 = 0x07
+CAMERA = 0x0D
+"""The type of an answer that is a part of a photo."""
 
 COMMANDS = {0x0C: 0, 0x0D: 4, 0x0E: 8}
 """Codecs of answers to commands, which have no records and get no ack → how many bytes stand before the text: none, its
 time, the device's number."""
+
+TIMED, EARLIEST_US = 0x0D, 946_684_800_000_000
+"""The codec of answers that tell their time, and the first that is believed: devices begin in 1970."""
+
+DRIVER = "GTSL|"
+"""An answer on the serial line that names the driver's card."""
 
 _fields = struct.Struct(">QBiihHBH")
 
@@ -123,27 +140,38 @@ class Teltonika(Framed):
 
     def _command_answer(self, data: bytes, arrival: Arrival) -> list[Sent]:
         """What a device answered to a command that somebody sent it; nothing if that was nothing."""
-        size_bytes = int.from_bytes(data[3:7], "big")
-        found = data[7 + COMMANDS[data[0]] : 7 + size_bytes].strip(b"\0\r\n ")
-        if not found:
+        size_bytes, start = int.from_bytes(data[3:7], "big"), 7 + COMMANDS[data[0]]
+        found = data[start : 7 + size_bytes].strip(b"\0\r\n ")
+        if not found or data[2] == CAMERA:
             return []
         is_text = found.isascii() and found.decode("ascii").isprintable()
         result = found.decode("ascii") if is_text else found.hex()
-        return [sent(self.device_id, SOURCE, self.options, arrival, None, {"result": result})]
+        driver = result.split("|")[4:5] if result.startswith(DRIVER) else []
+        said: Attributes = {"driver_id": driver[0]} if driver and driver[0] else {"result": result}
+        at_us = int.from_bytes(data[7:start], "big") * 1_000_000 if data[0] == TIMED else 0
+        return [sent(self.device_id, SOURCE, self.options, arrival, at_us if at_us >= EARLIEST_US else None, said)]
 
     def _records(self, data: bytes, arrival: Arrival) -> tuple[list[Sent], tuple[Aside, ...]]:
         """The records of a packet, and what of them can't be taken."""
-        shape = SHAPES.get(data[0]) if len(data) > 2 else None
-        if shape is None:
-            raise FrameFault(f"codec {data[:1].hex() or 'missing'} is not one of 08, 8e and 10")
+        if len(data) < 3 or data[0] not in (*SHAPES, GH3000):
+            raise FrameFault(f"codec {data[:1].hex() or 'missing'} is not one of 07, 08, 8e and 10")
         if data[1] != data[-1]:
             raise FrameFault(f"{data[1]} records at its head, {data[-1]} at its end")
+        if data[0] == GH3000:
+            return self._said(data, _of_gh3000(data), arrival)
+        try:
+            return self._said(data, _of_shape(data, SHAPES[data[0]]), arrival)
+        except FrameFault:
+            if data[0] not in LONGER:
+                raise
+            return self._said(data, _of_shape(data, LONGER[data[0]]), arrival)
+
+    def _said(self, data: bytes, found: Iterator[Read], arrival: Arrival) -> tuple[list[Sent], tuple[Aside, ...]]:
         records, aside, at = [], [], 2
         try:
-            for _ in range(data[1]):
-                values, end = _values(data, at + _fields.size, shape)
+            for at_us, attributes, position, end in found:
                 try:
-                    records.append(self._record(_fields.unpack_from(data, at), values, arrival))
+                    records.append(sent(self.device_id, SOURCE, self.options, arrival, at_us, attributes, position))
                 except RecordError as error:
                     aside.append(Aside(self.device_id, str(error), data[at:end]))
                 at = end
@@ -153,18 +181,35 @@ class Teltonika(Framed):
             raise FrameFault(f"its records end after {at} of {len(data) - 1} bytes")
         return records, tuple(aside)
 
-    def _record(self, fields: tuple[int, ...], values: Attributes, arrival: Arrival) -> Sent:
-        at_ms, priority, longitude, latitude, altitude_m, heading_deg, satellites, speed_kmh = fields
-        attributes: Attributes = {"satellites": satellites, "priority": priority, **values}
-        position = Position(
-            latitude / 1e7,
-            longitude / 1e7,
-            altitude_m,
-            speed_kmh,
-            heading_deg,
-            is_fix=satellites > 0 and (latitude, longitude) != NOWHERE,
-        )
-        return sent(self.device_id, SOURCE, self.options, arrival, at_ms * 1_000, attributes, position)
+
+def _of_gh3000(data: bytes) -> Iterator[Read]:
+    at = 2
+    for _ in range(data[1]):
+        found = gh3000.read(data, at)
+        yield found
+        at = found.end
+
+
+def _of_shape(data: bytes, shape: Shape) -> Iterator[Read]:
+    at = 2
+    for _ in range(data[1]):
+        values, end = _values(data, at + _fields.size, shape)
+        yield _record(_fields.unpack_from(data, at), values, end)
+        at = end
+
+
+def _record(fields: tuple[int, ...], values: Attributes, end: int) -> Read:
+    at_ms, priority, longitude, latitude, altitude_m, heading_deg, satellites, speed_kmh = fields
+    attributes: Attributes = {"satellites": satellites, "priority": priority, **values}
+    position = Position(
+        latitude / 1e7,
+        longitude / 1e7,
+        altitude_m,
+        speed_kmh,
+        heading_deg,
+        is_fix=satellites > 0 and (latitude, longitude) != NOWHERE,
+    )
+    return Read(at_ms * 1_000, attributes, position, end)
 
 
 def _whole(buffer: bytearray, size_bytes: int) -> Cut | None:
@@ -183,14 +228,25 @@ def _values(data: bytes, at: int, shape: Shape) -> tuple[Attributes, int]:
     event = int.from_bytes(data[at : at + number_bytes], "big")
     at += number_bytes + shape.has_generation + count_bytes
     found: Attributes = {"event": event} if event else {}
-    for size in "BHIQ":
+    for size in shape.sizes:
         count = int.from_bytes(data[at : at + count_bytes], "big")
+        if size == "X":
+            return _longest(data, at + count_bytes, count, found)
         layout = f">{(shape.number_format + size) * count}"
         pairs = struct.unpack_from(layout, data, at + count_bytes)
         at += count_bytes + struct.calcsize(layout)
         for number, value in zip(pairs[::2], pairs[1::2], strict=True):
             found |= named(number, value, struct.calcsize(size))
     return _texts(data, at, found) if shape.has_texts else (found, at)
+
+
+def _longest(data: bytes, at: int, count: int, found: Attributes) -> tuple[Attributes, int]:
+    """The values of 16 bytes that end a record of some models."""
+    for _ in range(count):
+        number, value = struct.unpack_from(">B16s", data, at)
+        found |= {f"io{number}": value.hex()}
+        at += 17
+    return found, at
 
 
 def _texts(data: bytes, at: int, found: Attributes) -> tuple[Attributes, int]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from collector.protocols import teltonika_tags as tags
 from collector.protocols.tracker import Attributes
 
 Named = Callable[[int, int], object]
@@ -25,6 +26,8 @@ def named(number: int, value: int, size_bytes: int) -> Attributes:
 
 def named_text(number: int, value: bytes) -> Attributes:
     """A value of any length under its name; what has none is written in hex."""
+    if found := _tags(number, value):
+        return {"tags": found}
     name = TEXTS.get(number)
     text = value.decode("latin-1").strip("\0 ")
     if name is None or not (text.isascii() and text.isprintable()):
@@ -32,6 +35,12 @@ def named_text(number: int, value: bytes) -> Attributes:
     if name == "fault_codes":
         return {name: text.split(",")} if text else {}
     return {name: text} if text else {}
+
+
+def _tags(number: int, value: bytes) -> list[tags.Tag] | None:
+    if number in tags.LISTS:
+        return tags.tags(value)
+    return tags.beacons(value) if number == tags.BEACONS else None
 
 
 def _signed(value: int, size_bytes: int) -> int:
@@ -105,6 +114,7 @@ NAMES: dict[int, tuple[str, Named]] = {
     181: ("pdop", _parts(10)),
     182: ("hdop", _parts(10)),
     199: ("trip_m", _plain),
+    236: ("alarm", _alarm("general")),
     239: ("ignition", _flag),
     240: ("motion", _flag),
     241: ("operator", _plain),

@@ -15,7 +15,7 @@ from tests.collector.protocols.trackers import attributes, records
 from tests.collector.protocols.vectors import Exceptions, Vector, differences, vectors
 
 NO_CHECKSUM = "its length and checksum are wrong: no ack, and quarantine"
-TAGS = "beacons are kept raw, as io548"
+TAGS = "beacons are an array: tags"
 EXCEPTIONS: Exceptions = {
     "teltonika_003_L25": dict.fromkeys([f"tag{n}{what}" for n in (1, 2) for what in ("Rssi", "Id", "Voltage")], TAGS),
     "teltonika_009_L45": {"io68": "has a name: battery_a"},
@@ -27,7 +27,6 @@ EXCEPTIONS: Exceptions = {
     "teltonika_033_L117": dict.fromkeys(("records", "responses"), NO_CHECKSUM),
     "teltonika_036_L126": dict.fromkeys(("records", "responses"), NO_CHECKSUM),
     "teltonika_042_L144": {"io68": "has a name: battery_a"},
-    "teltonika_045_L158": dict.fromkeys(("records", "responses"), "a form of one model that must be told of"),
 }
 """What is not as the reference has it, and why."""
 
@@ -134,8 +133,8 @@ def test_a_sign_of_life_is_not_answered_and_breaks_nothing() -> None:
     [
         (packet(8, record(), crc=0x1234), "the checksum is"),
         (packet(8, record(), ends_with=2), "1 records at its head, 2 at its end"),
-        (packet(7, record()), "codec 07"),
-        (packet(8, record() + b"\x00"), "its records end after"),
+        (packet(9, record()), "codec 09"),
+        (packet(0x10, record(values=bytes(9)) + b"\x00"), "its records end after"),
         (packet(8, record()[:-4]), "its records are longer than it is"),
         (packet(0x8E, record(values=bytes(12) + struct.pack(">HHH", 1, 281, 50) + b"P0420")), "longer than its packet"),
     ],
@@ -191,6 +190,88 @@ def test_an_answer_to_a_command_is_kept_and_not_acked(codec: int, before: bytes)
     (found,) = records([one])
     assert attributes(found) == {"result": "Data Link: 1"}
     assert found.latitude is None
+
+
+def test_an_answer_that_is_a_part_of_a_photo_is_not_kept() -> None:
+    data = bytes((0x0C, 1, 0x0D)) + struct.pack(">I", 5) + b"\x01\x59\x84\x93\xed" + b"\x01"
+    frame = bytes(4) + struct.pack(">I", len(data)) + data + struct.pack(">I", crc16_arc(data))
+    (one,) = feed(connected(), [frame])
+    assert (records([one]), answer(one)) == ([], b"")
+
+
+def test_a_driver_s_card_on_the_serial_line() -> None:
+    text = struct.pack(">I", AT_MS // 1_000) + b"GTSL|6|1|0|12749884|1|\r\n"
+    data = bytes((0x0D, 1, 6)) + struct.pack(">I", len(text)) + text + b"\x01"
+    frame = bytes(4) + struct.pack(">I", len(data)) + data + struct.pack(">I", crc16_arc(data))
+    (found,) = records(feed(connected(), [frame]))
+    assert (attributes(found), found.timestamp_us) == ({"driver_id": "12749884"}, AT_MS * 1_000)
+
+
+def test_values_of_16_bytes_of_some_models() -> None:
+    longest = NO_VALUES + b"\x01\x80" + bytes(range(16))
+    (one,) = feed(connected(), [packet(8, record(), record(values=longest))])
+    assert isinstance(one, Rejected)  # a packet is of one form
+    (one,) = feed(connected(), [packet(8, record(values=NO_VALUES + b"\x00"), record(values=longest))])
+    _, found = records([one])
+    assert attributes(found) == {"satellites": 9, "priority": 1, "io128": bytes(range(16)).hex()}
+
+
+def test_codec_7_tells_which_parts_it_has() -> None:
+    seconds = AT_MS // 1_000 - 1_167_609_600
+    head = struct.pack(">IB", 1 << 30 | seconds, 0x0F)
+    place = struct.pack(">BffHBBBHHBI", 0xFF, 41.0082, 28.9784, 35, 192, 36, 9, 0x1234, 0xABCD, 21, 28601)
+    values = bytes((3, 1, 94, 222, 1, 240, 0)) + b"\x02\x43\x0f\xb2\x14\x00\x0a" + b"\x01\x05" + bytes((0, 0, 12, 228))
+    bare = struct.pack(">IB", seconds, 0)
+    (one,) = feed(connected(), [packet(7, head + place + values, bare)])
+    full, empty = records([one])
+    assert (round(full.latitude or 0, 5), round(full.longitude or 0, 5)) == (41.0082, 28.9784)
+    assert (full.altitude_m, full.heading_deg, full.speed_kmh, full.timestamp_us) == (35, 270, 36, AT_MS * 1_000)
+    assert attributes(full) == {
+        "priority": 1,
+        "satellites": 9,
+        "gsm_signal": 21,
+        "operator": 28601,
+        "cells": [{"mcc": 286, "mnc": 1, "lac": 0x1234, "cid": 0xABCD}],
+        "battery_percent": 94,
+        "alarm": "sos",
+        "motion": False,
+        "battery_v": 4.018,
+        "hdop": 1.0,
+        "io5": 3300,
+    }
+    assert (empty.latitude, attributes(empty), answer(one)) == (None, {"priority": 0}, b"\x00\x00\x00\x02")
+
+
+def named_text(number: int, value: bytes) -> dict[str, object]:
+    (one,) = feed(
+        connected(), [packet(0x8E, record(values=bytes(12) + struct.pack(">HHH", 1, number, len(value)) + value))]
+    )
+    (found,) = records([one])
+    return attributes(found)
+
+
+def test_tags_and_beacons_around() -> None:
+    tag = bytes.fromhex("0001c8 0102abcd 020280 6d 0503457965 0602f63c 070137 080101 0d0100 0f06010203040506 2a0107")
+    assert named_text(548, b"\x01" + bytes((len(tag),)) + tag)["tags"] == [
+        {
+            "level": -56,
+            "id": "abcd",
+            "battery_v": 3.09,
+            "name": "Eye",
+            "temperature_c": -25,
+            "humidity_percent": 55,
+            "magnet": True,
+            "low_battery": False,
+            "mac": "01:02:03:04:05:06",
+        }
+    ]
+    beacon = bytes.fromhex("11 21" + "ab" * 20 + "d0" + "07" + "cd" * 16 + "c8 012c fff6")
+    assert named_text(385, beacon)["tags"] == [
+        {"id": "ab" * 20, "level": -48},
+        {"id": "cd" * 16, "level": -56, "battery_v": 3.0, "temperature_c": -10},
+    ]
+    assert named_text(548, b"\x01\x05\x00")["io548"] == "010500"
+    assert named_text(385, b"\x11\x21\x00")["io385"] == "112100"
 
 
 def datagram(imei: str = IMEI, number: int = 5) -> bytes:
