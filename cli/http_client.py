@@ -16,12 +16,17 @@ def add_ca_file(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ca-file", default="", metavar="FILE", help="certificates to trust, PEM (else the system's)")
 
 
-def client(url: str, timeout_s: float, tls: ssl.SSLContext | None = None) -> httpx.Client:
-    """One keep-alive connection to `url`. For this machine itself no proxy of the environment is asked."""
+def client(url: str, timeout_s: float, tls: ssl.SSLContext | None = None, key: str = "") -> httpx.Client:
+    """One keep-alive connection to `url`, with a key if there is one. For this machine itself no proxy of the
+    environment is asked.
+    """
     limits = httpx.Limits(max_connections=1, max_keepalive_connections=1)
     trust_env = not is_loopback(httpx.URL(url).host)
     verify = True if tls is None else tls
-    return httpx.Client(base_url=url, timeout=timeout_s, limits=limits, trust_env=trust_env, verify=verify)
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    return httpx.Client(
+        base_url=url, timeout=timeout_s, limits=limits, trust_env=trust_env, verify=verify, headers=headers
+    )
 
 
 def trusted(args: argparse.Namespace, settings: Settings, is_own: bool) -> ssl.SSLContext | None:

@@ -88,7 +88,8 @@ def read_answer(response: httpx.Response) -> Answer:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"cannot use {response.url}: answered 202 without `accepted`: {error}") from None
     problem = _read_problem(response)
-    if status in (httpx.codes.BAD_REQUEST, httpx.codes.REQUEST_ENTITY_TOO_LARGE):
+    is_of_a_record = status == httpx.codes.FORBIDDEN and problem.index is not None
+    if is_of_a_record or status in (httpx.codes.BAD_REQUEST, httpx.codes.REQUEST_ENTITY_TOO_LARGE):
         return Refused(describe(problem), problem.index)
     if status >= 500 or status in (httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_MANY_REQUESTS):
         return Busy(f"{response.url} answered {status}: {describe(problem)}", retry_after_s(response))

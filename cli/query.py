@@ -15,6 +15,7 @@ import msgspec
 
 from cli import arguments
 from cli.command import FAILED, OK, Command
+from cli.given_key import add_key_argument, given_key
 from cli.http_client import add_ca_file, client, trusted
 from cli.output import output
 from telemetry.config import Settings
@@ -104,6 +105,7 @@ def add_history_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--url", type=arguments.url, help="the API (else by api.host and api.port)")
     add_ca_file(parser)
+    add_key_argument(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object a line, with all fields")
 
 
@@ -233,7 +235,8 @@ def _named(devices: list[str]) -> Params:
 
 
 def _open(args: argparse.Namespace, settings: Settings) -> httpx.Client:
-    return client(args.url or api_url(settings), TIMEOUT_S, trusted(args, settings, is_own=not args.url))
+    tls = trusted(args, settings, is_own=not args.url)
+    return client(args.url or api_url(settings), TIMEOUT_S, tls, given_key(args))
 
 
 LATEST = Command("Print the newest record of each device, or of those named.", add_latest_arguments, run_latest)

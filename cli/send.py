@@ -17,6 +17,7 @@ from tqdm import tqdm
 from cli import arguments
 from cli.command import FAILED, OK, Command
 from cli.delivery import Batch, Patience, Sender, Tally, batches, paced
+from cli.given_key import add_key_argument, given_key
 from cli.http_client import add_ca_file, client, trusted
 from cli.http_sender import TIMEOUT_S, HttpSender
 from cli.sources import ENDINGS, PLAIN, PRESETS, READERS, Naming
@@ -84,6 +85,7 @@ def add_place_arguments(parser: argparse.ArgumentParser) -> None:
     add("--tcp", type=arguments.address, metavar="HOST:PORT", help="the TCP collector (else by collector.tcp_port)")
     add("--tls", action="store_true", help="speak TLS to --tcp")
     add_ca_file(parser)
+    add_key_argument(parser)
 
 
 def _add_flow_arguments(parser: argparse.ArgumentParser) -> None:
@@ -209,7 +211,8 @@ def max_bytes(over: str, collector: Collector) -> int:
 
 def http_sender(args: argparse.Namespace, settings: Settings, patience: Patience, tally: Tally) -> Sender:
     """A sender over HTTP."""
-    connection = client(args.url or collector_url(settings), TIMEOUT_S, trusted(args, settings, is_own=not args.url))
+    tls = trusted(args, settings, is_own=not args.url)
+    connection = client(args.url or collector_url(settings), TIMEOUT_S, tls, given_key(args))
     return HttpSender(connection, patience, tally, lambda: uuid.uuid4().hex)
 
 
@@ -220,7 +223,7 @@ def tcp_sender(args: argparse.Namespace, settings: Settings, patience: Patience,
     tls = trusted(args, settings, is_own=not args.tcp)
     if tls is None and args.tls:
         tls = trusting_files("")
-    return TcpSender(address, patience, tally, uuid.uuid4().hex, c.max_message_bytes, tls)
+    return TcpSender(address, patience, tally, uuid.uuid4().hex, c.max_message_bytes, tls, given_key(args))
 
 
 SENDERS: dict[str, Callable[[argparse.Namespace, Settings, Patience, Tally], Sender]] = {

@@ -52,6 +52,7 @@ class TcpSender:
         sender_id: str,
         max_bytes: int,
         tls: ssl.SSLContext | None = None,
+        key: str = "",
     ) -> None:
         self._address = address
         self._patience = patience
@@ -59,6 +60,7 @@ class TcpSender:
         self._sender_id = sender_id
         self._max_bytes = max_bytes
         self._tls = tls
+        self._key = key
         self._number = 0
         self._socket: socket.socket | None = None
         self._received = b""
@@ -120,7 +122,24 @@ class TcpSender:
             if self._tls is not None:
                 self._socket = self._tls.wrap_socket(self._socket, server_hostname=self._address[0])
             self._received = b""
+            if self._key:
+                self._say_hello(self._socket)
         return self._socket
+
+    def _say_hello(self, connection: socket.socket) -> None:
+        """Say the key, for all that follows. Raises `ConfigError` if it is not taken, `OSError` if it can't be now."""
+        hello = _encode((frames.HELLO, self._key))
+        connection.sendall(len(hello).to_bytes(HEAD_BYTES, "big") + hello)
+        while (data := self._next_answer()) is None:
+            received = connection.recv(READ_BYTES)
+            if not received:
+                raise ConnectionError("the collector closed the connection")
+            self._received += received
+        answer = read_answer(data, 0)
+        if answer is None or isinstance(answer, Refused):
+            raise self._no_collector(data)
+        if isinstance(answer, Busy):
+            raise ConnectionError(answer.reason)
 
     def _write_next(self) -> None:
         """Write what is to be sent again, or else a new batch; one that can't be a frame is refused here."""
@@ -202,7 +221,10 @@ def to_frame(sender_id: str, number: int, batch: Batch, max_bytes: int) -> bytes
 
 
 def read_answer(data: bytes, records: int) -> Answer | None:
-    """What an answer to a batch of so many records means; None if no collector would answer so."""
+    """What an answer to a batch of so many records means; None if no collector would answer so.
+
+    Raises `ConfigError` if the key does not allow it.
+    """
     try:
         answer = _decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -212,6 +234,8 @@ def read_answer(data: bytes, records: int) -> Answer | None:
         return Accepted(answer.accepted)
     if answer.status == frames.REPEATED:
         return Accepted(records)
+    if answer.status == frames.DENIED:
+        raise ConfigError(f"cannot send with this key: {detail.reason}")
     if answer.status == frames.BUSY:
         return Busy(detail.reason)
     if answer.status in (frames.REFUSED, frames.ENDED):

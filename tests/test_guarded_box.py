@@ -71,6 +71,43 @@ def test_a_reader_reads_all_and_writes_nothing(box: Box) -> None:
     assert until(box, 401, "/v1/records", key).json()["type"] == "urn:whimbrel:problem:wrong-key"
 
 
+@pytest.mark.parametrize("over", ["http", "tcp"])
+def test_commands_send_with_a_key(box: Box, over: str, tmp_path: Path) -> None:
+    file = tmp_path / "records.ndjson"
+    devices = [f"{over}-1", "bus-9", f"{over}-1"]
+    file.write_text("".join(json.dumps({"device_id": device}) + "\n" for device in devices))
+    key = create(box, "--scope", "ingest", "--prefix", f"{over}-")
+    until(box, 202, "/v1/records", key, json=[])
+    time.sleep(2)  # until the collector knows it, too
+    send = ("send", str(file), "--over", over, "--json")
+    without = box.whimbrel(*send)
+    assert without.returncode == 1
+    assert "say a key first" in without.stderr or "send a key" in without.stderr
+    done = box.whimbrel(*send, "--key", key)
+    assert done.returncode == 1
+    counts = json.loads(done.stdout.splitlines()[-1])
+    assert (counts["accepted"], counts["refused"]) == (2, 1)
+    assert "not for device 'bus-9'" in done.stderr
+    reads = create(box, "--scope", "read")
+    assert until(box, 200, f"/v1/devices/{over}-1/latest", reads).status_code == 200
+    wrong = box.whimbrel(*send, "--key", reads)
+    assert wrong.returncode == 1
+    assert "needs a key with the scope ingest" in wrong.stderr
+
+
+def test_commands_read_with_a_key(box: Box) -> None:
+    assert "send a key" in box.whimbrel("latest", "van-1").stderr
+    key = create(box, "--scope", "read", "--device", "van-1")
+    until(box, 200, "/v1/records", key)
+    box.environ["WHIMBREL_KEY"] = key
+    try:
+        assert json.loads(box.whimbrel("latest", "--json").stdout)["device_id"] == "van-1"
+        assert box.whimbrel("history", "van-1").stdout.count("van-1") >= 3
+        assert "not for device" in box.whimbrel("history", "van-2").stderr
+    finally:
+        del box.environ["WHIMBREL_KEY"]
+
+
 def test_no_key_is_in_the_log(box: Box) -> None:
     key = create(box, "--scope", "read")
     for _ in range(2):
