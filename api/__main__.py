@@ -15,6 +15,7 @@ import uvloop
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from api.app import app
+from api.cors import Cors
 from api.forward import QueryProgram
 from api.latest import LatestRoutes
 from api.metrics import ASK_S, Metrics, Page
@@ -73,7 +74,8 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
     rates, addresses = Rates.of(settings), Addresses.of(settings)
     gate = Gate(OfKeys(quick, too_many_at) if rates.key_requests else quick, keys, need_of)
     limited = throttled(gate, rates, addresses, too_many_at, keys is not None)
-    server = http_server(Timed(limited), ConnectionLimits.of(settings), tls)
+    shared = Cors(limited, a.cors_origins) if a.cors_origins else limited
+    server = http_server(Timed(shared), ConnectionLimits.of(settings), tls)
     serving = asyncio.create_task(server.serve([listening]))
     log.info("answering on %s:%d", a.host, a.port)
     async with refusals.reported(lambda: connect(settings)):

@@ -13,13 +13,8 @@ HERE = Path(__file__).parent
 STATIC = StaticFiles(directory=HERE / "static")
 """What pages load: style sheets, and the packaged viewers of API documents."""
 
-SAFE_HEADERS = {
-    "X-Frame-Options": "DENY",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-}
-"""What every page says, and every answer of the older service."""
+SAFE_HEADERS = {"Cross-Origin-Opener-Policy": "same-origin"}
+"""What every page says, and every answer of the older service, besides what all answers say (telemetry/serve.py)."""
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self'; frame-ancestors 'none'",

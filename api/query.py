@@ -115,7 +115,7 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
         ListRoutes(queries, pages),
     )
     gate = Gate(EndsWithClient(Timed(application)), keys, need_of)
-    server = http_server(gate, within(ConnectionLimits.of(settings)))
+    server = http_server(gate, within(ConnectionLimits.of(settings)), is_behind_another=True)
     serving = asyncio.create_task(server.serve([listening]))
     warming = asyncio.create_task(warm_up(queries, pages))
     meters.QUERIES.of("query").watch(lambda: queries.under_way)

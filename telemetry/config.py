@@ -60,6 +60,10 @@ class Api(Section, frozen=True):
         Positive, Meta(description="Memory that history queries may use before they spill to disk, bytes. 192 MiB.")
     ] = 192 * 2**20
     query_timeout_s: Annotated[Positive, Meta(description="Seconds after which a history query is given up.")] = 30
+    cors_origins: Annotated[
+        tuple[str, ...],
+        Meta(description="Origins whose pages may ask the API from a browser, like https://map.example.com; or *."),
+    ] = ()
 
 
 class Auth(Section, frozen=True):
@@ -166,9 +170,16 @@ class Collector(Section, frozen=True):
     max_header_bytes: Annotated[
         int, Meta(ge=1_024, description="Largest request line with all headers of an HTTP request, bytes. 32 KiB.")
     ] = 2**15
+    max_query_bytes: Annotated[
+        int,
+        Meta(ge=1_024, description="Largest query of an HTTP request, bytes. 28 KiB: a thousand devices by number."),
+    ] = 28 * 2**10
     max_http_connections: Annotated[
         Positive, Meta(description="HTTP connections that one process holds; a further one is answered 503.")
     ] = 4_000
+    max_http_connections_per_address: Annotated[
+        int, Meta(ge=0, description="The same of one address that is none of limits.trusted_proxies; 0: no such limit.")
+    ] = 2_000
     keep_alive_s: Annotated[
         Positive,
         Meta(description="Seconds without a request, or without reading an answer, until HTTP hangs up."),
@@ -618,6 +629,7 @@ def _check(settings: Settings) -> None:
     _check_host("collector.host", settings.collector.host, settings)
     _check_ports(settings)
     _check_brokers(settings.collector.mqtt)
+    _check_origins(settings.api.cors_origins)
     if bool(settings.tls.certificate) != bool(settings.tls.key):
         raise ConfigError("tls.certificate and tls.key must be set together")
     if settings.redis.resume_percent > settings.redis.full_percent:
@@ -625,6 +637,12 @@ def _check(settings: Settings) -> None:
     if settings.persist.flush_records > settings.persist.max_records:
         raise ConfigError("persist.flush_records must not be above persist.max_records")
     _check_entries(settings)
+
+
+def _check_origins(origins: Sequence[str]) -> None:
+    for origin in origins:
+        if origin != "*" and not re.fullmatch(r"https?://[a-z0-9.\-\[\]:]+", origin):
+            raise ConfigError(f"api.cors_origins: {origin!r} is no origin: write it like https://map.example.com, or *")
 
 
 def _check_host(name: str, host: str, settings: Settings) -> None:

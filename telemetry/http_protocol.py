@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import Counter
 from collections.abc import Callable, Sized
 from typing import Any, NamedTuple
 
@@ -20,11 +21,15 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from telemetry import problem, refusals
+from telemetry.addresses import Addresses, owner
 from telemetry.config import Settings
 from telemetry.problem import Problem
 
 MAX_HEADERS = 100
 """Headers of one request."""
+
+MAX_PARAMETERS = 1_100
+"""Parameters of one query: a thousand devices, and what else a route takes."""
 
 MAX_PIPELINED = 16
 """Requests of one connection that wait for the answer of one before, from which on no more bytes are parsed."""
@@ -40,6 +45,9 @@ LINGER_S = 1.0
 """How long a refused sender may go on sending before it is cut off: cut off at once, it may never see the answer."""
 
 
+NOBODY_TRUSTED = Addresses((), "x-forwarded-for")
+
+
 class ConnectionLimits(NamedTuple):
     """What one connection may cost, and how many there may be."""
 
@@ -48,17 +56,28 @@ class ConnectionLimits(NamedTuple):
     max_connections: int
     request_timeout_s: float
     keep_alive_s: int
+    max_query_bytes: int
+    max_connections_per_address: int = 0
+    addresses: Addresses = NOBODY_TRUSTED
 
     @classmethod
     def of(cls, settings: Settings) -> ConnectionLimits:
         c = settings.collector
         return cls(
-            c.max_header_bytes, c.max_body_bytes, c.max_http_connections, float(c.request_timeout_s), c.keep_alive_s
+            c.max_header_bytes,
+            c.max_body_bytes,
+            c.max_http_connections,
+            float(c.request_timeout_s),
+            c.keep_alive_s,
+            c.max_query_bytes,
+            c.max_http_connections_per_address,
+            Addresses.of(settings),
         )
 
 
 def limited(limits: ConnectionLimits) -> Callable[..., asyncio.Protocol]:
     """What makes a connection for uvicorn, in place of its protocol class."""
+    inside: Counter[str] = Counter()
 
     def connection(
         config: Config,
@@ -66,7 +85,7 @@ def limited(limits: ConnectionLimits) -> Callable[..., asyncio.Protocol]:
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> LimitedProtocol:
-        return LimitedProtocol(limits, config, server_state, app_state, _loop)
+        return LimitedProtocol(limits, inside, config, server_state, app_state, _loop)
 
     return connection
 
@@ -106,6 +125,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def __init__(
         self,
         limits: ConnectionLimits,
+        inside: Counter[str],
         config: Config,
         server_state: ServerState,
         app_state: dict[str, Any],
@@ -113,6 +133,8 @@ class LimitedProtocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, loop)
         self._limits = limits
+        self._inside = inside  # connections of each address, where that is limited
+        self._owner = ""
         self._is_refused = False
         self._is_arriving = False
         self._is_in_head = False
@@ -134,14 +156,35 @@ class LimitedProtocol(HttpToolsProtocol):
         if isinstance(self.client, tuple):  # else it is a unix socket
             sock = transport.get_extra_info("socket")
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, KERNEL_BYTES)
+        self._owner = self._enter()
         if len(self.connections) > self._limits.max_connections:
             self._refuse(_Refusal(problem.BUSY, f"{self._limits.max_connections} connections are open already"))
+        elif self._inside[self._owner] > self._limits.max_connections_per_address > 0:
+            most = self._limits.max_connections_per_address
+            self._refuse(_Refusal(problem.BUSY, f"{most} connections are open already from {self._owner}"))
         else:  # uvicorn waits for a first request for ever
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
 
+    def _enter(self) -> str:
+        """Count the connection to whose it is; empty where that is not limited."""
+        if self.client is None or not self._limits.max_connections_per_address:
+            return ""
+        if self._limits.addresses.is_trusted(self.client[0]):
+            return ""
+        found = owner(self.client[0])
+        self._inside[found] += 1
+        return found
+
+    def _leave(self) -> None:
+        if self._owner:
+            self._inside[self._owner] -= 1
+            if not self._inside[self._owner]:
+                del self._inside[self._owner]
+
     def connection_lost(self, exc: Exception | None) -> None:
+        self._leave()
         self._stop_timer()
         self._stop_unread_timer()
         self._unset_keepalive_if_required()
@@ -212,9 +255,16 @@ class LimitedProtocol(HttpToolsProtocol):
             raise self._too_much()
 
     def on_headers_complete(self) -> None:
+        self._check_query(self.url.partition(b"?")[2])
         super().on_headers_complete()  # raises for an address that is none: that is still a fault of the head
         self._is_in_head = False
         self.cycle.transport = self._ending  # type: ignore[assignment]  # it uses no more of it
+
+    def _check_query(self, query: bytes) -> None:
+        if len(query) > self._limits.max_query_bytes:
+            raise _Refusal(problem.ADDRESS_TOO_LONG, f"a query may have {self._limits.max_query_bytes} bytes")
+        if query.count(b"&") >= MAX_PARAMETERS:
+            raise _Refusal(problem.ADDRESS_TOO_LONG, f"a query may have {MAX_PARAMETERS} parameters")
 
     def on_body(self, body: bytes) -> None:
         self._gathered_bytes = 0

@@ -101,8 +101,25 @@ def _port_of(listening: socket.socket) -> str:
     return str(name[1]) if isinstance(name, tuple) else Path(name).name
 
 
-def http_server(app: ASGIApp, limits: ConnectionLimits, tls: Identity | None = None) -> Server:
-    """A server for `app`; run it with `await server.serve([socket])`, end it with `server.should_exit = True`."""
+SAFE_HEADERS = (
+    ("X-Content-Type-Options", "nosniff"),
+    ("X-Frame-Options", "DENY"),
+    ("Referrer-Policy", "same-origin"),
+)
+"""What every answer says, so that no browser takes it for what it isn't, or shows it inside another page."""
+
+STRICT_TRANSPORT = ("Strict-Transport-Security", "max-age=86400")
+"""The same over TLS. A day: a browser holds it against the whole host, other programs' ports too."""
+
+
+def http_server(
+    app: ASGIApp, limits: ConnectionLimits, tls: Identity | None = None, is_behind_another: bool = False
+) -> Server:
+    """A server for `app`; run it with `await server.serve([socket])`, end it with `server.should_exit = True`.
+
+    One behind another leaves it to that to say what every answer says.
+    """
+    headers = [] if is_behind_another else [*SAFE_HEADERS, *([STRICT_TRANSPORT] if tls else [])]
     config = uvicorn.Config(
         app,
         loop="none",
@@ -113,6 +130,7 @@ def http_server(app: ASGIApp, limits: ConnectionLimits, tls: Identity | None = N
         proxy_headers=False,  # who answers with addresses of its own reads them
         log_config=None,
         server_header=False,
+        headers=headers,
         timeout_keep_alive=limits.keep_alive_s,
         timeout_graceful_shutdown=GRACE_S,
     )

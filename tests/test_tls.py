@@ -107,6 +107,12 @@ def test_every_port_speaks_tls_but_those_that_are_told_not_to(box: Box, authorit
         assert said(plain)["accepted"] == 1
 
 
+def test_browsers_are_told_to_come_over_tls_from_then_on(box: Box, authority: Authority) -> None:
+    for port in (box.api_port, box.http_port):
+        answer = httpx.get(f"https://localhost:{port}/healthz", verify=authority.client())
+        assert answer.headers["strict-transport-security"] == "max-age=86400"
+
+
 def test_who_speaks_no_tls_gets_nothing(box: Box) -> None:
     with socket.create_connection(("127.0.0.1", box.tcp_port), 10) as plain:
         plain.sendall(TEXT.encode() + b"\n")

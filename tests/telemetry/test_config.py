@@ -197,7 +197,7 @@ def test_data_dir_may_be_absolute_or_at_home(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("text", "names"),
     [
-        ("[api]\nprot = 1\n", "settings.toml: unknown setting api.prot; known are host"),
+        ("[api]\nprot = 1\n", "settings.toml: unknown setting api.prot; known are cors_origins, host"),
         ("[apis]\nport = 1\n", "settings.toml: unknown section [apis]; known are data, api"),
         ("base = 'x'\n", "unknown section [base]"),
         ("api = 3\n", "api must be a section"),

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from telemetry.archive import Archive
 from telemetry.config import PROJECT, load
-from telemetry.http_protocol import LINGER_S, MAX_HEADERS, MAX_PIPELINED
+from telemetry.http_protocol import LINGER_S, MAX_HEADERS, MAX_PARAMETERS, MAX_PIPELINED
 from telemetry.setup import set_up
 from tests.conftest import RedisServer
 
@@ -32,7 +32,10 @@ HOST = "127.0.0.1"
 WAIT_S = 20.0
 HEADER_BYTES = 4_096
 BODY_BYTES = 100_000
+QUERY_BYTES = 2_500
 CONNECTIONS = 20
+PER_ADDRESS = 15
+OTHER_HOST = "127.0.0.2"
 TIMEOUT_S = 1
 KEEP_ALIVE_S = 2
 ALIVE = b"GET /healthz HTTP/1.1\r\nHost: box\r\n\r\n"
@@ -56,8 +59,10 @@ class Served:
             {"api": "api__port", "collector": "collector__http_port"}[program]: str(self.port),
             "collector__tcp_port": str(tcp_port),
             "collector__max_header_bytes": str(HEADER_BYTES),
+            "collector__max_query_bytes": str(QUERY_BYTES),
             "collector__max_body_bytes": str(BODY_BYTES),
             "collector__max_http_connections": str(CONNECTIONS),
+            "collector__max_http_connections_per_address": str(PER_ADDRESS),
             "collector__request_timeout_s": str(TIMEOUT_S),
             "collector__keep_alive_s": str(KEEP_ALIVE_S),
         }
@@ -103,8 +108,9 @@ class Served:
 class Sender:
     """A connection."""
 
-    def __init__(self, port: int, receive_bytes: int = 0) -> None:
+    def __init__(self, port: int, receive_bytes: int = 0, address: str = HOST) -> None:
         self.socket = socket.socket()
+        self.socket.bind((address, 0))
         if receive_bytes:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
         self.socket.settimeout(WAIT_S)
@@ -434,21 +440,66 @@ def test_an_answer_may_be_read_slowly(served: Served) -> None:
                 assert sender.socket.recv(4_096)
 
 
+@pytest.mark.parametrize(
+    ("query", "why"),
+    [
+        (b"a=" + b"x" * QUERY_BYTES, f"a query may have {QUERY_BYTES} bytes"),
+        (b"&" * MAX_PARAMETERS, f"a query may have {MAX_PARAMETERS} parameters"),
+    ],
+)
+def test_a_query_that_is_too_long(sender: Sender, query: bytes, why: str) -> None:
+    sender.send(ALIVE.replace(b"/healthz", b"/healthz?" + query))
+    status, _, body = sender.answer()
+    assert (status, json.loads(body)["detail"]) == (414, why)
+    sender.wait_closed()
+
+
+def test_a_query_as_long_as_may_be(sender: Sender) -> None:
+    for query in (b"a=" + b"x" * (QUERY_BYTES - 2), b"&" * (MAX_PARAMETERS - 1)):
+        sender.send(ALIVE.replace(b"/healthz", b"/healthz?" + query))
+        assert sender.answer()[0] == 200
+
+
 # Connections -----------------------------------------------------------------------------------------
 
 
 def test_one_connection_more_than_may_be(served: Served) -> None:
     with contextlib.ExitStack() as stack:
-        senders = [stack.enter_context(Sender(served.port)) for _ in range(CONNECTIONS)]
+        addresses = [HOST] * PER_ADDRESS + [OTHER_HOST] * (CONNECTIONS - PER_ADDRESS)
+        senders = [stack.enter_context(Sender(served.port, address=address)) for address in addresses]
         for one in senders:
             one.send(ALIVE)
             assert one.answer()[0] == 200
-        with Sender(served.port) as more:
+        with Sender(served.port, address=OTHER_HOST) as more:
             more.send(ALIVE)
             status, head, body = more.answer()
             assert (status, json.loads(body)["detail"]) == (503, f"{CONNECTIONS} connections are open already")
             assert b"retry-after: 2" in head
             more.wait_closed()
+    stop_s = time.monotonic() + WAIT_S
+    while True:
+        with Sender(served.port) as again:
+            again.send(ALIVE)
+            if again.answer()[0] == 200:
+                break
+        assert time.monotonic() < stop_s
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has all of 127.0.0.0/8")
+def test_one_connection_more_than_one_address_may_have(served: Served) -> None:
+    with contextlib.ExitStack() as stack:
+        senders = [stack.enter_context(Sender(served.port)) for _ in range(PER_ADDRESS)]
+        for one in senders:
+            one.send(ALIVE)
+            assert one.answer()[0] == 200
+        with Sender(served.port) as more, Sender(served.port, address=OTHER_HOST) as other:
+            more.send(ALIVE)
+            status, head, body = more.answer()
+            why = f"{PER_ADDRESS} connections are open already from {HOST}"
+            assert (status, json.loads(body)["detail"]) == (503, why)
+            assert b"retry-after: 2" in head
+            other.send(ALIVE)
+            assert other.answer()[0] == 200
     stop_s = time.monotonic() + WAIT_S
     while True:
         with Sender(served.port) as again:
