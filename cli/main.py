@@ -62,6 +62,7 @@ COMMANDS: dict[str, str] = {
     "up": "cli.up:COMMAND",
     "redis": "cli.redis_server:COMMAND",
     "send": "cli.send:COMMAND",
+    "import": "cli.importing:COMMAND",
     "simulate": "cli.simulate:COMMAND",
     "latest": "cli.query:LATEST",
     "history": "cli.query:HISTORY",

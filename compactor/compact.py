@@ -25,7 +25,7 @@ import duckdb
 from deltalake import DeltaTable
 
 from compactor.plan import Limits, Rewrite, expired, rewrites
-from telemetry.archive import COMPACTED, Archive
+from telemetry.archive import COMPACTED, Archive, kinds_of
 from telemetry.columns import with_memory
 from telemetry.days import day_of
 from telemetry.errors import PlanOutdated
@@ -158,10 +158,11 @@ class Sweep:
             self._reached("fence")
             self._fence(day)
         self._reached("look again")
-        under_way = set(self._intents())  # before the table: what isn't under way was committed before that, or never
-        table = self._archive.open()
+        at_s = self._monotonic()  # before the intents: an import gives up on files that it had too long before its own
+        under_way = {kind for commit in self._intents() for kind in kinds_of(commit)}  # before the table: what isn't
+        table = self._archive.open()  # under way was committed before that, or never
         found &= self._archive.unlisted(table)
-        now = _Unlisted(self._monotonic(), table.version())
+        now = _Unlisted(at_s, table.version())
         ended = (path for path in found if _kind(path) not in under_way)
         self._since = {path: self._since.get(path, now) for path in ended}
         held = self._held()
@@ -191,8 +192,8 @@ class Sweep:
 
 
 def _kind(path: str) -> str:
-    """`compact`, or the commit number of the save that wrote a file."""
-    return Path(path).name.partition("-")[0]
+    """`compact`, or of which save or import a file is (`kinds_of`)."""
+    return Path(path).name.rpartition("-")[0]
 
 
 def _day(path: str) -> date:

@@ -1,12 +1,15 @@
 """The archive: a Delta table of daily Parquet partitions. This file is all that knows its layout.
 
     archive/date=YYYY-MM-DD/<commit number>-<random>.parquet    sorted by (device_id, timestamp, id), made by a save
+    archive/date=YYYY-MM-DD/import-<bits>-<random>.parquet      the same, made by an import; the bits are the
+                                                                random ones of its commit number
     archive/date=YYYY-MM-DD/compact-<random>.parquet            the same, several of these merged
     archive/_delta_log/<version>.json                           one commit each; checkpoints now and then
     archive/_backup/<random>/                                   links to files that a backup under way has yet to copy
 
 `date` is the day of `timestamp` in UTC. DuckDB writes and reads all Parquet; `deltalake` keeps the log
-and no more. A save's files and its transaction ("whimbrel-<shard>", commit number) are one commit; so are
+and no more. A save's files and its transaction ("whimbrel-<shard>", commit number) are one commit; an import's
+have one more transaction ("import-<name>-<shard>", how far it is), so that each of its rows comes in once. So are
 the files that a compaction adds and removes, and its transaction ("compact-<date>", a count): whoever planned
 with an older handle is refused. No Parquet file is ever overwritten, and nobody globs the folder: files of
 failed attempts and of the time before a compaction lie beside the live ones, until the sweep.
@@ -57,6 +60,9 @@ SAVED_LEVEL, MERGED_LEVEL = 1, 6
 
 READ_ERRORS = (DeltaError, OSError)
 """What opening and reading a table raises if its log is damaged or can't be read."""
+
+IMPORTED = "import"
+"""How the names of an import's files and transactions begin."""
 
 COMPACTED = "compact"
 """How the names of a compaction's files and transactions begin."""
@@ -126,14 +132,41 @@ class Day(NamedTuple):
     size_bytes: int
 
 
-def commit_number(previous: str) -> str:
-    """The next commit number: its count is one higher, its 32 random bits make it unique."""
-    return str(((int(previous) >> 32) + 1 << 32) + secrets.randbits(32))
+def commit_number(previous: str, bits: int | None = None) -> str:
+    """The next commit number: its count is one higher, its 32 random bits, if not given, make it unique."""
+    return str(((int(previous) >> 32) + 1 << 32) + (secrets.randbits(32) if bits is None else bits))
 
 
 def app_id(shard: int) -> str:
     """The name under which the table keeps a shard's last commit number."""
     return f"whimbrel-{shard}"
+
+
+def import_kind(bits: int) -> str:
+    """How the names of an import's files begin whose commit number has these random bits."""
+    return f"{IMPORTED}-{bits:08x}"
+
+
+def kinds_of(commit: str) -> tuple[str, str]:
+    """How the names of the files begin that a commit may have: as a save's, or as an import's."""
+    return commit, import_kind(int(commit) % 2**32)
+
+
+class Progress(NamedTuple):
+    """How far an import is in one shard: the source's rows that are done, good or bad, and whether these are all."""
+
+    rows: int = 0
+    is_whole: bool = False
+
+    @property
+    def version(self) -> int:
+        """As the table keeps it: it rises, also when the last row proves to be the last."""
+        return 2 * self.rows + self.is_whole
+
+
+def _import_id(name: str, shard: int) -> str:
+    """The name under which the table keeps how far an import is in a shard."""
+    return f"{IMPORTED}-{name}-{shard}"
 
 
 class Archive:
@@ -254,16 +287,36 @@ class Archive:
         for folder in {(self.root / path).parent for path in paths} | ({self.root} if paths else set()):
             fsync(folder)
 
-    def commit(self, table: DeltaTable, files: Sequence[DataFile], shard: int, commit: str, now_ms: int) -> None:
+    def commit(
+        self,
+        table: DeltaTable,
+        files: Sequence[DataFile],
+        shard: int,
+        commit: str,
+        now_ms: int,
+        imported: tuple[str, Progress] | None = None,
+    ) -> None:
         """Add `files` and the shard's commit number to the table in one commit, on disk when this returns.
+
+        With `imported`, how far the import of that name is now, too.
 
         `table` is the handle that was asked for the shard's commit number: a commit that another worker
         made since then is noticed only by that handle (guard 3). Raises `IntentChanged` if there was one.
         """
+        transactions = [Transaction(app_id(shard), int(commit))]
+        if imported is not None:
+            transactions.append(Transaction(_import_id(imported[0], shard), imported[1].version))
         try:
-            self._commit(table, self._added(files, now_ms, is_new=True), Transaction(app_id(shard), int(commit)))
+            self._commit(table, self._added(files, now_ms, is_new=True), *transactions)
         except CommitFailedError as error:
             raise IntentChanged(f"cannot commit: another worker did meanwhile: {error}") from error
+
+    def note_progress(self, table: DeltaTable, name: str, shard: int, progress: Progress) -> None:
+        """Note how far an import is where that brings no records; as `commit`."""
+        try:
+            self._commit(table, [], Transaction(_import_id(name, shard), progress.version))
+        except CommitFailedError as error:
+            raise IntentChanged(f"cannot note an import's progress: another did meanwhile: {error}") from error
 
     def replace(self, table: DeltaTable, old: Sequence[LiveFile], new: Sequence[DataFile], now_ms: int) -> None:
         """Put `new` in the place of `old`, whose rows they hold, in one commit, on disk when this returns.
@@ -290,16 +343,18 @@ class Archive:
         except CommitFailedError as error:
             raise PlanOutdated(f"cannot change the files of {day}: another did meanwhile: {error}") from error
 
-    def _commit(self, table: DeltaTable, actions: Sequence[AddAction | RemoveAction], transaction: Transaction) -> None:
+    def _commit(
+        self, table: DeltaTable, actions: Sequence[AddAction | RemoveAction], *transactions: Transaction
+    ) -> None:
         table.create_write_transaction(
             list(actions),
             mode="append",
             schema=table.schema(),
             partition_by=["date"],
             commit_properties=CommitProperties(
-                app_transactions=[transaction],
+                app_transactions=list(transactions),
                 max_commit_retries=20,
-                custom_metadata={delta_log.ACTIONS: str(len(actions) + 1)},
+                custom_metadata={delta_log.ACTIONS: str(len(actions) + len(transactions))},
             ),
             post_commithook_properties=PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False),
         )
@@ -439,6 +494,17 @@ class Archive:
     def committed(table: DeltaTable | None, shard: int) -> str:
         """The shard's last commit number, "0" if there is none, or no table."""
         return str(table.transaction_version(app_id(shard)) or 0) if table is not None else "0"
+
+    @staticmethod
+    def progress(table: DeltaTable | None, name: str, shard: int) -> Progress | None:
+        """How far the import of that name is in a shard; None if it has not begun there."""
+        version = table.transaction_version(_import_id(name, shard)) if table is not None else None
+        return None if version is None else Progress(version // 2, version % 2 == 1)
+
+    def imported(self, table: DeltaTable, commit: str) -> list[str]:
+        """Absolute paths of the files that an import's commit brought and that are still there."""
+        kind = import_kind(int(commit) % 2**32)
+        return [path for path in self.files(table) if Path(path).name.startswith(f"{kind}-")]
 
     @staticmethod
     def greatest_id(table: DeltaTable) -> int:

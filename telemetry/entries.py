@@ -376,7 +376,14 @@ class Intent(msgspec.Struct, array_like=True, frozen=True):
         return _encode_intent(Intent(self.commit, []))[:-1]
 
     @property
+    def is_import(self) -> bool:
+        """Whether it takes nothing from the shard: its records come from elsewhere (worker/imports.py)."""
+        return not self.ranges
+
+    @property
     def chunks(self) -> list[list[Range]]:
+        if self.is_import:
+            return [[]]
         return [self.ranges[at : at + CHUNK_DEVICES] for at in range(0, len(self.ranges), CHUNK_DEVICES)]
 
 

@@ -224,6 +224,7 @@ local FIXED_KEYS = 9
 local FIXED_ARGS = 7
 local PIECE = 2000
 local FORGET_AT_LEAST = 10
+local ALLOTTED_S = 86400
 
 -- Calls a command whose arguments may be more than Lua's unpack takes, in pieces of an even number.
 local function in_pieces(arguments, call)
@@ -476,6 +477,32 @@ local function intend(keys, args)
   return 1
 end
 
+-- Allots ids for records of an import, which never rest here, and notes that under the caller's token. KEYS: store
+-- next_id allotted. ARGV: store id, how many, a token that nobody else has.
+-- Returns the first id, as text; the others follow in steps of `shards`.
+local function allot(keys, args)
+  local shape = redis.call('HMGET', keys[1], 'shard', 'shards')
+  local time = redis.call('TIME')
+  redis.call('ZREMRANGEBYSCORE', keys[3], '-inf', time[1] - ALLOTTED_S)
+  redis.call('ZADD', keys[3], time[1], args[3])
+  local number = redis.call('INCRBY', keys[2], args[2]) - args[2]
+  return string.format('%.0f', number * shape[2] + shape[1])
+end
+
+-- Guard 1 of an import, and that the ids which it was allotted are still allotted: a Redis that was restored since may
+-- give them to others. KEYS: store intent committed finishing allotted. ARGV: store id, committed as the caller knows
+-- it, the intent, the token. Returns as `intend`, or -1 if the token is not known.
+local function intend_allotted(keys, args)
+  if not redis.call('ZSCORE', keys[5], args[4]) then
+    return -1
+  end
+  local written = intend(keys, args)
+  if written == 1 then
+    redis.call('ZREM', keys[5], args[4])
+  end
+  return written
+end
+
 -- Guard 4: true if the stored intent is the caller's. No two intents ever share a commit number, and an
 -- intent begins with it, so its first bytes tell.
 local function is_intent(intent_key, head)
@@ -669,6 +696,12 @@ local function offer_archived(keys, args)
   return 1
 end
 
+-- KEYS: store. ARGV: store id. Notes that latest lacks what the archive knows.
+local function outdated(keys)
+  redis.call('HSET', keys[1], 'rebuild', '1')
+  return 1
+end
+
 -- KEYS: store. ARGV: store id. Notes that latest was rebuilt.
 local function rebuilt(keys)
   redis.call('HSET', keys[1], 'rebuild', '0')
@@ -684,6 +717,8 @@ register('append', of_store(append), {})
 register('setup', setup, { 'allow-oom' })
 register('intend', of_store(intend), { 'allow-oom' })
 register('finish', of_store(finish), { 'allow-oom' })
+register('allot', of_store(allot), {})
+register('intend_allotted', of_store(intend_allotted), { 'allow-oom' })
 register('note_trouble', of_store(note_trouble), { 'allow-oom' })
 register('quarantine', of_store(quarantine), { 'allow-oom' })
 register('set_aside', of_store(set_aside), { 'allow-oom' })
@@ -692,4 +727,5 @@ register('take_over', take_over, { 'allow-oom' })
 register('replace', of_store(replace), { 'allow-oom' })
 register('reopen', of_store(reopen), { 'allow-oom' })
 register('offer_archived', of_store(offer_archived), {})
+register('outdated', of_store(outdated), { 'allow-oom' })
 register('rebuilt', of_store(rebuilt), { 'allow-oom' })

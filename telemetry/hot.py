@@ -29,7 +29,10 @@ is the shard's number.
     whimbrel:{s}:sent_until       zset    Idempotency-Key → steady ms at which it expires, to bound their number
     whimbrel:{s}:senders          hash    sender id → number of its last batch here
     whimbrel:{s}:senders_seen     zset    sender id → steady ms of that batch, to forget it and to bound their number
-    whimbrel:{s}:intent           string  msgpack [commit number, [[device, first and last entry id, records]…]]
+    whimbrel:{s}:intent           string  msgpack [commit number, [[device, first and last entry id, records]…]];
+                                          without a device that of an import, whose records were never here
+    whimbrel:{s}:allotted         zset    token of an import's batch → s since epoch at which it was allotted its ids;
+                                          it goes when the import intends, or after a day
     whimbrel:{s}:finishing        string  how many chunks of the intent are trimmed
     whimbrel:{s}:committed        string  commit number of the last finished save
     whimbrel:{s}:quarantine       stream  what could not be saved: device, entry, i, reason, r
@@ -117,6 +120,7 @@ class Keys:
         self.senders_seen = f"{start}senders_seen"
         self.intent = f"{start}intent"
         self.finishing = f"{start}finishing"
+        self.allotted = f"{start}allotted"
         self.committed = f"{start}committed"
         self.quarantine = f"{start}quarantine"
         self.quarantine_state = f"{start}quarantine_state"
@@ -383,6 +387,32 @@ class Shard:
             self._call("intend", [k.store, k.intent, k.committed, k.finishing], [self.store_id, committed, intent])
         )
 
+    def allot(self, count: int, token: str) -> int:
+        """Ids for `count` records that won't rest here: the first, the others follow in steps of `shards`."""
+        k = self.keys
+        return int(self._call("allot", [k.store, k.next_id, k.allotted], [self.store_id, count, token]))
+
+    def intend_allotted(self, committed: str, intent: bytes, token: str) -> bool:
+        """`intend` for records whose ids were allotted under `token`.
+
+        Raises `IntentChanged` if Redis knows nothing of that, and may give the ids to others.
+        """
+        k = self.keys
+        keys = [k.store, k.intent, k.committed, k.finishing, k.allotted]
+        written = self._call("intend_allotted", keys, [self.store_id, committed, intent, token])
+        if written < 0:
+            raise IntentChanged("cannot use the ids that were allotted: Redis was restored meanwhile")
+        return bool(written)
+
+    def strangers(self, devices: Sequence[str]) -> int:
+        """How many of these devices are not known yet."""
+        found = 0
+        for at in range(0, len(devices), READ_LATEST):
+            part = list(devices[at : at + READ_LATEST])
+            scores = translated(lambda: self.client.zmscore(self.keys.devices, part))  # noqa: B023 (called at once)
+            found += scores.count(None)
+        return found
+
     def finish(self, intent: Intent, number: int) -> None:
         """Trim chunk `number` of a committed intent. Raises `IntentChanged` (guard 4)."""
         k = self.keys
@@ -484,6 +514,10 @@ class Shard:
         for (device, record_id, received_ms, record), flags, seen_ms in found:
             args += (device, record_id, received_ms, record.timestamp_us, flags, encode(record), seen_ms)
         self._call("offer_archived", [self.keys.store, self.keys.latest, self.keys.devices], args)
+
+    def outdated(self) -> None:
+        """Note that latest lacks what the archive knows."""
+        self._call("outdated", [self.keys.store], [self.store_id])
 
     def rebuilt(self) -> None:
         """Note that latest knows what the archive knows."""

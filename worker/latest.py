@@ -7,6 +7,7 @@ were. The rule of the latest (record.py) then decides between these and what Red
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import duckdb
@@ -14,6 +15,7 @@ import duckdb
 from telemetry.archive import Archive
 from telemetry.columns import COLUMNS, sql_text
 from telemetry.entries import NEWEST, NEWEST_FIX, Archived, flags_of
+from telemetry.errors import BusyError
 from telemetry.hot import Shard, shard_of
 from telemetry.record import Record, Stored
 
@@ -24,6 +26,10 @@ _KINDS = (
     ("transport <> 'http'", NEWEST),
     ("latitude IS NOT NULL AND longitude IS NOT NULL", NEWEST_FIX),
 )
+_MEASURED = "least(timestamp, received_at)"
+_SEEN = f"CASE transport WHEN 'import' THEN {_MEASURED} ELSE received_at END"
+"""SQL of when a device was heard by a record: an import's came from a file."""
+
 _AHEAD = "timestamp > received_at + INTERVAL 1 millisecond"
 
 
@@ -36,16 +42,31 @@ def rebuild(shard: Shard, archive: Archive, connection: duckdb.DuckDBPyConnectio
     files = archive.files(table) if table is not None else []
     devices = 0
     if files:
-        found = connection.execute(_sql(files))
-        while rows := found.fetchmany(DEVICES_AT_ONCE):
-            mine = [row for row in rows if shard_of(row[0], shard.shards) == shard.shard]
-            devices += len(mine)
-            shard.offer_archived([one for row in mine for one in _archived(row)])
+        devices = offer(shard, connection, files)
     shard.rebuilt()
     return devices
 
 
-def _sql(files: list[str]) -> str:
+def offer(shard: Shard, connection: duckdb.DuckDBPyConnection, files: Sequence[str], seen: str = _SEEN) -> int:
+    """Offer what some files of the archive know to the shard's latest. Returns the number of its devices."""
+    devices = 0
+    found = connection.execute(_sql(files, seen))
+    while rows := found.fetchmany(DEVICES_AT_ONCE):
+        mine = [row for row in rows if shard_of(row[0], shard.shards) == shard.shard]
+        devices += len(mine)
+        shard.offer_archived([one for row in mine for one in _archived(row)])
+    return devices
+
+
+def tell(shard: Shard, connection: duckdb.DuckDBPyConnection, files: Sequence[str]) -> None:
+    """Offer what an import brought; where Redis has no room for that now, note that latest is to be rebuilt."""
+    try:
+        offer(shard, connection, files, _MEASURED)
+    except BusyError:
+        shard.outdated()
+
+
+def _sql(files: Sequence[str], seen: str) -> str:
     values = ", ".join(
         f"{name} := epoch_us({name})" if name in ("timestamp", "received_at") else f"{name} := {name}"
         for name in COLUMNS.names
@@ -57,7 +78,7 @@ def _sql(files: list[str]) -> str:
     ]
     listed = ", ".join(map(sql_text, files))
     return (
-        f"SELECT device_id, epoch_ms(max(received_at)), {', '.join(newest)} "
+        f"SELECT device_id, epoch_ms(max({seen})), {', '.join(newest)} "
         f"FROM read_parquet([{listed}], hive_partitioning = false) GROUP BY device_id"
     )
 

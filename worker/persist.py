@@ -17,6 +17,10 @@ Five guards make a second worker, or one that was stopped past every lease and r
     4  a chunk is trimmed only while the intent is the caller's and it is its turn   (hot.lua: finish)
     5  after the records were read, the intent is still there, byte-equal            (_read)
 
+An intent without ranges is that of an import (imports.py), which brings records of its own to the commit. Whoever
+finds one that nobody finished treats it like any: not committed, it is committed without files, and the import tries
+again; committed, latest is told of its files.
+
 tests/worker/save_model.py explores every interleaving, and shows a loss or a double without each.
 """
 
@@ -34,6 +38,7 @@ from telemetry.errors import IntentChanged, NotTogether
 from telemetry.hot import Shard, State
 from telemetry.setup import NO_ARCHIVE
 from telemetry.steps import Step, untold
+from worker.latest import rebuild, tell
 from worker.plan import Bounds, Plan, Tail, choose, decode, read
 
 log = logging.getLogger(__name__)
@@ -88,6 +93,7 @@ class Saver:
     def _recover(self, shard: Shard, intent: Intent, before: str) -> int:
         self._reached("recover")
         if self._is_committed(self._open(before), shard, intent, before):
+            self._offer_imported(shard, intent)
             return self._finish(shard, intent)
         return self._write(shard, intent, before, None)
 
@@ -126,7 +132,9 @@ class Saver:
         files = self._archive.write(self._connection, tail.records, intent.commit)
         self._reached("open")
         table = self._open(before)
-        if not self._is_committed(table, shard, intent, before):
+        if self._is_committed(table, shard, intent, before):
+            self._offer_imported(shard, intent)
+        else:
             self._reached("commit")
             self._archive.commit(table, files, shard.shard, intent.commit, self._now_ms())
         return self._finish(shard, intent)
@@ -150,6 +158,17 @@ class Saver:
             shard.finish(intent, number)
         self._reached("done")
         return sum(found.records for found in intent.ranges)
+
+    def _offer_imported(self, shard: Shard, intent: Intent) -> None:
+        """Have latest know what an import brought that was cut off; later, where Redis has no room for that now."""
+        if not intent.is_import:
+            return
+        self._reached("offer")
+        files = self._archive.imported(self._archive.open(), intent.commit)
+        if files:
+            tell(shard, self._connection, files)
+        else:  # they were merged meanwhile
+            rebuild(shard, self._archive, self._connection)
 
     def _require(self, shard: Shard, intent: Intent) -> State:
         """The shard's state. Raises `IntentChanged` unless the stored intent is still this one, byte for byte."""

@@ -1,0 +1,48 @@
+"""The formats that can be imported, by name and by a file's ending, and files that are known by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cli.imports import delimited, json_lines
+from cli.imports.contract import Reader
+from cli.imports.judge import Naming
+from cli.imports.source import COMPRESSED
+from telemetry.errors import SenderError
+
+READERS: dict[str, Reader] = {
+    "csv": delimited.read,
+    "ndjson": json_lines.read,
+}
+
+ENDINGS = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".ndjson": "ndjson",
+    ".jsonl": "ndjson",
+}
+"""The format that a file's ending tells."""
+
+PRESETS: dict[str, tuple[str, Naming]] = {
+    "traccar": (
+        "csv",
+        Naming(
+            {"device_id": "deviceid", "timestamp": "fixtime", "speed_knots": "speed", "location": "address"},
+            drop=("id",),
+        ),
+    ),
+}
+"""Format and naming of files that are known by name."""
+
+
+def format_of(path: Path, named: str | None, preset: str | None) -> str:
+    """The format that was named, or that the preset or the file's name tells. Raises `SenderError`."""
+    if named is not None:
+        return named
+    if preset is not None:
+        return PRESETS[preset][0]
+    endings = [ending.lower() for ending in path.suffixes if ending.lower() not in COMPRESSED]
+    found = ENDINGS.get(endings[-1]) if endings else None
+    if found is None:
+        raise SenderError(f"cannot tell the format of {path}: name it with --format ({', '.join(READERS)})")
+    return found

@@ -1,0 +1,288 @@
+"""`whimbrel import`: files of each kind into the archive, once, whatever is wrong with them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from cli.importing import COMMAND
+from telemetry.archive import Archive
+from telemetry.config import Settings
+from telemetry.entries import decode_latest
+from telemetry.errors import SenderError, StoreUnavailable
+from telemetry.hot import Shard
+from tests.cli.conftest import Run
+from tests.conftest import settings_of
+
+CSV = """\
+device_id,timestamp,lat,lon,speed,fuel
+a,2026-03-01T00:00:00Z,41,29,50,5
+b,2026-03-02 00:00:01,41.5,29.5,,
+c,nonsense,1,2,3,4
+a,2026-03-01T00:00:01Z,95,29,50,5
+"""
+
+Stored = list[dict[str, Any]]
+
+
+@pytest.fixture
+def stored(shard: Shard, archive: Archive, connection: duckdb.DuckDBPyConnection) -> Any:
+    """A function that reads all records of the archive, in the order of their ids."""
+
+    def read() -> Stored:
+        table = archive.open_existing()
+        files = archive.files(table) if table is not None else []
+        if not files:
+            return []
+        found = connection.execute(
+            "SELECT * REPLACE (strftime(make_timestamp(epoch_us(timestamp)), '%Y-%m-%dT%H:%M:%S.%f') AS timestamp, "
+            "epoch_us(received_at) AS received_at) FROM read_parquet($1, hive_partitioning = false) ORDER BY id",
+            [files],
+        )
+        names = [column[0] for column in found.description or ()]
+        return [
+            {name: value for name, value in zip(names, row, strict=True) if value is not None}
+            for row in found.fetchall()
+        ]
+
+    return read
+
+
+def content(rows: Stored) -> Stored:
+    """Without what a record gets on its arrival."""
+    return [{name: value for name, value in row.items() if name not in ("id", "received_at")} for row in rows]
+
+
+def write(folder: Path, text: str | bytes, name: str = "records.csv") -> Path:
+    file = folder / name
+    file.write_bytes(text.encode() if isinstance(text, str) else text)
+    return file
+
+
+def test_good_rows_come_in_and_bad_ones_are_named(settings: Settings, call: Run, stored: Any, tmp_path: Path) -> None:
+    done = call(COMMAND, settings, write(tmp_path, CSV), "--rejects", tmp_path / "bad.ndjson", "--json")
+    assert (done.status, done.json["imported"], done.json["refused"], done.json["days"]) == (1, 2, 2, 2)
+    assert content(stored()) == [
+        {
+            "device_id": "a",
+            "timestamp": "2026-03-01T00:00:00.000000",
+            "transport": "import",
+            "source": "csv",
+            "latitude": 41.0,
+            "longitude": 29.0,
+            "speed_kmh": 50.0,
+            "attributes": '{"fuel":"5"}',
+        },
+        {
+            "device_id": "b",
+            "timestamp": "2026-03-02T00:00:01.000000",
+            "transport": "import",
+            "source": "csv",
+            "latitude": 41.5,
+            "longitude": 29.5,
+        },
+    ]
+    assert "records.csv, line 4: timestamp: must be ISO 8601" in done.err
+    assert "records.csv, line 5: latitude: must be between -90 and 90" in done.err
+    bad = [json.loads(line) for line in (tmp_path / "bad.ndjson").read_text().splitlines()]
+    assert [(one["where"], one["row"]["device_id"]) for one in bad] == [("line 4", "c"), ("line 5", "a")]
+
+
+def test_a_second_time_adds_nothing_until_it_is_told_to(
+    settings: Settings, call: Run, stored: Any, tmp_path: Path
+) -> None:
+    file = write(tmp_path, CSV)
+    assert call(COMMAND, settings, file).out.startswith(
+        "2 imported, 0 already there, 2 refused, 2 days from 2026-03-01"
+    )
+    again = call(COMMAND, settings, write(tmp_path, CSV, "another name.csv"))
+    assert (again.status, again.out.partition(":")[0]) == (0, "nothing imported")
+    assert call(COMMAND, settings, file, "--json").json["imported"] == 0
+    assert len(stored()) == 2
+    assert call(COMMAND, settings, file, "--again", "--json").json["imported"] == 2
+    assert call(COMMAND, settings, file, "--json").json["imported"] == 0
+    assert len(stored()) == 4
+
+
+def test_other_options_are_refused(settings: Settings, call: Run, stored: Any, tmp_path: Path) -> None:
+    """The same rows would be there in two ways."""
+    file = write(tmp_path, CSV)
+    call(COMMAND, settings, file)
+    with pytest.raises(SenderError, match=r"other options, as .*\.json says"):
+        call(COMMAND, settings, file, "--speed-unit", "knots")
+    assert call(COMMAND, settings, file, "--speed-unit", "knots", "--again", "--json").json["imported"] == 2
+    assert [round(row["speed_kmh"], 1) for row in stored() if "speed_kmh" in row] == [50.0, 92.6]
+
+
+def test_latest_is_the_newest(settings: Settings, shard: Shard, call: Run, tmp_path: Path) -> None:
+    call(COMMAND, settings, write(tmp_path, CSV))
+    older = "device_id,timestamp,lat,lon\nb,2026-03-01 00:00:00,1,2\n"
+    call(COMMAND, settings, write(tmp_path, older, "older.csv"))
+    [found] = shard.latest([b"b"])
+    newest = decode_latest(found or b"").newest
+    assert newest is not None
+    assert newest.stored("b").record.latitude == 41.5
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "expected"),
+    [
+        (
+            "imei;when;v\nx;01/03/2026 12:00;10\n",
+            ("--map", "device_id=imei,timestamp=when,speed_knots=v", "--time-format", "%d/%m/%Y %H:%M"),
+            {"device_id": "x", "timestamp": "2026-03-01T12:00:00.000000", "speed_kmh": 18.52},
+        ),
+        (
+            "imei\twhen\tv\nx\t2026-03-01 12:00:00\t10\n",
+            ("--map", "device_id=imei", "--map", "timestamp=when,speed_ms=v", "--timezone", "Europe/Istanbul"),
+            {"device_id": "x", "timestamp": "2026-03-01T09:00:00.000000", "speed_kmh": 36.0},
+        ),
+        (
+            "time,lat,lon,what\n2026-03-01T12:00:00+03:00,1,2,x\n",
+            ("--device", "boat", "--timezone", "Asia/Tokyo", "--only-mapped"),
+            {"device_id": "boat", "timestamp": "2026-03-01T09:00:00.000000", "latitude": 1.0, "longitude": 2.0},
+        ),
+        (
+            "time|device_id\n1772366400123456789|x\n",
+            ("--time-format", "epoch_ns"),
+            {"device_id": "x", "timestamp": "2026-03-01T12:00:00.123457"},
+        ),
+        (
+            'device_id,time,location,note\nx,1772366400,"Bay, 2\nPier","say ""hi"""\n',
+            (),
+            {
+                "device_id": "x",
+                "timestamp": "2026-03-01T12:00:00.000000",
+                "location": "Bay, 2\nPier",
+                "attributes": '{"note":"say \\"hi\\""}',
+            },
+        ),
+        (
+            "\ufeffdevice_id:time\nx:1772366400\n",
+            ("--delimiter", ":"),
+            {"device_id": "x", "timestamp": "2026-03-01T12:00:00.000000"},
+        ),
+        (
+            'device_id,time,attributes\nx,1772366400,"{""n"": 12345678901234567890, ""deep"": {""a"": [1]}}"\n',
+            (),
+            {
+                "device_id": "x",
+                "timestamp": "2026-03-01T12:00:00.000000",
+                "attributes": '{"n":12345678901234567890,"deep":{"a":[1]}}',
+            },
+        ),
+    ],
+    ids=["knots and a form of time", "a zone", "no device", "nanoseconds", "quotes", "a mark and colons", "attributes"],
+)
+def test_what_columns_mean(
+    settings: Settings, call: Run, stored: Any, tmp_path: Path, text: str, options: tuple[str, ...], expected: object
+) -> None:
+    done = call(COMMAND, settings, write(tmp_path, text), *options)
+    assert done.status == 0, done.err
+    assert content(stored()) == [{**expected, "transport": "import", "source": "csv"}]  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "reason"),
+    [
+        ("a,b\n1,2\n", ("--map", "device_id=imei"), "no column 'imei', which is mapped to 'device_id'"),
+        ("lat,latitude\n1,2\n", (), "both mean 'latitude'"),
+        ("speed,v\n1,2\n", ("--map", "speed_knots=v"), "both mean 'speed_kmh'"),
+        ("", (), "no header"),
+        ('"a,b\n', (), "line 1"),
+        ("a,b\n" + "x" * 2**20 + "\n", (), "line 2: longer than"),
+    ],
+)
+def test_a_file_that_can_not_be_read_says_why(
+    settings: Settings, shard: Shard, call: Run, tmp_path: Path, text: str, options: tuple[str, ...], reason: str
+) -> None:
+    with pytest.raises(SenderError, match=reason):
+        call(COMMAND, settings, write(tmp_path, text), *options)
+
+
+def test_bytes_that_are_no_text_cost_their_row_alone(
+    settings: Settings, call: Run, stored: Any, tmp_path: Path
+) -> None:
+    file = write(tmp_path, b"device_id,time,note\nx,1772366400,caf\xe9\ny,1772366400,ok\n")
+    done = call(COMMAND, settings, file, "--rejects", tmp_path / "bad", "--json")
+    assert (done.json["imported"], done.json["refused"]) == (1, 1)
+    assert json.loads((tmp_path / "bad").read_bytes())["where"] == "line 2"
+    assert call(COMMAND, settings, file, "--again", "--encoding", "latin-1").status == 0
+    assert [row["attributes"] for row in stored()] == ['{"note":"ok"}', '{"note":"café"}', '{"note":"ok"}']
+
+
+def test_it_may_be_compressed(settings: Settings, call: Run, stored: Any, tmp_path: Path) -> None:
+    file = write(tmp_path, gzip.compress(CSV.encode()), "records.csv.gz")
+    assert call(COMMAND, settings, file, "--json").json["imported"] == 2
+    with pytest.raises(SenderError, match=r"cannot read .*short\.csv\.gz on"):
+        call(COMMAND, settings, write(tmp_path, gzip.compress(CSV.encode())[:-9], "short.csv.gz"))
+
+
+NDJSON = [
+    b'{"device_id":"a","timestamp":"2026-03-01T00:00:00Z","lat":41,"lon":29,"ignition":true}',
+    b"",
+    b'{"device_id":"b","timestamp":1772366400,"speed":10,"n":12345678901234567890}',
+    b'{"device_id":"b"}',
+    b"[]",
+    b"{",
+    b'{"device_id":"\xff"}',
+]
+
+
+@pytest.mark.parametrize("repeated", [1, 1_500], ids=["few", "so many that their shape is known"])
+def test_lines_of_json(settings: Settings, call: Run, stored: Any, tmp_path: Path, repeated: int) -> None:
+    file = write(tmp_path, b"\n".join(NDJSON[:1] * repeated + NDJSON[1:] + NDJSON[:1] * repeated), "records.ndjson")
+    done = call(COMMAND, settings, file, "--rejects", tmp_path / "bad", "--json")
+    assert (done.json["imported"], done.json["refused"]) == (2 * repeated + 1, 4)
+    lines = [json.loads(line)["where"] for line in (tmp_path / "bad").read_bytes().splitlines()]
+    assert lines == [f"line {repeated + n}" for n in (3, 4, 5, 6)]
+    found = content(stored())
+    assert found[repeated]["attributes"] == '{"n":12345678901234567890}'
+    assert found[repeated]["speed_kmh"] == 10
+    assert found[0] == found[-1]
+    assert found[0]["attributes"] == '{"ignition":true}'
+    assert {row["transport"] for row in found} == {"import"}
+
+
+def test_names_of_json_are_mapped_too(settings: Settings, call: Run, stored: Any, tmp_path: Path) -> None:
+    file = write(tmp_path, b'{"imei":"x","t":"2026-03-01","q":1}\n{"imei":"y","t":"2026-03-02"}\n', "a.jsonl")
+    assert call(COMMAND, settings, file, "--map", "device_id=imei,timestamp=t", "--only-mapped").status == 0
+    assert [(row["device_id"], "attributes" in row) for row in stored()] == [("x", False), ("y", False)]
+    with pytest.raises(SenderError, match="no line has 'nowhere'"):
+        call(COMMAND, settings, write(tmp_path, b"{}", "b.jsonl"), "--map", "device_id=nowhere")
+
+
+def test_a_dry_run_shows_records_and_imports_nothing(
+    settings: Settings, call: Run, stored: Any, tmp_path: Path
+) -> None:
+    done = call(COMMAND, settings, write(tmp_path, CSV), "--dry-run")
+    assert done.status == 1
+    assert json.loads(done.lines[0]) == {
+        "device_id": "a",
+        "timestamp": "2026-03-01T00:00:00.000000Z",
+        "transport": "import",
+        "source": "csv",
+        "latitude": 41.0,
+        "longitude": 29.0,
+        "speed_kmh": 50.0,
+        "attributes": {"fuel": "5"},
+    }
+    assert len(done.lines) == 2
+    assert "line 5: latitude" in done.err
+    assert stored() == []
+
+
+def test_a_box_that_does_not_run_is_said(call: Run, tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailable, match=r"the box does not run: .*`whimbrel up` starts it"):
+        call(COMMAND, settings_of(f"unix://{tmp_path}/none", tmp_path), write(tmp_path, CSV))
+
+
+def test_an_ending_that_says_nothing_is_refused(settings: Settings, shard: Shard, call: Run, tmp_path: Path) -> None:
+    with pytest.raises(SenderError, match=r"name it with --format"):
+        call(COMMAND, settings, write(tmp_path, CSV, "records.txt"))
+    assert call(COMMAND, settings, tmp_path / "records.txt", "--format", "csv", "--json").json["imported"] == 2
