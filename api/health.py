@@ -101,13 +101,12 @@ class Health:
 
     def _stores(self) -> list[str]:
         shards = self._attach()
-        return [*self._writes(shards), *self._clock(shards), *self._together(shards), *self._saves(shards)]
+        return [*self._writes(), *self._clock(shards), *self._together(shards), *self._saves(shards)]
 
-    def _writes(self, shards: Sequence[Shard]) -> list[str]:
+    def _writes(self) -> list[str]:
         """Why Redis would refuse an append; that its memory is full is said already."""
         try:
-            for shard in shards:
-                shard.require_writable()
+            notes.require_writable(self._client)
         except StoreError as error:
             return [f"nothing is taken: {error}"]
         except BusyError:

@@ -45,7 +45,7 @@ def server(settings: Settings) -> Iterator[Finding]:
 def _away(settings: Settings, error: StoreUnavailable) -> Finding:
     """Without a box its own Redis is down, too, and it is enough that there is one to start."""
     if settings.redis.url:
-        return failure(str(error), f"start the Redis of redis.url = {settings.redis.url!r}, or correct that")
+        return failure(str(error), "start the Redis that redis.url names, or correct that")
     if running_supervisor(settings):
         return failure(str(error), "it loads its data after a start; else look at its lines in the log")
     try:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from tqdm import tqdm
 
-from cli import check_certificate, check_machine, check_redis
+from cli import check_access, check_certificate, check_machine, check_redis
 from cli.command import FAILED, OK, Command
 from cli.finding import Finding
 from telemetry.config import Settings
@@ -18,7 +18,7 @@ Check = Callable[[Settings], Iterable[Finding]]
 
 DESCRIPTION = """\
 Check what the box stands on, whether it runs or not: how fast the disk is, its kind and room, the folders'
-permissions, ports, the certificate, limits, the clock, the libraries, Redis's settings, and whether Redis and
+permissions, ports, the certificate, limits, the clock, the libraries, Redis's settings and users, and whether Redis and
 archive belong together. Each finding is ok, a warning or a failure, and the last two say what to do.
 
 The exit status is 0 if there is no failure, else 1.
@@ -68,6 +68,7 @@ CHECKS: dict[str, Check] = {
     "clock": check_machine.time_of_day,
     "libraries": check_machine.versions,
     "Redis": check_redis.server,
+    "access": check_access.access,
     "kernel": check_redis.kernel,
     "archive": check_redis.together,
 }

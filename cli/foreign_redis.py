@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
-from cli import check_redis
+from cli import check_access, check_redis
 from telemetry.config import Settings
 from telemetry.errors import StoreUnavailable
 from telemetry.redis_client import check_server, connect
@@ -17,5 +17,6 @@ def check(settings: Settings) -> list[str]:
     """
     with connect(settings) as client, contextlib.suppress(StoreUnavailable):
         check_server(client, settings.redis.durability)
-        return [f"{found.text}; {found.advice}" for found in check_redis.restarts(client)]
+        findings = [*check_redis.restarts(client), *check_access.access(settings)]
+        return [f"{found.text}; {found.advice}" for found in findings if found.level != "ok"]
     return []

@@ -4,6 +4,8 @@
     <data.dir>/redis/lock             held by whoever runs the server, so that two never share one AOF
     <data.dir>/redis/kind             "redis" or "valkey": neither can read what the other one wrote
     <data.dir>/redis/appendonlydir/   the AOF
+    <data.dir>/redis/users.acl        its users, one for each program, with hashes of their passwords; written anew, too
+    <data.dir>/redis/passwords/       the passwords, made once (telemetry/redis_login.py)
     <runtime_dir>/redis.sock          the only way in
 
 With `redis.url` set there is nothing to run, and it only waits for its signal.
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import importlib
 import importlib.util
 import os
 import platform
@@ -23,6 +26,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple, NoReturn
 
 from cli.command import OK, Command
@@ -45,6 +49,7 @@ from telemetry.runtime import (
 OLDEST = {"redis": OLDEST_REDIS, "valkey": OLDEST_VALKEY}
 SYSTEM_NAMES = ("redis-server", "valkey-server")
 MEMORY_PERCENT = 45
+USERS = "users.acl"
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
@@ -61,7 +66,15 @@ class Server(NamedTuple):
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
-    """Become the server; with `redis.url` set, wait for SIGTERM or SIGINT. Raises `ConfigError`."""
+    """Print an ACL, or serve. Raises `ConfigError`."""
+    if args.what != "acl":
+        _serve(settings)
+    print(*_users().to_paste(settings), sep="\n")
+    return OK
+
+
+def _serve(settings: Settings) -> NoReturn:
+    """Become the server; with `redis.url` set, wait for SIGTERM or SIGINT."""
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGINT, _leave)
     die_with_parent()
@@ -79,9 +92,15 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     (folder / AOF).mkdir(mode=0o700, exist_ok=True)  # by itself Redis makes it, but doesn't sync its place
     for path in (folder / KIND, folder, folder.parent):
         fsync(path)
+    _users().write(settings, folder / USERS)
     file = folder / "redis.conf"
     file.write_bytes(configuration(settings))
     os.execv(server.path, [str(server.path), str(file)])  # noqa: S606 - no shell is wanted
+
+
+def _users() -> ModuleType:
+    """A module of its own, since it loads Redis's client, of which `whimbrel up` has no need."""
+    return importlib.import_module("cli.redis_acl")
 
 
 def _leave(*_: object) -> NoReturn:
@@ -174,6 +193,7 @@ def configuration(settings: Settings) -> bytes:
         "port": "0",
         "unixsocket": _quoted(runtime_dir(settings.data_dir) / "redis.sock"),
         "unixsocketperm": "700",
+        "aclfile": _quoted(settings.redis_dir / USERS),
         "daemonize": "no",
         "logfile": '""',
         "loglevel": "notice",
@@ -212,7 +232,9 @@ def machine_memory_bytes() -> int:
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    pass
+    parser.add_argument(
+        "what", nargs="?", choices=["acl"], help="acl: print the users and their rules, for a Redis that others run"
+    )
 
 
 COMMAND = Command("Run Whimbrel's own Redis, or wait if redis.url names another one.", _add_arguments, run)

@@ -259,6 +259,13 @@ class LimitsSection(Section, frozen=True):
 
 class Redis(Section, frozen=True):
     url: Annotated[str, Meta(description="URL of a Redis that others run; empty: Whimbrel starts its own.")] = ""
+    user: Annotated[
+        str,
+        Meta(description="User of that Redis, where the URL names none; {role} in it is each program's: api, worker…"),
+    ] = ""
+    password: Annotated[
+        str, Meta(description="Its password, or env:NAME or file:PATH, where {role} may stand, too.")
+    ] = ""
     server: Annotated[
         Literal["auto", "system", "bundled"],
         Meta(description="Which server Whimbrel starts: the system's, the bundled one, or auto: the first found."),
@@ -632,6 +639,7 @@ def _check(settings: Settings) -> None:
     _check_origins(settings.api.cors_origins)
     if bool(settings.tls.certificate) != bool(settings.tls.key):
         raise ConfigError("tls.certificate and tls.key must be set together")
+    _check_login(settings.redis)
     if settings.redis.resume_percent > settings.redis.full_percent:
         raise ConfigError("redis.resume_percent must not be above redis.full_percent")
     if settings.persist.flush_records > settings.persist.max_records:
@@ -643,6 +651,15 @@ def _check_origins(origins: Sequence[str]) -> None:
     for origin in origins:
         if origin != "*" and not re.fullmatch(r"https?://[a-z0-9.\-\[\]:]+", origin):
             raise ConfigError(f"api.cors_origins: {origin!r} is no origin: write it like https://map.example.com, or *")
+
+
+def _check_login(found: Redis) -> None:
+    if (found.user or found.password) and not found.url:
+        raise ConfigError("redis.user and redis.password are for a Redis that redis.url names; our own makes its users")
+    if found.user and not found.password:
+        raise ConfigError("redis.user needs redis.password")
+    if found.password and "@" in found.url.partition("://")[2].partition("/")[0]:
+        raise ConfigError("redis.url names a user or a password, and so does redis.password: use one of the two")
 
 
 def _check_host(name: str, host: str, settings: Settings) -> None:

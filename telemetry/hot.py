@@ -54,6 +54,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import redis
+from redis.exceptions import NoPermissionError
 
 from telemetry.entries import (
     LATEST_MS,
@@ -107,7 +108,7 @@ STORED, SEEN, OTHER_BODY, KEYS_FULL, SENDERS_FULL = range(5)
 class Keys:
     """The names of one shard's keys."""
 
-    def __init__(self, shard: int) -> None:
+    def __init__(self, shard: int | str) -> None:
         start = f"whimbrel:{{{shard}}}:"
         self.store = f"{start}store"
         self.latest = f"{start}latest"
@@ -132,6 +133,15 @@ class Keys:
 
     def sent(self, key: str) -> str:
         return f"{self._start}sent:{key}"
+
+
+_ANY = Keys("*")
+APPENDED = (
+    *(_ANY.store, _ANY.stream("*"), _ANY.latest, _ANY.devices, _ANY.dirty, _ANY.unsaved, _ANY.next_id),
+    *(_ANY.sent("*"), _ANY.sent_until, _ANY.senders, _ANY.senders_seen),
+    *(_ANY.quarantine, _ANY.quarantine_state, _ANY.replayed),
+)
+"""Patterns of the keys that who takes records changes, of all shards: all but those of saving."""
 
 
 def shard_of(name: str, shards: int) -> int:
@@ -601,7 +611,10 @@ def call(client: redis.Redis, name: str, keys: Sequence[str], args: Sequence[str
     except redis.ResponseError as error:
         if "Function not found" not in str(error):
             raise
-    client.function_load(LIBRARY, replace=True)
+    try:
+        client.function_load(LIBRARY, replace=True)
+    except NoPermissionError:
+        raise StoreUnavailable("Redis lacks Whimbrel's functions; the worker loads them within seconds") from None
     return client.fcall(function, len(keys), *keys, *args)
 
 

@@ -41,6 +41,17 @@ FRAMES = "whimbrel:frames:"
 CONFIRMED_WITHIN_S = 2.0
 BACKUP = "whimbrel:backup"
 
+TAKERS = ("collector", "api")
+"""Who takes records."""
+
+WRITERS = {
+    ALIVE: ("worker", "scheduler"),
+    REFUSED: (*TAKERS, "query", "worker"),
+    FORWARD: ("courier",),
+    ALERT: ("courier",),
+}
+"""Which roles (redis_login.py) may change a key; everybody may read it. The worker may change all."""
+
 KEPT_S = 86_400
 """A note that nobody has renewed for so long is gone."""
 
@@ -60,6 +71,11 @@ def seen_alive(client: redis.Redis) -> dict[str, float]:
     """Program → s since the epoch of its last sign of life."""
     found = translated(lambda: client.hgetall(ALIVE))
     return {name.decode(): float(seen) for name, seen in found.items()}
+
+
+def require_writable(client: redis.Redis) -> None:
+    """Raise `StoreUnavailable` if Redis takes no writes from who asks; nothing is written."""
+    translated(lambda: client.hdel(REFUSED, ""))
 
 
 # Refusals --------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from telemetry.config import Settings, load
 from telemetry.errors import BusyError, ConfigError, StoreUnavailable, WhimbrelError
 from telemetry.process import die_with_parent, is_supervised
 from telemetry.redis_client import check_server, connect, wait
+from telemetry.redis_login import act_as
 from telemetry.runtime import require_restored
 
 FAILED = 1
@@ -39,6 +40,7 @@ def main(program: str, run: Callable[[Settings], None], needs_store: bool = True
     die_with_parent()
     if is_supervised():  # SIGHUP is for who has something to renew, and comes before that may be there
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    act_as(program)
     status = _run(program, args.config, run, needs_store, waits)
     if status != 0 and is_supervised():
         with Stopped() as stopped:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
+from weakref import WeakSet
 
 import redis
 import redis.asyncio
 from redis.backoff import NoBackoff
+from redis.exceptions import NoPermissionError
 from redis.retry import Retry
 
 from telemetry.config import Settings
 from telemetry.errors import ConfigError, StoreUnavailable
 from telemetry.hot import raw_entries
+from telemetry.redis_login import login
 from telemetry.runtime import OLDEST_REDIS, OLDEST_VALKEY, runtime_dir, version
 
 CONNECT_TIMEOUT_S = 2.0
@@ -34,19 +37,20 @@ def url(settings: Settings) -> str:
 
 def connect(settings: Settings, timeout_s: float | None = CALL_TIMEOUT_S) -> redis.Redis:
     """A synchronous client that repeats nothing by itself: an append sent twice would double records."""
-    client = redis.Redis.from_url(url(settings), **_options(timeout_s))
+    client = redis.Redis.from_url(url(settings), **_options(settings, timeout_s))
     raw_entries(client)
     return client
 
 
 def connect_async(settings: Settings, timeout_s: float = READ_TIMEOUT_S) -> redis.asyncio.Redis:
     """An asyncio client, for the short questions of the API, which are asked again if a connection was stale."""
-    options = _options(timeout_s) | {"retry": redis.asyncio.retry.Retry(NoBackoff(), 1)}
+    options = _options(settings, timeout_s) | {"retry": redis.asyncio.retry.Retry(NoBackoff(), 1)}
     return redis.asyncio.Redis.from_url(url(settings), **options)
 
 
-def _options(timeout_s: float | None) -> dict[str, Any]:
+def _options(settings: Settings, timeout_s: float | None) -> dict[str, Any]:
     return {
+        "credential_provider": login(settings),
         "socket_timeout": timeout_s,
         "socket_connect_timeout": CONNECT_TIMEOUT_S,
         "retry": Retry(NoBackoff(), 0),
@@ -96,9 +100,7 @@ def check_server(client: redis.Redis, durability: str) -> None:
     """Raise `ConfigError` naming each setting of the server that could lose records."""
     try:
         info: Mapping[str, Any] = client.info("server")
-        values: Mapping[str, str] = {
-            _text(k): _text(v) for k, v in client.config_get("maxmemory-policy", "appendonly", "appendfsync").items()
-        }
+        values = _settings_of(client)
     except redis.ResponseError as error:
         raise ConfigError(f"cannot ask Redis about its settings: {error}") from error
     except redis.RedisError as error:
@@ -106,6 +108,22 @@ def check_server(client: redis.Redis, durability: str) -> None:
     wrong = [*_wrong_version(info), *_wrong_settings(values, durability)]
     if wrong:
         raise ConfigError("cannot use this Redis: " + "; ".join(wrong))
+
+
+_may_not_ask: WeakSet[redis.ConnectionPool] = WeakSet()
+
+
+def _settings_of(client: redis.Redis) -> Mapping[str, str]:
+    """What matters of its settings. Who may not ask for them, as the programs of the API may not, is told by INFO all
+    but `appendfsync`: that is for those who may to see."""
+    if client.connection_pool not in _may_not_ask:
+        try:
+            found = client.config_get("maxmemory-policy", "appendonly", "appendfsync")
+            return {_text(name): _text(value) for name, value in found.items()}
+        except NoPermissionError:
+            _may_not_ask.add(client.connection_pool)
+    policy, aof = client.info("memory")["maxmemory_policy"], client.info("persistence")["aof_enabled"]
+    return {"maxmemory-policy": _text(policy), "appendonly": "yes" if aof else "no", "appendfsync": "always"}
 
 
 def _text(value: object) -> str:

@@ -21,6 +21,7 @@ from telemetry.config import Settings, load
 from telemetry.hot import Shard
 from telemetry.redis_client import connect, wait
 from telemetry.setup import set_up
+from tests.box import free_ports
 from tests.small_disk import SmallDisk, small_disk
 
 
@@ -36,7 +37,13 @@ class RedisServer:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.url = f"unix://{folder}/redis.sock"
+        self._login: dict[str, str] = {}
         self._process: subprocess.Popen[bytes] | None = None
+
+    def start_with_users(self, file: Path, user: str, password: str) -> None:
+        """The same with the users of an ACL file, one of which asks from here on."""
+        self._login = {"username": user, "password": password}
+        self.start("--aclfile", str(file))
 
     def start(self, *more: str) -> None:
         """Start, or start again on the same AOF."""
@@ -51,7 +58,7 @@ class RedisServer:
 
     def client(self) -> redis.Redis:
         """A client of this server."""
-        return redis.Redis.from_url(self.url)
+        return redis.Redis.from_url(self.url, **self._login)
 
     def kill(self) -> None:
         """SIGKILL, as a power cut would, but for the page cache."""
@@ -130,3 +137,9 @@ def connection() -> Iterator[duckdb.DuckDBPyConnection]:
     """A DuckDB."""
     with open_duckdb() as found:
         yield found
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port that nobody listens on."""
+    return free_ports(1)[0]

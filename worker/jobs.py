@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import redis
 
 from telemetry import meters, notes
 from telemetry.archive import READ_ERRORS, Archive, in_one_line
-from telemetry.errors import IntentChanged, NotTogether, OtherStoreError, WhimbrelError
+from telemetry.errors import BusyError, IntentChanged, NotTogether, OtherStoreError, WhimbrelError
 from telemetry.hot import Shard
 from telemetry.setup import set_up
 from worker.latest import rebuild
@@ -88,6 +89,8 @@ class Work:
         try:
             for store in self.stores:
                 store.state()
+                with contextlib.suppress(BusyError):
+                    store.require_writable()  # which loads the functions, as only the worker may
         except OtherStoreError:
             self._begin_anew()
         self.say_alive()

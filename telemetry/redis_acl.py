@@ -1,0 +1,55 @@
+"""What each role may do in Redis, as rules of its ACL.
+
+Nobody but `admin` may do what is dangerous (FLUSHALL, CONFIG SET, KEYS, DEBUG, SHUTDOWN, …), nor run scripts of their
+own; only the worker may load functions, only it and the scheduler touch RQ's keys, and the query program writes nothing
+but its count of refusals. Which keys a role may change stands with the keys, in hot.py and notes.py.
+"""
+
+from __future__ import annotations
+
+from telemetry import hot, notes
+from telemetry.redis_login import ADMIN
+
+OURS, RQ = "whimbrel:*", "rq:*"
+"""Patterns of all keys, and of all channels."""
+
+ALLOWED = "-@all +@read +@write +@transaction +@connection +@pubsub"
+REFUSED = "-@admin -@dangerous -@scripting -@blocking -scan -randomkey -dbsize -pubsub"
+ALWAYS = "+info +time"
+"""For everybody but `admin`: what may be done, less what may not, and what is taken for dangerous but is needed."""
+
+FUNCTIONS = "+fcall +fcall_ro"
+SETTINGS = "+config|get"
+"""CONFIG GET, to see that an answer means on disk. It tells a server's own password, so the API has it not."""
+
+COMMANDS = {
+    "collector": f"{FUNCTIONS} {SETTINGS}",
+    "api": FUNCTIONS,
+    "worker": f"{FUNCTIONS} {SETTINGS} +function|load +@blocking",
+    "scheduler": SETTINGS,
+    "query": "",
+    "courier": "",
+}
+"""What a role may do beyond that."""
+
+
+def rules(role: str) -> str:
+    """The rules of a role's user: keys, channels and commands."""
+    if role == ADMIN:
+        return "~* &* +@all"
+    return f"resetchannels {_channels(role)} {_keys(role)} {ALLOWED} {REFUSED} {ALWAYS} {COMMANDS[role]}".rstrip()
+
+
+def _channels(role: str) -> str:
+    return f"&{OURS} &{RQ}" if role == "worker" else f"&{OURS}"
+
+
+def _keys(role: str) -> str:
+    if role == "worker":
+        return f"~{OURS} ~{RQ}"
+    written = [key for key, writers in notes.WRITERS.items() if role in writers]
+    if role in ("collector", "api"):
+        written += hot.APPENDED
+    if role == "scheduler":
+        written.append(RQ)
+    return " ".join([f"%R~{OURS}", *(f"~{pattern}" for pattern in written)])
