@@ -38,8 +38,9 @@ METERS = "whimbrel:meters"
 SNIFF = "whimbrel:sniff"
 FRAMES = "whimbrel:frames:"
 
-CONFIRMED_WITHIN_S = 2.0
 BACKUP = "whimbrel:backup"
+
+CONFIRMED_WITHIN_S = 2.0
 
 TAKERS = ("collector", "api")
 """Who takes records."""
@@ -49,8 +50,12 @@ WRITERS = {
     REFUSED: (*TAKERS, "query", "worker"),
     FORWARD: ("courier",),
     ALERT: ("courier",),
+    KEYS: (),
+    SNIFF: (),
+    BACKUP: (),
 }
-"""Which roles (redis_login.py) may change a key; everybody may read it. The worker may change all."""
+"""Which roles (redis_login.py) may change a key; everybody may read it. The worker may change all,
+and so may people's commands."""
 
 KEPT_S = 86_400
 """A note that nobody has renewed for so long is gone."""
