@@ -30,7 +30,7 @@ SOURCE = "gl200"
 _END = re.compile(rb"[$\x00]")
 _HEAD = re.compile(rb"\+(?:RESP|BUFF|ACK):")
 _MESSAGE = re.compile(r"\+(RESP|BUFF|ACK):GT([A-Z0-9]{3}),(.*)")
-_TAIL = re.compile(rb"(,-?\d{1,3}\.\d+,-?\d{1,3}\.\d+)?,\d{14},[0-9A-Fa-f]{4}\s*\Z")
+_TAIL = re.compile(rb"(,-?\d{1,3}\.\d+,-?\d{1,3}\.\d+)?,\d{14},[0-9A-Fa-f]{4}(?:,[0-9A-F]{10})?\s*\Z")
 _TAIL_BYTES = 60
 _OLD_ID = re.compile(r"\d{15}", re.ASCII)
 _ID = re.compile(r"[0-9A-Za-z]{1,20}")
@@ -113,7 +113,7 @@ class Gl200(Framed):
             speed_kmh=number(speed),
             heading_deg=number(course),
         )
-        where, _ = gl200_state.where(report.values[fix.begin + 7 : fix.end])
+        where, _ = gl200_state.where(gl200_state.without_networks(report.values[fix.begin + 7 : fix.end])[0])
         attributes = {**state, "hdop": number(accuracy), **where}
         return sent(self.device_id, SOURCE, self.options, arrival, _moment_us(time, UTC), attributes, place)
 

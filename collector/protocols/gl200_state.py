@@ -6,22 +6,37 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from collector.protocols.text import hexadecimal, number, whole
-from collector.protocols.tracker import Attributes, cell
+from collector.protocols import gl200_vehicle as vehicle
+from collector.protocols.gl200_parts import (
+    CELL,
+    CELL_VALUES,
+    KM,
+    POWER_MV,
+    STATION,
+    STATUS,
+    WAITERS,
+    WAITING,
+    cell_of,
+    moving,
+    percent,
+    volts,
+    waiting,
+)
+from collector.protocols.gl200_unlocated import unlocated
+from collector.protocols.text import number, whole
+from collector.protocols.tracker import Attributes
 
-_CELL = re.compile(r"\d{3,4},\d{1,4},[0-9A-Fa-f]{1,8},[0-9A-Fa-f]{1,8}", re.ASCII)
-_CELL_VALUES = 4
-_GSM_VALUES = 6
-_KM = re.compile(r"\d+\.\d+", re.ASCII)
 _HOURS = re.compile(r"\d{1,7}:\d\d:\d\d", re.ASCII)
-_POWER_MV = re.compile(r"\d{4,5}", re.ASCII)
 _USUAL = re.compile(r"\d*,[0-9A-F]{1,2},\d{1,2}", re.ASCII)
 _MASK = re.compile(r"0[0-7]")
-_STATION = re.compile(r"([0-9A-Fa-f]{12}),(-?\d{1,3})", re.ASCII)
+_NETWORKS = re.compile(r"^\d{1,2},(?:[0-9A-Fa-f]{12},-\d{1,3},,,,)+|,[0-9A-Fa-f]{12},-\d{1,3}(?=,)", re.ASCII)
 _ADC_MV = re.compile(r"\d{1,5}", re.ASCII)
-_ICCID = re.compile(r"89[0-9A-Fa-f]{16,20}")
-_STATUS = re.compile(r"1[126A]|2[12]|4[12]|[0-9A-F]{6}|[0-9A-F]{10}")
-_VOLTS = re.compile(r"\d{1,2}\.\d+", re.ASCII)
+_VIN = re.compile(r"(?=.*\d)[0-9A-HJ-NPR-Z]{17}")
+_AGO = re.compile(r"[01]?,([01])?,(-?\d{1,2}\.\d+)?", re.ASCII)
+_DIGITS = re.compile(r"(?:-?\d{0,3},)?\d{1,3}", re.ASCII)
+_HEX_WORD = re.compile(r"[0-9A-F]{4}")
+_ERI_MASK = re.compile(r"[0-9A-F]{8}")
+_CARD = re.compile(r"[0-9A-Fa-f]{6,20}")
 _ONE_WIRE = re.compile(r"(?:^|,)[0-9A-F]{16},1,([0-9A-F]{4})(?=,|$)")
 
 ALARMS = {
@@ -52,7 +67,7 @@ ALARMS = {
 _HARSH = ("hard_braking", "hard_acceleration", "hard_cornering") * 2
 _GEOFENCE = ("geofence_exit", "geofence_enter")
 _IGNITIONS = {"IGN": True, "IGF": False, "VGN": True, "VGF": False}
-_IGNITION_OF_STATE = {"1": False, "2": True}
+_SWITCHES = {"LSW": "input1", "TSW": "input2"}
 _CHARGING = {"BTC": True, "STC": False}
 
 
@@ -81,7 +96,7 @@ def state(report: Report) -> Attributes:
     if report.name in _CHARGING:
         found["charging"] = _CHARGING[report.name]
     found |= {"alarm": ALARMS.get(report.name), "ignition": _IGNITIONS.get(report.name)}
-    found |= _located(report) if report.fixes else _unlocated(report)
+    found |= _located(report) if report.fixes else unlocated(report.name, report.values[1:])
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -92,27 +107,22 @@ def where(values: Sequence[str]) -> tuple[Attributes, list[str]]:
     number of satellites.
     """
     rest, found = list(values), Attributes()
-    if _CELL.fullmatch(",".join(rest[:_CELL_VALUES])):
-        found["cells"] = [_cell(rest[:_CELL_VALUES])]
-    rest = rest[_CELL_VALUES:]
-    if rest and not _KM.fullmatch(rest[0]):
+    if CELL.fullmatch(",".join(rest[:CELL_VALUES])):
+        found["cells"] = [cell_of(rest[:CELL_VALUES])]
+    rest = rest[CELL_VALUES:]
+    if rest and not KM.fullmatch(rest[0]):
         mask = int(rest[0]) if _MASK.fullmatch(rest[0]) else 0
         if mask & 1 and len(rest) > 1:
             found["satellites"] = whole(rest[1])
         rest = rest[1 + mask.bit_count() :]
-    if len(rest) > 1 and _HOURS.fullmatch(rest[0]) and _KM.fullmatch(rest[1]):
+    if len(rest) > 1 and _HOURS.fullmatch(rest[0]) and KM.fullmatch(rest[1]):
         found["engine_hours"] = _hours(rest.pop(0))
-    if rest and _KM.fullmatch(rest[0]):
+    if rest and KM.fullmatch(rest[0]):
         found["odometer_m"] = round(float(rest[0]) * 1_000, 3)
         rest = rest[1:]
     elif len(rest) > 1 and not rest[0]:
         rest = rest[1:]
     return found, rest
-
-
-def _cell(values: Sequence[str]) -> dict[str, int]:
-    mcc, mnc, lac, cid = values
-    return cell(int(mcc), int(mnc), int(lac, 16), int(cid, 16))
 
 
 # With a fix ------------------------------------------------------------------------------------------
@@ -122,22 +132,52 @@ def _located(report: Report) -> Attributes:
     """What stands before the first fix and behind the last one."""
     first, last = report.fixes[0], report.fixes[-1]
     before = report.values[1 : first.begin]
-    _, after = where(report.values[last.begin + 7 : last.end])
-    return _before(report.name, before) | _after(report.name, after)
+    behind, networks = without_networks(report.values[last.begin + 7 : last.end])
+    _, after = where(behind)
+    found = _before(report.name, before)
+    found |= _after(report.name, after, found.pop("mask", None)) | networks
+    if (vin := report.values[0]) and _VIN.fullmatch(vin):
+        found["vin"] = vin
+    return found
+
+
+def without_networks(values: list[str]) -> tuple[list[str], Attributes]:
+    """What follows a fix without the wireless networks that some tell of before the cell or behind it."""
+    text = ",".join(values)
+    found = [{"mac": address.lower(), "level": int(level)} for address, level in STATION.findall(text)]
+    if not found:
+        return values, {}
+    return _NETWORKS.sub("", text).split(","), {"wifi": found}
 
 
 def _before(name: str, values: list[str]) -> Attributes:
+    """What stands before a fix: of a vehicle, of a device that sleeps, or as most have it."""
+    if name in ("CAN", "OBD"):
+        return vehicle.can(values) if name == "CAN" else vehicle.obd(values)
+    if name in WAITERS and (match := WAITING.match(",".join(values))):
+        return waiting(match)
+    found = _reported(name, values)
+    if name == "ERI" and values and _ERI_MASK.fullmatch(values[0]):
+        found["mask"] = int(values[0], 16)
+    if name == "IDA":
+        found["driver_id"] = next((value for value in values if _CARD.fullmatch(value)), None)
+    return found
+
+
+def _reported(name: str, values: list[str]) -> Attributes:
     """`[…,external mV,]report type,count` for most; the type is the last digit of its value."""
     found: Attributes = {}
-    if len(values) >= 3 and _POWER_MV.fullmatch(values[-3]):
+    if len(values) >= 3 and POWER_MV.fullmatch(values[-3]):
         found["external_v"] = int(values[-3]) / 1_000
     kind = whole(values[-2][-1:]) if len(values) >= 2 else None
     if name == "STT" and values:
-        found |= _moving(values[-1])
+        found |= moving(values[-1])
     elif name == "BPL" and values:
-        found["battery_v"] = _volts(values[-1])
+        found["battery_v"] = volts(values[-1])
     elif name == "TEM" and values:
         found["temperature_c"] = number(values[-1])
+    elif name in _SWITCHES and values:
+        found[_SWITCHES[name]] = values[-1] == "1"
     elif _USUAL.fullmatch(",".join(values[-3:])) and kind is not None:
         found |= _kind(name, kind)
     else:
@@ -158,20 +198,55 @@ def _kind(name: str, kind: int) -> Attributes:
     return {"input1": kind == 1} if name == "DIS" else {}
 
 
-def _after(name: str, values: list[str]) -> Attributes:
+def _after(name: str, values: list[str], mask: object = None) -> Attributes:
     """A battery alone, or `hours,analog inputs,battery,status,…`; all else is kept as sent."""
+    if name in _IGNITIONS:
+        return _ignited(values)
     if values and not any(values[1:]) and _is_percent(values[0]):
-        return {"battery_percent": _percent(values[0])}
-    found: Attributes = {}
+        return {} if name in WAITERS else {"battery_percent": percent(values[0])}
+    if _DIGITS.fullmatch(",".join(values)) and _is_percent(values[-1]):
+        return {"battery_percent": percent(values[-1])}
+    if found := _asleep(values):
+        return found
     if values and _HOURS.fullmatch(values[0]):
         found["engine_hours"] = _hours(values[0])
         values = ["", *values[1:]]
-    for at in (3, 4):
-        if len(values) > at + 1 and _STATUS.fullmatch(values[at + 1]) and _is_percent(values[at]):
+    for at in (3, 4, 2, 5):
+        if len(values) > at + 1 and STATUS.fullmatch(values[at + 1]) and _is_percent(values[at]):
             found |= {f"adc{n}_v": int(mv) / 1_000 for n, mv in enumerate(values[1:at], 1) if _ADC_MV.fullmatch(mv)}
-            found |= {"battery_percent": _percent(values[at]), **_status(values[at + 1])}
-            return found | (_accessories(values[at + 2 :]) if name == "ERI" else {})
+            found |= {"battery_percent": percent(values[at]), **_status(values[at + 1])}
+            return found | (_accessories(values[at + 2 :], mask) if name == "ERI" else {})
     return {**found, "extra": ",".join(values).strip(",") or None}
+
+
+def _ignited(values: list[str]) -> Attributes:
+    """`hours,odometer` behind the cell, of which the first may be missing, or the value before it."""
+    found: Attributes = {}
+    rest = values[1:] if values and not values[0] else values
+    if rest and _HOURS.fullmatch(rest[0]):
+        found["engine_hours"] = _hours(rest[0])
+        rest = rest[1:]
+    if rest and KM.fullmatch(rest[0]):
+        found["odometer_m"] = round(float(rest[0]) * 1_000, 3)
+        rest = rest[1:]
+    return found | {"extra": ",".join(rest).strip(",") or None}
+
+
+def _asleep(values: list[str]) -> Attributes:
+    """`errors,battery mV,battery,mode,motion,temperature` of the GL500, or from the battery on."""
+    for at in (0, 2):
+        rest = values[at:]
+        if rest and rest[0] and _is_percent(rest[0]) and len(rest) > 2 and not (at and len(values[0]) > 2):
+            match = _AGO.fullmatch(",".join(rest[1:4]))
+            if match and not any(rest[4:]):
+                millivolts = values[1] if at and POWER_MV.fullmatch(values[1]) else ""
+                return {
+                    "battery_v": int(millivolts) / 1_000 if millivolts else None,
+                    "battery_percent": percent(rest[0]),
+                    "motion": None if match[1] is None else match[1] == "1",
+                    "temperature_c": None if match[2] is None else float(match[2]),
+                }
+    return {}
 
 
 def _hours(text: str) -> float:
@@ -180,35 +255,31 @@ def _hours(text: str) -> float:
 
 
 def _is_percent(text: str) -> bool:
-    return not text or _percent(text) is not None
-
-
-def _percent(text: str) -> int | None:
-    value = whole(text)
-    return value if value is not None and 0 <= value <= 100 else None
+    return not text or percent(text) is not None
 
 
 def _status(text: str) -> Attributes:
     """Hexadecimal: the state of motion, and of six digits inputs and outputs as well."""
-    found: Attributes = {"status": text, **_moving(text[:2])}
+    found: Attributes = {"status": text, **moving(text[:2])}
     if len(text) == 6:
-        found |= {"inputs": hexadecimal(text[2:4]), "outputs": hexadecimal(text[4:])}
+        inputs, outputs = int(text[2:4], 16), int(text[4:], 16)
+        found |= {"inputs": inputs, "input1": bool(inputs & 2), "input2": bool(inputs & 4)}
+        found |= {"outputs": outputs, "output1": bool(outputs & 1), "output2": bool(outputs & 2)}
     return found
 
 
-def _moving(text: str) -> Attributes:
-    """A state of motion: 1x the ignition is off, 2x on, 4x unknown; x1 is at rest, x2 in motion."""
-    ignition = _IGNITION_OF_STATE.get(text[:1])
-    motion = {"1": False, "2": True, "6": True}.get(text[1:2])
-    return {name: value for name, value in (("ignition", ignition), ("motion", motion)) if value is not None}
-
-
-def _accessories(values: list[str]) -> Attributes:
-    """What is plugged in: thermometers on one wire are known by their ids, the others kept as sent."""
+def _accessories(values: list[str], mask: object) -> Attributes:
+    """What is plugged in: a gauge of fuel, thermometers on one wire, known by their ids; kept as sent, too."""
     text = ",".join(values)
+    fuel = next((value for value in values if _HEX_WORD.fullmatch(value)), None) if _has_gauge(mask) else None
     degrees = [_sixteenths(match[1]) for match in _ONE_WIRE.finditer(text)]
     found: Attributes = {f"temperature{n}_c" if n > 1 else "temperature_c": value for n, value in enumerate(degrees, 1)}
+    found |= {} if fuel is None else {"fuel": int(fuel, 16)}
     return found | ({"data": text} if text.strip(",") else {})
+
+
+def _has_gauge(mask: object) -> bool:
+    return isinstance(mask, int) and bool(mask & 1)
 
 
 def _sixteenths(text: str) -> float:
@@ -218,72 +289,3 @@ def _sixteenths(text: str) -> float:
 
 
 # Without ---------------------------------------------------------------------------------------------
-
-
-def _unlocated(report: Report) -> Attributes:
-    values = report.values
-    if report.name == "GSM":
-        return _stations(values[1:])
-    if report.name == "WIF":
-        return _networks(",".join(values[1:]))
-    if report.name == "INF" and (found := _information(values)):
-        return found
-    if report.name == "BAT" and len(values) >= 5:
-        return {"battery_percent": _percent(values[3]), "battery_v": _volts(values[4]), "charging": _flag(values, 5)}
-    if report.name == "CSQ" and len(values) >= 2:
-        return {"gsm_signal": _signal(values[1])}
-    if report.name == "CID" and len(values) >= 2:
-        return {"iccid": values[1]}
-    found = _moving(values[1]) if report.name == "STT" and len(values) > 1 else {}
-    data = ",".join(values[1:])
-    return found | ({"data": data} if data.strip(",") else {})
-
-
-def _stations(values: list[str]) -> Attributes:
-    """`{mcc,mnc,lac,cid,level,}`: those around, and last the serving one."""
-    cells = []
-    for at in range(0, len(values), _GSM_VALUES):
-        station = values[at : at + _CELL_VALUES]
-        if _CELL.fullmatch(",".join(station)):
-            level = whole(values[at + _CELL_VALUES]) if len(values) > at + _CELL_VALUES else None
-            cells.append(_cell(station) | ({} if level is None else {"level": level}))
-    return {"cells": cells}
-
-
-def _networks(text: str) -> Attributes:
-    """`count,{address,level dBm,,,},…,battery` of the wireless networks around."""
-    found = [{"mac": address.lower(), "level": int(level)} for address, level in _STATION.findall(text)]
-    return {"wifi": found, "battery_percent": _percent(text.rpartition(",")[2])}
-
-
-def _information(values: list[str]) -> Attributes:
-    """`…,state,ICCID,signal,errors,external power,mV or km,,battery V,charging,…`; known by the ICCID."""
-    at = next((at for at, value in enumerate(values) if _ICCID.fullmatch(value)), None)
-    if at is None or at == 0 or len(values) < at + 8:
-        return {}
-    supply, battery = values[at + 4], values[at + 6]
-    return {
-        **_moving(values[at - 1]),
-        "iccid": values[at],
-        "gsm_signal": _signal(values[at + 1]),
-        "external_power": _flag(values, at + 3),
-        "external_v": int(supply) / 1_000 if _POWER_MV.fullmatch(supply) else None,
-        "odometer_m": round(float(supply) * 1_000, 3) if _KM.fullmatch(supply) else None,
-        "battery_v": _volts(battery),
-        "charging": _flag(values, at + 7),
-        "data": ",".join(values[at + 8 :]).strip(",") or None,
-    }
-
-
-def _volts(text: str) -> float | None:
-    return float(text) if _VOLTS.fullmatch(text) else None
-
-
-def _signal(text: str) -> int | None:
-    """0 to 31; 99 is unknown."""
-    value = whole(text)
-    return None if value == 99 else value
-
-
-def _flag(values: Sequence[str], at: int) -> bool | None:
-    return {"0": False, "1": True}.get(values[at]) if len(values) > at else None

@@ -13,15 +13,23 @@ from tests.collector.protocols.three_ways import ARRIVAL, NOW_US
 from tests.collector.protocols.trackers import attributes, conversation, moment, only, record_of, told
 from tests.collector.protocols.vectors import Exceptions, Vector, differences, vectors
 
-_LINES = dict.fromkeys(("in1", "in2", "out1", "out2"), "kept together, as inputs and outputs")
 EXCEPTIONS: Exceptions = {
-    "gl200_032_L120": {
-        **_LINES,
-        **dict.fromkeys(("tag1Id", "tag1Temp", "tag1Humidity"), "what accessories say over radio is kept raw"),
-    },
+    "gl200_032_L120": dict.fromkeys(
+        ("tag1Id", "tag1Temp", "tag1Humidity"), "what accessories say over radio is kept raw"
+    ),
     "gl200_048_L175": {"warningType": "kept raw, with the level behind it"},
-    "gl200_096_L330": _LINES,
     "gl200_112_L378": {"timestamp": "the time of sending", "cells": "with the serving cell, which stands last"},
+}
+STATE = {
+    "status": "210101",
+    "ignition": True,
+    "motion": False,
+    "inputs": 1,
+    "input1": False,
+    "input2": False,
+    "outputs": 1,
+    "output1": True,
+    "output2": False,
 }
 FIX = "1,4.3,92,70.0,121.354335,31.222073,20090214013254,0460,0000,18d8,6141"
 TAIL = "20090214093254,11F0"
@@ -138,6 +146,13 @@ def test_what_types_mean(name: str, before: str, expected: dict[str, object]) ->
         ("03,15,,4.5,83,,,", {"odometer_m": 4_500, "battery_percent": 83, "satellites": 15}),
         ("03,,2,,83", {"battery_percent": 83}),
         ("00,83", {"battery_percent": 83}),
+        ("18,0,3750,79,1,1,-4.5", {"battery_v": 3.75, "battery_percent": 79, "motion": True, "temperature_c": -4.5}),
+        ("18,0,,93,0,,", {"battery_percent": 93}),
+        ("00,3,85", {"battery_percent": 85}),
+        ("31,-1,99", {"battery_percent": 99}),
+        ("00,0.0,,,98,210101", {"odometer_m": 0, **STATE, "battery_percent": 98}),
+        ("00,0.0,,,,,98,210101", {"odometer_m": 0, **STATE, "battery_percent": 98}),
+        ("0015e96913a7,-58,,97", {"battery_percent": 97, "wifi": [{"mac": "0015e96913a7", "level": -58}]}),
         ("00,4.5,20090214093254", {"odometer_m": 4_500, "extra": "20090214093254"}),
         ("00,4.5,00001:30:00,,,,0F,00", {"odometer_m": 4_500, "engine_hours": 1.5, "extra": "0F,00"}),
         ("", {}),
@@ -146,6 +161,59 @@ def test_what_types_mean(name: str, before: str, expected: dict[str, object]) ->
 def test_what_stands_behind_the_cell(behind: str, expected: dict[str, object]) -> None:
     found = attributes(record_of(Gl200, message("FRI", f",0,0,1,{FIX},{behind}")))
     assert {name: found[name] for name in found if name not in ("type", "cells", "hdop")} == expected
+
+
+def test_networks_before_the_cell() -> None:
+    fix, _, network = FIX.partition(",0460")
+    text = f",0,1,1,{fix},2,0e36c9916485,-50,,,,e831cd5eb79d,-73,,,,0460{network},00,,93"
+    found = attributes(record_of(Gl200, message("FRI", text)))
+    assert [one["mac"] for one in found["wifi"]] == ["0e36c9916485", "e831cd5eb79d"]
+    assert (found["battery_percent"], found["cells"][0]["cid"]) == (93, 0x6141)
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "behind", "expected"),
+    [
+        ("CTN", "NOKIA3,0,0,2,,9", ",,0000", {"battery_percent": 9}),
+        ("STR", "GL500,0,0,2,21.1,86", ",,", {"battery_percent": 86, "temperature_c": 21.1}),
+        ("IGF", ",145", "01,12,,7.5", {"satellites": 12, "odometer_m": 7_500, "ignition": False}),
+        ("IGN", "CV200,,0,140944", ",,5810.9,20251222070035", {"odometer_m": 5_810_900, "ignition": True}),
+        ("LSW", ",0,1", "", {"input1": True}),
+        ("TSW", ",0,0", "", {"input2": False}),
+        ("IDA", ",,01C68011010000C7,1,1", "00,34.9,,,,", {"driver_id": "01C68011010000C7", "odometer_m": 34_900}),
+        (
+            "FRI",
+            "WVWZZZ1JZXW000001,,14900,41,1",
+            "00,74.1,,,,83,220000",
+            {"vin": "WVWZZZ1JZXW000001", "external_v": 14.9},
+        ),
+        ("ERI", ",00000001,,10,1", "00,0.0,,,,99,110000,1,0099", {"fuel": 153, "battery_percent": 99}),
+        (
+            "OBD",
+            ",gv500,0,78FFFF,WVWZZZ1JZXW000001,1,13411,981B81C0,787,3,43,,921,463,1,2,03000301,20,55,40,,1286",
+            "00,0.0",
+            {
+                "vin": "WVWZZZ1JZXW000001",
+                "external_v": 13.411,
+                "rpm": 787,
+                "obd_speed_kmh": 3,
+                "coolant_c": 43,
+                "fault_codes": ["0300", "0301"],
+                "throttle_percent": 20,
+                "engine_load_percent": 55,
+                "fuel_percent": 40,
+            },
+        ),
+    ],
+)
+def test_what_messages_tell_beside_a_fix(name: str, before: str, behind: str, expected: dict[str, object]) -> None:
+    found = attributes(record_of(Gl200, message(name, f"{before},{FIX},{behind}")))
+    assert found.items() >= expected.items()
+
+
+def test_the_oldest_end_with_their_version() -> None:
+    text = f"+RESP:GTINF,{ID},8938003990320469804f,18,99,100,1,0,+2.00,0,20131018084015,00EE,0103090402"
+    assert record_of(Gl200, text.encode()).timestamp_us == moment(2013, 10, 18, 8, 40, 15)
 
 
 def test_hours_before_the_odometer() -> None:
@@ -189,7 +257,64 @@ def test_hours_before_the_odometer() -> None:
                 "data": "0,0,,20090214013254,,12340,,00,00,+0800,0",
             },
         ),
-        ("FRI", ",0,0,1,0,,,,,,,0460,0000,18d8,6141,00,", {"data": "0,0,1,0,,,,,,,0460,0000,18d8,6141,00,"}),
+        (
+            "FRI",
+            ",0,0,1,0,,,,,,,0460,0000,18d8,6141,00,79",
+            {
+                "battery_percent": 79,
+                "cells": [{"mcc": 460, "mnc": 0, "lac": 0x18D8, "cid": 0x6141}],
+                "data": "0,0,1,0,,,,,,,0460,0000,18d8,6141,00,79",
+            },
+        ),
+        (
+            "STR",
+            "GL500,0,1,2,-21.8,90,0,,,,,,,,,,,,",
+            {"temperature_c": -21.8, "battery_percent": 90, "data": "0,1,2,-21.8,90,0,,,,,,,,,,,,"},
+        ),
+        (
+            "LBS",
+            "GL50,0,0,92,,2,,,0000,0204,0008,0cee,b951,18,,,,,,,,0204,0008,0cee,d071,,",
+            {
+                "battery_percent": 92,
+                "cells": [
+                    {"mcc": 204, "mnc": 8, "lac": 0xCEE, "cid": 0xB951, "level": 18},
+                    {"mcc": 204, "mnc": 8, "lac": 0xCEE, "cid": 0xD071},
+                ],
+            },
+        ),
+        ("DTT", ",,,1,16," + b"COMB,0,94.5,-1.0".hex(), {"fuel": 94.5, "data": b"COMB,0,94.5,-1.0".hex()}),
+        ("DTT", ",,,1,2,4142", {"data": "4142"}),
+        (
+            "INF",
+            ",41,,31,0,0,17.7,,3.87,0,1,1,,,20170802150751,70,,48.0",
+            {
+                "motion": False,
+                "gsm_signal": 31,
+                "external_power": False,
+                "odometer_m": 17_700,
+                "battery_v": 3.87,
+                "battery_percent": 70,
+                "charging": False,
+                "data": "1,1,,,20170802150751,70,,48.0",
+            },
+        ),
+        (
+            "CAN",
+            "gv65,0,1,C03FFFFF,WVWZZZ1JZXW000001,2,H89394,63.14,200,3,87,L/H1.5,P43.60,0,4,17.53,11.61",
+            {
+                "vin": "WVWZZZ1JZXW000001",
+                "ignition": True,
+                "odometer_m": 8_939_400,
+                "rpm": 200,
+                "obd_speed_kmh": 3,
+                "coolant_c": 87,
+                "fuel_l_per_h": 1.5,
+                "fuel_percent": 43.6,
+                "throttle_percent": 4,
+                "engine_hours": 17.53,
+                "data": "0,1,C03FFFFF,WVWZZZ1JZXW000001,2,H89394,63.14,200,3,87,L/H1.5,P43.60,0,4,17.53,11.61",
+            },
+        ),
     ],
 )
 def test_messages_without_a_fix(name: str, values: str, expected: dict[str, object]) -> None:
