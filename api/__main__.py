@@ -58,7 +58,7 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
     intake.start()
     limits, arrival = HttpLimits.of(settings), make_arrival(settings, intake)
     latest = LatestRoutes(connect_async(settings), settings.redis.shards, a.max_page_records)
-    program = QueryProgram(query_socket(settings), a.query_timeout_s)
+    program = QueryProgram(query_socket(settings), a.query_timeout_s, tls is not None)
     teller = reports.Teller(notes.API)
     listener = reports.Listener(lambda: connect(settings, ASK_S))
     listener.start()

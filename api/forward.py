@@ -28,7 +28,10 @@ ANSWER_TIMEOUT_S = 20.0
 OWN_HEADERS = frozenset((b"connection", b"keep-alive", b"transfer-encoding", b"date", b"upgrade", b"te"))
 """What each connection says for itself."""
 
-NOT_ASKED = OWN_HEADERS | {b"content-length", b"expect"}
+SCHEME = b"whimbrel-scheme"
+"""A header of ours: what the client speaks, https or http, which links in answers need."""
+
+NOT_ASKED = OWN_HEADERS | {b"content-length", b"expect", SCHEME}
 """What is left out of a request, which goes without its body."""
 
 AS_SENT = "".join(map(chr, range(0x21, 0x7F))).replace("#", "")
@@ -43,7 +46,8 @@ log = logging.getLogger(__name__)
 class QueryProgram:
     """The query program's socket, asked from a running event loop. `forward` makes what answers a route from there."""
 
-    def __init__(self, socket: Path, query_timeout_s: float) -> None:
+    def __init__(self, socket: Path, query_timeout_s: float, speaks_tls: bool = False) -> None:
+        self._scheme = "https" if speaks_tls else "http"
         self._session = aiohttp.ClientSession(
             connector=aiohttp.UnixConnector(str(socket), limit=MAX_CONNECTIONS, keepalive_timeout=KEEP_ALIVE_S),
             timeout=aiohttp.ClientTimeout(
@@ -58,7 +62,7 @@ class QueryProgram:
 
     def forward(self, refusal: Callable[[str], Response]) -> Forward:
         """An ASGI application; `refusal` makes what a path is answered where the program does not."""
-        return Forward(self._session, refusal)
+        return Forward(self._session, refusal, self._scheme)
 
     async def close(self) -> None:
         """Close its connections."""
@@ -68,8 +72,11 @@ class QueryProgram:
 class Forward:
     """Answers each request with what the query program answers."""
 
-    def __init__(self, session: aiohttp.ClientSession, refusal: Callable[[str], Response]) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, refusal: Callable[[str], Response], scheme: str = "http"
+    ) -> None:
         self._session = session
+        self._scheme = scheme
         self._refusal = refusal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -77,7 +84,7 @@ class Forward:
         is_begun = False
         try:
             async with self._session.request(
-                scope["method"], _url(scope), headers=_headers(scope), allow_redirects=False
+                scope["method"], _url(scope), headers=_headers(scope, self._scheme), allow_redirects=False
             ) as answer:
                 headers = [(name, value) for name, value in answer.raw_headers if name.lower() not in OWN_HEADERS]
                 await send({"type": "http.response.start", "status": answer.status, "headers": headers})
@@ -99,12 +106,13 @@ def _url(scope: Scope) -> URL:
     return URL("http://query/" + quote_from_bytes(target.removeprefix(b"/"), AS_SENT), encoded=True)
 
 
-def _headers(scope: Scope) -> list[tuple[str, str]]:
-    """The request's, but for those of its connection and body; with a Host, which links in answers need."""
+def _headers(scope: Scope, scheme: str) -> list[tuple[str, str]]:
+    """The request's, but for those of its connection and body; with a Host and a scheme, which links need."""
     headers = [
         (name.decode(), value.decode(errors="replace")) for name, value in scope["headers"] if name not in NOT_ASKED
     ]
     if not any(name == "host" for name, _ in headers):
         host, port = scope["server"]
         headers.append(("host", f"{host}:{port}"))
+    headers.append((SCHEME.decode(), scheme))
     return headers

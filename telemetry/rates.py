@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from telemetry.buckets import Buckets, Rate
+from telemetry.buckets import TOLERANCE, Buckets, Rate
 from telemetry.config import LimitsSection, Settings
 
 MINUTE_S = 60.0
@@ -39,23 +39,24 @@ class Over(NamedTuple):
         return f"{named} may send {many}; try again in {self.retry_after_s} s"
 
 
-class Policy(NamedTuple):
-    """A limit by its name, and the buckets of all whom it is for."""
+class Policy:
+    """A limit by its name, and the buckets of all whom it is for.
 
-    name: str
-    buckets: Buckets
+    `shown` is what the header `RateLimit-Policy` says of it (draft-ietf-httpapi-ratelimit-headers-10).
+    """
 
-    def shown(self) -> str:
-        """As the header `RateLimit-Policy` says it (draft-ietf-httpapi-ratelimit-headers-10)."""
-        rate = self.buckets.rate
-        window_s = max(1, math.ceil(rate.burst / rate.per_s))
-        unit = "" if self.name.endswith("-requests") else f';qu="{self.name.split("-", 1)[1]}"'
-        return f'"{self.name}";q={math.floor(rate.burst)};w={window_s}{unit}'
+    def __init__(self, name: str, buckets: Buckets) -> None:
+        self.name = name
+        self.buckets = buckets
+        rate = buckets.rate
+        unit = "" if name.endswith("-requests") else f';qu="{name.split("-", 1)[1]}"'
+        self.shown = f'"{name}";q={math.floor(rate.burst)};w={max(1, math.ceil(rate.burst / rate.per_s))}{unit}'
+        self._start = f'"{name}";r='
 
     def level(self, who: str) -> str:
         """As the header `RateLimit` says it."""
         left, full_in_s = self.buckets.level(who)
-        return f'"{self.name}";r={max(0, math.floor(left + 1e-6))};t={math.ceil(full_in_s)}'
+        return f"{self._start}{int(left + TOLERANCE) if left > 0 else 0};t={math.ceil(full_in_s)}"
 
 
 class Rates:
@@ -74,6 +75,7 @@ class Rates:
         self.key_records = policy("key-records", k.key_records_per_s, k.key_records_burst)
         wrong = limits.address_wrong_keys_per_min
         self.wrong_keys = policy("address-wrong-keys", wrong / MINUTE_S, wrong)
+        self._shown = {who: self._policies("", who) for who in ("", "key")}
 
     @classmethod
     def of(cls, settings: Settings) -> Rates:
@@ -127,9 +129,11 @@ class Rates:
 
     def shown(self, address: str, key_id: str) -> tuple[bytes, bytes]:
         """The headers `RateLimit-Policy` and `RateLimit` of an answer; empty if nothing is limited."""
-        found = list(self._all(address, key_id))
-        policies = ", ".join(policy.shown() for policy, _ in found)
-        return policies.encode(), ", ".join(policy.level(who) for policy, who in found).encode()
+        levels = ", ".join([policy.level(who) for policy, who in self._all(address, key_id)])
+        return self._shown["key" if key_id else ""], levels.encode()
+
+    def _policies(self, address: str, key_id: str) -> bytes:
+        return ", ".join(policy.shown for policy, _ in self._all(address, key_id)).encode()
 
     def _of_records(self, address: str, key_id: str) -> Iterable[tuple[Policy, str]]:
         if self.address_records is not None:

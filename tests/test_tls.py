@@ -113,6 +113,15 @@ def test_browsers_are_told_to_come_over_tls_from_then_on(box: Box, authority: Au
         assert answer.headers["strict-transport-security"] == "max-age=86400"
 
 
+def test_links_of_pages_lead_back_over_tls_and_nowhere_else(box: Box, authority: Authority) -> None:
+    older = {"device_id": "paged", "speed": 1, "fuel": 1, "temperature": 1, "location": "53.4,-2.9"}
+    with httpx.Client(base_url=f"https://localhost:{box.api_port}", verify=authority.client(), timeout=30) as web:
+        assert web.post("/tracking/data/", json=[older] * 150).status_code == 202
+        for headers in ({}, {"Whimbrel-Scheme": "ftp"}):
+            found = web.get("/tracking/data/list/", headers=headers).json()["next"]
+            assert found == f"https://localhost:{box.api_port}/tracking/data/list/?page=2"
+
+
 def test_who_speaks_no_tls_gets_nothing(box: Box) -> None:
     with socket.create_connection(("127.0.0.1", box.tcp_port), 10) as plain:
         plain.sendall(TEXT.encode() + b"\n")

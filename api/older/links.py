@@ -6,6 +6,8 @@ from urllib.parse import parse_qs, urlencode
 
 from starlette.requests import Request
 
+from api.forward import SCHEME
+
 
 def to_page(request: Request, number: int) -> str:
     """The address of a page: `page` added, replaced or, for the first, left out; repeated and empty ones kept."""
@@ -14,7 +16,8 @@ def to_page(request: Request, number: int) -> str:
     if number > 1:
         arguments["page"] = [str(number)]
     query = urlencode(sorted(arguments.items()), doseq=True)
-    return f"http://{_host(request)}{request.scope['path']}" + (f"?{query}" if query else "")
+    scheme = "https" if request.headers.get(SCHEME.decode()) == "https" else "http"
+    return f"{scheme}://{_host(request)}{request.scope['path']}" + (f"?{query}" if query else "")
 
 
 def _host(request: Request) -> str:
