@@ -24,7 +24,7 @@ from api.thinned import PARAMETERS as THINNED
 from api.thinned import Thinned, thinned
 from collector.http import refuse_unknown
 from telemetry.archive import LiveFile
-from telemetry.columns import COLUMNS, columns, sql_text
+from telemetry.columns import COLUMNS, columns, records_sql, sql_text
 from telemetry.days import iso
 
 SELECT = ", ".join(
@@ -73,8 +73,7 @@ def records_in(
     tail = f"SELECT {some} FROM tail WHERE {where}"
     if not files:
         return tail
-    paths = ", ".join(sql_text(file.path) for file in files)
-    archived = f"SELECT {some} FROM read_parquet([{paths}], hive_partitioning = false) WHERE {where}"
+    archived = f"SELECT {some} FROM {records_sql([file.path for file in files])} WHERE {where}"
     return f"{archived} UNION ALL {tail}" if has_tail else archived
 
 

@@ -16,7 +16,7 @@ from cli.moments import moment
 from cli.output import output
 from telemetry import hot
 from telemetry.archive import READ_ERRORS, Archive, LiveFile, in_one_line
-from telemetry.columns import COLUMNS, sql_text
+from telemetry.columns import LAYOUT, layout_of, nothing_sql, sql_text
 from telemetry.config import Settings
 from telemetry.days import DAY_US
 from telemetry.entries import read_entry
@@ -108,11 +108,11 @@ def find(archive: Archive, wanted: Wanted) -> list[LiveFile]:
 
 def sql(files: Sequence[LiveFile]) -> str:
     """A DuckDB table of the files; of none an empty one with the same columns."""
-    if files:
-        return f"read_parquet([{', '.join(sql_text(file.path) for file in files)}])"
-    types = {"string": "VARCHAR", "int64": "BIGINT", "double": "DOUBLE"}
-    columns = (f"NULL::{types.get(str(field.type), 'TIMESTAMPTZ')} AS {field.name}" for field in COLUMNS)
-    return f"(SELECT {', '.join(columns)}, NULL::DATE AS date LIMIT 0)"
+    if not files:
+        return f"(SELECT *, NULL::DATE AS date FROM {nothing_sql()})"
+    listed = ", ".join(sql_text(file.path) for file in files)
+    has_older = any(layout_of(file.path) < LAYOUT for file in files)
+    return f"read_parquet([{listed}]{', union_by_name = true' if has_older else ''})"
 
 
 def count_waiting(settings: Settings, wanted: Wanted) -> int | None:

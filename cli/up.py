@@ -24,7 +24,7 @@ from telemetry.config import PROJECT, Settings
 from telemetry.durable import make_folder
 from telemetry.endpoints import api_url, collector_url, http_url, reachable
 from telemetry.errors import ConfigError
-from telemetry.runtime import UP_LOCK, make_private, require_restored, runtime_dir
+from telemetry.runtime import REFUSED, UP_LOCK, make_private, refusal, require_restored, runtime_dir
 from telemetry.tls import Identity, any_certificate
 
 LOOK_S = 0.25
@@ -57,6 +57,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     require_restored(settings.data_dir)
     folder = runtime_dir(settings.data_dir)
     make_private(folder)
+    (folder / REFUSED).unlink(missing_ok=True)
     _wait_for_predecessor(folder)
     _await_ports(settings)
     return Box(supervise.start(folder, programs, _environment(args)), folder, settings).run()
@@ -133,6 +134,7 @@ class Box:
         self.settings = settings
         self.copier = Thread(target=_copy, args=(supervisord.stdout,), daemon=True)
         self.stop_by: float | None = None
+        self.refused = ""
         self.had_terminal = os.isatty(sys.stdin.fileno())
         self.renew_asked = False
 
@@ -163,23 +165,32 @@ class Box:
     def _await_ready(self) -> None:
         say_at = time.monotonic() + SLOW_S
         while not self._over() and (reason := not_ready(self.settings)):
+            self._stop_if_refused()
             if time.monotonic() > say_at:
                 say(f"whimbrel up: not ready yet: {reason}")
                 say_at += SLOW_S
         if not self._over():
             say(ready_line(self.settings))
 
+    def _stop_if_refused(self) -> None:
+        """A program that can't use what is on disk never will."""
+        if not self.refused and (why := refusal(self.folder)):
+            self.refused = why
+            say(f"whimbrel up: {why}")
+            self.stop()
+
     def _over(self) -> bool:
         return self._ended() or self.stop_by is not None
 
     def _await_end(self) -> int:
         while not self._ended():
+            self._stop_if_refused()
             if self.stop_by is not None and time.monotonic() > self.stop_by:
                 self.supervisord.kill()
                 say(f"whimbrel up: supervisord did not stop within {STOP_S:.0f} s and was killed")
                 return FAILED
         if self.stop_by is not None:
-            return OK
+            return FAILED if self.refused else OK
         say(f"whimbrel up: supervisord ended by itself, exit status {self.supervisord.returncode}")
         return FAILED
 

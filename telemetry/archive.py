@@ -39,10 +39,21 @@ from deltalake.schema import PrimitiveType
 from deltalake.transaction import AddAction, RemoveAction
 
 from telemetry import delta_log
-from telemetry.columns import BOUNDED, COLUMNS, TIME, days_of, is_sorted, least_and_greatest, sql_text
+from telemetry.columns import (
+    BOUNDED,
+    COLUMNS,
+    LAYOUT,
+    TIME,
+    days_of,
+    file_name,
+    is_sorted,
+    least_and_greatest,
+    records_sql,
+    sql_text,
+)
 from telemetry.days import day_of, iso
 from telemetry.durable import fsync, make_folder
-from telemetry.errors import ArchiveError, IntentChanged, PlanOutdated
+from telemetry.errors import ArchiveError, IntentChanged, LayoutError, PlanOutdated
 from telemetry.holding import Held, holds_entries, nothing_held
 from telemetry.steps import Step, untold
 
@@ -72,6 +83,9 @@ LOG = "_delta_log"
 BACKUP = "_backup"
 """Tools that read the table know that a name with such a beginning is none of its folders."""
 
+LAYOUT_KEY = "whimbrel.layout"
+"""The table's property with its layout (columns.py). A table without it is of layout 1."""
+
 CHECKPOINT_COMMITS = 100
 """After so many commits a checkpoint lets readers begin there, and entries older than the log's retention go away."""
 
@@ -84,7 +98,11 @@ _CONFIGURATION = {
     "delta.checkpointInterval": str(CHECKPOINT_COMMITS),
     "delta.logRetentionDuration": "interval 1 days",
     "delta.deletedFileRetentionDuration": "interval 30 days",
+    LAYOUT_KEY: str(LAYOUT),
 }
+
+
+_NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 
 
 class DataFile(NamedTuple):
@@ -183,26 +201,52 @@ class Archive:
 
     def open(self) -> DeltaTable:
         """A fresh handle, creating the table if there is none: for those who begin one, no reader may."""
-        try:
-            return DeltaTable(str(self.root))
-        except TableNotFoundError:
-            return self._create()
+        return self.open_existing() or self._create()
 
     def open_existing(self) -> DeltaTable | None:
-        """A fresh handle, or None if there is no table."""
+        """A fresh handle, or None if there is no table. Raises `LayoutError` if a newer release wrote it."""
         try:
-            return DeltaTable(str(self.root))
+            table = DeltaTable(str(self.root))
         except TableNotFoundError:
             return None
+        if (layout := layout_of_table(table)) > LAYOUT:
+            raise LayoutError(f"the archive {self.root}", layout, LAYOUT)
+        return table
 
     def _create(self) -> DeltaTable:
         make_folder(self.root)
         DeltaTable.create(
-            str(self.root), _DELTA_SCHEMA, mode="ignore", partition_by=["date"], configuration=_CONFIGURATION
+            str(self.root),
+            _DELTA_SCHEMA,
+            mode="ignore",
+            partition_by=["date"],
+            configuration=_CONFIGURATION,
+            raise_if_key_not_exists=False,
         )
         self.make_last()
         fsync(self.root)
         return DeltaTable(str(self.root))
+
+    def upgrade(self) -> list[str]:
+        """Bring a table of an older release to this one's layout: it gets the columns that it lacks, which are null in
+        the files that are there; no file is touched. On disk when this returns. Returns the columns.
+        """
+        added: list[str] = []
+        while (table := self.open_existing()) is not None and layout_of_table(table, unwritten=0) < LAYOUT:
+            has = {field.name for field in table.schema().fields}
+            lacking = [field for field in _DELTA_SCHEMA.fields if field.name not in has]
+            try:
+                if lacking:
+                    table.alter.add_columns(lacking, post_commithook_properties=_NO_HOOKS)
+                    table = DeltaTable(str(self.root))
+                table.alter.set_table_properties(
+                    {LAYOUT_KEY: str(LAYOUT)}, raise_if_not_exists=False, post_commithook_properties=_NO_HOOKS
+                )
+            except CommitFailedError:  # another program does it, too: look again
+                continue
+            added += [field.name for field in lacking]
+            self.make_last()
+        return added
 
     # Writing -----------------------------------------------------------------------------------------
 
@@ -239,7 +283,7 @@ class Archive:
         group_rows = -(-rows // (ROW_GROUPS * VECTOR_ROWS)) * VECTOR_ROWS
         group_rows = min(max(group_rows, LEAST_GROUP_ROWS), ROW_GROUP_ROWS)
         level = MERGED_LEVEL if kind == COMPACTED else SAVED_LEVEL
-        path = f"{folder}/{kind}-{secrets.token_hex(8)}.parquet"
+        path = f"{folder}/{file_name(kind, secrets.token_hex(8))}"
         connection.execute(
             f"COPY ({select}) TO {sql_text(str(self.root / path))} "
             f"(FORMAT parquet, PARQUET_VERSION v2, COMPRESSION zstd, COMPRESSION_LEVEL {level}, "
@@ -253,7 +297,7 @@ class Archive:
         The files are not in the table until `replace` names them. Raises `ArchiveError` if a row is missing.
         """
         day, rows = files[0].day, sum(file.rows or 0 for file in files)
-        source = f"read_parquet([{', '.join(sql_text(file.path) for file in files)}], hive_partitioning = false)"
+        source = records_sql([file.path for file in files])
         if pieces == 1:
             selects = [f"SELECT * FROM {source} {_ORDER}"]
         else:
@@ -356,7 +400,7 @@ class Archive:
                 max_commit_retries=20,
                 custom_metadata={delta_log.ACTIONS: str(len(actions) + len(transactions))},
             ),
-            post_commithook_properties=PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False),
+            post_commithook_properties=_NO_HOOKS,
         )
         self._reached("make last")
         self.make_last()
@@ -513,6 +557,11 @@ class Archive:
         if "max.id" not in actions.schema.names:
             return 0
         return int(pc.max(actions.column("max.id")).as_py() or 0)
+
+
+def layout_of_table(table: DeltaTable, unwritten: int = 1) -> int:
+    """A table's layout; of one that doesn't say it, `unwritten`."""
+    return int(table.metadata().configuration.get(LAYOUT_KEY, unwritten))
 
 
 def in_one_line(error: Exception) -> str:

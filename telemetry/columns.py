@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from itertools import chain
@@ -39,6 +40,10 @@ COLUMNS = pa.schema(
     ]
 )
 """The columns of a file; the table has `date` besides."""
+
+LAYOUT = 1
+"""Of the table and of its files; it rises when a column is added. A column is added at the end and may be null; none is
+ever taken away. So files of every layout before are read as they are."""
 
 BOUNDED = ("device_id", "timestamp", "received_at", "id", "transport")
 """Columns whose least and greatest value the log keeps for each file, so that queries skip files or need none."""
@@ -123,6 +128,36 @@ def least_and_greatest(records: pa.Table, name: str) -> tuple[Any, Any]:
 def sql_text(text: str) -> str:
     """A text as an SQL literal."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def file_name(kind: str, token: str, layout: int = LAYOUT) -> str:
+    """What a new file is called. Its layout is in its name, from the second on."""
+    return f"{kind}-{token}{f'.v{layout}' if layout > 1 else ''}.parquet"
+
+
+def layout_of(path: str) -> int:
+    """The layout of a file, by its name."""
+    found = re.search(r"\.v(\d+)\.parquet$", path)
+    return int(found[1]) if found else 1
+
+
+def records_sql(paths: Sequence[str]) -> str:
+    """A DuckDB table of all columns of some files. One that a file of an older layout lacks is null there.
+
+    Files of one layout are read in nine tenths of the time.
+    """
+    listed = f"read_parquet([{', '.join(map(sql_text, paths))}], hive_partitioning = false"
+    if all(layout_of(path) == LAYOUT for path in paths):
+        return f"{listed})"
+    names = ", ".join(COLUMNS.names)
+    return f"(SELECT {names} FROM (SELECT * FROM {listed}, union_by_name = true) UNION ALL BY NAME {nothing_sql()}))"
+
+
+def nothing_sql() -> str:
+    """A DuckDB query of all columns, and no row."""
+    types = {"string": "VARCHAR", "int64": "BIGINT", "double": "DOUBLE"}
+    nulls = (f"NULL::{types.get(str(field.type), 'TIMESTAMPTZ')} AS {field.name}" for field in COLUMNS)
+    return f"(SELECT {', '.join(nulls)} WHERE false)"
 
 
 def open_duckdb(temp_dir: Path | None = None, memory_limit: str = "1GB", threads: int = 2) -> duckdb.DuckDBPyConnection:

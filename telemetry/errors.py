@@ -2,6 +2,7 @@
 
     WhimbrelError
     ├── ConfigError            the operator: a setting is wrong; the start stops
+    │   └── LayoutError        a newer release has written here: this one must not start
     ├── SenderError            the sender: what it sent can't be taken; sending it again won't help
     │   ├── RecordError        one record: names field, value and reason
     │   ├── SyntaxFault        bytes that are not JSON or msgpack: names the place
@@ -23,6 +24,8 @@ Messages read "cannot <verb> <object>: <reason>", or name the field and say what
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 
 class WhimbrelError(Exception):
     """Root of all the errors below."""
@@ -30,6 +33,17 @@ class WhimbrelError(Exception):
 
 class ConfigError(WhimbrelError):
     """A setting has a wrong name, type or value."""
+
+
+class LayoutError(ConfigError):
+    """What is on disk has a layout that this release doesn't know. `what` is the store or the archive."""
+
+    def __init__(self, what: str, layout: int, known: int) -> None:
+        super().__init__(
+            f"cannot start: {what} has layout {layout}, and this release of Whimbrel, {version('whimbrel')}, knows "
+            f"layouts up to {known}. A newer release has written there: start that one again, or restore a backup that "
+            "was made before it (`whimbrel restore`)"
+        )
 
 
 class SenderError(WhimbrelError):

@@ -466,6 +466,16 @@ local function setup(keys, args)
   return redis.call('HMGET', keys[1], 'id', 'layout', 'shards')
 end
 
+-- KEYS: store. ARGV: store id, the layout that its caller found, the one that it knows, new store id, which stops
+-- programs of the release before that still run. Returns 1 if it was changed now.
+local function upgrade(keys, args)
+  if redis.call('HGET', keys[1], 'layout') ~= args[2] then
+    return 0
+  end
+  redis.call('HSET', keys[1], 'layout', args[3], 'id', args[4])
+  return 1
+end
+
 -- Guard 1. KEYS: store intent committed finishing. ARGV: store id, committed as the caller knows it,
 -- the intent. Returns 1 if it was written, 0 if there is one already or `committed` moved.
 local function intend(keys, args)
@@ -715,6 +725,7 @@ end
 -- What may grow without end may be refused when memory is full; all others help to empty it.
 register('append', of_store(append), {})
 register('setup', setup, { 'allow-oom' })
+register('upgrade', of_store(upgrade), { 'allow-oom' })
 register('intend', of_store(intend), { 'allow-oom' })
 register('finish', of_store(finish), { 'allow-oom' })
 register('allot', of_store(allot), {})

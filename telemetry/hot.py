@@ -75,6 +75,7 @@ from telemetry.errors import (
     BusyError,
     ConfigError,
     IntentChanged,
+    LayoutError,
     NotSetUp,
     OtherStoreError,
     StoreError,
@@ -544,6 +545,21 @@ def setup(client: redis.Redis, shard: int, new_id: str, shards: int, committed: 
     return _shape(translated(lambda: call(client, "setup", [k.store, k.committed, k.next_id], args)))
 
 
+def upgrade(client: redis.Redis, shard: int, new_id: str) -> int | None:
+    """Bring the store of an older release to this one's layout, once. Returns the layout that it had, None if none.
+
+    What waits stays as it is: a record without the fields that came later is read all the same (record.py). From then
+    on the older release refuses the store, since it would save records without what it doesn't know of; those of its
+    programs that still run are stopped by the new id.
+    """
+    found = shape(client, shard)
+    if found is None or found.layout >= LAYOUT:
+        return None
+    args: list[str | bytes | int] = [found.store_id, found.layout, LAYOUT, new_id]
+    translated(lambda: call(client, "upgrade", [Keys(shard).store], args))
+    return found.layout
+
+
 def shape(client: redis.Redis, shard: int) -> Shape | None:
     """What the shard's store is, or None if nobody has set it up."""
     found = translated(lambda: client.hmget(Keys(shard).store, "id", "layout", "shards"))
@@ -584,12 +600,19 @@ def raw_entries(client: redis.Redis) -> None:
 
 def check_shape(found: Shape, shards: int) -> None:
     """Raise `ConfigError` unless this program can use the store."""
-    if found.layout != LAYOUT:
-        raise ConfigError(f"cannot use this store: its layout is {found.layout}, this release knows {LAYOUT}")
+    require_known(found)
+    if found.layout < LAYOUT:
+        raise NotSetUp(f"the store has layout {found.layout}; the worker brings it to {LAYOUT} within seconds")
     if found.shards != shards:
         raise ConfigError(
             f"cannot use this store with redis.shards = {shards}: it was made with {found.shards}, which is fixed"
         )
+
+
+def require_known(found: Shape) -> None:
+    """Raise `LayoutError` if a newer release made or upgraded the store."""
+    if found.layout > LAYOUT:
+        raise LayoutError("the store in Redis", found.layout, LAYOUT)
 
 
 def _quarantined(raw: RawEntry) -> Quarantined:

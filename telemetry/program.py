@@ -15,11 +15,11 @@ import redis
 
 from telemetry import hot, notes
 from telemetry.config import Settings, load
-from telemetry.errors import BusyError, ConfigError, StoreUnavailable, WhimbrelError
+from telemetry.errors import BusyError, ConfigError, LayoutError, StoreUnavailable, WhimbrelError
 from telemetry.process import die_with_parent, is_supervised
 from telemetry.redis_client import check_server, connect, wait
 from telemetry.redis_login import act_as
-from telemetry.runtime import require_restored
+from telemetry.runtime import refuse, require_restored
 
 FAILED = 1
 WRONG_SETTINGS = 2
@@ -57,6 +57,10 @@ def _run(program: str, config: str | None, run: Callable[[Settings], None], need
             ready = not waits or wait_for_store(settings, stopped, needs_store)
         if ready:
             run(settings)
+    except LayoutError as error:
+        refuse(settings.data_dir, str(error))
+        print(f"{program}: {error}", file=sys.stderr)
+        return WRONG_SETTINGS
     except ConfigError as error:
         print(f"{program}: {error}", file=sys.stderr)
         return WRONG_SETTINGS

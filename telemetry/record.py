@@ -5,6 +5,9 @@ A record is one msgpack array in the field order of `Record`, the layout's versi
     [1, timestamp_us, transport, source, latitude, longitude, altitude_m, speed_kmh, heading_deg,
      accuracy_m, location, attributes]
 
+A field that is added stands at the end and has a default: an array that was written before it is shorter, and is read
+all the same.
+
 What the stream's key or its entry says is not in it: the device, the record's `id`, `received_at`.
 `attributes` is the text of a JSON object, as sent, or nil: the archive and the API pass it on unread,
 and integers of any size survive.

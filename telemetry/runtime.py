@@ -58,6 +58,25 @@ def require_restored(data_dir: Path) -> None:
         raise ConfigError(f"cannot start: a restore into {data_dir} was broken off; run `whimbrel restore` again")
 
 
+REFUSED = "refused"
+"""In the folder of sockets: why a program refuses to start on what is there, for `whimbrel up` to stop and say so."""
+
+
+def refuse(data_dir: Path, why: str) -> None:
+    """Leave word for `whimbrel up`, if there is one."""
+    folder = runtime_dir(data_dir)
+    if folder.is_dir():
+        (folder / REFUSED).write_text(why)
+
+
+def refusal(folder: Path) -> str:
+    """What was left there, empty if nothing was."""
+    try:
+        return (folder / REFUSED).read_text()
+    except FileNotFoundError:
+        return ""
+
+
 def version(text: str) -> tuple[int, ...]:
     """(7, 2, 4) of "7.2.4"."""
     return tuple(int(part) for part in text.split(".") if part.isdigit())

@@ -13,7 +13,7 @@ from typing import Any
 import duckdb
 
 from telemetry.archive import Archive
-from telemetry.columns import COLUMNS, sql_text
+from telemetry.columns import COLUMNS, records_sql
 from telemetry.entries import NEWEST, NEWEST_FIX, Archived, flags_of
 from telemetry.errors import BusyError
 from telemetry.hot import Shard, shard_of
@@ -76,11 +76,7 @@ def _sql(files: Sequence[str], seen: str) -> str:
         for kind, _ in _KINDS
         for ahead in (f"NOT {_AHEAD}", _AHEAD)
     ]
-    listed = ", ".join(map(sql_text, files))
-    return (
-        f"SELECT device_id, epoch_ms(max({seen})), {', '.join(newest)} "
-        f"FROM read_parquet([{listed}], hive_partitioning = false) GROUP BY device_id"
-    )
+    return f"SELECT device_id, epoch_ms(max({seen})), {', '.join(newest)} FROM {records_sql(files)} GROUP BY device_id"
 
 
 def _archived(row: tuple[Any, ...]) -> list[Archived]:

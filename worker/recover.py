@@ -23,7 +23,7 @@ from typing import NamedTuple
 import duckdb
 
 from telemetry.archive import Archive, commit_number
-from telemetry.columns import COLUMNS, columns, sql_text
+from telemetry.columns import COLUMNS, columns, records_sql
 from telemetry.entries import Block, Moved, RawEntry, Unreadable, count_of, entry_id, packed, read_block, read_entry
 from telemetry.errors import IntentChanged
 from telemetry.hot import Shard
@@ -100,7 +100,7 @@ def _archived(connection: duckdb.DuckDBPyConnection, files: Sequence[str], block
     )
     connection.register("tail", columns(blocks))
     rows = connection.execute(
-        f"SELECT tail.id FROM tail JOIN read_parquet([{', '.join(map(sql_text, files))}]) old "
+        f"SELECT tail.id FROM tail JOIN {records_sql(files)} old "
         f"ON old.id = tail.id AND {same} "
         f"WHERE old.id BETWEEN {min(block.ids[0] for block in blocks)} AND {max(block.ids[-1] for block in blocks)}"
     ).fetchall()
