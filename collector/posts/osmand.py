@@ -23,8 +23,8 @@ SOURCE = "osmand"
 MAX_FIELDS = 1_000
 TRUE = ("true", "1")
 
-SECRETS = frozenset(("notificationToken",))
-"""Who holds it may wake the phone; nobody who reads records needs it."""
+SECRETS = frozenset(("notificationToken", "token"))
+"""Who holds the one may wake the phone, who holds the other may write as it; nobody who reads records needs either."""
 
 RENAMED = {"batt": "battery_percent", "charge": "charging", "driverUniqueId": "driver_id"}
 PLACES = ("lat", "lon", "location", "speed", "bearing", "heading", "altitude", "accuracy", "valid")

@@ -138,6 +138,12 @@ def test_summaries(readers: Readers) -> None:
     assert_problem(readers.get(readers.one, "/v1/summary", device_id="van-1"), 403, "other-device")
 
 
+def test_trips_and_stops(readers: Readers) -> None:
+    for path in ("/v1/trips", "/v1/stops"):
+        assert readers.get(readers.vans, path).status_code == 200
+        assert_problem(readers.get(readers.vans, path, device_id="bus-1"), 403, "other-device")
+
+
 def test_older_addresses(readers: Readers) -> None:
     path = "/tracking/data/list/"
     page = readers.get(readers.one, path).json()

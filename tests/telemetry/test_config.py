@@ -359,3 +359,31 @@ def test_not_loopback(host: str) -> None:
 )
 def test_values_that_are_wrong_together(tmp_path: Path, text: str, names: str) -> None:
     assert names in refused(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "transport"), [("h02", "tcp"), ("gt06", "udp"), ("teltonika", "tcp"), ("auto", "tcp")]
+)
+def test_who_can_not_say_a_key_is_let_in_by_its_own_port_alone(tmp_path: Path, protocol: str, transport: str) -> None:
+    entry = f"[[collector.listen]]\nprotocol = '{protocol}'\ntransport = '{transport}'\nport = 5027\n"
+    said = refused(tmp_path, f"[auth]\nrequired = true\nallow_anonymous = true\n{entry}")
+    assert (
+        f"collector.listen[1]: auth.required is set, and who speaks {protocol} over {transport} can't say a key" in said
+    )
+    load(written(tmp_path, f"[auth]\nrequired = true\n{entry}allow_anonymous = true\nhost = '0.0.0.0'\n"), {})
+
+
+def test_others_let_in_by_a_key(tmp_path: Path) -> None:
+    entries = [
+        ("osmand", "http"),
+        ("influx", "http"),
+        ("any", "tcp"),
+        ("json", "tcp"),
+        ("frames", "tcp"),
+        ("msgpack", "tcp"),
+    ]
+    text = "[auth]\nrequired = true\n[api]\nhost = '0.0.0.0'\n[collector]\nhost = '::'\n"
+    for number, (protocol, transport) in enumerate(entries):
+        text += f"[[collector.listen]]\nprotocol = '{protocol}'\ntransport = '{transport}'\nport = {5_000 + number}\n"
+    assert len(load(written(tmp_path, text), {}).collector.listen) == len(entries)
+    assert "auth.required = true" in refused(tmp_path, "[api]\nhost = '0.0.0.0'\n")

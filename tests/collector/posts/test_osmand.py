@@ -52,7 +52,7 @@ def test_times(text: str, at_us: int) -> None:
 def test_what_else_a_phone_tells() -> None:
     post = query(
         "deviceid=1&location=1.5,2.5&heading=90&valid=false&batt=80&charge=true&hdop=1.2&driverUniqueId=ann&alarm=sos"
-        "&cell=286,1,4660,43981,-70&cell=286,1,1,2&wifi=00-18-01-eb-40-39,-62&notificationToken=secret&note=12a&big=12345678901234567890"
+        "&cell=286,1,4660,43981,-70&cell=286,1,1,2&wifi=00-18-01-eb-40-39,-62&notificationToken=secret&token=secret&note=12a&big=12345678901234567890"
     )
     device, record, attributes = only(told(read, post))
     assert (device, record.latitude, record.longitude, record.heading_deg, record.has_fix) == ("1", 1.5, 2.5, 90, False)
@@ -123,7 +123,7 @@ def test_json_may_hold_several() -> None:
     "text", ["id=1&lat=abc&lon=30", "id=1&lat=91&lon=30", "id=1&lat=nan&lon=1", "id=1&lat=1&lon=2&timestamp=5"]
 )
 def test_what_can_never_be_taken_is_set_aside_and_answered_as_taken(text: str) -> None:
-    found = told(read, query(f"{text}&notificationToken=secret"))
+    found = told(read, query(f"{text}&notificationToken=secret&token=secret"))
     assert (found.status, found.records) == (200, [])
     (aside,) = found.aside
     assert (aside.device_id, aside.raw) == ("1", text.encode())
