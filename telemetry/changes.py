@@ -17,20 +17,13 @@ import msgspec
 
 from telemetry import delta_log
 from telemetry.errors import ArchiveError
+from telemetry.new_file import NewFile
 
 _SAVE = re.compile(r"whimbrel-\d+")
 """The app transactions of saves (archive.py: app_id). Nothing else adds records."""
 
 _decode_line = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode = msgspec.json.decode
-
-
-class NewFile(NamedTuple):
-    """A file that a version added: its path from the table's root."""
-
-    path: str
-    size_bytes: int
-    rows: int
 
 
 class Change(NamedTuple):

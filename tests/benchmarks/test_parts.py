@@ -14,6 +14,7 @@ from benchmarks import (
     cores,
     days,
     exports,
+    forwards,
     idle,
     ingest,
     latest,
@@ -177,3 +178,12 @@ def test_a_slow_disk_is_slow() -> None:
         load = send([Connection(("127.0.0.1", box.tcp_port), made, ingest.FRAMES.answers())])
         assert min(load.taken_ms) >= slow_disk.FSYNC_US / 1_000
         assert slow_disk.written_bytes(box) > 5_000 * 50
+
+
+@pytest.mark.slow
+def test_forwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forwards, "DEVICES", 20)
+    monkeypatch.setattr(forwards, "QUICK_A_DAY", 10)
+    found = {one.id: one.value for one in forwards.run(quick=True) if isinstance(one, Result)}
+    assert found["forward_whimbrel"] > 0
+    assert found["forward_http_cpu"] > 0

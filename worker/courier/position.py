@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from telemetry import delta_log
-from telemetry.changes import Change, NewFile, change_at, digest_at
+from telemetry.changes import Change, change_at, digest_at
+from telemetry.new_file import NewFile
 
 
 class Found(NamedTuple):

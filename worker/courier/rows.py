@@ -10,9 +10,9 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from telemetry.changes import NewFile
 from telemetry.columns import COLUMNS, TIME
 from telemetry.days import iso
+from telemetry.new_file import NewFile
 
 READ_ROWS = 1_024
 """Rows that are Python objects at once."""

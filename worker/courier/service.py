@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import socket
@@ -9,25 +10,21 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Protocol
 
 import msgspec
 import redis
 
 from telemetry import clock, hot, notes
-from telemetry.archive import Archive
-from telemetry.config import Alert, Forward, Settings
+from telemetry.config import Alert, Settings
 from telemetry.endpoints import api_url, collector_url
 from telemetry.errors import BusyError, StoreError, WhimbrelError
 from telemetry.redis_client import READ_TIMEOUT_S, connect
 from telemetry.secret import value_of, values_of
 from telemetry.steps import teller
 from telemetry.tls import any_certificate
-from worker.courier.deliver import Delivery, Records, Table
-from worker.courier.forward import Forwarder
-from worker.courier.pace import Pace
 from worker.courier.patience import Patience
 from worker.courier.store import Store
-from worker.courier.targets import RECORD_TARGETS, TABLE_TARGETS, Place
 from worker.courier.tell import Teller
 from worker.courier.watch import Devices, Readiness
 from worker.courier.web import Peer, shown
@@ -46,11 +43,23 @@ ASK_S = 5.0
 Run = Callable[[threading.Event], None]
 
 
+class Forwarder(Protocol):
+    """A forward at work (forward.py). What it takes to make one, 60 MB, is loaded where there is one."""
+
+    def run(self, stopped: threading.Event) -> None:
+        """Go on until stopped."""
+
+    def report(self) -> notes.Forwarded:
+        """How far it is."""
+
+
 def serve(settings: Settings, stopped: Callable[[], bool]) -> None:
     """Forward and tell until stopped."""
     stop, crash = threading.Event(), threading.Event()
     store = Store(settings.courier_dir)
-    forwarders = [_forwarder(settings, entry, store, stop) for entry in settings.forward]
+    forwarders: list[Forwarder] = []
+    if settings.forward:
+        forwarders = importlib.import_module("worker.courier.forwarders").forwarders(settings, store, stop)
     tellers = [_teller(settings, alert, store) for alert in settings.alert]
     store.forget_others([alert.name for alert in settings.alert])
     with connect(settings, READ_TIMEOUT_S) as client:
@@ -112,32 +121,6 @@ def _leave(threads: Sequence[threading.Thread], crash: threading.Event) -> None:
 
 
 # Parts -----------------------------------------------------------------------------------------------
-
-
-def _forwarder(settings: Settings, entry: Forward, store: Store, stop: threading.Event) -> Forwarder:
-    archive = Archive(settings.archive_dir)
-    reached, grace_s = teller("forward"), settings.archive.grace_seconds
-    place = Place(_with_secrets(entry), archive.root, settings.courier.timeout_s, Pace(entry.max_bytes_per_s, stop))
-    delivery: Delivery
-    if entry.scheme in TABLE_TARGETS:
-        mirror_grace_s = grace_s if entry.mirror else None
-        target = TABLE_TARGETS[entry.scheme](place)
-        delivery = Table(target, store, entry.name, mirror_grace_s, clock.now_ms, reached)
-    else:
-        records = RECORD_TARGETS[entry.scheme](place)
-        delivery = Records(records, archive.root, entry.on_refused, entry.name, reached)
-    patience = Patience(settings.courier.longest_wait_s)
-    return Forwarder(entry, archive, store, delivery, patience, clock.now_ms, settings.courier.look_seconds, reached)
-
-
-def _with_secrets(entry: Forward) -> Forward:
-    return msgspec.structs.replace(
-        entry,
-        key=value_of(entry.key, os.environ),
-        headers=values_of(entry.headers, os.environ),
-        s3_access_key_id=value_of(entry.s3_access_key_id, os.environ),
-        s3_secret_access_key=value_of(entry.s3_secret_access_key, os.environ),
-    )
 
 
 def _teller(settings: Settings, alert: Alert, store: Store) -> Teller:

@@ -22,8 +22,8 @@ from typing import NamedTuple, TypeVar
 import msgspec
 from msgspec import Struct
 
-from telemetry.changes import NewFile
 from telemetry.durable import fsync, make_folder
+from telemetry.new_file import NewFile
 
 T = TypeVar("T")
 

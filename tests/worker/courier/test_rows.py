@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from api.formats import ndjson
-from telemetry.changes import NewFile
 from telemetry.columns import COLUMNS
+from telemetry.new_file import NewFile
 from worker.courier.rows import json_line, pieces, taken_msgpack
 
 US = 1_795_500_000_000_000

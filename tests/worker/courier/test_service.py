@@ -200,6 +200,8 @@ def test_it_is_stopped_in_time_though_a_receiver_does_not_answer(receiver: Recei
     alert = json.dumps([{"name": "desk", "url": receiver.url}])
     program = Program(tmp_path, alert=alert, courier__not_ready_seconds="1", api__port="9", courier__timeout_s="600")
     assert waiting.wait(START_S)
+    maps = {part.path for part in psutil.Process(program.process.pid).memory_maps()}
+    assert not [path for path in maps if "pyarrow" in path or "duckdb" in path], "alerts need neither"
     status, said, took_s = program.stop(signal.SIGTERM)
     assert status == 0
     assert took_s < STOP_S

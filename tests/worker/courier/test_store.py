@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from telemetry.changes import NewFile
+from telemetry.new_file import NewFile
 from worker.courier import store as module
 from worker.courier.store import FILE, Progress, Store
 
