@@ -18,9 +18,11 @@ from telemetry.hot import Shard
 
 
 def gauge(name: str, meaning: str, value: float | None) -> Iterator[Metric]:
-    """One number; nothing if it is not known."""
+    """One number; a family without a series if it is not known."""
+    family = GaugeMetricFamily(f"whimbrel_{name}", meaning, labels=())
     if value is not None:
-        yield GaugeMetricFamily(f"whimbrel_{name}", meaning, value=value)
+        family.add_metric((), value)
+    yield family
 
 
 def of_disk(room: Room) -> Iterator[Metric]:

@@ -1,0 +1,180 @@
+"""The alarms: Prometheus takes them, each goes off when it should and not otherwise, and each is explained."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tests.box import PROJECT
+from tests.promtool import ALERTS, OPERATIONS, alarms, needs_promtool, promtool
+
+MINUTES = 8 * 60
+"""How long each case is watched, so that any `for` and any look back are over."""
+
+Series = dict[str, str]
+
+
+class Case(NamedTuple):
+    """Series of one value a minute, in promtool's way to write them: what sets an alarm off, and what does not.
+
+    `1x3` is 1 and three more of it, `0+5x3` is 0 5 10 15, `_` is a scrape that failed.
+    """
+
+    fires: Series
+    quiet: Series
+
+
+def steady(value: float) -> str:
+    return f"{value}x{MINUTES}"
+
+
+def rising(start: float, step: float) -> str:
+    return f"{start}+{step}x{MINUTES}" if step >= 0 else f"{start}{step}x{MINUTES}"
+
+
+def ratio(name: str, limit: str, most: float, fires: float, quiet: float, labels: str = "") -> Case:
+    """An alarm on one gauge over another."""
+    return Case(
+        {name + labels: steady(most * fires), limit + labels: steady(most)},
+        {name + labels: steady(most * quiet), limit + labels: steady(most)},
+    )
+
+
+def gauge(name: str, fires: float, quiet: float) -> Case:
+    return Case({name: steady(fires)}, {name: steady(quiet)})
+
+
+def counter(name: str) -> Case:
+    """An alarm on a counter that should not rise; what it counted long ago is no alarm."""
+    return Case({name: rising(0, 1)}, {name: steady(1_000)})
+
+
+MEMORY = {"whimbrel_redis_memory_limit_bytes": steady(1e9), "whimbrel_redis_memory_refuse_ratio": steady(0.8)}
+MIN_FREE = {"whimbrel_disk_min_free_bytes": steady(1e9)}
+BUCKET = 'whimbrel_ack_duration_seconds_bucket{{le="{}"}}'
+
+CASES: dict[str, Case] = {
+    "WhimbrelApiDown": gauge('up{job="whimbrel"}', 0, 1),
+    "WhimbrelProgramDown": gauge('whimbrel_up{program="worker"}', 0, 1),
+    "WhimbrelNotReady": gauge("whimbrel_ready", 0, 1),
+    "WhimbrelRedisDown": gauge("whimbrel_redis_up", 0, 1),
+    "WhimbrelRedisWritesFail": gauge("whimbrel_redis_aof_last_write_ok", 0, 1),
+    "WhimbrelRedisMemoryFull": Case(
+        {"whimbrel_redis_memory_bytes": steady(0.81e9), **MEMORY},
+        {"whimbrel_redis_memory_bytes": steady(0.79e9), **MEMORY},
+    ),
+    "WhimbrelRedisMemoryHigh": Case(
+        {"whimbrel_redis_memory_bytes": steady(0.7e9), **MEMORY},
+        {"whimbrel_redis_memory_bytes": steady(0.6e9), **MEMORY},
+    ),
+    "WhimbrelDiskFull": Case(
+        {"whimbrel_disk_free_bytes": steady(0.9e9), **MIN_FREE},
+        {"whimbrel_disk_free_bytes": steady(1.1e9), **MIN_FREE},
+    ),
+    "WhimbrelDiskFillsUp": Case(
+        {"whimbrel_disk_free_bytes": rising(100e9, -0.1e9), **MIN_FREE},
+        {"whimbrel_disk_free_bytes": rising(100e9, -0.01e9), **MIN_FREE},
+    ),
+    "WhimbrelUnsavedOld": gauge('whimbrel_unsaved_age_seconds{shard="0"}', 301, 60),
+    "WhimbrelSavesFail": counter("whimbrel_save_failures_total"),
+    "WhimbrelJobsFail": counter('whimbrel_job_failures_total{job="compact"}'),
+    "WhimbrelJobsPileUp": Case(
+        {"whimbrel_jobs_waiting": steady(7), 'whimbrel_unsaved_records{shard="0"}': steady(0)},
+        {"whimbrel_jobs_waiting": steady(4), 'whimbrel_unsaved_records{shard="0"}': steady(0)},
+    ),
+    "WhimbrelAckSlow": Case(
+        {BUCKET.format(0.5): rising(0, 90), BUCKET.format(2.5): rising(0, 100), BUCKET.format("+Inf"): rising(0, 100)},
+        {BUCKET.format(0.5): rising(0, 995), BUCKET.format(2.5): rising(0, 1e3), BUCKET.format("+Inf"): rising(0, 1e3)},
+    ),
+    "WhimbrelRefusesBusy": counter('whimbrel_refused_total{reason="busy"}'),
+    "WhimbrelNonsenseReceived": Case(
+        {'whimbrel_refused_total{reason="invalid-frame"}': rising(0, 10), "whimbrel_messages_total": rising(0, 100)},
+        {'whimbrel_refused_total{reason="invalid-frame"}': rising(0, 4), "whimbrel_messages_total": rising(0, 100)},
+    ),
+    "WhimbrelPendingHigh": ratio("whimbrel_pending_bytes", "whimbrel_pending_limit_bytes", 6e7, 0.9, 0.5),
+    "WhimbrelDatagramsDropped": counter("whimbrel_datagrams_dropped_total"),
+    "WhimbrelDevicesHigh": ratio("whimbrel_devices", "whimbrel_devices_limit", 200_000, 0.95, 0.85),
+    "WhimbrelSendersHigh": ratio("whimbrel_senders", "whimbrel_senders_limit", 200_000, 0.95, 0.85),
+    "WhimbrelIdempotencyKeysHigh": ratio(
+        "whimbrel_idempotency_keys", "whimbrel_idempotency_keys_limit", 100_000, 0.95, 0.85
+    ),
+    "WhimbrelConnectionsHigh": ratio(
+        "whimbrel_http_connections", "whimbrel_http_connections_limit", 4_000, 0.95, 0.85, '{port="8000"}'
+    ),
+    "WhimbrelOpenFilesHigh": ratio("whimbrel_process_open_fds", "whimbrel_process_max_fds", 20_000, 0.95, 0.85),
+    "WhimbrelQueriesHigh": ratio("whimbrel_queries", "whimbrel_queries_limit", 34, 0.9, 0.5, '{kind="query"}'),
+    "WhimbrelServerErrors": Case(
+        {'whimbrel_http_answers_total{route="/v1/records",status="5xx"}': rising(0, 60)},
+        {
+            'whimbrel_http_answers_total{route="/readyz",status="5xx"}': rising(0, 60),
+            'whimbrel_http_answers_total{route="/v1/records",status="2xx"}': rising(0, 60),
+        },
+    ),
+    "WhimbrelOpenDayFilesHigh": ratio(
+        "whimbrel_archive_open_day_files", "whimbrel_archive_open_day_files_limit", 24, 3, 1.5
+    ),
+    "WhimbrelArchiveHigh": ratio("whimbrel_archive_bytes", "whimbrel_archive_limit_bytes", 1e9, 1.2, 1.05),
+    "WhimbrelQuarantineDrops": counter("whimbrel_quarantine_dropped_total"),
+    "WhimbrelQuarantineGrows": counter("whimbrel_quarantined_total"),
+    "WhimbrelForwardStuck": gauge('whimbrel_forward_is_stuck{name="hq"}', 1, 0),
+    "WhimbrelForwardBehind": gauge('whimbrel_forward_behind_seconds{name="hq"}', 901, 60),
+    "WhimbrelForwardBytesHigh": ratio(
+        "whimbrel_forward_behind_bytes", "whimbrel_forward_behind_limit_bytes", 1e9, 0.9, 0.5, '{name="hq"}'
+    ),
+    "WhimbrelForwardDrops": counter('whimbrel_forward_dropped_records_total{name="hq"}'),
+    "WhimbrelAlertStuck": gauge('whimbrel_alert_is_stuck{name="desk"}', 1, 0),
+    "WhimbrelAlertEventsHigh": Case(
+        {'whimbrel_alert_pending_events{name="a"}': steady(9_000), "whimbrel_alert_pending_limit_events": steady(1e4)},
+        {'whimbrel_alert_pending_events{name="a"}': steady(7_000), "whimbrel_alert_pending_limit_events": steady(1e4)},
+    ),
+    "WhimbrelBrokerUnheard": gauge('whimbrel_mqtt_broker_heard{broker="b:1883"}', 0, 1),
+    "WhimbrelBackupOld": gauge("whimbrel_backup_age_seconds", 3 * 86_400, 86_400),
+    "WhimbrelCertificateExpires": gauge("whimbrel_certificate_expiry_time_seconds", 10 * 86_400, 60 * 86_400),
+}
+
+
+def rule_test(name: str, series: Series, fires: bool) -> dict[str, Any]:
+    expected = [{"labels": "{}", "value": 1}] if fires else []
+    return {
+        "name": f"{name} {'fires' if fires else 'is quiet'}",
+        "interval": "1m",
+        "input_series": [{"series": one, "values": values} for one, values in series.items()],
+        "promql_expr_test": [
+            {
+                "expr": f'count(ALERTS{{alertname="{name}", alertstate="firing"}})',
+                "eval_time": f"{MINUTES}m",
+                "exp_samples": expected,
+            }
+        ],
+    }
+
+
+@needs_promtool
+def test_prometheus_takes_the_rules_and_the_example() -> None:
+    promtool("check", "rules", str(ALERTS))
+    promtool("check", "config", str(OPERATIONS / "prometheus.yml"))
+
+
+@needs_promtool
+def test_alarms_go_off_when_they_should_and_not_otherwise(tmp_path: Path) -> None:
+    tests = [rule_test(name, case.fires, True) for name, case in CASES.items()]
+    tests += [rule_test(name, case.quiet, False) for name, case in CASES.items()]
+    file = tmp_path / "test.yml"  # JSON is YAML, too
+    file.write_text(json.dumps({"rule_files": [str(ALERTS)], "evaluation_interval": "5m", "tests": tests}))
+    promtool("test", "rules", str(file))
+
+
+def test_every_alarm_has_its_case() -> None:
+    assert sorted(CASES) == sorted(alarm.name for alarm in alarms())
+
+
+def test_every_alarm_says_what_it_means_and_what_to_do() -> None:
+    page = (PROJECT / "docs" / "operations.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r'^\| <a id="(\w+)"></a>`(\w+)` \| [^|]{20,} \| [^|]{10,} \| [^|]{10,} \|$', page, re.M))
+    for alarm in alarms():
+        assert rows.pop(alarm.name.lower(), "") == alarm.name, alarm.name
+        assert alarm.runbook == f"docs/operations.md#{alarm.name.lower()}"
+        assert alarm.summary.endswith(".")
+    assert not rows, "of no alarm"

@@ -1,0 +1,134 @@
+"""A whole box is scraped: what all programs count adds up, and alarms and dashboard ask for what there is."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from prometheus_client.metrics_core import Metric
+
+from tests.box import PROJECT, Box
+from tests.promtool import OPERATIONS, alarms, names_in, needs_promtool, promtool
+from tests.scrape import Scrape, families
+
+pytestmark = pytest.mark.slow
+
+WAIT_S = 60.0
+POSTS, LINES = 5, 120
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The page of a box of two collector processes, after things were sent, saved and asked."""
+    box = Box(tmp_path_factory.mktemp("scraped"), collector__processes="2", persist__flush_records="10")
+    with box:
+        for number in range(POSTS):
+            body = [{"device_id": f"p{number}-{at}"} for at in range(10)]
+            assert box.http.post("/v1/records", json=body).status_code == 202
+        assert box.http.post("/v1/records", content=b"{").status_code == 400
+        for number in range(6):
+            send_lines(box, f"t{number}", LINES // 6)
+        assert box.http.get("/v1/records?device_id=p0-0").status_code == 200
+        yield settled(box)
+
+
+def send_lines(box: Box, device: str, count: int) -> None:
+    with socket.create_connection(("127.0.0.1", box.tcp_port)) as connection, connection.makefile("rw") as lines:
+        for _ in range(count):
+            print(json.dumps({"device_id": device}), file=lines, flush=True)
+            assert "Data received" in lines.readline()
+
+
+def settled(box: Box) -> str:
+    """The page once all is saved, and told by all."""
+    stop_s = time.monotonic() + WAIT_S
+    while True:
+        answer = box.http.get("/metrics")
+        assert answer.status_code == 200
+        found = Scrape.of(answer.text)
+        is_saved = sum(found.get("whimbrel_records_saved_total", {}).values()) == POSTS * 10 + LINES
+        if is_saved and sum(found.get("whimbrel_archive_records", {}).values()) == POSTS * 10 + LINES:
+            return answer.text
+        assert time.monotonic() < stop_s, answer.text
+        time.sleep(0.5)
+
+
+def test_what_all_programs_count_adds_up(page: str) -> None:
+    found = Scrape.of(page)
+    accepted = found["whimbrel_records_accepted_total"]
+    assert sum(accepted.values()) == POSTS * 10 + LINES
+    assert found.value("whimbrel_records_accepted_total", program="api") == POSTS * 10
+    assert {dict(labels)["process"] for labels in accepted if dict(labels)["program"] == "collector"} == {"0", "1"}
+    over_tcp = {"protocol": "json", "transport": "tcp"}.items()
+    messages = found["whimbrel_messages_total"]
+    assert sum(value for labels, value in messages.items() if over_tcp <= dict(labels).items()) == LINES
+    assert sum(found["whimbrel_ack_duration_seconds_count"].values()) == POSTS + LINES
+    assert sum(found["whimbrel_group_records_sum"].values()) == POSTS * 10 + LINES
+    assert found.value("whimbrel_refused_total", reason="invalid-json") == 1
+    assert found.value("whimbrel_save_duration_seconds_count", program="worker") >= 1
+    assert found.value("whimbrel_unsaved_records", shard="0") == 0
+    assert set(found["whimbrel_up"].values()) == {1}
+    assert found.value("whimbrel_http_request_duration_seconds_count", program="query", route="/v1/records") == 1
+
+
+@needs_promtool
+def test_prometheus_finds_nothing_to_say_against_the_page(page: str) -> None:
+    promtool("check", "metrics", stdin=page)
+
+
+def samples_of(family: Metric) -> set[str]:
+    """The names under which a family is asked for."""
+    ends = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}.get(family.type, ("",))
+    return {family.name.removesuffix("_total") + end for end in ends}
+
+
+def names(page: str) -> set[str]:
+    return {name for family in families(page) for name in samples_of(family)}
+
+
+def queries() -> list[str]:
+    """Every query of the dashboard."""
+    dashboard = json.loads((OPERATIONS / "dashboard.json").read_text(encoding="utf-8"))
+    found: list[str] = []
+
+    def collect(value: Any) -> None:
+        if isinstance(value, dict):
+            found.extend([value["expr"]] if "expr" in value else [])
+            value = list(value.values())
+        for one in value if isinstance(value, list) else ():
+            collect(one)
+
+    collect(dashboard)
+    return found
+
+
+def test_the_dashboard_asks_for_what_there_is(page: str) -> None:
+    there = names(page)
+    assert len(queries()) > 40
+    for query in queries():
+        assert names_in(query), query
+        assert names_in(query) <= there, query
+
+
+def test_alarms_ask_for_what_there_is(page: str) -> None:
+    there = names(page)
+    for alarm in alarms():
+        assert names_in(alarm.expr) <= there, alarm.name
+
+
+@needs_promtool
+def test_prometheus_understands_the_dashboard(tmp_path_factory: pytest.TempPathFactory) -> None:
+    rules = [{"record": f"q:{at}", "expr": query} for at, query in enumerate(queries())]
+    file = tmp_path_factory.mktemp("rules") / "dashboard.yml"
+    file.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))  # JSON is YAML, too
+    promtool("check", "rules", str(file))
+
+
+def test_every_metric_is_in_the_list(page: str) -> None:
+    listed = set(re.findall(r"`(whimbrel_\w+)`", (PROJECT / "docs" / "operations" / "metrics.md").read_text()))
+    assert {family.name for family in families(page)} == {name.removesuffix("_total") for name in listed}
