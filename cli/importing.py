@@ -56,7 +56,8 @@ OPTIONS = (
 DESCRIPTION = """\
 Bring the records of a file into the archive, with their own times, each once.
 
-The ending tells the format: .csv, .tsv, .ndjson, .jsonl; it may be compressed besides (.gz, .zst, .bz2, .xz).
+The ending tells the format: .csv, .tsv, .ndjson, .jsonl, .parquet, .gpx, or .sql for a dump of mysqldump's or
+mariadb-dump's; all but Parquet may be compressed besides (.gz, .zst, .bz2, .xz).
 A column that is named like a field of a record (device_id, timestamp, latitude, lon, speed, bearing, ...) fills that
 field; --map names it for one that is called otherwise, where speed_knots, speed_ms and speed_mph say a speed's unit;
 all others become attributes under their own names. Empty cells are left out.
@@ -245,11 +246,15 @@ def _rejects(args: argparse.Namespace) -> Iterator[Refusals]:
 
 def _import(args: argparse.Namespace, kind: str, judge: Judge, batches: Batches, refuse: Refusals) -> None:
     with opened(args.file, args.encoding, _delimiter(args)) as source, _bar(args) as bar:
-        for piece in READERS[kind](source, judge):
-            refuse(piece)
-            batches.add(piece)
-            bar.update(source.at() - bar.n)
-            bar.set_postfix_str(f"{batches.imported} imported", refresh=False)
+        try:
+            for piece in READERS[kind](source, judge):
+                refuse(piece)
+                batches.add(piece)
+                bar.update(source.at() - bar.n)
+                bar.set_postfix_str(f"{batches.imported} imported", refresh=False)
+        except SenderError as error:
+            batches.wait()
+            raise SenderError(f"{error}; {batches.imported + batches.already} of its rows are imported") from None
         batches.end()
 
 

@@ -90,10 +90,10 @@ class Batches:
     def end(self) -> None:
         """Commit what is left, and that it is all."""
         self._commit(is_whole=True)
-        self._wait()
+        self.wait()
 
     def _commit(self, is_whole: bool) -> None:
-        self._wait()
+        self.wait()
         batch = {shard: pa.Table.from_batches(found, _SCHEMA) for shard, found in self._gathered.items()}
         after, days = Progress(self._first, is_whole), self._days
         self._gathered = {shard: [] for shard in batch}
@@ -110,7 +110,8 @@ class Batches:
                 self.imported += batch[shard.shard].num_rows
         self.days |= days
 
-    def _wait(self) -> None:
+    def wait(self) -> None:
+        """Wait for the commit under way."""
         if self._committing is not None:
             committing, self._committing = self._committing, None
             committing.result()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cli.imports import delimited, json_lines
+from cli.imports import columnar, delimited, gpx, json_lines, sql_dump
 from cli.imports.contract import Reader
 from cli.imports.judge import Naming
 from cli.imports.source import COMPRESSED
@@ -13,6 +13,9 @@ from telemetry.errors import SenderError
 READERS: dict[str, Reader] = {
     "csv": delimited.read,
     "ndjson": json_lines.read,
+    "parquet": columnar.read,
+    "gpx": gpx.read,
+    "mysqldump": sql_dump.read,
 }
 
 ENDINGS = {
@@ -20,6 +23,9 @@ ENDINGS = {
     ".tsv": "csv",
     ".ndjson": "ndjson",
     ".jsonl": "ndjson",
+    ".parquet": "parquet",
+    ".gpx": "gpx",
+    ".sql": "mysqldump",
 }
 """The format that a file's ending tells."""
 

@@ -10,14 +10,19 @@ from typing import Any
 import duckdb
 import pytest
 
+from cli.export import COMMAND as EXPORT
 from cli.importing import COMMAND
+from telemetry import clock
 from telemetry.archive import Archive
 from telemetry.config import Settings
-from telemetry.entries import decode_latest
+from telemetry.entries import decode_latest, pack
 from telemetry.errors import SenderError, StoreUnavailable
-from telemetry.hot import Shard
+from telemetry.hot import Batch, Limits, Shard
+from telemetry.record import Record, Sent
 from tests.cli.conftest import Run
+from tests.cli.imports_files import GPX, dump
 from tests.conftest import settings_of
+from worker.persist import Saver
 
 CSV = """\
 device_id,timestamp,lat,lon,speed,fuel
@@ -27,6 +32,7 @@ c,nonsense,1,2,3,4
 a,2026-03-01T00:00:01Z,95,29,50,5
 """
 
+MOMENT_US = 1_772_323_200_000_000
 Stored = list[dict[str, Any]]
 
 
@@ -280,6 +286,94 @@ def test_a_dry_run_shows_records_and_imports_nothing(
 def test_a_box_that_does_not_run_is_said(call: Run, tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match=r"the box does not run: .*`whimbrel up` starts it"):
         call(COMMAND, settings_of(f"unix://{tmp_path}/none", tmp_path), write(tmp_path, CSV))
+
+
+def records() -> list[Sent]:
+    """Of each kind of value one that is easily lost."""
+    more = {"ignition": True, "big": 12345678901234567890, "deep": {"a": [1, None, "ü\n"]}, "half": 0.1}
+    return [
+        Sent(
+            "a", Record(MOMENT_US + 1, "http", "json", 41.123456789012, -29.1, -0.0, 1e-7, 359.9, 5.5, 'Bay, 2\n"Pier"')
+        ),
+        Sent("a", Record(MOMENT_US, "tcp", "older", location=" 41.0, x ")),
+        Sent("=b,;", Record(MOMENT_US + 86_400_000_000, "udp", "teltonika", 1 / 3, 2 / 3, attributes=json.dumps(more))),
+        Sent("c", Record(MOMENT_US, "mqtt", "json", attributes='{"fix":false,"lat":"abc","id":7}')),
+        Sent("d", Record(MOMENT_US, "import", "csv", altitude_m=1.7976931348623157e308)),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["csv", "ndjson", "parquet"])
+def test_what_was_exported_comes_back_as_it_was(
+    shard: Shard,
+    archive: Archive,
+    settings: Settings,
+    connection: duckdb.DuckDBPyConnection,
+    call: Run,
+    stored: Any,
+    tmp_path: Path,
+    kind: str,
+) -> None:
+    shard.append([Batch(pack(records()))], Limits())
+    Saver(archive, connection, clock.now_ms).save(shard)
+    before, file = stored(), tmp_path / f"out.{kind}"
+    assert call(EXPORT, settings, file).status == 0
+    done = call(COMMAND, settings, file, "--json")
+    assert (done.json["imported"], done.status) == (len(records()), 0), done.err
+    added = stored()[len(before) :]
+
+    def plain(rows: Stored) -> Stored:
+        for row in rows:
+            row["attributes"] = json.loads(row.get("attributes", "null"))
+        return sorted(content(rows), key=lambda row: (row["device_id"], row["timestamp"]))
+
+    assert plain(added) == plain(before)
+
+
+def test_a_dump_fills_both_sets(settings: Settings, call: Run, stored: Any, tmp_path: Path) -> None:
+    http = [(n, f"van {n % 3}", f"2026-03-01 00:00:{n:02}.500000", "Izmir", n + 0.25) for n in range(50)]
+    file = write(tmp_path, gzip.compress(dump(http, http[:10]).encode()), "older.sql.gz")
+    assert call(COMMAND, settings, file, "--json").json["imported"] == 60
+    assert [row["transport"] for row in stored()] == ["http"] * 50 + ["tcp"] * 10
+    assert call(COMMAND, settings, file, "--json").json["imported"] == 0
+
+
+def test_gpx_of_a_named_device(settings: Settings, call: Run, stored: Any, tmp_path: Path) -> None:
+    done = call(COMMAND, settings, write(tmp_path, GPX, "trip.gpx"), "--device", "boat", "--json")
+    assert (done.json["imported"], done.json["refused"]) == (3, 2)
+
+
+def test_traccars_positions_are_known(settings: Settings, call: Run, stored: Any, tmp_path: Path) -> None:
+    text = (
+        "id,protocol,deviceid,servertime,devicetime,fixtime,valid,latitude,longitude,altitude,speed,course,address,"
+        "attributes,accuracy,network\n"
+        "7,teltonika,3,2026-03-01 00:00:02,2026-03-01 00:00:01,2026-03-01 00:00:01,1,41,29,7,10,90,,"
+        '"{""ignition"":true,""io239"":1}",0,null\n'
+    )
+    done = call(COMMAND, settings, write(tmp_path, text), "--preset", "traccar")
+    assert done.status == 0, done.err
+    [row] = content(stored())
+    assert (row["device_id"], row["speed_kmh"], row["heading_deg"]) == ("3", 18.52, 90.0)
+    assert json.loads(row["attributes"]) == {
+        "ignition": True,
+        "io239": 1,
+        "protocol": "teltonika",
+        "servertime": "2026-03-01 00:00:02",
+        "devicetime": "2026-03-01 00:00:01",
+        "valid": "1",
+        "network": "null",
+    }
+
+
+def test_a_file_that_breaks_off_tells_what_came_in(
+    settings: Settings, call: Run, stored: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cli.imports.batches.BATCH_ROWS", 1_000)
+    monkeypatch.setattr("cli.imports.batches.DAY_ROWS", 0)
+    lines = [f"a,{1772366400 + n}\n" for n in range(2_500)]
+    file = write(tmp_path, "device_id,time\n" + "".join(lines) + "x" * 2**21)
+    with pytest.raises(SenderError, match=r"line 2502: longer than .*; 2000 of its rows are imported"):
+        call(COMMAND, settings, file)
+    assert len(stored()) == 2_000
 
 
 def test_an_ending_that_says_nothing_is_refused(settings: Settings, shard: Shard, call: Run, tmp_path: Path) -> None:
