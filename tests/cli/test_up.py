@@ -1,6 +1,7 @@
 """`scripts/up` and `whimbrel up` as a user meets them: real processes, ports and signals."""
 
 import os
+import pty
 import re
 import shutil
 import signal
@@ -15,6 +16,8 @@ import httpx
 import psutil
 import pytest
 
+from cli import supervise
+from telemetry.runtime import runtime_dir
 from tests.box import PROJECT, STOP_S, Box
 from tests.conftest import RedisServer
 
@@ -260,3 +263,25 @@ def test_it_loads_no_client_of_redis_or_http() -> None:
     program = "import sys; from cli import main; main.find('up'); print({'redis', 'httpx', 'asyncio'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, timeout=30)
     assert done.stdout == "set()\n", done.stderr
+
+
+def test_a_terminal_that_is_closed_ends_the_box(tmp_path: Path) -> None:
+    box = Box(tmp_path)
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(box._cwd)
+        os.execvpe(box._command[0], box._command, box.environ)
+    try:
+        output = b""
+        while b"Whimbrel is ready: " not in output:
+            output += os.read(terminal, 65_536)
+    finally:
+        os.close(terminal)
+    deadline = time.monotonic() + 30
+    while os.waitpid(pid, os.WNOHANG) == (0, 0):
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+            raise AssertionError("it runs on without its terminal")
+        time.sleep(0.1)
+    assert supervise.nudge(runtime_dir(box.data)) is False
+    box.http.close()
