@@ -20,7 +20,19 @@ from typing import NamedTuple
 
 from collector.protocols.contract import Message
 from collector.protocols.framed import Cut, Framed, FrameFault, Options, received
-from collector.protocols.text import Clock, ascii_text, degrees, hexadecimal, kmh, nearest_us, number, position, raw
+from collector.protocols.text import (
+    Clock,
+    ascii_text,
+    degrees,
+    hexadecimal,
+    kmh,
+    nearest_us,
+    number,
+    pairs,
+    position,
+    raw,
+    whole,
+)
 from collector.protocols.tracker import NOWHERE, Attributes, Position, moment_us, sent
 from telemetry.errors import RecordError
 from telemetry.fields import Arrival
@@ -29,9 +41,13 @@ SOURCE = "gps103"
 
 _END = re.compile(rb"\r\n|[\n;*]")
 _NAMED = re.compile(r"imei:([0-9A-Za-z]{1,20}),([^,]*)(?:,(.*))?", re.DOTALL)
-_LOGIN = re.compile(r"##,imei:([0-9A-Za-z]{1,20}),A")
+_LOGIN = re.compile(r"(?:##,)?imei:([0-9A-Za-z]{1,20}),[A-Z],?")
+_LATER = re.compile(r"\d{8,20}(?=imei:)", re.ASCII)
+_PHOTO = "vr"
+_CODE = re.compile(r"[PBCU][0-9A-F]{4}")
 _KEEP_ALIVE = re.compile(r"\d{8,20}", re.ASCII)
 _LOCAL = re.compile(r"(\d\d)/?(\d\d)/?(\d\d) ?(\d\d):?(\d\d)(?::?(\d\d))?", re.ASCII)
+_HMS = re.compile(r"\d{6}", re.ASCII)
 _UTC = re.compile(r"(\d\d)(\d\d)(\d\d)(?:\.\d*)?", re.ASCII)
 _DECIMAL = re.compile(r"-?\d{1,3}\.\d{3,}", re.ASCII)
 _OIL = re.compile(r"oil ?(\d+(?:\.\d+)?)%?", re.ASCII)
@@ -60,6 +76,9 @@ ALARMS = {
 
 IGNITIONS = {"acc on": True, "acc off": False}
 _REPORT = "tracker"
+FULL_PERCENT = 100
+"""A greater number where the second tank stands is the odometer, as in OBD messages."""
+
 _OBD_NAMES = (
     "odometer_m",
     "fuel_l_per_h",
@@ -85,7 +104,7 @@ class _Found(NamedTuple):
 class Gps103(Framed):
     """The decoder of one connection."""
 
-    MAX_FRAME_BYTES = 2048
+    MAX_FRAME_BYTES = 2**14  # a part of a photo, as hexadecimal
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)
@@ -107,24 +126,31 @@ class Gps103(Framed):
         if _KEEP_ALIVE.fullmatch(text):
             self.device_id = text
             return received([], frame, b"ON")
-        named = _NAMED.fullmatch(text)
+        later = _LATER.match(text)  # a keep-alive that lost its end
+        named = _NAMED.fullmatch(text, later.end() if later else 0)
         if named is None:
             raise FrameFault("is no message of GPS103")
         self.device_id, event = named[1], named[2].strip()
+        ack = b"ON" if later else f"**,imei:{self.device_id},E;".encode() if event == "help me" else b""
+        if event == _PHOTO:
+            return received([], frame, ack)
         found = self._found(event, (named[3] or "").split(","), arrival)
         record = sent(self.device_id, SOURCE, self.options, arrival, found.at_us, found.attributes, found.position)
-        return received([record], frame, f"**,imei:{self.device_id},E;".encode() if event == "help me" else b"")
+        return received([record], frame, ack)
 
     def _found(self, event: str, values: list[str], arrival: Arrival) -> _Found:
         if event == "OBD":
             return _Found(self._zoned_us(values[0]), _engine(values[1:]))
+        if len(values) >= 17 and _HMS.fullmatch(values[3]) and _HMS.fullmatch(values[4]):
+            return _alternative(values)
         if _at(values, 2).strip() == "F":
             return self._fixed(event, values, arrival)
         if _at(values, 2).strip() == "L":
             lac, cid = hexadecimal(_at(values, 5)), hexadecimal(_at(values, 7))
             cells = None if lac is None or cid is None else [{"lac": lac, "cid": cid}]
             attributes = {**_event(event), **_guest(event, values), "cells": cells}
-            return _Found(self._zoned_us(values[0]), attributes)
+            is_dated = not values[0].strip().startswith("0000")  # before its first fix a device has no date
+            return _Found(self._zoned_us(values[0]) if is_dated else None, attributes)
         return _Found(self._zoned_us(values[0]), {**_event(event), **raw(values[1:])})
 
     # Positions ---------------------------------------------------------------------------------------
@@ -168,6 +194,38 @@ class Gps103(Framed):
         return round(at.timestamp()) * 1_000_000
 
 
+def _alternative(values: list[str]) -> _Found:
+    """`<event>,<sensor>,<its volts>,HHMMSS,DDMMYY,<signal>,<fix>,<lat>,<lon>,<km/h>,<course>,<altitude>,<hdop>,
+    <satellites>,<ignition>,<charging>,<error>`, behind the device's name; what is missing is dashes."""
+    event, sensor, volts, clock, date, signal, fix, latitude, longitude, *more = values
+    speed, course, altitude, hdop, satellites, ignition, charging, error, *_ = [*more, ""]
+    day, month, year = pairs(date)
+    attributes: Attributes = {
+        "event": _said(event),
+        "io1": _said(sensor),
+        "io2": _said(volts),
+        "gsm_signal": whole(signal),
+        "hdop": number(hdop),
+        "satellites": whole(satellites),
+        "ignition": _flag(ignition),
+        "charging": _flag(charging),
+        "info": _said(error),
+    }
+    place = position(
+        number(latitude),
+        number(longitude),
+        fix.strip("0") != "",
+        altitude_m=number(altitude),
+        speed_kmh=number(speed),
+        heading_deg=number(course),
+    )
+    return _Found(moment_us(year, month, day, *pairs(clock), UTC), attributes, place)
+
+
+def _said(text: str) -> str | None:
+    return text.strip("- ") or None
+
+
 def _local_us(text: str) -> int | None:
     """yymmddHHMM[SS] as if it were UTC; None where it is missing, or all zeros. Raises `RecordError`."""
     text = text.strip()
@@ -189,6 +247,8 @@ def _place(values: list[str]) -> tuple[float | None, float | None, list[str]]:
         return number(values[0]), number(values[1]), values[2:]
     if len(values) < 4:
         raise FrameFault("has a fix without coordinates")
+    if values[0] in ("N", "S") and values[2] in ("E", "W"):  # before the degrees
+        return degrees(values[1], values[0]), degrees(values[3], values[2]), values[4:]
     return degrees(values[0], values[1] or "N"), degrees(values[2], values[3] or "E"), values[4:]
 
 
@@ -211,18 +271,26 @@ def _event(event: str) -> Attributes:
 def _guest(event: str, values: Sequence[str]) -> Attributes:
     """The phone that the device calls, or the card that it read; 0 is neither."""
     guest = _at(values, 1).strip()
+    if guest.endswith("%"):
+        return {"battery_percent": whole(guest[:-1])}
     return {"driver_id" if event == "rfid" else "phone": guest} if guest.strip("0") else {}
 
 
 def _car(values: list[str]) -> Attributes:
     """`<ignition>,<door>,<fuel 1>,<fuel 2>,<temperature>`, any of which may be missing."""
     ignition, door, fuel1, fuel2, temperature, *rest = [*values, "", "", "", "", ""]
+    codes = [value for value in (fuel2, temperature, *rest) if _CODE.fullmatch(value)]
+    if _CODE.fullmatch(fuel2):
+        fuel2, temperature, rest = "", "", []
+    distance = "" if fuel2.endswith("%") or (number(fuel2) or 0) <= FULL_PERCENT else fuel2
     found: Attributes = {
         "ignition": _flag(ignition),
         "door": _flag(door),
         "fuel_percent": number(fuel1.rstrip("%")),
-        "fuel2_percent": number(fuel2.rstrip("%")),
+        "fuel2_percent": None if distance else number(fuel2.rstrip("%")),
         "temperature_c": number(temperature),
+        "fault_codes": codes or None,
+        "odometer_m": number(distance),
     }
     return {name: value for name, value in found.items() if value is not None} | raw(rest)
 
@@ -234,7 +302,8 @@ def _flag(text: str) -> bool | None:
 def _engine(values: list[str]) -> Attributes:
     """Odometer, fuel, hours, speed, load, coolant, throttle, revolutions, battery, and fault codes."""
     found: Attributes = {
-        name: number(value.strip().rstrip("%")) for name, value in zip(_OBD_NAMES, values, strict=False)
+        name: number(value.strip().rstrip("%") if value.strip() not in ("+", "-") else "")
+        for name, value in zip(_OBD_NAMES, values, strict=False)
     }
     codes = [value.strip() for value in values[len(_OBD_NAMES) :] if value.strip()]
     return {"type": "OBD", **found, "fault_codes": codes or None}

@@ -16,7 +16,7 @@ from functools import partial
 from collector.protocols import h02_said
 from collector.protocols.contract import Message
 from collector.protocols.framed import Cut, Framed, FrameFault, Options, received
-from collector.protocols.text import ascii_text, unusable
+from collector.protocols.text import ascii_lines, unusable
 from collector.protocols.tracker import sent
 from telemetry.errors import RecordError
 from telemetry.fields import Arrival
@@ -25,14 +25,14 @@ SOURCE = "h02"
 
 MIN_BINARY_BYTES = 32
 OTHER_BINARY_BYTES = 45
-LONG_ID_BYTES = 43
-"""A binary frame of this length has an id of 8 bytes instead of 5."""
+ID_BYTES, LONG_ID_BYTES = 5, 8
+"""Of a binary frame; which it is, the date behind it tells."""
 
 _MARKER = re.compile(rb"[*$X]")
 _TEXT_HEAD = re.compile(rb"\*[A-Za-z]{2},")
 _TEXT_HEAD_BYTES = 4
 _BINARY_HEAD_BYTES = 15
-_TEXT_FRAME = re.compile(r"\*[A-Za-z]{2},([0-9A-Za-z]{1,20}),([^,#]+)(?:,([^#]*))?#")
+_TEXT_FRAME = re.compile(r"\*[A-Za-z]{2},([0-9A-Za-z]{0,20}),([^,#]*)(?:,([^#]*))?#")
 
 
 class H02(Framed):
@@ -88,15 +88,17 @@ class H02(Framed):
 
     def read(self, frame: bytes, arrival: Arrival) -> Message | None:
         if frame.startswith(b"$"):
-            id_bytes = 8 if len(frame) == LONG_ID_BYTES else 5
+            id_bytes = _id_bytes(frame)
             self.device_id = _digits(frame[1 : 1 + id_bytes].hex()[:15])
             read = partial(h02_said.binary, frame[1 + id_bytes :].hex())
             ack = self._confirmed(arrival)
         else:
-            text = _TEXT_FRAME.fullmatch(ascii_text(frame))
-            if text is None:
+            text = _TEXT_FRAME.fullmatch(ascii_lines(frame))
+            if text is None or not (text[1] or self.device_id):
                 raise FrameFault("is no frame of H02")
-            self.device_id, command = text[1], text[2].strip()
+            self.device_id, command = text[1] or self.device_id, text[2].strip()
+            if not command:
+                return received([], frame, b"")  # a sign of life
             read = partial(h02_said.text, command, (text[3] or "").split(","))
             ack = self._ack(command, text[0], arrival)
         try:
@@ -158,7 +160,13 @@ def _is_head(buffer: bytearray, at: int) -> bool | None:
     return False
 
 
-def _is_moment(data: bytearray) -> bool:
+def _id_bytes(frame: bytes) -> int:
+    """How long the id of a binary frame is: a date and a time stand behind it."""
+    is_long = not _is_moment(frame[6:12]) and _is_moment(frame[9:15])
+    return LONG_ID_BYTES if is_long else ID_BYTES
+
+
+def _is_moment(data: bytes | bytearray) -> bool:
     """Whether these bytes can be HHMMSS and DDMMYY."""
     digits = data.hex()
     if not digits.isdigit():

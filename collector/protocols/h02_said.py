@@ -22,6 +22,12 @@ _LOCATIONS = re.compile(r"V1|V[25689]|V19|VI1", re.ASCII)
 _ALARMS = ((0x1, "vibration"), (0x4_0002, "sos"), (0x4, "overspeed"), (0x8_0000, "power_cut"))
 """Bits of the status and what any of them means that is 0; the first that is counts."""
 
+NO_HEMISPHERE = "0"
+"""What some devices have in its place before their first fix, without a date then."""
+
+_SCHEME = re.compile(r"\d{1,2}", re.ASCII)
+"""A number where others tell whether they have a fix: how the position was coded. It is one."""
+
 _IGNITION = 0x400
 _SHORT_CHARACTERS = 3
 
@@ -73,6 +79,8 @@ def _located(command: str, values: list[str], options: Options, arrival: Arrival
         if _LOCATIONS.fullmatch(command):
             raise FrameFault(f"{command} without coordinates")
         return Said(None, {"type": command, **raw(values)})
+    if values[at + 1] == NO_HEMISPHERE:
+        return Said(None, _states(values[at + 7 :]))
     before, clock, validity = values[: at - 2], values[at - 2].strip(), values[at - 1].strip()
     latitude, longitude = degrees(values[at], values[at + 1]), degrees(values[at + 2], values[at + 3])
     speed, course = ([*values[at + 4 : at + 6], "", ""])[:2]
@@ -80,7 +88,9 @@ def _located(command: str, values: list[str], options: Options, arrival: Arrival
     place = NOWHERE
     if latitude is not None and longitude is not None:
         speed_kmh = kmh(number(speed), options)
-        place = position(latitude, longitude, validity == "A", speed_kmh=speed_kmh, heading_deg=number(course))
+        place = position(
+            latitude, longitude, validity == "A" or validity.isdigit(), speed_kmh=speed_kmh, heading_deg=number(course)
+        )
     states = _states(rest)
     altitude_m = states.pop("altitude_m", None)
     if isinstance(altitude_m, int):
@@ -92,7 +102,10 @@ def _located(command: str, values: list[str], options: Options, arrival: Arrival
 def _latitude_at(values: Sequence[str]) -> int | None:
     """The place of the latitude, known by the two hemispheres behind and the validity before it."""
     for at in range(2, len(values) - 3):
-        if values[at + 1] in ("N", "S") and values[at + 3] in ("E", "W") and values[at - 1] in ("A", "B", "V", ""):
+        is_valid_known = values[at - 1] in ("A", "B", "V", "") or _SCHEME.fullmatch(values[at - 1])
+        if is_valid_known and values[at + 1] in ("N", "S") and values[at + 3] in ("E", "W"):
+            return at
+        if values[at - 1] == "V" and values[at + 1] == values[at + 3] == NO_HEMISPHERE:
             return at
     return None
 
@@ -179,6 +192,12 @@ def _serving(_command: str, values: list[str], _options: Options, arrival: Arriv
     return Said(_moment_us(values[0], date, arrival), {"cells": cells, **_states(states), **raw(rest[:at])})
 
 
+def _message(_command: str, values: list[str], _options: Options, _arrival: Arrival) -> Said:
+    """What the device would send as a short message."""
+    text = ",".join(values).replace("\r", "").strip()
+    return Said(None, {"result": text} if text else {"type": "SMS"})
+
+
 def _short(_command: str, values: list[str], options: Options, arrival: Arrival) -> Said:
     """`A,lat,N,lon,E,speed,course,DDMMYY`, or without a fix `V,mcc,mnc,lac,cid,level[Ylac,cid,level…]`."""
     if _latitude_at(["", *values]) is not None:
@@ -197,6 +216,7 @@ _READERS = {
     "LINK": _link,
     "V3": _serving,
     "VP1": _short,
+    "SMS": _message,
 }
 """Command → what reads it; all others are positions."""
 

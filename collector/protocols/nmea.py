@@ -1,4 +1,5 @@
-"""NMEA 0183 sentences in lines, as GPS receivers and simple trackers send them: RMC, GGA and GLL tell a position.
+"""NMEA 0183 sentences in lines, as GPS receivers and simple trackers send them: RMC, GGA and GLL tell a position; so do
+u-blox' PUBX,00, TRCCR and QZE, three makers' own.
 
 All sentences of one second are one record. It is complete with the first sentence of another second, with silence or
 with the end of sending. A sentence without a date is of the day that puts it nearest to the last record of its
@@ -11,6 +12,7 @@ that are usual; without one it is the listener's `address`.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import UTC
 from typing import NamedTuple
 
@@ -31,7 +33,11 @@ _NAME = re.compile(r"\$(?:PGID,|GPFID,?|DEVID,?|PCPTI,|IMEI[ ,:=]?)([^,*]+)")
 _IMEI = re.compile(r"IMEI[ ,:=]+(\w+)", re.ASCII)
 _BARE_ID = re.compile(r"[0-9A-F]{4,32}")
 _CLOCK = re.compile(r"(\d\d)(\d\d)(\d\d)(?:\.(\d{0,9}))?", re.ASCII)
-_POSITION = re.compile(r"[A-Z]{2}(RMC|GGA|GLL)")
+_POSITION = re.compile(r"[A-Z]{2}(RMC|GGA|GLL)|(PUBX|TRCCR)")
+_BEHIND = re.compile(r"\*[0-9A-Fa-f]{2},\d*,(\d{15}),", re.ASCII)
+_LONG_TIME = re.compile(r"(\d\d)(\d\d)(\d\d)(\d\d)(\d{6}(?:\.\d{0,9})?)", re.ASCII)
+_LONG_DAY = re.compile(r"\d{8}", re.ASCII)
+_QZE_VALUES = 10
 
 
 class _Fix(NamedTuple):
@@ -47,6 +53,8 @@ class _Fix(NamedTuple):
     heading_deg: float | None = None
     satellites: int | None = None
     hdop: float | None = None
+    battery_percent: int | None = None
+    ignition: bool | None = None
 
     def joined(self, other: _Fix) -> _Fix:
         """Both, the other's where they differ; and a fix only if neither says that it is none."""
@@ -157,6 +165,8 @@ class Nmea(Framed):
 def _line(text: str) -> tuple[str, _Fix | None]:
     """The device that a line names, or nothing, and what it says of a position. Raises `FrameFault`."""
     prefix, mark, sentence = text.partition("$")
+    if text.startswith("QZE,"):
+        return _qze(text.split(",")[1:])
     if not mark:
         return _bare_id(text), None
     body = _checked(mark + sentence)
@@ -165,7 +175,9 @@ def _line(text: str) -> tuple[str, _Fix | None]:
         return name[1].strip(), None
     kind, *values = body.split(",")
     told = _POSITION.fullmatch(kind)
-    return device_id, _READERS[told[1]](values) if told else None
+    if behind := _BEHIND.search(sentence):
+        device_id = behind[1]
+    return device_id, _READERS[told[1] or told[2]](values) if told else None
 
 
 def _checked(text: str) -> str:
@@ -236,7 +248,71 @@ def _gll(values: list[str]) -> _Fix:
     return _Fix(clock, "", degrees(latitude, north), degrees(longitude, east), status == "A")
 
 
-_READERS = {"RMC": _rmc, "GGA": _gga, "GLL": _gll}
+def _pubx(values: list[str]) -> _Fix | None:
+    """00, time, latitude, N, longitude, E, altitude, NF or what it is, two accuracies, km/h, course, …, HDOP, …"""
+    if len(values) < 18 or values[0] != "00":
+        return None
+    clock, latitude, north, longitude, east, altitude, status, _, _, speed_kmh, course, *more = _padded(values, 18)[1:]
+    speed = number(speed_kmh)
+    return _Fix(
+        clock,
+        "",
+        degrees(latitude, north),
+        degrees(longitude, east),
+        status not in ("", "NF"),
+        altitude_m=number(altitude),
+        speed_knots=None if speed is None else speed / KMH_OF_KNOT,
+        heading_deg=number(course),
+        satellites=whole(more[5]),
+        hdop=number(more[2]),
+    )
+
+
+def _trccr(values: list[str]) -> _Fix:
+    """YYYYMMDDHHMMSS.sss, A or V, latitude and longitude in degrees, knots, course, altitude, battery."""
+    time, status, latitude, longitude, speed, course, altitude, battery, *_ = _padded(values, 8)
+    told = _LONG_TIME.fullmatch(time)
+    if told is None:
+        raise FrameFault("TRCCR without its time")
+    return _Fix(
+        told[5],
+        told[4] + told[3] + told[2],
+        number(latitude),
+        number(longitude),
+        status == "A",
+        altitude_m=number(altitude),
+        speed_knots=number(speed),
+        heading_deg=number(course),
+        battery_percent=whole(battery.partition(".")[0]),
+    )
+
+
+def _qze(values: list[str]) -> tuple[str, _Fix]:
+    """The device, event, DDMMYYYY, HHMMSS, latitude and longitude in degrees, km/h, course, A or V, ignition."""
+    if len(values) < _QZE_VALUES or not _LONG_DAY.fullmatch(values[2]):
+        raise FrameFault("QZE without its values")
+    device_id, _, date, clock, latitude, longitude, speed_kmh, course, status, ignition, *_ = _padded(values, 10)
+    speed = number(speed_kmh)
+    fix = _Fix(
+        clock,
+        date[:4] + date[6:],
+        number(latitude),
+        number(longitude),
+        status == "A",
+        speed_knots=None if speed is None else speed / KMH_OF_KNOT,
+        heading_deg=number(course),
+        ignition={"0": False, "1": True}.get(ignition),
+    )
+    return device_id, fix
+
+
+_READERS: dict[str, Callable[[list[str]], _Fix | None]] = {
+    "RMC": _rmc,
+    "GGA": _gga,
+    "GLL": _gll,
+    "PUBX": _pubx,
+    "TRCCR": _trccr,
+}
 
 
 def _padded(values: list[str], count: int) -> list[str]:
@@ -257,4 +333,9 @@ def _place(fix: _Fix) -> Position:
 
 
 def _attributes(fix: _Fix) -> Attributes:
-    return {"satellites": fix.satellites, "hdop": fix.hdop}
+    return {
+        "satellites": fix.satellites,
+        "hdop": fix.hdop,
+        "battery_percent": fix.battery_percent,
+        "ignition": fix.ignition,
+    }

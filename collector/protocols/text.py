@@ -22,6 +22,7 @@ _ANGLES = (
     re.compile(r"(\d{0,3}?)(\d{1,2}\.\d*)", re.ASCII),  # DDMM.mmmm, where 0 degrees may be left out
     re.compile(r"-?(\d{1,3})-(\d{1,2}(?:\.\d*)?)", re.ASCII),  # -DD-MM.mm
 )
+_BREAKS = str.maketrans("\r\n\t", "   ")
 _DENSE_ANGLE = re.compile(r"(\d{2,3})(\d\d)(\d{4})", re.ASCII)  # DDMMmmmm
 
 
@@ -41,6 +42,14 @@ def ascii_text(frame: bytes) -> str:
     text = frame.decode("ascii")
     if not text.isprintable():
         raise FrameFault("holds control characters")
+    return text
+
+
+def ascii_lines(frame: bytes) -> str:
+    """The same of a text that may have several lines."""
+    text = frame.decode("ascii", "replace")
+    if not text.translate(_BREAKS).isprintable() or not frame.isascii():
+        raise FrameFault("holds bytes that are no text")
     return text
 
 

@@ -10,7 +10,7 @@ from datetime import UTC
 
 from collector.protocols.contract import Message
 from collector.protocols.framed import Cut, Framed, FrameFault, received
-from collector.protocols.text import ascii_text, degrees, number, pairs, position, unusable, whole
+from collector.protocols.text import ascii_lines, degrees, hexadecimal, number, pairs, position, unusable, whole
 from collector.protocols.tracker import NOWHERE, Attributes, Position, cell, moment_us, sent
 from telemetry.errors import RecordError
 from telemetry.fields import Arrival
@@ -18,16 +18,22 @@ from telemetry.record import Sent
 
 SOURCE = "tk103"
 
-_COMMAND = re.compile(r"(\d{1,20}|\w{12}),?([A-Z]{2}[0-9A-Z]{2})(.*)", re.ASCII)
+_COMMAND = re.compile(r"(\d{1,20}|\w{12}),?([A-Z]{2}[0-9A-Z]{2})(.*)", re.ASCII | re.DOTALL)
 _FIX = re.compile(
     r"(?P<date>\d{6})(?P<valid>[AV])"
     r"(?P<latitude>[ \d]{1,2}\d\d\.\d+)(?P<north>[NS])(?P<longitude>[ \d]{1,3}\d\d\.\d+)(?P<east>[EW])"
-    r"(?P<speed>[ \d.]{5})(?P<time>\d{6})(?P<course>[ \d.]{6})"
-    r"(?:(?P<switches>[0-9A-F]{8})(?:L(?P<odometer>[0-9A-F]{1,8}))?)?(?P<more>.*)",
+    r"(?P<speed>[ \d.]{5})(?P<time>\d{6})(?P<course>\d\d(?=[0-9A-F]{8}L)|[ \d.]{6})"
+    r"(?:,?(?P<switches>[0-9A-F]{8})(?:L(?P<odometer>[0-9A-F]{1,8}))?)?(?P<warmth>[+-]\d{3}\.\d)?(?P<more>.*)",
     re.ASCII,
 )
 _CELL = re.compile(r",(\d+),(\d+),([0-9A-Fa-f]+),([0-9A-Fa-f]+)(?:,(.*))?", re.ASCII)
-_RESULT = re.compile(r",(\d{6}),(\d{6}),\$(.*)\$", re.ASCII)
+_CELLS = re.compile(r"\{(\d{1,3}),(\d{1,3}),(\d{1,8}),(\d{1,10})\}", re.ASCII)
+_SWITCHES = re.compile(r"[0-9A-F]{8}")
+_LAST_SWITCHES = re.compile(r",([0-9A-F]{8})$")
+_AROUND = re.compile(r",(\d+),(\d+),(\d+),(\d+),\d+,((?:[0-9A-Fa-f:]{17}\*[+-]?\d+\*\d+,)*)(\d{6}),(\d{6})", re.ASCII)
+_STATION = re.compile(r"([0-9A-Fa-f:]{17})\*([+-]?\d+)\*(\d+)", re.ASCII)
+_WARNING = re.compile(r",ALARM,(\d)", re.ASCII)
+_RESULT = re.compile(r",(\d{6}),(\d{6}),\$(.*?)\$?", re.ASCII | re.DOTALL)
 _WORDS = re.compile("([0-9A-Fa-f]{4})" * 4)
 _EXTREMES = re.compile(r"([0-9A-Fa-f]{4})..([0-9A-Fa-f]{4}).{6}")
 _WARMTH = re.compile(r"([0-9A-Fa-f]{2})..([0-9A-Fa-f]{2}).{10}")
@@ -36,17 +42,28 @@ _COORDINATE = re.compile(r"([\d. ]+)([NSEW])", re.ASCII)
 ALARMS = {"1": "accident", "2": "sos", "3": "vibration", "4": "low_speed", "5": "overspeed", "6": "geofence_exit"}
 """What the first character of a BO01 means."""
 
-EVENTS: dict[str, Attributes] = {
-    "ZC11": {"alarm": "movement"},
-    "ZC12": {"alarm": "low_battery"},
-    "ZC13": {"alarm": "power_cut"},
-    "ZC15": {"ignition": True},
-    "ZC16": {"ignition": False},
-    "ZC17": {"alarm": "removing"},
-    "ZC25": {"alarm": "sos"},
-    "ZC26": {"alarm": "tampering"},
-    "ZC27": {"alarm": "low_power"},
+WARNINGS = {
+    "0": "low_battery",
+    "1": "overspeed",
+    "2": "idle",
+    "3": "hard_acceleration",
+    "4": "hard_braking",
+    "5": "temperature",
 }
+"""What the number of a BQ81 means."""
+
+_MEANINGS: tuple[tuple[tuple[str, ...], Attributes], ...] = (
+    (("ZC11", "DW31", "DW51"), {"alarm": "movement"}),
+    (("ZC12", "DW32", "DW52"), {"alarm": "low_battery"}),
+    (("ZC13", "DW33", "DW53"), {"alarm": "power_cut"}),
+    (("ZC15", "DW35", "DW55", "ZC29", "DW42", "DW62"), {"ignition": True}),
+    (("ZC16", "DW36", "DW56"), {"ignition": False}),
+    (("ZC17", "DW37", "DW57"), {"alarm": "removing"}),
+    (("ZC25", "DW3E", "DW5E"), {"alarm": "sos"}),
+    (("ZC26", "DW3F", "DW5F"), {"alarm": "tampering"}),
+    (("ZC27", "DW40", "DW60"), {"alarm": "low_power"}),
+)
+EVENTS = {name: meaning for names, meaning in _MEANINGS for name in names}
 """What some commands mean by themselves."""
 
 _STEPS_PERCENT = {0: 0, 1: 0, 2: 10, 3: 20, 4: 60, 5: 80, 6: 100}
@@ -68,7 +85,7 @@ class Tk103(Framed):
         return Cut(end + 1, bytes(buffer[: end + 1])) if end > 0 else None
 
     def read(self, frame: bytes, arrival: Arrival) -> Message | None:
-        text = ascii_text(frame)
+        text = ascii_lines(frame)
         command = _COMMAND.fullmatch(text[1:-1]) if text.endswith(")") else None
         if command is None:
             raise FrameFault("is no message of TK103")
@@ -89,8 +106,11 @@ class Tk103(Framed):
         if content.startswith(",") and (found := self._listed(name, content[1:].split(","), arrival)):
             return [found]
         attributes = EVENTS.get(name, {}) | _told(name, content)
-        result = _RESULT.fullmatch(content)
-        return [self._sent(arrival, _moment_us(result[1], result[2]) if result else None, attributes)]
+        timed = _RESULT.fullmatch(content)
+        moment = (timed[1], timed[2]) if timed else None
+        if around := _AROUND.fullmatch(content):
+            moment, attributes = (around[6], around[7]), EVENTS.get(name, {}) | _around(around)
+        return [self._sent(arrival, _moment_us(*moment) if moment else None, attributes)]
 
     def _sent(self, arrival: Arrival, at_us: int | None, attributes: Attributes, place: Position = NOWHERE) -> Sent:
         return sent(self.device_id, SOURCE, self.options, arrival, at_us, attributes, place)
@@ -98,6 +118,8 @@ class Tk103(Framed):
     def _fixed(self, name: str, fix: re.Match[str], content: str, arrival: Arrival) -> Sent:
         """`yymmdd A lat N lon E speed HHMMSS course switches L odometer`, without a mark between."""
         year, month, day = pairs(fix["date"])
+        if fix["valid"] == "V" and not (month and day):
+            return self._sent(arrival, None, _switches(fix["switches"]))  # before its first fix it has no date
         at_us = moment_us(year, month, day, *pairs(fix["time"]), UTC)
         place = position(
             degrees(fix["latitude"], fix["north"]),
@@ -107,10 +129,11 @@ class Tk103(Framed):
             heading_deg=number(fix["course"]),
         )
         attributes: Attributes = {
-            "alarm": ALARMS.get(content[0]) if name == "BO01" else None,
+            "alarm": _alarm(name, content),
             **EVENTS.get(name, {}),
             **_switches(fix["switches"]),
             "odometer_m": int(fix["odometer"], 16) if fix["odometer"] else None,
+            "temperature_c": number(fix["warmth"]) if fix["warmth"] else None,
             "extra": fix["more"] or None,
         }
         return self._sent(arrival, at_us, attributes, place)
@@ -126,6 +149,11 @@ class Tk103(Framed):
     def _listed_position(self, name: str, values: list[str], arrival: Arrival) -> Sent:
         """`DDMMYY,A,latN,lonE,speed,HHMMSS,course[,altitude,satellites]`."""
         date, valid, latitude, longitude, speed, time, course, *more = values
+        switches: Attributes = {}
+        if more and _SWITCHES.fullmatch(more[0]):
+            switches = _switches(more[0])
+            odometer = hexadecimal(more[1][1:]) if len(more) > 1 and more[1].startswith("L") else None
+            switches["odometer_m"], more = odometer, more[1 if odometer is None else 2 :]
         altitude, satellites, *rest = [*more, "", ""]
         count = whole(satellites)
         place = position(
@@ -137,7 +165,12 @@ class Tk103(Framed):
             heading_deg=number(course),
             satellites=count,
         )
-        attributes = {**EVENTS.get(name, {}), "satellites": count, "extra": ",".join(rest).strip(",") or None}
+        attributes = {
+            **EVENTS.get(name, {}),
+            **switches,
+            "satellites": count,
+            "extra": ",".join(rest).strip(",") or None,
+        }
         return self._sent(arrival, _moment_us(date, time), attributes, place)
 
 
@@ -184,8 +217,25 @@ def _battery(values: list[str]) -> Attributes:
     }
 
 
+def _alarm(name: str, content: str) -> str | None:
+    if name == "BO01":
+        return ALARMS.get(content[0])
+    warning = _WARNING.match(content) if name == "BQ81" else None
+    return WARNINGS.get(warning[1]) if warning else None
+
+
+def _around(around: re.Match[str]) -> Attributes:
+    """`mcc,mnc,lac,cid,count,{address*level*channel,}DDMMYY,HHMMSS`."""
+    mcc, mnc, lac, cid = (int(value) for value in around.groups()[:4])
+    found = [{"mac": mac.lower(), "level": int(level)} for mac, level, _ in _STATION.findall(around[5])]
+    return {"cells": [cell(mcc, mnc, lac, cid)] if lac or cid else None, "wifi": found or None}
+
+
 def _told(name: str, content: str) -> Attributes:
     """What a message without a position says."""
+    if stations := _CELLS.findall(content):
+        switches = _LAST_SWITCHES.search(content)
+        return {"cells": [cell(*map(int, station)) for station in stations]} | _switches(switches and switches[1])
     if name == "BZ00" and (station := _CELL.match(content)):
         mcc, mnc, lac, cid, _ = station.groups()
         return {"cells": [cell(int(mcc), int(mnc), int(lac, 16), int(cid, 16))]}

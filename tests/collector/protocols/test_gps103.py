@@ -192,6 +192,63 @@ def test_what_an_engine_says() -> None:
 
 
 def test_a_message_of_unknown_form_is_kept() -> None:
-    found = only(Gps103, f"imei:{ID},A;".encode(), ARRIVAL)
+    found = only(Gps103, f"imei:{ID},power on,2603011200,x;".encode(), ARRIVAL)
     assert isinstance(found, Received)
-    assert attributes(found.records[0].record) == {"event": "A"}
+    assert attributes(found.records[0].record) == {"event": "power on", "io1": "x"}
+
+
+@pytest.mark.parametrize("login", [f"##,imei:{ID},A;", f"imei:{ID},A;", f"imei:{ID},L,*"])
+def test_logins(login: str) -> None:
+    found = only(Gps103, login.encode())
+    assert isinstance(found, Received)
+    assert (found.stored, found.records) == (b"LOAD", [])
+
+
+def test_a_keep_alive_that_lost_its_end_is_answered_too() -> None:
+    found = only(Gps103, f"{ID}imei:{ID},tracker,2603011500,,F,120000.000,A,4100.4920,N,02858.7040,E,1.0,;".encode())
+    assert isinstance(found, Received)
+    assert (found.stored, len(found.records)) == (b"ON", 1)
+
+
+def test_a_part_of_a_photo_is_not_kept() -> None:
+    found = only(Gps103, f"imei:{ID},vr,{'00ff' * 1_500};".encode())
+    assert isinstance(found, Received)
+    assert found.records == []
+
+
+def test_values_of_another_form() -> None:
+    text = f"imei:{ID},Car 1,---,------,----,120000,010326,26,1,41.00820,28.97840,036,270,0035,1.00,09,1,0,---,*"
+    record = record_of(Gps103, text.encode())
+    assert (record.latitude, record.longitude, record.timestamp_us) == (41.0082, 28.9784, moment(2026, 3, 1, 12))
+    assert (record.speed_kmh, record.heading_deg, record.altitude_m, record.has_fix) == (36, 270, 35, True)
+    assert attributes(record) == {
+        "gsm_signal": 26,
+        "hdop": 1,
+        "satellites": 9,
+        "ignition": True,
+        "charging": False,
+    }
+    assert not record_of(Gps103, text.replace(",26,1,", ",26,0,").encode()).has_fix
+
+
+def fixed(event: str, behind: str, phone: str = "", place: str = "4100.4920,N,02858.7040,E") -> str:
+    return f"imei:{ID},{event},260301150000,{phone},F,120000.000,A,{place},0.0,270,{behind};"
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (fixed("DTC", ",1,0,10.5%,P0021,"), {"alarm": "fault", "fuel_percent": 10.5, "fault_codes": ["P0021"]}),
+        (fixed("tracker", ",1,0,31.37%,51442,"), {"fuel_percent": 31.37, "odometer_m": 51_442}),
+        (fixed("tracker", "", phone="97%"), {"battery_percent": 97}),
+        (f"imei:{ID},OBD,260301150000,196043,,14.9,,000,0.0%,+,0.0%,00000,12.6,,,,;", {"external_v": 12.6, "rpm": 0}),
+        (f"imei:{ID},tracker,0000000119,,L,,,0FB6,,CB5D,,,;", {"cells": [{"lac": 0xFB6, "cid": 0xCB5D}]}),
+    ],
+)
+def test_more_of_what_messages_say(message: str, expected: dict[str, object]) -> None:
+    assert attributes(record_of(Gps103, message.encode())).items() >= expected.items()
+
+
+def test_hemispheres_before_the_degrees() -> None:
+    record = record_of(Gps103, fixed("tracker", "", place="S,4100.4920,W,02858.7040").encode())
+    assert (round(record.latitude or 0, 4), round(record.longitude or 0, 4)) == (-41.0082, -28.9784)

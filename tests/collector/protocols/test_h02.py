@@ -296,3 +296,43 @@ def test_binary_numbers(lat: int, lat_min: int, lon: int, lon_min: int, flags: i
     assert record.has_fix == (bool(flags & 2) and (record.latitude, record.longitude) != (0, 0))
     assert record.speed_kmh == pytest.approx(speed * 1.852)
     assert record.heading_deg == course
+
+
+def test_a_long_id_is_known_by_the_date_behind_it() -> None:
+    frame = bytes.fromhex(
+        "243563070424410137120000010326410049200602858704" + "0e019270" + "ffffffff" + "01120064ba73005ecc"
+    )
+    record = record_of(H02, frame)
+    assert only(H02, frame).records[0].device_id == "356307042441013"  # type: ignore[union-attr]
+    assert record.timestamp_us == moment(2026, 3, 1, 12)
+    assert (round(record.latitude or 0, 4), round(record.longitude or 0, 4)) == (41.0082, 28.9784)
+
+
+def test_a_number_in_place_of_the_validity_is_a_fix() -> None:
+    record = record_of(H02, b"*HQ,353505221264507,V2,120000,0,4100.4920,N,02858.7040,E,0.25,0,010326,FFFFFFFF,cc,28#")
+    assert record.has_fix
+
+
+def test_before_the_first_fix_it_is_a_sign_of_life_and_answered() -> None:
+    frame = b"*HQ,353588020068342,V1,000000,V,0.0000,0,0.0000,0,0.00,0.00,000000,ffffffff,000106,000002#"
+    message = only(H02, frame)
+    assert isinstance(message, Received)
+    assert message.stored.startswith(b"*HQ,353588020068342,V4,V1,")
+    record = message.records[0].record
+    assert (record.latitude, record.timestamp_us, attributes(record)["io1"]) == (None, NOW_US, "000106")
+
+
+def test_frames_without_a_command_or_an_id() -> None:
+    decoder = H02(Options())
+    [nameless, alive, again] = decoder.feed(
+        TEXT.replace(b"4106012736", b"") + b"*HQ,4106012736,#" + TEXT.replace(b"4106012736", b""), ARRIVAL
+    )
+    assert isinstance(nameless, Rejected)
+    assert isinstance(alive, Received)
+    assert isinstance(again, Received)
+    assert (alive.records, [sent.device_id for sent in again.records]) == ([], ["4106012736"])
+
+
+def test_a_short_message_of_several_lines_is_kept() -> None:
+    record = record_of(H02, b"*HQ,5226073533,SMS,ST906_V_2.0 2024/06/07\nVOLT:12.9V\r\nGPS:A,24#")
+    assert attributes(record) == {"result": "ST906_V_2.0 2024/06/07\nVOLT:12.9V\nGPS:A,24"}

@@ -15,7 +15,7 @@ from collector.protocols.framed import Options
 from collector.protocols.nmea import Nmea
 from telemetry.fields import Arrival
 from tests.collector.protocols.three_ways import ARRIVAL, NOW_US
-from tests.collector.protocols.trackers import Told, attributes, conversation, moment, told
+from tests.collector.protocols.trackers import Told, attributes, conversation, moment, only, record_of, told
 
 RMC = "GPRMC,094907.000,A,6000.5332,N,03020.5192,E,1.17,60.26,091111,,"
 GGA = "GPGGA,094907.000,6000.5332,N,03020.5192,E,1,08,1.0,12.5,M,16.2,M,,"
@@ -225,3 +225,45 @@ def test_dates_that_are_none(change: tuple[str, str]) -> None:
     found = records(ID, sentence(RMC.replace(*change)), sentence(GGA.replace("094907", "094908")))
     assert found[0].aside[0][0] == "359853000144328"
     assert found[1].records
+
+
+@pytest.mark.parametrize(
+    ("line", "altitude", "expected"),
+    [
+        (
+            sentence(
+                "PUBX,00,120000.00,4100.49200,N,02858.70400,E,35.0,D3,4.1,5.2,36.0,270.0,-0.054,7.0,0.88,1.21,0.88,9,0"
+            ),
+            35,
+            {"satellites": 9, "hdop": 0.88},
+        ),
+        (
+            sentence("TRCCR,20260301120000.000,A,41.008200,28.978400,19.4384,270.0,35.0,50,"),
+            35,
+            {"battery_percent": 50},
+        ),
+        (b"QZE,356307042441013,35,01032026,120000,41.00820,28.97840,36,270,A,1", None, {"ignition": True}),
+    ],
+)
+def test_makers_own_sentences(line: bytes, altitude: float | None, expected: dict[str, object]) -> None:
+    at_us = moment(2026, 3, 1, 12, 1)
+    record = record_of(Nmea, line + b"\n", Arrival(at_us, at_us), address="192.0.2.1")
+    assert (round(record.latitude or 0, 4), round(record.longitude or 0, 4)) == (41.0082, 28.9784)
+    assert (round(record.speed_kmh or 0, 2), record.heading_deg, record.altitude_m) == (36, 270, altitude)
+    assert (record.timestamp_us, record.has_fix) == (moment(2026, 3, 1, 12), True)
+    assert attributes(record) == expected
+
+
+def test_sentences_of_other_makers_that_tell_no_place() -> None:
+    lines = [sentence("PUBX,03,11,23"), sentence("PUBX,00,120000"), sentence("GPTXT,NET,1003,A1")]
+    assert conversation(Nmea, lines) == []
+
+
+def test_an_id_behind_the_checksum() -> None:
+    line = (
+        sentence("GPRMC,120000.000,A,4100.4920,N,02858.7040,E,0.00,0.53,010326,D").strip()
+        + b",11,356307042441013,1,090\n"
+    )
+    message = only(Nmea, line)
+    assert isinstance(message, Received)
+    assert message.records[0].device_id == "356307042441013"

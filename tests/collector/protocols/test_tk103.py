@@ -177,3 +177,58 @@ def test_all_positions(
     assert record.longitude == pytest.approx(longitude, abs=2e-6)
     assert (record.speed_kmh, record.heading_deg) == (speed / 10, course / 100)
     assert attributes(record)["odometer_m"] == odometer
+
+
+PLACE = "260301A4100.4920N02858.7040E036.0120000270.00"
+CELLS = [{"mcc": 413, "mnc": 2, "lac": 30_073, "cid": 16_724}, {"mcc": 413, "mnc": 2, "lac": 30_073, "cid": 16_730}]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (f"BR00{PLACE}01000000L000000FF+017.7", {"temperature_c": 17.7, "odometer_m": 255}),
+        (f"BR00{PLACE}01000000L000000FF-007.5", {"temperature_c": -7.5}),
+        (f"BR00{PLACE},01000000L000000FF", {"ignition": True, "odometer_m": 255}),
+        (f"BQ81,ALARM,1,164,{PLACE},00000000", {"alarm": "overspeed", "ignition": False}),
+        (f"BQ81,ALARM,4,164,{PLACE},00000000", {"alarm": "hard_braking"}),
+        (",DW3E,010326,A,4100.4920N,02858.7040E,36.0,120000,270.00", {"alarm": "sos"}),
+        (
+            ",BP05,010326,A,4100.4920N,02858.7040E,36.0,120000,270.00,01000000,L000000FF",
+            {"ignition": True, "odometer_m": 255},
+        ),
+    ],
+)
+def test_more_of_what_stands_beside_a_place(content: str, expected: dict[str, object]) -> None:
+    record = record_of(Tk103, f"(013612345678{content})".encode())
+    assert (round(record.latitude or 0, 4), record.speed_kmh) == (41.0082, 36)
+    assert record.timestamp_us == moment(2026, 3, 1, 12)
+    assert attributes(record).items() >= expected.items()
+
+
+@pytest.mark.parametrize("head", ["BZ00", "BP05355227045009305"])
+def test_cells_line_by_line(head: str) -> None:
+    frame = f"(027045009305{head},{{413,2,30073,16724}}\n{{413,2,30073,16730}}\n,01000000)".encode()
+    found = attributes(record_of(Tk103, frame))
+    assert (found["cells"], found["ignition"]) == (CELLS, True)
+
+
+def test_cells_and_networks_with_their_moment() -> None:
+    frame = b"(864555555555555,DW51,413,2,30073,16724,2,58:F3:BB:3B:AA:82*-65*1,1C:6A:BB:AA:81:95*-78*1,010326,120000)"
+    record = record_of(Tk103, frame)
+    assert record.timestamp_us == moment(2026, 3, 1, 12)
+    assert attributes(record) == {
+        "alarm": "movement",
+        "cells": CELLS[:1],
+        "wifi": [{"mac": "58:f3:bb:3b:aa:82", "level": -65}, {"mac": "1c:6a:bb:aa:81:95", "level": -78}],
+    }
+
+
+def test_a_result_of_several_lines() -> None:
+    record = record_of(Tk103, b"(864555555555555,ZC03,010326,120000,$1. On\r\n2. Off (both)$)")
+    assert attributes(record) == {"result": "1. On\r\n2. Off (both)"}
+
+
+def test_before_its_first_fix_a_device_has_no_date() -> None:
+    frame = b"(087072009461BR00000007V0000.0000N00000.0000E000.00014039901000000L00000000)"
+    record = record_of(Tk103, frame)
+    assert (record.latitude, record.timestamp_us, attributes(record)["ignition"]) == (None, NOW_US, True)
