@@ -359,6 +359,9 @@ class Log(Section, frozen=True):
     level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="Least severity that is logged.")
     ] = "info"
+    format: Annotated[
+        Literal["text", "json"], Meta(description="A line of the log: text for people, or a JSON object for programs.")
+    ] = "text"
 
 
 Name = Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9-]{0,31}$")]

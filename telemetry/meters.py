@@ -121,6 +121,9 @@ CERTIFICATE_UNTIL_S = _gauge(
     "whimbrel_certificate_expiry_time_seconds", "Until when the certificate of TLS is valid, s since epoch."
 )
 
+LOG_LINES = _counter("whimbrel_log_lines_total", "Lines of the log, by severity.", "level")
+LOG_LINES_LEFT_OUT = _counter("whimbrel_log_lines_left_out_total", "Lines left out as too many were alike.")
+
 # The process itself ----------------------------------------------------------------------------------
 
 CPU_S = _counter("whimbrel_process_cpu_seconds_total", "CPU time that the process has used.")

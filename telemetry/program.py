@@ -16,6 +16,7 @@ import redis
 from telemetry import hot, notes
 from telemetry.config import Settings, load
 from telemetry.errors import BusyError, ConfigError, LayoutError, StoreUnavailable, WhimbrelError
+from telemetry.logs import log_to_stderr
 from telemetry.process import die_with_parent, is_supervised
 from telemetry.redis_client import check_server, connect, wait
 from telemetry.redis_login import act_as
@@ -52,7 +53,7 @@ def _run(program: str, config: str | None, run: Callable[[Settings], None], need
     try:
         settings = load(config)
         require_restored(settings.data_dir)
-        log_to_stderr(settings, program)
+        log_to_stderr(settings.log.level, settings.log.format, program)
         with Stopped() as stopped:
             ready = not waits or wait_for_store(settings, stopped, needs_store)
         if ready:
@@ -71,14 +72,6 @@ def _run(program: str, config: str | None, run: Callable[[Settings], None], need
         logging.getLogger("start").exception("%s can't go on", program)
         return FAILED
     return 0
-
-
-def log_to_stderr(settings: Settings, program: str) -> None:
-    """One line an event on standard error."""
-    logging.basicConfig(
-        level=settings.log.level.upper(), format=f"%(asctime)s {program} %(levelname)s %(name)s: %(message)s"
-    )
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
 
 
 def _pause(stopped: Callable[[], bool]) -> None:
