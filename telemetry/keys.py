@@ -19,6 +19,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
@@ -46,6 +47,9 @@ MAX_ID_CHARACTERS = 255
 
 MAX_BOUND_DEVICES = 1_000
 MAX_NAME_CHARACTERS = 100
+
+MAX_REMEMBERED = 4_096
+"""Devices whose tokens a process need not work out again; some 300 bytes each."""
 
 _KEY = re.compile(r"wk_([a-z2-7]{8})_[a-z2-7]{26}", re.ASCII)
 _TOKEN = re.compile(r"wd_([a-z2-7]{8})_([a-z2-7]{26})_([A-Za-z0-9_-]+)", re.ASCII)
@@ -260,13 +264,13 @@ def _check_token(text: str, find: Callable[[str], Key | None], now_s: float) -> 
     if shaped is None or device is None:
         return WRONG
     key = find(shaped[1])
-    proof = _base32(_proof(bytes.fromhex(key.token_key) if key else _NO_HASH, device.encode()))
-    proves = hmac.compare_digest(proof.encode(), shaped[2].encode())
+    proof = _proof_text(key.token_key if key else _NO_TOKEN_KEY, device)
+    proves = hmac.compare_digest(proof, shaped[2].encode())
     if key is None or not key.token_key or not proves or device in key.revoked_devices:
         return WRONG
     if not key.binding.covers(device):
         return WRONG
-    return _caller(key, Binding(frozenset((device,))), device, now_s)
+    return _caller(key, _alone(device), device, now_s)
 
 
 def _caller(key: Key, binding: Binding, device: str, now_s: float) -> Caller | Denied:
@@ -275,6 +279,13 @@ def _caller(key: Key, binding: Binding, device: str, now_s: float) -> Caller | D
     return Caller(key.id, frozenset(key.scopes), binding, device, key.expires_s)
 
 
+@lru_cache(MAX_REMEMBERED)
+def _proof_text(token_key: str, device: str) -> bytes:
+    """How a device's token must prove itself. To work it out is most of what a check takes."""
+    return _base32(_proof(bytes.fromhex(token_key), device.encode())).encode()
+
+
+@lru_cache(MAX_REMEMBERED)
 def _device_of(text: str) -> str | None:
     """The device of a token, if it is written the one way that there is."""
     try:
@@ -282,6 +293,11 @@ def _device_of(text: str) -> str | None:
     except (binascii.Error, UnicodeDecodeError):
         return None
     return device if base64.urlsafe_b64encode(device.encode()).decode().rstrip("=") == text else None
+
+
+@lru_cache(MAX_REMEMBERED)
+def _alone(device: str) -> Binding:
+    return Binding(frozenset((device,)))
 
 
 def outside(caller: Caller, device_ids: Iterable[str]) -> Denied | None:
@@ -302,6 +318,7 @@ def lacks(caller: Caller, scope: str) -> Denied | None:
 
 
 _NO_HASH = bytes(32)
+_NO_TOKEN_KEY = _NO_HASH.hex()
 """Compared with where there is no key, so that it takes as long."""
 
 
