@@ -38,6 +38,7 @@ from telemetry.redis_client import connect, connect_async
 from telemetry.serve import http_server, listen, query_socket, renew_on_sighup, stop_on_signals
 from telemetry.throttle import OfKeys, throttled
 from telemetry.tls import Identity
+from telemetry.watchdog import watchdog
 
 log = logging.getLogger("api")
 
@@ -78,6 +79,7 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
     server = http_server(Timed(shared), ConnectionLimits.of(settings), tls)
     serving = asyncio.create_task(server.serve([listening]))
     log.info("answering on %s:%d", a.host, a.port)
+    watchdog.in_event_loop()
     async with refusals.reported(lambda: connect(settings)):
         with reports.told(lambda: connect(settings), teller):
             await asyncio.wait({serving, asyncio.create_task(stopped.wait())}, return_when=asyncio.FIRST_COMPLETED)

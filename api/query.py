@@ -50,6 +50,7 @@ from telemetry.keyring import Keyring
 from telemetry.program import main
 from telemetry.redis_client import READ_TIMEOUT_S, connect, connect_async
 from telemetry.serve import http_server, listen_at, query_socket, stop_on_signals
+from telemetry.watchdog import watchdog
 
 log = logging.getLogger("query")
 
@@ -127,6 +128,7 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
     meters.OPEN_DAY_LIMIT.one.set(settings.archive.max_open_files)
     looking = asyncio.create_task(look_for_ever(archive, health, connection.cursor()))
     log.info("answering the API program")
+    watchdog.in_event_loop()
     told = reports.told(lambda: connect(settings), reports.Teller(notes.QUERY))
     async with refusals.reported(lambda: connect(settings)):
         with told:

@@ -61,6 +61,7 @@ def find(name: str) -> Command:
 COMMANDS: dict[str, str] = {
     "up": "cli.up:COMMAND",
     "redis": "cli.redis_server:COMMAND",
+    "systemd": "cli.systemd:COMMAND",
     "send": "cli.send:COMMAND",
     "import": "cli.importing:COMMAND",
     "simulate": "cli.simulate:COMMAND",

@@ -40,6 +40,7 @@ from telemetry.redis_client import connect
 from telemetry.serve import GRACE_S, http_server, listen, renew_on_sighup, stop_on_signals
 from telemetry.throttle import throttled
 from telemetry.tls import Identity
+from telemetry.watchdog import watchdog
 
 if TYPE_CHECKING:
     from collector.brokers import Brokers
@@ -92,6 +93,8 @@ async def collect(settings: Settings, listening: Sockets, stopped: asyncio.Event
         heard.start()
     serving = asyncio.create_task(server.serve([listening.http]))
     log.info("collecting: HTTP on %s:%d, TCP on %s:%d", c.host, c.http_port, c.host, c.tcp_port)
+    if c.processes == 1:
+        watchdog.in_event_loop()
     told = reports.told(lambda: connect(settings), reports.Teller(notes.COLLECTOR, listening.process))
     async with refusals.reported(lambda: connect(settings)), sniffing.shown(lambda: connect(settings)):
         with told:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from telemetry.process import SUPERVISED, die_with_parent
 from telemetry.program import FAILED, Stopped
 from telemetry.serve import listen
+from telemetry.watchdog import watchdog
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +78,7 @@ def run_each(pairs: Sequence[Sockets], run: Run) -> None:
         children = [_Child(pairs, number, run) for number in range(len(pairs))]
         signal.signal(signal.SIGHUP, lambda *_: _send_all(children, signal.SIGHUP))
         while not stopped():
+            watchdog.beat()
             for child in children:
                 child.look(time.monotonic())
             time.sleep(LOOK_S)

@@ -17,6 +17,7 @@ from rq import Queue
 from telemetry import jobs, meters, notes
 from telemetry.errors import NotSetUp, StoreError
 from telemetry.hot import Shard
+from telemetry.watchdog import watchdog
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +74,7 @@ class Clock:
 
     def tick(self) -> None:
         """Look at every shard and enqueue the saves that are due."""
+        watchdog.beat()
         try:
             self._enqueue()
             self._said = ""

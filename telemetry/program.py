@@ -21,6 +21,7 @@ from telemetry.process import die_with_parent, is_supervised
 from telemetry.redis_client import check_server, connect, wait
 from telemetry.redis_login import act_as
 from telemetry.runtime import refuse, require_restored
+from telemetry.watchdog import watchdog
 
 FAILED = 1
 WRONG_SETTINGS = 2
@@ -43,6 +44,7 @@ def main(program: str, run: Callable[[Settings], None], needs_store: bool = True
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     act_as(program)
     status = _run(program, args.config, run, needs_store, waits)
+    watchdog.stopping()
     if status != 0 and is_supervised():
         with Stopped() as stopped:
             _pause(stopped)

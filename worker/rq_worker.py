@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import redis
 from rq import Queue, SimpleWorker
 from rq.job import Job
@@ -10,9 +12,13 @@ from rq.serializers import JSONSerializer
 from telemetry import meters
 from telemetry.allowed import AllowedJob, short_name
 from telemetry.jobs import persist_queue
+from telemetry.watchdog import watchdog
 
 LONGEST_WAIT_S = 5.0
 """Between two tries to reach a Redis that is away: RQ's own minute would be added to every long outage."""
+
+
+LOOK_S = 15
 
 
 class OwnWorker(SimpleWorker):
@@ -23,6 +29,16 @@ class OwnWorker(SimpleWorker):
 
     def unsubscribe(self) -> None:
         """Nothing was subscribed to."""
+
+    @property
+    def dequeue_timeout(self) -> int:
+        """Seconds that it waits for a job before it looks up: a sign of life must come meanwhile."""
+        return LOOK_S
+
+    def heartbeat(self, *arguments: Any, **more: Any) -> None:
+        """Say also to systemd that it works; a Redis that is away is no reason to be silent."""
+        watchdog.beat()
+        super().heartbeat(*arguments, **more)
 
     def check_for_suspension(self, burst: bool) -> None:
         """Go on."""

@@ -16,6 +16,7 @@ from telemetry import notes, reports
 from telemetry.config import Settings
 from telemetry.program import Stopped, main
 from telemetry.redis_client import connect
+from telemetry.watchdog import watchdog
 
 ENDS = {signal.SIGTERM, signal.SIGINT}
 
@@ -33,6 +34,7 @@ def serve(settings: Settings) -> None:
 
 def wait() -> None:
     """Become another program that does nothing. The tie to the supervisor stays, and no signal is lost."""
+    watchdog.rest()
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
     words = [sys.executable, "-I", "-S", "-c", WAIT, "courier: nothing to do"]
     os.execv(sys.executable, words)  # noqa: S606 (no shell is wanted)

@@ -23,6 +23,7 @@ from telemetry.redis_client import READ_TIMEOUT_S, connect
 from telemetry.secret import value_of, values_of
 from telemetry.steps import teller
 from telemetry.tls import any_certificate
+from telemetry.watchdog import watchdog
 from worker.courier.patience import Patience
 from worker.courier.store import Store
 from worker.courier.tell import Teller
@@ -91,6 +92,7 @@ def _note_until(
 ) -> None:
     said = ""
     while not stopped() and not crash.is_set():
+        watchdog.beat()
         try:
             notes.note_forwards(client, [one.report() for one in forwarders])
             notes.note_alerts(client, [one.report() for one in tellers])
