@@ -13,7 +13,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -163,7 +163,7 @@ def ports(settings: Settings) -> Iterator[Finding]:
         ("collector.http_port", settings.collector.host, settings.collector.http_port),
         ("collector.tcp_port", settings.collector.host, settings.collector.tcp_port),
     ):
-        yield _port(name, host, port, supervisor)
+        yield _port(name, host, port, supervisor, settings)
 
 
 def running_supervisor(settings: Settings) -> str:
@@ -173,13 +173,13 @@ def running_supervisor(settings: Settings) -> str:
     return pid if pid.isdigit() and Path(f"/proc/{pid}").exists() else ""
 
 
-def _port(name: str, host: str, port: int, supervisor: str) -> Finding:
+def _port(name: str, host: str, port: int, supervisor: str, settings: Settings) -> Finding:
     try:
         is_free = _is_free(host, port)
     except OSError as error:
         return failure(f"{name}: cannot listen on {host}: {error.strerror or error}", "correct the host")
     holders = [] if is_free else listeners(port)
-    mine = [pid for pid in holders if supervisor and _environment(pid).get(SUPERVISED) == supervisor]
+    mine = [pid for pid in holders if _is_ours(_environment(pid), supervisor, settings)]
     if is_free and supervisor:
         return warning(f"{name}: nobody listens on {port}, though the box runs", "look at the log for what stops it")
     if is_free:
@@ -188,6 +188,13 @@ def _port(name: str, host: str, port: int, supervisor: str) -> Finding:
         return ok(f"{name}: {port} is this box's")
     other = f"process {holders[0]} ({_command(holders[0])})" if holders else "another user's process"
     return failure(f"{name}: {port} is held by {other}", f"stop that, or set {name} to a free port")
+
+
+def _is_ours(environ: Mapping[str, str], supervisor: str, settings: Settings) -> bool:
+    """Whether a process with that environment is of this box: under its supervisor, or a unit of systemd with its data."""
+    if SUPERVISED in environ:
+        return bool(supervisor) and environ[SUPERVISED] == supervisor
+    return environ.get("WHIMBREL__DATA__DIR") == str(settings.data_dir)
 
 
 def _is_free(host: str, port: int) -> bool:

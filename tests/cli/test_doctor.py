@@ -224,3 +224,12 @@ def test_redis_and_archive_belong_together_or_not(
     settings.archive_dir.rename(settings.data_dir / "elsewhere")
     assert levels(check_redis.together(settings)) == ["failure"]
     assert not settings.archive_dir.exists()
+
+
+def test_a_port_of_this_boxs_unit_is_its_own(tmp_path: Path) -> None:
+    settings = of(tmp_path)
+    unit = {"WHIMBREL__DATA__DIR": str(settings.data_dir)}
+    assert check_machine._is_ours(unit, "", settings)
+    assert not check_machine._is_ours({"WHIMBREL__DATA__DIR": "/elsewhere"}, "", settings)
+    assert not check_machine._is_ours(unit | {"WHIMBREL_SUPERVISED": "7"}, "8", settings)
+    assert check_machine._is_ours({"WHIMBREL_SUPERVISED": "8"}, "8", settings)
