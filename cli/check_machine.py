@@ -191,7 +191,7 @@ def _port(name: str, host: str, port: int, supervisor: str, settings: Settings) 
 
 
 def _is_ours(environ: Mapping[str, str], supervisor: str, settings: Settings) -> bool:
-    """Whether a process with that environment is of this box: under its supervisor, or a unit of systemd with its data."""
+    """Whether a process of that environment is this box's: under its supervisor, or as a unit of systemd."""
     if SUPERVISED in environ:
         return bool(supervisor) and environ[SUPERVISED] == supervisor
     return environ.get("WHIMBREL__DATA__DIR") == str(settings.data_dir)
