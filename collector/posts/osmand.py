@@ -26,7 +26,19 @@ TRUE = ("true", "1")
 SECRETS = frozenset(("notificationToken", "token"))
 """Who holds the one may wake the phone, who holds the other may write as it; nobody who reads records needs either."""
 
-RENAMED = {"batt": "battery_percent", "charge": "charging", "driverUniqueId": "driver_id"}
+RENAMED = {
+    "batt": "battery_percent",
+    "charge": "charging",
+    "driverUniqueId": "driver_id",
+    "sat": "satellites",
+    "battery": "battery_v",
+    "batteryLevel": "battery_percent",
+    "power": "external_v",
+    "odometer": "odometer_m",
+    "rssi": "gsm_signal",
+}
+"""Names of the apps, and of programs that send what a Traccar server calls so, in the same units."""
+
 PLACES = ("lat", "lon", "location", "speed", "bearing", "heading", "altitude", "accuracy", "valid")
 KNOWN = frozenset(("id", "deviceid", "timestamp", "cell", "wifi", *PLACES, *SECRETS))
 """What is more than an attribute. All else is one."""
@@ -62,7 +74,7 @@ def _form(body: bytes) -> Pairs:
 
 def _record(device_id: str, pairs: Pairs, fields: dict[str, str], options: Options, arrival: Arrival) -> Sent:
     latitude, longitude = _coordinates(fields)
-    speed = read_number("speed", fields.get("speed"))
+    speed = _from_0(read_number("speed", fields.get("speed") or None))
     attributes: Attributes = {
         RENAMED.get(name, name): _value(value) for name, value in pairs if name not in KNOWN and value != ""
     }
@@ -70,10 +82,10 @@ def _record(device_id: str, pairs: Pairs, fields: dict[str, str], options: Optio
     position = Position(
         latitude,
         longitude,
-        read_number("altitude", fields.get("altitude")),
+        read_number("altitude", fields.get("altitude") or None),
         None if speed is None else speed * KMH[options.speed_unit or "knots"],
-        read_number("bearing", fields.get("bearing", fields.get("heading"))),
-        read_number("accuracy", fields.get("accuracy")),
+        _from_0(read_number("bearing", fields.get("bearing") or fields.get("heading") or None)),
+        _from_0(read_number("accuracy", fields.get("accuracy") or None)),
         fields.get("valid", "true").lower() in TRUE,
     )
     at_us = _timestamp(fields.get("timestamp"), options.timezone, arrival)
@@ -84,7 +96,7 @@ def _coordinates(fields: dict[str, str]) -> tuple[float | None, float | None]:
     latitude, longitude = fields.get("lat"), fields.get("lon")
     if latitude is None and longitude is None and "location" in fields:
         latitude, _, longitude = fields["location"].partition(",")
-    return read_number("lat", latitude), read_number("lon", longitude)
+    return read_number("lat", latitude or None), read_number("lon", longitude or None)
 
 
 def _timestamp(text: str | None, zone: tzinfo, arrival: Arrival) -> int | None:
@@ -159,7 +171,7 @@ def _located(device_id: str, location: dict[str, object], options: Options, arri
         "activity": item(location, "activity").get("type"),
         "battery_percent": None if level is None else round(level * 100, 1),
         "charging": flag(battery, "is_charging"),
-        "alarm": location.get("alarm") or None,
+        "alarm": location.get("alarm") or item(location, "extras").get("alarm") or None,
         "mock": True if location.get("mock") is True else None,
     }
     speed_ms = _from_0(number(coords, "speed"))

@@ -6,6 +6,8 @@ empty array, for the app reads what it gets as messages to it.
 
 from __future__ import annotations
 
+import re
+
 from collector.posts.contract import Post, Told
 from collector.posts.json_body import Object, number, opened, read_json
 from collector.protocols.framed import Options
@@ -24,7 +26,7 @@ RENAMED = {
     "ubatt": "battery_v",
     "ign": "ignition",
     "vin": "vin",
-    "name": "name",
+    "name": "vin",
     "rpm": "rpm",
     "motion": "motion",
     "t": "event",
@@ -33,9 +35,21 @@ RENAMED = {
 
 KNOWN = frozenset(("_type", "lat", "lon", "alt", "vel", "cog", "acc", "tst", "tid", "topic", "odometer", "hmc"))
 
-ALARMS = {"9": "power_cut", "1": "power_on", "i": "ignition_on", "I": "ignition_off", "E": "geofence_exit"}
-ALARMS |= {"e": "geofence_enter", "!": "sos", "s": "overspeed", "h": "hard_cornering"}
-"""Of trackers, not of phones: those have an `uext` or a `vin`."""
+ALARMS = {
+    "9": "low_battery",
+    "1": "power_on",
+    "E": "power_restored",
+    "e": "power_cut",
+    "!": "tow",
+    "s": "overspeed",
+}
+HARSH = ("hard_braking", "hard_acceleration", "hard_cornering") * 2
+"""Of what kind an `h` is, by its `rty`."""
+
+IGNITIONS = {"i": True, "I": False}
+"""Of trackers: phones have other triggers."""
+
+_DEGREES = re.compile(r"temp_c-(\d\d)", re.ASCII)
 
 
 def read(post: Post, options: Options, arrival: Arrival) -> Told:
@@ -72,13 +86,12 @@ def device_of(named: str, message: Object) -> str:
 
 def located(named: str, message: Object, options: Options, arrival: Arrival) -> Sent:
     """The record of a location. `named` is the device where the message doesn't say. Raises `RecordError`."""
-    attributes: Attributes = {RENAMED.get(name, name): value for name, value in message.items() if name not in KNOWN}
+    attributes: Attributes = {_name(name): value for name, value in message.items() if name not in KNOWN}
     odometer_km, engine_s = number(message, "odometer"), number(message, "hmc")
-    trigger = message.get("t")
     attributes |= {
         "odometer_m": None if odometer_km is None else odometer_km * 1_000,
-        "engine_s": engine_s,
-        "alarm": ALARMS.get(trigger) if isinstance(trigger, str) and message.keys() & {"uext", "vin"} else None,
+        "engine_hours": None if engine_s is None else round(engine_s / 3_600, 4),
+        **_triggered(message),
     }
     position = Position(
         number(message, "lat"),
@@ -90,3 +103,22 @@ def located(named: str, message: Object, options: Options, arrival: Arrival) -> 
     )
     at_us = read_timestamp(message.get("tst"), arrival)
     return sent(device_of(named, message), SOURCE, options, arrival, at_us, attributes, position)
+
+
+def _name(name: str) -> str:
+    if degrees := _DEGREES.fullmatch(name):
+        at = int(degrees[1]) + 1
+        return f"temperature{at}_c" if at > 1 else "temperature_c"
+    return RENAMED.get(name, name)
+
+
+def _triggered(message: Object) -> Attributes:
+    """What the trigger of a tracker's message means."""
+    trigger, kind = message.get("t"), message.get("rty")
+    if not isinstance(trigger, str):
+        return {}
+    if trigger in IGNITIONS:
+        return {"ignition": IGNITIONS[trigger]}
+    if trigger == "h" and isinstance(kind, int) and 0 <= kind < len(HARSH):
+        return {"alarm": HARSH[kind]}
+    return {"alarm": ALARMS[trigger]} if trigger in ALARMS else {}

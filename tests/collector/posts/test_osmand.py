@@ -79,6 +79,28 @@ def test_without_coordinates_it_is_no_position() -> None:
     assert attributes == {"battery_percent": 55}
 
 
+def test_what_is_blank_or_below_0_is_unknown() -> None:
+    _, record, attributes = only(told(read, query("id=1&lat=&lon=&speed=-1&bearing=&heading=-1&altitude=&accuracy=-1")))
+    assert (record.latitude, record.speed_kmh, record.heading_deg, record.altitude_m) == (None, None, None, None)
+    assert (record.accuracy_m, attributes) == (None, {})
+
+
+def test_names_of_a_traccar_server_are_ours() -> None:
+    _, _, attributes = only(told(read, query("id=1&lat=1&lon=2&sat=9&power=12.5&battery=4.1&odometer=1200&rssi=3")))
+    assert attributes == {
+        "satellites": 9,
+        "external_v": 12.5,
+        "battery_v": 4.1,
+        "odometer_m": 1_200,
+        "gsm_signal": 3,
+    }
+
+
+def test_an_alarm_among_the_extras() -> None:
+    location = {"coords": {"latitude": 1.5, "longitude": 2.5}, "extras": {"alarm": "sos"}}
+    assert only(told(read, posted({"device_id": "1", "location": location})))[2] == {"alarm": "sos"}
+
+
 LOCATION = {
     "timestamp": "2026-03-01T12:00:00.500Z",
     "coords": {"latitude": 1.5, "longitude": 2.5, "accuracy": 3.8, "speed": 10, "heading": -1, "altitude": 35.7},

@@ -24,8 +24,31 @@ def test_a_location() -> None:
 def test_a_tracker_tells_more() -> None:
     message = {**GOOD, "uext": 12.6, "ubatt": 4.1, "ign": True, "odometer": 12.5, "t": "!", "temp_c-00": 21.5}
     _, _, attributes = only(told(read, posted(message)))
-    expected = {"external_v": 12.6, "battery_v": 4.1, "ignition": True, "odometer_m": 12_500, "alarm": "sos"}
-    assert attributes == {**expected, "event": "!", "temp_c-00": 21.5}
+    expected = {"external_v": 12.6, "battery_v": 4.1, "ignition": True, "odometer_m": 12_500, "alarm": "tow"}
+    assert attributes == {**expected, "event": "!", "temperature_c": 21.5}
+
+
+@pytest.mark.parametrize(
+    ("told_by", "expected"),
+    [
+        ({"t": "9"}, {"alarm": "low_battery"}),
+        ({"t": "e"}, {"alarm": "power_cut"}),
+        ({"t": "E"}, {"alarm": "power_restored"}),
+        ({"t": "h", "rty": 1}, {"alarm": "hard_acceleration"}),
+        ({"t": "h", "rty": 3}, {"alarm": "hard_braking"}),
+        ({"t": "h", "rty": 9}, {}),
+        ({"t": "i"}, {"ignition": True}),
+        ({"t": "I"}, {"ignition": False}),
+        ({"name": "VIN1"}, {"vin": "VIN1"}),
+        ({"hmc": 5_400}, {"engine_hours": 1.5}),
+        ({"temp_c-01": -4}, {"temperature2_c": -4}),
+        ({"t": 5}, {}),
+    ],
+)
+def test_what_trackers_mean(told_by: dict[str, object], expected: dict[str, object]) -> None:
+    _, _, attributes = only(told(read, posted({**GOOD, **told_by})))
+    assert attributes.items() >= expected.items()
+    assert ("alarm" in attributes) == ("alarm" in expected)
 
 
 @pytest.mark.parametrize(
