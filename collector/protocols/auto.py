@@ -25,6 +25,7 @@ _BEGINNINGS = (
     (b"(", "tk103"),
     (b"+", "gl200"),
     (b"IMEI ", "nmea"),
+    (b"QZE,", "nmea"),
 )
 """How the frames of a protocol begin."""
 

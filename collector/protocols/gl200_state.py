@@ -22,6 +22,7 @@ from collector.protocols.gl200_parts import (
     volts,
     waiting,
 )
+from collector.protocols.gl200_tags import tags
 from collector.protocols.gl200_unlocated import unlocated
 from collector.protocols.text import number, whole
 from collector.protocols.tracker import Attributes
@@ -159,6 +160,8 @@ def _before(name: str, values: list[str]) -> Attributes:
     found = _reported(name, values)
     if name == "ERI" and values and _ERI_MASK.fullmatch(values[0]):
         found["mask"] = int(values[0], 16)
+    if name in ("BAA", "BID"):
+        found |= tags(values)
     if name == "IDA":
         found["driver_id"] = next((value for value in values if _CARD.fullmatch(value)), None)
     return found
@@ -274,7 +277,7 @@ def _accessories(values: list[str], mask: object) -> Attributes:
     fuel = next((value for value in values if _HEX_WORD.fullmatch(value)), None) if _has_gauge(mask) else None
     degrees = [_sixteenths(match[1]) for match in _ONE_WIRE.finditer(text)]
     found: Attributes = {f"temperature{n}_c" if n > 1 else "temperature_c": value for n, value in enumerate(degrees, 1)}
-    found |= {} if fuel is None else {"fuel": int(fuel, 16)}
+    found |= tags(values) | ({} if fuel is None else {"fuel": int(fuel, 16)})
     return found | ({"data": text} if text.strip(",") else {})
 
 

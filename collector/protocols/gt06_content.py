@@ -120,7 +120,7 @@ LONG_KINDS: dict[int, Means | None] = {
     0x94: told.informed,
     0x9B: told.line,
     0x21: told.coded_text,
-    0xF2: None,
+    0xF2: told.peripheral,
 }
 """The same of long frames, where it is another; those without a meaning are kept raw."""
 

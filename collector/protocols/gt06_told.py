@@ -36,6 +36,10 @@ _LEAST_LINE_BYTES = 3
 
 LONG_STATE_BYTES, WARM_STATE_BYTES = 14, 16
 
+BLUETOOTH, BATTERY = 0x0A, 0x0C
+UNKNOWN = 0x7FFF
+"""Of a tag's values."""
+
 MODULE_ALARMS = {0x11: "low_battery", 0x12: "low_power", 0x13: "power_cut", 0x14: "removing"}
 
 # States ----------------------------------------------------------------------------------------------
@@ -313,3 +317,35 @@ def _read_module(what: int, value: Body, attributes: Attributes) -> None:
         attributes["alarm"] = MODULE_ALARMS.get(event)
     elif what == 0x2E:
         attributes["odometer_m"] = value.u32()
+    elif what == 0x7F:
+        attributes["tags"] = [_tag(value)]
+
+
+def _tag(value: Body) -> dict[str, object]:
+    """Number, mV, % of its charge, tenths of a degree and of % of humidity, state; the greatest number is unknown."""
+    name, millivolts, percent, degrees, humidity = value.take(6), value.u16(), value.u8(), value.u16(), value.u16()
+    tag: dict[str, object] = {"id": name.hex(), "battery_percent": percent if percent <= 100 else None}
+    tag["battery_v"] = millivolts / 1_000 if millivolts < UNKNOWN else None
+    tag["temperature_c"] = (degrees - 0x1_0000 if degrees > UNKNOWN else degrees) / 10 if degrees != UNKNOWN else None
+    tag["humidity_percent"] = humidity / 10 if humidity < UNKNOWN else None
+    return {name: value for name, value in tag.items() if value is not None}
+
+
+def peripheral(body: Body, _zone: tzinfo) -> Content:
+    """A time, and what devices around tell: 10 of Bluetooth, 12 of a battery, by their length."""
+    at_us = body.u32() * _SECOND_US
+    found: Attributes = {}
+    while body.left:
+        what = body.u16()
+        if what == BLUETOOTH:
+            value = Body(body.take(body.u16()))
+            value.u8()
+            mac, event, _, _ = value.take(MAC_BYTES), value.u8(), value.u8(), value.u8()
+            found |= {"event": event or None, "tags": [{"mac": mac.hex(":"), "data": value.rest().hex()}]}
+        elif what == BATTERY:
+            body.u8()
+            found["bms_percent"] = body.u8()
+            body.take(9)
+        else:
+            body.take(body.u8() or body.u8())
+    return at_us, found, NOWHERE

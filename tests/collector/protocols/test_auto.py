@@ -31,6 +31,7 @@ STARTS = {
     b"$PGID,355,": "nmea",
     b"$GNRMC,120000": "nmea",
     b"IMEI 356307042441013": "nmea",
+    b"QZE,356307042441013,35": "nmea",
     b"356307042441013$GPRMC": "nmea",
     b"##,imei:356307042441013,A;": "gps103",
     b"imei:356307042441013,tracker": "gps103",

@@ -14,9 +14,7 @@ from tests.collector.protocols.trackers import attributes, conversation, moment,
 from tests.collector.protocols.vectors import Exceptions, Vector, differences, vectors
 
 EXCEPTIONS: Exceptions = {
-    "gl200_032_L120": dict.fromkeys(
-        ("tag1Id", "tag1Temp", "tag1Humidity"), "what accessories say over radio is kept raw"
-    ),
+    "gl200_032_L120": dict.fromkeys(("tag1Id", "tag1Temp", "tag1Humidity"), "tags are an array"),
     "gl200_048_L175": {"warningType": "kept raw, with the level behind it"},
     "gl200_112_L378": {"timestamp": "the time of sending", "cells": "with the serving cell, which stands last"},
 }
@@ -209,6 +207,39 @@ def test_networks_before_the_cell() -> None:
 def test_what_messages_tell_beside_a_fix(name: str, before: str, behind: str, expected: dict[str, object]) -> None:
     found = attributes(record_of(Gl200, message(name, f"{before},{FIX},{behind}")))
     assert found.items() >= expected.items()
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "behind", "expected"),
+    [
+        (
+            "ERI",
+            ",00000100,,10,1",
+            "00,0.0,,,,,99,210100,,2,00,6,4,0D1C,283F,WMS301,7805414BA78A,1,3453,24,33,24.58,100,01,6,2,,0002,7805412CF25C",
+            [
+                {
+                    "mac": "7805414ba78a",
+                    "name": "WMS301",
+                    "battery_v": 3.453,
+                    "temperature_c": 24.58,
+                    "humidity_percent": 33,
+                    "battery_percent": 100,
+                },
+                {"mac": "7805412cf25c"},
+            ],
+        ),
+        (
+            "ERI",
+            ",00000100,,10,1",
+            "00,0.0,,,,,99,210100,,1,0,6,4,,0013,T,7805414BA78A,-4.5",
+            [{"mac": "7805414ba78a", "name": "T", "temperature_c": -4.5}],
+        ),
+        ("BID", ",1,0,000A,B80EA11FF800,2934", "", [{"mac": "b80ea11ff800", "battery_v": 2.934}]),
+        ("BAA", ",FF,3,0,04,000A,B80EA11FF800,", "", [{"mac": "b80ea11ff800"}]),
+    ],
+)
+def test_tags_around(name: str, before: str, behind: str, expected: list[dict[str, object]]) -> None:
+    assert attributes(record_of(Gl200, message(name, f"{before},{FIX},{behind}")))["tags"] == expected
 
 
 def test_the_oldest_end_with_their_version() -> None:

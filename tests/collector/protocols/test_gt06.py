@@ -17,13 +17,14 @@ from tests.collector.protocols.vectors import Exceptions, Vector, differences, v
 
 NO_CHECKSUM = "its length or checksum is wrong: no ack, and quarantine"
 RAW = "of few models: kept raw"
+TAGS = "tags are an array"
 SWAPPED = "the reference takes the supply for the battery: 14.28 V and 4.19 V"
 X1 = {**dict.fromkeys(("battery", "power"), SWAPPED), **dict.fromkeys(("input", "output", "adc1", "adc2"), RAW)}
 EXCEPTIONS: Exceptions = {
     "gt06_005_L32": dict.fromkeys(
-        [f"tag1{what}" for what in ("Id", "Battery", "BatteryLevel", "Temp", "Humidity", "Status")], RAW
+        [f"tag1{what}" for what in ("Id", "Battery", "BatteryLevel", "Temp", "Humidity", "Status")], TAGS
     ),
-    "gt06_015_L67": dict.fromkeys(("timestamp", "mac", "dataType", "dataDetails"), RAW),
+    "gt06_015_L67": dict.fromkeys(("mac", "dataType", "dataDetails"), TAGS),
     "gt06_020_L85": dict.fromkeys(
         ("altitude_m", "status", "charge", "rssi", "cells"),
         "its cell is of ten bytes: behind it a state, and 687 m, not -31,703",
@@ -259,6 +260,41 @@ def test_long_frames(kind: int, body: bytes, expected: dict[str, object]) -> Non
     assert attributes(found).items() >= expected.items()
     heads = {0x32: LONG, 0x33: LONG, 0x70: b"\x78\x78"}
     assert answer(message) == (framed(kind, b"", SERIAL, heads[kind]) if kind in heads else b"")
+
+
+NOON = (NOON_US // 1_000_000).to_bytes(4, "big")
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (
+            NOON + HEX("000a 000f 01 c4a82828ccfe 03 00 02 4142434445"),
+            {"event": 3, "tags": [{"mac": "c4:a8:28:28:cc:fe", "data": "4142434445"}]},
+        ),
+        (NOON + HEX("000c 0a 47 00 0000 000000000000 0099 01 ff"), {"bms_percent": 71}),
+    ],
+)
+def test_peripherals(body: bytes, expected: dict[str, object]) -> None:
+    _, message = feed(Gt06(Options()), [LOGIN, framed(0xF2, body, SERIAL, LONG)])
+    (found,) = records([message])
+    assert (found.timestamp_us, attributes(found)) == (NOON_US, expected)
+    assert answer(message) == framed(0xF2, b"", SERIAL)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ("0bb8 64 0122 01dc", {"battery_v": 3, "battery_percent": 100, "temperature_c": 29, "humidity_percent": 47.6}),
+        ("7fff ff ffce 7fff", {"temperature_c": -5}),
+        ("7fff ff 7fff 7fff", {}),
+    ],
+)
+def test_a_tag(values: str, expected: dict[str, object]) -> None:
+    body = HEX("007f 000e c4a82841074a" + values + "07")
+    _, message = feed(Gt06(Options()), [LOGIN, framed(0x70, body, SERIAL, LONG)])
+    (found,) = records([message])
+    assert attributes(found)["tags"] == [{"id": "c4a82841074a", **expected}]
 
 
 PLACED = place()[6:]
