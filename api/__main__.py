@@ -35,6 +35,7 @@ from telemetry.keyring import Keyring
 from telemetry.program import main
 from telemetry.rates import Rates
 from telemetry.redis_client import connect, connect_async
+from telemetry.request_ids import Named
 from telemetry.serve import http_server, listen, query_socket, renew_on_sighup, stop_on_signals
 from telemetry.throttle import OfKeys, throttled
 from telemetry.tls import Identity
@@ -76,7 +77,7 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
     gate = Gate(OfKeys(quick, too_many_at) if rates.key_requests else quick, keys, need_of)
     limited = throttled(gate, rates, addresses, too_many_at, keys is not None)
     shared = Cors(limited, a.cors_origins) if a.cors_origins else limited
-    server = http_server(Timed(shared), ConnectionLimits.of(settings), tls)
+    server = http_server(Named(Timed(shared), settings.log.access), ConnectionLimits.of(settings), tls)
     serving = asyncio.create_task(server.serve([listening]))
     log.info("answering on %s:%d", a.host, a.port)
     watchdog.in_event_loop()

@@ -49,6 +49,7 @@ from telemetry.http_protocol import ConnectionLimits
 from telemetry.keyring import Keyring
 from telemetry.program import main
 from telemetry.redis_client import READ_TIMEOUT_S, connect, connect_async
+from telemetry.request_ids import Named
 from telemetry.serve import http_server, listen_at, query_socket, stop_on_signals
 from telemetry.watchdog import watchdog
 
@@ -116,7 +117,7 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
         ListRoutes(queries, pages),
     )
     gate = Gate(EndsWithClient(Timed(application)), keys, need_of)
-    server = http_server(gate, within(ConnectionLimits.of(settings)), is_behind_another=True)
+    server = http_server(Named(gate), within(ConnectionLimits.of(settings)), is_behind_another=True)
     serving = asyncio.create_task(server.serve([listening]))
     warming = asyncio.create_task(warm_up(queries, pages))
     meters.QUERIES.of("query").watch(lambda: queries.under_way)

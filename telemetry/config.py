@@ -362,6 +362,9 @@ class Log(Section, frozen=True):
     format: Annotated[
         Literal["text", "json"], Meta(description="A line of the log: text for people, or a JSON object for programs.")
     ] = "text"
+    access: Annotated[
+        bool, Meta(description="Log requests to the API, at most 20 in 10 s, by method, path, status and time.")
+    ] = False
 
 
 Name = Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9-]{0,31}$")]

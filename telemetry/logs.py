@@ -12,11 +12,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextvars import ContextVar
 from datetime import UTC, datetime
 
 import msgspec
 
 from telemetry import meters
+
+REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
+"""The name of the request that is answered (request_ids.py); empty elsewhere."""
 
 WINDOW_S = 10.0
 MOST_ALIKE = 20
@@ -106,9 +110,10 @@ class Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The line, and behind it those of a traceback."""
         left_out = getattr(record, "left_out", 0)
+        request = f" [{name}]" if (name := REQUEST_ID.get()) else ""
         note = f" (and {left_out} more like this before)" if left_out else ""
         said = record.getMessage().translate(_ESCAPES)
-        line = f"{moment_of(record)} {self._program} {record.levelname} {record.name}: {said}{note}"
+        line = f"{moment_of(record)} {self._program} {record.levelname} {record.name}: {said}{request}{note}"
         return "\n    ".join([line, *_traceback(self, record)])
 
 
@@ -128,6 +133,8 @@ class Json(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        if name := REQUEST_ID.get():
+            found["request_id"] = name
         if left_out := getattr(record, "left_out", 0):
             found["left_out"] = left_out
         if lines := _traceback(self, record):

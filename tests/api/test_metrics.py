@@ -104,6 +104,14 @@ def test_limits_stand_beside_what_they_limit(box: Box) -> None:
     assert found.value("whimbrel_http_connections", port=str(box.port)) >= 1
 
 
+@pytest.mark.parametrize("path", ["/v1/devices/d0-0/latest", "/v1/records?limit=1"])
+def test_a_request_keeps_its_name_through_both_programs(box: Box, path: str) -> None:
+    named = box.http.get(path, headers={"X-Request-Id": "trace-7"})
+    assert named.headers.get_list("x-request-id") == ["trace-7"]
+    [made] = box.http.get(path).headers.get_list("x-request-id")
+    assert len(made) == 16
+
+
 def test_routes_have_few_names(box: Box) -> None:
     for path in (
         "/v1/devices/d0-0/latest",
