@@ -29,7 +29,8 @@ from collector.protocols.tracker import Attributes
 _GSM_VALUES = 6
 _ICCID = re.compile(r"89[0-9A-Fa-f]{16,20}")
 _CELLS = re.compile(r"(\d{3,4},\d{2,4},[0-9A-Fa-f]{2,8},[0-9A-Fa-f]{2,8}),(\d{1,2})?(?=,|$)", re.ASCII)
-_LAST = re.compile(r"(?:,[0-9A-Fa-f]{4,8}){2},\d{2},(\d{1,3})$", re.ASCII)
+_LAST = re.compile(r"(?:,[0-9A-Fa-f]{4,8}){2},\d{2,5},(\d{1,3})$", re.ASCII)
+_ASLEEP = re.compile(r",\d{0,2},\d{0,5},(\d{1,3}),[01],[01]?,(?:-?\d{1,2}\.\d)?,*$", re.ASCII)
 _HEX_TEXT = re.compile(r"(?:[0-9A-Fa-f]{2})+")
 _CHARGE = re.compile(r",20\d{12},([1-9]\d?|100)(?=,|$)", re.ASCII)
 _GAUGE = re.compile(r"COMB,\d+,(\d+(?:\.\d+)?),", re.ASCII)
@@ -44,7 +45,7 @@ def unlocated(name: str, values: list[str]) -> Attributes:
     found = moving(values[0]) if name == "STT" and values else {}
     if name in WAITERS and (match := WAITING.match(text)):
         found = waiting(match)
-    elif match := _LAST.search(text):
+    elif match := _LAST.search(text) or _ASLEEP.search(text):
         found = {"battery_percent": percent(match[1])}
     station = _CELLS.search(text)
     found |= {"cells": [cell_of(station[1].split(","))]} if station else {}

@@ -12,7 +12,6 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta, timezone
 
 from collector.protocols import gt06_content as content
-from collector.protocols import gt06_points as points
 from collector.protocols.checksums import crc16_x25
 from collector.protocols.contract import Message
 from collector.protocols.framed import Cut, Framed, FrameFault, received
@@ -53,8 +52,6 @@ class Gt06(Framed):
         if length >= LEAST_BYTES and len(buffer) < size_bytes:
             return None
         if length < LEAST_BYTES or buffer[size_bytes - 2 : size_bytes] != END:
-            if is_short and buffer[3] in points.KINDS and (size_bytes := points.size_bytes(buffer)) > 0:
-                return Cut(size_bytes, bytes(buffer[:size_bytes])) if len(buffer) >= size_bytes else None
             end = buffer.find(END)
             size_bytes = end + 2
             if end < 0:
@@ -63,8 +60,6 @@ class Gt06(Framed):
 
     def read(self, frame: bytes, arrival: Arrival) -> Message | None:
         """What a frame says."""
-        if frame[3] in points.KINDS and len(frame) == points.size_bytes(frame) != frame[2] + 5:
-            return self._points(frame, arrival)
         kind, body, serial = _checked(frame)
         is_long = frame[:2] == LONG
         ack = b""
@@ -92,17 +87,6 @@ class Gt06(Framed):
         zone = _zone(int.from_bytes(body[10:12], "big")) if len(body) >= 12 else None
         if zone is not None:
             self.options = self.options._replace(timezone=zone)
-
-    def _points(self, frame: bytes, arrival: Arrival) -> Message:
-        """Of a frame without a checksum, which is as long as its counts say."""
-        if not self.device_id:
-            raise FrameFault("a frame before the device named itself")
-        ack = SHORT + bytes((0, frame[3])) + frame[4:10] + END
-        try:
-            at_us, attributes, position = points.read(frame)
-        except RecordError as error:
-            return received([], frame, ack, (Aside(self.device_id, str(error), frame),))
-        return received([sent(self.device_id, SOURCE, self.options, arrival, at_us, attributes, position)], frame, ack)
 
     def _records(self, kind: int, body: bytes, arrival: Arrival, *, is_long: bool) -> list[Sent]:
         found = content.read(kind, body, self.options.timezone, is_long=is_long)

@@ -92,7 +92,7 @@ def place_wide_cell(body: Body, zone: tzinfo) -> Content:
 
 
 def place_cell_driver(body: Body, zone: tzinfo) -> Content:
-    """Of access points when it has another length (see gt06.py); else a place, a cell, and the card that was read."""
+    """A place, a cell, and the card that was read."""
     at_us, attributes, position = read_place(body, zone)
     return at_us, attributes | read_cell(body) | {"driver_id": body.take(8).hex()}, position
 

@@ -36,6 +36,7 @@ EXCEPTIONS: Exceptions = {
     "gt06_065_L248": {"alarm": "one, the one that the frame names"},
     "gt06_070_L266": {"records": NO_CHECKSUM},
     "gt06_080_L300": X1,
+    "gt06_100_L360": dict.fromkeys(("records", "responses"), NO_CHECKSUM),
     "gt06_105_L375": dict.fromkeys(("records", "responses"), NO_CHECKSUM),
     "gt06_115_L405": {"records": NO_CHECKSUM},
     "gt06_120_L420": X1,
@@ -43,6 +44,7 @@ EXCEPTIONS: Exceptions = {
     "gt06_135_L465": {"alarm": "one"},
     "gt06_145_L496": dict.fromkeys(("records", "responses"), NO_CHECKSUM),
     "gt06_155_L526": {"responses": NO_CHECKSUM},
+    "gt06_160_L541": dict.fromkeys(("records", "responses"), NO_CHECKSUM),
     "gt06_165_L557": dict.fromkeys(("records", "responses"), NO_CHECKSUM),
     "gt06_170_L579": {"alarm": "of a model that must be told of"},
     "gt06_175_L607": dict.fromkeys(("odometer", "cells"), "0 in the only sample"),
@@ -344,18 +346,12 @@ def test_an_alarm_of_a_camera() -> None:
     assert (found.latitude, attributes(found)["alarm"]) == (None, "hard_acceleration")
 
 
-@pytest.mark.parametrize("count", [0, 1, 2, 8])
-def test_access_points_come_without_a_checksum(count: int) -> None:
-    time, mac = HEX("260301120000"), HEX("0d0a0d0a0d0a")
-    frame = (
-        b"\x78\x78" + bytes((count, 0x69)) + time + count * (mac + b"\x40") + HEX("02011e01 1234abcd0a 0d0a0d0a0d 0d0a")
-    )
-    decoder = Gt06(Options())
-    _, message, after = feed(decoder, [LOGIN, frame[:20], frame[20:], LOCATION])
-    (found,) = records([message])
-    assert (found.timestamp_us, attributes(found)["cells"][0]["cid"]) == (NOON_US, 0xABCD)
-    assert len(attributes(found).get("wifi", [])) == count
-    assert answer(message) == b"\x78\x78\x00\x69" + time + b"\r\n"
+def test_frames_without_a_checksum_are_of_another_family_and_refused() -> None:
+    mac, cells = HEX("0d0a0d0a0d0a40"), HEX("02011e01 1234abcd0a 0d0a0d0a0d 0d0a")
+    frame = b"\x78\x78\x01\x69" + HEX("260301120000") + mac + cells
+    _, *messages, after = feed(Gt06(Options()), [LOGIN, frame, LOCATION])
+    assert records(messages) == []
+    assert {answer(message) for message in messages} == {b""}
     assert len(records([after])) == 1
 
 
