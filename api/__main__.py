@@ -18,6 +18,7 @@ from api.app import app
 from api.cors import Cors
 from api.forward import QueryProgram
 from api.latest import LatestRoutes
+from api.live import LiveRoutes, States
 from api.metrics import ASK_S, Metrics, Page
 from api.missing import refusal, too_many_at
 from api.needs import need_of
@@ -25,7 +26,7 @@ from api.older.routes import OlderRoutes
 from api.quick import QuickLatest
 from api.timed import Timed
 from collector.http import HttpLimits, make_arrival, make_intake, routes
-from telemetry import keyring, notes, refusals, reports
+from telemetry import keyring, meters, notes, refusals, reports
 from telemetry.addresses import Addresses
 from telemetry.config import Settings
 from telemetry.disk import Room
@@ -60,6 +61,10 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
     intake.start()
     limits, arrival = HttpLimits.of(settings), make_arrival(settings, intake)
     latest = LatestRoutes(connect_async(settings), settings.redis.shards, a.max_page_records)
+    states = States(latest, connect_async(settings))
+    live = LiveRoutes(states, a.max_live_readers)
+    meters.LIVE_READERS.one.watch(lambda: states.readers)
+    meters.LIVE_READERS_LIMIT.one.set(a.max_live_readers)
     program = QueryProgram(query_socket(settings), a.query_timeout_s, tls is not None)
     teller = reports.Teller(notes.API)
     listener = reports.Listener(lambda: connect(settings, ASK_S))
@@ -67,6 +72,7 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
     application = app(
         routes(intake, limits, arrival),
         latest,
+        live,
         OlderRoutes(intake, limits, arrival, latest),
         Metrics(Page(settings, teller, listener, connect(settings, ASK_S), Room.of(settings))),
         program.forward(refusal),
@@ -85,6 +91,7 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
         with reports.told(lambda: connect(settings), teller):
             await asyncio.wait({serving, asyncio.create_task(stopped.wait())}, return_when=asyncio.FIRST_COMPLETED)
             server.should_exit = True
+            live.end()
             await serving
             await program.close()
             await intake.stop()

@@ -12,6 +12,7 @@ from api.forward import Forward
 from api.html import STATIC
 from api.latest import LatestRoutes, is_plain
 from api.leaving import EndsWithClient
+from api.live import LiveRoutes
 from api.metrics import Metrics
 from api.missing import HANDLERS
 from api.older import documents
@@ -25,7 +26,14 @@ class DeviceConvertor(PathConvertor):
     regex = "(?s:.+)"
 
 
-def app(intake: list[Route], latest: LatestRoutes, older: OlderRoutes, metrics: Metrics, forward: Forward) -> Starlette:
+def app(
+    intake: list[Route],
+    latest: LatestRoutes,
+    live: LiveRoutes,
+    older: OlderRoutes,
+    metrics: Metrics,
+    forward: Forward,
+) -> Starlette:
     """The API's application. `intake` are the collector's routes, so that one port serves a whole round trip."""
     register_url_convertor("device", DeviceConvertor())
     forwarded = EndsWithClient(forward)
@@ -33,6 +41,7 @@ def app(intake: list[Route], latest: LatestRoutes, older: OlderRoutes, metrics: 
         routes=[
             Route("/v1/devices/{device_id:device}/latest", latest.get_device),
             Route("/v1/latest", _Latest(latest, forwarded), methods=["GET"]),
+            Route("/v1/live", EndsWithClient(request_response(live.get_live)), methods=["GET"]),
             *intake,
             Route("/healthz", healthz),
             Route("/metrics", metrics.get_metrics),

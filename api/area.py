@@ -11,8 +11,7 @@ from typing import NamedTuple
 
 from starlette.requests import Request
 
-from api.formats.tracks import PLACED
-from api.summary_sql import EARTH_RADIUS_KM
+from api.earth import EARTH_RADIUS_KM, PLACED, haversine_km
 from collector.http import invalid_parameter
 
 PARAMETERS = ("bbox", "near")
@@ -49,7 +48,8 @@ class Area(NamedTuple):
         else:
             conditions.append(f"(longitude >= {self.west!r} OR longitude <= {self.east!r})")
         if self.circle is not None:
-            conditions.append(f"{_distance_m(self.circle)} <= {self.circle.radius_m!r}")
+            way_km = haversine_km(repr(self.circle.latitude), repr(self.circle.longitude))
+            conditions.append(f"1000 * {way_km} <= {self.circle.radius_m!r}")
         return " AND ".join(conditions)
 
     def holds(self, latitude: float, longitude: float) -> bool:
@@ -111,15 +111,6 @@ def around(circle: Circle) -> Area:
 def _wrapped(longitude: float) -> float:
     """A longitude within -180 and 180."""
     return longitude - 360 if longitude > 180 else longitude + 360 if longitude < -180 else longitude
-
-
-def _distance_m(circle: Circle) -> str:
-    """SQL of how far a record is from a circle's middle, along the surface of a sphere."""
-    latitude, longitude = math.radians(circle.latitude), math.radians(circle.longitude)
-    return (
-        f"{2_000 * EARTH_RADIUS_KM!r} * asin(least(1.0, sqrt(pow(sin((radians(latitude) - {latitude!r}) / 2), 2) + "
-        f"{math.cos(latitude)!r} * cos(radians(latitude)) * pow(sin((radians(longitude) - {longitude!r}) / 2), 2))))"
-    )
 
 
 def distance_m(circle: Circle, latitude: float, longitude: float) -> float:

@@ -8,20 +8,14 @@ from typing import Any
 
 import duckdb
 
-from api.formats.tracks import PLACED
+from api.earth import PLACED, haversine_km
 from api.moves import GAP, REST, Point, Rules, Run
-from api.summary_sql import EARTH_RADIUS_KM
 from telemetry.columns import sql_text
 
 COLUMNS = ("device_id", "timestamp", "id", "latitude", "longitude", "speed_kmh", "attributes")
 """What of a record it takes."""
 
-_HOP_M = (  # `least` passes over nulls
-    "CASE WHEN last_us IS NULL THEN 0 ELSE "
-    f"{2_000 * EARTH_RADIUS_KM!r} * asin(least(1, sqrt(pow(sin(radians(latitude - last_latitude) / 2), 2) "
-    "+ cos(radians(last_latitude)) * cos(radians(latitude)) "
-    "* pow(sin(radians(longitude - last_longitude) / 2), 2)))) END"
-)
+_HOP_M = f"CASE WHEN last_us IS NULL THEN 0 ELSE 1000 * {haversine_km('last_latitude', 'last_longitude')} END"
 
 
 def runs(

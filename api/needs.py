@@ -29,7 +29,7 @@ NEEDS: dict[str, Need] = {
 WRITTEN = ("/v1/records", "/tracking/data", "/tracking/data/")
 """Where a POST writes records."""
 
-BOUND = ("/v1/latest", "/v1/records", "/v1/export", "/v1/summary", "/v1/trips", "/v1/stops", "/v1/devices")
+BOUND = ("/v1/latest", "/v1/records", "/v1/export", "/v1/summary", "/v1/trips", "/v1/stops", "/v1/devices", "/v1/live")
 BOUND_BELOW = ("/tracking/", "/tcp_tracking/")
 """Where a key that is bound to devices sees these."""
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from api import answers
 from api.answers import RecordAnswer
-from api.formats.tracks import PLACED
+from api.earth import PLACED
 from api.history import SELECT, records_in
 from api.params import MAX_DEVICES
 from api.snapshot import Snapshots, Wanted

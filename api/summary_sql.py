@@ -12,13 +12,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from api.earth import haversine_km
 from api.params import Place
 from telemetry.columns import sql_text
 from telemetry.days import DAY_US, iso
 from telemetry.record import EARLIEST_US
-
-EARTH_RADIUS_KM = 6371.0088
-"""The mean radius of WGS 84."""
 
 DIGITS = 6
 """Decimals of what is added up: mm, and what doesn't depend on the order in which threads add."""
@@ -146,7 +144,7 @@ def _with_hops(records: str, asked: Asked) -> str:
     hops: dict[str, str] = {}
     if "distance_km" in asked.fields:
         before |= {"latitude": "latitude", "longitude": "longitude"}
-        hops["hop_km"] = _HAVERSINE
+        hops["hop_km"] = _HOP_KM
     if "stopped_seconds" in asked.fields:
         before |= {"speed_kmh": "speed_kmh", "us": "CASE WHEN speed_kmh IS NOT NULL THEN us END"}
         hops["stopped_us"] = (
@@ -159,11 +157,9 @@ def _with_hops(records: str, asked: Asked) -> str:
     return f"SELECT *, {some} FROM ({pairs})"
 
 
-_HAVERSINE = (  # `least` passes over nulls
-    "CASE WHEN latitude IS NOT NULL AND before_latitude IS NOT NULL THEN "
-    f"{2 * EARTH_RADIUS_KM} * asin(least(1, sqrt(pow(sin(radians(latitude - before_latitude) / 2), 2) "
-    "+ cos(radians(before_latitude)) * cos(radians(latitude)) "
-    "* pow(sin(radians(longitude - before_longitude) / 2), 2)))) END"
+_HOP_KM = (
+    "CASE WHEN latitude IS NOT NULL AND before_latitude IS NOT NULL "
+    f"THEN {haversine_km('before_latitude', 'before_longitude')} END"
 )
 
 

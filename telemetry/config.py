@@ -64,6 +64,9 @@ class Api(Section, frozen=True):
         tuple[str, ...],
         Meta(description="Origins whose pages may ask the API from a browser, like https://map.example.com; or *."),
     ] = ()
+    max_live_readers: Annotated[
+        Positive, Meta(description="Readers that may follow /v1/live at once; one more is answered 503.")
+    ] = 1_000
 
 
 class Auth(Section, frozen=True):

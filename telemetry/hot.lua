@@ -7,6 +7,9 @@
 local NIL = '\192'
 local SLOT_HEADER = 34
 
+-- The channel of hot.py: CHANGED. No device's id has a zero byte.
+local CHANGED = 'whimbrel:changed'
+
 -- A function that refuses to act on another store than its caller's. KEYS begin with the store's key, ARGV
 -- with the id that the caller knows.
 local function of_store(act)
@@ -24,6 +27,13 @@ local function milliseconds(entry_id)
 end
 
 -- latest ------------------------------------------------------------------------------------------
+
+-- Tells whoever listens whose latest has changed.
+local function announce(names)
+  if #names > 0 and redis.call('PUBSUB', 'NUMSUB', CHANGED)[2] > 0 then
+    redis.call('PUBLISH', CHANGED, table.concat(names, '\0'))
+  end
+end
 
 local function u64(number)
   return '\207' .. struct.pack('>I8', number)
@@ -438,6 +448,7 @@ local function append(keys, args)
     changed[#changed + 1] = known[name]
   end
   in_pieces(changed, function(...) redis.call('HSET', keys[2], ...) end)
+  announce(names)
   for _, name in ipairs(new) do
     added[#added + 1] = '0'
     added[#added + 1] = name
@@ -631,6 +642,7 @@ local function replay(keys, args)
   local latest = parse_latest(redis.call('HGET', keys[2], args[3]))
   offer_candidates(latest, { records = args[6], candidates = args[7] }, first_id, arrival_ms, tonumber(shape[2]))
   redis.call('HSET', keys[2], args[3], latest_bytes(latest))
+  announce({ args[3] })
   redis.call('ZADD', keys[3], 0, args[3])
   redis.call('ZADD', keys[4], 'NX', string.format('%.0f', milliseconds(entry_id)), args[3])
   redis.call('INCRBY', keys[5], count)
@@ -677,6 +689,7 @@ local function replace(keys, args)
   redis.call('INCRBY', keys[4], kept - args[4])
   if kept > 0 then
     redis.call('HSET', keys[6], args[2], latest_bytes(latest))
+    announce({ args[2] })
   end
   return kept
 end

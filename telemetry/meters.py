@@ -110,6 +110,9 @@ ANSWERS = _counter("whimbrel_http_answers_total", "Answers by route and class of
 QUERIES = _gauge("whimbrel_queries", "Queries that run or wait.", "kind")
 QUERIES_LIMIT = _gauge("whimbrel_queries_limit", "How many may run or wait; a further one is answered 503.", "kind")
 
+LIVE_READERS = _gauge("whimbrel_live_readers", "Readers of /v1/live.")
+LIVE_READERS_LIMIT = _gauge("whimbrel_live_readers_limit", "api.max_live_readers; a further one is answered 503.")
+
 CACHE_BYTES = _gauge("whimbrel_page_cache_bytes", "What of the older service's list pages is kept in memory.")
 CACHE_LIMIT = _gauge("whimbrel_page_cache_limit_bytes", "api.page_memory_bytes.")
 QUERY_MEMORY = _gauge("whimbrel_query_memory_bytes", "Memory that queries use.")

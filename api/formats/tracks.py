@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import duckdb
 
+from api.earth import PLACED
 from api.formats.contract import Write
 from api.formats.lines import lines
-from telemetry.record import NO_FIX
-
-PLACED = f"latitude IS NOT NULL AND longitude IS NOT NULL AND NOT coalesce(starts_with(attributes, '{NO_FIX}'), false)"
 
 
 def xml_text(sql: str) -> str:

@@ -199,3 +199,11 @@ def test_devices_trips_and_stops(readers: Readers, path: str, asked: dict[str, i
     if path == "devices":
         assert of_all == {"vans": VANS, "two": ["bus-1", "van-1"], "one": ["van-2"]}
     assert_problem(readers.get(readers.vans, f"/v1/{path}", device_id="bus-1"), 403, "other-device")
+
+
+def test_live(readers: Readers) -> None:
+    headers = {"Authorization": f"Bearer {readers.vans}"}
+    with readers.box.http.stream("GET", "/v1/live", headers=headers) as answer:
+        text = next(line for line in answer.iter_lines() if line.startswith("data: "))
+    assert [name for name in sorted(DEVICES, key=str.encode) if f'"device_id":"{name}"' in text] == VANS
+    assert_problem(readers.get(readers.vans, "/v1/live", device_id="bus-1"), 403, "other-device")
