@@ -29,7 +29,7 @@ from api.bound import Devices
 from api.latest import LatestAnswer, LatestRoutes
 from collector.http import ProblemError, invalid_parameter, refuse_unknown
 from telemetry import problem
-from telemetry.hot import CHANGED
+from telemetry.notes import CHANGED
 
 log = logging.getLogger(__name__)
 

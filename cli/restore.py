@@ -19,7 +19,7 @@ from telemetry.backup.verify import faults
 from telemetry.config import Settings
 from telemetry.days import DAY_US, iso
 from telemetry.errors import ConfigError, StoreError
-from telemetry.redis_client import connect
+from telemetry.redis_client import connect, shown_url
 
 DESCRIPTION = """\
 Put a backup back: the newest in DIR, or the newest that is not younger than --at. The box must be stopped and its data
@@ -79,7 +79,7 @@ def _target(args: argparse.Namespace, settings: Settings, halves: Sequence[str])
     if not own and REDIS in halves:
         if not args.redis_dir:
             raise ConfigError(
-                f"cannot restore Redis: {settings.redis.url} is run by others; name the folder of its data (its "
+                f"cannot restore Redis: {shown_url(settings)} is run by others; name the folder of its data (its "
                 "setting `dir`) with --redis-dir, or put back the archive alone with --only archive"
             )
         _require_stopped(settings)
@@ -94,8 +94,8 @@ def _require_stopped(settings: Settings) -> None:
         except redis.ConnectionError:
             return
         except redis.RedisError as error:
-            raise ConfigError(f"cannot restore: {settings.redis.url} answers {error}; stop it first") from error
-    raise ConfigError(f"cannot restore: the Redis at {settings.redis.url} is running; stop it first")
+            raise ConfigError(f"cannot restore: {shown_url(settings)} answers {error}; stop it first") from error
+    raise ConfigError(f"cannot restore: the Redis at {shown_url(settings)} is running; stop it first")
 
 
 def _would_be_lost(old: Sequence[Path]) -> ConfigError:

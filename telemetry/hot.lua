@@ -7,7 +7,7 @@
 local NIL = '\192'
 local SLOT_HEADER = 34
 
--- The channel of hot.py: CHANGED. No device's id has a zero byte.
+-- The channel of notes.py: CHANGED. No device's id has a zero byte.
 local CHANGED = 'whimbrel:changed'
 
 -- A function that refuses to act on another store than its caller's. KEYS begin with the store's key, ARGV
@@ -28,10 +28,11 @@ end
 
 -- latest ------------------------------------------------------------------------------------------
 
--- Tells whoever listens whose latest has changed.
+-- Tells whoever listens whose latest has changed. That this may not be asked or told is no reason to store nothing.
 local function announce(names)
-  if #names > 0 and redis.call('PUBSUB', 'NUMSUB', CHANGED)[2] > 0 then
-    redis.call('PUBLISH', CHANGED, table.concat(names, '\0'))
+  local listeners = #names > 0 and redis.pcall('PUBSUB', 'NUMSUB', CHANGED)[2] or 0
+  if listeners > 0 then
+    redis.pcall('PUBLISH', CHANGED, table.concat(names, '\0'))
   end
 end
 

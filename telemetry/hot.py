@@ -106,10 +106,6 @@ STORED, SEEN, OTHER_BODY, KEYS_FULL, SENDERS_FULL = range(5)
 """What `append` answers for each batch."""
 
 
-CHANGED = "whimbrel:changed"
-"""A channel on which the functions tell whose latest has changed, of all shards: ids with a zero byte in between."""
-
-
 class Keys:
     """The names of one shard's keys."""
 

@@ -8,6 +8,7 @@ This file is all that knows these keys.
     whimbrel:keys      hash  id → a key, JSON (keys.py); "version" → a text that changes with each change but a removal
     whimbrel:alert     hash  name → what waits for a receiver of events, JSON (`Told`); the same
     whimbrel:sniff     sorted set  port → ms since epoch until which somebody wants to see its frames
+    whimbrel:changed   channel  whose latest has changed, told by `append` (hot.lua): ids with a zero byte in between
     whimbrel:frames:<port>  channel  each frame that came there while somebody wanted to see them, JSON
     whimbrel:meters    channel, no key: what each process has counted, told once a second (reports.py)
     whimbrel:backup    string  the last backup, JSON (`BackedUp`)
@@ -35,6 +36,7 @@ ALERT = "whimbrel:alert"
 KEYS = "whimbrel:keys"
 
 METERS = "whimbrel:meters"
+CHANGED = "whimbrel:changed"
 SNIFF = "whimbrel:sniff"
 FRAMES = "whimbrel:frames:"
 

@@ -14,7 +14,7 @@ OURS, RQ = "whimbrel:*", "rq:*"
 """Patterns of all keys, and of all channels."""
 
 ALLOWED = "-@all +@read +@write +@transaction +@connection +@pubsub"
-REFUSED = "-@admin -@dangerous -@scripting -@blocking -scan -randomkey -dbsize -pubsub"
+REFUSED = "-@admin -@dangerous -@scripting -@blocking -scan -randomkey -dbsize -pubsub +pubsub|numsub"
 ALWAYS = "+info +time"
 """For everybody but `admin`: what may be done, less what may not, and what is taken for dangerous but is needed."""
 

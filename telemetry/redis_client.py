@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 from weakref import WeakSet
 
 import redis
@@ -33,6 +34,12 @@ ANSWER_TIMEOUT_S = 2.0
 def url(settings: Settings) -> str:
     """`redis.url`, or the socket of the server that Whimbrel starts itself."""
     return settings.redis.url or f"unix://{runtime_dir(settings.data_dir) / 'redis.sock'}"
+
+
+def shown_url(settings: Settings) -> str:
+    """The same for people: without a user and a password."""
+    parts = urlsplit(url(settings))
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))
 
 
 def connect(settings: Settings, timeout_s: float | None = CALL_TIMEOUT_S) -> redis.Redis:

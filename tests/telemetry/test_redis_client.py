@@ -14,9 +14,9 @@ import pytest
 import redis
 
 from telemetry import redis_client
-from telemetry.config import Settings
+from telemetry.config import Redis, Settings
 from telemetry.errors import ConfigError, StoreUnavailable
-from telemetry.redis_client import check_server, connect, require_answer, wait
+from telemetry.redis_client import check_server, connect, require_answer, shown_url, wait
 from telemetry.runtime import make_private, runtime_dir, version
 from tests.conftest import RedisServer, settings_of
 
@@ -107,3 +107,15 @@ def test_a_private_folder_is_private(tmp_path: Path) -> None:
     (tmp_path / "run").chmod(0o777)
     make_private(tmp_path / "run")
     assert stat.S_IMODE((tmp_path / "run").stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://user:p%40ss@host:6380/1?password=x", "redis://host:6380/1"),
+        ("unix:///run/redis.sock?password=x", "unix:///run/redis.sock"),
+        ("rediss://[::1]:6379", "rediss://[::1]:6379"),
+    ],
+)
+def test_an_address_is_shown_without_what_is_secret(url: str, shown: str) -> None:
+    assert shown_url(Settings(redis=Redis(url=url))) == shown
