@@ -40,7 +40,7 @@ MEMORY_MAX = {"collector": "1G", "scheduler": "256M", "query": "2G", "api": "1G"
 TARGET = """\
 [Unit]
 Description=Whimbrel, a collector of device telemetry
-Documentation=https://github.com/whimbrel
+Documentation=file://{project}/docs/deployment.md
 Wants={services}
 
 [Install]
@@ -128,7 +128,7 @@ def units(settings: Settings, user: str, data: Path, config: Path) -> dict[str, 
         if any(character in str(path) for character in " %\"'\\$"):
             raise ConfigError(f"cannot write units for {path}: systemd would read its blanks or signs otherwise")
     files = {f"whimbrel-{name}.service": _service(name, programs, user, data, config) for name in programs}
-    target = TARGET.format(services=" ".join(files))
+    target = TARGET.format(project=PROJECT, services=" ".join(files))
     return {"whimbrel.target": target, **files, "whimbrel.sysusers.conf": SYSUSERS.format(user=user, data=data)}
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 from weakref import WeakSet
 
 import redis
@@ -38,8 +37,9 @@ def url(settings: Settings) -> str:
 
 def shown_url(settings: Settings) -> str:
     """The same for people: without a user and a password."""
-    parts = urlsplit(url(settings))
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query=""))
+    scheme, _, place = url(settings).partition("://")
+    host, slash, path = place.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path.partition('?')[0]}"
 
 
 def connect(settings: Settings, timeout_s: float | None = CALL_TIMEOUT_S) -> redis.Redis:
