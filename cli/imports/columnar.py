@@ -6,8 +6,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cli.imports.contract import PIECE_ROWS, Pieces, Pile
+from cli.imports.contract import PIECE_ROWS, Pieces
 from cli.imports.judge import OWN, Judge, plain
+from cli.imports.quick import Rows
 from cli.imports.source import Source
 from telemetry.errors import SenderError
 from telemetry.fields import NAMES
@@ -32,18 +33,15 @@ def _read(file: pq.ParquetFile, source: Source, judge: Judge) -> Pieces:
     is_own = OWN.issubset(columns)
     names = dict(zip(columns, judge.names(columns, source.name), strict=True))
     wanted = [column for column in columns if names[column] is not None and not (is_own and column == "geometry")]
-    pile, row = Pile(judge), 0
+    called = [names[name] or name for name in wanted]
+    rows, row = Rows(judge, called, None, lambda row: f"row {row}", is_own), 0
     for batch in file.iter_batches(READ_ROWS, columns=wanted):
-        values = [
-            _values(column, names[name] or name, judge) for name, column in zip(wanted, batch.columns, strict=True)
-        ]
-        called = [names[name] or name for name in wanted]
+        values = [_values(column, name, judge) for name, column in zip(called, batch.columns, strict=True)]
         for cells in zip(*values, strict=True):
             row += 1
-            found = {name: cell for name, cell in zip(called, cells, strict=True) if cell is not None}
-            pile.add(f"row {row}", found, is_own)
-            yield from pile.full()
-    yield from pile.rest()
+            rows.add(row, cells)
+            yield from rows.full()
+    yield from rows.rest()
 
 
 def _values(column: pa.Array, name: str, judge: Judge) -> list[object]:

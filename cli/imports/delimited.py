@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 
-from cli.imports.contract import Pieces, Pile
+from cli.imports.contract import Pieces
 from cli.imports.judge import OWN, Judge
+from cli.imports.quick import Rows
 from cli.imports.source import MAX_LINE_BYTES, Source
 from telemetry.errors import SenderError
 
@@ -21,31 +22,25 @@ def read(source: Source, judge: Judge) -> Pieces:
     reader = csv.reader(_behind(first, lines), delimiter=source.delimiter or _delimiter(first), strict=True)
     header = _header(reader, source.name)
     names = judge.names(header, f"{source.name}, line 1")
-    is_own = OWN.issubset(header)
-    yield from _rows(reader, names, Pile(judge), is_own)
+    yield from _rows(reader, Rows(judge, names, "", lambda line: f"line {line}", OWN.issubset(header)), len(names))
 
 
-def _rows(reader: Iterator[list[str]], names: list[str | None], pile: Pile, is_own: bool) -> Pieces:
-    kept = [(place, name) for place, name in enumerate(names) if name is not None]
-    is_all = len(kept) == len(names)
+def _rows(reader: Iterator[list[str]], rows: Rows, columns: int) -> Pieces:
     while True:
         line = reader.line_num + 1  # type: ignore[attr-defined]
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            pile.refuse(f"line {line}", str(error), None)
+            rows.refuse(line, str(error), None)
             continue
         if cells is None:
             break
-        if len(cells) != len(names):
-            if cells:
-                pile.refuse(f"line {line}", f"{len(cells)} cells, the header has {len(names)}", cells)
-        elif is_all:
-            pile.add(f"line {line}", {n: cell for n, cell in zip(names, cells, strict=True) if cell}, is_own)  # type: ignore[misc]
-        else:
-            pile.add(f"line {line}", {name: cells[place] for place, name in kept if cells[place]}, is_own)
-        yield from pile.full()
-    yield from pile.rest()
+        if len(cells) == columns:
+            rows.add(line, cells)
+        elif cells:
+            rows.refuse(line, f"{len(cells)} cells, the header has {columns}", cells)
+        yield from rows.full()
+    yield from rows.rest()
 
 
 def _header(reader: Iterator[list[str]], name: str) -> list[str]:

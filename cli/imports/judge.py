@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import Decimal
 from typing import NamedTuple, get_args
@@ -72,7 +72,7 @@ class Judge:
         self.arrival = arrival._replace(now_us=NO_TIME_US)
         self.source = source
         self.transport = transport or "import"
-        self._is_transport_named = transport is not None
+        self.is_transport_named = transport is not None
         self._names, converters = _names_of(naming)
         if naming.time_format is not None or naming.zone is not None:
             converters |= dict.fromkeys((n for n, f in NAMES.items() if f == "timestamp"), _moment_reader(naming))
@@ -100,6 +100,19 @@ class Judge:
                 raise SenderError(f"{where}: columns {found[field]!r} and {column!r} both mean {field!r}; try {hint}")
             found[field] = column
         return names
+
+    def is_quick(self, names: Collection[str]) -> bool:
+        """Whether rows with these columns may go the quick way (quick.py): nothing is to be converted or filled in."""
+        fields = [NAMES[name] for name in names if name in NAMES]
+        return (
+            not self._converters.keys() & set(names)
+            and self.naming.device is None
+            and {"device_id", "timestamp"} <= set(fields)
+            and len(set(fields)) == len(fields)
+            and len(set(names)) == len(names)
+            and "attributes" not in fields
+            and not ("speed" in names and self.arrival.speed_unit != "kmh")
+        )
 
     def name(self, column: str) -> str | None:
         """What a column is called; None if it is left out."""
@@ -137,7 +150,7 @@ class Judge:
         if type(source) is not str or not 0 < len(source) <= MAX_SOURCE_CHARACTERS:
             raise RecordError("source", source, f"must have 1 to {MAX_SOURCE_CHARACTERS} characters")
         kept = {name: value for name, value in row.items() if name not in _NEW and name not in ("transport", "source")}
-        return self._read(kept, self.transport if self._is_transport_named else str(transport), source)
+        return self._read(kept, self.transport if self.is_transport_named else str(transport), source)
 
     def _read(self, row: dict[str, object], transport: str, source: str) -> Sent:
         for name in self._converters.keys() & row.keys():

@@ -14,8 +14,9 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from cli.imports.contract import Pieces, Pile
+from cli.imports.contract import Piece, Pieces, Refused
 from cli.imports.judge import Judge
+from cli.imports.quick import Rows
 from cli.imports.source import Source
 from telemetry.errors import SenderError
 from telemetry.fields import NAMES
@@ -77,6 +78,7 @@ _KEYWORD_BYTES = 64
 
 
 MAX_SHOWN = 1_000
+NOT_DESCRIBED = "its columns are not known, for no CREATE TABLE says them"
 
 
 class Table(NamedTuple):
@@ -144,8 +146,9 @@ class _Text:
 
 def read(source: Source, judge: Judge) -> Pieces:
     """See `contract.Reader`. Raises `SenderError` if no table holds positions, or where the dump can't be read on."""
-    text, tables, pile = _Text(source), dict[str, Table](), Pile(judge)
+    text, tables = _Text(source), dict[str, Table]()
     counts, unknown = dict[str, int](), set[str]()
+    rows, last = Rows(judge, [], None, str), None
     while head := text.head().upper():
         if text.take(_BLANK, 0) or (head.startswith(b"DELIMITER") and text.take(_DELIMITER, MAX_ROW_BYTES)):
             continue
@@ -153,18 +156,27 @@ def read(source: Source, judge: Judge) -> Pieces:
             name, table = _table(insert, tables, judge)
             if table is None and name not in unknown:
                 unknown.add(name)
-                pile.refuse(f"`{name}`", "its columns are not known, for no CREATE TABLE says them", None)
+                yield from rows.rest()
+                yield Piece(1, [], [Refused(0, f"`{name}`", NOT_DESCRIBED, None)])
             if table is not None and table.is_wanted:
-                yield from _rows(text, source, name, table, pile, counts)
+                if last != (name, table):
+                    yield from rows.rest()
+                    rows, last = _rows_of(name, table, judge), (name, table)
+                yield from _read_rows(text, source, name, len(table.columns), rows, counts)
                 continue
         elif head.startswith(b"CREATE") and (create := text.take(_CREATE, MAX_ROW_BYTES)):
             name = _name(create[1])
             tables[name] = _described(name, [_unquoted(column) for column in _COLUMN.findall(create[2])], judge)
             continue
         text.skip()
-    yield from pile.rest()
+    yield from rows.rest()
     if not counts:
         _refuse(source, tables)
+
+
+def _rows_of(name: str, table: Table, judge: Judge) -> Rows:
+    came = (table.transport, "older") if table.transport is not None else None
+    return Rows(judge, table.columns, None, lambda number: f"`{name}`, row {number}", came=came)
 
 
 def _refuse(source: Source, tables: dict[str, Table]) -> None:
@@ -187,32 +199,27 @@ def _described(name: str, columns: list[str], judge: Judge) -> Table:
     fields = {NAMES.get(one, one) for one in names if one is not None}
     is_wanted = {"device_id", "timestamp"} <= fields
     is_older = is_wanted and OLDER.issubset(columns)
+    if is_older:
+        names = [None if one == "id" else one for one in names]
     return Table(names, is_wanted, ("tcp" if "tcp" in name.lower() else "http") if is_older else None)
 
 
-def _rows(text: _Text, source: Source, name: str, table: Table, pile: Pile, counts: dict[str, int]) -> Pieces:
+def _read_rows(text: _Text, source: Source, name: str, columns: int, rows: Rows, counts: dict[str, int]) -> Pieces:
+    """The rows of one statement. `counts` numbers a table's rows over all its statements."""
     while True:
         row = text.take(_ROW, MAX_ROW_BYTES)
         if row is None:
             raise SenderError(f"cannot read {source.name} on, in a row of `{name}`: {text.left()!r}")
         counts[name] = counts.get(name, 0) + 1
-        where, values = f"`{name}`, row {counts[name]}", _values(row[1], source.encoding)
-        if values is None or len(values) != len(table.columns):
-            told = "can't be read" if values is None else f"{len(values)} values for {len(table.columns)} columns"
-            pile.refuse(where, told, row[1][:MAX_SHOWN].decode(errors="replace"))
+        values = _values(row[1], source.encoding)
+        if values is not None and len(values) == columns:
+            rows.add(counts[name], values)
         else:
-            _add(pile, where, table, values)
-        yield from pile.full()
+            told = "can't be read" if values is None else f"{len(values)} values for {columns} columns"
+            rows.refuse(counts[name], told, row[1][:MAX_SHOWN].decode(errors="replace"))
+        yield from rows.full()
         if row[2] == b";":
             return
-
-
-def _add(pile: Pile, where: str, table: Table, values: list[str | None]) -> None:
-    named = {c: value for c, value in zip(table.columns, values, strict=True) if value is not None and c is not None}
-    if table.transport is None:
-        pile.add(where, dict(named))
-    else:
-        pile.add(where, {"transport": table.transport, "source": "older", **named}, is_own=True)
 
 
 def _values(row: bytes, encoding: str) -> list[str | None] | None:

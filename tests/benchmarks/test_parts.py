@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ from benchmarks import (
     exports,
     forwards,
     idle,
+    imports,
     ingest,
     latest,
     memory,
@@ -162,6 +164,15 @@ def test_idle(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sum(parts) == pytest.approx(found["idle_memory"])
     assert len(parts) == 8
     assert 0 < found["idle_cpu"] < 100
+
+
+def test_imports(box: Box, tmp_path: Path) -> None:
+    before = boxes.saved(box)
+    found = values(imports.measure(box, imports.write(tmp_path, 2_000), 2_000))
+    assert boxes.saved(box) == before + 2_000 * len(imports.KINDS)
+    for kind in imports.KINDS:
+        assert 0 < found[f"import_{kind}"] < 100
+        assert found[f"import_{kind}_memory"] > 50
 
 
 def test_two_collector_processes(box: Box) -> None:
