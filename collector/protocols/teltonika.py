@@ -66,12 +66,12 @@ GH3000 = 0x07
 CAMERA = 0x0D
 """The type of an answer that is a part of a photo."""
 
-COMMANDS = {0x0C: 0, 0x0D: 4, 0x0E: 8}
-"""Codecs of answers to commands, which have no records and get no ack → how many bytes stand before the text: none, its
-time, the device's number."""
+COMMANDS = {0x0C: 0, 0x0D: 4, 0x0E: 8, 0x0F: 12}
+"""Codecs of answers to commands and of serial lines, which have no records and get no ack → how many bytes stand before
+the text: none, its time, the device's number, both."""
 
-TIMED, EARLIEST_US = 0x0D, 946_684_800_000_000
-"""The codec of answers that tell their time, and the first that is believed: devices begin in 1970."""
+TIMED, EARLIEST_US = (0x0D, 0x0F), 946_684_800_000_000
+"""The codecs of answers that tell their time, and the first that is believed: devices begin in 1970."""
 
 DRIVER = "GTSL|"
 """An answer on the serial line that names the driver's card."""
@@ -148,7 +148,7 @@ class Teltonika(Framed):
         result = found.decode("ascii") if is_text else found.hex()
         driver = result.split("|")[4:5] if result.startswith(DRIVER) else []
         said: Attributes = {"driver_id": driver[0]} if driver and driver[0] else {"result": result}
-        at_us = int.from_bytes(data[7:start], "big") * 1_000_000 if data[0] == TIMED else 0
+        at_us = int.from_bytes(data[7:11], "big") * 1_000_000 if data[0] in TIMED else 0
         return [sent(self.device_id, SOURCE, self.options, arrival, at_us if at_us >= EARLIEST_US else None, said)]
 
     def _records(self, data: bytes, arrival: Arrival) -> tuple[list[Sent], tuple[Aside, ...]]:

@@ -199,6 +199,14 @@ def test_an_answer_that_is_a_part_of_a_photo_is_not_kept() -> None:
     assert (records([one]), answer(one)) == ([], b"")
 
 
+def test_a_serial_line_with_its_time() -> None:
+    text = struct.pack(">I", AT_MS // 1_000) + bytes(8) + b"Hello!\n"
+    data = bytes((0x0F, 1, 0x0B)) + struct.pack(">I", len(text)) + text + b"\x01"
+    frame = bytes(4) + struct.pack(">I", len(data)) + data + struct.pack(">I", crc16_arc(data))
+    (found,) = records(feed(connected(), [frame]))
+    assert (attributes(found), found.timestamp_us) == ({"result": "Hello!"}, AT_MS * 1_000)
+
+
 def test_a_driver_s_card_on_the_serial_line() -> None:
     text = struct.pack(">I", AT_MS // 1_000) + b"GTSL|6|1|0|12749884|1|\r\n"
     data = bytes((0x0D, 1, 6)) + struct.pack(">I", len(text)) + text + b"\x01"
