@@ -105,7 +105,7 @@ def _networks(values: list[str]) -> Attributes:
     """`count,{address,level dBm,,,},…,battery` of the wireless networks around."""
     text = ",".join(values)
     found = [{"mac": address.lower(), "level": int(level)} for address, level in STATION.findall(text)]
-    return {"wifi": found, "battery_percent": percent(values[-1])}
+    return {"wifi": found, "battery_percent": percent(values[-1]) if values else None}
 
 
 def _information(values: list[str]) -> Attributes:

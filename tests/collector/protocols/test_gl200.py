@@ -5,6 +5,8 @@ from __future__ import annotations
 from zoneinfo import ZoneInfo
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from collector.protocols.contract import Received, Rejected
 from collector.protocols.framed import Options
@@ -445,3 +447,30 @@ def test_broken_messages(frame: bytes) -> None:
     found = only(Gl200, frame)
     assert isinstance(found, Rejected)
     assert (found.answer, found.aside[0].raw) == (b"", frame)
+
+
+NAMES = ("FRI", "ERI", "CAN", "OBD", "INF", "LBS", "WIF", "GSM", "IGN", "STR", "DTT", "BID", "BAA", "IDA", "STT", "BAT")
+ODD = (
+    "",
+    "0",
+    "1",
+    "-1",
+    "100",
+    "1.5",
+    "00001:30:00",
+    "20090214013254",
+    "FFFF",
+    "0000000F",
+    "C413E200FF14",
+    "-39",
+    FIX,
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(name=st.sampled_from(NAMES), values=st.lists(st.sampled_from(ODD), max_size=20))
+def test_any_values_of_any_message_are_taken_or_refused(name: str, values: list[str]) -> None:
+    decoder = Gl200(Options())
+    messages = decoder.feed(message(name, ",".join(values)) + message("FRI", f",0,0,1,{FIX},00,"), ARRIVAL)
+    assert len(messages) == 2
+    assert isinstance(messages[1], Received)

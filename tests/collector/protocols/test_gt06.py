@@ -6,6 +6,8 @@ import struct
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from collector.protocols.contract import Received, Rejected
 from collector.protocols.framed import Options
@@ -449,3 +451,17 @@ def test_a_date_that_is_none_is_acked_and_set_aside_or_it_would_come_for_ever() 
     assert isinstance(message, Received)
     assert (answer(message), message.records) == (framed(0x12, b"", SERIAL), [])
     assert [(aside.device_id, aside.raw) for aside in message.aside] == [(IMEI, frame)]
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    kind=st.integers(0, 255).filter(lambda kind: kind != 1),
+    body=st.one_of(st.binary(max_size=120), st.binary(max_size=100).map(lambda more: place() + more)),
+    head=st.sampled_from([b"\x78\x78", LONG]),
+)
+def test_any_content_of_any_type_is_taken_kept_raw_or_set_aside(kind: int, body: bytes, head: bytes) -> None:
+    frame = framed(kind, body, SERIAL, head)
+    decoder = Gt06(Options())
+    messages = feed(decoder, [LOGIN, frame, LOCATION])
+    assert [type(message) for message in messages] == [Received] * 3
+    assert len(records(messages[2:])) == 1

@@ -5,6 +5,8 @@ from __future__ import annotations
 import struct
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from collector.protocols.checksums import crc16_arc
 from collector.protocols.contract import Received, Rejected
@@ -299,3 +301,22 @@ def test_a_datagram_that_is_none_is_not_answered(data: bytes) -> None:
     (one,) = Teltonika(Options()).datagram(data, ARRIVAL)
     assert isinstance(one, Rejected)
     assert one.answer == b""
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    codec=st.sampled_from([7, 8, 0x8E, 0x10, 0x0C, 0x0D, 0x0E, 0x0F]),
+    count=st.integers(0, 3),
+    body=st.one_of(st.binary(max_size=120), st.binary(max_size=100).map(lambda more: record() + more)),
+)
+def test_any_packet_with_a_right_checksum_is_taken_or_refused(codec: int, count: int, body: bytes) -> None:
+    data = bytes((codec, count)) + body + bytes((count,))
+    frame = bytes(4) + struct.pack(">I", len(data)) + data + struct.pack(">I", crc16_arc(data))
+    *_, good = feed(connected(), [frame, ONE])
+    assert answer(good) == b"\x00\x00\x00\x01"
+
+
+@settings(max_examples=300, deadline=None)
+@given(number=st.sampled_from([385, 548, 10829, 11317, 256, 281, 999]), value=st.binary(max_size=80))
+def test_any_value_of_any_length_is_taken(number: int, value: bytes) -> None:
+    assert named_text(number, value)["satellites"] == 9
