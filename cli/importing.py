@@ -56,8 +56,8 @@ OPTIONS = (
 DESCRIPTION = """\
 Bring the records of a file into the archive, with their own times, each once.
 
-The ending tells the format: .csv, .tsv, .ndjson, .jsonl, .parquet, .gpx, or .sql for a dump of mysqldump's or
-mariadb-dump's; all but Parquet may be compressed besides (.gz, .zst, .bz2, .xz).
+The ending tells the format: .csv, .tsv, .ndjson, .jsonl, .json (an array), .parquet, .gpx, or .sql for a dump of
+mysqldump's or mariadb-dump's; all but Parquet may be compressed besides (.gz, .zst, .bz2, .xz).
 A column that is named like a field of a record (device_id, timestamp, latitude, lon, speed, bearing, ...) fills that
 field; --map names it for one that is called otherwise, where speed_knots, speed_ms and speed_mph say a speed's unit;
 all others become attributes under their own names. Empty cells are left out.

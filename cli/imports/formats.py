@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cli.imports import columnar, delimited, gpx, json_lines, sql_dump
+from cli.imports import columnar, delimited, gpx, json_objects, sql_dump
 from cli.imports.contract import Reader
 from cli.imports.judge import Naming
 from cli.imports.source import COMPRESSED
@@ -12,7 +12,8 @@ from telemetry.errors import SenderError
 
 READERS: dict[str, Reader] = {
     "csv": delimited.read,
-    "ndjson": json_lines.read,
+    "ndjson": json_objects.read_lines,
+    "json": json_objects.read_array,
     "parquet": columnar.read,
     "gpx": gpx.read,
     "mysqldump": sql_dump.read,
@@ -23,6 +24,7 @@ ENDINGS = {
     ".tsv": "csv",
     ".ndjson": "ndjson",
     ".jsonl": "ndjson",
+    ".json": "json",
     ".parquet": "parquet",
     ".gpx": "gpx",
     ".sql": "mysqldump",

@@ -9,6 +9,7 @@ from typing import Any
 
 import duckdb
 import pytest
+import redis
 
 from cli.export import COMMAND as EXPORT
 from cli.importing import COMMAND
@@ -17,11 +18,12 @@ from telemetry.archive import Archive
 from telemetry.config import Settings
 from telemetry.entries import decode_latest, pack
 from telemetry.errors import SenderError, StoreUnavailable
-from telemetry.hot import Batch, Limits, Shard
+from telemetry.hot import Batch, Limits, Shard, shard_of
 from telemetry.record import Record, Sent
+from telemetry.setup import apart, set_up
 from tests.cli.conftest import Run
 from tests.cli.imports_files import GPX, dump
-from tests.conftest import settings_of
+from tests.conftest import RedisServer, settings_of
 from worker.persist import Saver
 
 CSV = """\
@@ -374,6 +376,24 @@ def test_a_file_that_breaks_off_tells_what_came_in(
     with pytest.raises(SenderError, match=r"line 2502: longer than .*; 2000 of its rows are imported"):
         call(COMMAND, settings, file)
     assert len(stored()) == 2_000
+
+
+def test_each_shard_has_its_own_records(
+    shared_redis: RedisServer, client: redis.Redis, call: Run, tmp_path: Path, connection: duckdb.DuckDBPyConnection
+) -> None:
+    settings = settings_of(shared_redis.url, tmp_path, redis__shards="3")
+    archive = Archive(settings.archive_dir)
+    shards = set_up(client, archive, 3)
+    file = write(tmp_path, "device_id,time\n" + "".join(f"d{n},{1772366400 + n}\n" for n in range(100)))
+    assert call(COMMAND, settings, file, "--json").json["imported"] == 100
+    assert call(COMMAND, settings, file, "--json").json["imported"] == 0
+    ids = connection.execute(
+        "SELECT id % 3, device_id FROM read_parquet($1)", [archive.files(archive.open())]
+    ).fetchall()
+    assert len(ids) == 100
+    assert all(shard_of(device, 3) == number for number, device in ids)
+    assert sum(shard.devices() for shard in shards) == 100
+    assert [apart(shard, archive) for shard in shards] == [None] * 3
 
 
 def test_an_ending_that_says_nothing_is_refused(settings: Settings, shard: Shard, call: Run, tmp_path: Path) -> None:

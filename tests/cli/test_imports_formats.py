@@ -45,6 +45,38 @@ def written(folder: Path, text: str | bytes, name: str = "file") -> Path:
     return file
 
 
+# JSON ------------------------------------------------------------------------------------------------
+
+ARRAY = """ [ {"device_id":"a]\\"","time":1772323200, "deep":{"n":[1,2,{}]}} ,
+{"device_id":
+"b,","time":1772323201},7,{"device_id":"c"},[],{"device_id":"ü","time":1772323202}]\n """
+
+
+@pytest.mark.parametrize("block_bytes", [1, 3, 50, 10_000])
+def test_an_array_of_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int) -> None:
+    monkeypatch.setattr(sources, "BLOCK_BYTES", block_bytes)
+    sent, refused = read(written(tmp_path, ARRAY), "json")
+    assert [one.device_id for one in sent] == ['a]"', "b,", "ü"]
+    assert [one.where for one in refused] == ["item 3", "item 4", "item 5"]
+    assert sent[0].record.attributes == '{"deep":{"n":[1,2,{}]}}'
+    assert read(written(tmp_path, " [ ] "), "json") == ([], [])
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[", '[{"device_id":"a"}', "[] []", "[]x", '["a', "[{}", "]"])
+def test_what_is_no_array_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(SenderError, match=r"cannot read .*file"):
+        read(written(tmp_path, text), "json")
+
+
+def test_an_array_of_many(tmp_path: Path) -> None:
+    rows = [{"device_id": f"d{n}", "time": 1772323200 + n, "n": n} for n in range(2_500)]
+    sent, refused = read(written(tmp_path, json.dumps(rows, indent=1)), "json")
+    assert [json.loads(one.record.attributes or "") for one in sent] == [{"n": n} for n in range(2_500)]
+    assert refused == []
+    with pytest.raises(SenderError, match="an item has more than"):
+        read(written(tmp_path, '["' + "x" * 2**22), "json")
+
+
 # Parquet ---------------------------------------------------------------------------------------------
 
 
