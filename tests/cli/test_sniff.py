@@ -162,10 +162,10 @@ def test_datagrams(collector: Collector) -> None:
 
 def test_posts_without_their_secrets(collector: Collector) -> None:
     program, ports, _ = collector
-    query = {"id": "phone", "lat": "1", "lon": "2", "token": "open sesame"}
+    query = {"id": "phone", "lat": "1", "lon": "2", "token": "open sesame", "notificationToken": "abc"}
     with Sniffer(program, ports.osmand) as sniffer:
         said = sniffer.first(lambda: httpx.get(f"http://{HOST}:{ports.osmand}/", params=query))
-    assert said[1] == "  < GET /?id=phone&lat=1&lon=2&token=***"
+    assert said[1] == "  < GET /?id=phone&lat=1&lon=2&notificationToken=***"
     assert "phone  1, 2" in said[2]
     assert said[3] == "    answered 200"
 
