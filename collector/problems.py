@@ -67,7 +67,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     kinds = {404: problem.NOT_FOUND, 405: problem.WRONG_METHOD}
-    kind = kinds.get(error.status_code) or Problem("http", error.status_code, error.detail)
+    kind = kinds.get(error.status_code, problem.INTERNAL)  # nothing here raises another
     refusals.count(kind)
     detail = f"{request.method} {request.url.path}"
     headers = {"Allow": _allowed(request)} if kind is problem.WRONG_METHOD else error.headers

@@ -49,11 +49,16 @@ def test_viewers_are_locked_without_a_registry_and_have_their_lines() -> None:
     assert all(f"- **{name}** (" in read("docs/dependencies.md") for name in pinned)
 
 
-def test_every_problem_is_explained() -> None:
+def test_every_problem_is_explained_under_the_end_of_its_type() -> None:
     kinds = [value for value in vars(problem).values() if isinstance(value, Problem)]
-    page = read("docs/api.md")
+    assert len({kind.name for kind in kinds}) == len(kinds)
+    sections = dict(re.findall(r"^### ([^\n]+)\n\n(.+?)(?=\n#|\Z)", read("docs/errors.md"), re.M | re.S))
+    assert sorted(sections) == sorted(kind.name for kind in kinds)
     for kind in kinds:
-        assert f"| `{kind.name}` | {kind.status} |" in page
+        said = " ".join(sections[kind.name].split())
+        assert kind.type == f"urn:whimbrel:problem:{kind.name}"
+        assert re.match(rf"\*+{kind.status}\b", said), kind.name
+        assert f"{kind.title}.*" in said, "the title as answers have it"
 
 
 def test_every_command_is_explained() -> None:
