@@ -707,16 +707,25 @@ end
 -- each record: device, id, ms of arrival, timestamp, flags as in offer_candidates, the record's bytes, ms at
 -- which the device was last seen.
 local function offer_archived(keys, args)
+  local changed = {}
   for at = 2, #args, 7 do
     local device, bits = args[at], tonumber(args[at + 4])
-    local latest = parse_latest(redis.call('HGET', keys[2], device))
+    local before = redis.call('HGET', keys[2], device)
+    local latest = parse_latest(before)
     local received_ms = tonumber(args[at + 2])
     local new = new_slot(tonumber(args[at + 1]), received_ms, tonumber(args[at + 3]), bit.band(bits, 8) > 0, args[at + 5])
     offer(latest, new, bit.band(bits, 1) > 0, bit.band(bits, 2) > 0, bit.band(bits, 4) > 0)
     latest.seen_ms = math.max(latest.seen_ms or 0, tonumber(args[at + 6]))
-    redis.call('HSET', keys[2], device, latest_bytes(latest))
-    redis.call('ZADD', keys[3], 0, device)
+    local after = latest_bytes(latest)
+    if after ~= before then
+      redis.call('HSET', keys[2], device, after)
+      redis.call('ZADD', keys[3], 0, device)
+      if changed[#changed] ~= device then
+        changed[#changed + 1] = device
+      end
+    end
   end
+  announce(changed)
   return 1
 end
 

@@ -13,7 +13,7 @@ import redis
 
 from cli.export import COMMAND as EXPORT
 from cli.importing import COMMAND
-from telemetry import clock
+from telemetry import clock, notes
 from telemetry.archive import Archive
 from telemetry.config import Settings
 from telemetry.entries import decode_latest, pack
@@ -135,6 +135,19 @@ def test_latest_is_the_newest(settings: Settings, shard: Shard, call: Run, tmp_p
     newest = decode_latest(found or b"").newest
     assert newest is not None
     assert newest.stored("b").record.latitude == 41.5
+
+
+def test_whoever_watches_latest_hears_what_changed(settings: Settings, shard: Shard, call: Run, tmp_path: Path) -> None:
+    with shard.client.pubsub(ignore_subscribe_messages=True) as listener:  # type: ignore[no-untyped-call]
+        listener.subscribe(notes.CHANGED)
+        listener.get_message(timeout=5)
+        file = write(tmp_path, CSV)
+        call(COMMAND, settings, file)
+        heard = listener.get_message(timeout=5)
+        assert sorted((heard or {})["data"].split(b"\0")) == [b"a", b"b"]
+        call(COMMAND, settings, write(tmp_path, "device_id,time\na,2026-02-01\nb,2026-04-01\n", "more.csv"))
+        heard = listener.get_message(timeout=5)
+        assert (heard or {})["data"] == b"b", "what is older changes nothing"
 
 
 @pytest.mark.parametrize(
