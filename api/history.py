@@ -52,7 +52,7 @@ def narrowed(question: Question) -> Wanted:
     if after is None:
         return wanted
     if question.is_descending:
-        return wanted._replace(end_us=min(wanted.end_us, after.timestamp_us + 1))
+        return wanted._replace(end_us=min(wanted.end_us, question.thinned.end_us(after.timestamp_us)))
     return wanted._replace(start_us=max(wanted.start_us, question.thinned.begin_us(after.timestamp_us)))
 
 
@@ -123,22 +123,25 @@ def _statement(
     is_whole = question.thinned == Thinned()
     if is_whole and not wanted.devices and sum(file.rows or 0 for file in snapshot.files) > MANY_PAGES * question.limit:
         wanted = _of_page(connection, snapshot, question, wanted)
-    return _ordered(snapshot, question, wanted, names)
+    return _ordered(connection, snapshot, question, wanted, names)
 
 
 def _of_page(connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, question: Question, wanted: Wanted) -> Wanted:
     """The range of one page's timestamps, found by these alone: to sort whole rows would decode all of them."""
-    keys = _ordered(snapshot, question, wanted, "timestamp")
+    keys = _ordered(connection, snapshot, question, wanted, "timestamp")
     [(first_us, last_us)] = connection.execute(
         f"SELECT epoch_us(min(timestamp)), epoch_us(max(timestamp)) FROM ({keys})"
     ).fetchall()
     return wanted if first_us is None else wanted._replace(start_us=first_us, end_us=last_us + 1)
 
 
-def _ordered(snapshot: Snapshot, question: Question, wanted: Wanted, names: str) -> str:
+def _ordered(
+    connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, question: Question, wanted: Wanted, names: str
+) -> str:
     """SQL that selects columns of the first records behind the question's cursor, one more than its limit."""
     files = [file for file in snapshot.files if file.may_hold(wanted.start_us, wanted.end_us, wanted.devices)]
     records = question.thinned.sql(records_in(files or snapshot.files, wanted, has_tail=bool(snapshot.blocks)))
+    records = question.thinned.simplified(connection, records)
     direction = "DESC" if question.is_descending else "ASC"
     behind = ""
     if question.after is not None:

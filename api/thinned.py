@@ -1,22 +1,31 @@
-"""Records left out of an answer: exact re-sends (`distinct=`), and all but one of each stretch of time (`every=`)."""
+"""Records left out of an answer, in this order: exact re-sends (`distinct=`), all but one of each stretch of time
+(`every=`), and points of a track that it looks the same without (`simplify_m=`)."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import duckdb
 import pyarrow as pa
 from starlette.requests import Request
 
+from api import params
+from api.earth import PLACED
 from api.formats.contract import BATCH_ROWS
+from api.simplified import kept_of_days, simplified
 from collector.http import invalid_parameter
 from telemetry.columns import COLUMNS
 from telemetry.days import DAY_US
 
-PARAMETERS = ("distinct", "every")
+PARAMETERS = ("distinct", "every", "simplify_m")
+MOST_SIMPLIFY_M = 100_000.0
+MAX_SIMPLIFIED = 1_000_000
+"""Records that pages may have simplified at once: 100 MB."""
+
 SECOND_US = 1_000_000
 UNITS_US = {"s": SECOND_US, "m": 60 * SECOND_US, "h": 3_600 * SECOND_US}
 MOST_EVERY_US = 24 * UNITS_US["h"]
@@ -33,10 +42,12 @@ class Thinned(NamedTuple):
     """What of the records is left out. Of the equal ones the first to arrive stays, of a stretch the earliest.
 
     Stretches are a device's, counted from midnight in UTC; of one that began before the range the earliest in it stays.
+    A track is a device's day, and its points are the records that have a place; the others are left out.
     """
 
     is_distinct: bool = False
     every_us: int = 0
+    simplify_m: float = 0.0
 
     def sql(self, records: str) -> str:
         """SQL that selects what stays of the records that SQL selects, which have all columns."""
@@ -47,22 +58,35 @@ class Thinned(NamedTuple):
             records = f"SELECT * FROM ({records}) QUALIFY {first}"
         return records
 
+    def simplified(self, connection: duckdb.DuckDBPyConnection, records: str) -> str:
+        """SQL that selects what stays of simplified tracks. Raises `ProblemError` if there are too many records."""
+        if not self.simplify_m:
+            return records
+        keys = connection.sql(
+            f"SELECT id, device_id, epoch_us(timestamp) AS us, latitude, longitude FROM ({records}) WHERE {PLACED} "
+            f"ORDER BY us // {DAY_US}, device_id, us, id LIMIT {MAX_SIMPLIFIED + 1}"
+        ).to_arrow_table()
+        if keys.num_rows > MAX_SIMPLIFIED:
+            most = f"{MAX_SIMPLIFIED:,} records at once: ask for less, or for an export"
+            raise invalid_parameter("simplify_m", f"may be asked for of {most}")
+        stays = keys.select(["id"]).filter(kept_of_days(keys, self.simplify_m))
+        connection.register("simplified", stays)
+        return f"SELECT * FROM ({records}) SEMI JOIN simplified USING (id)"
+
     @contextmanager
     def of_sorted(
         self, connection: duckdb.DuckDBPyConnection, records: str
     ) -> Iterator[tuple[duckdb.DuckDBPyConnection, str]]:
-        """The same of records that come device by device in each day, and keep their order: they are looked at while
+        """All of it of records that come device by device in each day, and keep their order: they are looked at while
         they come, in little memory. Gives SQL that is good for one statement, and the connection to run it on."""
-        if not self.is_distinct:
-            yield connection, self._first_of_sorted(records)
-            return
-        with connection.cursor() as cursor, connection.sql(records).to_arrow_reader(BATCH_ROWS) as found:
-            batches = distinct(found.cast(COLUMNS))
-            cursor.register("distinct_records", pa.RecordBatchReader.from_batches(COLUMNS, batches))
-            try:
-                yield cursor, self._first_of_sorted("SELECT * FROM distinct_records")
-            finally:
-                batches.close()
+        with ExitStack() as stack:
+            if self.is_distinct:
+                connection, records = stack.enter_context(_through(distinct, connection, records))
+            records = self._first_of_sorted(records)
+            if self.simplify_m:
+                step = partial(simplified, tolerance_m=self.simplify_m)
+                connection, records = stack.enter_context(_through(step, connection, records))
+            yield connection, records
 
     def _first_of_sorted(self, records: str) -> str:
         """DuckDB looks one row back while rows stream."""
@@ -79,8 +103,31 @@ class Thinned(NamedTuple):
         return f"{at} - {at} % {DAY_US} % {self.every_us}"
 
     def begin_us(self, timestamp_us: int) -> int:
-        """Where the stretch of a moment begins: what is left out of it can't be told by less."""
+        """Where the stretch, or the track, of a moment begins: what is left out of it can't be told by less."""
+        if self.simplify_m:
+            return timestamp_us - timestamp_us % DAY_US
         return timestamp_us - timestamp_us % DAY_US % self.every_us if self.every_us else timestamp_us
+
+    def end_us(self, timestamp_us: int) -> int:
+        """Where the track of a moment ends, or else just behind it."""
+        return timestamp_us - timestamp_us % DAY_US + DAY_US if self.simplify_m else timestamp_us + 1
+
+
+Step = Callable[[Iterable[pa.RecordBatch]], Generator[pa.RecordBatch, None, None]]
+
+
+@contextmanager
+def _through(
+    step: Step, connection: duckdb.DuckDBPyConnection, records: str
+) -> Iterator[tuple[duckdb.DuckDBPyConnection, str]]:
+    """Records as a step leaves them, while they come: what reads them needs a connection of its own."""
+    with connection.cursor() as cursor, connection.sql(records).to_arrow_reader(BATCH_ROWS) as found:
+        batches = step(found.cast(COLUMNS))
+        cursor.register("left_records", pa.RecordBatchReader.from_batches(COLUMNS, batches))
+        try:
+            yield cursor, "SELECT * FROM left_records"
+        finally:
+            batches.close()
 
 
 def distinct(batches: Iterable[pa.RecordBatch]) -> Generator[pa.RecordBatch, None, None]:
@@ -116,7 +163,8 @@ def thinned(request: Request) -> Thinned:
     distinct = request.query_params.get("distinct", "false")
     if distinct not in ("true", "false"):
         raise invalid_parameter("distinct", "must be true or false")
-    return Thinned(distinct == "true", _every_us(request.query_params.get("every")))
+    simplify_m = params.number(request, "simplify_m", 0.0, 0.0, MOST_SIMPLIFY_M)
+    return Thinned(distinct == "true", _every_us(request.query_params.get("every")), simplify_m)
 
 
 def _every_us(text: str | None) -> int:

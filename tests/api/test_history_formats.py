@@ -8,6 +8,9 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
+import api.thinned as thinning
+from collector.http import ProblemError
+from telemetry.columns import open_duckdb
 from telemetry.record import Sent
 from tests.api.conftest import Box, assert_problem, box_on, record
 from tests.api.test_export import MEDIA_TYPES, READERS
@@ -147,3 +150,30 @@ def test_what_is_refused(box: Box, path: str, query: tuple[str, str]) -> None:
 
 def test_a_format_that_nobody_has(box: Box) -> None:
     assert_problem(box.http.get("/v1/records", headers={"Accept": "image/png"}), 406, "not-acceptable")
+
+
+@pytest.mark.parametrize("limit", [1, 3, 50])
+@pytest.mark.parametrize("order", ["asc", "desc"])
+def test_simplified_tracks_on_every_page(box: Box, limit: int, order: str) -> None:
+    """a goes straight on, and stays at the end; b's record without a fix is no point."""
+    query = [("simplify_m", "1000"), ("device_id", "a"), ("device_id", "b"), ("end", "2026-01-10T00:00:13Z")]
+    rows = {row["id"]: row for row in all_of(box, *query)}
+    assert sorted((row["device_id"], row["timestamp"][17:19]) for row in rows.values()) == [
+        ("a", "00"),
+        ("a", "03"),
+        ("b", "01"),
+        ("b", "04"),
+    ]
+    paged = pages_of(box, limit, *query, ("order", order))
+    assert sorted(paged) == sorted(rows)
+    assert sorted(row["id"] for row in box.get("/v1/export", *query).json()) == sorted(rows)
+    both = [*query, ("distinct", "true"), ("every", "1s")]
+    assert sorted(pages_of(box, limit, *both)) == sorted(row["id"] for row in box.get("/v1/export", *both).json())
+
+
+def test_too_much_to_simplify_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(thinning, "MAX_SIMPLIFIED", 2)
+    place = "1.0 AS latitude, 2.0 AS longitude, NULL AS attributes"
+    some = f"SELECT range AS id, 'a' AS device_id, now() AS timestamp, {place}"
+    with open_duckdb() as connection, pytest.raises(ProblemError, match="ask for less, or for an export"):
+        thinning.Thinned(simplify_m=1.0).simplified(connection, f"{some} FROM range(3)")
