@@ -132,7 +132,19 @@ def test_a_key_may_stand_here(headers: dict[str, str], query: str) -> None:
         ({"Authorization": f"Bearer {BOUND}"}, "", READ_WHOLE, 403, "wrong-scope"),
         ({"Authorization": "Bearer " + keys.device_token(FLEET, "van-7")}, "", READ, 403, "wrong-scope"),
     ],
-    ids=str,
+    ids=[
+        "none",
+        "other parameter",
+        "digest",
+        "no base64",
+        "wrong secret",
+        "nonsense",
+        "expired",
+        "password",
+        "writes",
+        "bound",
+        "token",
+    ],
 )
 def test_nothing_else_is_let_in(headers: dict[str, str], query: str, need: Need, status: int, kind: str) -> None:
     asked = ask(headers, query, need)
