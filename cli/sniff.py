@@ -111,7 +111,7 @@ def text_of(seen: Seen) -> str:
     at = datetime.fromtimestamp(seen.at_ms / 1_000, UTC).strftime("%H:%M:%S.%f")[:-3]
     if seen.event == "lost":
         return f"{at}  {seen.raw_bytes} pieces came too fast to be shown"
-    head = "  ".join(filter(None, (at, seen.peer, seen.protocol, printable(seen.device_id))))
+    head = "  ".join(filter(None, (at, seen.peer, seen.connection, seen.protocol, printable(seen.device_id))))
     if seen.event != "frame":
         return f"{head}  {seen.event}"
     said = [text for line in seen.lines for text in lines_of(line)]

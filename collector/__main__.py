@@ -68,7 +68,7 @@ async def collect(settings: Settings, listening: Sockets, stopped: asyncio.Event
     arrival = make_arrival(settings, intake)
     limits = MessageLimits(c.max_message_bytes, c.max_request_records)
     rates, addresses = Rates.of(settings), Addresses.of(settings)
-    door = Door(most_connections(c), c.max_connections_per_address, time.monotonic)
+    door = Door(most_connections(c), c.max_connections_per_address, time.monotonic, listening.process)
 
     def make_tcp(
         make_decoder: Callable[[str], Decoder],

@@ -46,7 +46,7 @@ class Seen(Struct, omit_defaults=True):
 
     `event` is `opened`, `frame`, `closed`, or `lost`: `raw_bytes` pieces could not be shown in time. `protocol` and
     `device_id` are as the connection told so far; `held_bytes` have come of a message that is not complete.
-    `status` is that of an HTTP answer.
+    `status` is that of an HTTP answer, `connection` what the log calls a connection of TCP.
     """
 
     event: str
@@ -61,6 +61,7 @@ class Seen(Struct, omit_defaults=True):
     lines: list[Line] = []
     held_bytes: int = 0
     status: int | None = None
+    connection: str = ""
 
 
 _ports: frozenset[int] = frozenset()
@@ -83,19 +84,27 @@ def see(seen: Seen) -> None:
 
 
 def see_frame(
-    port: int, transport: str, peer: str, decoder: Decoder, data: bytes | bytearray, messages: Sequence[Message]
+    port: int,
+    transport: str,
+    peer: str,
+    decoder: Decoder,
+    data: bytes | bytearray,
+    messages: Sequence[Message],
+    connection: str = "",
 ) -> None:
     """Show what was received, and what a decoder made of it."""
     protocol, device_id = speaker(decoder)
     piece = _piece("frame", port, transport, peer, bytes(data))
     piece.protocol, piece.device_id, piece.held_bytes = protocol, device_id, decoder.held_bytes
-    piece.lines = [line_of(message) for message in messages]
+    piece.lines, piece.connection = [line_of(message) for message in messages], connection
     see(piece)
 
 
-def see_event(event: str, port: int, peer: str) -> None:
+def see_event(event: str, port: int, peer: str, connection: str = "") -> None:
     """Show that a connection was opened or closed."""
-    see(_piece(event, port, "tcp", peer))
+    piece = _piece(event, port, "tcp", peer)
+    piece.connection = connection
+    see(piece)
 
 
 def see_request(port: int, peer: str, head: bytes, body: bytes, message: Message, status: int) -> None:

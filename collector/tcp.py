@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -21,9 +22,12 @@ from telemetry.addresses import owner
 from telemetry.errors import BusyError
 from telemetry.fields import Arrival
 from telemetry.keyring import Keyring
+from telemetry.logs import of_connection
 from telemetry.rates import Rates
 from telemetry.serve import tls_arguments
 from telemetry.tls import Identity
+
+log = logging.getLogger(__name__)
 
 TURN_BYTES = 16 * 2**10
 """Bytes of one connection that are decoded before all others have their turn: 70 ms of the costliest nonsense."""
@@ -112,9 +116,13 @@ class TcpCollector:
         for connection in list(self._connections):
             connection.abort()
 
+    def name(self) -> str:
+        """What a connection that has come is called."""
+        return self._door.name()
+
     def opened(self, connection: _Connection) -> bool:
         """Count a connection in; False if there are too many."""
-        if not self._door.enter(connection.address):
+        if not self._door.enter(connection.address, connection.name):
             refusals.count(problem.BUSY)
             return False
         self._connections.add(connection)
@@ -177,6 +185,7 @@ class _Connection(asyncio.BufferedProtocol):
         self._answers: deque[tuple[Message, asyncio.Future[bool] | None]] = deque()
         self._lane: Lane | None = None  # made for the first batch of a sender who names itself
         self.address = ""
+        self.name = collector.name()
         self._heard_s = self._begun_s = self._loop.time()
         self._quiet_timer: asyncio.TimerHandle | None = None
         self._no_more = False  # nothing further is decoded: the sender ended, or a last message came
@@ -201,6 +210,7 @@ class _Connection(asyncio.BufferedProtocol):
             self._no_more = True
             self._transport.close()
         self._see_event("opened")
+        self._note("opened, on port %d", self._collector.port, level=logging.DEBUG)
 
     def get_buffer(self, _sizehint: int) -> memoryview:
         return self._collector.turn if self._collector.intake.has_room else self._collector.sip
@@ -247,6 +257,7 @@ class _Connection(asyncio.BufferedProtocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._no_more = True
         self._see_event("closed")
+        self._note("closed%s", f": {type(error).__name__}" if error else "", level=logging.DEBUG)
         self._forget()
         self._collector.closed(self)
         for timer in (self._quiet_timer, self._rate_timer):
@@ -257,11 +268,26 @@ class _Connection(asyncio.BufferedProtocol):
 
     def _see(self, data: bytes | bytearray, messages: list[Message]) -> None:
         if sniffing.is_watched(self._collector.port) and (data or messages):
-            sniffing.see_frame(self._collector.port, "tcp", self._peer, self._decoder, data, messages)
+            sniffing.see_frame(self._collector.port, "tcp", self._peer, self._decoder, data, messages, self.name)
 
     def _see_event(self, event: str) -> None:
         if sniffing.is_watched(self._collector.port):
-            sniffing.see_event(event, self._collector.port, self._peer)
+            sniffing.see_event(event, self._collector.port, self._peer, self.name)
+
+    def _note(self, said: str, *values: object, level: int = logging.INFO) -> None:
+        """Log what becomes of the connection, but nothing of what was sent. Lines count as alike by who calls this."""
+        if log.isEnabledFor(level):
+            log.log(level, f"%s: {said}", self._peer, *values, extra=of_connection(self.name), stacklevel=2)
+
+    def _note_refused(self, message: Rejected) -> None:
+        """The same of a message that can't be used, by the kind of its fault: the reason may quote the message."""
+        if message.kind is None:
+            return
+        protocol = sniffing.speaker(self._decoder)[0] or "unknown protocol"
+        if message.last:
+            self._note("closed for a message of %s: %s", protocol, message.kind.name)
+        else:
+            self._note("refused a message of %s: %s", protocol, message.kind.name, level=logging.DEBUG)
 
     @property
     def _peer(self) -> str:
@@ -276,6 +302,7 @@ class _Connection(asyncio.BufferedProtocol):
     def _refuse_to_keep(self) -> None:
         """The sender hears nothing, and so keeps the message; it is free to come again when there is room."""
         refusals.count(problem.BUSY)
+        self._note("closed: unfinished messages of all connections have collector.max_pending_bytes")
         self._forget()
         self.finish(linger=False)
 
@@ -306,6 +333,7 @@ class _Connection(asyncio.BufferedProtocol):
                     tally.reject(problem.INVALID_RECORD, len(message.aside))
             else:
                 note_rejected(self._collector.intake, message, tally)
+                self._note_refused(message)
             self._answers.append((message, future))
             self._no_more = self._no_more or message.last
         if messages and self._collector.rates is not None:
@@ -386,6 +414,7 @@ class _Connection(asyncio.BufferedProtocol):
         wait_s = rates.records_wait_s(self._owner, self._key_id)
         self._rate_timer = None
         if wait_s > 0:
+            self._note("over its rate: it waits %.1f s", wait_s, level=logging.DEBUG)
             wait_s = min(max(wait_s, SHORTEST_WAIT_S), LONGEST_WAIT_S)
             self._rate_timer = self._loop.call_later(wait_s, self._await_rate, rates)
         else:
@@ -438,6 +467,7 @@ class _Connection(asyncio.BufferedProtocol):
         timeouts = self._collector.timeouts
         stalled_s = self._stalled_s or self._closing_s
         if stalled_s is not None and now_s - stalled_s > LINGER_S + timeouts.message_s:
+            self._note("closed: its answers were not read")
             self.abort()
         elif self._closing_s is not None:
             if now_s - self._closing_s > LINGER_S:
@@ -446,7 +476,10 @@ class _Connection(asyncio.BufferedProtocol):
             is_slow = self._decoder.is_mid_message and now_s - self._begun_s > timeouts.message_s
             if is_slow:
                 refusals.count(problem.TIMED_OUT)
-            if is_slow or now_s - self._heard_s > timeouts.idle_s:
+                self._note("closed: a message took more than %g s to arrive", timeouts.message_s)
+                self._transport.close()
+            elif now_s - self._heard_s > timeouts.idle_s:
+                self._note("closed: silent for more than %g s", timeouts.idle_s)
                 self._transport.close()
 
 

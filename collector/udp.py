@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import Callable
 from functools import partial
@@ -16,13 +17,16 @@ from typing import Any, cast
 from collector import sniffing
 from collector.intake import Intake
 from collector.offering import note_rejected
-from collector.protocols.contract import Message, Received
+from collector.protocols.contract import Message, Received, Rejected
 from collector.protocols.framed import Framed
 from collector.tally import Tally, tally_for
 from telemetry import meters, problem, refusals
 from telemetry.addresses import owner
 from telemetry.fields import Arrival
+from telemetry.problem import Problem
 from telemetry.rates import Rates
+
+log = logging.getLogger(__name__)
 
 Address = tuple[Any, ...]
 
@@ -73,12 +77,10 @@ class UdpCollector:
             return
         self._datagrams.value += 1
         if not self.intake.has_room:
-            refusals.count(problem.BUSY)
-            self._dropped.value += 1
+            self._drop(problem.BUSY, address)
             return
         if self.rates is not None and self.rates.records_wait_s(owner(address[0])) > 0:
-            refusals.count(problem.RATE_LIMITED)
-            self._dropped.value += 1
+            self._drop(problem.RATE_LIMITED, address)
             return
         decoder = self.make_decoder(address[0])
         messages = decoder.datagram(data, self.arrival())
@@ -91,6 +93,16 @@ class UdpCollector:
             self.rates.spend_records(owner(address[0]), "", max(1, records))
         for message in messages:
             self._take(message, send, tally)
+            if isinstance(message, Rejected) and message.kind is not None and log.isEnabledFor(logging.DEBUG):
+                peer, kind = sniffing.address(address), message.kind.name
+                log.debug(
+                    "%s, port %d: refused a datagram (%s): %s", peer, self.port, sniffing.speaker(decoder)[0], kind
+                )
+
+    def _drop(self, kind: Problem, address: Address) -> None:
+        refusals.count(kind)
+        self._dropped.value += 1
+        log.info("%s, port %d: dropped a datagram: %s", sniffing.address(address), self.port, kind.name)
 
     def _take(self, message: Message, send: Callable[[bytes], None], tally: Tally) -> None:
         if isinstance(message, Received):

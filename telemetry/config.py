@@ -158,9 +158,9 @@ class Collector(Section, frozen=True):
             "or be of unfinished messages."
         ),
     ] = 64 * 2**20
-    max_devices: Annotated[Positive, Meta(description="Devices that the box takes; a further one is refused.")] = (
-        200_000
-    )
+    max_devices: Annotated[
+        Positive, Meta(description="Devices that each shard takes (redis.shards); a further one is refused.")
+    ] = 200_000
     max_connections: Annotated[
         Positive, Meta(description="TCP connections that a collector process holds; a further one is closed.")
     ] = 20_000
@@ -168,7 +168,8 @@ class Collector(Section, frozen=True):
         int, Meta(ge=0, description="The same of one address, behind which may be a whole fleet; 0: no such limit.")
     ] = 10_000
     max_senders: Annotated[
-        Positive, Meta(description="Senders of TCP frames that each shard remembers; one more is told to wait.")
+        Positive,
+        Meta(description="Senders of TCP frames that each shard remembers (redis.shards); one more is told to wait."),
     ] = 200_000
     max_header_bytes: Annotated[
         int, Meta(ge=1_024, description="Largest request line with all headers of an HTTP request, bytes. 32 KiB.")

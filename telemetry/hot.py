@@ -664,4 +664,4 @@ def _from_response(text: str) -> StoreError | BusyError:
 
 
 class DevicesFull(BusyError):
-    """The records would bring more devices than the box takes."""
+    """The records would bring more devices than their shard takes."""

@@ -32,6 +32,9 @@ MAX_PLACES = 1_000
 QUIETER = {"uvicorn.error": logging.WARNING}
 """Loggers of libraries, and the least that is of interest of what they say."""
 
+COUNTED_FROM_START = ("error", "critical")
+"""Severities whose count is 0, not missing, before there is a line: what rises from 0 can set off an alarm."""
+
 _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(0x80, 0xA0))} | {
     ord("\n"): "\\n",
     ord("\r"): "\\r",
@@ -41,12 +44,19 @@ _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(0x80, 0x
 }
 
 
+def of_connection(name: str) -> dict[str, str]:
+    """What a line about a connection of TCP is given as `extra`: the connection's name."""
+    return {"connection": name}
+
+
 def log_to_stderr(level: str, form: str, program: str) -> None:
     """Log from now on; `level` and `form` as the settings `log.level` and `log.format` have them."""
     handler = logging.StreamHandler()
     handler.setFormatter(Json(program) if form == "json" else Text(program))
     handler.addFilter(Alike())
     logging.basicConfig(level=level.upper(), handlers=[handler])
+    for counted in COUNTED_FROM_START:
+        meters.LOG_LINES.of(counted)
     for name, least in QUIETER.items():
         logging.getLogger(name).setLevel(least)
 
@@ -110,7 +120,8 @@ class Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The line, and behind it those of a traceback."""
         left_out = getattr(record, "left_out", 0)
-        request = f" [{name}]" if (name := REQUEST_ID.get()) else ""
+        name = getattr(record, "connection", "") or REQUEST_ID.get()
+        request = f" [{name}]" if name else ""
         note = f" (and {left_out} more like this before)" if left_out else ""
         said = record.getMessage().translate(_ESCAPES)
         line = f"{moment_of(record)} {self._program} {record.levelname} {record.name}: {said}{request}{note}"
@@ -133,7 +144,9 @@ class Json(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        if name := REQUEST_ID.get():
+        if name := getattr(record, "connection", ""):
+            found["connection"] = name
+        elif name := REQUEST_ID.get():
             found["request_id"] = name
         if left_out := getattr(record, "left_out", 0):
             found["left_out"] = left_out

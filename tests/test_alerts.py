@@ -80,6 +80,13 @@ CASES: dict[str, Case] = {
     "WhimbrelUnsavedOld": gauge('whimbrel_unsaved_age_seconds{shard="0"}', 301, 60),
     "WhimbrelSavesFail": counter("whimbrel_save_failures_total"),
     "WhimbrelJobsFail": counter('whimbrel_job_failures_total{job="compact"}'),
+    "WhimbrelErrorsLogged": Case(
+        {'whimbrel_log_lines_total{program="worker",level="error"}': rising(0, 1)},
+        {
+            'whimbrel_log_lines_total{program="worker",level="error"}': steady(1_000),
+            'whimbrel_log_lines_total{program="worker",level="warning"}': rising(0, 1),
+        },
+    ),
     "WhimbrelJobsPileUp": Case(
         {"whimbrel_jobs_waiting": steady(7), 'whimbrel_unsaved_records{shard="0"}': steady(0)},
         {"whimbrel_jobs_waiting": steady(4), 'whimbrel_unsaved_records{shard="0"}': steady(0)},

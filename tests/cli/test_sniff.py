@@ -123,6 +123,7 @@ def test_frames_over_tcp(collector: Collector) -> None:
     assert "opened" in {one["event"] for one in found}
     assert (login["raw"], login["protocol"], login["device_id"]) == (test_gt06.LOGIN.hex(), "gt06", test_gt06.IMEI)
     assert (location["raw"], location["device_id"]) == (test_gt06.LOCATION.hex(), test_gt06.IMEI)
+    assert login["connection"] == location["connection"] == found[last]["connection"] != ""
     [line] = location["lines"]
     assert line["records"][0]["latitude"] == 41.0082
     assert line["answer"].startswith("787805")

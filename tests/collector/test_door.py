@@ -55,3 +55,12 @@ def test_it_is_said_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
         "closed 20 connections at once: 1 are open",
         "closed 20 connections at once: 1 are open",
     ]
+
+
+def test_connections_are_numbered_and_a_refusal_says_which(caplog: pytest.LogCaptureFixture) -> None:
+    door, third = Door(0, 0, Clock()), Door(0, 0, Clock(), process=2)
+    assert [door.name() for _ in range(17)][::8] == ["c1", "c9", "c11"]
+    assert [third.name(), third.name()] == ["c2.1", "c2.2"]
+    assert not door.enter("a", "c11")
+    [line] = caplog.records
+    assert line.__dict__["connection"] == "c11"

@@ -791,3 +791,42 @@ def test_stop_does_not_wait_longer_than_its_grace(connect_shared: Connect, clien
             client.client_unpause()
 
     run(test)
+
+
+# The log ---------------------------------------------------------------------------------------------
+
+
+def test_the_log_says_of_which_connection_and_why_but_nothing_that_was_sent(
+    connect_shared: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test() -> None:
+        timeouts = Timeouts(message_s=0.3, idle_s=60)
+        async with (
+            collecting(connect_shared, timeouts, max_message_bytes=99) as box,
+            sending(box) as good,
+            sending(box) as slow,
+            sending(box) as large,
+        ):
+            await good.send(line("d") + b'{"device_id": "OUR-VAN", "latitude": "OUR-PLACE"}\n')
+            await good.answers(2)
+            await slow.send(b'{"device_id": "OUR-VAN')
+            await slow.rest()
+            await large.send(b'{"device_id": "' + b"OUR-VAN" * 50)
+            await large.rest()
+
+    with caplog.at_level(logging.DEBUG, "collector.tcp"):
+        run(test)
+    said: dict[str, list[str]] = {}
+    for record in caplog.records:
+        if record.name == "collector.tcp":
+            what = record.getMessage().partition(": ")[2]
+            said.setdefault(record.__dict__["connection"], []).append(what)
+    assert sorted(said) == ["c1", "c2", "c3"]
+    assert all(of_one[0].startswith("opened, on port ") and of_one[-1] == "closed" for of_one in said.values())
+    assert sorted(of_one[1] for of_one in said.values()) == [
+        "closed for a message of json_stream: body-too-large",
+        "closed: a message took more than 0.3 s to arrive",
+        "refused a message of json_stream: invalid-record",
+    ]
+    assert "OUR" not in caplog.text
+    assert len({record.lineno for record in caplog.records if record.name == "collector.tcp"}) == 5  # not alike

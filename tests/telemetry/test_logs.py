@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from telemetry import meters
-from telemetry.logs import MOST_ALIKE, WINDOW_S, Alike, Json, Text
+from telemetry.logs import MOST_ALIKE, WINDOW_S, Alike, Json, Text, of_connection
 
 HOSTILE = 'a\nERROR "b"\r\x1b[31m\u2028c'
 
@@ -60,6 +60,15 @@ def test_json_is_one_object_a_line(lines: Lines) -> None:
     assert found == {"level": "error", "program": "api", "logger": "tests.logs", "message": f"it is {HOSTILE}"}
 
 
+def test_a_line_about_a_connection_says_which(lines: Lines) -> None:
+    for form in (Text("collector"), Json("collector")):
+        lines.setFormatter(form)
+        log.warning("closed", extra=of_connection("c17f"))
+    text, found = lines.found
+    assert text.endswith(": closed [c17f]")
+    assert json.loads(found)["connection"] == "c17f"
+
+
 @pytest.mark.parametrize("form", [Text, Json])
 def test_a_traceback_belongs_to_its_line(lines: Lines, form: type[Text] | type[Json]) -> None:
     lines.setFormatter(form("api"))
@@ -102,9 +111,12 @@ log_to_stderr("info", "json", "api")
 logging.getLogger("a").info("said %s", "this")
 logging.getLogger("a").debug("not this")
 logging.getLogger("uvicorn.error").info("nor this")
+from telemetry import meters
+print(sorted(meters.LOG_LINES.read()))
 """
 
 
 def test_a_program_logs_so() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60)
     assert [json.loads(line)["message"] for line in done.stderr.splitlines()] == ["said this"]
+    assert done.stdout == "[(('critical',), 0), (('error',), 0), (('info',), 1)]\n"
