@@ -37,6 +37,7 @@ from telemetry.process import allow_open_files
 from telemetry.program import main
 from telemetry.rates import Rates
 from telemetry.redis_client import connect
+from telemetry.request_ids import Named
 from telemetry.serve import GRACE_S, http_server, listen, renew_on_sighup, stop_on_signals
 from telemetry.throttle import throttled
 from telemetry.tls import Identity
@@ -82,9 +83,12 @@ async def collect(settings: Settings, listening: Sockets, stopped: asyncio.Event
     def limited(app: ASGIApp) -> ASGIApp:
         return throttled(app, rates, addresses, too_many_at, keys is not None)
 
+    def named(app: ASGIApp) -> ASGIApp:
+        return Named(limited(app), settings.log.access)
+
     tcp = make_tcp(lambda _address: PROTOCOLS["any"](limits), arrival, tls, keys)
-    further = listeners.Listeners(settings, intake, arrival, make_tcp, tls, keys, rates, limited)
-    collecting = limited(app(intake, HttpLimits.of(settings), arrival, keys, rates.key_requests is not None))
+    further = listeners.Listeners(settings, intake, arrival, make_tcp, tls, keys, rates, named)
+    collecting = named(app(intake, HttpLimits.of(settings), arrival, keys, rates.key_requests is not None))
     server = http_server(collecting, ConnectionLimits.of(settings), tls)
     heard = brokers(settings, intake, arrival) if listening.process == 0 else None  # a broker knows one of a name
     await tcp.start(listening.tcp)

@@ -105,7 +105,7 @@ class Listeners:
         tls: Identity | None = None,
         keyring: Keyring | None = None,
         rates: Rates | None = None,
-        limited: Callable[[ASGIApp], ASGIApp] = lambda app: app,
+        in_front: Callable[[ASGIApp], ASGIApp] = lambda app: app,
     ) -> None:
         self._settings = settings
         self._intake = intake
@@ -114,7 +114,7 @@ class Listeners:
         self._tls = tls
         self._keyring = keyring
         self._rates = rates
-        self._limited = limited
+        self._in_front = in_front
         self._running: list[Running] = []
 
     async def start(self, listening: Sequence[socket.socket]) -> None:
@@ -136,7 +136,7 @@ class Listeners:
         if one.transport == "http":
             app = alone(BY_NAME[one.protocol], options, self._intake, HttpLimits.of(self._settings), self._arrival)
             behind = OfKeys(app, too_many_at) if self._rates is not None and self._rates.key_requests else app
-            gate = self._limited(Gate(behind, keyring, lambda _: INGEST))
+            gate = self._in_front(Gate(behind, keyring, lambda _: INGEST))
             return HttpListener(http_server(gate, ConnectionLimits.of(self._settings), tls))
         if one.transport == "udp":
             make = TRACKERS[one.protocol]

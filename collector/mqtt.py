@@ -99,7 +99,7 @@ class Subscriber:
             clean_session=False,
             tls_context=b.tls,
             max_queued_incoming_messages=MAX_WAITING,
-            logger=log,
+            logger=log.getChild(f"{b.host}:{b.port}"),
         )
         client._client.manual_ack_set(True)  # which aiomqtt has no name for; before the first message comes
         return client

@@ -367,7 +367,7 @@ class Log(Section, frozen=True):
         Literal["text", "json"], Meta(description="A line of the log: text for people, or a JSON object for programs.")
     ] = "text"
     access: Annotated[
-        bool, Meta(description="Log requests to the API, at most 20 in 10 s, by method, path, status and time.")
+        bool, Meta(description="Log requests over HTTP, at most 20 in 10 s, by method, path, status and time.")
     ] = False
 
 

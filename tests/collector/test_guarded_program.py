@@ -202,3 +202,16 @@ def test_no_key_is_logged_and_wrong_ones_are_counted(running: Running) -> None:
     for key in running.redis.scan_iter("whimbrel:{0}:stream:*"):
         entries = str(running.redis.xrange(key))
         assert not any(text.split("_")[2] in entries for text in running.keys.values())
+
+
+def test_a_request_has_a_name_also_on_ports_of_one_protocol(running: Running) -> None:
+    key = {"Authorization": f"Bearer {running.keys['good']}"}
+    of_phones = f"http://{HOST}:{running.posts_port}/"
+    made = set()
+    for url in ("/v1/records", "/nowhere", of_phones):
+        for headers in (key, {}):
+            named = running.http.post(url, json=[], headers=headers | {"X-Request-Id": "trace-7"})
+            assert named.headers.get_list("x-request-id") == ["trace-7"]
+            [name] = running.http.post(url, json=[], headers=headers).headers.get_list("x-request-id")
+            made.add(name)
+    assert len(made) == 6
