@@ -194,9 +194,14 @@ class State(NamedTuple):
 
     @property
     def commits(self) -> set[str]:
-        """The numbers of the last save that was finished, and of the one under way."""
-        under_way = {decode_intent(self.intent).commit} if self.intent else set()
-        return {self.committed} | under_way
+        """The saves with which the archive may end: the last that was finished, and the one under way.
+
+        Once a chunk of that is trimmed the last one will not do: part of what was taken is in the archive alone.
+        """
+        if not self.intent:
+            return {self.committed}
+        under_way = decode_intent(self.intent).commit
+        return {under_way} if self.finishing else {self.committed, under_way}
 
 
 NO_ENTRY = "0-0"

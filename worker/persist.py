@@ -6,7 +6,8 @@ three tell what is left to do:
 
     no intent, committed = t      nothing is under way: plan and intend
     intent n, t = n               it was committed: only the trim is left
-    intent n, t = committed       it was not: write the intent's ranges again, under new file names
+    intent n, t = committed       it was not: write the intent's ranges again, under new file names; unless a chunk
+                                  was trimmed: then the archive is an older one
     anything else                 this Redis did not write this archive, or not all of it: stop
 
 Five guards make a second worker, or one that was stopped past every lease and runs on, harmless:
@@ -73,7 +74,7 @@ class Saver:
         self._reached("look")
         state = shard.state()
         if state.intent is not None:
-            return self._recover(shard, decode_intent(state.intent), state.committed)
+            return self._recover(shard, decode_intent(state.intent), state)
         archived = self._archive.committed(self._open(state.committed), shard.shard)
         if archived != state.committed:
             raise _not_together(archived, state.committed)
@@ -90,12 +91,15 @@ class Saver:
             raise IntentChanged("cannot save: another worker is saving this shard")
         return self._write(shard, intent, state.committed, plan)
 
-    def _recover(self, shard: Shard, intent: Intent, before: str) -> int:
+    def _recover(self, shard: Shard, intent: Intent, state: State) -> int:
         self._reached("recover")
-        if self._is_committed(self._open(before), shard, intent, before):
+        if self._is_committed(self._open(state.committed), shard, intent, state.committed):
             self._offer_imported(shard, intent)
             return self._finish(shard, intent)
-        return self._write(shard, intent, before, None)
+        if state.finishing:  # it was committed, and part of it trimmed
+            self._require(shard, intent)
+            raise _not_together(state.committed, f"{intent.commit}, and has trimmed part of it")
+        return self._write(shard, intent, state.committed, None)
 
     def _open(self, committed: str) -> DeltaTable:
         """The archive's table, begun here if it has nothing to hold yet. Raises `NotTogether` if it is gone."""

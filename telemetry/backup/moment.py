@@ -1,10 +1,10 @@
 """One moment of Redis and the archive: a copy of Redis, and a version of the table that belongs to it.
 
-Redis is copied at a fork, whose instant nobody can name. But a shard's saves are known by number, and each number is in
-Redis from its intent to the intent behind it, without a gap. So a number that is there before the fork and after it is
-in the copy, too, as `committed` or as that of the intent. The version to copy is one whose last saves have such
-numbers: then a box that starts on the two finds what it would after a power cut, at the copy's instant: a save that is
-finished, or one that has yet to be committed, or to be trimmed. Nothing is there twice, and nothing is missing.
+Redis is copied at a fork, whose instant nobody can name. But a shard's saves are known by number, and the table may end
+with a save of a number from its intent to the first trim of the save behind it, without a gap (`State.commits`). So a
+number that is good before the fork and after it is good for the copy, too. The version to copy is one that ends with
+such numbers: then a box that starts on the two finds what it would after a power cut, at the copy's instant: a save
+that is finished, or one that has yet to be committed, or to be trimmed. Nothing is there twice, and nothing is missing.
 
 If saves went on so fast that there is no such version, another moment is tried. tests/worker/backup_model.py explores
 every order of this beside saves.

@@ -21,7 +21,7 @@ from telemetry.record import EARLIEST_US, LATEST_US
 from telemetry.redis_client import connect
 from telemetry.setup import NO_ARCHIVE, apart, set_up
 from tests.worker.conftest import Ledger, archived, waiting
-from tests.worker.test_persist import Stop, drain, saver, stop_at
+from tests.worker.test_persist import DEVICES, Stop, drain, saver, stop_at
 from worker.jobs import Work
 from worker.latest import rebuild
 from worker.persist import Saver
@@ -71,6 +71,27 @@ def test_a_save_that_was_cut_off_does_not_go_on_in_another_archive(
     assert waiting(shard) == {("c", 3): 1}
     if archive.root.exists():
         shutil.rmtree(archive.root)
+    (tmp_path / "right").rename(archive.root)
+    drain(shard, archive)
+    assert archived(connection, archive) == ledger.acknowledged
+
+
+def test_a_save_that_is_trimmed_in_part_does_not_go_on_in_the_archive_of_before_it(
+    shard: Shard, archive: Archive, ledger: Ledger, tmp_path: Path, connection: duckdb.DuckDBPyConnection
+) -> None:
+    """Redis still names the save that this archive ends with, but what is trimmed would be missing without a word."""
+    ledger.append(shard, DEVICES)
+    drain(shard, archive)
+    shutil.copytree(archive.root, tmp_path / "old")
+    ledger.append(shard, DEVICES)
+    with pytest.raises(Stop):
+        saver(archive, stop_at("finish 1")).save(shard)
+    archive.root.rename(tmp_path / "right")
+    shutil.copytree(tmp_path / "old", archive.root)
+    with pytest.raises(NotTogether, match=r"has trimmed part of it.*whimbrel recover"):
+        saver(archive).save(shard)
+    assert apart(shard, archive)
+    shutil.rmtree(archive.root)
     (tmp_path / "right").rename(archive.root)
     drain(shard, archive)
     assert archived(connection, archive) == ledger.acknowledged

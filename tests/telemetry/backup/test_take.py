@@ -23,7 +23,7 @@ from telemetry.setup import set_up
 from tests.conftest import RedisServer
 from tests.telemetry.backup.stand import Busy, backup, box_of, held
 from tests.worker.conftest import Content, Ledger
-from tests.worker.test_persist import Stop, drain, saver, stop_at
+from tests.worker.test_persist import DEVICES, Stop, drain, saver, stop_at
 
 
 @pytest.mark.slow
@@ -134,6 +134,33 @@ def test_a_save_that_goes_on_while_redis_is_copied(
     found = held(made, connection)
     assert set(found.values()) == {1}
     assert acknowledged <= found <= ledger.acknowledged
+
+
+class Leaving(Shard):
+    """A shard whose saving goes on as soon as it was looked at."""
+
+    work: Callable[[], None]
+
+    def state(self) -> State:
+        found = super().state()
+        self.work()
+        return found
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_save_that_begins_and_is_trimmed_in_part_before_redis_is_copied(
+    shard: Shard, archive: Archive, ledger: Ledger, tmp_path: Path, connection: duckdb.DuckDBPyConnection
+) -> None:
+    """The copy still names the save before it, whose version of the table would lack what is trimmed."""
+    ledger.append(shard, DEVICES)
+    drain(shard, archive)
+    ledger.append(shard, DEVICES)
+    acknowledged, looks = Counter(ledger.acknowledged), iter(range(100))
+    leaving = Leaving(shard.client, 0, shard.store_id, 1)
+    leaving.work = lambda: advance(shard, archive, "finish 1") if next(looks) == 0 else None
+    made = backup(box_of(shard.client, [leaving], archive), tmp_path / "backups")
+    assert shard.state().finishing == 1
+    assert held(made, connection) == acknowledged
 
 
 def test_redis_and_archive_that_do_not_belong_together_are_not_backed_up(

@@ -1,0 +1,35 @@
+"""A backup loses and doubles nothing in any order of its steps and those of saves, and needs each of its rules."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.worker.backup_model import NEEDED, explore
+
+STEPS = {"begin", "before", "fork", "after", "choose", "restore"}
+
+
+def test_one_record_each_beside_a_backup() -> None:
+    found = explore((1, 1))
+    assert found.bad == {}
+    assert found.at_rest > 0
+    assert found.steps.keys() >= STEPS | {"commit", "trim: the last", "crash at commit"}
+
+
+@pytest.mark.slow
+def test_three_records_beside_a_backup() -> None:
+    found = explore((2, 1))
+    assert found.bad == {}
+    assert found.at_rest > 0
+    assert found.steps["choose: none"] > 0, "saves were faster than the backup"
+
+
+@pytest.mark.parametrize("rule", sorted(NEEDED))
+def test_each_rule_is_needed(rule: str) -> None:
+    found = explore((2, 0), without=frozenset({rule}), stop_at_first_bad=True)
+    assert found.bad
+    assert found.bad.keys() <= {"lost by the backup", "apart"}
+
+
+def test_that_older_versions_are_kept_spares_tries_alone() -> None:
+    assert explore((1, 1), without=frozenset({"keep"})).bad == {}
