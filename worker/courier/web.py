@@ -6,7 +6,7 @@ import contextlib
 import http.client
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple
@@ -17,8 +17,14 @@ from telemetry.errors import ConfigError
 MOST_ANSWER_BYTES = 65_536
 """So much of an answer is read; who answers with more is hung up on."""
 
+LEAST_SECRET_CHARACTERS = 6
+"""Of a header's words and an address: so long a one is hidden in an answer that says it again."""
+
 SHOWN_CHARACTERS = 200
 """So much of it is shown in a trouble."""
+
+SCHEMES = ("bearer", "digest")
+"""Words of a header that are no secret."""
 
 NOT_NOW = (408, 425, 429, 500, 502, 503, 504)
 """Answers after which the same request may well be taken."""
@@ -58,6 +64,7 @@ class Peer:
         self._port = port_of(url)
         self._path = (found.path or "/") + (f"?{found.query}" if found.query else "")
         self._headers = {"User-Agent": "whimbrel", **(headers or {})}
+        self._secrets = _secrets(self._path, (headers or {}).values())
         self._tls = (tls or tls_of(ca_file)) if found.scheme == "https" else None
         self._connection: http.client.HTTPConnection | None = None
 
@@ -95,6 +102,8 @@ class Peer:
         self._connection.request(method, path, body, {**self._headers, **headers})
         response = self._connection.getresponse()
         content = response.read(MOST_ANSWER_BYTES)
+        for secret in self._secrets:
+            content = content.replace(secret, b"***")
         answer = Answer(response.status, content, retry_after_s(response.getheader("Retry-After", ""), time.time()))
         if not response.isclosed():
             self.close()
@@ -104,6 +113,12 @@ class Peer:
         if self._tls is None:
             return http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s)
         return http.client.HTTPSConnection(self._host, self._port, timeout=self._timeout_s, context=self._tls)
+
+
+def _secrets(path: str, headers: Iterable[str]) -> list[bytes]:
+    """What no answer may bring into the log by saying it again: an address, which may hold a token, and headers."""
+    words = [path, *(word for value in headers for word in value.split())]
+    return [word.encode() for word in words if len(word) >= LEAST_SECRET_CHARACTERS and word.lower() not in SCHEMES]
 
 
 def tls_of(ca_file: str) -> ssl.SSLContext:

@@ -11,6 +11,9 @@ from typing import NamedTuple
 HANG_UP, NO_ANSWER = 0, -1
 """Instead of a status: the connection is closed, or nothing is said until the client leaves."""
 
+SAID = "X-Said"
+"""A header whose value is said as the body, too, in place of `ok`."""
+
 LONGEST_S = 60
 
 
@@ -54,7 +57,7 @@ class Receiver:
                 for name, value in {"Content-Length": "2", **headers}.items():
                     self.send_header(name, value)
                 self.end_headers()
-                self.wfile.write(b"ok")
+                self.wfile.write(headers.get(SAID, "ok").encode())
 
             def log_message(self, *_: object) -> None:
                 pass
