@@ -74,6 +74,9 @@ class Http:
         return count
 
 
+LOGGED_IN = b"OK"
+
+
 class Appended:
     """What the function `append` answers, of Redis itself."""
 
@@ -85,7 +88,7 @@ class Appended:
         self._reader.feed(data)
         count = 0
         while (answer := self._reader.gets()) is not False:
-            if isinstance(answer, hiredis.ReplyError) or any(answer[0]):
+            if isinstance(answer, hiredis.ReplyError) or (answer != LOGGED_IN and any(answer[0])):
                 raise RuntimeError(f"not appended: {answer}")
             count += 1
         return count

@@ -30,6 +30,7 @@ from telemetry.fields import read
 from telemetry.hot import Batch, Limits, Shard
 from telemetry.record import Sent
 from telemetry.redis_client import url
+from telemetry.redis_login import Login
 from tests.box import Box
 
 TARGET = 0.6
@@ -80,7 +81,9 @@ def measure(box: Box, size: Size) -> Iterator[Result]:
     """In turns over the collector and straight."""
     some = messages.batches(size.records)
     bodies, source = FRAMES.bodies(some), Source(box, FRAMES, some, "append")
-    socket = url(load(environ=box.environ)).removeprefix("unix://")
+    settings = load(environ=box.environ)
+    socket = url(settings).removeprefix("unix://")
+    login = Message(hiredis.pack_command(("AUTH", *Login(settings, "collector").get_credentials())), 0)
     taken: list[Load] = []
     bare: list[Load] = []
     taken_costs, bare_costs, per_call = [], [], [1]
@@ -94,7 +97,7 @@ def measure(box: Box, size: Size) -> Iterator[Result]:
             batches = [records_of(messages.on_day(body, FIRST_DAY + size.rounds + number)) for body in bodies]
             found = calls(shard, batches, f"bare-{number}", per_call[-1])
             meter = Meter(box)
-            bare.append(send([Connection(socket, found, answers.Appended())]))
+            bare.append(send([Connection(socket, [login, *found], answers.Appended())]))
             bare_costs.append(meter.cost(bare[-1].records))
             wait_saved(box)
     ratio = statistics.median(one.per_s / other.per_s for one, other in zip(taken, bare, strict=True))
