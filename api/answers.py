@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from starlette.requests import Request
@@ -32,7 +32,7 @@ class RecordAnswer(msgspec.Struct, frozen=True, gc=False):
     heading_deg: float | None
     accuracy_m: float | None
     location: str | None
-    attributes: msgspec.Raw | None
+    attributes: Annotated[msgspec.Raw | None, msgspec.Meta(extra_json_schema={"type": ["object", "null"]})]
 
 
 def moment(timestamp_us: int) -> datetime:

@@ -10,14 +10,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.forward import Forward
 from api.html import STATIC
-from api.latest import LatestRoutes, is_plain
+from api.latest import LATEST_OF_DEVICE, LatestRoutes, is_plain
 from api.leaving import EndsWithClient
-from api.live import LiveRoutes
+from api.live import LIVE, LiveRoutes
 from api.metrics import Metrics
 from api.missing import HANDLERS
 from api.older import documents
 from api.older.routes import OlderRoutes
-from collector.http import healthz
+from api.watching import METRICS
+from collector.http import HEALTHZ, healthz
 
 
 class DeviceConvertor(PathConvertor):
@@ -39,12 +40,12 @@ def app(
     forwarded = EndsWithClient(forward)
     application = Starlette(
         routes=[
-            Route("/v1/devices/{device_id:device}/latest", latest.get_device),
+            LATEST_OF_DEVICE.route(latest.get_device),
             Route("/v1/latest", _Latest(latest, forwarded), methods=["GET"]),
-            Route("/v1/live", EndsWithClient(request_response(live.get_live)), methods=["GET"]),
+            LIVE.route(EndsWithClient(request_response(live.get_live))),
             *intake,
-            Route("/healthz", healthz),
-            Route("/metrics", metrics.get_metrics),
+            HEALTHZ.route(healthz),
+            METRICS.route(metrics.get_metrics),
             *older.routes(),
             *documents.routes(),
             Mount("/static", STATIC),

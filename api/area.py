@@ -12,9 +12,8 @@ from typing import NamedTuple
 from starlette.requests import Request
 
 from api.earth import EARTH_RADIUS_KM, PLACED, haversine_km
-from collector.http import invalid_parameter
+from collector.http import Parameter, Schema, Unfit, invalid_parameter
 
-PARAMETERS = ("bbox", "near")
 MAX_RADIUS_M = 20_100_000.0
 """Farther than any two places are apart."""
 
@@ -64,36 +63,62 @@ class Area(NamedTuple):
 
 def area(request: Request) -> Area | None:
     """The area that a request names; None for the whole world. Raises `ProblemError`."""
-    box, near = (request.query_params.get(name) for name in PARAMETERS)
-    if box is not None and near is not None:
+    if all(one.name in request.query_params for one in PARAMETERS):
         raise invalid_parameter("near", "can't be asked for beside bbox")
-    if box is not None:
-        return _box(box)
-    return None if near is None else around(_circle(near))
+    box, circle = BBOX.of(request), NEAR.of(request)
+    return box if circle is None else around(circle)
 
 
 def _box(text: str) -> Area:
-    west, south, east, north = _numbers("bbox", text, "west,south,east,north in degrees, like 28.5,40.8,29.4,41.2", 4)
+    west, south, east, north = _numbers(text, "west,south,east,north in degrees, like 28.5,40.8,29.4,41.2", 4)
     if not (-90 <= south <= north <= 90 and -180 <= west <= 180 and -180 <= east <= 180):
-        raise invalid_parameter("bbox", "must have -90 <= south <= north <= 90, and west and east within -180 and 180")
+        raise Unfit("must have -90 <= south <= north <= 90, and west and east within -180 and 180")
     return Area(west, south, east, north)
 
 
 def _circle(text: str) -> Circle:
     form = "latitude,longitude in degrees and a radius in metres, like 41.0082,28.9784,500"
-    latitude, longitude, radius_m = _numbers("near", text, form, 3)
+    latitude, longitude, radius_m = _numbers(text, form, 3)
     if not (-90 <= latitude <= 90 and -180 <= longitude <= 180):
-        raise invalid_parameter("near", "must have a latitude within -90 and 90, and a longitude within -180 and 180")
+        raise Unfit("must have a latitude within -90 and 90, and a longitude within -180 and 180")
     if not 0 <= radius_m <= MAX_RADIUS_M:
-        raise invalid_parameter("near", f"must have a radius from 0 to {MAX_RADIUS_M:.0f} m")
+        raise Unfit(f"must have a radius from 0 to {MAX_RADIUS_M:.0f} m")
     return Circle(latitude, longitude, radius_m)
 
 
-def _numbers(name: str, text: str, form: str, count: int) -> list[float]:
+def _numbers(text: str, form: str, count: int) -> list[float]:
     parts = [part.strip() for part in text.split(",")]
     if len(parts) != count or not all(map(_NUMBER.fullmatch, parts)):
-        raise invalid_parameter(name, f"must be {form}")
+        raise Unfit(f"must be {form}")
     return [float(part) for part in parts]
+
+
+_LATITUDE: Schema = {"type": "number", "minimum": -90, "maximum": 90}
+_LONGITUDE: Schema = {"type": "number", "minimum": -180, "maximum": 180}
+_RADIUS_M: Schema = {"type": "number", "minimum": 0, "maximum": MAX_RADIUS_M}
+
+
+def _array(*parts: Schema) -> Schema:
+    """The schema of numbers with commas between."""
+    return {"type": "array", "prefixItems": list(parts), "items": False, "minItems": len(parts), "maxItems": len(parts)}
+
+
+BBOX = Parameter[Area | None](
+    "bbox",
+    "Only what lies in this box: west,south,east,north in degrees. With west greater than east it crosses the 180th "
+    "meridian.",
+    _array(_LONGITUDE, _LATITUDE, _LONGITUDE, _LATITUDE),
+    _box,
+    default=None,
+)
+NEAR = Parameter[Circle | None](
+    "near",
+    "Only what lies around this point: latitude,longitude in degrees and a radius in metres; not beside bbox.",
+    _array(_LATITUDE, _LONGITUDE, _RADIUS_M),
+    _circle,
+    default=None,
+)
+PARAMETERS = (BBOX, NEAR)
 
 
 def around(circle: Circle) -> Area:

@@ -9,12 +9,12 @@ from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api import answers, params
+from api import answers
 from api.counts import Count, Counts
-from api.latest import LatestAnswer, LatestRoutes
+from api.latest import PARAMETERS, LatestAnswer, LatestRoutes
 from api.queries import Queries
-from collector.http import invalid_parameter, refuse_unknown
-from telemetry import clock
+from collector.http import Content, Operation, choice, invalid_parameter, names, number, refuse_unknown
+from telemetry import clock, problem
 
 SILENT_AFTER_S, OFFLINE_AFTER_S = 300.0, 86_400.0
 MOST_S = 366 * 86_400.0
@@ -43,10 +43,24 @@ class DevicesPage(Struct, frozen=True):
     next_cursor: str | None
 
 
+STATE = choice("state", "Only devices of this state.", STATES, None)
+SILENT = number("silent_after_s", "Silence up to which a device is online.", SILENT_AFTER_S, 0, MOST_S)
+OFFLINE = number("offline_after_s", "Silence up to which it is silent, beyond it offline.", OFFLINE_AFTER_S, 0, MOST_S)
+
+DEVICES = Operation(
+    "GET",
+    "/v1/devices",
+    "get_devices",
+    "Which devices there are, and whether they are heard",
+    "latest",
+    {200: Content("A page, in the order of ids", {"application/json": DevicesPage})},
+    (*PARAMETERS, STATE, SILENT, OFFLINE),
+    problems=(problem.INVALID_PARAMETER, problem.NOT_TOGETHER),
+)
+
+
 class DeviceRoutes:
     """`GET /v1/devices`."""
-
-    PARAMETERS = (*LatestRoutes.PARAMETERS, "state", "silent_after_s", "offline_after_s")
 
     def __init__(self, latest: LatestRoutes, counts: Counts, queries: Queries) -> None:
         self._latest = latest
@@ -55,7 +69,7 @@ class DeviceRoutes:
 
     async def get_devices(self, request: Request) -> Response:
         """The devices named, or a page of all; of a state, if one is asked for."""
-        refuse_unknown(request, self.PARAMETERS)
+        refuse_unknown(request, names(DEVICES.parameters))
         limit, asked, after = self._latest.asked(request)
         states = _States.of(request)
         found: list[LatestAnswer] = []
@@ -89,14 +103,12 @@ class _States:
     @classmethod
     def of(cls, request: Request) -> _States:
         """As a request has it. Raises `ProblemError`."""
-        silent_after_s = params.number(request, "silent_after_s", SILENT_AFTER_S, 0, MOST_S)
-        offline_after_s = params.number(request, "offline_after_s", max(OFFLINE_AFTER_S, silent_after_s), 0, MOST_S)
+        silent_after_s, offline_after_s = SILENT.of(request), OFFLINE.of(request)
+        if OFFLINE.name not in request.query_params:
+            offline_after_s = max(offline_after_s, silent_after_s)
         if offline_after_s < silent_after_s:
-            raise invalid_parameter("offline_after_s", "must not be less than silent_after_s")
-        wanted = request.query_params.get("state")
-        if wanted is not None and wanted not in STATES:
-            raise invalid_parameter("state", f"must be one of {', '.join(STATES)}")
-        return cls(silent_after_s, offline_after_s, wanted)
+            raise invalid_parameter(OFFLINE.name, "must not be less than silent_after_s")
+        return cls(silent_after_s, offline_after_s, STATE.of(request))
 
     def state(self, last_seen: datetime) -> State:
         """That of a device that was heard then."""

@@ -16,19 +16,21 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from api import bound, params
+from api.answers import RecordAnswer
 from api.area import PARAMETERS as AREA
 from api.area import area
 from api.formats import FORMATS
-from api.formats.choice import chosen
+from api.formats.choice import FORMAT, chosen, kinds
 from api.formats.contract import Format
 from api.ordered import in_order
+from api.params import DEVICE_ID, END, START
 from api.piped import Piped
 from api.queries import Queries
 from api.snapshot import Snapshots, Wanted
 from api.thinned import PARAMETERS as THINNED
 from api.thinned import Thinned, thinned
-from collector.http import refuse_unknown
-from telemetry import meters
+from collector.http import Content, Operation, names, refuse_unknown
+from telemetry import meters, problem
 from telemetry.days import DAY_US, day_of, iso
 from telemetry.record import EARLIEST_US, LATEST_US
 
@@ -41,13 +43,23 @@ WAITING = 8
 MAX_NAME_CHARACTERS = 64
 """Of a device's id in a file's name."""
 
+EXPORT = Operation(
+    "GET",
+    "/v1/export",
+    "get_export",
+    "All records of a range as one file",
+    "records",
+    {200: Content("The file, sent while it is made", {**kinds(FORMATS), "application/json": list[RecordAnswer]})},
+    (DEVICE_ID, START, END, FORMAT, *AREA, *THINNED),
+    problems=(problem.INVALID_PARAMETER, problem.NOT_ACCEPTABLE, problem.NOT_TOGETHER),
+    description="Records come by day in UTC, device, time and id. What breaks it off closes the connection.",
+)
+
 log = logging.getLogger(__name__)
 
 
 class Exports:
     """`GET /v1/export`. `open_queries` makes what runs them, at the first: a DuckDB of their own costs memory."""
-
-    PARAMETERS = ("device_id", "start", "end", "format", *AREA, *THINNED)
 
     def __init__(self, snapshots: Snapshots, open_queries: Callable[[], Queries]) -> None:
         self._snapshots = snapshots
@@ -55,7 +67,7 @@ class Exports:
 
     async def get_export(self, request: Request) -> Response:
         """All records of a range, of the devices named or of all."""
-        refuse_unknown(request, self.PARAMETERS)
+        refuse_unknown(request, names(EXPORT.parameters))
         kind = chosen(request, FORMATS)
         where, thin, devices = area(request), thinned(request), bound.devices(request)
         wanted = Wanted(devices.named, *params.span(request), where.sql if where else "", devices.prefix)

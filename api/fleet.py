@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import duckdb
@@ -11,18 +10,21 @@ import pyarrow as pa
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api import answers, paged, params
+from api import answers, paged
 from api.answers import RecordAnswer
 from api.area import PARAMETERS as AREA
 from api.area import Area, area
 from api.formats import FORMATS
-from api.formats.choice import chosen
+from api.formats.choice import FORMAT, chosen, kinds
 from api.formats.contract import Format
+from api.latest import PARAMETERS as OF_ALL
 from api.latest import LatestAnswer, LatestPage, LatestRoutes, with_position
+from api.params import moment
 from api.past import Moment, past
 from api.queries import Queries
 from api.snapshot import Snapshots
-from collector.http import invalid_parameter, refuse_unknown
+from collector.http import Content, Operation, invalid_parameter, names, refuse_unknown, whole
+from telemetry import problem
 from telemetry.columns import COLUMNS
 
 WITHIN_DAYS, MOST_DAYS = 31, 3_660
@@ -30,10 +32,23 @@ PLACES = ("geojson", "gpx", "kml")
 """Formats of places: they show the newest record with a fix, as do all where an area is asked for."""
 
 
+AT = moment("at", "Where the fleet was then: the newest record of each device up to this moment.", None)
+WITHIN = whole("within_days", "With `at`: how many days back it may lie.", WITHIN_DAYS, 1, MOST_DAYS)
+
+LATEST = Operation(
+    "GET",
+    "/v1/latest",
+    "get_latest",
+    "The newest record of all devices, or of some",
+    "latest",
+    {200: Content("A page, in the order of ids", {**kinds(FORMATS), "application/json": LatestPage})},
+    (*OF_ALL, FORMAT, AT, WITHIN, *AREA),
+    problems=(problem.INVALID_PARAMETER, problem.NOT_ACCEPTABLE, problem.NOT_TOGETHER),
+)
+
+
 class Fleet:
     """`GET /v1/latest` as the query program answers it."""
-
-    PARAMETERS = (*LatestRoutes.PARAMETERS, "format", "at", "within_days", *AREA)
 
     def __init__(self, latest: LatestRoutes, snapshots: Snapshots, queries: Queries) -> None:
         self._latest = latest
@@ -42,9 +57,9 @@ class Fleet:
 
     async def get_latest(self, request: Request) -> Response:
         """The latest of the devices named, or a page of all."""
-        refuse_unknown(request, self.PARAMETERS)
-        kind, where, moment = chosen(request, FORMATS), area(request), _moment(request)
-        page = await self._page(request, where, moment)
+        refuse_unknown(request, names(LATEST.parameters))
+        kind, where, at = chosen(request, FORMATS), area(request), _moment(request)
+        page = await self._page(request, where, at)
         if kind is FORMATS["json"]:
             return answers.json(page, headers=paged.VARY)
         shows_places = where is not None or kind.suffix in PLACES
@@ -83,16 +98,12 @@ def _lies_in(where: Area, one: LatestAnswer) -> bool:
 
 
 def _moment(request: Request) -> Moment | None:
-    text = request.query_params.get("within_days", str(WITHIN_DAYS))
-    if not (re.fullmatch(r"\d{1,4}", text, re.ASCII) and 1 <= int(text) <= MOST_DAYS):
-        raise invalid_parameter("within_days", f"must be a whole number from 1 to {MOST_DAYS}")
-    if "at" not in request.query_params:
-        if "within_days" in request.query_params:
-            raise invalid_parameter("within_days", "is of use only with at")
-        return None
-    if not request.query_params["at"].strip():
-        raise invalid_parameter("at", "must be a date, a time like 2026-11-24T10:25:00Z, or an epoch in s")
-    return Moment(params.instant(request, "at", 0, of_day_us=0), int(text))
+    days, at_us = WITHIN.of(request), AT.of(request)
+    if at_us is not None:
+        return Moment(at_us, days)
+    if WITHIN.name in request.query_params:
+        raise invalid_parameter(WITHIN.name, "is of use only with at")
+    return None
 
 
 def _newest(one: LatestAnswer) -> RecordAnswer:

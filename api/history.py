@@ -7,22 +7,25 @@ from typing import Any, NamedTuple
 
 import duckdb
 import pyarrow as pa
+from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
 from api import answers, bound, paged, params
+from api.answers import RecordAnswer
 from api.area import PARAMETERS as AREA
 from api.area import area
 from api.formats import FORMATS
-from api.formats.choice import chosen
+from api.formats.choice import FORMAT, chosen, kinds
 from api.formats.contract import Format
 from api.paged import VARY
-from api.params import Position
+from api.params import CURSOR, DEVICE_ID, END, LIMIT, ORDER, START, Position
 from api.queries import Queries
 from api.snapshot import Snapshot, Snapshots, Wanted
 from api.thinned import PARAMETERS as THINNED
 from api.thinned import Thinned, thinned
-from collector.http import refuse_unknown
+from collector.http import Content, Operation, names, refuse_unknown
+from telemetry import problem
 from telemetry.archive import LiveFile
 from telemetry.columns import COLUMNS, columns, records_sql, sql_text
 from telemetry.days import iso
@@ -34,6 +37,27 @@ SELECT = ", ".join(
 
 MANY_PAGES = 4
 """Files with so many pages of rows are first asked for the page's timestamps only."""
+
+
+class RecordsPage(Struct, frozen=True):
+    """Records in the order of (timestamp, id); `next_cursor` is null at the end."""
+
+    records: list[RecordAnswer]
+    next_cursor: str | None
+
+
+RECORDS = Operation(
+    "GET",
+    "/v1/records",
+    "get_records",
+    "Records of a range, page by page",
+    "records",
+    {200: Content("A page", {**kinds(FORMATS), "application/json": RecordsPage})},
+    (DEVICE_ID, START, END, ORDER, LIMIT, CURSOR, FORMAT, *AREA, *THINNED),
+    problems=(problem.INVALID_PARAMETER, problem.NOT_ACCEPTABLE, problem.NOT_TOGETHER),
+    description="One snapshot of archive and tail. In formats other than JSON the headers `Link` and `Next-Cursor` "
+    "name the next page.",
+)
 
 
 class Question(NamedTuple):
@@ -158,13 +182,11 @@ def body(rows: list[tuple[Any, ...]], limit: int) -> bytes:
     """The JSON of one page."""
     shown = rows[:limit]
     more = str(Position(shown[-1][1], shown[-1][3])) if len(rows) > limit else None
-    return answers.encode({"records": [answers.of_row(row) for row in shown], "next_cursor": more})
+    return answers.encode(RecordsPage([answers.of_row(row) for row in shown], more))
 
 
 class History:
     """`GET /v1/records`."""
-
-    PARAMETERS = ("device_id", "start", "end", "order", "limit", "cursor", "format", *AREA, *THINNED)
 
     def __init__(self, snapshots: Snapshots, queries: Queries, max_page_records: int) -> None:
         self._snapshots = snapshots
@@ -173,7 +195,7 @@ class History:
 
     async def get_records(self, request: Request) -> Response:
         """Records of a range, of the devices named or of all, in JSON or another format."""
-        refuse_unknown(request, self.PARAMETERS)
+        refuse_unknown(request, names(RECORDS.parameters))
         kind = chosen(request, FORMATS)
         where, devices = area(request), bound.devices(request)
         question = Question(

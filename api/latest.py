@@ -16,16 +16,18 @@ from starlette.responses import Response
 from api import answers, bound, params
 from api.answers import RecordAnswer
 from api.bound import Devices
-from collector.http import ProblemError, invalid_parameter, refuse_unknown
+from api.params import DEVICE_CURSOR, DEVICE_ID, LIMIT
+from collector.http import Content, Operation, Parameter, ProblemError, names, refuse_unknown
 from telemetry import problem
 from telemetry.asking import Asker
 from telemetry.entries import Latest, decode_latest
 from telemetry.hot import Keys, shard_of
 
-MAX_CURSOR_CHARACTERS = 255
 VARY = {"Vary": "Accept"}
 MORE = ("format", "at", "within_days", "bbox", "near")
 """Parameters of `/v1/latest` that the query program answers, which has what it takes."""
+
+DEVICE_SCHEMA = {"type": "string", "minLength": 1}
 
 _OTHER = re.compile(r"(?i)csv|ndjson|geo\+json|arrow|parquet|gpx|kml")
 """What is in `Accept` where another form than JSON may be wanted."""
@@ -43,6 +45,21 @@ class LatestPage(Struct, frozen=True):
 
     records: list[LatestAnswer]
     next_cursor: str | None
+
+
+PARAMETERS = (DEVICE_ID, LIMIT, DEVICE_CURSOR)
+"""Of questions to all devices."""
+
+LATEST_OF_DEVICE = Operation(
+    "GET",
+    "/v1/devices/{device_id:device}/latest",
+    "get_latest_of_device",
+    "The newest record of a device",
+    "latest",
+    {200: Content("The record, and where the device was last", {"application/json": LatestAnswer})},
+    (Parameter("device_id", "The device; a `/` in it is written %2F.", DEVICE_SCHEMA, str, default="", place="path"),),
+    problems=(problem.INVALID_PARAMETER, problem.UNKNOWN_DEVICE),
+)
 
 
 def answer_of(device_id: str, value: bytes) -> LatestAnswer:
@@ -73,8 +90,6 @@ def is_plain(request: Request) -> bool:
 class LatestRoutes:
     """`GET /v1/devices/{id}/latest` and `GET /v1/latest`."""
 
-    PARAMETERS = ("device_id", "limit", "cursor")
-
     def __init__(self, client: redis.asyncio.Redis, shards: int, max_page_records: int) -> None:
         self._client = client
         self._asker = Asker(client)
@@ -94,7 +109,7 @@ class LatestRoutes:
 
     async def get_all(self, request: Request) -> Response:
         """The latest of the devices named, or a page of all."""
-        refuse_unknown(request, self.PARAMETERS)
+        refuse_unknown(request, [*names(PARAMETERS), *MORE])
         limit, asked, after = self.asked(request)
         devices = await self.devices(asked, after, limit + 1)
         found = await self.answers(devices[:limit])
@@ -102,9 +117,7 @@ class LatestRoutes:
 
     def asked(self, request: Request) -> tuple[int, Devices, str]:
         """How many devices a request asks for, which, and behind which. Raises `ProblemError`."""
-        after = request.query_params.get("cursor", "")
-        if len(after) > MAX_CURSOR_CHARACTERS:
-            raise invalid_parameter("cursor", "must be the next_cursor of an earlier answer")
+        after = DEVICE_CURSOR.of(request)
         return params.limit(request, self._max_page_records), bound.devices(request), after
 
     async def devices(self, asked: Devices, after: str, count: int) -> list[str]:

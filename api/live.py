@@ -27,7 +27,8 @@ from api.area import PARAMETERS as AREA
 from api.area import Area, area
 from api.bound import Devices
 from api.latest import LatestAnswer, LatestRoutes
-from collector.http import ProblemError, invalid_parameter, refuse_unknown
+from api.params import DEVICE_ID
+from collector.http import Content, Operation, ProblemError, flag, names, refuse_unknown, whole
 from telemetry import problem
 from telemetry.notes import CHANGED
 
@@ -242,10 +243,30 @@ class Filter:
         return is_inside or was_inside
 
 
+INTERVAL = whole(
+    "interval_ms",
+    "The least time between two looks at what has changed.",
+    INTERVAL_MS,
+    LEAST_INTERVAL_MS,
+    MOST_INTERVAL_MS,
+)
+SNAPSHOT = flag("snapshot", "Whether what is now comes first.", True)
+
+LIVE = Operation(
+    "GET",
+    "/v1/live",
+    "get_live",
+    "Changes of latest as server-sent events",
+    "latest",
+    {200: Content("Events, for as long as the client reads", {"text/event-stream": {"type": "string"}})},
+    (DEVICE_ID, INTERVAL, SNAPSHOT, *AREA),
+    problems=(problem.INVALID_PARAMETER,),
+    description="`data` of each event is a `LatestPage` without its cursor. `Last-Event-ID` goes on behind an event.",
+)
+
+
 class LiveRoutes:
     """`GET /v1/live`."""
-
-    PARAMETERS = ("device_id", "interval_ms", "snapshot", *AREA)
 
     def __init__(self, states: States, most_readers: int) -> None:
         self._states = states
@@ -259,15 +280,13 @@ class LiveRoutes:
 
     async def get_live(self, request: Request) -> Response:
         """Changes from now on, or since the event that the reader saw last; what is now comes first."""
-        refuse_unknown(request, self.PARAMETERS)
-        wanted = Wanted(bound.devices(request), area(request), _interval_ms(request) / 1_000)
-        has_snapshot = request.query_params.get("snapshot", "true")
-        if has_snapshot not in ("true", "false"):
-            raise invalid_parameter("snapshot", "must be true or false")
+        refuse_unknown(request, names(LIVE.parameters))
+        wanted = Wanted(bound.devices(request), area(request), INTERVAL.of(request) / 1_000)
+        has_snapshot = SNAPSHOT.of(request)
         if self._states.readers >= self._most_readers:
             raise ProblemError(problem.BUSY, "too many read changes already", {"Retry-After": "5"})
         seen = request.headers.get("last-event-id", "")
-        return _Stream(lambda send: self._serve(wanted, seen, has_snapshot == "true", send))
+        return _Stream(lambda send: self._serve(wanted, seen, has_snapshot, send))
 
     async def _serve(self, wanted: Wanted, seen: str, has_snapshot: bool, send: Sender) -> None:
         await send(f"retry: {RETRY_MS}\n\n".encode())
@@ -309,14 +328,6 @@ class LiveRoutes:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._is_over.wait()
-
-
-def _interval_ms(request: Request) -> int:
-    text = request.query_params.get("interval_ms", str(INTERVAL_MS))
-    if not (re.fullmatch(r"\d{1,5}", text, re.ASCII) and LEAST_INTERVAL_MS <= int(text) <= MOST_INTERVAL_MS):
-        most = f"{LEAST_INTERVAL_MS} to {MOST_INTERVAL_MS}"
-        raise invalid_parameter("interval_ms", f"must be a whole number from {most}")
-    return int(text)
 
 
 class _Stream(Response):

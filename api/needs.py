@@ -18,6 +18,7 @@ READY = Need(keys.READ, is_open=True)
 
 NEEDS: dict[str, Need] = {
     "/healthz": OPEN,
+    "/openapi.json": OPEN,
     "/readyz": READY,
     "/status": READ_WHOLE,
     "/metrics": READ_WHOLE,

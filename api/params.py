@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from starlette.requests import Request
 
-from collector.http import invalid_parameter
+from collector.http import Parameter, Unfit, choice, invalid_parameter, whole
 from telemetry.days import DAY_US
 from telemetry.errors import RecordError
 from telemetry.fields import EPOCH_MS_FROM, iso_us
@@ -17,9 +17,11 @@ DEFAULT_LIMIT = 1_000
 MAX_DEVICES = 1_000
 """Devices that one request may name."""
 
+MOST_LIMIT = 50_000
+MAX_CURSOR_CHARACTERS = 255
+
 _DATE = re.compile(r"\d{4}-(\d{2}-\d{2}|W\d{2}-\d)", re.ASCII)
 _LOST_PLUS = re.compile(r"([Tt ].*\d) (\d{2}(?::?\d{2})?)$")  # `+` in a query is a space
-_DECIMAL = re.compile(r"\d{1,9}(\.\d{1,6})?", re.ASCII)
 _PLACE = re.compile(r"(\d{1,16})-(.{1,255})", re.ASCII | re.DOTALL)
 _NUMBER = re.compile(r"-?\d+(\.\d*)?", re.ASCII)
 
@@ -44,47 +46,80 @@ class Place(NamedTuple):
         return f"{self.start_us}-{self.device_id}"
 
 
+DEVICE_ID = Parameter[list[str]](
+    "device_id",
+    "These devices; all where it isn't given.",
+    {"type": "array", "items": {"type": "string"}, "maxItems": MAX_DEVICES},
+    lambda text: [text],
+    default=[],
+    is_repeated=True,
+)
+
+
 def devices(request: Request) -> list[str]:
     """All `device_id`, each once, in their order."""
-    found = list(dict.fromkeys(request.query_params.getlist("device_id")))
+    found = list(dict.fromkeys(request.query_params.getlist(DEVICE_ID.name)))
     if len(found) > MAX_DEVICES:
-        raise invalid_parameter("device_id", f"may be given {MAX_DEVICES} times, not {len(found)}")
+        raise invalid_parameter(DEVICE_ID.name, f"may be given {MAX_DEVICES} times, not {len(found)}")
     return found
+
+
+def limit_to(most: int) -> Parameter[int]:
+    """`limit`, 1 to `most`."""
+    return whole("limit", "Most objects of a page.", min(DEFAULT_LIMIT, most), 1, most)
+
+
+LIMIT = limit_to(MOST_LIMIT)
+"""As pages describe it; `api.max_page_records` says how much it really may be."""
 
 
 def limit(request: Request, most: int) -> int:
     """`limit`, 1 to `most`."""
-    text = request.query_params.get("limit")
-    if text is None:
-        return min(DEFAULT_LIMIT, most)
-    if not (re.fullmatch(r"\d{1,18}", text, re.ASCII) and 1 <= int(text) <= most):
-        raise invalid_parameter("limit", f"must be a whole number from 1 to {most}")
-    return int(text)
+    return limit_to(most).of(request)
+
+
+ORDER = choice("order", "By (`timestamp`, `id`): the oldest first, or the newest.", ("asc", "desc"), "asc")
 
 
 def is_descending(request: Request) -> bool:
     """Whether `order` asks for the newest first."""
-    order = request.query_params.get("order", "asc")
-    if order not in ("asc", "desc"):
-        raise invalid_parameter("order", "must be asc or desc")
-    return order == "desc"
+    return ORDER.of(request) == "desc"
+
+
+# Moments ---------------------------------------------------------------------------------------------
+
+NO_MOMENT = "must be a date, a time like 2026-11-24T10:25:00Z, or an epoch in s"
+MOMENT = {
+    "type": "string",
+    "pattern": r"^\s*([-0-9][-0-9TtWwZz:.,+ ]*)?\s*$",
+    "examples": ["2026-11-24T10:25:00Z", "2026-11-24"],
+}
+"""Its pattern takes more than the reader: a schema has no words for all forms of ISO 8601."""
+
+
+def moment(name: str, sentence: str, default_us: int | None, of_day_us: int = 0) -> Parameter[int | None]:
+    """A moment in µs since the epoch; blank it means the default, if there is one."""
+
+    def read(text: str) -> int | None:
+        if not text.strip():
+            if default_us is None:
+                raise Unfit(NO_MOMENT)
+            return default_us
+        try:
+            return moment_us(text.strip(), of_day_us)
+        except RecordError as error:
+            raise Unfit(error.reason) from None
+
+    return Parameter(name, sentence, MOMENT, read, default_us)
+
+
+START = moment("start", "First moment, inclusive: ISO 8601, an epoch in seconds, or a date.", EARLIEST_US)
+END = moment("end", "Last moment, exclusive; a bare date includes that whole day.", LATEST_US, DAY_US)
 
 
 def span(request: Request) -> tuple[int, int]:
     """`start` (inclusive) and `end` in µs since the epoch; a bare date as `end` includes that whole day."""
-    return (
-        instant(request, "start", EARLIEST_US, of_day_us=0),
-        instant(request, "end", LATEST_US, of_day_us=DAY_US),
-    )
-
-
-def instant(request: Request, name: str, default_us: int, of_day_us: int) -> int:
-    """One of the two ends of `span`."""
-    text = request.query_params.get(name, "").strip()
-    try:
-        return moment_us(text, of_day_us) if text else default_us
-    except RecordError as error:
-        raise invalid_parameter(name, error.reason) from None
+    return START.of(request) or EARLIEST_US, END.of(request) or LATEST_US
 
 
 def moment_us(text: str, of_day_us: int) -> int:
@@ -95,8 +130,7 @@ def moment_us(text: str, of_day_us: int) -> int:
     try:
         found = iso_us(text) + of_day_us if _DATE.fullmatch(text) else _instant_us(text)
     except ValueError:
-        reason = "must be a date, a time like 2026-11-24T10:25:00Z, or an epoch in s"
-        raise RecordError("timestamp", text, reason) from None
+        raise RecordError("timestamp", text, NO_MOMENT) from None
     return min(max(found, EARLIEST_US), LATEST_US)
 
 
@@ -107,33 +141,52 @@ def _instant_us(text: str) -> int:
     return round(number * (1_000 if number >= EPOCH_MS_FROM else 1_000_000))
 
 
-def cursor(request: Request) -> Position | None:
-    """Where the last page ended."""
-    text = request.query_params.get("cursor")
+# Cursors ---------------------------------------------------------------------------------------------
+
+NOT_OURS = "must be the next_cursor of an earlier answer"
+
+
+def _position(text: str) -> Position | None:
     if not text:
         return None
     found = re.fullmatch(r"(\d{1,16})-(\d{1,16})", text, re.ASCII)
     if found is None:
-        raise invalid_parameter("cursor", "must be the next_cursor of an earlier answer")
+        raise Unfit(NOT_OURS)
     return Position(int(found[1]), int(found[2]))
 
 
-def place(request: Request) -> Place | None:
-    """Where the last page ended, where objects are in the order of devices."""
-    text = request.query_params.get("cursor")
+def _place(text: str) -> Place | None:
     if not text:
         return None
     found = _PLACE.fullmatch(text)
     if found is None:
-        raise invalid_parameter("cursor", "must be the next_cursor of an earlier answer")
+        raise Unfit(NOT_OURS)
     return Place(found[2], int(found[1]))
 
 
-def number(request: Request, name: str, default: float, least: float, most: float) -> float:
-    """A number from `least` to `most`."""
-    text = request.query_params.get(name)
-    if text is None:
-        return default
-    if not (_DECIMAL.fullmatch(text) and least <= float(text) <= most):
-        raise invalid_parameter(name, f"must be a number from {least:g} to {most:g}")
-    return float(text)
+def _device(text: str) -> str:
+    if len(text) > MAX_CURSOR_CHARACTERS:
+        raise Unfit(NOT_OURS)
+    return text
+
+
+_CURSOR = "`next_cursor` of the page before, with the same other parameters."
+CURSOR = Parameter(
+    "cursor", _CURSOR, {"type": "string", "pattern": r"^([0-9]{1,16}-[0-9]{1,16})?$"}, _position, default=None
+)
+PLACE = Parameter(
+    "cursor", _CURSOR, {"type": "string", "pattern": r"^([0-9]{1,16}-[\s\S]{1,255})?$"}, _place, default=None
+)
+DEVICE_CURSOR = Parameter(
+    "cursor", _CURSOR, {"type": "string", "maxLength": MAX_CURSOR_CHARACTERS}, _device, default=""
+)
+
+
+def cursor(request: Request) -> Position | None:
+    """Where the last page ended."""
+    return CURSOR.of(request)
+
+
+def place(request: Request) -> Place | None:
+    """Where the last page ended, where objects are in the order of devices."""
+    return PLACE.of(request)

@@ -15,17 +15,18 @@ if __name__ == "__main__":
 
 import uvloop
 from starlette.applications import Starlette
-from starlette.routing import Route
 
 from api.counts import Counts
-from api.devices import DeviceRoutes
-from api.export import AT_ONCE, WAITING, Exports
-from api.fleet import Fleet
+from api.devices import DEVICES, DeviceRoutes
+from api.document import OPENAPI, Document
+from api.export import AT_ONCE, EXPORT, WAITING, Exports
+from api.fleet import LATEST, Fleet
 from api.forward import KEEP_ALIVE_S, MAX_CONNECTIONS
 from api.health import Health
-from api.history import History
-from api.latest import LatestRoutes
+from api.history import RECORDS, History
+from api.latest import LATEST_OF_DEVICE, LatestRoutes
 from api.leaving import EndsWithClient
+from api.live import LIVE
 from api.looking import look_for_ever
 from api.missing import HANDLERS
 from api.needs import need_of
@@ -35,10 +36,12 @@ from api.older.warm import warm_up
 from api.queries import Queries
 from api.quick_facts import Entries
 from api.snapshot import Snapshots
-from api.status import Status
-from api.summary import Summaries
+from api.status import STATUS, Status
+from api.summary import SUMMARY, Summaries
 from api.timed import Timed
-from api.trips import Trips
+from api.trips import STOPS, TRIPS, Trips
+from api.watching import METRICS, READYZ
+from collector import http as intake
 from telemetry import hot, keyring, meters, notes, refusals, reports
 from telemetry.archive import Archive
 from telemetry.columns import open_duckdb
@@ -56,6 +59,25 @@ from telemetry.watchdog import watchdog
 log = logging.getLogger("query")
 
 
+OPERATIONS = (
+    RECORDS,
+    EXPORT,
+    LATEST,
+    LATEST_OF_DEVICE,
+    LIVE,
+    DEVICES,
+    SUMMARY,
+    TRIPS,
+    STOPS,
+    *intake.OPERATIONS,
+    READYZ,
+    STATUS,
+    METRICS,
+    OPENAPI,
+)
+"""What the document describes: all of this program's routes and of the API program's."""
+
+
 def app(
     history: History,
     fleet: Fleet,
@@ -66,18 +88,20 @@ def app(
     health: Health,
     status: Status,
     lists: ListRoutes,
+    document: Document,
 ) -> Starlette:
-    """The query program's application. A new route is a file and a line here."""
+    """The query program's application. A new route is a file, a line here and one in `OPERATIONS`."""
     return Starlette(
         routes=[
-            Route("/v1/records", history.get_records),
-            Route("/v1/latest", fleet.get_latest),
-            Route("/v1/devices", devices.get_devices),
-            Route("/v1/export", exports.get_export),
-            Route("/v1/summary", summaries.get_summary),
-            Route("/v1/trips", trips.get_trips),
-            Route("/v1/stops", trips.get_stops),
-            Route("/readyz", health.get_readyz),
+            RECORDS.route(history.get_records),
+            LATEST.route(fleet.get_latest),
+            DEVICES.route(devices.get_devices),
+            EXPORT.route(exports.get_export),
+            SUMMARY.route(summaries.get_summary),
+            TRIPS.route(trips.get_trips),
+            STOPS.route(trips.get_stops),
+            READYZ.route(health.get_readyz),
+            OPENAPI.route(document.get),
             *status.routes(),
             *lists.routes(),
         ],
@@ -115,6 +139,7 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
         health,
         Status(health, client, attach, archive, settings.redis.full_percent, room, Entries.of(settings)),
         ListRoutes(queries, pages),
+        Document(OPERATIONS, settings.auth.required, a.max_page_records),
     )
     gate = Gate(EndsWithClient(Timed(application)), keys, need_of)
     server = http_server(Named(gate), within(ConnectionLimits.of(settings)), is_behind_another=True)

@@ -6,20 +6,22 @@ import asyncio
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from importlib.metadata import version
-from typing import TypeVar
+from typing import Any, Literal, TypeVar
 
+import msgspec
 import redis
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from api import answers, facts, quick_facts
-from api.facts import Facts, Store
+from api.facts import PARTS, Facts, Store
 from api.health import SILENT_S, Health
 from api.html import SAFE_HEADERS, page
 from api.kept import Kept
 from api.older.answers import redirect
 from api.quick_facts import Backup, Courier, Entries, Programs, Refusals, Server
+from collector.http import Content, Operation
 from telemetry import clock
 from telemetry.archive import READ_ERRORS, Archive, in_one_line
 from telemetry.disk import Room
@@ -29,6 +31,30 @@ from telemetry.hot import Shard
 T = TypeVar("T")
 
 HEADERS = {"Vary": "Accept", "Cache-Control": "no-store"}
+
+
+FACTS: list[tuple[str, Any]] = [
+    ("status", Literal["ready", "not ready"]),
+    ("reasons", list[str]),
+    ("clock_problem", str | None),
+    ("version", str),
+    ("made_at", datetime),
+    *((one.name, one.type | None) for part in PARTS.values() for one in msgspec.structs.fields(part)),
+    ("unknown", list[str]),
+]
+STATUS = Operation(
+    "GET",
+    "/status",
+    "get_status",
+    "The box on one page, or its facts",
+    "box",
+    {
+        200: Content(
+            "A page; to those who accept JSON the facts, of which null is unknown and `unknown` says why",
+            {"application/json": msgspec.defstruct("StatusAnswer", FACTS), "text/html": {"type": "string"}},
+        )
+    },
+)
 
 
 class Status:
@@ -55,7 +81,7 @@ class Status:
 
     def routes(self) -> list[Route]:
         """The page, and the older service's address of its own."""
-        return [Route("/status", self.get_status), Route("/admin/", to_status), Route("/admin", redirect)]
+        return [STATUS.route(self.get_status), Route("/admin/", to_status), Route("/admin", redirect)]
 
     async def get_status(self, request: Request) -> Response:
         """All facts, as a page or to those who ask for it as JSON."""

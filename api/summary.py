@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from datetime import datetime
 from typing import NamedTuple
 
 import duckdb
+from msgspec import UNSET, Struct, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
 from api import answers, bound, params, tail
 from api.history import records_in
-from api.params import Place
+from api.params import DEVICE_ID, END, LIMIT, PLACE, START, Place
 from api.queries import Queries
 from api.snapshot import Snapshots, Wanted
 from api.summary_sql import FIELDS, Asked, statement
-from collector.http import invalid_parameter, refuse_unknown
+from collector.http import Content, Operation, Parameter, Unfit, names, number, refuse_unknown
+from telemetry import problem
 from telemetry.days import DAY_US
 
 MINUTE_US = 60_000_000
@@ -30,6 +33,76 @@ MAX_GAP_S, MOST_GAP_S = 300.0, 31 * 86_400.0
 """Devices that report every minute or two while they stand have not fallen silent."""
 
 _EVERY = re.compile(r"(\d{1,5})([mhd])", re.ASCII)
+
+
+def every_us(text: str) -> int:
+    """µs of a time from a minute to 31 days."""
+    found = _EVERY.fullmatch(text)
+    us = int(found[1]) * UNITS_US[found[2]] if found else 0
+    if not MINUTE_US <= us <= MOST_EVERY_US:
+        raise Unfit("must be a number of minutes, hours or days from 1m to 31d, like 15m, 1h, 7d")
+    return us
+
+
+def fields(text: str) -> list[str]:
+    """Names separated by commas, in the order of answers."""
+    named = text.split(",")
+    if not set(named) <= FIELDS.keys():
+        raise Unfit(f"must be names separated by commas, out of {', '.join(FIELDS)}")
+    return [name for name in FIELDS if name in named]
+
+
+EVERY = Parameter[int | None](
+    "every",
+    "How long a bucket is, 1m to 31d; without it the whole range is one.",
+    {"type": "string", "pattern": "^[0-9]{1,5}[mhd]$"},
+    every_us,
+    default=None,
+)
+NAMED = Parameter(
+    "fields",
+    "The fields that are wanted, with commas; all unless given.",
+    {"type": "array", "items": {"type": "string", "enum": list(FIELDS)}, "minItems": 1},
+    fields,
+    default=list(FIELDS),
+)
+STOPPED = number("stopped_kmh", "The greatest speed of a device that stands still.", STOPPED_KMH, 0, MOST_KMH)
+GAP = number("max_gap_s", "A longer time without a record is not counted as standing.", MAX_GAP_S, 1, MOST_GAP_S)
+
+
+class SummaryAnswer(Struct, frozen=True):
+    """What a device did in a bucket; `end` is exclusive. Of the other fields those that were asked for are there."""
+
+    device_id: str
+    start: datetime
+    end: datetime
+    count: int | UnsetType = UNSET
+    first: datetime | UnsetType = UNSET
+    last: datetime | UnsetType = UNSET
+    distance_km: float | UnsetType | None = UNSET
+    speed_kmh_mean: float | UnsetType | None = UNSET
+    speed_kmh_max: float | UnsetType | None = UNSET
+    stopped_seconds: float | UnsetType | None = UNSET
+    bbox: list[float] | UnsetType | None = UNSET
+
+
+class SummariesPage(Struct, frozen=True):
+    """Summaries in the order of devices and time, as DuckDB writes them; `next_cursor` is null at the end."""
+
+    summaries: list[SummaryAnswer]
+    next_cursor: str | None
+
+
+SUMMARY = Operation(
+    "GET",
+    "/v1/summary",
+    "get_summary",
+    "What devices did in each stretch of time",
+    "worked out",
+    {200: Content("A page, in the order of devices and time", {"application/json": SummariesPage})},
+    (DEVICE_ID, START, END, EVERY, NAMED, STOPPED, GAP, LIMIT, PLACE),
+    problems=(problem.INVALID_PARAMETER, problem.NOT_TOGETHER),
+)
 
 
 class Question(NamedTuple):
@@ -76,8 +149,6 @@ def page(connection: duckdb.DuckDBPyConnection, snapshots: Snapshots, question: 
 class Summaries:
     """`GET /v1/summary`."""
 
-    PARAMETERS = ("device_id", "start", "end", "every", "fields", "stopped_kmh", "max_gap_s", "limit", "cursor")
-
     def __init__(self, snapshots: Snapshots, queries: Queries, max_page_records: int) -> None:
         self._snapshots = snapshots
         self._queries = queries
@@ -85,41 +156,20 @@ class Summaries:
 
     async def get_summary(self, request: Request) -> Response:
         """Summaries of a range, of the devices named or of all."""
-        refuse_unknown(request, self.PARAMETERS)
+        refuse_unknown(request, names(SUMMARY.parameters))
         devices, (start_us, end_us) = bound.devices(request), params.span(request)
         question = Question(
             Wanted(devices.named, start_us, end_us, prefix=devices.prefix),
             Asked(
-                fields(request),
+                NAMED.of(request),
                 start_us,
                 end_us,
-                every_us(request),
-                params.number(request, "stopped_kmh", STOPPED_KMH, 0, MOST_KMH),
-                round(1e6 * params.number(request, "max_gap_s", MAX_GAP_S, 1, MOST_GAP_S)),
+                EVERY.of(request),
+                STOPPED.of(request),
+                round(1e6 * GAP.of(request)),
             ),
             params.limit(request, self._max_page_records),
             params.place(request),
         )
         data = await self._queries.run(lambda connection: page(connection, self._snapshots, question).body)
         return Response(data, media_type="application/json")
-
-
-def every_us(request: Request) -> int | None:
-    """`every`, a time from a minute to 31 days; None where it isn't given."""
-    text = request.query_params.get("every")
-    if text is None:
-        return None
-    found = _EVERY.fullmatch(text)
-    us = int(found[1]) * UNITS_US[found[2]] if found else 0
-    if not MINUTE_US <= us <= MOST_EVERY_US:
-        raise invalid_parameter("every", "must be a number of minutes, hours or days from 1m to 31d, like 15m, 1h, 7d")
-    return us
-
-
-def fields(request: Request) -> list[str]:
-    """`fields`, separated by commas, in the order of answers; all where it isn't given."""
-    text = request.query_params.get("fields")
-    named = list(FIELDS) if text is None else text.split(",")
-    if not set(named) <= FIELDS.keys():
-        raise invalid_parameter("fields", f"must be names separated by commas, out of {', '.join(FIELDS)}")
-    return [name for name in FIELDS if name in named]

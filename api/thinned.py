@@ -13,15 +13,13 @@ import duckdb
 import pyarrow as pa
 from starlette.requests import Request
 
-from api import params
 from api.earth import PLACED
 from api.formats.contract import BATCH_ROWS
 from api.simplified import kept_of_days, simplified
-from collector.http import invalid_parameter
+from collector.http import Parameter, Unfit, flag, invalid_parameter, number
 from telemetry.columns import COLUMNS
 from telemetry.days import DAY_US
 
-PARAMETERS = ("distinct", "every", "simplify_m")
 MOST_SIMPLIFY_M = 100_000.0
 MAX_SIMPLIFIED = 1_000_000
 """Records that pages may have simplified at once: 100 MB."""
@@ -158,20 +156,34 @@ def _us(batch: pa.RecordBatch) -> list[int]:
     return found
 
 
-def thinned(request: Request) -> Thinned:
-    """What a request has left out. Raises `ProblemError`."""
-    distinct = request.query_params.get("distinct", "false")
-    if distinct not in ("true", "false"):
-        raise invalid_parameter("distinct", "must be true or false")
-    simplify_m = params.number(request, "simplify_m", 0.0, 0.0, MOST_SIMPLIFY_M)
-    return Thinned(distinct == "true", _every_us(request.query_params.get("every")), simplify_m)
-
-
-def _every_us(text: str | None) -> int:
-    if text is None:
-        return 0
+def _every_us(text: str) -> int:
     found = _EVERY.fullmatch(text)
     every_us = int(found[1]) * UNITS_US[found[2]] if found else 0
     if not 0 < every_us <= MOST_EVERY_US:
-        raise invalid_parameter("every", "must be a stretch of time of at most a day, like 10s, 5m or 1h")
+        raise Unfit("must be a stretch of time of at most a day, like 10s, 5m or 1h")
     return every_us
+
+
+DISTINCT = flag(
+    "distinct", "Hide re-sends: of records that are the same but for arrival and transport the first.", False
+)
+EVERY = Parameter(
+    "every",
+    "The first record of each device in each such stretch, counted from midnight in UTC: 10s, 5m, 1h, at most a day.",
+    {"type": "string", "pattern": "^[0-9]{1,5}[smh]$"},
+    _every_us,
+    default=0,
+)
+SIMPLIFY = number(
+    "simplify_m",
+    "Leave out points that lie within so many metres of the track that is left, and records without a place.",
+    0.0,
+    0,
+    MOST_SIMPLIFY_M,
+)
+PARAMETERS = (DISTINCT, EVERY, SIMPLIFY)
+
+
+def thinned(request: Request) -> Thinned:
+    """What a request has left out. Raises `ProblemError`."""
+    return Thinned(DISTINCT.of(request), EVERY.of(request), SIMPLIFY.of(request))

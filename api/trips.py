@@ -15,13 +15,21 @@ from starlette.responses import Response
 from api import answers, bound, moves_sql, params, tail
 from api.history import records_in
 from api.moves import Move, Rules, Stop, Trip, moves
-from api.params import Place
+from api.params import DEVICE_ID, END, LIMIT, PLACE, START, Place
 from api.queries import Queries
 from api.snapshot import Snapshots, Wanted
-from collector.http import refuse_unknown
+from collector.http import Content, Operation, names, number, refuse_unknown
+from telemetry import problem
 
-MOST = {"stopped_kmh": 1_000.0, "min_stop_s": 86_400.0, "min_trip_m": 1e6, "max_gap_s": 31 * 86_400.0, "rest_m": 1e5}
-"""Greatest values of the rules' parameters."""
+USUAL = Rules()
+RULES = (
+    number("stopped_kmh", "The greatest speed of a record that stands still.", USUAL.stopped_kmh, 0, 1_000),
+    number("min_stop_s", "Standing for less is part of the trip around it.", USUAL.min_stop_s, 0, 86_400),
+    number("min_trip_m", "Moving for less is part of the stops around it.", USUAL.min_trip_m, 0, 1_000_000),
+    number("max_gap_s", "More between two records ends a trip and a stop.", USUAL.max_gap_s, 0, 31 * 86_400),
+    number("rest_m", "But not where both lie so near: the device was at rest.", USUAL.rest_m, 0, 100_000),
+)
+"""The parameters of `Rules`, by name."""
 
 
 class TripAnswer(Struct, frozen=True):
@@ -51,6 +59,36 @@ class StopAnswer(Struct, frozen=True):
     records: int
     latitude: float
     longitude: float
+
+
+class TripsPage(Struct, frozen=True):
+    """Trips in the order of devices and time; `next_cursor` is null at the end."""
+
+    trips: list[TripAnswer]
+    next_cursor: str | None
+
+
+class StopsPage(Struct, frozen=True):
+    """Stops likewise."""
+
+    stops: list[StopAnswer]
+    next_cursor: str | None
+
+
+PARAMETERS = (DEVICE_ID, START, END, *RULES, LIMIT, PLACE)
+TRIPS, STOPS = (
+    Operation(
+        "GET",
+        f"/v1/{name}",
+        f"get_{name}",
+        f"{name.capitalize()} of devices, worked out from their records",
+        "worked out",
+        {200: Content("A page, in the order of devices and time", {"application/json": page})},
+        PARAMETERS,
+        problems=(problem.INVALID_PARAMETER, problem.NOT_TOGETHER),
+    )
+    for name, page in (("trips", TripsPage), ("stops", StopsPage))
+)
 
 
 class Question(NamedTuple):
@@ -133,8 +171,6 @@ def page(
 class Trips:
     """The two routes."""
 
-    PARAMETERS = ("device_id", "start", "end", *Rules._fields, "limit", "cursor")
-
     def __init__(self, snapshots: Snapshots, queries: Queries, max_page_records: int) -> None:
         self._snapshots = snapshots
         self._queries = queries
@@ -149,11 +185,11 @@ class Trips:
         return await self._answer(request, "stops", stop)
 
     async def _answer(self, request: Request, name: str, show: Show) -> Response:
-        refuse_unknown(request, self.PARAMETERS)
-        usual, devices = Rules()._asdict(), bound.devices(request)
+        refuse_unknown(request, names(PARAMETERS))
+        devices = bound.devices(request)
         question = Question(
             Wanted(devices.named, *params.span(request), prefix=devices.prefix),
-            Rules(**{rule: params.number(request, rule, usual[rule], 0, most) for rule, most in MOST.items()}),
+            Rules(**{rule.name: rule.of(request) for rule in RULES}),
             params.limit(request, self._max_page_records),
             params.place(request),
         )

@@ -16,8 +16,22 @@ from starlette.types import ASGIApp, Scope
 
 from collector import posted
 from collector.bodies import MSGPACK, Batch, Form, Refused, Unreadable, read_batch
+from collector.described import HEALTHZ, OPERATIONS, POST_RECORDS
 from collector.guard import admit
 from collector.intake import Intake, Watermarks, memory_percent
+from collector.operations import (
+    Content,
+    Operation,
+    Parameter,
+    Parameters,
+    Schema,
+    Unfit,
+    choice,
+    flag,
+    names,
+    number,
+    whole,
+)
 from collector.posts import POSTS
 from collector.problems import (
     EXCEPTION_HANDLERS,
@@ -46,22 +60,35 @@ from telemetry.throttle import OfKeys
 
 __all__ = [  # what the API uses, of which it may import this file alone
     "EXCEPTION_HANDLERS",
+    "HEALTHZ",
+    "OPERATIONS",
     "POST_PATHS",
+    "Content",
     "HttpLimits",
     "Intake",
+    "Operation",
+    "Parameter",
+    "Parameters",
     "ProblemError",
+    "Schema",
+    "Unfit",
     "admit",
+    "choice",
+    "flag",
     "healthz",
     "invalid_parameter",
     "make_arrival",
     "make_intake",
     "memory_percent",
+    "names",
+    "number",
     "off_loop",
     "read_body",
     "refuse_unknown",
     "routes",
     "store",
     "too_many",
+    "whole",
 ]
 
 MOMENT_US = 1_000
@@ -113,7 +140,7 @@ def routes(intake: Intake, limits: HttpLimits, arrival: Callable[[], Arrival]) -
         batch = await _store_once(intake, request.scope, head, body, limits, now)
         return Response(_accepted(batch, head.skips), 202, media_type="application/json")
 
-    return [Route("/v1/records", post_records, methods=["POST"]), *posted.routes(intake, limits, arrival)]
+    return [POST_RECORDS.route(post_records), *posted.routes(intake, limits, arrival)]
 
 
 async def healthz(_request: Request) -> Response:
@@ -130,7 +157,7 @@ def app(
 ) -> ASGIApp:
     """The collector's application, which asks for a key if there is a keyring, and perhaps how often one asks."""
     plain = Starlette(
-        routes=[*routes(intake, limits, arrival), Route("/healthz", healthz)], exception_handlers=EXCEPTION_HANDLERS
+        routes=[*routes(intake, limits, arrival), HEALTHZ.route(healthz)], exception_handlers=EXCEPTION_HANDLERS
     )
     quick: ASGIApp = Quick(plain, intake, limits, arrival)
     return Gate(OfKeys(quick, too_many_at) if limits_keys else quick, keyring, ingest_only)

@@ -9,8 +9,10 @@ from typing import NamedTuple, TypeVar
 from starlette.requests import Request
 
 from collector.bodies import Form, form_of
+from collector.described import MAX_KEY_CHARACTERS, ON_ERROR, POST_RECORDS
 from collector.encodings import DECODERS, inflate
-from collector.problems import ProblemError, invalid_parameter, refuse_unknown
+from collector.operations import names
+from collector.problems import ProblemError, refuse_unknown
 from telemetry import problem
 from telemetry.config import Settings
 from telemetry.errors import EncodingFault, TooLarge
@@ -20,7 +22,6 @@ T = TypeVar("T")
 LARGE_BODY_BYTES = 64 * 2**10
 """A body from this size on is decoded in a thread, so that short requests need not wait for it."""
 
-MAX_KEY_CHARACTERS = 255
 CLOSE = {"Connection": "close"}
 
 ENCODINGS = ", ".join(DECODERS)
@@ -66,8 +67,8 @@ class Head(NamedTuple):
 
 def read_head(request: Request) -> Head:
     """Raises `ProblemError` for what is not taken."""
-    refuse_unknown(request, ("on_error",))
-    return Head(_form(request), read_encoding(request), _skips(request), _idempotency_key(request))
+    refuse_unknown(request, names(POST_RECORDS.parameters))
+    return Head(_form(request), read_encoding(request), ON_ERROR.of(request) == "skip", _idempotency_key(request))
 
 
 def _form(request: Request) -> Form:
@@ -88,13 +89,6 @@ def read_encoding(request: Request) -> str:
         detail = f"send the body as it is, or in one of {ENCODINGS}; not {name}"
         raise ProblemError(problem.UNSUPPORTED_ENCODING, detail, {"Accept-Encoding": ENCODINGS})
     return name
-
-
-def _skips(request: Request) -> bool:
-    name = request.query_params.get("on_error", "refuse")
-    if name not in ("refuse", "skip"):
-        raise invalid_parameter("on_error", "must be refuse or skip")
-    return name == "skip"
 
 
 def _idempotency_key(request: Request) -> str:

@@ -7,20 +7,32 @@ from collections.abc import Mapping, Sequence
 
 from starlette.requests import Request
 
+from api.formats import FORMATS
 from api.formats.contract import Format
 from api.older.answers import Range
-from collector.http import ProblemError, invalid_parameter
+from collector.http import Parameter, ProblemError, Schema, choice
 from telemetry import problem
 
 _QUALITY = re.compile(r"[01](\.\d*)?", re.ASCII)
 
 
+def parameter(formats: Mapping[str, Format]) -> Parameter[str | None]:
+    """`format`, one of these."""
+    return choice("format", "The answer's format; without it what `Accept` likes best.", tuple(formats), None)
+
+
+FORMAT = parameter(FORMATS)
+
+
+def kinds(formats: Mapping[str, Format]) -> dict[str, Schema]:
+    """What answers in these formats hold, as documents describe it: JSON anything, all else text or bytes."""
+    return {one.media_types[0]: {} if "json" in one.suffix else {"type": "string"} for one in formats.values()}
+
+
 def chosen(request: Request, formats: Mapping[str, Format]) -> Format:
     """The format; the first of those that the client likes as well. Raises `ProblemError`."""
-    name = request.query_params.get("format")
+    name = parameter(formats).of(request)
     if name is not None:
-        if name not in formats:
-            raise invalid_parameter("format", f"must be one of {', '.join(formats)}")
         return formats[name]
     accepted = ",".join(request.headers.getlist("accept")) or "*/*"
     ranges = [Range.of(text) for text in accepted.split(",")]

@@ -1,0 +1,143 @@
+"""What the intake's addresses take and answer: their operations, for documents."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from collector.operations import Content, Operation, Parameter, choice
+from collector.posts import BY_NAME, POSTS
+from telemetry import problem
+from telemetry.fields import KEY_FIELD, MAX_ID_CHARACTERS, NAMES
+
+MAX_KEY_CHARACTERS = 255
+
+_Digits = Annotated[str, Meta(pattern=r"^\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*$")]
+_Number = float | _Digits | None
+_Latitude = Annotated[float, Meta(ge=-90, le=90)] | _Digits | None
+_Longitude = Annotated[float, Meta(ge=-180, le=180)] | _Digits | None
+_Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_CHARACTERS, pattern=r"\S")] | int
+
+
+class SentRecord(Struct):
+    """A record as senders may write it. Whatever else it has becomes one of its attributes."""
+
+    device_id: _Id
+    timestamp: str | float | None = None
+    latitude: _Latitude = None
+    longitude: _Longitude = None
+    altitude_m: _Number = None
+    speed_kmh: _Number = None
+    heading_deg: _Number = None
+    accuracy_m: _Number = None
+    location: str | None = None
+    attributes: dict[str, Any] | None = None
+
+
+class RefusedRecord(Struct):
+    """Why a record was left out: its place from 0, in NDJSON its line from 1."""
+
+    index: int
+    field: str | None
+    value: Any
+    reason: str
+    line: int | UnsetType = UNSET
+
+
+class Accepted(Struct):
+    """What was stored; the other members are there with `on_error=skip`."""
+
+    accepted: int
+    refused: int | UnsetType = UNSET
+    errors: list[RefusedRecord] | UnsetType = UNSET
+    errors_omitted: int | UnsetType = UNSET
+
+
+class Alive(Struct):
+    """This process answers."""
+
+    status: str
+
+
+ON_ERROR = choice(
+    "on_error", "Refuse a request with a bad record, or leave bad records out.", ("refuse", "skip"), "refuse"
+)
+IDEMPOTENCY_KEY = Parameter(
+    "Idempotency-Key",
+    "Makes a retry safe: the same body under the same key is stored once.",
+    {"type": "string", "minLength": 1, "maxLength": MAX_KEY_CHARACTERS},
+    str,
+    default="",
+    place="header",
+)
+
+_BODY = (problem.BODY_TOO_LARGE, problem.UNSUPPORTED_ENCODING, problem.INVALID_ENCODING, problem.INVALID_RECORD)
+
+POST_RECORDS = Operation(
+    "POST",
+    "/v1/records",
+    "post_records",
+    "Store records",
+    "intake",
+    {202: Content("All of it is on disk", {"application/json": Accepted})},
+    (ON_ERROR, IDEMPOTENCY_KEY),
+    Content(
+        "Records. Other names of fields: "
+        + ", ".join(f"`{name}` is `{field}`" for name, field in NAMES.items() if name != field)
+        + f"; `{KEY_FIELD}` may hold the key.",
+        {
+            "application/json": SentRecord | list[SentRecord],
+            "application/x-ndjson": {"type": "string"},
+            "application/msgpack": {"type": "string"},
+        },
+    ),
+    problems=(
+        *_BODY,
+        problem.INVALID_PARAMETER,
+        problem.INVALID_JSON,
+        problem.INVALID_MSGPACK,
+        problem.UNSUPPORTED_TYPE,
+        problem.KEY_REUSED,
+    ),
+    description="Bodies may be compressed with gzip, deflate or zstd, as `Content-Encoding` says.",
+)
+
+HEALTHZ = Operation(
+    "GET",
+    "/healthz",
+    "get_healthz",
+    "Whether the process lives",
+    "box",
+    {200: Content("It does", {"application/json": Alive})},
+)
+
+
+def _of_post(method: str, path: str, name: str) -> Operation:
+    about = sys.modules[BY_NAME[name].__module__].__doc__ or ""
+    return Operation(
+        method,
+        path,
+        f"{method.lower()}{path.replace('/', '_')}",
+        f"Records by {name}",
+        "other protocols",
+        {
+            200: Content("All of it is on disk", {"application/json": {}}),
+            204: Content("All of it is on disk", {}),
+            400: Content("What is wrong, as the protocol has it", {"application/json": {}}),
+        },
+        body=Content("What the protocol's clients send", {"*/*": {}}) if method == "POST" else None,
+        problems=_BODY,
+        description=" ".join(about.partition("\n\n")[0].split()),
+    )
+
+
+_NAMES = {read: name for name, read in BY_NAME.items()}
+
+OPERATIONS = (
+    POST_RECORDS,
+    *(_of_post(method, path, _NAMES[read]) for path, read in POSTS.items() for method in ("GET", "POST")),
+    HEALTHZ,
+)
+"""All of them."""

@@ -1,0 +1,168 @@
+"""`/openapi.json`: valid, whole, and of routes that answer."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, cast
+
+import httpx
+import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
+from starlette.applications import Starlette
+from starlette.routing import Mount, Route
+
+from api import app as api_program
+from api import query as query_program
+from api.devices import DeviceRoutes
+from api.document import Document
+from api.export import Exports
+from api.facts import PARTS
+from api.fleet import LATEST, Fleet
+from api.health import Health
+from api.history import History
+from api.latest import MORE, PARAMETERS, LatestRoutes
+from api.live import LiveRoutes
+from api.metrics import Metrics
+from api.older.lists import ListRoutes
+from api.older.routes import OlderRoutes
+from api.query import OPERATIONS
+from api.status import Status
+from api.summary import Summaries, SummaryAnswer
+from api.summary_sql import FIELDS
+from api.trips import Trips
+from collector.http import names, routes
+from telemetry import keys, problem
+from telemetry.problem import Problem
+from tests.api.conftest import Box, assert_problem
+
+NOTHING = cast("Any", None)  # routes are made, nothing is asked
+
+ELSEWHERE = ("/tracking/", "/tcp_tracking/", "/tracking", "/tcp_tracking", "/admin", "/static", "/docs", "/redoc")
+"""Addresses that the document doesn't describe: the older service's, which have their own, and pages for people."""
+
+
+def described(has_keys: bool = False) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(Document(OPERATIONS, has_keys, 50_000).json)
+    return found
+
+
+def of_api() -> Starlette:
+    """The API program's table."""
+    parts = (LatestRoutes, LiveRoutes, OlderRoutes, Metrics)
+    intake = routes(NOTHING, NOTHING, NOTHING)
+    return api_program.app(intake, *[cast("Any", object.__new__(one)) for one in parts], NOTHING)  # type: ignore[call-arg]
+
+
+def of_query() -> Starlette:
+    """The query program's table."""
+    parts = (
+        History,
+        Fleet,
+        DeviceRoutes,
+        Exports,
+        Summaries,
+        Trips,
+        Health,
+        Status,
+        ListRoutes,
+        Document,
+    )
+    return query_program.app(*[cast("Any", object.__new__(one)) for one in parts])
+
+
+def served() -> Iterator[tuple[str, str]]:
+    """Each method and path of both programs, but for those that are described elsewhere."""
+    for route in (*of_api().routes, *of_query().routes):
+        path = re.sub(r":\w+}", "}", cast("Route | Mount", route).path)
+        if not path.startswith(ELSEWHERE):
+            assert isinstance(route, Route)
+            yield from ((method, path) for method in route.methods or () if method != "HEAD")
+
+
+def documented() -> list[tuple[str, str]]:
+    return [(method.upper(), path) for path, methods in described()["paths"].items() for method in methods]
+
+
+@pytest.mark.parametrize("has_keys", [False, True])
+def test_it_is_valid(has_keys: bool) -> None:
+    assert list(OpenAPIV31SpecValidator(described(has_keys)).iter_errors()) == []
+
+
+def test_each_route_is_in_it_and_no_other() -> None:
+    assert sorted(set(served())) == sorted(documented())
+
+
+def test_names_are_given_once() -> None:
+    given = [one.name for one in OPERATIONS]
+    assert len(given) == len(set(given))
+    for one in OPERATIONS:
+        assert len(names(one.parameters)) == len(set(names(one.parameters)))
+        assert one.summary
+        assert all(parameter.sentence for parameter in one.parameters)
+
+
+@pytest.mark.parametrize(("method", "path"), documented())
+def test_each_answers(box: Box, method: str, path: str) -> None:
+    if path == "/v1/live":
+        with box.http.stream(method, path) as answer:
+            assert answer.headers["content-type"].startswith("text/event-stream")
+        return
+    assert_documented(box.http.request(method, path.replace("{device_id}", "nobody")), method, path)
+
+
+def assert_documented(answer: httpx.Response, method: str, path: str) -> None:
+    """Check that a status and a kind of body are named; 404 is only for a device that is unknown."""
+    responses = described()["paths"][path][method.lower()]["responses"]
+    assert answer.status_code not in (405, 500)
+    kinds = responses[str(answer.status_code)].get("content", {})
+    assert not answer.content or answer.headers["content-type"].partition(";")[0] in kinds
+    if answer.status_code == 404:
+        assert_problem(answer, 404, "unknown-device")
+
+
+@pytest.mark.parametrize(
+    "one", [one for one in OPERATIONS if problem.INVALID_PARAMETER in one.problems and one.parameters]
+)
+def test_its_parameters_are_those_that_are_taken(box: Box, one: Any) -> None:
+    path = re.sub(r"{.+?}", "nobody", one.path)
+    found = assert_problem(box.http.request(one.method, f"{path}?unheard=1"), 400, "invalid-parameter")
+    assert found["detail"] == f"unheard is unknown; known: {', '.join(names(one.parameters)) or 'none'}"
+
+
+def test_latest_alone_knows_what_the_query_program_takes() -> None:
+    assert names(LATEST.parameters) == [*names(PARAMETERS), *MORE]
+
+
+def test_the_limit_is_that_of_the_settings(box: Box) -> None:
+    answer = box.http.get("/openapi.json")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
+    [limit] = [one for one in answer.json()["paths"]["/v1/records"]["get"]["parameters"] if one["name"] == "limit"]
+    assert limit["schema"]["maximum"] == box.settings.api.max_page_records
+    assert answer.json() == described(), "made of the same settings"
+
+
+def test_errors_are_of_kinds_that_there_are() -> None:
+    known = {one.type for one in vars(problem).values() if isinstance(one, Problem)}
+    named = set(re.findall(r"urn:whimbrel:problem:[\w-]+", json.dumps(described(True))))
+    never = {problem.NOT_FOUND.type, problem.WRONG_METHOD.type, problem.INVALID_FRAME.type}
+    assert named == known - never
+
+
+def test_keys_are_asked_for_where_they_are_required() -> None:
+    assert "security" not in json.dumps(described())
+    paths = described(True)["paths"]
+    assert paths["/v1/records"]["get"]["security"][0] == {"bearer": ["read"]}
+    assert paths["/v1/records"]["post"]["security"][0] == {"bearer": ["ingest"]}
+    assert paths["/healthz"]["get"]["security"] == []
+    assert paths["/readyz"]["get"]["security"][0] == {}
+    ways = [way for methods in paths.values() for one in methods.values() for way in one["security"]]
+    asked = {scope for way in ways for scopes in way.values() for scope in scopes}
+    assert asked <= set(keys.SCOPES)
+
+
+def test_answers_that_sql_makes_have_the_fields_of_their_type() -> None:
+    assert SummaryAnswer.__struct_fields__ == ("device_id", "start", "end", *FIELDS)
+    facts = described()["components"]["schemas"]["StatusAnswer"]["properties"]
+    assert {name for part in PARTS.values() for name in part.__struct_fields__} <= set(facts)
