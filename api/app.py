@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.routing import Mount, Route, request_response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from api import viewers
 from api.forward import Forward
 from api.html import STATIC
 from api.latest import LATEST_OF_DEVICE, LatestRoutes, is_plain
@@ -48,6 +49,7 @@ def app(
             METRICS.route(metrics.get_metrics),
             *older.routes(),
             *documents.routes(),
+            *viewers.routes(),
             Mount("/static", STATIC),
             Route("/v1/records", forwarded, methods=["GET"]),  # beside the intake's POST
         ],

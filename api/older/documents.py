@@ -37,6 +37,9 @@ SCROLLBAR_STYLE = "'sha256-QMIg+bpjm3JdElJ388KYke01izlUW0UoNOeKjpMxdgc='"
 """Redoc makes empty style elements and fills them by script, and one with the style sheet of its scroll bar.
 A new version of it may need another hash: tests/api/older/test_documents.py sees it in a browser."""
 
+REDOC_POLICY = f"{POLICY} {EMPTY_STYLE} {SCROLLBAR_STYLE}"
+WHERE = "?format=openapi"
+
 
 class Viewer:
     """One address: to people a page that shows the document, to programs the document itself."""
@@ -60,7 +63,7 @@ class Viewer:
         if request.method not in ("GET", "HEAD"):
             return as_json(Answer(405, {"detail": f'Method "{request.method}" not allowed.'}), ALLOW)
         if form.media_type == HTML:
-            return page(self._template, 200, self._headers, title=DOCUMENT["info"]["title"])
+            return page(self._template, 200, self._headers, title=DOCUMENT["info"]["title"], document=WHERE)
         answer = as_json(Answer(200, document(request)), ALLOW, form.indent)
         if form.media_type == OPENAPI:
             answer.headers["Content-Type"] = f"{OPENAPI}; charset=utf-8"
@@ -77,7 +80,7 @@ def routes() -> list[Route]:
     """Both pages."""
     return [
         *_of("/tracking/swagger", Viewer("Swagger UI", "swagger.html", POLICY)),
-        *_of("/tracking/redoc", Viewer("Redoc", "redoc.html", f"{POLICY} {EMPTY_STYLE} {SCROLLBAR_STYLE}")),
+        *_of("/tracking/redoc", Viewer("Redoc", "redoc.html", REDOC_POLICY)),
     ]
 
 

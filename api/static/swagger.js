@@ -1,2 +1,4 @@
 // null: the validator would be another host's
-SwaggerUIBundle({ url: "?format=openapi", dom_id: "#api", deepLinking: true, validatorUrl: null });
+SwaggerUIBundle({
+  url: document.getElementById("api").dataset.document, dom_id: "#api", deepLinking: true, validatorUrl: null
+});

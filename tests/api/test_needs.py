@@ -13,6 +13,8 @@ from telemetry.gate import ADMIN, INGEST, OPEN, READ_WHOLE, SQL, Need
     [
         ("GET", "/healthz", OPEN),
         ("GET", "/static/status.css", OPEN),
+        ("GET", "/openapi.json", OPEN),
+        ("GET", "/docs", OPEN),
         ("POST", "/static/status.css", ADMIN),
         ("GET", "/readyz", READY),
         ("GET", "/status", READ_WHOLE),

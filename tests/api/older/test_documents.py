@@ -104,7 +104,7 @@ def test_without_a_slash_it_is_a_redirect_and_other_addresses_are_unknown(box: B
     for page in PAGES:
         answer = ask(box, f"{page[:-1]}?format=openapi")
         assert (answer.status_code, answer.headers["location"]) == (301, f"{page}?format=openapi")
-    for path in ("/tracking/swagger.json", "/swagger", "/swagger/", "/redoc", "/redoc/", "/tcp_tracking/swagger/"):
+    for path in ("/tracking/swagger.json", "/swagger", "/swagger/", "/tcp_tracking/swagger/"):
         answer = ask(box, path)
         assert (answer.status_code, answer.headers["content-type"]) == (404, HTML)
 
