@@ -16,7 +16,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from api.app import app
 from api.cors import Cors
-from api.forward import QueryProgram
+from api.forward import MAX_SQL_BYTES, QueryProgram
 from api.latest import LatestRoutes
 from api.live import LiveRoutes, States
 from api.metrics import ASK_S, Metrics, Page
@@ -65,7 +65,8 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
     live = LiveRoutes(states, a.max_live_readers)
     meters.LIVE_READERS.one.watch(lambda: states.readers)
     meters.LIVE_READERS_LIMIT.one.set(a.max_live_readers)
-    program = QueryProgram(query_socket(settings), a.query_timeout_s, tls is not None)
+    longest_s = max(a.query_timeout_s, 2 * settings.sql.timeout_s)  # a question in SQL may wait as long as it may take
+    program = QueryProgram(query_socket(settings), longest_s, tls is not None)
     teller = reports.Teller(notes.API)
     listener = reports.Listener(lambda: connect(settings, ASK_S))
     listener.start()
@@ -76,6 +77,7 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
         OlderRoutes(intake, limits, arrival, latest),
         Metrics(Page(settings, teller, listener, connect(settings, ASK_S), Room.of(settings))),
         program.forward(refusal),
+        program.forward(refusal, MAX_SQL_BYTES),
     )
     plain = ProxyHeadersMiddleware(application)  # type: ignore[arg-type]  # uvicorn words ASGI's types its own way
     quick = QuickLatest(plain, latest)  # type: ignore[arg-type]

@@ -35,6 +35,7 @@ def app(
     older: OlderRoutes,
     metrics: Metrics,
     forward: Forward,
+    sql: Forward,
 ) -> Starlette:
     """The API's application. `intake` are the collector's routes, so that one port serves a whole round trip."""
     register_url_convertor("device", DeviceConvertor())
@@ -44,6 +45,7 @@ def app(
             LATEST_OF_DEVICE.route(latest.get_device),
             Route("/v1/latest", _Latest(latest, forwarded), methods=["GET"]),
             LIVE.route(EndsWithClient(request_response(live.get_live))),
+            Route("/v1/sql", EndsWithClient(sql), methods=["POST"]),
             *intake,
             HEALTHZ.route(healthz),
             METRICS.route(metrics.get_metrics),

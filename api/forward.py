@@ -11,9 +11,13 @@ from pathlib import Path
 from urllib.parse import quote_from_bytes
 
 import aiohttp
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from yarl import URL
+
+from collector.http import ProblemError
+from telemetry import problem
 
 MAX_CONNECTIONS = 256
 """Requests under way at once; the query program itself bounds those that wait."""
@@ -32,13 +36,16 @@ SCHEME = b"whimbrel-scheme"
 """A header of ours: what the client speaks, https or http, which links in answers need."""
 
 NOT_ASKED = OWN_HEADERS | {b"content-length", b"expect", SCHEME}
-"""What is left out of a request, which goes without its body."""
+"""What is left out of a request. Its body goes only where it may, and then says its length anew."""
 
 AS_SENT = "".join(map(chr, range(0x21, 0x7F))).replace("#", "")
 """What a request's address may have as it is; a byte beyond is written as %XX."""
 
 MAX_HEADER_BYTES = 2**17
 """One line of an answer's head, which may have the request's address in it."""
+
+MAX_SQL_BYTES = 256 * 2**10
+"""Body of a question in SQL; a thousand devices by name have room in it."""
 
 log = logging.getLogger(__name__)
 
@@ -60,9 +67,12 @@ class QueryProgram:
             max_field_size=MAX_HEADER_BYTES,
         )
 
-    def forward(self, refusal: Callable[[str], Response]) -> Forward:
-        """An ASGI application; `refusal` makes what a path is answered where the program does not."""
-        return Forward(self._session, refusal, self._scheme)
+    def forward(self, refusal: Callable[[str], Response], max_body_bytes: int = 0) -> Forward:
+        """An ASGI application; `refusal` makes what a path is answered where the program does not.
+
+        Bodies of requests are handed on if they may have any bytes.
+        """
+        return Forward(self._session, refusal, self._scheme, max_body_bytes)
 
     async def close(self) -> None:
         """Close its connections."""
@@ -73,18 +83,24 @@ class Forward:
     """Answers each request with what the query program answers."""
 
     def __init__(
-        self, session: aiohttp.ClientSession, refusal: Callable[[str], Response], scheme: str = "http"
+        self,
+        session: aiohttp.ClientSession,
+        refusal: Callable[[str], Response],
+        scheme: str = "http",
+        max_body_bytes: int = 0,
     ) -> None:
         self._session = session
+        self._max_body_bytes = max_body_bytes
         self._scheme = scheme
         self._refusal = refusal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. An answer that breaks off there breaks off here, never ending as if whole."""
         is_begun = False
+        data = await _body(Request(scope, receive), self._max_body_bytes) if self._max_body_bytes else None
         try:
             async with self._session.request(
-                scope["method"], _url(scope), headers=_headers(scope, self._scheme), allow_redirects=False
+                scope["method"], _url(scope), headers=_headers(scope, self._scheme), data=data, allow_redirects=False
             ) as answer:
                 headers = [(name, value) for name, value in answer.raw_headers if name.lower() not in OWN_HEADERS]
                 await send({"type": "http.response.start", "status": answer.status, "headers": headers})
@@ -97,6 +113,17 @@ class Forward:
             if is_begun:
                 return  # without an end: the server closes the connection, by which the client sees what is missing
             await self._refusal(scope["path"])(scope, receive, send)
+
+
+async def _body(request: Request, most_bytes: int) -> bytes:
+    """A request's whole body. Raises `ProblemError` for one that is larger than it may be."""
+    data = b""
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > most_bytes:
+            detail = f"a body may have {most_bytes} bytes here"
+            raise ProblemError(problem.BODY_TOO_LARGE, detail, {"Connection": "close"})
+    return data
 
 
 def _url(scope: Scope) -> URL:

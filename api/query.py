@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 from telemetry import early, unneeded
@@ -15,6 +16,8 @@ if __name__ == "__main__":
 
 import uvloop
 from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
 
 from api.counts import Counts
 from api.devices import DEVICES, DeviceRoutes
@@ -36,6 +39,7 @@ from api.older.warm import warm_up
 from api.queries import Queries
 from api.quick_facts import Entries
 from api.snapshot import Snapshots
+from api.sql import SQL, Sql, off
 from api.status import STATUS, Status
 from api.summary import SUMMARY, Summaries
 from api.timed import Timed
@@ -69,6 +73,7 @@ OPERATIONS = (
     SUMMARY,
     TRIPS,
     STOPS,
+    SQL,
     *intake.OPERATIONS,
     READYZ,
     STATUS,
@@ -89,6 +94,7 @@ def app(
     status: Status,
     lists: ListRoutes,
     document: Document,
+    sql: Callable[[Request], Awaitable[Response]],
 ) -> Starlette:
     """The query program's application. A new route is a file, a line here and one in `OPERATIONS`."""
     return Starlette(
@@ -100,6 +106,7 @@ def app(
             SUMMARY.route(summaries.get_summary),
             TRIPS.route(trips.get_trips),
             STOPS.route(trips.get_stops),
+            SQL.route(sql),
             READYZ.route(health.get_readyz),
             OPENAPI.route(document.get),
             *status.routes(),
@@ -140,6 +147,7 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
         Status(health, client, attach, archive, settings.redis.full_percent, room, Entries.of(settings)),
         ListRoutes(queries, pages),
         Document(OPERATIONS, settings.auth.required, a.max_page_records),
+        Sql(snapshots, settings.sql, str(archive.root)).post_sql if settings.sql.enabled else off,
     )
     gate = Gate(EndsWithClient(Timed(application)), keys, need_of)
     server = http_server(Named(gate), within(ConnectionLimits.of(settings)), is_behind_another=True)

@@ -69,6 +69,20 @@ class Api(Section, frozen=True):
     ] = 1_000
 
 
+class Sql(Section, frozen=True):
+    enabled: Annotated[bool, Meta(description="Answer questions in SQL, POST /v1/sql.")] = False
+    timeout_s: Annotated[Positive, Meta(description="Seconds after which a question is given up.")] = 30
+    memory_bytes: Annotated[
+        int, Meta(ge=2**26, description="Memory that DuckDB may use for one question, bytes. 256 MiB.")
+    ] = 2**28
+    max_rows: Annotated[Positive, Meta(description="Most rows of an answer; it says when it was cut.")] = 100_000
+    max_answer_bytes: Annotated[
+        Positive, Meta(description="Most bytes of an answer; it says when it was cut. 32 MiB.")
+    ] = 2**25
+    at_once: Annotated[Positive, Meta(description="Questions that run at once, each in a process of its own.")] = 1
+    queue: Annotated[int, Meta(ge=0, description="Questions that may wait; one more is answered 503.")] = 8
+
+
 class Auth(Section, frozen=True):
     required: Annotated[
         bool, Meta(description="Ask whoever writes or reads for a key, which `whimbrel keys create` makes.")
@@ -464,6 +478,7 @@ class Settings(Section, frozen=True):
 
     data: Data = Data()
     api: Api = Api()
+    sql: Sql = Sql()
     auth: Auth = Auth()
     collector: Collector = Collector()
     tls: Tls = Tls()
@@ -515,6 +530,7 @@ class Settings(Section, frozen=True):
 SECTIONS: dict[str, type[Section]] = {
     "data": Data,
     "api": Api,
+    "sql": Sql,
     "auth": Auth,
     "collector": Collector,
     "tls": Tls,

@@ -33,8 +33,8 @@ INGEST, READ, SQL, ADMIN = "ingest", "read", "sql", "admin"
 SCOPES = (INGEST, READ, SQL, ADMIN)
 """What may be done with a key: write records; read them, and how the box is; ask in SQL; all of it."""
 
-BOUND = (INGEST, READ)
-"""Scopes that may be bound to devices. SQL sees every record, and an admin's work is on the whole box."""
+BOUND = (INGEST, READ, SQL)
+"""Scopes that may be bound to devices; an admin's work is on the whole box."""
 
 ID_BYTES, SECRET_BYTES, PROOF_BYTES = 5, 16, 16
 
@@ -207,7 +207,7 @@ def _check(wish: Wish, now_s: int) -> None:
         raise InvalidKey(
             f"cannot make this key: the scope {whole[0]} can't be bound to devices, it is for the whole box"
         )
-    if wish.is_fleet and (whole or wish.devices):
+    if wish.is_fleet and (whole or wish.devices or SQL in wish.scopes):
         raise InvalidKey("cannot make this key: a fleet's is for ingest, read or both, of all devices or of a prefix")
     if len(wish.devices) > MAX_BOUND_DEVICES:
         raise InvalidKey(f"cannot make this key: it may name {MAX_BOUND_DEVICES} devices; a prefix takes any number")

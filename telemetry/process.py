@@ -42,3 +42,9 @@ def allow_open_files(wanted: int) -> int:
     limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
     return limit
+
+
+def die_with_whoever_started() -> None:
+    """Be killed when the process that started this one is gone. Linux only, as above."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

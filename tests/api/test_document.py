@@ -15,6 +15,7 @@ from starlette.routing import Mount, Route
 
 from api import app as api_program
 from api import query as query_program
+from api import sql
 from api.devices import DeviceRoutes
 from api.document import Document
 from api.export import Exports
@@ -52,7 +53,7 @@ def of_api() -> Starlette:
     """The API program's table."""
     parts = (LatestRoutes, LiveRoutes, OlderRoutes, Metrics)
     intake = routes(NOTHING, NOTHING, NOTHING)
-    return api_program.app(intake, *[cast("Any", object.__new__(one)) for one in parts], NOTHING)  # type: ignore[call-arg]
+    return api_program.app(intake, *[cast("Any", object.__new__(one)) for one in parts], NOTHING, NOTHING)  # type: ignore[call-arg]
 
 
 def of_query() -> Starlette:
@@ -69,7 +70,7 @@ def of_query() -> Starlette:
         ListRoutes,
         Document,
     )
-    return query_program.app(*[cast("Any", object.__new__(one)) for one in parts])
+    return query_program.app(*[cast("Any", object.__new__(one)) for one in parts], sql.off)  # type: ignore[call-arg]
 
 
 def served() -> Iterator[tuple[str, str]]:

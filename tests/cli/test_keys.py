@@ -69,7 +69,7 @@ def test_a_fleets_devices_have_tokens(
 
 
 def test_what_is_no_key_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    assert whimbrel("create", "--scope", "sql", "--device", "van-7") == 1
+    assert whimbrel("create", "--scope", "admin", "--device", "van-7") == 1
     assert "can't be bound" in capsys.readouterr().err
     assert whimbrel("token", "van-7") == 1
     assert "WHIMBREL_KEY" in capsys.readouterr().err

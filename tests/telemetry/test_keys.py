@@ -195,7 +195,7 @@ def test_names_of_bound_callers_are_kept_apart() -> None:
         (Wish(()), "needs a scope"),
         (Wish(("write",)), "no scope write"),
         (Wish((READ,), ("a",), "a"), "not to both"),
-        (Wish((SQL,), ("a",)), "scope sql can't be bound"),
+        (Wish((SQL,), is_fleet=True), "a fleet's is for ingest"),
         (Wish((READ, ADMIN), prefix="a"), "scope admin can't be bound"),
         (Wish((READ,), ("",)), "1 to 255 characters"),
         (Wish((READ,), prefix="a" * 256), "1 to 255 characters"),

@@ -1,0 +1,229 @@
+"""`POST /v1/sql`: a question in SQL over all records, answered by a process of its own (sql_child.py)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator
+from typing import Any, NamedTuple, cast
+
+import msgspec
+import pyarrow as pa
+from msgspec import Struct
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api import bound
+from api.formats import FORMATS
+from api.formats.choice import chosen, kinds, parameter
+from api.paged import VARY
+from api.snapshot import Snapshots, Wanted
+from api.sql_child import COSTLY, FAILED, LENGTH_BYTES, WRONG, Outcome, Question
+from collector.http import Content, Operation, ProblemError, names, refuse_unknown
+from telemetry import config, problem
+from telemetry.columns import columns
+from telemetry.errors import NotTogether, StoreError
+from telemetry.record import EARLIEST_US, LATEST_US
+
+MAX_LINE_BYTES = 2**20
+SPARE_BYTES = 2**20
+FORMS = {"json": FORMATS["json"], "csv": FORMATS["csv"], "arrow": FORMATS["arrow"]}
+TRUNCATED = "Truncated"
+
+ENDED = "the question needs more memory or processor time than one may have"
+
+_PROBLEMS = {COSTLY: problem.SQL_TOO_COSTLY, FAILED: problem.INTERNAL, WRONG: problem.INVALID_SQL}
+
+
+class SqlQuestion(Struct, forbid_unknown_fields=True):
+    """What is asked: one SELECT over `records` and `latest`, as DuckDB speaks SQL."""
+
+    query: str
+
+
+class SqlColumn(Struct):
+    """A column of an answer, with DuckDB's type."""
+
+    name: str
+    type: str
+
+
+class SqlAnswer(Struct):
+    """Rows, with their values in the order of the columns; `truncated` says that there would be more."""
+
+    columns: list[SqlColumn]
+    rows: list[list[Any]]
+    truncated: bool
+
+
+FORMAT = parameter(FORMS)
+
+SQL = Operation(
+    "POST",
+    "/v1/sql",
+    "post_sql",
+    "A question in SQL over all records and each device's newest",
+    "records",
+    {200: Content("The rows", {**kinds(FORMS), "application/json": SqlAnswer})},
+    (FORMAT,),
+    Content("The question", {"application/json": SqlQuestion}),
+    problems=(
+        problem.INVALID_PARAMETER,
+        problem.INVALID_JSON,
+        problem.INVALID_SQL,
+        problem.SQL_OFF,
+        problem.NOT_ACCEPTABLE,
+        problem.BODY_TOO_LARGE,
+        problem.UNSUPPORTED_TYPE,
+        problem.UNSUPPORTED_ENCODING,
+        problem.SQL_TOO_COSTLY,
+        problem.NOT_TOGETHER,
+    ),
+    description="Only one SELECT is taken. An answer that was cut says `Truncated: true` in its head.",
+)
+
+
+class _Answered(NamedTuple):
+    outcome: Outcome
+    data: bytes
+
+
+async def off(request: Request) -> Response:
+    """What is answered where SQL is off."""
+    refuse_unknown(request, names(SQL.parameters))
+    raise ProblemError(problem.SQL_OFF, "sql.enabled in the settings turns it on")
+
+
+class Sql:
+    """Answers questions, some at once, each with its process."""
+
+    def __init__(self, snapshots: Snapshots, settings: config.Sql, archive_root: str) -> None:
+        self._snapshots = snapshots
+        self._settings = settings
+        self._archive_root = archive_root
+        self._running = asyncio.Semaphore(settings.at_once)
+        self._places = settings.at_once + settings.queue
+
+    async def post_sql(self, request: Request) -> Response:
+        """The rows of one SELECT. A client that leaves ends it."""
+        refuse_unknown(request, names(SQL.parameters))
+        kind = chosen(request, FORMS)
+        query = await _query(request)
+        form = next(name for name, one in FORMS.items() if one is kind)
+        async with self._place():
+            outcome, data = await self._ask(request, query, form)
+        if outcome.wrong:
+            raise ProblemError(_PROBLEMS[outcome.wrong], self._without_paths(outcome))
+        headers = {"Content-Type": kind.content_type, **VARY}
+        if form == "csv":
+            headers["Content-Type"] = "text/csv; charset=utf-8; header=present"
+        if outcome.truncated:
+            headers[TRUNCATED] = "true"
+        return Response(data, headers=headers)
+
+    def _without_paths(self, outcome: Outcome) -> str:
+        if outcome.wrong == FAILED:
+            return "the records could not be read; the cause is in the log of the query program"
+        return outcome.detail.replace(self._archive_root, "archive")
+
+    @contextlib.asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        """A place among those that run. Raises `ProblemError` if too many wait, or one has waited too long."""
+        busy = ProblemError(problem.BUSY, "too many questions in SQL are waiting", {"Retry-After": "5"})
+        if self._places == 0:
+            raise busy
+        self._places -= 1
+        try:
+            try:
+                await asyncio.wait_for(self._running.acquire(), self._settings.timeout_s)
+            except TimeoutError:
+                raise busy from None
+            try:
+                yield
+            finally:
+                self._running.release()
+        finally:
+            self._places += 1
+
+    async def _ask(self, request: Request, query: str, form: str) -> _Answered:
+        s, binding = self._settings, bound.binding_of(request.scope)
+        wanted = Wanted(sorted(binding.devices), EARLIEST_US, LATEST_US, prefix=binding.prefix)
+        try:
+            files, tail = await asyncio.to_thread(self._records, wanted)
+        except NotTogether as error:
+            raise ProblemError(problem.NOT_TOGETHER, str(error), {"Retry-After": "5"}) from None
+        except StoreError as error:
+            raise ProblemError(problem.BUSY, str(error), {"Retry-After": "1"}) from None
+        question = msgspec.msgpack.encode(
+            Question(
+                query,
+                form,
+                files,
+                sorted(binding.devices),
+                binding.prefix,
+                s.timeout_s,
+                s.memory_bytes,
+                s.max_rows,
+                s.max_answer_bytes,
+            )
+        )
+        given = len(question).to_bytes(LENGTH_BYTES, "big") + question + tail
+        try:
+            return await asyncio.wait_for(_answered(given, s.max_answer_bytes + SPARE_BYTES), s.timeout_s)
+        except TimeoutError:
+            detail = f"the question took longer than sql.timeout_s, {s.timeout_s} s: ask for less"
+            raise ProblemError(problem.SQL_TOO_COSTLY, detail) from None
+
+    def _records(self, wanted: Wanted) -> tuple[list[str], bytes]:
+        """The files of a snapshot, and its tail as an Arrow stream."""
+        snapshot = self._snapshots.take(wanted)
+        tail, out = columns(snapshot.blocks), pa.BufferOutputStream()
+        with pa.ipc.new_stream(out, tail.schema) as writer:
+            writer.write_table(tail)
+        return [file.path for file in snapshot.files], out.getvalue().to_pybytes()
+
+
+async def _query(request: Request) -> str:
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise ProblemError(problem.UNSUPPORTED_ENCODING, "send the question as it is, not compressed")
+    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        detail = f'send {{"query": "SELECT …"}} as application/json, not {kind[:100]}'
+        raise ProblemError(problem.UNSUPPORTED_TYPE, detail, {"Accept": "application/json"})
+    try:
+        return msgspec.json.decode(await request.body(), type=SqlQuestion).query
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ProblemError(problem.INVALID_JSON, f'send {{"query": "SELECT …"}}: {error}') from None
+
+
+async def _answered(given: bytes, most_bytes: int) -> _Answered:
+    """What a new process answers; it is killed if this is cancelled."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "api.sql_child",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        cwd=config.PROJECT,
+        env={"MALLOC_ARENA_MAX": "2"},
+        limit=MAX_LINE_BYTES,
+    )
+    stdin, stdout = cast("asyncio.StreamWriter", process.stdin), cast("asyncio.StreamReader", process.stdout)
+    try:
+        with contextlib.suppress(ConnectionError):  # that it ended says its output
+            stdin.write(given)
+            await stdin.drain()
+            stdin.close()
+        line = await stdout.readline()
+        if not line.endswith(b"\n"):
+            was_killed = await process.wait() < 0
+            return _Answered(Outcome(COSTLY, ENDED) if was_killed else Outcome(FAILED), b"")
+        outcome = msgspec.json.decode(line, type=Outcome)
+        if outcome.bytes > most_bytes:
+            return _Answered(Outcome(FAILED), b"")
+        return _Answered(outcome, await stdout.readexactly(outcome.bytes))
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
