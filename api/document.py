@@ -112,7 +112,11 @@ class Document:
         }
         if one.body is not None:
             content = self._types.content(one.body)
-            found["requestBody"] = {"description": one.body.sentence, "content": content, "required": True}
+            found["requestBody"] = {
+                "description": one.body.sentence,
+                "content": content,
+                "required": one.body.is_required,
+            }
         if self._has_keys:
             found["security"] = _security(need)
         return {name: value for name, value in found.items() if value or name == "security"}

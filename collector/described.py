@@ -13,6 +13,7 @@ from telemetry import problem
 from telemetry.fields import KEY_FIELD, MAX_ID_CHARACTERS, NAMES
 
 MAX_KEY_CHARACTERS = 255
+STORED = "All of it is on disk"
 
 _Digits = Annotated[str, Meta(pattern=r"^\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*$")]
 _Number = float | _Digits | None
@@ -81,7 +82,7 @@ POST_RECORDS = Operation(
     "post_records",
     "Store records",
     "intake",
-    {202: Content("All of it is on disk", {"application/json": Accepted})},
+    {202: Content(STORED, {"application/json": Accepted})},
     (ON_ERROR, IDEMPOTENCY_KEY),
     Content(
         "Records. Other names of fields: "
@@ -114,6 +115,18 @@ HEALTHZ = Operation(
 )
 
 
+_ANSWERS: dict[str, dict[int, Content]] = {
+    "osmand": {200: Content(STORED, {})},
+    "owntracks": {200: Content(STORED, {"application/json": {"type": "array"}})},
+    "traccar": {200: Content(STORED, {})},
+    "influx": {
+        204: Content(STORED, {}),
+        400: Content("Which lines can't be taken; the others are on disk", {"application/json": {"type": "object"}}),
+    },
+}
+"""Protocol → what its clients hear."""
+
+
 def _of_post(method: str, path: str, name: str) -> Operation:
     about = sys.modules[BY_NAME[name].__module__].__doc__ or ""
     return Operation(
@@ -122,12 +135,8 @@ def _of_post(method: str, path: str, name: str) -> Operation:
         f"{method.lower()}{path.replace('/', '_')}",
         f"Records by {name}",
         "other protocols",
-        {
-            200: Content("All of it is on disk", {"application/json": {}}),
-            204: Content("All of it is on disk", {}),
-            400: Content("What is wrong, as the protocol has it", {"application/json": {}}),
-        },
-        body=Content("What the protocol's clients send", {"*/*": {}}) if method == "POST" else None,
+        _ANSWERS[name],
+        body=Content("What the protocol's clients send", {"*/*": {}}, is_required=False) if method == "POST" else None,
         problems=_BODY,
         description=" ".join(about.partition("\n\n")[0].split()),
     )

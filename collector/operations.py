@@ -119,6 +119,7 @@ class Content(NamedTuple):
 
     sentence: str
     kinds: Mapping[str, Any]
+    is_required: bool = True
 
 
 class Operation(NamedTuple):

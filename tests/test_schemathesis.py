@@ -1,0 +1,73 @@
+"""Schemathesis asks a whole box whatever its document allows and what it doesn't: nothing fails, all answers fit."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.box import Box
+
+EXAMPLES = 25
+SEED = 8
+MAX_SHOWN = 500
+READY_S = 60
+
+CHECKS = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_headers_conformance",
+    "response_schema_conformance",
+    "negative_data_rejection",
+    "missing_required_header",
+    "unsupported_method",
+    "ignored_auth",
+)
+"""Not `positive_data_acceptance`: what two parameters may be together, and all forms of a moment, no schema says."""
+
+CONFIG = """
+[checks.negative_data_rejection]
+expected-statuses = [400, 401, 403, 404, 405, 406, 413, 414, 415, 422, 431]
+"""
+
+
+def fill(box: Box) -> None:
+    """Have records in the archive and in Redis, of a box that is ready."""
+    for minute in range(20):
+        sent = [
+            {"device_id": device, "time": f"2026-01-24T10:{minute:02}:00Z", "lat": 53.4 + minute / 1_000, "lon": -2.97}
+            for device in ("van-7", "bus 14")
+        ]
+        assert box.http.post("/v1/records", json=sent).status_code == 202
+        if minute == 10:
+            assert box.whimbrel("drain").returncode == 0
+    stop_s = time.monotonic() + READY_S
+    while box.http.get("/readyz").status_code != 200:
+        assert time.monotonic() < stop_s
+        time.sleep(0.5)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_api_does_what_its_document_says(tmp_path: Path) -> None:
+    config = tmp_path / "schemathesis.toml"
+    config.write_text(CONFIG)
+    with Box(tmp_path / "box") as box:
+        fill(box)
+        command = [
+            *(str(Path(sys.executable).parent / "schemathesis"), "--config-file", str(config)),
+            *("run", f"http://127.0.0.1:{box.api_port}/openapi.json"),
+            *("--exclude-path", "/v1/live"),  # which never ends
+            *("--phases", "examples,coverage,fuzzing", "--checks", ",".join(CHECKS)),
+            *("--max-examples", str(EXAMPLES), "--seed", str(SEED), "--generation-database", "none"),
+            *("--request-timeout", "30", "--warnings", "off", "--no-color"),
+        ]
+        done = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True)
+        said = "\n".join(line[:MAX_SHOWN] for line in (done.stdout + done.stderr).splitlines())
+        assert done.returncode == 0, said
+        assert box.stop() == 0
+    assert "Traceback" not in "".join(box.output)
