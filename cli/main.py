@@ -69,6 +69,7 @@ COMMANDS: dict[str, str] = {
     "history": "cli.query:HISTORY",
     "export": "cli.export:COMMAND",
     "files": "cli.files:COMMAND",
+    "shell": "cli.shell:COMMAND",
     "status": "cli.status:COMMAND",
     "doctor": "cli.doctor:COMMAND",
     "drain": "cli.saving:DRAIN",
