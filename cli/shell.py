@@ -33,7 +33,7 @@ moment when this begins; what waits in Redis to be saved is among them if Redis 
   whimbrel shell -c "SELECT device_id, count(*) FROM records GROUP BY ALL"
 
 Without -c it is DuckDB's own program if that is installed (`duckdb`), else a prompt: end a statement with `;`,
-leave with Ctrl-D.
+leave with Ctrl-D. docs/analysts.md has questions to begin with.
 """
 
 ALL = Wanted((), EARLIEST_US, LATEST_US)
