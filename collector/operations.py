@@ -22,7 +22,7 @@ Schema = dict[str, Any]
 """A schema in the words of JSON Schema 2020-12."""
 
 _DIGITS = re.compile(r"\d{1,18}", re.ASCII)
-_DECIMAL = re.compile(r"\d{1,9}(\.\d{1,6})?", re.ASCII)
+_DECIMAL = re.compile(r"\d{1,9}(\.\d{1,17})?", re.ASCII)
 
 
 class Unfit(ValueError):
