@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,7 +67,7 @@ def log_in(box: Box) -> list[str]:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("has_keys", [False, True], ids=["open", "guarded"])
 def test_the_api_does_what_its_document_says(has_keys: bool, tmp_path: Path) -> None:
-    keys = {"auth__required": "true", "limits__address_wrong_keys_per_min": "0"} if has_keys else {}
+    keys: dict[str, Any] = {"auth__required": "true", "limits__address_wrong_keys_per_min": "0"} if has_keys else {}
     config = tmp_path / "schemathesis.toml"
     config.write_text(CONFIG)
     with Box(tmp_path / "box", sql__enabled="true", **keys) as box:
