@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import sys
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple, cast
@@ -32,6 +33,8 @@ FORMS = {"json": FORMATS["json"], "csv": FORMATS["csv"], "arrow": FORMATS["arrow
 TRUNCATED = "Truncated"
 
 ENDED = "the question needs more memory or processor time than one may have"
+
+log = logging.getLogger(__name__)
 
 _PROBLEMS = {COSTLY: problem.SQL_TOO_COSTLY, FAILED: problem.INTERNAL, WRONG: problem.INVALID_SQL}
 
@@ -124,6 +127,7 @@ class Sql:
 
     def _without_paths(self, outcome: Outcome) -> str:
         if outcome.wrong == FAILED:
+            log.error("a question in SQL failed: %s", outcome.detail or "its process ended")
             return "the records could not be read; the cause is in the log of the query program"
         return outcome.detail.replace(self._archive_root, "archive")
 

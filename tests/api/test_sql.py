@@ -345,6 +345,18 @@ def test_one_runs_others_wait(box: Box) -> None:
     assert not children_of(box)
 
 
+def test_a_file_that_is_gone_is_the_boxs_fault_and_tells_no_path(box: Box) -> None:
+    [file, *_] = sorted(box.settings.archive_dir.glob("date=*/*.parquet"))
+    away = file.with_suffix(".away")
+    file.rename(away)
+    try:
+        found = assert_problem(ask(box, "SELECT count(speed_kmh) FROM records"), 500, "internal")
+        assert str(box.settings.data_dir) not in str(found)
+    finally:
+        away.rename(file)
+    assert rows(ask(box, "SELECT count(*) FROM records")) == [[6]]
+
+
 # Who may ask, and what a request must be ----------------------------------------------------------------
 
 
