@@ -258,6 +258,8 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "/tracking/swagger/": ("format",),
     "/status": ("format",),
     "/readyz": ("unknown",),
+    "/openapi.json": ("unknown",),
+    "/docs": ("unknown",),
 }
 
 PLACES = ("/v1/devices/{}/latest", "/tracking/data/latest/{}/", "/tcp_tracking/data/latest/{}/", "/static/{}", "/{}")
