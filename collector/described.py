@@ -9,6 +9,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from collector.operations import Content, Operation, Parameter, choice
 from collector.posts import BY_NAME, POSTS
+from collector.posts.contract import Read
 from telemetry import problem
 from telemetry.fields import KEY_FIELD, MAX_ID_CHARACTERS, NAMES
 
@@ -123,12 +124,16 @@ _ANSWERS: dict[str, dict[int, Content]] = {
         204: Content(STORED, {}),
         400: Content("Which lines can't be taken; the others are on disk", {"application/json": {"type": "object"}}),
     },
+    "query": {200: Content("The database is there", {"application/json": {"type": "object"}})},
+    "ping": {204: Content("There is one", {})},
 }
-"""Protocol → what its clients hear."""
+"""Protocol, or what else its clients ask → what they hear."""
+
+_NAMES = {read: name for name, read in BY_NAME.items()}
 
 
-def _of_post(method: str, path: str, name: str) -> Operation:
-    about = sys.modules[BY_NAME[name].__module__].__doc__ or ""
+def _of_post(method: str, path: str, read: Read) -> Operation:
+    about, name = sys.modules[read.__module__].__doc__ or "", _NAMES.get(read, read.__name__)
     return Operation(
         method,
         path,
@@ -142,11 +147,9 @@ def _of_post(method: str, path: str, name: str) -> Operation:
     )
 
 
-_NAMES = {read: name for name, read in BY_NAME.items()}
-
 OPERATIONS = (
     POST_RECORDS,
-    *(_of_post(method, path, _NAMES[read]) for path, read in POSTS.items() for method in ("GET", "POST")),
+    *(_of_post(method, path, read) for path, read in POSTS.items() for method in ("GET", "POST")),
     HEALTHZ,
 )
 """All of them."""

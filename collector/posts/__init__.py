@@ -21,5 +21,7 @@ POSTS: dict[str, Read] = {
     "/traccar": BY_NAME["traccar"],
     "/api/v2/write": BY_NAME["influx"],
     "/write": BY_NAME["influx"],
+    "/query": influx.query,
+    "/ping": influx.ping,
 }
 """Path on the common ports → what reads its requests."""

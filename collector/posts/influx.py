@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
+from urllib.parse import parse_qsl
 
 import msgspec
 
@@ -37,6 +38,7 @@ _KEY = re.compile(r"(?:\\.|[^,= \\]++)++")
 _VALUE = re.compile(r'"(?:\\.|[^"\\]++)*+"|(?:\\.|[^,= \\"]++)++')
 _ESCAPED = re.compile(r"\\([,= \\\"])")
 _LINE = re.compile(r'(?:[^"\\\n]++|\\.|"(?:\\.|[^"\\]++)*+")++', re.DOTALL)
+_CREATE = re.compile(r"\s*create\s+database\b", re.IGNORECASE)
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 TRUE, FALSE = ("t", "T", "true", "True", "TRUE"), ("f", "F", "false", "False", "FALSE")
 
@@ -48,6 +50,20 @@ class Point(NamedTuple):
     tags: dict[str, str]
     fields: dict[str, object]
     timestamp: int | None
+
+
+def ping(_post: Post, _options: Options, _arrival: Arrival) -> Told:
+    """A client that looks whether there is an InfluxDB."""
+    return Told([], status=STORED)
+
+
+def query(post: Post, _options: Options, _arrival: Arrival) -> Told:
+    """The one question that those who write ask, Telegraf at each start. Raises `NotOurs` for any other."""
+    form = dict(parse_qsl(post.body.decode(errors="replace")))
+    text = dict(post.query).get("q") or form.get("q", "")
+    if not _CREATE.match(text):
+        raise NotOurs("of InfluxDB's questions only CREATE DATABASE is known: records are asked for at /v1/records")
+    return Told([], body=b'{"results":[{"statement_id":0}]}')
 
 
 def read(post: Post, options: Options, arrival: Arrival) -> Told:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collector.posts.contract import NotOurs, Post
-from collector.posts.influx import parse, read
+from collector.posts.influx import parse, ping, query, read
 from telemetry.errors import RecordError
 from tests.collector.posts.posting import HTTP, only, told
 from tests.collector.protocols.three_ways import NOW_US
@@ -135,3 +135,25 @@ def test_a_quote_that_never_ends_costs_no_time() -> None:
     body = b'm,host=h a="' + b"x\\" * 500_000
     found = told(read, Post([], {}, body))
     assert (found.status, found.records) == (400, [])
+
+
+@pytest.mark.parametrize(
+    "post",
+    [
+        Post([("q", 'CREATE DATABASE "telegraf"')], {}, b""),
+        Post([], {"content-type": "application/x-www-form-urlencoded"}, b"q=create+database+x"),
+    ],
+)
+def test_a_database_is_there_as_soon_as_it_is_asked_for(post: Post) -> None:
+    found = told(query, post)
+    assert (found.status, json.loads(found.body)) == (200, {"results": [{"statement_id": 0}]})
+
+
+@pytest.mark.parametrize("text", ["SELECT * FROM cpu", "", "DROP DATABASE x", "recreate database x"])
+def test_other_questions_are_not_answered(text: str) -> None:
+    with pytest.raises(NotOurs, match="only CREATE DATABASE"):
+        told(query, Post([("q", text)], {}, b""))
+
+
+def test_somebody_looks_whether_it_is_there() -> None:
+    assert told(ping, Post([], {}, b"")).status == 204
