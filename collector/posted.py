@@ -15,7 +15,7 @@ from starlette.routing import Route
 from collector import sniffing
 from collector.guard import admit
 from collector.intake import Intake
-from collector.posts import BY_NAME, POSTS
+from collector.posts import NAMES, POSTS
 from collector.posts.contract import NotOurs, Post, Read, Told
 from collector.problems import EXCEPTION_HANDLERS, ProblemError, busy
 from collector.protocols.contract import Message, Received, Rejected
@@ -28,9 +28,6 @@ from telemetry.fields import Arrival
 
 METHODS = ("GET", "POST")
 """OsmAnd's phones ask, all others post; one that asks what it should post is told what is missing."""
-
-NAMES = {read: name for name, read in BY_NAME.items()}
-"""What reads a protocol's requests → its name."""
 
 USUAL = Options(transport="http")
 """Of the common ports."""

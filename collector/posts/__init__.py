@@ -25,3 +25,8 @@ POSTS: dict[str, Read] = {
     "/ping": influx.ping,
 }
 """Path on the common ports → what reads its requests."""
+
+NAMES: dict[Read, str] = {influx.query: "influx", influx.ping: "influx"} | {
+    read: name for name, read in BY_NAME.items()
+}
+"""What reads requests → its protocol."""
