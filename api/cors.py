@@ -17,7 +17,9 @@ METHODS = b"GET, HEAD, POST, OPTIONS"
 HEADERS = b"Accept, Authorization, Content-Encoding, Content-Type, Idempotency-Key"
 """What a page may send beyond what every page may."""
 
-EXPOSED = b"Content-Disposition, RateLimit, RateLimit-Policy, Retry-After, Truncated, WWW-Authenticate"
+EXPOSED = (
+    b"Content-Disposition, Link, Next-Cursor, RateLimit, RateLimit-Policy, Retry-After, Truncated, WWW-Authenticate"
+)
 """What a page may read beyond what every page may."""
 
 MAX_AGE_S = b"600"
