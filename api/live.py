@@ -153,10 +153,16 @@ class States:
                 hearing.cancel()
 
     async def _hear(self, heard: redis.asyncio.client.PubSub) -> None:
+        """Raises `redis.ConnectionError` if the connection was another meanwhile: what was told then nobody heard."""
+        subscribed = 0
         while True:
-            message = await heard.get_message(ignore_subscribe_messages=True, timeout=LISTEN_S)
-            if message is not None:
+            message = await heard.get_message(timeout=LISTEN_S)
+            if message is not None and message["type"] == "message":
                 self._changed.update(message["data"].decode().split("\0"))
+            elif message is not None and message["type"] == "subscribe":
+                subscribed += 1
+                if subscribed > 1:
+                    raise redis.ConnectionError("the connection was lost for a moment")
 
     async def _look_at_all(self) -> None:
         after = ""

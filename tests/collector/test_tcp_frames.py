@@ -18,7 +18,7 @@ import pytest
 import redis
 
 from collector import intake as intake_module
-from collector.protocols.frames import BUSY, ENDED, MALFORMED, REFUSED, REPEATED, STORED
+from collector.protocols.frames import BUSY, DENIED, ENDED, MALFORMED, REFUSED, REPEATED, STORED
 from telemetry.archive import Archive
 from telemetry.hot import Shard
 from telemetry.redis_client import connect
@@ -346,5 +346,5 @@ def test_the_client_of_the_page_runs(connect_shared: Connect, shard: Shard) -> N
 def test_every_status_is_on_the_page() -> None:
     page = DEVICES_PAGE.read_text(encoding="utf-8")
     assert re.findall(r"^\| (\d) \|", page, re.M) == [
-        str(n) for n in (STORED, REPEATED, REFUSED, BUSY, MALFORMED, ENDED)
+        str(n) for n in (STORED, REPEATED, REFUSED, BUSY, MALFORMED, ENDED, DENIED)
     ]
