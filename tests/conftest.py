@@ -25,6 +25,12 @@ from tests.box import free_ports
 from tests.small_disk import SmallDisk, small_disk
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests go first: at the end they would run one after another while all else is done."""
+    slow = {item.path for item in items if item.get_closest_marker("slow") is not None}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 def server_choice() -> Settings:
     """Settings that name the server to test with: `WHIMBREL__REDIS__SERVER=bundled scripts/test` takes that one."""
     name = "WHIMBREL__REDIS__SERVER"

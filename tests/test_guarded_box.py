@@ -90,6 +90,7 @@ def test_commands_send_with_a_key(box: Box, over: str, tmp_path: Path) -> None:
     assert "not for device 'bus-9'" in done.stderr
     reads = create(box, "--scope", "read")
     assert until(box, 200, f"/v1/devices/{over}-1/latest", reads).status_code == 200
+    time.sleep(2)  # as above
     wrong = box.whimbrel(*send, "--key", reads)
     assert wrong.returncode == 1
     assert "needs a key with the scope ingest" in wrong.stderr
