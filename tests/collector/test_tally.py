@@ -57,7 +57,9 @@ def test_what_comes_over_tcp(
         async with collecting(connect_shared) as found:
             before = counted(protocol, "tcp", reason)
             await talk(found.port, data)
-            assert since(before, counted(protocol, "tcp", reason)) == expected
+            messages, *others = since(before, counted(protocol, "tcp", reason))
+            assert 1 <= messages <= expected[0]  # lines that look alike and come at once are read as one
+            assert others == list(expected[1:])
 
     run(test)
 
