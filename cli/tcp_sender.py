@@ -18,8 +18,8 @@ import msgspec
 
 from cli.delivery import Accepted, Answer, Batch, Busy, Patience, Refused, Tally, settle
 from collector.protocols import frames
-from collector.protocols.frames import HEAD_BYTES
 from telemetry.errors import ConfigError
+from telemetry.frame_answers import HEAD_BYTES, Detail, decode, encode, frame
 
 WINDOW = 8
 """Unanswered frames: enough to keep the collector busy meanwhile, few enough to send again."""
@@ -128,8 +128,7 @@ class TcpSender:
 
     def _say_hello(self, connection: socket.socket) -> None:
         """Say the key, for all that follows. Raises `ConfigError` if it is not taken, `OSError` if it can't be now."""
-        hello = _encode((frames.HELLO, self._key))
-        connection.sendall(len(hello).to_bytes(HEAD_BYTES, "big") + hello)
+        connection.sendall(frame((frames.HELLO, self._key)))
         while (data := self._next_answer()) is None:
             received = connection.recv(READ_BYTES)
             if not received:
@@ -211,10 +210,10 @@ def to_frame(sender_id: str, number: int, batch: Batch, max_bytes: int) -> bytes
     values = []
     for index, row in enumerate(batch):
         try:
-            values.append(msgspec.Raw(_encode(msgspec.json.decode(row.body))))
+            values.append(msgspec.Raw(encode(msgspec.json.decode(row.body))))
         except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
             return Refused(f"cannot be sent as msgpack: {error}; --over http can", index)
-    data = _encode((frames.VERSION, sender_id, number, values))
+    data = encode((frames.VERSION, sender_id, number, values))
     if len(data) > max_bytes:
         return Refused(f"{len(data)} bytes as msgpack, at most {max_bytes} are taken")
     return len(data).to_bytes(HEAD_BYTES, "big") + data
@@ -226,10 +225,10 @@ def read_answer(data: bytes, records: int) -> Answer | None:
     Raises `ConfigError` if the key does not allow it.
     """
     try:
-        answer = _decode(data)
+        answer = decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
-    detail = answer.detail or _Detail()
+    detail = answer.detail or Detail()
     if answer.status == frames.STORED:
         return Accepted(answer.accepted)
     if answer.status == frames.REPEATED:
@@ -242,20 +241,3 @@ def read_answer(data: bytes, records: int) -> Answer | None:
         field = f"{detail.field}: " if detail.field else ""
         return Refused(field + detail.reason, detail.index)
     return None
-
-
-class _Detail(msgspec.Struct):
-    reason: str = ""
-    index: int | None = None
-    field: str | None = None
-
-
-class _Answer(msgspec.Struct, array_like=True):
-    number: int | None
-    status: int
-    accepted: int
-    detail: _Detail | None
-
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(_Answer).decode

@@ -16,6 +16,7 @@ import trustme
 
 from collector.protocols import frames
 from collector.protocols.contract import Received
+from telemetry import frame_answers
 from telemetry.config import Forward
 from telemetry.errors import BusyError, RecordError, SenderError
 from telemetry.fields import Arrival
@@ -77,7 +78,7 @@ def test_the_frame_is_the_collectors() -> None:
     [message] = decoder.feed(frame_of(batch), Arrival(0, 0, "kmh"))
     assert isinstance(message, Received)
     assert (message.sender, message.number, len(message.records)) == ("forward-1", 7, 2)
-    assert (whimbrel.VERSION, whimbrel.HEAD_BYTES) == (frames.VERSION, frames.HEAD_BYTES)
+    assert (whimbrel.VERSION, frame_answers.HEAD_BYTES) == (frames.VERSION, frames.HEAD_BYTES)
     names = ("HELLO", "STORED", "REPEATED", "REFUSED", "BUSY", "DENIED")
     assert [getattr(whimbrel, name) for name in names] == [getattr(frames, name) for name in names]
 

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from telemetry.errors import BusyError, RecordError, SenderError
+from telemetry.frame_answers import HEAD_BYTES, Detail, FrameAnswer, decode, frame
 from worker.courier.rows import taken_msgpack
 from worker.courier.targets.contract import Batch, BatchRefused, Bounds, Sent
 from worker.courier.web import port_of, tls_of
@@ -20,7 +21,6 @@ from worker.courier.web import port_of, tls_of
 VERSION = 1
 HELLO = 0
 STORED, REPEATED, REFUSED, BUSY, DENIED = 0, 1, 2, 3, 6
-HEAD_BYTES = 4
 USUAL_PORTS = {"whimbrel": 9999, "whimbrels": 9999}
 
 BOUNDS = Bounds(1_000, 2**19)
@@ -55,12 +55,12 @@ class Whimbrel:
         self._sent(len(frame))
         return self._understood(answer, batch)
 
-    def _understood(self, answer: _Answer, batch: Batch) -> bool:
+    def _understood(self, answer: FrameAnswer, batch: Batch) -> bool:
         """Behind anything but success a new connection begins anew: the collector lets none of ours overtake it."""
         if answer.number == batch.number and answer.status in (STORED, REPEATED):
             return answer.status == STORED
         self.close()
-        detail = answer.detail or _Detail()
+        detail = answer.detail or Detail()
         if answer.status == BUSY:
             raise BusyError(f"it has no room: {detail.reason}")
         if answer.status == DENIED:
@@ -83,9 +83,9 @@ class Whimbrel:
 
     def _say_hello(self, connection: socket.socket) -> None:
         """Say the key, for all that follows on this connection."""
-        connection.sendall(_framed(_encode((HELLO, self._key))))
+        connection.sendall(frame((HELLO, self._key)))
         answer = self._answer(connection)
-        detail = answer.detail or _Detail()
+        detail = answer.detail or Detail()
         if answer.status == BUSY:
             raise BusyError(f"it can't look at the key now: {detail.reason}")
         if answer.status != STORED:
@@ -98,13 +98,13 @@ class Whimbrel:
             plain.close()
             raise
 
-    def _answer(self, connection: socket.socket) -> _Answer:
+    def _answer(self, connection: socket.socket) -> FrameAnswer:
         length = int.from_bytes(self._read(connection, HEAD_BYTES), "big")
         if not 0 < length <= MOST_ANSWER_BYTES:
             raise SenderError(f"{self._host}:{self._port} is no Whimbrel: it answers with {length} bytes")
         data = self._read(connection, length)
         try:
-            return _decode(data)
+            return decode(data)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             raise SenderError(f"{self._host}:{self._port} is no Whimbrel: it answers {data[:80]!r}") from None
 
@@ -128,25 +128,4 @@ class Whimbrel:
 def frame_of(batch: Batch) -> bytes:
     """The frame of a batch."""
     records = [msgspec.Raw(item) for item in batch.items]
-    return _framed(_encode((VERSION, batch.sender, batch.number, records)))
-
-
-def _framed(data: bytes) -> bytes:
-    return len(data).to_bytes(HEAD_BYTES, "big") + data
-
-
-class _Detail(msgspec.Struct):
-    reason: str = ""
-    index: int | None = None
-    field: str | None = None
-
-
-class _Answer(msgspec.Struct, array_like=True):
-    number: int | None
-    status: int
-    accepted: int
-    detail: _Detail | None
-
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(_Answer).decode
+    return frame((VERSION, batch.sender, batch.number, records))
