@@ -60,6 +60,7 @@ def find(name: str) -> Command:
 
 COMMANDS: dict[str, str] = {
     "up": "cli.up:COMMAND",
+    "demo": "cli.demo.command:COMMAND",
     "redis": "cli.redis_server:COMMAND",
     "systemd": "cli.systemd:COMMAND",
     "send": "cli.send:COMMAND",

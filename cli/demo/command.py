@@ -1,0 +1,140 @@
+"""`whimbrel demo`: starts a box in a temporary folder, tells it a story, and says where to look."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+import uuid
+import webbrowser
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import NoReturn
+
+from tqdm import tqdm
+
+from cli import arguments
+from cli.command import OK, Command
+from cli.delivery import Patience, Tally, batches
+from cli.demo import box, city, replay, suez
+from cli.demo.story import Report, Story
+from cli.http_client import client
+from cli.http_sender import TIMEOUT_S, HttpSender
+from cli.send import say
+from telemetry import clock
+from telemetry.config import Settings
+from telemetry.endpoints import api_url, collector_url
+
+STORIES = {"suez": suez.STORY, "city": city.STORY}
+RETRY_S = 30.0
+
+DESCRIPTION = """\
+Start a box in a temporary folder, tell it a story, and print the address of its page. Ctrl-C stops the box and
+removes all of it.
+
+The story is moved to the present: what was before ends now, at its own pace, so that history has days to show; what
+follows comes as it happened, but --speed times as fast, and is dated as it comes. So at another speed than 1 the
+tracks of the live part are as much quicker than the vehicles were; speed_kmh is what they really drove, and
+story_time, an attribute of ships, when they really were there.
+
+  whimbrel demo                        ships at Suez in March 2021, as the Ever Given blocks the canal
+  whimbrel demo --speed 60 --open      the same in an hour, in a browser that is opened
+  whimbrel demo --story city           simulated vehicles
+  whimbrel demo --keep suez            keep the box: `whimbrel --config suez/config.toml up` starts it again
+
+Settings of your own and WHIMBREL_* are not those of this box, but for redis.server.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.description = DESCRIPTION
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    add = parser.add_argument
+    add("--story", choices=STORIES, default="suez", help="(default: suez)")
+    add(
+        "--speed",
+        type=arguments.quantity,
+        metavar="TIMES",
+        help=f"how much faster than it happened (default: {suez.SPEED:g} for suez, 1 for city)",
+    )
+    add("--port", type=arguments.count, metavar="PORT", help="of the page (default: one that is free)")
+    add("--keep", type=Path, metavar="DIR", help="keep the box in this folder, which is empty or not there yet")
+    add("--open", action="store_true", help="open the page in a browser")
+
+
+def run(args: argparse.Namespace, settings: Settings) -> int:
+    """Run until SIGINT, SIGTERM or a terminal that is closed; then nothing is left, and the status is 0."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _leave)
+    story = STORIES[args.story]
+    with box.running(args.keep, args.port, settings.redis.server) as started:
+        say(f"whimbrel demo: starting a box for {story.sentence}")
+        started.await_ready()
+        tally = Tally("demo", say, lambda _: None)
+        patience = Patience(RETRY_S, time.monotonic, started.sleep, say)
+        connection = client(collector_url(started.settings), TIMEOUT_S)
+        with closing(HttpSender(connection, patience, tally, lambda: uuid.uuid4().hex)) as sender:
+            _tell(story, args, started, sender, tally)
+        started.await_end()
+    return OK
+
+
+def _leave(*_: object) -> NoReturn:
+    sys.exit(OK)
+
+
+def _tell(story: Story, args: argparse.Namespace, started: box.Box, sender: HttpSender, tally: Tally) -> None:
+    speed = args.speed or story.speed
+    before, later = replay.parted(story)
+    _send_before(before, started.settings.collector.max_body_bytes, sender, tally)
+    url = f"{api_url(started.settings)}/"
+    print(url, flush=True)
+    say(f"whimbrel demo: the story goes on, {speed:g} times as fast as it happened; Ctrl-C ends it")
+    say(f"whimbrel demo: other commands ask this box with `whimbrel --config {started.file} …`")
+    if args.open:
+        webbrowser.open(url)
+    _send_live(later, story, speed, started, sender, tally)
+    say("whimbrel demo: the story is over; the box stays until Ctrl-C")
+
+
+def _send_before(before: list[Report], max_bytes: int, sender: HttpSender, tally: Tally) -> None:
+    """What was before, at once and at its own pace: it ends now."""
+    rows = tally.readable(replay.rows(before, clock.now_us(), 1.0), max_bytes)
+    with _bar(total=len(before), unit=" records", desc="history") as bar:
+        for batch in batches(rows, replay.BATCH_RECORDS, max_bytes):
+            sender.send(batch)
+            bar.update(len(batch))
+
+
+def _send_live(
+    later: Iterator[Report], story: Story, speed: float, started: box.Box, sender: HttpSender, tally: Tally
+) -> None:
+    remarks = replay.Remarks(story, say)
+    start_us, start_s = clock.now_us(), time.monotonic()
+    coming = replay.live(later, start_us, speed, lambda: time.monotonic() - start_s, started.sleep)
+    with _progress(story) as bar:
+        for told in coming:
+            remarks.until(told.at_s)
+            tally.sent += len(told.batch)
+            if told.batch:
+                sender.send(told.batch)
+            bar.set_description_str(f"{story.clock(told.at_s)}, {tally.accepted} records", refresh=False)
+            bar.update(told.at_s - bar.n)
+
+
+def _progress(story: Story) -> tqdm[NoReturn]:
+    """How far the story is."""
+    if story.length_s is None:
+        return _bar(bar_format="{desc}")
+    return _bar(total=story.length_s, bar_format="{desc} |{bar}| {percentage:3.0f}%")
+
+
+def _bar(**how: object) -> tqdm[NoReturn]:
+    """On standard error, if a person looks at it."""
+    return tqdm(disable=not sys.stderr.isatty(), leave=False, file=sys.stderr, **how)  # type: ignore[call-overload, no-any-return]
+
+
+COMMAND = Command("Start a box in a temporary folder and tell it a story, to look at its page.", add_arguments, run)
