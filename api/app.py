@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.routing import Mount, Route, request_response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api import viewers
+from api import page, viewers
 from api.forward import Forward
 from api.html import STATIC
 from api.latest import LATEST_OF_DEVICE, LatestRoutes, is_plain
@@ -52,6 +52,7 @@ def app(
             *older.routes(),
             *documents.routes(),
             *viewers.routes(),
+            *page.routes(),
             Mount("/static", STATIC),
             Route("/v1/records", forwarded, methods=["GET"]),  # beside the intake's POST
         ],

@@ -1,17 +1,34 @@
-"""Pages for people, made here; viewers of API documents alone run scripts. Templates escape all that they are given."""
+"""Pages for people, made here; the one at `/` and the viewers of API documents alone run scripts.
+
+Templates escape all that they are given.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 HERE = Path(__file__).parent
-STATIC = StaticFiles(directory=HERE / "static")
-"""What pages load: style sheets, and the packaged viewers of API documents."""
+
+
+class _Revalidated(StaticFiles):
+    """Files that browsers ask for anew each time, and get again only where they changed: those of one version of a
+    page belong together."""
+
+    def file_response(self, *args: Any, **more: Any) -> Response:
+        """A file, or that it is still the one that the browser has."""
+        response = super().file_response(*args, **more)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
+
+
+STATIC = _Revalidated(directory=HERE / "static")
+"""What pages load: style sheets, scripts and map data, and the packaged viewers of API documents."""
 
 SAFE_HEADERS = {"Cross-Origin-Opener-Policy": "same-origin"}
 """What every page says, and every answer of the older service, besides what all answers say (telemetry/serve.py)."""

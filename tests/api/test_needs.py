@@ -15,6 +15,7 @@ from telemetry.gate import ADMIN, INGEST, OPEN, READ_WHOLE, SQL, Need
         ("GET", "/static/status.css", OPEN),
         ("GET", "/openapi.json", OPEN),
         ("GET", "/docs", OPEN),
+        ("GET", "/", OPEN),
         ("POST", "/static/status.css", ADMIN),
         ("GET", "/readyz", READY),
         ("GET", "/status", READ_WHOLE),
@@ -37,7 +38,6 @@ def test_needs(method: str, path: str, need: Need) -> None:
 
 def test_what_is_not_named_is_read() -> None:
     for path in (
-        "/",
         "/nowhere",
         "/v1/records",
         "/v1/latest",

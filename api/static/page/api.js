@@ -1,0 +1,131 @@
+/**
+ * All requests to the box. The key is kept for this tab alone, and asked for when the box asks for one.
+ *
+ * @typedef {Record<string, string | number | boolean | string[] | null | undefined>} Parameters
+ *   those that are null or undefined are left out; of a list each value is a parameter
+ */
+
+const KEY = "whimbrel.key";
+
+/** What the box, or the way to it, answered instead of what was asked for; its message is a sentence for people. */
+export class ApiError extends Error {
+  /**
+   * @param {string} message
+   * @param {number} status 0 if nobody answered
+   * @param {string} type of the problem, as in docs/errors.md
+   */
+  constructor(message, status = 0, type = "") {
+    super(message);
+    this.status = status;
+    this.type = type;
+  }
+}
+
+export class Api {
+  #askForKey;
+  /** @type {Promise<string> | null} */
+  #asking = null;
+  /** How far the box's clock is ahead of this one, in milliseconds. */
+  #aheadMs = 0;
+
+  /** @param {(why: string) => Promise<string>} askForKey asks whoever looks at the page */
+  constructor(askForKey) {
+    this.#askForKey = askForKey;
+  }
+
+  /** Whether this tab has a key. */
+  get hasKey() {
+    return sessionStorage.getItem(KEY) !== null;
+  }
+
+  /** Forget the key of this tab. */
+  forgetKey() {
+    sessionStorage.removeItem(KEY);
+  }
+
+  /** The time by the box's clock, in milliseconds since 1970: what ages are counted by. */
+  now() {
+    return Date.now() + this.#aheadMs;
+  }
+
+  /**
+   * What JSON the box answers. Raises `ApiError`; `AbortError` when `signal` says so.
+   *
+   * @param {string} path
+   * @param {Parameters} [parameters]
+   * @param {{signal?: AbortSignal}} [more]
+   */
+  async json(path, parameters = {}, { signal } = {}) {
+    const response = await this.get(path, parameters, { signal, headers: { Accept: "application/json" } });
+    return response.json();
+  }
+
+  /**
+   * An answer of success, its body not read yet. Raises as `json` does.
+   *
+   * @param {string} path
+   * @param {Parameters} [parameters]
+   * @param {{signal?: AbortSignal, headers?: Record<string, string>}} [more]
+   */
+  async get(path, parameters = {}, { signal, headers = {} } = {}) {
+    const response = await this.#fetch(path, parameters, headers, signal);
+    if (response.ok) return response;
+    const problem = await problemOf(response);
+    if (response.status !== 401) throw problem;
+    this.forgetKey();
+    await this.#newKey(problem);
+    return this.get(path, parameters, { signal, headers });
+  }
+
+  async #fetch(path, parameters, headers, signal) {
+    const key = sessionStorage.getItem(KEY);
+    const all = key === null ? headers : { ...headers, Authorization: `Bearer ${key}` };
+    try {
+      const response = await fetch(address(path, parameters), { headers: all, signal, cache: "no-store" });
+      this.#setClock(response.headers.get("Date"));
+      return response;
+    } catch (error) {
+      if (signal?.aborted) throw error;
+      throw new ApiError("The box does not answer.");
+    }
+  }
+
+  /** However many requests are refused at once, one question is asked. */
+  async #newKey(problem) {
+    this.#asking ??= this.#askForKey(problem.type.endsWith("wrong-key") ? problem.message : "").finally(() => {
+      this.#asking = null;
+    });
+    sessionStorage.setItem(KEY, await this.#asking);
+  }
+
+  /** The header has whole seconds: less than 2 s of difference say nothing. */
+  #setClock(date) {
+    const aheadMs = Date.parse(date ?? "") + 500 - Date.now();
+    if (!Number.isNaN(aheadMs)) this.#aheadMs = Math.abs(aheadMs) < 2_000 ? 0 : aheadMs;
+  }
+}
+
+/**
+ * A path of the API with its parameters.
+ *
+ * @param {string} path
+ * @param {Parameters} [parameters]
+ */
+export function address(path, parameters = {}) {
+  const query = new URLSearchParams();
+  for (const [name, value] of Object.entries(parameters)) {
+    if (value === null || value === undefined) continue;
+    for (const one of Array.isArray(value) ? value : [value]) query.append(name, String(one));
+  }
+  return query.size ? `${path}?${query}` : path;
+}
+
+/** The box's problem in a sentence. */
+async function problemOf(response) {
+  try {
+    const { title, detail, type } = await response.json();
+    return new ApiError(detail ? `${title}: ${detail}` : title, response.status, type);
+  } catch {
+    return new ApiError(`The box answered with status ${response.status}.`, response.status);
+  }
+}

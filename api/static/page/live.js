@@ -1,0 +1,90 @@
+/**
+ * Reading /v1/live: the newest state of each device, first all of them, then as they change.
+ *
+ * EventSource can send no key, so the stream is read by fetch, with the rules of server-sent events (WHATWG HTML, 9.2).
+ */
+
+import { element } from "./dom.js";
+
+const INTERVAL_MS = 500;
+const SILENCE_MS = 40_000; // the box says something every 15 s
+const LEAST_WAIT_MS = 1_000;
+const MOST_WAIT_MS = 30_000;
+
+/**
+ * Follow the box for as long as the page is open.
+ *
+ * @param {import("./main.js").Context} context
+ */
+export async function follow({ api, fleet, notice }) {
+  let seen = "";
+  let waitMs = LEAST_WAIT_MS;
+  for (;;) {
+    try {
+      await read(api, seen, (event) => {
+        waitMs = LEAST_WAIT_MS;
+        seen = event.id || seen;
+        if (event.data) fleet.take(JSON.parse(event.data).records);
+      });
+    } catch (error) {
+      if (error.status === 403) {
+        show("refused", "No live view");
+        notice(error.message);
+        return;
+      }
+    }
+    show("waiting", "Reconnecting");
+    await new Promise((go) => setTimeout(go, waitMs * (0.75 + Math.random() / 2)));
+    waitMs = Math.min(waitMs * 2, MOST_WAIT_MS);
+  }
+}
+
+/** Read one stream until it ends, fails or says nothing for too long. */
+async function read(api, seen, take) {
+  const ending = new AbortController();
+  let silence = 0;
+  const heard = () => {
+    clearTimeout(silence);
+    silence = setTimeout(() => ending.abort(), SILENCE_MS);
+  };
+  try {
+    const headers = { Accept: "text/event-stream", ...(seen && { "Last-Event-ID": seen }) };
+    const response = await api.get("/v1/live", { interval_ms: INTERVAL_MS }, { headers, signal: ending.signal });
+    element("forget-key").hidden = !api.hasKey;
+    show("live", "Live");
+    heard();
+    for await (const event of events(response.body, heard)) take(event);
+  } finally {
+    clearTimeout(silence);
+  }
+}
+
+/** The events of a stream. */
+async function* events(body, heard) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    heard();
+    const parts = (rest + value).split("\n\n");
+    rest = parts.pop() ?? "";
+    for (const part of parts) yield event(part);
+  }
+}
+
+/** @param {string} part the lines of one event */
+function event(part) {
+  const found = { id: "", data: "" };
+  for (const line of part.split("\n")) {
+    if (line.startsWith("data: ")) found.data += line.slice(6);
+    else if (line.startsWith("id: ")) found.id = line.slice(4);
+  }
+  return found;
+}
+
+function show(state, words) {
+  const shown = element("link-state");
+  shown.dataset.state = state;
+  shown.textContent = words;
+}

@@ -1,0 +1,44 @@
+/**
+ * The page, wired from the bottom up.
+ *
+ * @typedef {object} Context what each part of the page is given
+ * @property {import("./state.js").State} state what is shown
+ * @property {import("./api.js").Api} api requests
+ * @property {import("./fleet.js").Fleet} fleet all devices, now
+ * @property {import("./map.js").WorldMap} map the one map, which Fleet and History share
+ * @property {import("./tabs.js").Tabs} tabs
+ * @property {(sentence: string) => void} notice tells whoever looks, for some seconds
+ */
+
+import { Api } from "./api.js";
+import * as box from "./box.js";
+import { element } from "./dom.js";
+import { Fleet } from "./fleet.js";
+import * as history from "./history.js";
+import { askForKey } from "./key.js";
+import * as list from "./list.js";
+import { follow } from "./live.js";
+import { WorldMap } from "./map.js";
+import { notice } from "./notice.js";
+import * as points from "./points.js";
+import { State } from "./state.js";
+import { Tabs } from "./tabs.js";
+
+const state = new State();
+const api = new Api(askForKey);
+const fleet = new Fleet(() => api.now());
+const map = new WorldMap(element("map"), state);
+const tabs = new Tabs(state);
+
+/** @type {Context} */
+const context = { state, api, fleet, map, tabs, notice };
+
+for (const part of [list, points, history, box]) part.start(context);
+tabs.start();
+map.start().catch(() => map.fail("This browser can't draw the map: it has no WebGL. The list works without."));
+follow(context);
+
+element("forget-key").addEventListener("click", () => {
+  api.forgetKey();
+  location.reload();
+});
