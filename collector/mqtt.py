@@ -31,6 +31,9 @@ QOS = 1
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 30.0
 """Between two tries to reach the broker."""
 
+LONGEST_PING_S = 2.0
+"""How long a broker may take to answer before its connection is closed anyway."""
+
 MAX_STORING = 1_000
 MAX_WAITING = 10_000
 """Messages that may be on their way to the store, and behind them. Of QoS 0 those beyond are dropped, as it allows; of
@@ -115,6 +118,7 @@ class Subscriber:
             await asyncio.wait({hearing})
             if self._storing:
                 await asyncio.wait(self._storing, timeout=self._grace_s)
+            await _all_read(client)
         finally:
             hearing.cancel()
             stopped.cancel()
@@ -139,3 +143,16 @@ class Subscriber:
         self._tally.count(1, len(heard.records))
         self._tally.reject(problem.INVALID_RECORD, len(heard.aside))
         client._client.ack(message.mid, message.qos)
+
+
+async def _all_read(client: aiomqtt.Client) -> None:
+    """Return once the broker has read every acknowledgement, as its answer to a ping tells.
+
+    A socket that is closed while messages of the broker wait in it is reset, and what the broker had not read is lost.
+    """
+    mqtt = client._client
+    mqtt._send_pingreq()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LONGEST_PING_S):
+            while mqtt._ping_t:  # noqa: ASYNC110 - paho tells nobody of the answer
+                await asyncio.sleep(0.005)

@@ -24,8 +24,6 @@ from tests.collector.conftest import HOST, numbers, tail
 from tests.collector.posting import WAIT_S, Program, running
 
 PASSWORD = "open sesame"
-WINDOW = 20
-"""Messages that the broker sends before it waits for an acknowledgement."""
 
 
 def entry(port: int, **more: object) -> str:
@@ -106,8 +104,7 @@ def test_a_stop_acknowledges_what_was_stored(shard: Shard, settings: Settings, t
             until(lambda: set(numbers(tail(shard, "v1"))) >= set(range(1_000)))
             time.sleep(1)
     found = [number for number in numbers(tail(shard, "v1")) if number >= 0]
-    assert sorted(set(found)) == list(range(1_000))
-    assert len(found) - 1_000 <= WINDOW  # what a stop on a busy machine leaves unacknowledged in its time comes again
+    assert sorted(found) == list(range(1_000))
 
 
 def test_what_cannot_be_read_stops_the_start(settings: Settings, tmp_path: Path) -> None:
