@@ -14,7 +14,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 ANY = "*"
 
 METHODS = b"GET, HEAD, POST, OPTIONS"
-HEADERS = b"Accept, Authorization, Content-Encoding, Content-Type, Idempotency-Key"
+HEADERS = (
+    b"Accept, Authorization, Batch-Number, Content-Encoding, Content-Type, Idempotency-Key, Last-Event-ID, Sender-Id"
+)
 """What a page may send beyond what every page may."""
 
 EXPOSED = (

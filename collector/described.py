@@ -14,6 +14,10 @@ from telemetry import problem
 from telemetry.fields import KEY_FIELD, MAX_ID_CHARACTERS, NAMES
 
 MAX_KEY_CHARACTERS = 255
+MAX_SENDER_CHARACTERS = 64
+MAX_NUMBER = 2**53 - 1
+"""The bounds of a batch's sender and number, as frames have them, too."""
+
 STORED = "All of it is on disk"
 
 _Digits = Annotated[str, Meta(pattern=r"^\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*$")]
@@ -49,12 +53,13 @@ class RefusedRecord(Struct):
 
 
 class Accepted(Struct):
-    """What was stored; the other members are there with `on_error=skip`."""
+    """What was stored. `repeated`, true, is there if the batch was stored before; all else with `on_error=skip`."""
 
     accepted: int
     refused: int | UnsetType = UNSET
     errors: list[RefusedRecord] | UnsetType = UNSET
     errors_omitted: int | UnsetType = UNSET
+    repeated: bool | UnsetType = UNSET
 
 
 class Alive(Struct):
@@ -74,6 +79,22 @@ IDEMPOTENCY_KEY = Parameter(
     default="",
     place="header",
 )
+SENDER_ID = Parameter(
+    "Sender-Id",
+    "Who numbers its batches: text that no other sender has.",
+    {"type": "string", "minLength": 1, "maxLength": MAX_SENDER_CHARACTERS, "pattern": "^[!-~]+$"},
+    str,
+    default="",
+    place="header",
+)
+BATCH_NUMBER = Parameter(
+    "Batch-Number",
+    "Above those of all batches before of this sender; a batch whose number is not is stored already.",
+    {"type": "integer", "minimum": 1, "maximum": MAX_NUMBER},
+    int,
+    default=0,
+    place="header",
+)
 
 _BODY = (problem.BODY_TOO_LARGE, problem.UNSUPPORTED_ENCODING, problem.INVALID_ENCODING, problem.INVALID_RECORD)
 
@@ -84,7 +105,7 @@ POST_RECORDS = Operation(
     "Store records",
     "intake",
     {202: Content(STORED, {"application/json": Accepted})},
-    (ON_ERROR, IDEMPOTENCY_KEY),
+    (ON_ERROR, IDEMPOTENCY_KEY, SENDER_ID, BATCH_NUMBER),
     Content(
         "Records. Other names of fields: "
         + ", ".join(f"`{name}` is `{field}`" for name, field in NAMES.items() if name != field)

@@ -137,8 +137,12 @@ def routes(intake: Intake, limits: HttpLimits, arrival: Callable[[], Arrival]) -
         raw = await read_body(request, limits)
         now = arrival()
         body = await inflated(raw, head.encoding, limits.max_body_bytes)
-        batch = await _store_once(intake, request.scope, head, body, limits, now)
-        return Response(_accepted(batch, head.skips), 202, media_type="application/json")
+        if head.number:
+            answer = await _store_numbered(intake, request.scope, head, body, limits, now)
+        else:
+            batch = await _store_once(intake, request.scope, head, body, limits, now)
+            answer = _accepted(batch, head.skips)
+        return Response(answer, 202, media_type="application/json")
 
     return [POST_RECORDS.route(post_records), *posted.routes(intake, limits, arrival)]
 
@@ -199,16 +203,34 @@ async def _store_once(intake: Intake, scope: Scope, head: Head, body: bytes, lim
                 realm + head.key if head.key else "",
                 _hash(body, batch.refused) if head.key else b"",
             )
-            refusals.count(problem.INVALID_RECORD, len(batch.refused))
-            tally = tally_of(head.form.name, "http")
-            tally.count(1, len(batch.records))
-            tally.reject(problem.INVALID_RECORD, len(batch.refused))
+            _count(head.form, batch)
             return batch
         except ProblemError as error:
             if error.kind is not problem.KEY_REUSED:
                 raise
             reused = error
     raise reused or AssertionError
+
+
+async def _store_numbered(
+    intake: Intake, scope: Scope, head: Head, body: bytes, limits: HttpLimits, now: Arrival
+) -> bytes:
+    """Store the batch of a sender that numbers them, and return the answer. Without records its number is given up."""
+    batch = await off_loop(len(body), partial(_batch, head, body, limits.max_records, now))
+    sender = admit(scope, batch.records).realm + head.sender
+    try:
+        is_repeated = await intake.submit_numbered(batch.records, len(body), sender, head.number)
+    except BusyError as error:
+        raise busy(error) from None
+    _count(head.form, batch)
+    return b'{"accepted":0,"repeated":true}' if is_repeated else _accepted(batch, skips=False)
+
+
+def _count(form: Form, batch: Batch) -> None:
+    refusals.count(problem.INVALID_RECORD, len(batch.refused))
+    tally = tally_of(form.name, "http")
+    tally.count(1, len(batch.records))
+    tally.reject(problem.INVALID_RECORD, len(batch.refused))
 
 
 def _moments(now: Arrival, step_s: int) -> Iterator[Arrival]:

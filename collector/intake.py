@@ -343,6 +343,15 @@ class Intake:
         waits += self._set_aside(aside)
         await (waits[0] if len(waits) == 1 else _all(waits))
 
+    async def submit_numbered(self, records: Sequence[Sent], cost_bytes: int, sender: str, number: int) -> bool:
+        """Like `submit`, of a sender that numbers its batches and waits for each answer; True if it was stored before.
+
+        Raises `BusyError` if it can't be stored now: the same number has to come again before any greater one.
+        """
+        if not self.has_room:
+            raise BusyError("more records are waiting for the store than may", retry_after_s=1)
+        return await self.offer(records, cost_bytes, Numbered(sender, number, Lane()))
+
     def offer(
         self,
         records: Sequence[Sent],

@@ -1,8 +1,9 @@
 """The quick way of `POST /v1/records`, for what most devices send: half the time of the plain one.
 
 A body as it is, of records of a known shape (telemetry/shapes.py), goes from the server to the intake without
-Starlette. Whatever else it is (a query, an Idempotency-Key, a Content-Encoding, a body in pieces, a large one that is
-for a thread, records that are wrong or unusual) goes on to the application, which answers it as it would have.
+Starlette. Whatever else it is (a query, an Idempotency-Key, a Batch-Number, a Content-Encoding, a body in pieces, a
+large one that is for a thread, records that are wrong or unusual) goes on to the application, which answers it as it
+would have.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from telemetry.errors import BusyError
 from telemetry.fields import Arrival
 
 PATH = "/v1/records"
-_UNUSUAL = frozenset((b"content-encoding", b"idempotency-key"))
+_UNUSUAL = frozenset((b"content-encoding", b"idempotency-key", b"sender-id", b"batch-number"))
 
 _form_of = lru_cache(64)(lambda content_type: form_of(content_type.decode("latin-1")))
 

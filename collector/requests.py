@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
 from starlette.requests import Request
 
 from collector.bodies import Form, form_of
-from collector.described import MAX_KEY_CHARACTERS, ON_ERROR, POST_RECORDS
+from collector.described import MAX_KEY_CHARACTERS, MAX_NUMBER, MAX_SENDER_CHARACTERS, ON_ERROR, POST_RECORDS
 from collector.encodings import DECODERS, inflate
 from collector.operations import names
-from collector.problems import ProblemError, refuse_unknown
+from collector.problems import ProblemError, invalid_parameter, refuse_unknown
 from telemetry import problem
 from telemetry.config import Settings
 from telemetry.errors import EncodingFault, TooLarge
@@ -56,19 +57,23 @@ class HttpLimits(NamedTuple):
 class Head(NamedTuple):
     """What a request says of its body.
 
-    `encoding` is "" for a body as it is, `key` "" for none; `skips` means that bad records are left out.
+    `encoding` is "" for a body as it is, `key` "" for none; `skips` means that bad records are left out. A batch of a
+    `sender` that names itself has a `number` from 1 on.
     """
 
     form: Form
     encoding: str
     skips: bool
     key: str
+    sender: str = ""
+    number: int = 0
 
 
 def read_head(request: Request) -> Head:
     """Raises `ProblemError` for what is not taken."""
     refuse_unknown(request, names(POST_RECORDS.parameters))
-    return Head(_form(request), read_encoding(request), ON_ERROR.of(request) == "skip", _idempotency_key(request))
+    skips, key = ON_ERROR.of(request) == "skip", _idempotency_key(request)
+    return Head(_form(request), read_encoding(request), skips, key, *_numbered(request, skips or bool(key)))
 
 
 def _form(request: Request) -> Form:
@@ -99,6 +104,20 @@ def _idempotency_key(request: Request) -> str:
         detail = f"Idempotency-Key must have 1 to {MAX_KEY_CHARACTERS} characters"
         raise ProblemError(problem.INVALID_PARAMETER, detail, parameter="Idempotency-Key")
     return key
+
+
+def _numbered(request: Request, is_otherwise: bool) -> tuple[str, int]:
+    """The sender of a batch and its number; `is_otherwise` where the request asks for what can't be beside them."""
+    sender, number = request.headers.get("sender-id"), request.headers.get("batch-number")
+    if sender is None and number is None:
+        return "", 0
+    if not re.fullmatch(r"[!-~]+", sender or "") or len(sender or "") > MAX_SENDER_CHARACTERS:
+        raise invalid_parameter("Sender-Id", f"must be 1 to {MAX_SENDER_CHARACTERS} visible characters of ASCII")
+    if not (re.fullmatch(r"[0-9]{1,16}", number or "") and 1 <= int(number or "") <= MAX_NUMBER):
+        raise invalid_parameter("Batch-Number", "must be a whole number from 1 to 2^53 - 1")
+    if is_otherwise:
+        raise invalid_parameter("Batch-Number", "can't be beside an Idempotency-Key or on_error=skip")
+    return sender or "", int(number or "")
 
 
 # The body --------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,6 +62,12 @@ IMPURE = {
 }
 
 SOURCES = sorted(path for package in PACKAGES for path in (PROJECT / package).rglob("*.py"))
+CLIENT = sorted((PROJECT / "client" / "whimbrel_client").rglob("*.py"))
+ITS_OWN = {"whimbrel_client", "httpx"}
+"""What the client is made of besides Python's own modules; tables of pyarrow and others are loaded by name."""
+
+PURE_OF_CLIENT = ("batch", "values", "steps", "answers", "delivery", "reading", "events", "gathering", "errors")
+"""What decides, for clients that wait and clients that don't."""
 
 
 def module_of(path: Path) -> str:
@@ -119,6 +126,15 @@ def test_no_import_hides_in_a_function(path: Path) -> None:
     functions = [n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))]
     hidden = [n for f in functions for n in ast.walk(f) if isinstance(n, (ast.Import, ast.ImportFrom))]
     assert not hidden
+
+
+def test_the_client_imports_nothing_of_the_box() -> None:
+    assert CLIENT
+    for path in CLIENT:
+        used = {name.split(".")[0] for name in imports(path)}
+        assert used <= ITS_OWN | sys.stdlib_module_names, path
+        if path.stem in PURE_OF_CLIENT:
+            assert not used & (IMPURE | {"httpx"}), path
 
 
 def test_only_hot_knows_keys_and_only_archive_knows_the_table() -> None:

@@ -46,7 +46,7 @@ STORED, REPEATED, REFUSED, BUSY, MALFORMED, ENDED, DENIED = range(7)
 
 MAX_SENDER_CHARACTERS = 64
 MAX_NUMBER = 2**53 - 1
-"""Redis's functions count in doubles."""
+"""As collector/described.py has them for HTTP. Redis's functions count in doubles."""
 
 HEAD_BYTES = 4
 LONGEST_BYTES = 2**24 - 1

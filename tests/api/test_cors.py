@@ -37,7 +37,10 @@ def test_a_browser_asks_beforehand_without_a_key(box: Box) -> None:
     assert cors(answer) == {
         "access-control-allow-origin": PAGE,
         "access-control-allow-methods": "GET, HEAD, POST, OPTIONS",
-        "access-control-allow-headers": "Accept, Authorization, Content-Encoding, Content-Type, Idempotency-Key",
+        "access-control-allow-headers": (
+            "Accept, Authorization, Batch-Number, Content-Encoding, Content-Type, Idempotency-Key, Last-Event-ID, "
+            "Sender-Id"
+        ),
         "access-control-max-age": "600",
     }
     assert answer.headers["vary"] == "Origin"

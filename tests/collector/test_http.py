@@ -536,6 +536,70 @@ def test_what_was_left_out_as_too_far_ahead_stays_so_for_its_key(shard: Shard, s
         assert skip(http, body)["accepted"] == 2
 
 
+# Numbered batches ------------------------------------------------------------------------------------
+
+
+def numbered(http: httpx.Client, sender: str, number: object, body: object, **more: str) -> httpx.Response:
+    return post(http, body, Sender_Id=sender, Batch_Number=str(number), **more)
+
+
+def test_a_numbered_batch_is_stored_once(box: Box, http: httpx.Client) -> None:
+    record = {"device_id": "numbered", "altitude": 7}
+    assert numbered(http, "s1", 7, [record]).json() == {"accepted": 1}
+    for number in (7, 6):
+        assert numbered(http, "s1", number, [record]).json() == {"accepted": 0, "repeated": True}
+    assert numbered(http, "s1", 9, [record | {"altitude": 9}]).json() == {"accepted": 1}
+    assert numbered(http, "s2", 7, [record]).json() == {"accepted": 1}, "another sender"
+    assert box.numbers("numbered") == [7, 9, 7]
+
+
+def test_over_tcp_and_http_a_sender_is_the_same(box: Box, http: httpx.Client) -> None:
+    frame = msgpack.packb([1, "both", 5, [{"device_id": "both", "altitude": 5}]])
+    with socket.create_connection((HOST, box.program.tcp_port), timeout=WAIT_S) as device:
+        device.sendall(len(frame).to_bytes(4, "big") + frame)
+        assert device.recv(100)
+    assert numbered(http, "both", 5, {"device_id": "both", "altitude": 5}).json()["repeated"]
+    assert box.numbers("both") == [5]
+
+
+def test_what_is_left_of_a_refused_batch_may_have_its_number(box: Box, http: httpx.Client) -> None:
+    good, bad = {"device_id": "left", "altitude": 1}, {"device_id": "left", "lat": 91}
+    assert problem_of(numbered(http, "left", 1, [good, bad]), 400, "invalid-record")["index"] == 1
+    assert numbered(http, "left", 1, [good]).json() == {"accepted": 1}
+    assert box.numbers("left") == [1]
+
+
+def test_an_empty_batch_gives_its_number_up(box: Box, http: httpx.Client) -> None:
+    assert numbered(http, "up", 3, []).json() == {"accepted": 0}
+    assert numbered(http, "up", 3, [{"device_id": "up"}]).json() == {"accepted": 0, "repeated": True}
+    assert box.numbers("up") == []
+
+
+@pytest.mark.parametrize(
+    ("headers", "parameter"),
+    [
+        ({"Sender-Id": "s"}, "Batch-Number"),
+        ({"Batch-Number": "1"}, "Sender-Id"),
+        ({"Sender-Id": "s" * 65, "Batch-Number": "1"}, "Sender-Id"),
+        ({"Sender-Id": "a b", "Batch-Number": "1"}, "Sender-Id"),
+        ({"Sender-Id": "s", "Batch-Number": "0"}, "Batch-Number"),
+        ({"Sender-Id": "s", "Batch-Number": "-1"}, "Batch-Number"),
+        ({"Sender-Id": "s", "Batch-Number": str(2**53)}, "Batch-Number"),
+        ({"Sender-Id": "s", "Batch-Number": "1", "Idempotency-Key": "k"}, "Batch-Number"),
+    ],
+)
+def test_a_number_that_is_none(box: Box, http: httpx.Client, headers: dict[str, str], parameter: str) -> None:
+    answer = http.post("/v1/records", json=[{"device_id": "no number"}], headers=headers)
+    assert problem_of(answer, 400, "invalid-parameter")["parameter"] == parameter
+    assert box.numbers("no number") == []
+
+
+def test_a_number_and_bad_records_left_out(http: httpx.Client) -> None:
+    headers = {"Sender-Id": "s", "Batch-Number": "1"}
+    answer = http.post("/v1/records?on_error=skip", json=[{"device_id": "d"}], headers=headers)
+    assert problem_of(answer, 400, "invalid-parameter")["parameter"] == "Batch-Number"
+
+
 # The store, and the end ------------------------------------------------------------------------------
 
 
@@ -543,13 +607,14 @@ def test_while_redis_is_away_the_answer_is_503(box: Box, http: httpx.Client) -> 
     assert post(http, {"device_id": "away", "altitude": 1}).status_code == 202
     box.server.kill()
     try:
+        assert numbered(http, "away", 1, {"device_id": "away", "altitude": 3}).status_code == 503
         answer = post(http, {"device_id": "away", "altitude": 2})
         assert "cannot reach Redis" in problem_of(answer, 503, "busy")["detail"]
         assert int(answer.headers["retry-after"]) >= 1
         assert http.get("/healthz").status_code == 200
     finally:
         box.server.start()
-    assert post(http, {"device_id": "away", "altitude": 3}).status_code == 202
+    assert numbered(http, "away", 1, {"device_id": "away", "altitude": 3}).json() == {"accepted": 1}
     assert box.numbers("away") == [1, 3]
 
 
