@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import time
 
 from telemetry import early
 
@@ -15,6 +16,7 @@ import uvloop
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from api.app import app
+from api.box import BoxRoutes
 from api.cors import Cors
 from api.forward import MAX_SQL_BYTES, QueryProgram
 from api.latest import LatestRoutes
@@ -24,6 +26,7 @@ from api.missing import refusal, too_many_at
 from api.needs import need_of
 from api.older.routes import OlderRoutes
 from api.quick import QuickLatest
+from api.sampling import Sampler, ask
 from api.timed import Timed
 from collector.http import HttpLimits, make_arrival, make_intake, routes
 from telemetry import keyring, meters, notes, refusals, reports
@@ -70,12 +73,18 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
     teller = reports.Teller(notes.API)
     listener = reports.Listener(lambda: connect(settings, ASK_S))
     listener.start()
+    room = Room.of(settings)
+    sampler = Sampler(
+        lambda: connect(settings, ASK_S), lambda client: ask(client, settings, room), listener.heard, time.monotonic
+    )
+    sampler.start()
     application = app(
         routes(intake, limits, arrival),
         latest,
         live,
         OlderRoutes(intake, limits, arrival, latest),
-        Metrics(Page(settings, teller, listener, connect(settings, ASK_S), Room.of(settings))),
+        Metrics(Page(settings, teller, listener, connect(settings, ASK_S), room)),
+        BoxRoutes(sampler, listener.heard, settings),
         program.forward(refusal),
         program.forward(refusal, MAX_SQL_BYTES),
     )
@@ -97,6 +106,7 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
             await serving
             await program.close()
             await intake.stop()
+    sampler.stop()
     listener.stop()
 
 

@@ -9,6 +9,7 @@ from starlette.routing import Mount, Route, request_response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api import page, viewers
+from api.box import BOX, BoxRoutes
 from api.forward import Forward
 from api.html import STATIC
 from api.latest import LATEST_OF_DEVICE, LatestRoutes, is_plain
@@ -34,6 +35,7 @@ def app(
     live: LiveRoutes,
     older: OlderRoutes,
     metrics: Metrics,
+    box: BoxRoutes,
     forward: Forward,
     sql: Forward,
 ) -> Starlette:
@@ -49,6 +51,7 @@ def app(
             *intake,
             HEALTHZ.route(healthz),
             METRICS.route(metrics.get_metrics),
+            BOX.route(box.get_box),
             *older.routes(),
             *documents.routes(),
             *viewers.routes(),

@@ -22,6 +22,7 @@ NEEDS: dict[str, Need] = {
     "/readyz": READY,
     "/status": READ_WHOLE,
     "/metrics": READ_WHOLE,
+    "/v1/box": READ_WHOLE,
     "/v1/sql": SQL,
     **dict.fromkeys(POST_PATHS, INGEST),
 }

@@ -19,6 +19,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.box import BOX
 from api.counts import Counts
 from api.devices import DEVICES, DeviceRoutes
 from api.document import OPENAPI, Document
@@ -78,6 +79,7 @@ OPERATIONS = (
     READYZ,
     STATUS,
     METRICS,
+    BOX,
     OPENAPI,
 )
 """What the document describes: all of this program's routes and of the API program's."""

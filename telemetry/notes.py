@@ -11,6 +11,7 @@ This file is all that knows these keys.
     whimbrel:changed   channel  whose latest has changed, told by `append` (hot.lua): ids with a zero byte in between
     whimbrel:frames:<port>  channel  each frame that came there while somebody wanted to see them, JSON
     whimbrel:meters    channel, no key: what each process has counted, told once a second (reports.py)
+    whimbrel:box       list  how the box was in the last hour, a sample each, the newest first, JSON (api/sampling.py)
     whimbrel:backup    string  the last backup, JSON (`BackedUp`)
 
 Each function raises `StoreUnavailable` if Redis can't be asked, `BusyError` if it is at its limit.
@@ -40,6 +41,7 @@ CHANGED = "whimbrel:changed"
 SNIFF = "whimbrel:sniff"
 FRAMES = "whimbrel:frames:"
 
+BOX = "whimbrel:box"
 BACKUP = "whimbrel:backup"
 
 CONFIRMED_WITHIN_S = 2.0
@@ -54,6 +56,7 @@ WRITERS = {
     ALERT: ("courier",),
     KEYS: (),
     SNIFF: (),
+    BOX: ("api",),
     BACKUP: (),
 }
 """Which roles (redis_login.py) may change a key; everybody may read it. The worker may change all,
@@ -286,6 +289,22 @@ class Frames:
     def close(self) -> None:
         """Hear no more."""
         self._heard.close()
+
+
+# How the box was -------------------------------------------------------------------------------------
+
+
+def keep_sample(client: redis.Redis, sample: bytes, most: int) -> None:
+    """Keep a sample, and of those before it so many that there are `most`."""
+    pipe = client.pipeline(transaction=True)
+    pipe.lpush(BOX, sample)
+    pipe.ltrim(BOX, 0, most - 1)
+    translated(pipe.execute)
+
+
+def samples(client: redis.Redis) -> list[bytes]:
+    """All samples that are kept, the oldest first."""
+    return list(reversed(translated(lambda: client.lrange(BOX, 0, -1))))
 
 
 # Backups ---------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from starlette.routing import Mount, Route
 from api import app as api_program
 from api import query as query_program
 from api import sql
+from api.box import BoxRoutes
 from api.devices import DeviceRoutes
 from api.document import Document
 from api.export import Exports
@@ -51,7 +52,7 @@ def described(has_keys: bool = False) -> dict[str, Any]:
 
 def of_api() -> Starlette:
     """The API program's table."""
-    parts = (LatestRoutes, LiveRoutes, OlderRoutes, Metrics)
+    parts = (LatestRoutes, LiveRoutes, OlderRoutes, Metrics, BoxRoutes)
     intake = routes(NOTHING, NOTHING, NOTHING)
     return api_program.app(intake, *[cast("Any", object.__new__(one)) for one in parts], NOTHING, NOTHING)  # type: ignore[call-arg]
 

@@ -20,6 +20,7 @@ from telemetry.gate import ADMIN, INGEST, OPEN, READ_WHOLE, SQL, Need
         ("GET", "/readyz", READY),
         ("GET", "/status", READ_WHOLE),
         ("HEAD", "/metrics", READ_WHOLE),
+        ("GET", "/v1/box", READ_WHOLE),
         ("POST", "/v1/records", INGEST),
         ("POST", "/tracking/data/", INGEST),
         ("POST", "/tracking/data", INGEST),

@@ -109,7 +109,7 @@ def test_who_may_write_what(own: Settings) -> None:
     assert writable(own, "courier", everything) == {notes.FORWARD, notes.ALERT}
     assert writable(own, "scheduler", everything) == {notes.ALIVE, *of_rq}
     assert writable(own, "collector", everything) == {notes.REFUSED, *appended}
-    assert writable(own, "api", everything) == {notes.REFUSED, *appended}
+    assert writable(own, "api", everything) == {notes.REFUSED, notes.BOX, *appended}
     assert writable(own, "worker", everything) == set(everything)
 
 

@@ -20,3 +20,10 @@ def test_what_was_noted_last_is_read(client: redis.Redis) -> None:
     notes.note_alerts(client, [told])
     assert notes.alerts(client) == [told]
     assert KEPT_S - 60 < client.ttl(notes.FORWARD) <= KEPT_S
+
+
+def test_samples_are_bounded_and_read_from_the_oldest(client: redis.Redis) -> None:
+    assert notes.samples(client) == []
+    for number in range(5):
+        notes.keep_sample(client, b"%d" % number, 3)
+    assert notes.samples(client) == [b"2", b"3", b"4"]
