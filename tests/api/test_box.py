@@ -65,7 +65,7 @@ def test_the_numbers_are_those_of_metrics(box: Box) -> None:
     assert json["records"] == page.value("whimbrel_decoded_records_total", protocol="json", transport="http")
     assert json["last_hour_records"] == json["records"] == 22
     assert json["rejected"] == 1
-    assert found["refused"] == {"invalid-json": 1, "invalid-record": 1}
+    assert found["refused"].items() >= {"invalid-json": 1, "invalid-record": 1}.items()
     assert {one["program"] for one in found["programs"]} == {"api", "query"}
     assert all(one["is_up"] and one["memory_bytes"] > 0 for one in found["programs"])
     assert found["uptime_s"] > 10
