@@ -21,6 +21,7 @@ was stopped for half of these gives its own up.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 import time
@@ -99,7 +100,8 @@ class Importer:
         intent = shard.state().intent
         committed = self._archive.committed(self._archive.open_existing(), shard.shard)
         if intent is not None and decode_intent(intent).commit == committed:
-            self._saver.save(shard)
+            with contextlib.suppress(IntentChanged):  # a worker was faster
+                self._saver.save(shard)
 
     def bring(self, shard: Shard, records: pa.Table, before: Progress, after: Progress) -> None:
         """Commit `records`, and that the import, which was as far as `before`, is as far as `after`.

@@ -148,6 +148,17 @@ def test_one_that_died_at_a_step_goes_on(
     assert_whole(shard, archive, connection)
 
 
+def test_a_worker_may_be_faster_where_an_import_finds_what_it_left(
+    shard: Shard, archive: Archive, connection: duckdb.DuckDBPyConnection
+) -> None:
+    with pytest.raises(Stop):
+        bring(importer(archive, connection, at("offer", stop, 2)), shard)
+    faster = at("finish", lambda: saver(archive, connection).save(shard), 1)
+    slow = Saver(archive, connection, clock.now_ms, reached=faster)
+    Importer(NAME, archive, connection, slow, clock.now_ms, 100, 60).settle(shard)
+    assert_whole(shard, archive, connection)
+
+
 @pytest.mark.parametrize("step", STEPS)
 def test_what_was_committed_is_whole_without_the_import(
     shard: Shard, archive: Archive, connection: duckdb.DuckDBPyConnection, step: str
