@@ -21,6 +21,10 @@ PROJECT = Path(__file__).resolve().parents[1]
 KEPT = ("WHIMBREL__REDIS__SERVER",)
 FIRST_PORT, PORTS = 16_000, 2_000
 READY_S = 60
+
+INSTALLED_S = 240
+"""How long a box may take to be ready that first installs what it needs."""
+
 STOP_S = 10
 
 
@@ -66,6 +70,7 @@ class Box:
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.api_port}", timeout=30)
         self.output: list[str] = []
         self._command = list(command) or [sys.executable, "-m", "cli.main", "up"]
+        self._ready_s = INSTALLED_S if command else READY_S
         self._cwd = cwd
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
@@ -79,7 +84,7 @@ class Box:
         )
         self._reader = threading.Thread(target=self._read, args=(self._process,))
         self._reader.start()
-        if not self._is_ready_by(time.monotonic() + READY_S):
+        if not self._is_ready_by(time.monotonic() + self._ready_s):
             self.kill()
             raise AssertionError("the box is not ready:\n" + "".join(self.output[-40:]))
 
