@@ -18,6 +18,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from api.app import app
 from api.box import BoxRoutes
 from api.cors import Cors
+from api.deleting import Deleting
 from api.forward import MAX_SQL_BYTES, QueryProgram
 from api.latest import LatestRoutes
 from api.live import LiveRoutes, States
@@ -87,6 +88,7 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
         BoxRoutes(sampler, listener.heard, settings),
         program.forward(refusal),
         program.forward(refusal, MAX_SQL_BYTES),
+        Deleting(connect(settings), settings.redis.shards),
     )
     plain = ProxyHeadersMiddleware(application)  # type: ignore[arg-type]  # uvicorn words ASGI's types its own way
     quick = QuickLatest(plain, latest)  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api import page, viewers
 from api.box import BOX, BoxRoutes
+from api.deleting import DELETE_DEVICE, Deleting
 from api.forward import Forward
 from api.html import STATIC
 from api.latest import LATEST_OF_DEVICE, LatestRoutes, is_plain
@@ -38,6 +39,7 @@ def app(
     box: BoxRoutes,
     forward: Forward,
     sql: Forward,
+    deleting: Deleting,
 ) -> Starlette:
     """The API's application. `intake` are the collector's routes, so that one port serves a whole round trip."""
     register_url_convertor("device", DeviceConvertor())
@@ -45,6 +47,7 @@ def app(
     application = Starlette(
         routes=[
             LATEST_OF_DEVICE.route(latest.get_device),
+            DELETE_DEVICE.route(deleting.delete_device),
             Route("/v1/latest", _Latest(latest, forwarded), methods=["GET"]),
             LIVE.route(EndsWithClient(request_response(live.get_live))),
             Route("/v1/sql", EndsWithClient(sql), methods=["POST"]),

@@ -13,7 +13,7 @@ import logging
 import re
 import secrets
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import redis
@@ -179,12 +179,21 @@ class States:
             self._tell()
 
     async def _take(self, devices: list[str]) -> None:
-        for one in await self._latest.answers(devices):
+        found = await self._latest.answers(devices)
+        if len(found) < len(devices):
+            self._forget(set(devices).difference(one.device_id for one in found))
+        for one in found:
             json = answers.encode(one)
             known = self._states.get(one.device_id)
             if known is None or known.json != json:
                 self._states[one.device_id] = State(self.number + 1, *_place(one), json)
                 self._states.move_to_end(one.device_id)
+
+    def _forget(self, deleted: Iterable[str]) -> None:
+        """Nobody is shown these any more, not even by a text that is kept for others."""
+        for device in deleted:
+            self._states.pop(device, None)
+        self._texts.clear()
 
     def _tell(self) -> None:
         """Let all who wait have what a look has found."""

@@ -1,6 +1,7 @@
 """Which key a request to the API needs, where keys are required.
 
-What writes records needs `ingest`, what asks in SQL `sql`, what changes the box `admin`, all else `read`. How the whole
+What writes records needs `ingest`, what asks in SQL `sql`, what changes the box, and how far
+that is, `admin`, all else `read`. How the whole
 box is, only a key says that is not bound to devices; and so does all that is new, until its answers go by
 api/bound.py. `/readyz` says to everybody whether the box is ready, but why it isn't only to who may read: whoever
 starts and watches it needs no key.
@@ -46,6 +47,8 @@ def need_of(scope: Scope) -> Need:
         return found
     if scope["method"] not in LOOKING:
         return INGEST if path in WRITTEN else ADMIN
+    if path.startswith("/v1/deletions/"):
+        return ADMIN
     if path.startswith("/static/"):
         return OPEN
     is_latest = path.startswith("/v1/devices/") and path.endswith("/latest")

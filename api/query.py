@@ -21,6 +21,8 @@ from starlette.responses import Response
 
 from api.box import BOX
 from api.counts import Counts
+from api.deleting import DELETE_DEVICE
+from api.deletion import DELETION, DeletionRoutes
 from api.devices import DEVICES, DeviceRoutes
 from api.document import OPENAPI, Document
 from api.export import AT_ONCE, EXPORT, WAITING, Exports
@@ -52,6 +54,7 @@ from telemetry.archive import Archive
 from telemetry.columns import open_duckdb
 from telemetry.config import Settings
 from telemetry.disk import Room
+from telemetry.forwards import held_by
 from telemetry.gate import Gate
 from telemetry.http_protocol import ConnectionLimits
 from telemetry.keyring import Keyring
@@ -76,6 +79,8 @@ OPERATIONS = (
     STOPS,
     SQL,
     *intake.OPERATIONS,
+    DELETE_DEVICE,
+    DELETION,
     READYZ,
     STATUS,
     METRICS,
@@ -96,6 +101,7 @@ def app(
     status: Status,
     lists: ListRoutes,
     document: Document,
+    deletions: DeletionRoutes,
     sql: Callable[[Request], Awaitable[Response]],
 ) -> Starlette:
     """The query program's application. A new route is a file, a line here and one in `OPERATIONS`."""
@@ -110,6 +116,7 @@ def app(
             STOPS.route(trips.get_stops),
             SQL.route(sql),
             READYZ.route(health.get_readyz),
+            DELETION.route(deletions.get_deletion),
             OPENAPI.route(document.get),
             *status.routes(),
             *lists.routes(),
@@ -149,6 +156,7 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
         Status(health, client, attach, archive, settings.redis.full_percent, room, Entries.of(settings)),
         ListRoutes(queries, pages),
         Document(OPERATIONS, settings.auth.required, a.max_page_records),
+        DeletionRoutes(client, shards, archive, held_by(settings), settings.archive.grace_seconds),
         Sql(snapshots, settings.sql, str(archive.root)).post_sql if settings.sql.enabled else off,
     )
     gate = Gate(EndsWithClient(Timed(application)), keys, need_of)

@@ -82,6 +82,7 @@ COMMANDS: dict[str, str] = {
     "quarantine": "cli.quarantine:COMMAND",
     "decode": "cli.decode:COMMAND",
     "sniff": "cli.sniff:COMMAND",
+    "devices": "cli.devices:COMMAND",
     "keys": "cli.keys:COMMAND",
 }
 """Name → where its `Command` is."""

@@ -14,7 +14,7 @@ from apscheduler.schedulers.blocking import BlockingScheduler
 from redis import RedisError
 from rq import Queue
 
-from telemetry import jobs, meters, notes
+from telemetry import deletions, jobs, meters, notes
 from telemetry.errors import NotSetUp, StoreError
 from telemetry.hot import Shard
 from telemetry.watchdog import watchdog
@@ -27,6 +27,9 @@ ALIVE_TICKS = 10
 
 COMPACT_TICKS = 60
 """Ticks between two looks for files to merge. There is one behind each save, too, which made the files more."""
+
+DELETE_TICKS = 5
+"""Ticks between two jobs that go on with a shard's deletions: one more than such a job takes, for saves."""
 
 TIDY_TICKS = 600
 """Ticks between two retentions and sweeps."""
@@ -70,6 +73,7 @@ class Clock:
         self._due = due
         self._monotonic = monotonic
         self._ticks = 0
+        self._deleting_since: dict[int, int] = {}  # shard → tick
         self._said = ""
 
     def tick(self) -> None:
@@ -101,12 +105,21 @@ class Clock:
         due = [shard for shard in shards if self._due.is_due(shard.shard, shard.unsaved(), self._monotonic())]
         for shard in due:
             jobs.enqueue_save(self._queue, shard.shard, name)
+        for shard in shards:
+            self._enqueue_deletions(shard, name)
         if due or self._ticks % COMPACT_TICKS == 1:
             jobs.enqueue_compact(self._queue, name)
         if self._ticks % TIDY_TICKS == 1:
             jobs.enqueue_tidy(self._queue, name)
         if self._ticks % ALIVE_TICKS == 1:
             jobs.enqueue_alive(self._queue, name)
+
+    def _enqueue_deletions(self, shard: Shard, name: int) -> None:
+        """A deletion is begun at once, and gone on with every few ticks."""
+        if deletions.count_pending(shard) == 0:
+            self._deleting_since.pop(shard.shard, None)
+        elif (self._ticks - self._deleting_since.setdefault(shard.shard, self._ticks)) % DELETE_TICKS == 0:
+            jobs.enqueue_deletions(self._queue, shard.shard, name)
 
 
 class _Steady(BlockingScheduler):  # type: ignore[misc]  # APScheduler has no types

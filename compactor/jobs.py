@@ -68,9 +68,12 @@ class Work:
         """
         try:
             with meters.TIDY_S.one.timed():
-                if self._clock.look():
+                is_steady = self._clock.look()
+                if is_steady:
                     self._compactor.retain()
                 self._sweep.sweep()
+                if is_steady:
+                    self._archive.forget_past(time.time())
         except PlanOutdated as outdated:
             log.info("%s; the next look will do it", outdated)
         except NotTogether as error:

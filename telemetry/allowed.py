@@ -26,9 +26,10 @@ log = logging.getLogger(__name__)
 
 SAVE_SHARD = "worker.jobs.save_shard"
 SAY_ALIVE = "worker.jobs.say_alive"
+DELETE_DEVICES = "worker.jobs.delete_devices"
 COMPACT = "compactor.jobs.compact"
 TIDY = "compactor.jobs.tidy"
-ALLOWED = {SAVE_SHARD: 1, SAY_ALIVE: 0, COMPACT: 0, TIDY: 0}
+ALLOWED = {SAVE_SHARD: 1, SAY_ALIVE: 0, DELETE_DEVICES: 1, COMPACT: 0, TIDY: 0}
 """Functions that a job may name, and how many integers each takes."""
 
 QUEUE = "whimbrel-persist"

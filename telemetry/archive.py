@@ -3,7 +3,8 @@
     archive/date=YYYY-MM-DD/<commit number>-<random>.parquet    sorted by (device_id, timestamp, id), made by a save
     archive/date=YYYY-MM-DD/import-<bits>-<random>.parquet      the same, made by an import; the bits are the
                                                                 random ones of its commit number
-    archive/date=YYYY-MM-DD/compact-<random>.parquet            the same, several of these merged
+    archive/date=YYYY-MM-DD/compact-<random>.parquet            the same, several of these merged, or one without what
+                                                                was deleted
     archive/_delta_log/<version>.json                           one commit each; checkpoints now and then
     archive/_backup/<random>/                                   links to files that a backup under way has yet to copy
 
@@ -11,8 +12,9 @@
 and no more. A save's files and its transaction ("whimbrel-<shard>", commit number) are one commit; an import's
 have one more transaction ("import-<name>-<shard>", how far it is), so that each of its rows comes in once. So are
 the files that a compaction adds and removes, and its transaction ("compact-<date>", a count): whoever planned
-with an older handle is refused. No Parquet file is ever overwritten, and nobody globs the folder: files of
-failed attempts and of the time before a compaction lie beside the live ones, until the sweep.
+with an older handle is refused; a deletion's commits are such, with its name (`DELETION`). No Parquet file is ever
+overwritten, and nobody globs the folder: files of failed attempts and of the time before a compaction lie beside the
+live ones, until the sweep.
 
 A commit number is a count * 2^32 + 32 random bits: it rises, and no two saves ever share one.
 """
@@ -23,7 +25,7 @@ import json
 import logging
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from itertools import pairwise
 from pathlib import Path
@@ -47,6 +49,7 @@ from telemetry.columns import (
     days_of,
     file_name,
     is_sorted,
+    layout_of,
     least_and_greatest,
     records_sql,
     sql_text,
@@ -78,6 +81,12 @@ IMPORTED = "import"
 COMPACTED = "compact"
 """How the names of a compaction's files and transactions begin."""
 
+DELETION, DELETED_DAY, DELETED_RECORDS, DELETED_FILES = (
+    f"whimbrel.{name}" for name in ("deletion", "day", "deleted_records", "deleted_files")
+)
+"""What the `commitInfo` of a deletion's commit says: its name, of which day records went, how many, out of how many
+files. Whose they were no entry says."""
+
 LOG = "_delta_log"
 
 BACKUP = "_backup"
@@ -88,6 +97,9 @@ LAYOUT_KEY = "whimbrel.layout"
 
 CHECKPOINT_COMMITS = 100
 """After so many commits a checkpoint lets readers begin there, and entries older than the log's retention go away."""
+
+LOG_KEPT_S = 86_400
+"""The log's retention, as the table's properties have it."""
 
 _DELTA_TYPES = {pa.string(): "string", TIME: "timestamp", pa.int64(): "long", pa.float64(): "double"}
 _DELTA_SCHEMA = Schema(
@@ -129,6 +141,8 @@ class LiveFile(NamedTuple):
     transport: str | None
     """That of all its records, if they share one."""
 
+    least_id: int | None = None
+
     def may_hold(self, start_us: int, end_us: int, devices: Sequence[str]) -> bool:
         """Whether records of the half-open range, and of the devices if any are named, may be in it."""
         if self.first_us is not None and self.last_us is not None:
@@ -139,6 +153,14 @@ class LiveFile(NamedTuple):
         if not devices or self.first_device is None or self.last_device is None:
             return True
         return any(self.first_device <= device <= self.last_device for device in devices)
+
+
+class Erased(NamedTuple):
+    """What one commit of a deletion took out of the table: records of one day, and how many files held them."""
+
+    day: str
+    records: int
+    files: int
 
 
 class Day(NamedTuple):
@@ -323,6 +345,37 @@ class Archive:
             path, day, file.stat().st_size, _stats(row[0], list(zip(row[1::2], row[2::2], strict=True)))
         ), row[0]
 
+    def count(self, connection: duckdb.DuckDBPyConnection, file: LiveFile, device_id: str, before_id: int) -> int:
+        """How many of a file's records are the device's and have an id below `before_id`."""
+        source = f"read_parquet({sql_text(file.path)}, hive_partitioning = false)"
+        [(found,)] = connection.execute(
+            f"SELECT count(*) FROM {source} WHERE device_id = $1 AND id < $2", [device_id, before_id]
+        ).fetchall()
+        return int(found)
+
+    def without(
+        self, connection: duckdb.DuckDBPyConnection, file: LiveFile, device_id: str, before_id: int, gone: int
+    ) -> DataFile | None:
+        """Write a file anew without those `gone` records, on disk when this returns; None if none is left.
+
+        Row by row, in the order that they have, however large it is. The new file is not in the table until `erase`
+        names it. Raises `ArchiveError` if another number of rows is left.
+        """
+        [(rows,)] = connection.execute(
+            "SELECT count(*) FROM read_parquet($1, hive_partitioning = false)", [file.path]
+        ).fetchall()
+        if rows == gone:
+            return None
+        order = "" if layout_of(file.path) == LAYOUT else f" {_ORDER}"
+        kept = f"NOT (device_id = {sql_text(device_id)} AND id < {before_id})"
+        select = f"SELECT * FROM {records_sql([file.path])} WHERE {kept}{order}"
+        made = self._copy(connection, select, rows - gone, file.day, COMPACTED)
+        self._sync([made])
+        found, written = self._described(connection, made, file.day)
+        if written != rows - gone:
+            raise ArchiveError(f"cannot delete {gone} of {rows} records of {file.path}: {written} were left")
+        return found
+
     def _sync(self, paths: Sequence[str]) -> None:
         """Have files, and that they are there, on disk."""
         self._reached("sync")
@@ -376,19 +429,48 @@ class Archive:
         """Take a day's files, and their rows, out of the table; as `replace`."""
         self._commit_day(table, files[0].day, self._removed(files, now_ms, is_lost=True))
 
+    def erase(
+        self, table: DeltaTable, old: Sequence[LiveFile], new: Sequence[DataFile], now_ms: int, name: str, records: int
+    ) -> None:
+        """Put `new` in the place of `old`, which have `records` more; as `replace`. `name` is a deletion's."""
+        told = {DELETION: name, DELETED_DAY: old[0].day.isoformat()}
+        told |= {DELETED_RECORDS: str(records), DELETED_FILES: str(len(old))}
+        actions = [*self._added(new, now_ms, is_new=True), *self._removed(old, now_ms, is_lost=True)]
+        self._commit_day(table, old[0].day, actions, told)
+
+    def erased(self, name: str, after: int, upto: int) -> list[Erased]:
+        """What a deletion's commits took out of the table in its versions behind `after`, up to `upto`."""
+        found = []
+        for version in range(after + 1, upto + 1):
+            entry = delta_log.entry(self._log, version) or b""
+            if name.encode() in entry:
+                told = json.loads(entry.splitlines()[0])["commitInfo"]
+                found.append(Erased(told[DELETED_DAY], int(told[DELETED_RECORDS]), int(told[DELETED_FILES])))
+        return found
+
     def fence(self, table: DeltaTable, day: date) -> None:
         """Have every compaction of a day that was planned before this refused when it commits."""
         self._commit_day(table, day, [])
 
-    def _commit_day(self, table: DeltaTable, day: date, actions: Sequence[AddAction | RemoveAction]) -> None:
+    def _commit_day(
+        self,
+        table: DeltaTable,
+        day: date,
+        actions: Sequence[AddAction | RemoveAction],
+        told: Mapping[str, str] | None = None,
+    ) -> None:
         name = f"{COMPACTED}-{day.isoformat()}"
         try:
-            self._commit(table, actions, Transaction(name, (table.transaction_version(name) or 0) + 1))
+            self._commit(table, actions, Transaction(name, (table.transaction_version(name) or 0) + 1), told=told)
         except CommitFailedError as error:
             raise PlanOutdated(f"cannot change the files of {day}: another did meanwhile: {error}") from error
 
     def _commit(
-        self, table: DeltaTable, actions: Sequence[AddAction | RemoveAction], *transactions: Transaction
+        self,
+        table: DeltaTable,
+        actions: Sequence[AddAction | RemoveAction],
+        *transactions: Transaction,
+        told: Mapping[str, str] | None = None,
     ) -> None:
         table.create_write_transaction(
             list(actions),
@@ -398,7 +480,7 @@ class Archive:
             commit_properties=CommitProperties(
                 app_transactions=list(transactions),
                 max_commit_retries=20,
-                custom_metadata={delta_log.ACTIONS: str(len(actions) + len(transactions))},
+                custom_metadata={delta_log.ACTIONS: str(len(actions) + len(transactions)), **(told or {})},
             ),
             post_commithook_properties=_NO_HOOKS,
         )
@@ -406,10 +488,25 @@ class Archive:
         self.make_last()
         self._shorten_log(table)
 
+    def forget_past(self, now_s: float) -> bool:
+        """Shorten the log if its oldest entry is twice as old as it may be, however few came since.
+
+        What an entry says of a file, like its first and its last device, is gone then, too. Returns whether it was.
+        """
+        table = self.open_existing()
+        oldest = min(delta_log.entries(self._log), default=None)
+        age_s = None if oldest is None else delta_log.entry_age_s(self._log, oldest, now_s)
+        if table is None or age_s is None or age_s < 2 * LOG_KEPT_S or holds_entries(self._log, self._held()):
+            return False
+        self._checkpoint(table)
+        return True
+
     def _shorten_log(self, table: DeltaTable) -> None:
         """Make a checkpoint if it is time, and delete what it stands for, but only once it is on disk."""
-        if table.version() + 1 - max(delta_log.newest_checkpoint(self._log), 0) < CHECKPOINT_COMMITS:
-            return
+        if table.version() + 1 - max(delta_log.newest_checkpoint(self._log), 0) >= CHECKPOINT_COMMITS:
+            self._checkpoint(table)
+
+    def _checkpoint(self, table: DeltaTable) -> None:
         try:
             table.update_incremental()
             table.create_checkpoint()
@@ -471,6 +568,10 @@ class Archive:
         """Absolute paths of the data files that lie in the archive's folder and are not in the table."""
         return {str(path) for path in self.root.glob("date=*/*.parquet")} - set(self.files(table))
 
+    def linked(self) -> set[str]:
+        """Absolute paths of the links that a backup under way reads: what they name stays on disk until it ends."""
+        return {str(path) for path in self.root.glob(f"{BACKUP}/*/date=*/*.parquet")}
+
     # Reading -----------------------------------------------------------------------------------------
 
     def live(self, table: DeltaTable) -> list[LiveFile]:
@@ -484,14 +585,17 @@ class Archive:
             return (column.cast(pa.int64()) if column.type == TIME else column).to_pylist()  # type: ignore[no-any-return]
 
         return [
-            LiveFile(str(self.root / unquote(path)), day, rows, size, made, d0, d1, t0, t1, r0 if r0 == r1 else None)
-            for path, day, rows, size, made, d0, d1, t0, t1, r0, r1 in zip(
+            LiveFile(
+                str(self.root / unquote(path)), day, rows, size, made, d0, d1, t0, t1, r0 if r0 == r1 else None, i0
+            )
+            for path, day, rows, size, made, d0, d1, t0, t1, r0, r1, i0 in zip(
                 *map(values, ("path", "partition.date", "num_records", "size_bytes", "modification_time")),
                 *(
                     values(f"{end}.{name}")
                     for name in ("device_id", "timestamp", "transport")
                     for end in ("min", "max")
                 ),
+                values("min.id"),
                 strict=True,
             )
         ]

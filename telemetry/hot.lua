@@ -146,13 +146,18 @@ end
 
 local HOUR_MS, DAY_MS = 3600000, 86400000
 
+-- What the clock shows.
+local function clock_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
 -- The clock, from what the store knows of it (hot.py): `now_ms`, what it shows; `newest_ms`, the greatest that it
 -- showed as records came; and `steady_ms`, which runs on with it but takes no part in its jumps, so that senders and
 -- keys grow old by that. More than an hour at once is a jump.
-local function read_clock(newest_ms, behind_since_ms, jumped_ms, clock_ms)
-  local time = redis.call('TIME')
-  local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
-  local last_ms = tonumber(clock_ms or newest_ms or now_ms)
+local function read_clock(newest_ms, behind_since_ms, jumped_ms, shown_ms)
+  local now_ms = clock_ms()
+  local last_ms = tonumber(shown_ms or newest_ms or now_ms)
   local jumped = tonumber(jumped_ms or 0)
   return {
     now_ms = now_ms,
@@ -226,6 +231,14 @@ local function offered(value, entry, first_id, received_ms, shards)
   local latest = parse_latest(value)
   offer_candidates(latest, entry, first_id, received_ms, shards)
   return latest_bytes(latest)
+end
+
+-- streams that were deleted -------------------------------------------------------------------------
+
+-- The id of a new stream's first entry where the clock was set back: a stream of the same name may have been deleted,
+-- and its ids must not come again while an intent names them.
+local function above_floor(stream, floor_ms)
+  return redis.call('EXISTS', stream) == 0 and string.format('%.0f-0', floor_ms + 1) or '*'
 end
 
 -- append ------------------------------------------------------------------------------------------
@@ -408,8 +421,8 @@ end
 -- nothing, and is refused all the same where a write would be.
 local function append(keys, args)
   local store =
-    redis.call('HMGET', keys[1], 'shard', 'shards', 'newest_ms', 'behind_since_ms', 'jumped_ms', 'clock_ms')
-  local shard, shards = tonumber(store[1]), tonumber(store[2])
+    redis.call('HMGET', keys[1], 'shard', 'shards', 'newest_ms', 'behind_since_ms', 'jumped_ms', 'clock_ms', 'floor_ms')
+  local shard, shards, floor_ms = tonumber(store[1]), tonumber(store[2]), tonumber(store[7] or '-1')
   local clock = read_clock(store[3], store[4], store[5], store[6])
   local batches = read_batches(keys, args)
   decide(batches, keys, args, clock.steady_ms)
@@ -426,8 +439,9 @@ local function append(keys, args)
     if batch.status == STORED then
       for _, entry in ipairs(batch.entries) do
         local first_id = number * shards + shard
+        local wanted_id = clock.now_ms <= floor_ms and above_floor(entry.stream, floor_ms) or '*'
         local entry_id =
-          redis.call('XADD', entry.stream, '*', 'i', string.format('%.0f', first_id), 'r', entry.records)
+          redis.call('XADD', entry.stream, wanted_id, 'i', string.format('%.0f', first_id), 'r', entry.records)
         local received_ms = milliseconds(entry_id)
         known[entry.device] = offered(known[entry.device], entry, first_id, received_ms, shards)
         dirty[#dirty + 1] = received_ms == last_ms and dirty[#dirty - 1] or string.format('%.0f', received_ms)
@@ -578,6 +592,35 @@ local function note_trouble(keys, args)
   return 1
 end
 
+-- What stands in `deleting` of a device (deletions.py), or nil.
+local function read_mark(text)
+  if not text then
+    return nil
+  end
+  local name, before_id, aside, commit, generation = string.match(text, '^(%S+) (%d+) (%S+) (%d+) (%d+)$')
+  return { name = name, before_id = tonumber(before_id), aside = aside, commit = commit, generation = generation }
+end
+
+local function is_at_most(one, other)
+  local one_ms, one_sequence = string.match(one, '^(%d+)-(%d+)$')
+  local other_ms, other_sequence = string.match(other, '^(%d+)-(%d+)$')
+  if one_ms ~= other_ms then
+    return tonumber(one_ms) < tonumber(other_ms)
+  end
+  return tonumber(one_sequence) <= tonumber(other_sequence)
+end
+
+-- Whether an entry of the quarantine came, or its records were accepted, before its device was deleted.
+local function is_before(entry, mark)
+  local first_id = tonumber(entry[2][6])
+  return is_at_most(entry[1], mark.aside) or (first_id > 0 and first_id < mark.before_id)
+end
+
+local function is_deleted(entry, deleting_key)
+  local mark = read_mark(redis.call('HGET', deleting_key, entry[2][2]))
+  return mark and is_before(entry, mark)
+end
+
 -- Takes the oldest out of the quarantine, by XTRIM: XDEL could take any, but mixed they corrupt a stream. Returns
 -- true if it had been replayed.
 local function drop_oldest(stream, state, replayed)
@@ -627,19 +670,21 @@ local function set_aside(keys, args)
 end
 
 -- Appends what was in quarantine with new ids, and takes it out, in one. KEYS: store latest devices dirty unsaved
--- next_id quarantine quarantine_state replayed stream. ARGV: store id, id in the quarantine, device, ms of arrival,
--- number of records, the msgpack array of its records, its candidates.
--- Returns how many records were appended; 0 if it is not in the quarantine any more.
+-- next_id quarantine quarantine_state replayed stream deleting. ARGV: store id, id in the quarantine, device, ms of
+-- arrival, number of records, the msgpack array of its records, its candidates.
+-- Returns how many records were appended; 0 if it is not in the quarantine any more, or about to be deleted.
 local function replay(keys, args)
-  local is_there = #redis.call('XRANGE', keys[7], args[2], args[2]) > 0
-  if not is_there or redis.call('SISMEMBER', keys[9], args[2]) == 1 then
+  local found = redis.call('XRANGE', keys[7], args[2], args[2])[1]
+  if not found or redis.call('SISMEMBER', keys[9], args[2]) == 1 or is_deleted(found, keys[11]) then
     return 0
   end
-  local shape = redis.call('HMGET', keys[1], 'shard', 'shards')
+  local shape = redis.call('HMGET', keys[1], 'shard', 'shards', 'floor_ms')
   local count, arrival_ms = tonumber(args[5]), tonumber(args[4])
   local first_id = (redis.call('INCRBY', keys[6], count) - count) * shape[2] + shape[1]
+  local floor_ms = tonumber(shape[3] or '-1')
+  local wanted_id = clock_ms() <= floor_ms and above_floor(keys[10], floor_ms) or '*'
   local entry_id =
-    redis.call('XADD', keys[10], '*', 'i', string.format('%.0f', first_id), 'r', args[6], 'a', args[4])
+    redis.call('XADD', keys[10], wanted_id, 'i', string.format('%.0f', first_id), 'r', args[6], 'a', args[4])
   local latest = parse_latest(redis.call('HGET', keys[2], args[3]))
   offer_candidates(latest, { records = args[6], candidates = args[7] }, first_id, arrival_ms, tonumber(shape[2]))
   redis.call('HSET', keys[2], args[3], latest_bytes(latest))
@@ -703,32 +748,44 @@ end
 
 -- rebuilding latest -------------------------------------------------------------------------------
 
--- Offers records of the archive to their devices' latest. KEYS: store latest devices. ARGV: store id, then for
--- each record: device, id, ms of arrival, timestamp, flags as in offer_candidates, the record's bytes, ms at
--- which the device was last seen.
+local function offer_one(keys, args, at, device, bits, changed)
+  local before = redis.call('HGET', keys[2], device)
+  local latest = parse_latest(before)
+  local received_ms = tonumber(args[at + 2])
+  local new = new_slot(tonumber(args[at + 1]), received_ms, tonumber(args[at + 3]), bit.band(bits, 8) > 0, args[at + 5])
+  offer(latest, new, bit.band(bits, 1) > 0, bit.band(bits, 2) > 0, bit.band(bits, 4) > 0)
+  latest.seen_ms = math.max(latest.seen_ms or 0, tonumber(args[at + 6]))
+  local after = latest_bytes(latest)
+  if after ~= before then
+    redis.call('HSET', keys[2], device, after)
+    redis.call('ZADD', keys[3], 0, device)
+    if changed[#changed] ~= device then
+      changed[#changed + 1] = device
+    end
+  end
+end
+
+-- Offers records of the archive to their devices' latest. KEYS: store latest devices deleting. ARGV: store id, how
+-- many devices had been deleted before the caller looked for files, then for each record: device, id, ms of arrival,
+-- timestamp, flags as in offer_candidates, the record's bytes, ms at which the device was last seen.
+-- Returns 1, or -1 and takes nothing if a device was deleted since: its records may be among these. One that is being
+-- deleted is left out.
 local function offer_archived(keys, args)
+  if (redis.call('HGET', keys[1], 'deleted') or '0') ~= args[2] then
+    return -1
+  end
+  local is_any_deleted = redis.call('EXISTS', keys[4]) == 1
   local changed = {}
-  for at = 2, #args, 7 do
+  for at = 3, #args, 7 do
     local device, bits = args[at], tonumber(args[at + 4])
-    local before = redis.call('HGET', keys[2], device)
-    local latest = parse_latest(before)
-    local received_ms = tonumber(args[at + 2])
-    local new = new_slot(tonumber(args[at + 1]), received_ms, tonumber(args[at + 3]), bit.band(bits, 8) > 0, args[at + 5])
-    offer(latest, new, bit.band(bits, 1) > 0, bit.band(bits, 2) > 0, bit.band(bits, 4) > 0)
-    latest.seen_ms = math.max(latest.seen_ms or 0, tonumber(args[at + 6]))
-    local after = latest_bytes(latest)
-    if after ~= before then
-      redis.call('HSET', keys[2], device, after)
-      redis.call('ZADD', keys[3], 0, device)
-      if changed[#changed] ~= device then
-        changed[#changed + 1] = device
-      end
+    local mark = is_any_deleted and read_mark(redis.call('HGET', keys[4], device))
+    if not mark or tonumber(args[at + 1]) >= mark.before_id then
+      offer_one(keys, args, at, device, bits, changed)
     end
   end
   announce(changed)
   return 1
 end
-
 -- KEYS: store. ARGV: store id. Notes that latest lacks what the archive knows.
 local function outdated(keys)
   redis.call('HSET', keys[1], 'rebuild', '1')
@@ -738,6 +795,162 @@ end
 -- KEYS: store. ARGV: store id. Notes that latest was rebuilt.
 local function rebuilt(keys)
   redis.call('HSET', keys[1], 'rebuild', '0')
+  return 1
+end
+
+-- deleting a device --------------------------------------------------------------------------------
+
+local COUNTED = 200
+
+-- How many records the msgpack array of an entry holds; of what is none, one: as `finish` counts it.
+local function count_in(records)
+  local first = string.byte(records, 1) or 0
+  if first >= 144 and first <= 159 then
+    return first - 144
+  end
+  return first == 220 and #records >= 3 and struct.unpack('>I2', records, 2) or 1
+end
+
+local function count_waiting(stream)
+  local records, from = 0, '-'
+  while true do
+    local page = redis.call('XRANGE', stream, from, '+', 'COUNT', COUNTED)
+    for _, entry in ipairs(page) do
+      local fields, data = entry[2], ''
+      for at = 1, #fields, 2 do
+        data = fields[at] == 'r' and fields[at + 1] or data
+      end
+      records = records + count_in(data)
+    end
+    if #page < COUNTED then
+      return records
+    end
+    from = '(' .. page[#page][1]
+  end
+end
+
+local function last_id(stream)
+  local found = redis.call('XINFO', 'STREAM', stream)
+  for at = 1, #found, 2 do
+    if found[at] == 'last-generated-id' then
+      return found[at + 1]
+    end
+  end
+end
+
+-- Deletes a device's stream. Returns how many records that held.
+local function drop_stream(store_key, stream)
+  if redis.call('EXISTS', stream) == 0 then
+    return 0
+  end
+  local records, last_ms = count_waiting(stream), milliseconds(last_id(stream))
+  if last_ms > tonumber(redis.call('HGET', store_key, 'floor_ms') or '-1') then
+    redis.call('HSET', store_key, 'floor_ms', string.format('%.0f', last_ms))
+  end
+  redis.call('UNLINK', stream)
+  return records
+end
+
+-- KEYS: store latest devices dirty unsaved next_id intent allotted quarantine deleting stream deletion. ARGV: store
+-- id, device, name of the deletion: that of the one under way, if there is.
+-- Returns 1; 0 if there is no such device; -1 if another deletion of it is under way.
+-- From here on the device is as if it had never been, but for what is saved of it, and being saved; `deleting` says
+-- what of that goes: what has an id below the next one. Ids that were allotted to imports are taken back, so that
+-- nothing can come any more that has a lower one, except by the intent that stands.
+local function forget(keys, args)
+  local device, name = args[2], args[3]
+  local mark = read_mark(redis.call('HGET', keys[10], device))
+  if mark and mark.name ~= name then
+    return -1
+  end
+  local shape = redis.call('HMGET', keys[1], 'shard', 'shards', 'rebuild')
+  local is_known = mark or shape[3] == '1' or redis.call('HEXISTS', keys[2], device) == 1
+    or redis.call('ZSCORE', keys[3], device) or redis.call('EXISTS', keys[11]) == 1
+  if not is_known then
+    return 0
+  end
+  local records = drop_stream(keys[1], keys[11])
+  redis.call('HDEL', keys[2], device)
+  redis.call('ZREM', keys[3], device)
+  redis.call('ZREM', keys[4], device)
+  redis.call('DECRBY', keys[5], records)
+  if redis.call('ZCARD', keys[4]) == 0 then
+    redis.call('SET', keys[5], '0')
+  end
+  redis.call('DEL', keys[8])
+  local before_id = tonumber(redis.call('GET', keys[6]) or '0') * shape[2] + shape[1]
+  local aside = redis.call('EXISTS', keys[9]) == 1 and last_id(keys[9]) or '0-0'
+  local commit = string.match(redis.call('GETRANGE', keys[7], 0, 40), '%d+') or '0'
+  local generation = mark and mark.generation + 1 or 1
+  redis.call('HSET', keys[10], device, string.format('%s %.0f %s %s %d', name, before_id, aside, commit, generation))
+  redis.call('HSETNX', keys[12], 'asked_ms', string.format('%.0f', clock_ms()))
+  redis.call('HSET', keys[12], 'state', 'queued')
+  redis.call('HINCRBY', keys[12], 'waiting_records', records)
+  announce({ device })
+  return 1
+end
+
+-- KEYS: store quarantine quarantine_state replayed deleting. ARGV: store id, device.
+-- Takes what is of a device that is being deleted out of the quarantine: its stream is made anew, since XDEL would
+-- corrupt it. Returns how many entries that were.
+local function cleanse(keys, args)
+  local mark = read_mark(redis.call('HGET', keys[5], args[2]))
+  if not mark or redis.call('EXISTS', keys[2]) == 0 then
+    return 0
+  end
+  local newest, kept, gone = last_id(keys[2]), {}, 0
+  for _, entry in ipairs(redis.call('XRANGE', keys[2], '-', '+')) do
+    if entry[2][2] == args[2] and is_before(entry, mark) then
+      gone = gone + 1
+      redis.call('HINCRBY', keys[3], 'bytes', -#entry[2][10])
+      redis.call('SREM', keys[4], entry[1])
+    else
+      kept[#kept + 1] = entry
+    end
+  end
+  if gone == 0 then
+    return 0
+  end
+  redis.call('UNLINK', keys[2])
+  for _, entry in ipairs(kept) do
+    redis.call('XADD', keys[2], entry[1], unpack(entry[2]))
+  end
+  if #kept == 0 then
+    redis.call('XADD', keys[2], 'MAXLEN', 0, newest, 'device', '')
+  else
+    redis.call('XSETID', keys[2], newest)
+  end
+  redis.call('HINCRBY', keys[3], 'deleted', gone)
+  return gone
+end
+
+-- KEYS: store deletion. ARGV: store id, the version of the table that is noted as the caller knows it, then fields and
+-- values. Returns 1 if they were noted, 0 if another worker was as far meanwhile.
+local function note_deletion(keys, args)
+  if (redis.call('HGET', keys[2], 'version') or '') ~= args[2] or redis.call('EXISTS', keys[2]) == 0 then
+    return 0
+  end
+  redis.call('HSET', keys[2], unpack(args, 3))
+  return 1
+end
+
+-- KEYS: store deleting deletion left. ARGV: store id, device, what stands in `deleting` of it as the caller knows it,
+-- s that the deletion is remembered, then the files that may hold its records and are to be swept.
+-- Ends a deletion, if it was not asked for again meanwhile: nothing names the device any more. Returns 1, or 0.
+local function complete(keys, args)
+  if redis.call('HGET', keys[2], args[2]) ~= args[3] then
+    return 0
+  end
+  redis.call('HDEL', keys[2], args[2])
+  redis.call('HINCRBY', keys[1], 'deleted', 1)
+  redis.call('HSET', keys[3], 'state', 'done', 'done_ms', string.format('%.0f', clock_ms()), 'to_look_at', '0')
+  redis.call('HDEL', keys[3], 'trouble')
+  redis.call('EXPIRE', keys[3], args[4])
+  redis.call('DEL', keys[4])
+  for at = 5, #args do
+    redis.call('SADD', keys[4], args[at])
+  end
+  redis.call('EXPIRE', keys[4], args[4])
   return 1
 end
 
@@ -760,6 +973,10 @@ register('replay', of_store(replay), {})
 register('take_over', take_over, { 'allow-oom' })
 register('replace', of_store(replace), { 'allow-oom' })
 register('reopen', of_store(reopen), { 'allow-oom' })
+register('forget', of_store(forget), { 'allow-oom' })
+register('cleanse', of_store(cleanse), { 'allow-oom' })
+register('note_deletion', of_store(note_deletion), { 'allow-oom' })
+register('complete', of_store(complete), { 'allow-oom' })
 register('offer_archived', of_store(offer_archived), {})
 register('outdated', of_store(outdated), { 'allow-oom' })
 register('rebuilt', of_store(rebuilt), { 'allow-oom' })

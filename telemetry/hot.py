@@ -10,7 +10,8 @@ is the shard's number.
                                           that it showed as records came; jumped_ms, how far it was set forward in all:
                                           less that, it is steady; while it is behind newest_ms, clock_ms, what it
                                           showed last, and behind_since_ms, since when by the steady one: after a day
-                                          it is believed again
+                                          it is believed again; of deletions: deleted, how many devices were; floor_ms,
+                                          the greatest id, its ms, of their streams, above which new ones begin
     whimbrel:{s}:stream:<device>  stream  an entry = the records of one device in one group, in order:
                                           "i" = id of the first (the others follow in steps of `shards`),
                                           "r" = msgpack array of 1 to 1,000 records (record.py),
@@ -40,9 +41,12 @@ is the shard's number.
                                           kept, dropped for want of room, and replayed
     whimbrel:{s}:replayed         set     ids of entries of the quarantine that were appended again: they count as gone,
                                           and go as soon as they are the oldest
+    whimbrel:{s}:deleting         hash    device → its deletion that is under way: what goes, as deletions.py has it
+    whimbrel:{s}:deletion:<name>  hash    how far a deletion is, and what it removed; it expires once that is done
+    whimbrel:{s}:left:<name>      set     files of the archive that may hold its records until the sweep; expiring, too
 
 Only XTRIM touches a stream, never XDEL: mixed, they corrupt its nodes. An emptied stream stays, since its
-last id must not repeat.
+last id must not repeat; one whose device is deleted goes, and leaves that to floor_ms.
 """
 
 from __future__ import annotations
@@ -78,6 +82,7 @@ from telemetry.errors import (
     LayoutError,
     NotSetUp,
     OtherStoreError,
+    PlanOutdated,
     StoreError,
     StoreUnavailable,
 )
@@ -127,6 +132,7 @@ class Keys:
         self.quarantine = f"{start}quarantine"
         self.quarantine_state = f"{start}quarantine_state"
         self.replayed = f"{start}replayed"
+        self.deleting = f"{start}deleting"
         self._start = start
 
     def stream(self, device_id: str) -> str:
@@ -134,6 +140,12 @@ class Keys:
 
     def sent(self, key: str) -> str:
         return f"{self._start}sent:{key}"
+
+    def deletion(self, name: str) -> str:
+        return f"{self._start}deletion:{name}"
+
+    def left(self, name: str) -> str:
+        return f"{self._start}left:{name}"
 
 
 _ANY = Keys("*")
@@ -143,6 +155,9 @@ APPENDED = (
     *(_ANY.quarantine, _ANY.quarantine_state, _ANY.replayed),
 )
 """Patterns of the keys that who takes records changes, of all shards: all but those of saving."""
+
+FORGOTTEN = (_ANY.allotted, _ANY.deleting, _ANY.deletion("*"))
+"""Those that asking for a deletion changes besides."""
 
 
 def shard_of(name: str, shards: int) -> int:
@@ -287,7 +302,7 @@ class Shard:
             for entry in batch.entries:
                 keys.append(k.stream(entry.device_id))
                 args += entry
-        return Appended(*self._call("append", keys, args))
+        return Appended(*self.call("append", keys, args))
 
     def require_writable(self) -> None:
         """Raise what an append would raise now; nothing is stored."""
@@ -295,7 +310,7 @@ class Shard:
 
     def note_trouble(self, why: str) -> None:
         """Keep why a save failed, for people to see, until one is finished."""
-        self._call("note_trouble", [self.keys.store], [self.store_id, why])
+        self.call("note_trouble", [self.keys.store], [self.store_id, why])
 
     def trouble(self) -> str:
         """Why the last save failed; empty if none did."""
@@ -349,7 +364,7 @@ class Shard:
     def seen(self) -> Iterator[list[tuple[bytes, int]]]:
         """Each device and when it was last seen, ms since epoch, in pieces between which Redis serves others.
 
-        Redis tells of each device once, since the hash never shrinks.
+        Redis tells of each device, and of hardly any twice: the hash shrinks only when devices are deleted.
         """
         cursor, count = 0, FIRST_LATEST
         while True:
@@ -400,24 +415,26 @@ class Shard:
         """Guard 1: write the intent only if there is none and `committed` has not moved."""
         k = self.keys
         return bool(
-            self._call("intend", [k.store, k.intent, k.committed, k.finishing], [self.store_id, committed, intent])
+            self.call("intend", [k.store, k.intent, k.committed, k.finishing], [self.store_id, committed, intent])
         )
 
     def allot(self, count: int, token: str) -> int:
         """Ids for `count` records that won't rest here: the first, the others follow in steps of `shards`."""
         k = self.keys
-        return int(self._call("allot", [k.store, k.next_id, k.allotted], [self.store_id, count, token]))
+        return int(self.call("allot", [k.store, k.next_id, k.allotted], [self.store_id, count, token]))
 
     def intend_allotted(self, committed: str, intent: bytes, token: str) -> bool:
         """`intend` for records whose ids were allotted under `token`.
 
-        Raises `IntentChanged` if Redis knows nothing of that, and may give the ids to others.
+        Raises `IntentChanged` if Redis knows nothing of that: it may give the ids to others, or a device was deleted.
         """
         k = self.keys
         keys = [k.store, k.intent, k.committed, k.finishing, k.allotted]
-        written = self._call("intend_allotted", keys, [self.store_id, committed, intent, token])
+        written = self.call("intend_allotted", keys, [self.store_id, committed, intent, token])
         if written < 0:
-            raise IntentChanged("cannot use the ids that were allotted: Redis was restored meanwhile")
+            raise IntentChanged(
+                "cannot use the ids that were allotted: Redis was restored, or a device deleted, meanwhile"
+            )
         return bool(written)
 
     def strangers(self, devices: Sequence[str]) -> int:
@@ -439,7 +456,7 @@ class Shard:
         for found in chunk:
             keys.append(k.stream(found.device_id))
             args += (found.device_id, entry_text(behind(entry_id(found.last))), found.records)
-        if self._call("finish", keys, args) < 0:
+        if self.call("finish", keys, args) < 0:
             raise IntentChanged("cannot trim: the intent was finished by another worker, or Redis was restored")
 
     def quarantine(self, intent: Intent, found: Sequence[Unreadable], max_bytes: int) -> int:
@@ -449,7 +466,7 @@ class Shard:
         for one in found:
             args += (one.device_id, one.entry, one.first_id + one.number * self.shards, one.reason, one.raw)
         keys = [k.store, k.intent, k.quarantine, k.quarantine_state, k.replayed]
-        dropped = self._call("quarantine", keys, args)
+        dropped = self.call("quarantine", keys, args)
         if dropped < 0:
             raise IntentChanged("cannot quarantine: the intent was finished by another worker, or Redis was restored")
         return int(dropped)
@@ -460,7 +477,7 @@ class Shard:
         args: list[str | bytes | int] = [self.store_id, max_bytes]
         for one in found:
             args += (one.device_id, NO_ENTRY, 0, one.reason, one.raw[:MAX_ASIDE_BYTES])
-        return int(self._call("set_aside", [k.store, k.quarantine, k.quarantine_state, k.replayed], args))
+        return int(self.call("set_aside", [k.store, k.quarantine, k.quarantine_state, k.replayed], args))
 
     def quarantined(self) -> Iterator[Quarantined]:
         """What is in quarantine, the oldest first, read in pieces between which Redis serves others."""
@@ -498,14 +515,14 @@ class Shard:
         """
         k = self.keys
         keys = [k.store, k.latest, k.devices, k.dirty, k.unsaved, k.next_id]
-        keys += [k.quarantine, k.quarantine_state, k.replayed, k.stream(entry.device_id)]
+        keys += [k.quarantine, k.quarantine_state, k.replayed, k.stream(entry.device_id), k.deleting]
         args: list[str | bytes | int] = [self.store_id, one.name, entry.device_id, one.arrival_ms, *entry[1:]]
-        return bool(self._call("replay", keys, args))
+        return bool(self.call("replay", keys, args))
 
     def take_over(self, new_id: str, least_next_id: int) -> None:
         """Give the store a new id, which stops all programs that know the old one, and drop its intent."""
         k = self.keys
-        self._call("take_over", [k.store, k.next_id, k.intent, k.finishing], [new_id, least_next_id])
+        self.call("take_over", [k.store, k.next_id, k.intent, k.finishing], [new_id, least_next_id])
         self.store_id = new_id
 
     def replace(self, device_id: str, last: str, gone: int, entries: Sequence[Moved]) -> None:
@@ -514,32 +531,42 @@ class Shard:
         args: list[str | bytes | int] = [self.store_id, device_id, last, gone]
         for entry in entries:
             args += entry
-        self._call("replace", [k.store, k.stream(device_id), k.dirty, k.unsaved, k.next_id, k.latest], args)
+        self.call("replace", [k.store, k.stream(device_id), k.dirty, k.unsaved, k.next_id, k.latest], args)
 
     def reopen(self, committed: str) -> None:
         """End a recovery: saving goes on from `committed`."""
-        self._call("reopen", [self.keys.store, self.keys.committed], [self.store_id, committed])
+        self.call("reopen", [self.keys.store, self.keys.committed], [self.store_id, committed])
 
     def must_rebuild(self) -> bool:
         """Whether latest lacks what the archive knows."""
         return bool(translated(lambda: self.client.hget(self.keys.store, "rebuild")) == b"1")
 
-    def offer_archived(self, found: Sequence[Archived]) -> None:
-        """Make records of the archive their devices' latest where they are newer than what is there."""
-        args: list[str | bytes | int] = [self.store_id]
+    def deleted(self) -> int:
+        """How many devices were ever deleted: who looks for records in files asks first (`offer_archived`)."""
+        return int(translated(lambda: self.client.hget(self.keys.store, "deleted")) or 0)
+
+    def offer_archived(self, found: Sequence[Archived], deleted: int) -> None:
+        """Make records of the archive their devices' latest where they are newer than what is there.
+
+        Raises `PlanOutdated`, and takes none, if another device was deleted since there were `deleted`.
+        """
+        args: list[str | bytes | int] = [self.store_id, deleted]
         for (device, record_id, received_ms, record), flags, seen_ms in found:
             args += (device, record_id, received_ms, record.timestamp_us, flags, encode(record), seen_ms)
-        self._call("offer_archived", [self.keys.store, self.keys.latest, self.keys.devices], args)
+        keys = [self.keys.store, self.keys.latest, self.keys.devices, self.keys.deleting]
+        if self.call("offer_archived", keys, args) < 0:
+            raise PlanOutdated("cannot tell latest what files hold: a device was deleted meanwhile")
 
     def outdated(self) -> None:
         """Note that latest lacks what the archive knows."""
-        self._call("outdated", [self.keys.store], [self.store_id])
+        self.call("outdated", [self.keys.store], [self.store_id])
 
     def rebuilt(self) -> None:
         """Note that latest knows what the archive knows."""
-        self._call("rebuilt", [self.keys.store], [self.store_id])
+        self.call("rebuilt", [self.keys.store], [self.store_id])
 
-    def _call(self, name: str, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Any:
+    def call(self, name: str, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Any:
+        """Call a function of `hot.lua`."""
         return translated(lambda: call(self.client, name, keys, args))
 
 

@@ -9,7 +9,7 @@ import redis
 from rq import Queue
 from rq.serializers import JSONSerializer
 
-from telemetry.allowed import COMPACT, JOB_TIMEOUT_S, QUEUE, SAVE_SHARD, SAY_ALIVE, TIDY, AllowedJob
+from telemetry.allowed import COMPACT, DELETE_DEVICES, JOB_TIMEOUT_S, QUEUE, SAVE_SHARD, SAY_ALIVE, TIDY, AllowedJob
 from telemetry.config import Settings
 from telemetry.errors import WhimbrelError
 
@@ -46,6 +46,11 @@ def enqueue(queue: Queue, function: str, args: tuple[int, ...], job_id: str) -> 
 def enqueue_save(queue: Queue, shard: int, tick: int) -> None:
     """Ask for a shard to be saved. `tick` makes the job's id one of its own."""
     enqueue(queue, SAVE_SHARD, (shard,), f"persist-{shard}-{tick}")
+
+
+def enqueue_deletions(queue: Queue, shard: int, tick: int) -> None:
+    """Ask for the deletions of a shard's devices to go on."""
+    enqueue(queue, DELETE_DEVICES, (shard,), f"delete-{shard}-{tick}")
 
 
 def enqueue_compact(queue: Queue, tick: int) -> None:

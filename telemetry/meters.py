@@ -86,6 +86,7 @@ SAVED = _counter("whimbrel_records_saved_total", "Records that saves have moved 
 SAVE_FAILURES = _counter("whimbrel_save_failures_total", "Saves that failed; their records wait in Redis.")
 COMPACTION_S = _histogram("whimbrel_compaction_duration_seconds", "A merge of some files of a day into fewer.", WORK_S)
 TIDY_S = _histogram("whimbrel_tidy_duration_seconds", "A look for days to give up and files to delete.", WORK_S)
+DELETIONS = _counter("whimbrel_deletions_total", "Deletions of a device that are done.")
 JOB_FAILURES = _counter("whimbrel_job_failures_total", "Background jobs that ended with an error.", "job")
 
 JOBS_WAITING = _gauge("whimbrel_jobs_waiting", "Jobs that wait in RQ's queue, as the scheduler saw it.")

@@ -50,6 +50,8 @@ def _keys(role: str) -> str:
     written = [key for key, writers in notes.WRITERS.items() if role in writers]
     if role in ("collector", "api"):
         written += hot.APPENDED
+    if role == "api":
+        written += hot.FORGOTTEN
     if role == "scheduler":
         written.append(RQ)
     return " ".join([f"%R~{OURS}", *(f"~{pattern}" for pattern in written)])

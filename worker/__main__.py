@@ -5,12 +5,15 @@ from __future__ import annotations
 import gc
 import logging
 import sys
+from functools import cache, partial
 
 from telemetry import early, unneeded
 
 if __name__ == "__main__":
     early.begin()
     unneeded.refuse()  # before anything loads Arrow
+
+from duckdb import DuckDBPyConnection
 
 from telemetry import clock, hot, notes, reports
 from telemetry import jobs as background
@@ -22,6 +25,7 @@ from telemetry.program import main
 from telemetry.redis_client import connect
 from telemetry.steps import teller
 from worker import jobs
+from worker.erasing import Eraser
 from worker.persist import Saver
 from worker.plan import Bounds
 from worker.rq_worker import rq_worker
@@ -38,7 +42,9 @@ def serve(settings: Settings) -> None:
     connection = open_duckdb(settings.data_dir / "tmp" / "worker")
     p = settings.persist
     saver = Saver(archive, connection, clock.now_ms, Bounds.of(p), p.quarantine_max_bytes, reached)
-    work = jobs.Work(connect(settings), archive, connection, saver, settings.redis.shards, p.flush_records)
+    erasing = Archive(settings.archive_dir, teller("delete"), held_by(settings))
+    eraser = Eraser(erasing, cache(partial(eraser_connection, settings)), saver, clock.now_ms, teller("delete"))
+    work = jobs.Work(connect(settings), archive, connection, saver, settings.redis.shards, p.flush_records, eraser)
     jobs.prepare(work)
     background.prepare(settings)
     gc.set_threshold(GC_OBJECTS)
@@ -47,6 +53,11 @@ def serve(settings: Settings) -> None:
         work.begin()
         client = connect(settings, timeout_s=None)
         hot.translated(lambda: rq_worker(client).work(logging_level="WARNING"))
+
+
+def eraser_connection(settings: Settings) -> DuckDBPyConnection:
+    """A DuckDB for deletions, made when the first comes: with the memory of merges, beyond which it spills."""
+    return open_duckdb(settings.data_dir / "tmp" / "eraser", f"{settings.archive.merge_memory_bytes}B")
 
 
 if __name__ == "__main__":

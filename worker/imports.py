@@ -7,7 +7,8 @@ the note that it is, or neither; the import that is begun again goes on behind t
     allot    Redis gives the batch its ids, and notes a token for them
     write    sorted files, a day each, that the table does not name yet
     intend   an intent without ranges, if there is none and `committed` has not moved (guard 1), and if the token is
-             still known: a Redis that was restored to the time before would give the ids to others
+             still known: a Redis that was restored to the time before would give the ids to others, and what is deleted
+             meanwhile is known by its lower ids
     commit   files, commit number and progress at once, with the handle that was asked for both numbers (guard 3)
     offer    latest is told
     finish   `committed` becomes the commit number, the intent goes (guard 4)
@@ -57,12 +58,14 @@ class MovedMeanwhile(StoreError):
 
 
 class Written(NamedTuple):
-    """Files of a batch that await their commit: the random bits of its number, the token of its ids, and since when."""
+    """Files of a batch that await their commit: the random bits of its number, the token of its ids, and since when;
+    and how many devices had been deleted before it got its ids."""
 
     files: list[DataFile]
     bits: int
     token: str
     since_s: float
+    deleted: int
 
 
 class Importer:
@@ -168,11 +171,13 @@ class Importer:
     def _write(self, shard: Shard, records: pa.Table) -> Written:
         self._reached("allot")
         since_s, bits, token = time.monotonic(), secrets.randbits(32), secrets.token_hex(16)
+        deleted = shard.deleted()
         first = shard.allot(records.num_rows, token)
         numbered = with_ids(records, first, shard.shards, self._now_ms())
         self._reached("write")
         self._archive.open()  # so that there is a folder
-        return Written(self._archive.write(self._connection, numbered, import_kind(bits)), bits, token, since_s)
+        files = self._archive.write(self._connection, numbered, import_kind(bits))
+        return Written(files, bits, token, since_s, deleted)
 
     def _intend(self, shard: Shard, written: Written) -> tuple[Intent, str]:
         """The intent, once it stands, and the commit number before it."""
@@ -199,7 +204,8 @@ class Importer:
     def _finish(self, shard: Shard, intent: Intent, written: Written) -> None:
         """Latest and the end of the commit; a worker may have been as quick."""
         self._reached("offer")
-        tell(shard, self._connection, [str(self._archive.root / file.path) for file in written.files])
+        files = [str(self._archive.root / file.path) for file in written.files]
+        tell(shard, self._connection, files, written.deleted)
         self._reached("finish")
         try:
             shard.finish(intent, 0)

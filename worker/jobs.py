@@ -10,11 +10,12 @@ from collections.abc import Callable
 import duckdb
 import redis
 
-from telemetry import meters, notes
+from telemetry import clock, meters, notes
 from telemetry.archive import READ_ERRORS, Archive, in_one_line
 from telemetry.errors import BusyError, IntentChanged, NotTogether, OtherStoreError, WhimbrelError
 from telemetry.hot import Shard
 from telemetry.setup import set_up
+from worker.erasing import Eraser
 from worker.latest import rebuild
 from worker.persist import Saver
 
@@ -38,15 +39,17 @@ class Work:
         saver: Saver,
         shards: int,
         flush_records: int,
+        eraser: Eraser | None = None,
     ) -> None:
         self._client = client
         self._connection = connection
         self._archive = archive
         self._saver = saver
+        self._eraser = eraser or Eraser(archive, lambda: connection, saver, clock.now_ms)
         self._shards = shards
         self._flush_records = flush_records
         self.stores: list[Shard] = []
-        for counted in (meters.SAVE_S, meters.SAVED, meters.SAVE_FAILURES):
+        for counted in (meters.SAVE_S, meters.SAVED, meters.SAVE_FAILURES, meters.DELETIONS):
             _ = counted.one  # so that they are told from the start
 
     def save_shard(self, number: int, monotonic: Callable[[], float] = time.monotonic) -> int:
@@ -83,6 +86,16 @@ class Work:
             except OtherStoreError:
                 self._begin_anew()
         return 0
+
+    def delete_devices(self, number: int) -> int:
+        """Go on with the deletions of a shard. Returns how many are done now."""
+        try:
+            done = self._eraser.erase(self.stores[number])
+        except OtherStoreError:
+            self._begin_anew()
+            return 0
+        self.say_alive()
+        return done
 
     def look(self) -> None:
         """See that the store is still the one that this worker knows, and note that it works."""
@@ -126,6 +139,11 @@ def prepare(work: Work) -> None:
 def save_shard(number: int) -> int:
     """Save one shard. RQ calls it by name (telemetry/jobs.py)."""
     return _prepared().save_shard(number)
+
+
+def delete_devices(number: int) -> int:
+    """Go on with deletions. RQ calls it by name."""
+    return _prepared().delete_devices(number)
 
 
 def say_alive() -> None:

@@ -7,6 +7,7 @@ were. The rule of the latest (record.py) then decides between these and what Red
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,9 +16,11 @@ import duckdb
 from telemetry.archive import Archive
 from telemetry.columns import COLUMNS, records_sql
 from telemetry.entries import NEWEST, NEWEST_FIX, Archived, flags_of
-from telemetry.errors import BusyError
+from telemetry.errors import BusyError, PlanOutdated
 from telemetry.hot import Shard, shard_of
 from telemetry.record import Record, Stored
+
+log = logging.getLogger(__name__)
 
 DEVICES_AT_ONCE = 200
 
@@ -36,33 +39,46 @@ _AHEAD = "timestamp > received_at + INTERVAL 1 millisecond"
 def rebuild(shard: Shard, archive: Archive, connection: duckdb.DuckDBPyConnection) -> int:
     """Offer what the archive knows to the shard's latest. Returns the number of its devices.
 
-    A crash on the way leaves it to be done anew, which changes nothing that is right already.
+    A crash on the way leaves it to be done anew, which changes nothing that is right already. If a device is deleted
+    meanwhile, which these files may still hold, it begins anew with those of then.
     """
-    table = archive.open_existing()
-    files = archive.files(table) if table is not None else []
-    devices = 0
-    if files:
-        devices = offer(shard, connection, files)
-    shard.rebuilt()
-    return devices
+    while True:
+        deleted = shard.deleted()  # before the table
+        table = archive.open_existing()
+        files = archive.files(table) if table is not None else []
+        try:
+            devices = offer(shard, connection, files, deleted) if files else 0
+        except PlanOutdated as outdated:
+            log.info("%s; looking again", outdated)
+            continue
+        shard.rebuilt()
+        return devices
 
 
-def offer(shard: Shard, connection: duckdb.DuckDBPyConnection, files: Sequence[str], seen: str = _SEEN) -> int:
-    """Offer what some files of the archive know to the shard's latest. Returns the number of its devices."""
+def offer(
+    shard: Shard, connection: duckdb.DuckDBPyConnection, files: Sequence[str], deleted: int, seen: str = _SEEN
+) -> int:
+    """Offer what some files of the archive know to the shard's latest. Returns the number of its devices.
+
+    `deleted` is what the shard said before the files were looked for. Raises `PlanOutdated` if it says another now.
+    """
     devices = 0
     found = connection.execute(_sql(files, seen))
     while rows := found.fetchmany(DEVICES_AT_ONCE):
         mine = [row for row in rows if shard_of(row[0], shard.shards) == shard.shard]
         devices += len(mine)
-        shard.offer_archived([one for row in mine for one in _archived(row)])
+        shard.offer_archived([one for row in mine for one in _archived(row)], deleted)
     return devices
 
 
-def tell(shard: Shard, connection: duckdb.DuckDBPyConnection, files: Sequence[str]) -> None:
-    """Offer what an import brought; where Redis has no room for that now, note that latest is to be rebuilt."""
+def tell(shard: Shard, connection: duckdb.DuckDBPyConnection, files: Sequence[str], deleted: int) -> None:
+    """Offer what an import brought; where that can't be told now, note that latest is to be rebuilt.
+
+    Redis has no room for it, a device was deleted since there were `deleted`, or a file is gone for that reason.
+    """
     try:
-        offer(shard, connection, files, _MEASURED)
-    except BusyError:
+        offer(shard, connection, files, deleted, _MEASURED)
+    except (BusyError, PlanOutdated, duckdb.IOException):
         shard.outdated()
 
 

@@ -168,9 +168,10 @@ class Saver:
         if not intent.is_import:
             return
         self._reached("offer")
+        deleted = shard.deleted()  # before the table
         files = self._archive.imported(self._archive.open(), intent.commit)
         if files:
-            tell(shard, self._connection, files)
+            tell(shard, self._connection, files, deleted)
         else:  # they were merged meanwhile
             rebuild(shard, self._archive, self._connection)
 

@@ -17,6 +17,8 @@ from api import app as api_program
 from api import query as query_program
 from api import sql
 from api.box import BoxRoutes
+from api.deleting import Deleting
+from api.deletion import DeletionRoutes
 from api.devices import DeviceRoutes
 from api.document import Document
 from api.export import Exports
@@ -54,7 +56,8 @@ def of_api() -> Starlette:
     """The API program's table."""
     parts = (LatestRoutes, LiveRoutes, OlderRoutes, Metrics, BoxRoutes)
     intake = routes(NOTHING, NOTHING, NOTHING)
-    return api_program.app(intake, *[cast("Any", object.__new__(one)) for one in parts], NOTHING, NOTHING)  # type: ignore[call-arg]
+    made = [cast("Any", object.__new__(one)) for one in parts]
+    return api_program.app(intake, *made, NOTHING, NOTHING, cast("Any", object.__new__(Deleting)))  # type: ignore[call-arg]
 
 
 def of_query() -> Starlette:
@@ -70,6 +73,7 @@ def of_query() -> Starlette:
         Status,
         ListRoutes,
         Document,
+        DeletionRoutes,
     )
     return query_program.app(*[cast("Any", object.__new__(one)) for one in parts], sql.off)  # type: ignore[call-arg]
 
@@ -121,7 +125,7 @@ def assert_documented(answer: httpx.Response, method: str, path: str) -> None:
     kinds = responses[str(answer.status_code)].get("content", {})
     assert not answer.content or answer.headers["content-type"].partition(";")[0] in kinds
     if answer.status_code == 404:
-        assert_problem(answer, 404, "unknown-device")
+        assert_problem(answer, 404, "unknown-deletion" if "deletion" in path else "unknown-device")
 
 
 @pytest.mark.parametrize(

@@ -167,6 +167,18 @@ def test_without_what_is_now(box: Box) -> None:
         assert devices(reader.next()) == {"a"}
 
 
+def test_a_device_that_was_deleted_is_shown_to_nobody(box: Box) -> None:
+    box.append(at("gone", 350, 10.0))
+    with Reader(box) as reader:
+        reader.until(lambda records: "gone" in devices(records))
+        assert box.http.delete("/v1/devices/gone").status_code == 202
+        box.append(at("a", 351, 10.0))
+        reader.until(lambda records: latest(box, "a") in records)
+        with Reader(box) as other:
+            found = other.until(lambda records: devices(records) >= set("abc"))
+            assert "gone" not in devices(found)
+
+
 def test_of_named_devices_and_of_an_area(box: Box) -> None:
     with Reader(box, device_id=["a", "nobody"]) as named, Reader(box, bbox="19,39,21,41", snapshot="false") as inside:
         assert devices(named.next()) == {"a"}

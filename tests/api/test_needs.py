@@ -29,6 +29,7 @@ from telemetry.gate import ADMIN, INGEST, OPEN, READ_WHOLE, SQL, Need
         ("POST", "/v1/sql", SQL),
         ("GET", "/v1/sql", SQL),
         ("DELETE", "/v1/devices/van-7", ADMIN),
+        ("GET", "/v1/deletions/0-1", ADMIN),
         ("PUT", "/v1/records", INGEST),
         ("POST", "/anything/new", ADMIN),
     ],

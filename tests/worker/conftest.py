@@ -25,14 +25,15 @@ class Ledger:
 
     def __init__(self) -> None:
         self.acknowledged: Counter[Content] = Counter()
+        self._appended = 0
 
     def append(self, shard: Shard, devices: Iterable[str], days: int = 1) -> None:
         sent: list[Sent] = []
-        for device in devices:
-            number = self.acknowledged.total() + len(sent)
+        for number, device in enumerate(devices, self._appended):
             timestamp_us = NOW_US - number % days * DAY_US + number
             sent.append(Sent(device, Record(timestamp_us, "tcp", "json", altitude_m=float(number))))
         shard.append([Batch(pack(sent))], Limits())
+        self._appended += len(sent)
         self.acknowledged.update((one.device_id, int(one.record.altitude_m or 0)) for one in sent)
 
 

@@ -71,16 +71,28 @@ class Devices:
         finally:
             since_ms = self._heard(can_hear)
         rooms = {one.name: self._most_waiting - self._store.waiting(one.name) for one in self._receivers}
+        is_whole = not any(shard.must_rebuild() for shard in shards)
+        unseen = {one.name: set(one.silent) for one in self._receivers}
         for shard in shards:
             for piece in shard.seen():
                 for one in self._receivers:
                     rooms[one.name] -= self._tell(one, piece, since_ms, rooms[one.name])
+                    unseen[one.name].difference_update(device for device, _ in piece)
+        for one in self._receivers if is_whole else ():
+            self._forget(one, sorted(unseen[one.name]))
 
     def _heard(self, can_hear: bool) -> int | None:
         longest_ms = int(self._look_s * 1_000 * LONGEST_GAP_LOOKS)
         found = hearing(self._store.read(HEARING, Hearing), self._now_ms(), can_hear, longest_ms)
         self._store.note(HEARING, found)
         return found.since_ms
+
+    def _forget(self, one: _Receiver, deleted: Sequence[bytes]) -> None:
+        """A silent device that was deleted is never back."""
+        if deleted:
+            self._store.add_events(one.name, (), (), deleted)
+            for device in deleted:
+                del one.silent[device]
 
     def _tell(self, one: _Receiver, piece: Sequence[tuple[bytes, int]], since_ms: int | None, room: int) -> int:
         """Have a receiver's events of a piece wait, as many as there is room for. Returns how many."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from telemetry import clock
+from telemetry import clock, deletions
 from telemetry.config import Alert, SilenceRule
 from telemetry.errors import StoreUnavailable
 from telemetry.hot import Shard
@@ -91,6 +91,18 @@ def test_what_an_event_says(box: Box) -> None:
     assert silent["id"] != back["id"]
     assert len(silent["id"]) == 32
     assert seen_ms > 0
+
+
+def test_a_device_that_was_deleted_is_forgotten(box: Box) -> None:
+    box.hear("a", "b")
+    devices = box.devices(desk())
+    box.pass_by(devices, 4)
+    assert deletions.ask(box.shard, "a")
+    devices.look()
+    assert box.store.silent("desk").keys() == {b"b"}
+    box.hear("b")
+    devices.look()
+    assert box.events()[2:] == [("device.back", "b")]
 
 
 def test_rules_give_devices_their_own_time_outs(box: Box) -> None:

@@ -1,0 +1,71 @@
+"""`whimbrel devices delete`: what it says, and that it does nothing without being told to."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import redis
+
+from cli.main import main
+from telemetry import clock, deletions
+from telemetry.archive import Archive
+from telemetry.columns import open_duckdb
+from telemetry.config import Settings
+from telemetry.hot import Shard
+from tests.worker.conftest import Ledger
+from worker.erasing import Eraser
+from worker.persist import Saver
+
+DEVICE = "a/b"
+
+
+@pytest.fixture(autouse=True)
+def _box(settings: Settings, shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command finds this Redis, where a device has a record."""
+    monkeypatch.setenv("WHIMBREL__REDIS__URL", settings.redis.url)
+    monkeypatch.setenv("WHIMBREL__DATA__DIR", str(settings.data_dir))
+    Ledger().append(shard, [DEVICE, "b"])
+
+
+def erase(shard: Shard, archive: Archive) -> None:
+    connection = open_duckdb()
+    Eraser(archive, lambda: connection, Saver(archive, connection, clock.now_ms), clock.now_ms).erase(shard)
+
+
+def test_without_yes_it_says_what_there_is(shard: Shard, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["devices", "delete", DEVICE]) == 1
+    assert "nothing is deleted without --yes" in capsys.readouterr().out
+    assert shard.unsaved() == 2
+    assert deletions.pending(shard) == []
+
+
+def test_a_device_that_never_was(capsys: pytest.CaptureFixture[str]) -> None:
+    for more in ([], ["--yes"]):
+        assert main(["devices", "delete", "nobody", *more]) == 1
+        assert "there is no device nobody" in capsys.readouterr().err
+
+
+def test_it_asks_and_leaves_the_rest_to_the_worker(
+    shard: Shard, archive: Archive, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["devices", "delete", DEVICE, "--yes", "--no-wait"]) == 0
+    [mark] = deletions.pending(shard)
+    assert mark.device_id == DEVICE
+    assert mark.name in capsys.readouterr().out
+    assert shard.unsaved() == 1
+
+
+def test_it_waits_until_it_is_done(
+    shard: Shard, archive: Archive, client: redis.Redis, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work() -> None:
+        while not deletions.pending(shard):
+            pass
+        erase(shard, archive)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    assert main(["devices", "delete", DEVICE, "--yes"]) == 0
+    worker.join()
+    assert "done: 1 records of 0 days are removed" in capsys.readouterr().out
