@@ -1,10 +1,13 @@
 """Sends records to a Whimbrel box exactly once, and reads what it holds.
 
-`Client` waits for each answer; its methods say what they take, return and raise. `errors.py` draws the tree of errors.
+`Client` waits for each answer, `AsyncClient` awaits it; the methods of the first say what they take, return and raise.
+`errors.py` draws the tree of errors.
 """
 
 from __future__ import annotations
 
+from whimbrel_client.aio import AsyncClient
+from whimbrel_client.async_writer import AsyncWriter
 from whimbrel_client.batch import Batch, Refused, Sent
 from whimbrel_client.client import Client
 from whimbrel_client.errors import (
@@ -28,6 +31,8 @@ from whimbrel_client.writer import Writer
 __all__ = [
     "AnswerBrokenOff",
     "AnswerTruncated",
+    "AsyncClient",
+    "AsyncWriter",
     "Batch",
     "BoxUnavailable",
     "Client",

@@ -17,7 +17,7 @@ from whimbrel_client.answers import checked
 from whimbrel_client.batch import Batch, Refused, Sent
 from whimbrel_client.errors import BoxUnavailable
 from whimbrel_client.events import PATH, SILENT_S, Following
-from whimbrel_client.outbox import Direct, Spooled
+from whimbrel_client.outbox import outbox_of
 from whimbrel_client.reading import Pages
 from whimbrel_client.spool import Spool
 from whimbrel_client.steps import Ask, Steps
@@ -224,10 +224,3 @@ class Client:
 
     def _run(self, steps: Steps[T]) -> T:
         return run(self._web, steps)
-
-
-def outbox_of(spool: Spool | str | os.PathLike[str] | None, retry_for_s: float) -> Direct | Spooled:
-    """What sends: by way of a spool, if there is one."""
-    if spool is None:
-        return Direct(retry_for_s)
-    return Spooled(spool if isinstance(spool, Spool) else Spool(spool))

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from whimbrel_client.batch import Batch, Sent, joined
+from whimbrel_client.errors import WhimbrelError
+
+MOST_REFUSED = 1_000
+"""Refused records that a writer's totals keep, the last ones."""
+
 
 class Gathering:
     """Encoded records that wait to be sent together.
@@ -55,3 +63,34 @@ class Gathering:
         """All that is left."""
         taken, self._items = self._items, []
         return taken
+
+
+# What both writers decide ----------------------------------------------------------------------------
+
+
+def next_batch(gathering: Gathering, is_closing: bool, now_s: float, again_s: float | None) -> Sequence[bytes] | None:
+    """The batch that is due, an empty one if `again_s`, when to look at the spool, is over; None if nothing is due."""
+    due_s = gathering.due_in_s(now_s)
+    if due_s is not None and (is_closing or due_s == 0.0):
+        return gathering.take()
+    return () if not is_closing and again_s is not None and again_s <= now_s else None
+
+
+def pause_s(gathering: Gathering, now_s: float, again_s: float | None) -> float | None:
+    """How long until something will be due, if nothing comes before; None for ever."""
+    due_s = gathering.due_in_s(now_s)
+    waits = [*([] if due_s is None else [due_s]), *([] if again_s is None else [again_s - now_s])]
+    return min(waits, default=None)
+
+
+def plus(totals: Sent, sent: Sent) -> Sent:
+    """The totals of a writer with what came of one batch more."""
+    found = totals.plus(sent)
+    return found._replace(refused=found.refused[-MOST_REFUSED:])
+
+
+def left_of(gathering: Gathering, error: BaseException, items: Sequence[bytes]) -> Sequence[Batch]:
+    """What the box may not have after sending `items` failed: what the error says, and all that was gathered since."""
+    left = gathering.take_all()
+    failed = error.undelivered if isinstance(error, WhimbrelError) else (joined(items),)
+    return (*failed, *([joined(left)] if left else []))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -161,3 +162,10 @@ class Spooled:
     def close(self) -> None:
         """Let another process have the spool."""
         self._spool.close()
+
+
+def outbox_of(spool: Spool | str | os.PathLike[str] | None, retry_for_s: float) -> Direct | Spooled:
+    """What sends: by way of a spool, if there is one."""
+    if spool is None:
+        return Direct(retry_for_s)
+    return Spooled(spool if isinstance(spool, Spool) else Spool(spool))

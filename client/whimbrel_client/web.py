@@ -6,6 +6,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from typing import NamedTuple, TypeVar
 
 import httpx
@@ -49,44 +50,46 @@ def run(web: httpx.Client, steps: Steps[T]) -> T:
     """Take steps to their end."""
     given: object = None
     error: Exception | None = None
-    while True:
-        try:
-            step = steps.send(given) if error is None else steps.throw(error)
-        except StopIteration as end:
-            found: T = end.value
-            return found
-        given = error = None
-        try:
-            if isinstance(step, Ask):
-                given = answer(web, step)
-            elif isinstance(step, Wait):
-                time.sleep(step.seconds)
-            else:
-                given = step.call()
-        except Exception as raised:
-            error = raised
+    with closing(steps):  # they hear of it where they are left amid a step
+        while True:
+            try:
+                step = steps.send(given) if error is None else steps.throw(error)
+            except StopIteration as end:
+                found: T = end.value
+                return found
+            given = error = None
+            try:
+                if isinstance(step, Ask):
+                    given = answer(web, step)
+                elif isinstance(step, Wait):
+                    time.sleep(step.seconds)
+                else:
+                    given = step.call()
+            except Exception as raised:
+                error = raised
 
 
 async def run_async(web: httpx.AsyncClient, steps: Steps[T]) -> T:
     """Take steps to their end."""
     given: object = None
     error: Exception | None = None
-    while True:
-        try:
-            step = steps.send(given) if error is None else steps.throw(error)
-        except StopIteration as end:
-            found: T = end.value
-            return found
-        given = error = None
-        try:
-            if isinstance(step, Ask):
-                given = await answer_async(web, step)
-            elif isinstance(step, Wait):
-                await asyncio.sleep(step.seconds)
-            else:
-                given = await asyncio.to_thread(step.call)
-        except Exception as raised:
-            error = raised
+    with closing(steps):
+        while True:
+            try:
+                step = steps.send(given) if error is None else steps.throw(error)
+            except StopIteration as end:
+                found: T = end.value
+                return found
+            given = error = None
+            try:
+                if isinstance(step, Ask):
+                    given = await answer_async(web, step)
+                elif isinstance(step, Wait):
+                    await asyncio.sleep(step.seconds)
+                else:
+                    given = await asyncio.to_thread(step.call)
+            except Exception as raised:
+                error = raised
 
 
 def request_of(web: httpx.Client | httpx.AsyncClient, ask: Ask) -> httpx.Request:

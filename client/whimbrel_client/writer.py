@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from whimbrel_client.batch import Batch, Refused, Sent, joined
-from whimbrel_client.errors import WhimbrelError, WriterClosed
-from whimbrel_client.gathering import Gathering
+from whimbrel_client.batch import Batch, Refused, Sent
+from whimbrel_client.errors import WriterClosed
+from whimbrel_client.gathering import Gathering, left_of, next_batch, pause_s, plus
 from whimbrel_client.values import encoded
 
 
@@ -21,8 +21,6 @@ class Writer:
     each as it comes, from the writer's thread. Where sending fails for good, the next call raises why, and `unsent` has
     what the box may not have, for `resend`; with a spool nothing fails but the disk.
     """
-
-    MOST_REFUSED = 1_000
 
     def __init__(
         self,
@@ -110,39 +108,28 @@ class Writer:
                 return
 
     def _next(self) -> Sequence[bytes] | None:
-        """The next batch, an empty one if the spool is to be looked at; None when all is done."""
         with self._changed:
             self._is_sending = False
             self._changed.notify_all()
             while True:
-                now_s = time.monotonic()
-                due_s, again_s = self._gathering.due_in_s(now_s), self._next_try_s()
-                if self._is_closing and due_s is not None:
-                    due_s = 0.0
-                if due_s == 0.0:
-                    self._is_sending = True
-                    return self._gathering.take()
+                now_s, again_s = time.monotonic(), self._next_try_s()
+                found = next_batch(self._gathering, self._is_closing, now_s, again_s)
+                if found is not None:
+                    self._is_sending = bool(found)
+                    return found
                 if self._is_closing:
                     return None
-                if again_s is not None and again_s <= now_s:
-                    return ()
-                waits = [*([] if due_s is None else [due_s]), *([] if again_s is None else [again_s - now_s])]
-                self._changed.wait(min(waits) if waits else None)
+                self._changed.wait(pause_s(self._gathering, now_s, again_s))
 
     def _note(self, sent: Sent) -> None:
         with self._changed:
-            totals = self.totals.plus(sent)
-            self.totals = totals._replace(refused=totals.refused[-self.MOST_REFUSED :])
+            self.totals = plus(self.totals, sent)
         if sent.refused and self._on_refused is not None:
             self._on_refused(sent.refused)
 
     def _fail(self, error: BaseException, items: Sequence[bytes]) -> None:
         with self._changed:
-            left = self._gathering.take_all()
-            undelivered: Sequence[Batch] = (joined(items),)
-            if isinstance(error, WhimbrelError):
-                undelivered = error.undelivered
-            self.unsent = (*undelivered, *([joined(left)] if left else []))
+            self.unsent = left_of(self._gathering, error, items)
             self._error = error
             self._is_sending = False
             self._changed.notify_all()

@@ -79,7 +79,7 @@ class Proxy:
                 if fault == BEFORE or (fault == AFTER and ready is box):
                     return
                 if fault == AMID and ready is box:
-                    head, end, body = data.rpartition(b"\r\n\r\n") if is_head else (b"", b"", data)
+                    head, end, body = data.partition(b"\r\n\r\n") if is_head else (b"", b"", data)
                     device.sendall(head + end + body[: len(body) // 2])
                     if body:
                         return

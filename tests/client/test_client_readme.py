@@ -17,6 +17,7 @@ PROGRAMS = re.findall(r"^```python\n(.*?)^```", README, re.M | re.S)
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.parametrize("kind", [None], scope="module")  # one box is enough: they make their own clients
 def test_the_programs(box: Box, tmp_path: Path) -> None:
     said = []
     for program in PROGRAMS:
@@ -37,3 +38,4 @@ def test_the_programs(box: Box, tmp_path: Path) -> None:
     assert "'fuel': 61" in said[3]
     assert re.search(r"van-8 +51.0", said[4])
     assert said[5].startswith("van-")
+    assert said[6] == "van-6 53.43\n"

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.box import Box
+from tests.client.conftest import Kind
 from tests.client.proxy import Proxy
 from tests.senders import wait_until
 from whimbrel_client import Client, RequestRefused
@@ -18,8 +19,8 @@ from whimbrel_client.events import Following
 pytestmark = pytest.mark.slow
 
 
-def test_changes_go_on_behind_a_break(box: Box, proxy: Proxy) -> None:
-    with Client(proxy.url) as client, Client(f"http://127.0.0.1:{box.api_port}") as device:
+def test_changes_go_on_behind_a_break(kind: Kind, box: Box, proxy: Proxy) -> None:
+    with kind(proxy.url) as client, Client(f"http://127.0.0.1:{box.api_port}") as device:
         device.send([{"device_id": "live", "altitude_m": 0}, {"device_id": "still", "altitude_m": 0}])
         with closing(client.live(device_id=["live", "still"], interval_ms=100)) as states:
             first = [next(states), next(states)]
@@ -61,8 +62,8 @@ def test_events_come_in_any_pieces(size: int) -> None:
     assert following.headers["Last-Event-ID"] == "e-1"
 
 
-def test_a_question_that_is_refused(box: Box) -> None:
-    with Client(f"http://127.0.0.1:{box.api_port}") as client, pytest.raises(RequestRefused, match="bbox"):
+def test_a_question_that_is_refused(kind: Kind, box: Box) -> None:
+    with kind(f"http://127.0.0.1:{box.api_port}") as client, pytest.raises(RequestRefused, match="bbox"):
         next(client.live(bbox=(1, 2)))
 
 
@@ -72,8 +73,8 @@ def readers(box: Box) -> int:
     return sum(int(line) for line in lines)
 
 
-def test_leaving_ends_the_connection(box: Box, proxy: Proxy) -> None:
-    with Client(proxy.url) as client:
+def test_leaving_ends_the_connection(kind: Kind, box: Box, proxy: Proxy) -> None:
+    with kind(proxy.url) as client:
         client.send([{"device_id": "left"}])
         with closing(client.live(device_id="left")) as states:
             assert next(states)["device_id"] == "left"

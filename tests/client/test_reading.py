@@ -6,12 +6,12 @@ import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
 from tests.box import Box
+from tests.client.conftest import Kind
 from tests.client.proxy import AMID, Proxy
 from whimbrel_client import (
     AnswerBrokenOff,
@@ -42,18 +42,12 @@ RECORDS = [
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _sent(box: Box) -> None:
-    with Client(f"http://127.0.0.1:{box.api_port}") as client:
+def _sent(kind: Kind, box: Box) -> None:
+    with kind(f"http://127.0.0.1:{box.api_port}") as client:
         assert client.send(RECORDS).accepted == 300
     box.json("drain")
-    with Client(f"http://127.0.0.1:{box.api_port}") as client:
+    with kind(f"http://127.0.0.1:{box.api_port}") as client:
         client.send([{"device_id": "tail", "time": BEGIN, "attributes": {"start": "as sent"}}])
-
-
-@pytest.fixture
-def client(proxy: Proxy) -> Iterator[Client]:
-    with Client(proxy.url) as found:
-        yield found
 
 
 def test_records_of_all_pages(client: Client, proxy: Proxy) -> None:
@@ -143,8 +137,8 @@ def test_what_is_refused_names_the_box_s_reason(client: Client) -> None:
     assert raised.value.members["parameter"] == "speeed"
 
 
-def test_a_box_that_is_away(proxy: Proxy) -> None:
-    with Client(proxy.url, retry_for_s=0) as client:
+def test_a_box_that_is_away(kind: Kind, proxy: Proxy) -> None:
+    with kind(proxy.url, retry_for_s=0) as client:
         proxy.cut.append(AMID)
         with pytest.raises(AnswerBrokenOff):
             list(client.records())
@@ -163,7 +157,7 @@ def until_known(client: Client) -> None:
         time.sleep(0.1)
 
 
-def test_keys_and_rates(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_keys_and_rates(kind: Kind, tmp_path_factory: pytest.TempPathFactory) -> None:
     with Box(
         tmp_path_factory.mktemp("guarded"),
         auth__required="true",
@@ -172,13 +166,13 @@ def test_keys_and_rates(tmp_path_factory: pytest.TempPathFactory) -> None:
     ) as box:
         url = f"http://127.0.0.1:{box.api_port}"
         key = box.whimbrel("keys", "create", "--scope", "ingest", "--prefix", "van-").stdout.split()[-1]
-        with Client(url) as nobody, pytest.raises(KeyRefused, match="key") as raised:
+        with kind(url) as nobody, pytest.raises(KeyRefused, match="key") as raised:
             nobody.send([{"device_id": "van-1"}])
         assert raised.value.status == 401
         assert raised.value.undelivered[0].records == [{"device_id": "van-1"}]
-        with Client(url, "wk_wrong") as wrong, pytest.raises(KeyRefused):
+        with kind(url, "wk_wrong") as wrong, pytest.raises(KeyRefused):
             list(wrong.latest_all())
-        with Client(url, key) as client:
+        with kind(url, key) as client:
             until_known(client)
             sent = client.send([{"device_id": "van-1"}, {"device_id": "bus-1"}])
             assert sent.accepted == 1
@@ -187,7 +181,7 @@ def test_keys_and_rates(tmp_path_factory: pytest.TempPathFactory) -> None:
                 client.latest("van-1")
             for _ in range(3):  # 60 records, of which 20 a second may come: 429 in between
                 assert client.send([{"device_id": "van-1"}] * 20).accepted == 20
-        with Client(url, key, retry_for_s=0) as hasty, pytest.raises(RateLimited) as limited:  # noqa: PT012
+        with kind(url, key, retry_for_s=0) as hasty, pytest.raises(RateLimited) as limited:  # noqa: PT012
             for _ in range(3):
                 hasty.send([{"device_id": "van-1"}] * 20)
         assert limited.value.retry_after_s >= 1

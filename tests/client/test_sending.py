@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import product
 
 import pytest
 
 from tests.box import Box, free_ports
+from tests.client.conftest import Kind
 from tests.client.proxy import AFTER, BEFORE, Proxy
 from whimbrel_client import BoxUnavailable, Client, Refused, RequestRefused, Sent, WriterClosed
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def client(proxy: Proxy) -> Iterator[Client]:
-    with Client(proxy.url) as found:
-        yield found
 
 
 def some(device: str, count: int, first: int = 0) -> list[dict[str, object]]:
@@ -63,8 +57,8 @@ def test_cut_connections_lose_and_double_nothing(client: Client, proxy: Proxy, c
     assert numbers(client, device) == list(range(1_701))
 
 
-def test_what_was_given_up_can_be_sent_again_and_is_there_once(box: Box, proxy: Proxy) -> None:
-    with Client(proxy.url, retry_for_s=0) as client:
+def test_what_was_given_up_can_be_sent_again_and_is_there_once(kind: Kind, box: Box, proxy: Proxy) -> None:
+    with kind(proxy.url, retry_for_s=0) as client:
         client.send(some("given up", 1))
         proxy.cut.append(AFTER)
         with pytest.raises(BoxUnavailable) as raised:
@@ -100,8 +94,8 @@ def test_what_json_can_not_hold_is_refused_before_anything_is_sent(client: Clien
     assert proxy.requests == 0
 
 
-def test_a_box_that_is_not_there() -> None:
-    with Client(f"http://127.0.0.1:{free_ports(1)[0]}", retry_for_s=0.5) as client:
+def test_a_box_that_is_not_there(kind: Kind) -> None:
+    with kind(f"http://127.0.0.1:{free_ports(1)[0]}", retry_for_s=0.5) as client:
         begun_s = time.monotonic()
         with pytest.raises(BoxUnavailable, match="cannot ask") as raised:
             client.send(some("nowhere", 1))
@@ -109,8 +103,8 @@ def test_a_box_that_is_not_there() -> None:
         assert raised.value.status == 0
 
 
-def test_what_is_no_whimbrel(box: Box) -> None:
-    with Client(f"http://127.0.0.1:{box.api_port}/docs", retry_for_s=0) as client, pytest.raises(RequestRefused):
+def test_what_is_no_whimbrel(kind: Kind, box: Box) -> None:
+    with kind(f"http://127.0.0.1:{box.api_port}/docs", retry_for_s=0) as client, pytest.raises(RequestRefused):
         client.send(some("elsewhere", 1))
 
 
@@ -167,8 +161,8 @@ def test_a_writer_tells_of_refused_records(client: Client) -> None:
     assert writer.totals == Sent(1, tuple(heard))
 
 
-def test_a_writer_that_fails_says_so_and_has_what_is_left(box: Box, proxy: Proxy) -> None:
-    with Client(proxy.url, retry_for_s=0) as client:
+def test_a_writer_that_fails_says_so_and_has_what_is_left(kind: Kind, box: Box, proxy: Proxy) -> None:
+    with kind(proxy.url, retry_for_s=0) as client:
         writer = client.writer(max_records=10, max_delay_s=60)
         proxy.cut.append(AFTER)
         with pytest.raises(BoxUnavailable):  # noqa: PT012
