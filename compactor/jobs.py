@@ -11,7 +11,7 @@ import duckdb
 
 from compactor.compact import Compactor, Sweep
 from compactor.plan import Limits
-from telemetry import clock, hot, jobs, meters
+from telemetry import clock, deletions, hot, jobs, meters
 from telemetry.archive import Archive
 from telemetry.columns import open_duckdb
 from telemetry.config import Settings
@@ -74,10 +74,16 @@ class Work:
                 self._sweep.sweep()
                 if is_steady:
                     self._archive.forget_past(time.time())
+                self._rewrite_redis_log()
         except PlanOutdated as outdated:
             log.info("%s; the next look will do it", outdated)
         except NotTogether as error:
             log.warning("no file is deleted: %s", error)
+
+    def _rewrite_redis_log(self) -> None:
+        """Redis's own file forgets devices that were deleted, too."""
+        with connect(self._settings) as client:
+            deletions.rewrite_log(hot.attach(client, self._settings.redis.shards))
 
     def _intents(self) -> list[str]:
         """Commit numbers of the saves under way. Raises `NotTogether`: an older log, restored, misses files."""

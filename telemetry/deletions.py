@@ -14,13 +14,18 @@ Asked for again meanwhile, the deletion keeps its name and its moment moves on; 
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import redis
+
 from telemetry.entries import behind, decode_intent, entry_id, entry_text
 from telemetry.hot import READ_ENTRIES, Shard, translated
+
+log = logging.getLogger(__name__)
 
 KEPT_S = 30 * 86_400
 """How long a deletion that is done can be asked after."""
@@ -168,6 +173,31 @@ def cleanse(shard: Shard, mark: Mark) -> int:
             return int(shard.call("cleanse", keys, [shard.store_id, mark.device_id]))
         start = entry_text(behind(entry_id(page[-1][0])))
     return 0
+
+
+def rewrite_log(shards: Sequence[Shard]) -> bool:
+    """Have Redis write its append-only file anew if a device was deleted since: it holds all that ever was.
+
+    Returns whether it was begun. While another one is under way, or where that may not be asked, it is not.
+    """
+    client, stores = shards[0].client, [shard.keys.store for shard in shards]
+    found = [translated(lambda: client.hmget(store, "deleted", "rewritten")) for store in stores]  # noqa: B023
+    if all((deleted or b"0") == (rewritten or b"0") for deleted, rewritten in found):
+        return False
+    if (why := translated(lambda: _refusal(client))) is not None:
+        log.info("Redis does not write its append-only file anew now: %s", why)
+        return False
+    for store, (deleted, _) in zip(stores, found, strict=True):
+        translated(lambda: client.hset(store, "rewritten", deleted or b"0"))  # noqa: B023
+    return True
+
+
+def _refusal(client: redis.Redis) -> str | None:
+    try:
+        client.bgrewriteaof()
+    except redis.ResponseError as error:
+        return str(error)
+    return None
 
 
 def complete(shard: Shard, mark: Mark, left: Sequence[str]) -> bool:

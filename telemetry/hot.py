@@ -10,7 +10,8 @@ is the shard's number.
                                           that it showed as records came; jumped_ms, how far it was set forward in all:
                                           less that, it is steady; while it is behind newest_ms, clock_ms, what it
                                           showed last, and behind_since_ms, since when by the steady one: after a day
-                                          it is believed again; of deletions: deleted, how many devices were; floor_ms,
+                                          it is believed again; of deletions: deleted, how many devices were; rewritten,
+                                          how many when the append-only file was last written anew for that; floor_ms,
                                           the greatest id, its ms, of their streams, above which new ones begin
     whimbrel:{s}:stream:<device>  stream  an entry = the records of one device in one group, in order:
                                           "i" = id of the first (the others follow in steps of `shards`),

@@ -25,7 +25,7 @@ SETTINGS = "+config|get"
 COMMANDS = {
     "collector": f"{FUNCTIONS} {SETTINGS}",
     "api": FUNCTIONS,
-    "worker": f"{FUNCTIONS} {SETTINGS} +function|load +@blocking",
+    "worker": f"{FUNCTIONS} {SETTINGS} +function|load +@blocking +bgrewriteaof",
     "scheduler": SETTINGS,
     "query": "",
     "courier": "",

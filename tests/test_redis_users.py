@@ -35,6 +35,7 @@ def work(box: Box) -> None:
     assert box.http.get("/v1/records?device_id=van-1").json()["records"]
     assert box.http.get("/v1/export?format=ndjson").status_code == 200
     assert box.http.get("/status").status_code == 200
+    assert box.http.delete("/v1/devices/van-1").status_code == 202
     for command in ("drain", "status", "doctor", "compact", "files"):
         assert "NOPERM" not in box.whimbrel(command).stderr
     assert box.whimbrel("quarantine", "list").returncode == 0

@@ -44,7 +44,8 @@ from tests.api.conftest import Box, assert_problem
 NOTHING = cast("Any", None)  # routes are made, nothing is asked
 
 ELSEWHERE = ("/tracking/", "/tcp_tracking/", "/tracking", "/tcp_tracking", "/admin", "/static", "/docs", "/redoc")
-"""Addresses that the document doesn't describe: the older service's, which have their own, and pages for people, of which `/` is one."""
+"""Addresses that the document doesn't describe: the older service's, which have their own, and pages for people, of
+which `/` is one."""
 
 
 def described(has_keys: bool = False) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import duckdb
 import pyarrow as pa
@@ -26,7 +27,9 @@ from telemetry.entries import Archived, Aside, Entry, decode_latest, entry_id, p
 from telemetry.errors import IntentChanged, PlanOutdated
 from telemetry.hot import Batch, Limits, Shard
 from telemetry.record import Record, Sent
+from telemetry.redis_client import connect
 from telemetry.setup import set_up
+from tests.conftest import RedisServer, settings_of
 from tests.worker.conftest import NOW_US, Content, Ledger, archived, waiting
 from worker.erasing import BUSY_S, Eraser
 from worker.imports import Importer
@@ -372,6 +375,28 @@ def test_a_quarantine_that_held_nothing_else(shard: Shard, archive: Archive, led
     shard.set_aside([Aside("b", "bad", b"x")], 2**20)
     [after] = shard.quarantined()
     assert entry_id(after.name) > entry_id(before.name)
+
+
+def test_redis_writes_its_own_file_anew(own_redis: RedisServer, tmp_path: Path, ledger: Ledger) -> None:
+    client, archive = connect(settings_of(own_redis.url, tmp_path)), Archive(tmp_path / "archive")
+    [shard] = set_up(client, archive, 1)
+    fill(shard, archive, ledger)
+    assert not deletions.rewrite_log([shard])
+    ask(shard, ledger)
+    finish(shard, archive)
+
+    def holds_it() -> bool:
+        return any(GONE.encode() in path.read_bytes() for path in own_redis.folder.rglob("*.aof"))
+
+    assert holds_it()
+    assert deletions.rewrite_log([shard])
+    end_s = time.monotonic() + 30
+    while holds_it() and time.monotonic() < end_s:
+        time.sleep(0.05)
+    assert not holds_it()
+    assert not deletions.rewrite_log([shard]), "once is enough"
+    assert waiting(shard).total() == 1
+    client.close()
 
 
 def test_entry_ids_of_a_stream_that_was_deleted_never_come_again(shard: Shard, ledger: Ledger) -> None:
