@@ -19,13 +19,16 @@ ALWAYS = "+info +time"
 """For everybody but `admin`: what may be done, less what may not, and what is taken for dangerous but is needed."""
 
 FUNCTIONS = "+fcall +fcall_ro"
+REWRITE = "+bgrewriteaof"
+"""Redis's own file forgets devices that were deleted when it is written anew."""
+
 SETTINGS = "+config|get"
 """CONFIG GET, to see that an answer means on disk. It tells a server's own password, so the API has it not."""
 
 COMMANDS = {
     "collector": f"{FUNCTIONS} {SETTINGS}",
     "api": FUNCTIONS,
-    "worker": f"{FUNCTIONS} {SETTINGS} +function|load +@blocking +bgrewriteaof",
+    "worker": f"{FUNCTIONS} {SETTINGS} +function|load +@blocking {REWRITE}",
     "scheduler": SETTINGS,
     "query": "",
     "courier": "",
