@@ -28,7 +28,7 @@ def box(shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> 
     """A box with records in files and in the tail, and little for a question to use."""
     more = {
         "sql__enabled": "true",
-        "sql__timeout_s": "12",
+        "sql__timeout_s": "8",
         "sql__memory_bytes": str(2**27),
         "sql__max_rows": "1000",
         "sql__max_answer_bytes": str(2**20),
