@@ -61,20 +61,20 @@ export class Api {
   }
 
   /**
-   * An answer of success, its body not read yet. Raises as `json` does.
+   * An answer of success, or of a status that is as good, its body not read yet. Raises as `json` does.
    *
    * @param {string} path
    * @param {Parameters} [parameters]
-   * @param {{signal?: AbortSignal, headers?: Record<string, string>}} [more]
+   * @param {{signal?: AbortSignal, headers?: Record<string, string>, alsoGood?: number[]}} [more]
    */
-  async get(path, parameters = {}, { signal, headers = {} } = {}) {
+  async get(path, parameters = {}, { signal, headers = {}, alsoGood = [] } = {}) {
     const response = await this.#fetch(path, parameters, headers, signal);
-    if (response.ok) return response;
+    if (response.ok || alsoGood.includes(response.status)) return response;
     const problem = await problemOf(response);
     if (response.status !== 401) throw problem;
     this.forgetKey();
     await this.#newKey(problem);
-    return this.get(path, parameters, { signal, headers });
+    return this.get(path, parameters, { signal, headers, alsoGood });
   }
 
   async #fetch(path, parameters, headers, signal) {
