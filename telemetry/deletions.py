@@ -7,7 +7,7 @@ that moment (`Mark.before_id`), wherever they are by then and whoever still writ
 
 Until its end the device stands in `deleting`, as one line:
 
-    <name> <next id> <last entry of the quarantine> <commit number of the intent that stood, or 0> <generation>
+    <name> <next id> <last entry of the quarantine> <generation>
 
 Asked for again meanwhile, the deletion keeps its name and its moment moves on; the generation tells.
 """
@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import redis
 
-from telemetry.entries import behind, decode_intent, entry_id, entry_text
+from telemetry.entries import behind, entry_id, entry_text
 from telemetry.hot import READ_ENTRIES, Shard, translated
 
 log = logging.getLogger(__name__)
@@ -53,11 +53,6 @@ class Mark(NamedTuple):
     def before_id(self) -> int:
         """Records of the device with a lower id go, all others stay."""
         return int(self.text.split()[1])
-
-    @property
-    def commit(self) -> str:
-        """The commit number of the save or import that was under way at its moment, and may bring such records."""
-        return self.text.split()[3]
 
 
 class Deletion(NamedTuple):
@@ -93,7 +88,7 @@ def ask(shard: Shard, device_id: str) -> str | None:
     while True:
         pending = translated(lambda: shard.client.hget(k.deleting, device_id))
         name = Mark(device_id, pending.decode()).name if pending else f"{shard.shard}-{secrets.token_hex(16)}"
-        keys = [k.store, k.latest, k.devices, k.dirty, k.unsaved, k.next_id, k.intent, k.allotted, k.quarantine]
+        keys = [k.store, k.latest, k.devices, k.dirty, k.unsaved, k.next_id, k.allotted, k.quarantine]
         keys += [k.deleting, k.stream(device_id), k.deletion(name)]
         answer = shard.call("forget", keys, [shard.store_id, device_id, name])
         if answer >= 0:
@@ -115,12 +110,6 @@ def pending(shard: Shard) -> list[Mark]:
 def count_pending(shard: Shard) -> int:
     """How many they are."""
     return int(translated(lambda: shard.client.hlen(shard.keys.deleting)))
-
-
-def is_settled(shard: Shard, mark: Mark) -> bool:
-    """Whether the save or import that was under way at its moment has ended, so that nothing brings such records."""
-    intent = shard.state().intent
-    return intent is None or decode_intent(intent).commit != mark.commit
 
 
 def read(shard: Shard, name: str) -> Deletion | None:

@@ -597,8 +597,8 @@ local function read_mark(text)
   if not text then
     return nil
   end
-  local name, before_id, aside, commit, generation = string.match(text, '^(%S+) (%d+) (%S+) (%d+) (%d+)$')
-  return { name = name, before_id = tonumber(before_id), aside = aside, commit = commit, generation = generation }
+  local name, before_id, aside, generation = string.match(text, '^(%S+) (%d+) (%S+) (%d+)$')
+  return { name = name, before_id = tonumber(before_id), aside = aside, generation = generation }
 end
 
 local function is_at_most(one, other)
@@ -851,25 +851,25 @@ local function drop_stream(store_key, stream)
   return records
 end
 
--- KEYS: store latest devices dirty unsaved next_id intent allotted quarantine deleting stream deletion. ARGV: store
--- id, device, name of the deletion: that of the one under way, if there is.
+-- KEYS: store latest devices dirty unsaved next_id allotted quarantine deleting stream deletion. ARGV: store id,
+-- device, name of the deletion: that of the one under way, if there is.
 -- Returns 1; 0 if there is no such device; -1 if another deletion of it is under way.
 -- From here on the device is as if it had never been, but for what is saved of it, and being saved; `deleting` says
 -- what of that goes: what has an id below the next one. Ids that were allotted to imports are taken back, so that
--- nothing can come any more that has a lower one, except by the intent that stands.
+-- nothing can come any more that has a lower one, except by an intent that stands.
 local function forget(keys, args)
   local device, name = args[2], args[3]
-  local mark = read_mark(redis.call('HGET', keys[10], device))
+  local mark = read_mark(redis.call('HGET', keys[9], device))
   if mark and mark.name ~= name then
     return -1
   end
   local shape = redis.call('HMGET', keys[1], 'shard', 'shards', 'rebuild')
   local is_known = mark or shape[3] == '1' or redis.call('HEXISTS', keys[2], device) == 1
-    or redis.call('ZSCORE', keys[3], device) or redis.call('EXISTS', keys[11]) == 1
+    or redis.call('ZSCORE', keys[3], device) or redis.call('EXISTS', keys[10]) == 1
   if not is_known then
     return 0
   end
-  local records = drop_stream(keys[1], keys[11])
+  local records = drop_stream(keys[1], keys[10])
   redis.call('HDEL', keys[2], device)
   redis.call('ZREM', keys[3], device)
   redis.call('ZREM', keys[4], device)
@@ -877,15 +877,14 @@ local function forget(keys, args)
   if redis.call('ZCARD', keys[4]) == 0 then
     redis.call('SET', keys[5], '0')
   end
-  redis.call('DEL', keys[8])
+  redis.call('DEL', keys[7])
   local before_id = tonumber(redis.call('GET', keys[6]) or '0') * shape[2] + shape[1]
-  local aside = redis.call('EXISTS', keys[9]) == 1 and last_id(keys[9]) or '0-0'
-  local commit = string.match(redis.call('GETRANGE', keys[7], 0, 40), '%d+') or '0'
+  local aside = redis.call('EXISTS', keys[8]) == 1 and last_id(keys[8]) or '0-0'
   local generation = mark and mark.generation + 1 or 1
-  redis.call('HSET', keys[10], device, string.format('%s %.0f %s %s %d', name, before_id, aside, commit, generation))
-  redis.call('HSETNX', keys[12], 'asked_ms', string.format('%.0f', clock_ms()))
-  redis.call('HSET', keys[12], 'state', 'queued')
-  redis.call('HINCRBY', keys[12], 'waiting_records', records)
+  redis.call('HSET', keys[9], device, string.format('%s %.0f %s %d', name, before_id, aside, generation))
+  redis.call('HSETNX', keys[11], 'asked_ms', string.format('%.0f', clock_ms()))
+  redis.call('HSET', keys[11], 'state', 'queued')
+  redis.call('HINCRBY', keys[11], 'waiting_records', records)
   announce({ device })
   return 1
 end

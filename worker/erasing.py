@@ -96,7 +96,7 @@ class Eraser:
         if (why := apart(shard, self._archive)) is not None:
             raise NotTogether(why)
         self._begin(shard, mark)
-        if not self._settle(shard, mark):
+        if not self._settle(shard):
             return False
         self._reached("cleanse")
         gone = deletions.cleanse(shard, mark)
@@ -136,11 +136,14 @@ class Eraser:
                 shard, mark.name, found.version, {"state": deletions.RUNNING, "version": version, "trouble": ""}
             )
 
-    def _settle(self, shard: Shard, mark: Mark) -> bool:
+    def _settle(self, shard: Shard) -> bool:
+        """Whether the intent that stands, which may be older than the deletion, has ended; a later one is harmless."""
         self._reached("settle")
-        if not deletions.is_settled(shard, mark):
-            self._saver.save(shard)  # which ends what another left
-        return deletions.is_settled(shard, mark)
+        intent = shard.state().intent
+        if intent is None:
+            return True
+        self._saver.save(shard)  # which ends what another left
+        return shard.state().intent != intent
 
     def _days(self, table: DeltaTable, mark: Mark) -> list[list[LiveFile]]:
         """The files that may hold what goes and were not looked into, in portions of one day."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
-import struct
 import subprocess
 import sys
 import tempfile
@@ -22,6 +20,7 @@ import pytest
 
 from telemetry.steps import VARIABLE
 from tests.box import PROJECT, Box
+from tests.killer import Killer
 from tests.senders import post, wait_until
 from tests.worker.courier.receiver import NO_ANSWER, Receiver
 from tests.worker.courier.test_tell import verified
@@ -29,29 +28,6 @@ from tests.worker.courier.test_tell import verified
 STOP_S = 10
 START_S = 60
 STEPS = ("begin", "send", "keep", "advance", "done")
-
-
-class Killer:
-    """Kills the courier, each time at the next of some steps of forwarding."""
-
-    def __init__(self, folder: Path, steps: list[str]) -> None:
-        self.path = str(folder / "steps.sock")
-        self.left = steps
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(self.path)
-        self._listener.listen(100)
-        self._thread = threading.Thread(target=self._listen, daemon=True)
-        self._thread.start()
-
-    def _listen(self) -> None:
-        while True:
-            connection, _ = self._listener.accept()
-            with connection:
-                step = connection.recv(100).decode().strip()
-                if self.left and step == f"forward {self.left[0]}":
-                    pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-                    os.kill(pid, signal.SIGKILL)
-                    self.left.pop(0)
 
 
 def there(box: Box, limit: int = 50_000) -> Counter[int]:
@@ -77,7 +53,7 @@ def short_folder() -> Iterator[Path]:
 def test_each_record_reaches_another_box_once_though_the_courier_is_killed_at_each_step(
     other: Box, tmp_path: Path, short_folder: Path
 ) -> None:
-    killer = Killer(short_folder, list(STEPS * 2))
+    killer = Killer(short_folder, [f"forward {step}" for step in STEPS * 2])
     forward = [{"name": "hq", "url": f"whimbrel://127.0.0.1:{other.tcp_port}"}]
     box = Box(tmp_path / "box", persist__flush_seconds="1", forward=json.dumps(forward))
     box.environ[VARIABLE] = killer.path
