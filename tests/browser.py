@@ -113,15 +113,31 @@ class Browser:
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
+    def press(self, key: str) -> None:
+        """Press a key where the page has its focus: `ArrowDown`, `Enter`, or a character."""
+        text = {"text": {"Enter": "\r"}.get(key, key)} if len(key) == 1 or key == "Enter" else {}
+        code = {"Enter": 13, "Escape": 27, "ArrowUp": 38, "ArrowDown": 40, "Home": 36, "End": 35}.get(key, 0)
+        self._call("Input.dispatchKeyEvent", type="keyDown", key=key, windowsVirtualKeyCode=code, **text)
+        self._call("Input.dispatchKeyEvent", type="keyUp", key=key, windowsVirtualKeyCode=code)
+
+    def write(self, text: str) -> None:
+        """Write text where the page has its focus."""
+        self._call("Input.insertText", text=text)
+
+    def click_at(self, x_px: float, y_px: float) -> None:
+        """Click with the mouse."""
+        for kind in ("mousePressed", "mouseReleased"):
+            self._call("Input.dispatchMouseEvent", type=kind, x=x_px, y=y_px, button="left", clickCount=1)
+
     def click(self, selector: str) -> None:
         """Click the first element that a selector finds, once it is there."""
         found = f"document.querySelector({json.dumps(selector)})"
         self.wait_for(f"{found} !== null")
         self.run(f"{found}.click()")
 
-    def wait_for(self, condition: str) -> None:
+    def wait_for(self, condition: str, most_s: float = SHOWN_S) -> None:
         """Return once an expression of JavaScript is true."""
-        deadline_s = time.monotonic() + SHOWN_S
+        deadline_s = time.monotonic() + most_s
         while not self.run(condition):
             assert time.monotonic() < deadline_s, (condition, self.complaints(), self.text()[:2000])
             time.sleep(0.05)

@@ -11,7 +11,7 @@ import { element } from "./dom.js";
 export function askForKey(why) {
   const dialog = element("key");
   const input = element("key-text");
-  element("key-why").textContent = why || "Its operator makes keys with whimbrel keys create.";
+  element("key-why").textContent = why || "Whoever runs it makes keys: whimbrel keys create --scope read";
   input.value = "";
   dialog.showModal();
   return new Promise((given) => {

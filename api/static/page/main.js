@@ -12,6 +12,7 @@
 
 import { Api } from "./api.js";
 import * as box from "./box.js";
+import * as device from "./device.js";
 import { element } from "./dom.js";
 import { Fleet } from "./fleet.js";
 import * as history from "./history.js";
@@ -33,7 +34,7 @@ const tabs = new Tabs(state);
 /** @type {Context} */
 const context = { state, api, fleet, map, tabs, notice };
 
-for (const part of [list, points, history, box]) part.start(context);
+for (const part of [list, points, device, history, box]) part.start(context);
 tabs.start();
 map.start().catch(() => map.fail("This browser can't draw the map: it has no WebGL. The list works without."));
 follow(context);

@@ -62,6 +62,7 @@ export class WorldMap {
     onTheme(() => paintBase(gl));
     this.#isReady(gl);
     await loadBase(gl);
+    gl.triggerRepaint(); // it may be idle already
     gl.once("idle", () => this.#container.setAttribute("aria-busy", "false"));
   }
 

@@ -35,7 +35,16 @@ export class Tabs {
    */
   get open() {
     const { tab } = this.#state.shown;
-    return element(`tab-${tab}`).hidden ? "fleet" : tab;
+    return this.isOffered(tab) ? tab : "fleet";
+  }
+
+  /**
+   * Whether a tab can be opened.
+   *
+   * @param {Tab} name
+   */
+  isOffered(name) {
+    return !element(`tab-${name}`).hidden;
   }
 
   /**
@@ -75,7 +84,7 @@ export class Tabs {
   #step(event) {
     const by = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     if (!by) return;
-    const offered = NAMES.filter((name) => !element(`tab-${name}`).hidden);
+    const offered = NAMES.filter((name) => this.isOffered(name));
     const next = offered[(offered.indexOf(this.open) + by + offered.length) % offered.length];
     this.#state.set({ tab: next });
     element(`tab-${next}`).focus();
