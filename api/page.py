@@ -16,14 +16,15 @@ POLICY = "; ".join(
         "script-src 'self'",
         "worker-src 'self'",
         "style-src 'self'",
-        "connect-src 'self'",
+        "connect-src 'self' blob:",
         "img-src 'self' data: blob:",
         "base-uri 'none'",
         "form-action 'none'",
         "frame-ancestors 'none'",
     )
 )
-"""What the page may load. MapLibre decodes images as blobs, and its style sheet has those of its controls as data."""
+"""What the page may load. MapLibre decodes images as blobs, and its style sheet has those of its controls as data;
+map data that a worker of the page has unpacked come to it as blobs, too."""
 
 
 def routes() -> list[Route]:

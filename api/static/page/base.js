@@ -1,13 +1,11 @@
 /**
  * The base map that needs no other host: land and borders of Natural Earth, names of countries and, by their size, of
- * towns of GeoNames. Names are drawn in the system's fonts: a style without `glyphs` asks for none.
+ * towns of GeoNames. Names are drawn in the system's fonts: a style without `glyphs` asks for none. What is half a million
+ * points is unpacked in a worker (unpack.js) and goes as a file from there to MapLibre's, past the page.
  */
 
-import feature from "/static/topojson-client/feature.js";
-import mesh from "/static/topojson-client/mesh.js";
 import { colour } from "./theme.js";
 
-const WORLD = "/static/world";
 const FINE_ZOOM = 4.5;
 const FONT = ["system-ui", "sans-serif"];
 
@@ -89,74 +87,25 @@ export function paintBase(gl) {
 
 /** Load what the base map shows: the fine coast only when somebody is near enough to see it. */
 export async function loadBase(gl) {
-  const coarse = await json("countries-50m.json");
-  fill(gl, "coarse", coarse);
-  gl.getSource("countries").setData(collection(feature(coarse, coarse.objects.countries).features.map(countryName)));
+  const unpacker = new Worker(new URL("unpack.js", import.meta.url), { type: "module" });
+  /** @type {Record<string, () => void>} */
+  const waiting = {};
+  unpacker.addEventListener("message", ({ data: { file, blobs } }) => {
+    for (const [source, blob] of Object.entries(blobs)) gl.getSource(source).setData(URL.createObjectURL(blob));
+    waiting[file]();
+  });
+  const load = (file) => {
+    unpacker.postMessage(file);
+    return new Promise((done) => {
+      waiting[file] = () => done(undefined);
+    });
+  };
   const loadFine = async () => {
     if (gl.getZoom() < FINE_ZOOM - 1) return;
     gl.off("zoom", loadFine);
-    fill(gl, "fine", await json("countries-10m.json"));
+    await load("countries-10m.json");
   };
   gl.on("zoom", loadFine);
-  const towns = json("cities.json").then((found) => gl.getSource("towns").setData(collection(found.map(town))));
-  await Promise.all([towns, loadFine()]);
-}
-
-function fill(gl, name, topology) {
-  const { land, countries } = topology.objects;
-  const polygons = feature(topology, land).features[0].geometry.coordinates.map(polygon);
-  gl.getSource(`land-${name}`).setData(collection(polygons));
-  gl.getSource(`borders-${name}`).setData(mesh(topology, countries, (one, other) => one !== other));
-}
-
-/** A part of the land. */
-function polygon(rings) {
-  return { type: "Feature", geometry: { type: "Polygon", coordinates: rings.map(unrolled) }, properties: {} };
-}
-
-/**
- * A ring on a sphere as one on the plane: it runs on beyond the 180th meridian, where the topology's jumps to the other
- * side, and one around a pole is closed along that.
- */
-function unrolled(ring) {
-  let turns = 0;
-  const found = ring.map(([longitude, latitude], index) => {
-    const step = index ? longitude - ring[index - 1][0] : 0;
-    if (Math.abs(step) > 180) turns -= Math.sign(step);
-    return [longitude + turns * 360, latitude];
-  });
-  if (!turns) return found;
-  const pole = Math.sign(ring[0][1]) * 90;
-  return [...found, [found.at(-1)[0], pole], [found[0][0], pole], found[0]];
-}
-
-async function json(file) {
-  const response = await fetch(`${WORLD}/${file}`);
-  if (!response.ok) throw new Error(`${file} can't be loaded`);
-  return response.json();
-}
-
-const collection = (features) => ({ type: "FeatureCollection", features });
-const point = (coordinates, properties) => ({ type: "Feature", geometry: { type: "Point", coordinates }, properties });
-
-const town = ([name, longitude, latitude, inhabitants]) => point([longitude, latitude], { name, inhabitants });
-
-/** A country's name in the middle of its largest part; `size` is that part's, in square degrees. */
-function countryName({ geometry, properties }) {
-  const parts = geometry.type === "MultiPolygon" ? geometry.coordinates : [geometry.coordinates];
-  const rings = parts.map(([ring]) => middle(unrolled(ring))).sort((one, other) => other.size - one.size);
-  return point(rings[0].at, { name: properties.name, size: rings[0].size });
-}
-
-/** The centroid of a ring, and its size. */
-function middle(ring) {
-  let [area, x, y] = [0, 0, 0];
-  for (let next = 1; next < ring.length; next += 1) {
-    const [[x0, y0], [x1, y1]] = [ring[next - 1], ring[next]];
-    const cross = x0 * y1 - x1 * y0;
-    area += cross / 2;
-    x += ((x0 + x1) * cross) / 6;
-    y += ((y0 + y1) * cross) / 6;
-  }
-  return { at: area ? [x / area, y / area] : ring[0], size: Math.abs(area) };
+  await load("countries-50m.json");
+  await Promise.all([loadFine(), load("cities.json")]);
 }
