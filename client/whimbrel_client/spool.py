@@ -87,10 +87,17 @@ class Spool:
         self._waiting_records = 0
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = _locked(self.folder / "lock")
-            self._open(new_id)
+            self._lock: int | None = _locked(self.folder / "lock")
         except OSError as error:
             raise SpoolError(f"cannot use the spool {self.folder}: {error}") from error
+        try:
+            self._open(new_id)
+        except OSError as error:
+            self.close()
+            raise SpoolError(f"cannot use the spool {self.folder}: {error}") from error
+        except BaseException:
+            self.close()
+            raise
 
     def _open(self, new_id: Callable[[], str]) -> None:
         sender_id, done = _read_done(self.folder / "done")
@@ -136,6 +143,7 @@ class Spool:
         Raises `SpoolFull` if there is no room, `SpoolError` if the disk fails; then nothing was kept.
         """
         with self._mutex:
+            self._raise_if_closed()
             batch = batch._replace(sender_id=self.sender_id, number=self._number + 1)
             entry = encoded_entry(batch)
             self._make_room(len(entry))
@@ -190,6 +198,7 @@ class Spool:
     def head(self) -> Batch | None:
         """The batch to send next; it stays until it is settled. None if nothing waits."""
         with self._mutex:
+            self._raise_if_closed()
             if not self._places:
                 return None
             place = self._places[0]
@@ -204,6 +213,7 @@ class Spool:
     def settle(self, batch: Batch, refused: Sequence[Refused] = ()) -> None:
         """Give a batch up that the box has answered; keep aside what it refused."""
         with self._mutex:
+            self._raise_if_closed()
             try:
                 if refused:
                     lines = [json.dumps(one._asdict(), ensure_ascii=False) + "\n" for one in refused]
@@ -235,8 +245,15 @@ class Spool:
             del self._sizes[segment]
 
     def close(self) -> None:
-        """Let another process have it."""
-        os.close(self._lock)
+        """Let another process have it. To close it again does no harm."""
+        with self._mutex:
+            if self._lock is not None:
+                os.close(self._lock)
+                self._lock = None
+
+    def _raise_if_closed(self) -> None:
+        if self._lock is None:
+            raise SpoolError(f"cannot use the spool {self.folder}: it was closed")
 
     def __enter__(self) -> Spool:
         return self

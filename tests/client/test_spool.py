@@ -63,6 +63,19 @@ def test_a_number_is_never_used_again(tmp_path: Path) -> None:
 def test_one_process_has_it(tmp_path: Path) -> None:
     with Spool(tmp_path), pytest.raises(SpoolInUse, match="another process"):
         Spool(tmp_path)
+    spool = Spool(tmp_path)
+    spool.close()
+    spool.close()
+    for use in (spool.head, lambda: keep(spool, 1)):
+        with pytest.raises(SpoolError, match="was closed"):
+            use()
+
+
+def test_a_note_that_can_not_be_read_stops_it_and_leaves_it_free(tmp_path: Path) -> None:
+    (tmp_path / "done").write_text("{")
+    with pytest.raises(SpoolError, match="sent twice"):
+        Spool(tmp_path)
+    (tmp_path / "done").unlink()
     Spool(tmp_path).close()
 
 
