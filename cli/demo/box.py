@@ -57,6 +57,7 @@ class Box:
 
     def __init__(self, folder: Path, settings: Settings, up: subprocess.Popen[bytes]) -> None:
         self.file = folder / "config.toml"
+        self.folder = folder
         self.settings = settings
         self._log = folder / LOG
         self._up = up
@@ -73,6 +74,15 @@ class Box:
             if time.monotonic() > deadline:
                 raise StoreError(f"cannot start a box: not ready within {READY_S:.0f} s: {reason}{self._end_of_log()}")
             self.sleep(LOOK_S)
+
+    def whimbrel(self, *arguments: str) -> None:
+        """Run another command on this box. Raises `StoreError` with what it said if it failed."""
+        command = [sys.executable, "-m", "cli.main", "--config", str(self.file), *arguments]
+        done = subprocess.run(
+            command, cwd=PROJECT, env=_environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True
+        )
+        if done.returncode != 0:
+            raise StoreError(f"whimbrel {arguments[0]} failed: {done.stderr.strip()}")
 
     def await_end(self) -> None:
         """Wait until it ends by itself, which it should not: `StoreError`."""
@@ -155,6 +165,11 @@ def _is_free(port: int) -> bool:
     return True
 
 
+def _environment() -> dict[str, str]:
+    """That of this process without settings of Whimbrel."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("WHIMBREL")}
+
+
 def _start(folder: Path) -> subprocess.Popen[bytes]:
     """`whimbrel up` with those settings and none of the environment's; it ends when this process does."""
     parent = os.getpid()
@@ -167,7 +182,7 @@ def _start(folder: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [sys.executable, "-m", "cli.main", "--config", str(folder / "config.toml"), "up"],
             cwd=PROJECT,
-            env={name: value for name, value in os.environ.items() if not name.startswith("WHIMBREL")},
+            env=_environment(),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

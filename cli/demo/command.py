@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from cli import arguments
 from cli.command import OK, Command
-from cli.delivery import Patience, Tally, batches
+from cli.delivery import Patience, Tally
 from cli.demo import box, city, replay, suez
 from cli.demo.story import Report, Story
 from cli.http_client import client
@@ -89,7 +89,7 @@ def _leave(*_: object) -> NoReturn:
 def _tell(story: Story, args: argparse.Namespace, started: box.Box, sender: HttpSender, tally: Tally) -> None:
     speed = args.speed or story.speed
     before, later = replay.parted(story)
-    _send_before(before, started.settings.collector.max_body_bytes, sender, tally)
+    _bring_in(before, started)
     url = f"{api_url(started.settings)}/"
     print(url, flush=True)
     say(f"whimbrel demo: the story goes on, {speed:g} times as fast as it happened; Ctrl-C ends it")
@@ -100,13 +100,16 @@ def _tell(story: Story, args: argparse.Namespace, started: box.Box, sender: Http
     say("whimbrel demo: the story is over; the box stays until Ctrl-C")
 
 
-def _send_before(before: list[Report], max_bytes: int, sender: HttpSender, tally: Tally) -> None:
-    """What was before, at once and at its own pace: it ends now."""
-    rows = tally.readable(replay.rows(before, clock.now_us(), 1.0), max_bytes)
-    with _bar(total=len(before), unit=" records", desc="history") as bar:
-        for batch in batches(rows, replay.BATCH_RECORDS, max_bytes):
-            sender.send(batch)
-            bar.update(len(batch))
+def _bring_in(before: list[Report], started: box.Box) -> None:
+    """What was before, at its own pace: it ends now.
+
+    Imported, not sent: devices were heard when they reported, so that one that left days ago is not taken to be there.
+    """
+    file = started.folder / "before.ndjson"
+    with file.open("wb") as lines:
+        lines.writelines(row.body + b"\n" for row in replay.rows(before, clock.now_us(), 1.0))
+    started.whimbrel("import", str(file), "--quiet")
+    file.unlink()
 
 
 def _send_live(

@@ -21,6 +21,7 @@ import { bytes, duration, quantity, whole } from "./units.js";
 
 const HOUR_S = 3_600;
 const MINUTE_S = 60;
+const LEAST_S = 600; // a box that runs for minutes has no empty hour to show
 const HEIGHT_PX = 132;
 const FONT = "11px system-ui, sans-serif";
 const WASH = "26"; // the last two digits of a colour with alpha
@@ -120,7 +121,7 @@ class Chart {
       legend: { show: false },
       cursor: { y: false, drag: { x: false, y: false }, points: { size: 6 } },
       scales: {
-        x: { range: (_, __, last) => [(last ?? 0) - HOUR_S, last ?? 0] },
+        x: { range: (_, first, last) => [Math.max(last - HOUR_S, Math.min(first ?? 0, last - LEAST_S)), last ?? 0] },
         y: { range: (_, __, most) => [0, most > 0 ? most * 1.15 : 1] },
       },
       axes: [

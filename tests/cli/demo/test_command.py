@@ -93,6 +93,11 @@ def test_ships_move_and_have_a_history_at_once(demo: Demo) -> None:
     now_s = time.time()
     first = demo.latest()
     assert len(first) > 100
+    heard_h = {
+        name: (now_s - datetime.fromisoformat(one["last_seen"]).timestamp()) / HOUR_S for name, one in first.items()
+    }
+    assert sum(hours > 24 for hours in heard_h.values()) > 50  # they have left, and are not taken to be there
+    assert max(heard_h.values()) < 73
     assert first["ever-given"]["attributes"]["story_time"].startswith("2021-03-2")
 
     span = {"start": str(now_s - 80 * HOUR_S), "end": str(now_s), "limit": "50000"}
