@@ -42,7 +42,7 @@ class AsyncClient:
         spool: Spool | str | os.PathLike[str] | None = None,
         timeout_s: float = TIMEOUT_S,
         retry_for_s: float = RETRY_FOR_S,
-        ca_file: str | None = None,
+        ca_file: str | os.PathLike[str] | None = None,
     ) -> None:
         self._web = async_client_of(Reached(url, key, timeout_s, ca_file))
         self._retry_for_s = retry_for_s

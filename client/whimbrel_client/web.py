@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 import time
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ class Reached(NamedTuple):
     url: str
     key: str | None
     timeout_s: float
-    ca_file: str | None
+    ca_file: str | os.PathLike[str] | None
 
     @property
     def headers(self) -> Mapping[str, str]:
