@@ -171,7 +171,7 @@ def _shards(shards: Sequence[Shard], settings: Settings) -> Iterator[Metric]:
         (CounterMetricFamily, "saves_total", "Saves that were finished.", [f.saves for f in facts]),
         (GaugeMetricFamily, "devices", "Devices that are known.", [f.devices for f in fills]),
         (GaugeMetricFamily, "devices_limit", "collector.max_devices.", [c.max_devices for _ in fills]),
-        (GaugeMetricFamily, "senders", "Senders of TCP frames that are remembered.", [f.senders for f in fills]),
+        (GaugeMetricFamily, "senders", "Senders of numbered batches that are remembered.", [f.senders for f in fills]),
         (GaugeMetricFamily, "senders_limit", "collector.max_senders.", [c.max_senders for _ in fills]),
         (GaugeMetricFamily, "idempotency_keys", "Idempotency-Keys that are remembered.", [f.names for f in fills]),
         (
