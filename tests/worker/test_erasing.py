@@ -21,8 +21,9 @@ from cli.imports.batches import columns_of
 from compactor.compact import Compactor, Sweep
 from compactor.plan import Limits as CompactLimits
 from telemetry import clock, deletions, hot
-from telemetry.archive import DELETION, Archive, Progress
-from telemetry.columns import open_duckdb
+from telemetry.archive import DELETION, Archive, Progress, commit_number
+from telemetry.columns import COLUMNS, open_duckdb
+from telemetry.days import DAY_US
 from telemetry.entries import Archived, Aside, Entry, decode_latest, entry_id, pack
 from telemetry.errors import IntentChanged, PlanOutdated
 from telemetry.hot import Batch, Limits, Shard
@@ -534,3 +535,40 @@ def test_shards_delete_each_their_own(client: redis.Redis, archive: Archive, led
     for shard in shards:
         found += waiting(shard)
     assert found == ledger.acknowledged
+
+
+@pytest.mark.slow
+def test_a_million_records_of_it_in_bounded_memory(
+    shard: Shard, archive: Archive, connection: duckdb.DuckDBPyConnection
+) -> None:
+    """Half a million each of two devices in one file of a day, and texts that are no use to compress; memory for a
+    few row groups."""
+    rows, days = 500_000, 2
+    for day in range(days):
+        batch = connection.sql(
+            "SELECT (CASE WHEN n % 2 = 0 THEN 'big' ELSE 'other' END) AS device_id, "
+            f"make_timestamptz({NOW_US - day * DAY_US} + n) AS timestamp, make_timestamptz({NOW_US}) AS received_at, "
+            f"n + 1 + {day * 2 * rows} AS id, 'tcp' AS transport, 'json' AS source, random() AS latitude, "
+            "random() AS longitude, NULL::DOUBLE AS altitude_m, random() AS speed_kmh, NULL::DOUBLE AS heading_deg, "
+            "NULL::DOUBLE AS accuracy_m, NULL::VARCHAR AS location, md5(n::VARCHAR) AS attributes "
+            f"FROM range({2 * rows}) r(n) ORDER BY 1, 2, 4"
+        ).to_arrow_table()
+        table = archive.open()
+        commit = commit_number(archive.committed(table, 0))
+        archive.commit(table, archive.write(connection, batch.cast(COLUMNS), commit), 0, commit, NOW_US // 1_000)
+        shard.client.set(shard.keys.committed, commit)
+    shard.client.set(shard.keys.next_id, 2 * days * rows + 1)
+    shard.append([Batch(pack([Sent("big", Record(NOW_US, "tcp", "json"))]))], Limits())
+    name = deletions.ask(shard, "big")
+    assert name is not None
+    small = open_duckdb(memory_limit="96MiB")
+    found = Eraser(archive, lambda: small, saver(archive), clock.now_ms, monotonic=lambda: 0.0)
+    assert found.erase(shard) == 1
+    assert read(shard, name).archived_records == days * rows
+    [(limit,)] = small.execute("SELECT current_setting('memory_limit')").fetchall()
+    assert limit == "96.0 MiB"
+    counts = connection.execute(
+        "SELECT device_id, count(*), count(DISTINCT id) FROM read_parquet($1) GROUP BY ALL",
+        [archive.files(archive.open())],
+    ).fetchall()
+    assert counts == [("other", days * rows, days * rows)]
