@@ -183,9 +183,7 @@ class Collector(Section, frozen=True):
     ] = 10_000
     max_senders: Annotated[
         Positive,
-        Meta(
-            description="Senders of numbered batches that each shard remembers (redis.shards); one more is told to wait."
-        ),
+        Meta(description="Senders that number batches, which each shard remembers (redis.shards); one more must wait."),
     ] = 200_000
     max_header_bytes: Annotated[
         int, Meta(ge=1_024, description="Largest request line with all headers of an HTTP request, bytes. 32 KiB.")
