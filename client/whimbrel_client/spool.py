@@ -86,7 +86,7 @@ class Spool:
         self._sizes: dict[Path, int] = {}  # the segments, the oldest first
         self._waiting_records = 0
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            _make_folder(self.folder)
             self._lock: int | None = _locked(self.folder / "lock")
         except OSError as error:
             raise SpoolError(f"cannot use the spool {self.folder}: {error}") from error
@@ -357,6 +357,14 @@ def _cut(file: Path, size: int) -> None:
             cut.truncate(size)
             os.fsync(cut.fileno())
     _sync_folder(file.parent)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, each with its name on disk."""
+    if not folder.is_dir():
+        _make_folder(folder.absolute().parent)
+        folder.mkdir(exist_ok=True)
+        _sync_folder(folder.absolute().parent)
 
 
 def _sync_folder(folder: Path) -> None:
