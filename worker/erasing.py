@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 BUSY_S = 4.0
 """A job goes on for so long: saves wait for it."""
 
-COMMIT_FILES, COMMIT_BYTES = 32, 2**28
+COMMIT_FILES, COMMIT_BYTES = 32, 2**27
 """Most files of a commit, and bytes of them beside the first: what is lost if it is cut off."""
 
 MOST_MEMORY_BYTES = 2**31

@@ -205,7 +205,7 @@ class Importer:
         """Latest and the end of the commit; a worker may have been as quick."""
         self._reached("offer")
         files = [str(self._archive.root / file.path) for file in written.files]
-        tell(shard, self._connection, files, written.deleted)
+        tell(shard, self._archive, self._connection, files, written.deleted)
         self._reached("finish")
         try:
             shard.finish(intent, 0)

@@ -71,15 +71,28 @@ def offer(
     return devices
 
 
-def tell(shard: Shard, connection: duckdb.DuckDBPyConnection, files: Sequence[str], deleted: int) -> None:
-    """Offer what an import brought; where that can't be told now, note that latest is to be rebuilt.
+def tell(
+    shard: Shard, archive: Archive, connection: duckdb.DuckDBPyConnection, files: Sequence[str], deleted: int
+) -> None:
+    """Offer what an import brought; where Redis has no room for that now, note that latest is to be rebuilt.
 
-    Redis has no room for it, a device was deleted since there were `deleted`, or a file is gone for that reason.
+    If a device was deleted since there were `deleted`, it is offered anew where the table still has the files, else all
+    is looked for.
     """
-    try:
-        offer(shard, connection, files, deleted, _MEASURED)
-    except (BusyError, PlanOutdated, duckdb.IOException):
-        shard.outdated()
+    while True:
+        try:
+            offer(shard, connection, files, deleted, _MEASURED)
+            return
+        except BusyError:
+            shard.outdated()
+            return
+        except (PlanOutdated, duckdb.IOException) as error:
+            deleted = shard.deleted()  # before the table
+            if not set(files) <= set(archive.files(archive.open())):
+                rebuild(shard, archive, connection)
+                return
+            if not isinstance(error, PlanOutdated):
+                raise
 
 
 def _sql(files: Sequence[str], seen: str) -> str:

@@ -171,7 +171,7 @@ class Saver:
         deleted = shard.deleted()  # before the table
         files = self._archive.imported(self._archive.open(), intent.commit)
         if files:
-            tell(shard, self._connection, files, deleted)
+            tell(shard, self._archive, self._connection, files, deleted)
         else:  # they were merged meanwhile
             rebuild(shard, self._archive, self._connection)
 

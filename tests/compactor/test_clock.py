@@ -11,8 +11,8 @@ from apscheduler.executors import base as executors
 from apscheduler.schedulers import base as schedulers
 
 from compactor import clock as clock_module
-from compactor.clock import ALIVE_TICKS, Clock, Due, scheduler
-from telemetry import allowed, hot, jobs, notes
+from compactor.clock import ALIVE_TICKS, DELETE_TICKS, Clock, Due, scheduler
+from telemetry import allowed, deletions, hot, jobs, notes
 from telemetry import clock as box_clock
 from telemetry.archive import Archive
 from telemetry.columns import open_duckdb
@@ -79,6 +79,21 @@ def test_a_tick_enqueues_what_is_due_and_asks_for_signs_of_life(shard: Shard, cl
     assert [job.func_name for job in queue.jobs] == [allowed.SAVE_SHARD, allowed.COMPACT]
     assert list(queue.jobs[0].args) == [0]
     assert notes.SCHEDULER in notes.seen_alive(client)
+
+
+def test_a_deletion_is_begun_at_once_and_gone_on_with(shard: Shard, client: redis.Redis) -> None:
+    queue = persist_queue(client)
+    clock = Clock(lambda: [shard], queue, Due(100, 30), Hands())
+    clock.tick()
+    Ledger().append(shard, ["a", "b"])
+    for device in ("a", "b"):
+        assert deletions.ask(shard, device)
+    found = []
+    for _ in range(2 * DELETE_TICKS + 1):
+        queue.empty()  # type: ignore[no-untyped-call]
+        clock.tick()
+        found += [job.args for job in queue.jobs if job.func_name == allowed.DELETE_DEVICES]
+    assert [list(args) for args in found] == [[0]] * 3
 
 
 def test_a_worker_that_is_away_is_not_buried_in_jobs(shard: Shard, client: redis.Redis) -> None:
