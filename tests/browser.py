@@ -116,9 +116,23 @@ class Browser:
     def press(self, key: str) -> None:
         """Press a key where the page has its focus: `ArrowDown`, `Enter`, or a character."""
         text = {"text": {"Enter": "\r"}.get(key, key)} if len(key) == 1 or key == "Enter" else {}
-        code = {"Enter": 13, "Escape": 27, "ArrowUp": 38, "ArrowDown": 40, "Home": 36, "End": 35}.get(key, 0)
+        code = {
+            "Enter": 13,
+            "Escape": 27,
+            "ArrowUp": 38,
+            "ArrowDown": 40,
+            "Home": 36,
+            "End": 35,
+            " ": 32,
+            "ArrowLeft": 37,
+            "ArrowRight": 39,
+        }.get(key, 0)
         self._call("Input.dispatchKeyEvent", type="keyDown", key=key, windowsVirtualKeyCode=code, **text)
         self._call("Input.dispatchKeyEvent", type="keyUp", key=key, windowsVirtualKeyCode=code)
+
+    def save_to(self, folder: Path) -> None:
+        """From now on put what is downloaded into a folder."""
+        self._call("Page.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
 
     def write(self, text: str) -> None:
         """Write text where the page has its focus."""
@@ -127,6 +141,17 @@ class Browser:
     def click_at(self, x_px: float, y_px: float) -> None:
         """Click with the mouse."""
         for kind in ("mousePressed", "mouseReleased"):
+            self._call("Input.dispatchMouseEvent", type=kind, x=x_px, y=y_px, button="left", clickCount=1)
+
+    def drag(self, from_px: float, to_px: float, y_px: float) -> None:
+        """Drag the mouse sideways."""
+        steps = [
+            ("mousePressed", from_px),
+            ("mouseMoved", (from_px + to_px) / 2),
+            ("mouseMoved", to_px),
+            ("mouseReleased", to_px),
+        ]
+        for kind, x_px in steps:
             self._call("Input.dispatchMouseEvent", type=kind, x=x_px, y=y_px, button="left", clickCount=1)
 
     def click(self, selector: str) -> None:

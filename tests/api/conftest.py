@@ -80,6 +80,14 @@ class Box:
         self._processes.append(process)
         return process
 
+    def stop_program(self, program: str) -> str:
+        """End one program that was started; returns its name."""
+        process = next(one for one in self._processes if program in one.args)  # type: ignore[operator]
+        self._processes.remove(process)
+        process.terminate()
+        process.wait(STOP_S)
+        return program
+
     def stop(self) -> None:
         """End the API as its supervisor does."""
         self.http.close()

@@ -1,6 +1,265 @@
-/** History: what devices did, back in time. */
+/**
+ * History: what devices did, back in time. The state says whose, of which range, and which moment; what is read from the
+ * box is drawn on the map and below it.
+ */
 
-/** @param {import("./main.js").Context} _context */
-export function start(_context) {
-  // context.tabs.show("history") once there is something in it
+import { Chart } from "./chart.js";
+import { MOST_DEVICES, choice, setRange } from "./choice.js";
+import { element, make } from "./dom.js";
+import { downloads } from "./download.js";
+import { LEVELS, Lines, SERIES, scaleOf } from "./lines.js";
+import { Moves } from "./moves.js";
+import { read } from "./past.js";
+import { Playback } from "./playback.js";
+import { Said } from "./said.js";
+import { controls } from "./timeline.js";
+import { midnight, parse } from "./times.js";
+
+const FLEET_WAIT_MS = 2_000;
+const UNITS = { speed: "km/h", altitude_m: "m", accuracy_m: "m", heading_deg: "°" };
+const NAMES = { speed: "Speed", altitude_m: "Altitude", accuracy_m: "Accuracy", heading_deg: "Heading" };
+
+/** @type {History | null} what is shown, for who looks at it from outside */
+export let view = null;
+
+/** @param {import("./main.js").Context} context */
+export function start(context) {
+  view = new History(context);
+  context.tabs.show("history");
+  view.refresh();
+}
+
+class History {
+  /** @type {import("./past.js").Past | null} */
+  past = null;
+  chart;
+  playback;
+  #context;
+  #asked = "";
+  #reading = new AbortController();
+  #lines = /** @type {Lines | null} */ (null);
+  #said;
+  #moves;
+  #loaded = make("div", { className: "loaded", hidden: true });
+  #legend = make("div", { className: "legend" });
+  #names = make("select", { "aria-label": "What the chart shows" });
+  #all = make("button", { type: "button", className: "quiet", hidden: true }, "Whole range");
+  #values = make("ul", { className: "values", "aria-label": "Values at this moment" });
+  #isFirst = true;
+
+  /** @param {import("./main.js").Context} context */
+  constructor(context) {
+    const { state, tabs, map, api, fleet } = context;
+    this.#context = context;
+    this.playback = new Playback((atMs) => state.set({ moment: new Date(Math.round(atMs)).toISOString() }));
+    this.#said = new Said({ again: () => this.#load(), show: (startMs, endMs) => setRange(state, startMs, endMs), now: () => api.now() });
+    this.#moves = new Moves((move) => this.#choose(move));
+    const plot = make("div", { className: "plot" });
+    element("timeline").append(
+      ...controls(this.playback, tabs),
+      make("div", { className: "chart-bar" }, this.#names, this.#values, this.#all),
+      plot,
+    );
+    this.chart = new Chart(plot, {
+      seek: (atMs) => this.playback.seek(atMs),
+      zoomed: (isZoomed) => (this.#all.hidden = !isZoomed),
+      hovered: (atMs) => this.#drawValues(atMs ?? this.playback.now.atMs),
+    });
+    this.#loaded.append(this.#legend, ...downloads(api, () => this.past?.asked ?? {}), ...this.#moves.parts);
+    element("panel-history").append(...choice(context), this.#said.element, this.#loaded);
+
+    this.#all.addEventListener("click", () => this.chart.showAll());
+    this.#names.addEventListener("change", () => this.#drawChart());
+    this.playback.on(({ atMs }) => this.#drawMoment(atMs));
+    state.on(["devices", "start", "end", "tab"], () => this.refresh());
+    state.on(["moment"], ({ moment }) => this.#follow(parse(moment)));
+    fleet.on((changed) => this.past && this.#said.heard(this.past, changed, fleet));
+    map.ready.then((gl) => {
+      this.#lines = new Lines(gl);
+      this.#lines.onClick((id, longitude, latitude) => this.#seekPlace(id, longitude, latitude));
+      this.#drawLines();
+      this.refresh();
+    });
+  }
+
+  /** Show what the state says, if this tab is open. */
+  async refresh() {
+    const { state, tabs } = this.#context;
+    const isOpen = tabs.open === "history";
+    if (this.#lines) this.#lines.isShown = isOpen;
+    if (!isOpen) {
+      this.playback.pause();
+      return;
+    }
+    const { devices, device, start, end } = state.shown;
+    if (!devices.length && device && !this.past) {
+      state.set({ devices: [device] });
+      return;
+    }
+    if (!devices.length) {
+      this.#show(null);
+      this.#said.ask();
+      return;
+    }
+    if (!start || !end) {
+      await this.#setUsualRange();
+      return;
+    }
+    if (this.#asked !== JSON.stringify([devices, start, end])) await this.#load();
+  }
+
+  /** The day of the newest record of these devices; today if the box doesn't say. */
+  async #setUsualRange() {
+    const { state, fleet, api } = this.#context;
+    await heardOf(fleet);
+    const { devices, start, end } = state.shown;
+    if (start && end) return;
+    const newest = devices.map((id) => parse(fleet.devices.get(id)?.record.timestamp ?? "")).filter((ms) => ms > 0);
+    const atMs = newest.length ? Math.max(...newest) : api.now();
+    const iso = (ms) => new Date(ms).toISOString().replace(".000Z", "Z");
+    state.set({ start: iso(midnight(atMs)), end: iso(midnight(atMs, 1)) });
+  }
+
+  async #load() {
+    const { state, api, fleet } = this.#context;
+    const { devices, start, end } = state.shown;
+    this.#asked = JSON.stringify([devices, start, end]);
+    this.#reading.abort();
+    this.#reading = new AbortController();
+    const { signal } = this.#reading;
+    const wanted = { devices: devices.slice(0, MOST_DEVICES), startMs: parse(start), endMs: parse(end) };
+    if (!(wanted.endMs > wanted.startMs)) {
+      this.#show(null);
+      this.#said.wrongRange();
+      return;
+    }
+    this.playback.pause();
+    try {
+      const stop = new AbortController();
+      this.#said.reading(() => stop.abort());
+      const past = await read(api, wanted, { signal, stop: stop.signal, progress: (done, of) => this.#said.progress(done, of) });
+      this.#show(past);
+      this.#said.read(past, fleet, devices.length);
+      if (past.shown) await this.#moves.load(api, past.asked, wanted.devices, signal);
+      this.#lines?.showStops(this.#moves.all.filter(({ kind }) => kind === "stop").map(({ of }) => of));
+    } catch (error) {
+      if (signal.aborted) return;
+      this.#show(null);
+      this.#said.failed(error);
+    }
+  }
+
+  /** Draw what was read; nothing if it is null. */
+  #show(past) {
+    const { state, map } = this.#context;
+    this.past = past;
+    if (!past) this.#asked = "";
+    const hasRecords = Boolean(past?.shown);
+    element("timeline").hidden = !hasRecords;
+    this.#loaded.hidden = !hasRecords;
+    this.#moves.clear();
+    this.#lines?.showStops([]);
+    this.#lines?.mark(null);
+    this.#drawLines();
+    if (!past || !hasRecords) return;
+    const courses = past.courses.filter((course) => course.times.length);
+    const startMs = Math.min(...courses.map(({ times }) => times[0]));
+    const endMs = Math.max(...courses.map(({ times }) => times.at(-1)));
+    const moment = parse(state.shown.moment);
+    this.playback.open({ startMs, endMs, times: courses.map(({ times }) => times) }, Number.isNaN(moment) ? startMs : moment);
+    this.#offerNames(courses);
+    this.#drawChart();
+    map.gl?.resize(); // the timeline may have taken some of its height
+    if (!this.#isFirst || !state.shown.at) map.fit(places(courses));
+    this.#isFirst = false;
+  }
+
+  #drawLines() {
+    const courses = this.past?.courses ?? [];
+    const scaleKmh = scaleOf(courses);
+    this.#lines?.show(courses, scaleKmh);
+    this.#lines?.showSigns(courses, this.playback.now.atMs);
+    const steps = Array.from({ length: LEVELS }, (_, level) => make("span", { "data-level": level }));
+    const everyMs = this.past?.every ? ` plus ${this.past.every}` : "";
+    this.#legend.replaceChildren(
+      make("div", { className: "scale" }, "0", ...steps, `${scaleKmh}+ km/h`),
+      make("p", { className: "soft" }, make("span", { className: "dashes" }),
+        `Gap: more than 10 min${everyMs} without a record, and more than 200 m, as between trips.`),
+    );
+  }
+
+  #offerNames(courses) {
+    const names = ["speed", ...[...new Set(courses.flatMap((course) => course.names))].sort()];
+    const { value } = this.#names;
+    this.#names.replaceChildren(...names.map((name) => make("option", { value: name }, NAMES[name] ?? name)));
+    this.#names.value = names.includes(value) ? value : "speed";
+  }
+
+  #drawChart() {
+    const { startMs, endMs } = this.playback.now;
+    this.chart.show(this.past?.courses ?? [], this.#names.value, { startMs, endMs });
+    this.#drawMoment(this.playback.now.atMs);
+  }
+
+  #drawMoment(atMs) {
+    this.chart?.setMoment(atMs);
+    this.#lines?.showSigns(this.past?.courses ?? [], atMs);
+    this.#drawValues(atMs);
+  }
+
+  #drawValues(atMs) {
+    const name = this.#names.value || "speed";
+    const found = (this.past?.courses ?? []).map((course, order) => {
+      const value = course.valueAt(name, atMs);
+      const digits = Math.abs(value) < 100 ? 1 : 0;
+      const text = Number.isNaN(value) ? "–" : `${value.toLocaleString("en", { maximumFractionDigits: digits })} ${UNITS[name] ?? ""}`;
+      return make("li", { "data-series": order % SERIES }, make("span", { className: "dot" }), make("span", { className: "name" }, course.id), make("b", {}, text.trim()));
+    });
+    this.#values.replaceChildren(...found);
+  }
+
+  /** A moment that the address says, not the playback. */
+  #follow(atMs) {
+    if (!Number.isNaN(atMs) && Math.round(this.playback.now.atMs) !== atMs && !this.playback.now.isPlaying) this.playback.seek(atMs);
+  }
+
+  /** Go to when a device was nearest to a place. */
+  #seekPlace(id, longitude, latitude) {
+    const course = this.past?.courses.find((one) => one.id === id);
+    if (!course) return;
+    const shrink = Math.cos((latitude * Math.PI) / 180);
+    let [nearest, least] = [course.placed[0], Infinity];
+    for (const index of course.placed) {
+      const far = Math.hypot((course.longitudes[index] - longitude) * shrink, course.latitudes[index] - latitude);
+      if (far < least) [nearest, least] = [index, far];
+    }
+    this.playback.seek(course.times[nearest]);
+  }
+
+  #choose(move) {
+    const { map } = this.#context;
+    const course = this.past?.courses.find((one) => one.id === move?.of.device_id) ?? null;
+    this.#lines?.mark(move?.kind === "trip" ? course : null, move?.startMs, move?.endMs);
+    if (!move || !course) return;
+    this.playback.seek(move.startMs);
+    if (move.kind === "stop") map.show(move.of.longitude, move.of.latitude, 14);
+    else map.fit(places([course], move.startMs, move.endMs));
+  }
+}
+
+/** When the fleet is known, or seems to have none. */
+function heardOf(fleet) {
+  if (fleet.devices.size) return Promise.resolve();
+  return new Promise((go) => {
+    const stop = fleet.on(() => (stop(), go(undefined)));
+    setTimeout(() => (stop(), go(undefined)), FLEET_WAIT_MS);
+  });
+}
+
+function* places(courses, startMs = -Infinity, endMs = Infinity) {
+  for (const { placed, times, longitudes, latitudes } of courses) {
+    for (const index of placed) {
+      if (times[index] >= startMs && times[index] <= endMs) yield /** @type {[number, number]} */ ([longitudes[index], latitudes[index]]);
+    }
+  }
 }

@@ -31,8 +31,8 @@ const fleet = new Fleet(() => api.now());
 const map = new WorldMap(element("map"), state);
 const tabs = new Tabs(state);
 
-/** @type {Context} */
-const context = { state, api, fleet, map, tabs, notice };
+/** @type {Context} for whoever looks at the page from outside, too */
+export const context = { state, api, fleet, map, tabs, notice };
 
 for (const part of [list, points, device, history, box]) part.start(context);
 tabs.start();

@@ -1,0 +1,267 @@
+/**
+ * The records of one device in a range, as columns, and where it was at a moment. Nothing here knows of a map or a box.
+ *
+ * @typedef {object} Whereabouts
+ * @property {number} longitude
+ * @property {number} latitude
+ * @property {number | null} headingDeg
+ * @property {boolean} isKnown false where the records say nothing: in a gap, and behind the last one
+ * @property {number} sinceMs the time of the record before
+ */
+
+/** As /v1/trips has them unless asked otherwise: more between two records is a gap, but where both lie so near. */
+export const MAX_GAP_MS = 600_000;
+export const REST_M = 200;
+
+/** As many attributes can be drawn; records with more names than that are no measurements. */
+const MOST_ATTRIBUTES = 100;
+
+const EARTH_M = 6_371_008.8;
+const LEAST_MOVED_M = 5;
+const FIELDS = /** @type {const} */ (["speed_kmh", "altitude_m", "heading_deg", "accuracy_m"]);
+const radians = (/** @type {number} */ degrees) => (degrees * Math.PI) / 180;
+
+export class Course {
+  /** @type {number[]} when each record was measured, ascending, ms */
+  times = [];
+  /** @type {number[]} of each record, NaN where it has none */
+  longitudes = [];
+  /** @type {number[]} */
+  latitudes = [];
+  /** @type {number[]} which records say where the device was */
+  placed = [];
+  /** How many arrived more than `MAX_GAP_MS` after they were measured. */
+  late = 0;
+  /** @type {Map<string, number[]>} by name, NaN where a record has none */
+  #columns = new Map();
+  #gapMs;
+
+  /**
+   * @param {string} id
+   * @param {number} everyMs 0 if it has all records, else one in each such stretch of time
+   */
+  constructor(id, everyMs) {
+    this.id = id;
+    this.#gapMs = MAX_GAP_MS + everyMs;
+  }
+
+  /**
+   * Take the next record.
+   *
+   * @param {any} record as /v1/records has it
+   */
+  add(record) {
+    const index = this.times.length;
+    const atMs = Date.parse(record.timestamp);
+    const { latitude, longitude, attributes } = record;
+    this.times.push(atMs);
+    this.longitudes.push(longitude ?? NaN);
+    this.latitudes.push(latitude ?? NaN);
+    if (longitude !== null && latitude !== null && attributes?.fix !== false) this.placed.push(index);
+    if (Date.parse(record.received_at) - atMs > MAX_GAP_MS) this.late += 1;
+    for (const name of FIELDS) this.#put(index, name, record[name]);
+    this.#putAll(index, "", attributes);
+  }
+
+  /** Leave out the records from a moment on: of the last page of a set that was not read to its end. */
+  cut(fromMs) {
+    const length = firstAbove(this.times, fromMs - 1);
+    for (const column of [this.times, this.longitudes, this.latitudes, ...this.#columns.values()]) {
+      column.length = Math.min(column.length, length);
+    }
+    this.placed = this.placed.filter((index) => index < length);
+  }
+
+  /** What can be drawn of it beside the speed, which every course has. */
+  get names() {
+    return [...this.#columns.keys()].filter((name) => name !== "speed_kmh");
+  }
+
+  /** Whether some speed was told, not worked out. */
+  get tellsSpeed() {
+    return this.#columns.has("speed_kmh");
+  }
+
+  /**
+   * How fast it was at a record: as it told or, if it told nothing, on the way from the place before; NaN in or after a gap.
+   *
+   * @param {number} index
+   */
+  speedAt(index) {
+    const told = this.value("speed_kmh", index);
+    if (!Number.isNaN(told)) return told;
+    const place = firstAbove(this.placed, index) - 1;
+    if (place < 1 || this.placed[place] !== index || this.isGap(place)) return NaN;
+    const before = this.placed[place - 1];
+    const hours = (this.times[index] - this.times[before]) / 3_600_000;
+    return hours > 0 ? this.#metres(before, index) / 1_000 / hours : NaN;
+  }
+
+  /**
+   * What a record says of an attribute, a field or `speed`.
+   *
+   * @param {string} name
+   * @param {number} index
+   */
+  value(name, index) {
+    return name === "speed" ? this.speedAt(index) : (this.#columns.get(name)?.[index] ?? NaN);
+  }
+
+  /**
+   * What was said last of it at a moment; NaN in a gap.
+   *
+   * @param {string} name
+   * @param {number} atMs
+   */
+  valueAt(name, atMs) {
+    for (let index = firstAbove(this.times, atMs) - 1; index >= 0; index -= 1) {
+      if (atMs - this.times[index] > this.#gapMs) return NaN;
+      const found = this.value(name, index);
+      if (!Number.isNaN(found)) return found;
+    }
+    return NaN;
+  }
+
+  /**
+   * What there is of a name, gaps as null: times in seconds and values.
+   *
+   * @param {string} name
+   * @returns {[number[], Array<number | null>]}
+   */
+  series(name) {
+    const [times, values] = [/** @type {number[]} */ ([]), /** @type {Array<number | null>} */ ([])];
+    let before = -1;
+    for (let index = 0; index < this.times.length; index += 1) {
+      const value = this.value(name, index);
+      if (Number.isNaN(value)) continue;
+      const at = this.times[index] / 1_000;
+      if (at === times.at(-1)) {
+        values[values.length - 1] = value; // an axis of time has one value a moment
+      } else {
+        if (before >= 0 && this.#isSilent(before, index)) {
+          times.push((times.at(-1) + at) / 2);
+          values.push(null);
+        }
+        times.push(at);
+        values.push(value);
+      }
+      before = index;
+    }
+    return [times, values];
+  }
+
+  /**
+   * Whether nobody knows where it was before a place.
+   *
+   * @param {number} place which of `placed`
+   */
+  isGap(place) {
+    return place > 0 && this.#isSilent(this.placed[place - 1], this.placed[place]);
+  }
+
+  /**
+   * Where it was at a moment, between two records on the line from one to the other; null before the first one.
+   *
+   * @param {number} atMs
+   * @returns {Whereabouts | null}
+   */
+  at(atMs) {
+    const next = this.#firstPlaceAfter(atMs);
+    if (next === 0) return null;
+    const [before, after] = [this.placed[next - 1], this.placed[next]];
+    const sinceMs = this.times[before];
+    if (after === undefined || this.isGap(next)) {
+      return { ...this.#place(before), headingDeg: this.#heading(next - 1), isKnown: atMs === sinceMs, sinceMs };
+    }
+    const share = (atMs - sinceMs) / (this.times[after] - sinceMs);
+    const [from, to] = [this.#place(before), this.#place(after)];
+    return {
+      longitude: from.longitude + turn(from.longitude, to.longitude) * share,
+      latitude: from.latitude + (to.latitude - from.latitude) * share,
+      headingDeg: this.#heading(next - 1),
+      isKnown: true,
+      sinceMs,
+    };
+  }
+
+  #firstPlaceAfter(atMs) {
+    let [low, high] = [0, this.placed.length];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (this.times[this.placed[middle]] <= atMs) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  }
+
+  #place(index) {
+    return { longitude: this.longitudes[index], latitude: this.latitudes[index] };
+  }
+
+  /** As it told or, if it told nothing, from a place to the next; null where it stands. */
+  #heading(place) {
+    const index = this.placed[place];
+    const told = this.value("heading_deg", index);
+    if (!Number.isNaN(told)) return told;
+    const [from, to] = this.isGap(place + 1) || place + 1 >= this.placed.length ? [this.placed[place - 1], index] : [index, this.placed[place + 1]];
+    if (from === undefined || this.#metres(from, to) < LEAST_MOVED_M) return null;
+    return this.#bearing(from, to);
+  }
+
+  #bearing(from, to) {
+    const [north, south] = [radians(this.latitudes[to]), radians(this.latitudes[from])];
+    const east = radians(turn(this.longitudes[from], this.longitudes[to]));
+    const x = Math.cos(south) * Math.sin(north) - Math.sin(south) * Math.cos(north) * Math.cos(east);
+    return ((Math.atan2(Math.sin(east) * Math.cos(north), x) * 180) / Math.PI + 360) % 360;
+  }
+
+  /** Along the surface of a sphere (haversine). */
+  #metres(one, other) {
+    const [south, north] = [radians(this.latitudes[one]), radians(this.latitudes[other])];
+    const east = radians(this.longitudes[other] - this.longitudes[one]);
+    const chord = Math.sin((north - south) / 2) ** 2 + Math.cos(south) * Math.cos(north) * Math.sin(east / 2) ** 2;
+    return 2 * EARTH_M * Math.asin(Math.min(1, Math.sqrt(chord)));
+  }
+
+  #isSilent(before, index) {
+    if (this.times[index] - this.times[before] <= this.#gapMs) return false;
+    return !(this.#metres(before, index) <= REST_M); // also where one of them has no place
+  }
+
+  #putAll(index, prefix, attributes) {
+    for (const [name, value] of Object.entries(attributes ?? {})) {
+      if (typeof value === "number") this.#put(index, prefix + name, value);
+      else if (value && typeof value === "object" && !Array.isArray(value)) this.#putAll(index, `${prefix}${name}.`, value);
+    }
+  }
+
+  #put(index, name, value) {
+    if (typeof value !== "number") return;
+    let column = this.#columns.get(name);
+    if (!column) {
+      if (this.#columns.size >= MOST_ATTRIBUTES) return;
+      this.#columns.set(name, (column = []));
+    }
+    while (column.length < index) column.push(NaN);
+    column[index] = value;
+  }
+}
+
+/**
+ * How many of ascending numbers are at most a limit: the place of the first above it.
+ *
+ * @param {number[]} numbers
+ * @param {number} limit
+ */
+export function firstAbove(numbers, limit) {
+  let [low, high] = [0, numbers.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (numbers[middle] <= limit) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+/** From one longitude to another the shorter way round, in degrees. */
+export const turn = (from, to) => ((to - from + 540) % 360) - 180;

@@ -1,0 +1,112 @@
+/** What History says in words: how far reading is, what is shown and what not, and what went wrong. */
+
+import { MOST_DEVICES } from "./choice.js";
+import { make } from "./dom.js";
+import { midnight, parse } from "./times.js";
+import { moment } from "./words.js";
+
+const count = (number) => number.toLocaleString("en");
+
+export class Said {
+  element = make("div", { className: "said", role: "status" });
+  #again;
+  #show;
+  #bar = make("progress", { max: 1, value: 0, "aria-label": "Records that are read" });
+  #words = make("span");
+  #heard = make("p", { hidden: true }, "Something has arrived since. ");
+  #now;
+  #readAtMs = 0;
+
+  /**
+   * @param {object} act
+   * @param {() => void} act.again reads all anew
+   * @param {(startMs: number, endMs: number) => void} act.show shows another range
+   * @param {() => number} act.now the box's time, ms
+   */
+  constructor({ again, show, now }) {
+    this.#now = now;
+    this.#again = again;
+    this.#show = show;
+    this.#heard.append(button("Load again", again));
+  }
+
+  /** No device is chosen. */
+  ask() {
+    this.element.replaceChildren(paragraph("Add a device above, or choose one in the tab Fleet, to see where it was."));
+  }
+
+  wrongRange() {
+    this.element.replaceChildren(paragraph("This is no range: it needs a start, and an end behind it.", "bad"));
+  }
+
+  /** @param {() => void} stop */
+  reading(stop) {
+    this.progress(0, 0);
+    this.element.replaceChildren(make("p", {}, this.#words), make("div", { className: "progress" }, this.#bar, button("Stop", stop)));
+  }
+
+  /**
+   * @param {number} done
+   * @param {number} of
+   */
+  progress(done, of) {
+    this.#bar.value = of ? done / of : 0;
+    this.#words.textContent = of ? `Reading ${count(done)} of ${count(of)} records…` : "Looking for records…";
+  }
+
+  /**
+   * @param {import("./past.js").Past} past
+   * @param {import("./fleet.js").Fleet} fleet
+   * @param {number} wanted how many devices were asked for
+   */
+  read(past, fleet, wanted) {
+    this.#readAtMs = this.#now();
+    this.#heard.hidden = true;
+    const without = past.courses.filter((course) => !course.times.length);
+    const late = past.courses.reduce((all, course) => all + course.late, 0);
+    this.element.replaceChildren(
+      ...(past.shown ? [paragraph(shown(past))] : []),
+      ...(past.isStopped ? [paragraph(`Stopped: what was before ${moment(past.endMs)} is shown, and downloaded.`)] : []),
+      ...(late ? [paragraph(`${count(late)} arrived more than 10 min after they were measured.`)] : []),
+      ...(wanted > MOST_DEVICES ? [paragraph(`The first ${MOST_DEVICES} of ${wanted} devices are shown.`)] : []),
+      ...without.map((course) => this.#nothingOf(course.id, fleet, past)),
+      this.#heard,
+    );
+  }
+
+  /** @param {Error} error */
+  failed(error) {
+    this.element.replaceChildren(paragraph(error.message, "bad"), button("Try again", this.#again));
+  }
+
+  /** Whether some of the devices that are shown were heard since. */
+  heard(past, changed, fleet) {
+    const isNew = past.courses.some(({ id }) => changed.has(id) && (fleet.devices.get(id)?.seenMs ?? 0) > this.#readAtMs);
+    if (isNew) this.#heard.hidden = false;
+  }
+
+  #nothingOf(id, fleet, past) {
+    const device = fleet.devices.get(id);
+    if (past.isStopped) return paragraph(`Of ${id} nothing was read yet.`);
+    if (!device) return paragraph(`Of ${id} there are no records in this range, and the fleet has no device of this name.`);
+    const newestMs = parse(device.record.timestamp);
+    const said = paragraph(`Of ${id} there are no records in this range. Its newest is of ${moment(newestMs)}. `);
+    said.append(button("Show that day", () => this.#show(midnight(newestMs), midnight(newestMs, 1))));
+    return said;
+  }
+}
+
+function shown({ total, shown, every, courses }) {
+  const devices = courses.filter((course) => course.times.length).length;
+  const whose = devices === 1 ? "" : ` of ${devices} devices`;
+  if (!every) return `${count(shown)} ${shown === 1 ? "record" : "records"}${whose}.`;
+  return `${count(shown)} of ${count(total)} records${whose}: the first of each device in each ${every}. A shorter range shows all.`;
+}
+
+const paragraph = (text, className = "") => make("p", { className }, text);
+
+function button(text, act) {
+  const found = make("button", { type: "button", className: "quiet" }, text);
+  found.addEventListener("click", act);
+  return found;
+}

@@ -1,0 +1,408 @@
+"""The page's tab History in a real browser: what it draws, plays and downloads is what devices sent."""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pyarrow.parquet as pq
+import pytest
+from defusedxml.ElementTree import fromstring
+
+from telemetry.record import Sent
+from tests.api.conftest import Box, box_on, record
+from tests.box import PROJECT
+from tests.browser import Browser, running_browser
+from tests.conftest import RedisServer, running_redis
+
+pytestmark = pytest.mark.slow
+
+PHONE, DESK = (390, 844), (1280, 800)
+LOADED_S = 40.0
+DAY = datetime(2026, 1, 26, tzinfo=UTC)
+DAY_MS = int(DAY.timestamp() * 1_000)
+MINUTE_MS = 60_000
+BAD = "<img src=x onerror=document.title='run'>"
+BUS = "4720"
+AXE = (PROJECT / "tests" / "data" / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
+SERIOUS = "axe.run().then(({violations}) => violations.filter((one) => /serious|critical/.test(one.impact)))"
+MODULES = "const {view} = await import('/static/page/history.js'), {context} = await import('/static/page/main.js');"
+
+
+def van() -> list[Sent]:
+    """A van that drives for 20 min, is not heard for 40, drives for 10, sleeps for 30 and then stands for 10."""
+
+    def told(minute: int, longitude: float, speed_kmh: float) -> Sent:
+        at_us = (DAY_MS + (8 * 60 + minute) * MINUTE_MS) * 1_000
+        fuel = json.dumps({"fuel": 80 - minute / 4, "engine": {"rpm": 900 + minute}, "name": "no number"})
+        place: dict[str, Any] = {"latitude": 53.4, "longitude": longitude, "heading_deg": 90.0}
+        return Sent("van", record(at_us, speed_kmh=speed_kmh, attributes=fuel, **place))
+
+    drive = [told(minute, -3 + minute * 0.01, 40.0) for minute in range(21)]
+    again = [told(60 + minute, -2.5 + minute * 0.02, 80.0) for minute in range(11)]
+    return [*drive, *again, *(told(minute, -2.3, 0.0) for minute in range(100, 111))]
+
+
+def buses() -> list[Sent]:
+    """Those of Liverpool, which tell no speed."""
+    with (PROJECT / "tests" / "data" / "liverpool_bus_route14.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return [
+        Sent(
+            row["vehicle_id"],
+            record(
+                int(datetime.fromisoformat(row["timestamp"]).replace(tzinfo=UTC).timestamp()) * 1_000_000,
+                latitude=float(row["latitude"]),
+                longitude=float(row["longitude"]),
+                heading_deg=float(row["bearing"]) if row["bearing"] else None,
+            ),
+        )
+        for row in rows
+    ]
+
+
+SENT = [*van(), *buses(), Sent(BAD, record((DAY_MS + 9 * 60 * MINUTE_MS) * 1_000))]
+
+
+@pytest.fixture(scope="module")
+def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+    """A box with these, half of it saved."""
+    with running_redis() as server, box_on(server.url, tmp_path_factory.mktemp("box")) as found:
+        found.append(*SENT[::2])
+        found.save()
+        found.append(*SENT[1::2])
+        yield found
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with running_browser() as found:
+        found.look_at(*DESK)
+        yield found
+
+
+def show(browser: Browser, box: Box, *devices: str, **more: str) -> None:
+    """Open the history of devices on that day, or in another range."""
+    range_ = {"start": "2026-01-26T00:00:00Z", "end": "2026-01-27T00:00:00Z"}
+    said = [("tab", "history"), *(("devices", one) for one in devices), *(range_ | more).items()]
+    browser.open("about:blank")
+    browser.open(f"http://127.0.0.1:{box.port}/#{urlencode(said)}")
+    browser.wait_for("document.readyState === 'complete'")
+
+
+def show_read(browser: Browser, box: Box, *devices: str, **more: str) -> None:
+    """The same, all of it read and the map ready."""
+    show(browser, box, *devices, **more)
+    browser.wait_for("document.querySelector('#map').getAttribute('aria-busy') === 'false'", LOADED_S)
+    browser.wait_for("document.querySelectorAll('.moves li').length > 0", LOADED_S)
+
+
+def ask(browser: Browser, expression: str) -> Any:
+    """What an expression of the page's `view` and `context` comes to."""
+    return browser.run(f"(async () => {{ {MODULES} return {expression}; }})()")
+
+
+def features(browser: Browser, source: str) -> list[dict[str, Any]]:
+    """What the map was given to draw."""
+    found: list[dict[str, Any]] = ask(browser, f"context.map.gl.getSource('{source}').serialize().data.features")
+    return found
+
+
+def seek(browser: Browser, minute: float) -> None:
+    """Go to a moment of that day."""
+    ask(browser, f"view.playback.seek({DAY_MS + round(minute * MINUTE_MS)})")
+
+
+def clock_ms(browser: Browser) -> int:
+    return int(browser.run("document.querySelector('.clock').dataset.ms"))
+
+
+def said(browser: Browser) -> str:
+    return str(browser.run("document.querySelector('.said').textContent"))
+
+
+def wait_for_words(browser: Browser, words: str) -> None:
+    browser.wait_for(f"document.querySelector('.said').textContent.includes({json.dumps(words)})", LOADED_S)
+
+
+def places(sent: list[Sent]) -> list[list[float]]:
+    found = [[one.record.longitude, one.record.latitude] for one in sent]
+    assert all(None not in place for place in found)
+    return found  # type: ignore[return-value]
+
+
+def test_what_is_drawn_is_what_was_sent_and_a_gap_stays_one(box: Box, browser: Browser) -> None:
+    show_read(browser, box, "van")
+    drawn = features(browser, "past")
+    ways = [one["geometry"]["coordinates"] for one in drawn if one["properties"]["kind"] == "way"]
+    sent = places(van())
+    before, after = sent[:21], sent[21:]
+    assert ways[0] == before
+    assert ways[1] + ways[2][1:] == after  # the line goes on where another colour begins
+    assert ways[1][-1] == ways[2][0]
+    gaps = [one for one in drawn if one["properties"]["kind"] == "gap"]
+    assert [one["geometry"]["coordinates"] for one in gaps] == [[before[-1], after[0]]]
+    assert gaps[0]["properties"]["startMs"] == DAY_MS + (8 * 60 + 20) * MINUTE_MS
+    levels = [one["properties"]["level"] for one in drawn if one["properties"]["kind"] == "way"]
+    assert levels == [2, 4, 0]  # 40, 80 and 0 km/h of 80
+    browser.wait_for(PAINTED)
+    assert ask(browser, "context.map.gl.queryRenderedFeatures({layers: ['past-gaps']}).length") >= 1
+    assert said(browser).startswith("43 records.")
+    assert browser.hosts() == {f"127.0.0.1:{box.port}"}
+    assert browser.complaints() == []
+
+
+RENDERED = "context.map.gl.queryRenderedFeatures({layers: ['past-ways']}).length > 0"
+PAINTED = f"(async () => {{ {MODULES} return {RENDERED}; }})()"
+
+
+def test_the_chart_has_the_speed_and_every_number_that_was_sent(box: Box, browser: Browser) -> None:
+    show_read(browser, box, "van")
+    times, speeds = ask(browser, "view.chart.plot.data")
+    assert [value for value in speeds if value is not None] == [one.record.speed_kmh for one in van()]
+    gaps = [at for at, value in zip(times, speeds, strict=True) if value is None]
+    assert gaps == [(DAY_MS + (8 * 60 + 40) * MINUTE_MS) / 1_000]  # none where it slept
+    offered = browser.run("[...document.querySelectorAll('.chart-bar option')].map((one) => one.value)")
+    assert offered == ["speed", "engine.rpm", "fuel", "heading_deg"]
+    browser.run("document.querySelector('.chart-bar select').value = 'engine.rpm'")
+    browser.run("document.querySelector('.chart-bar select').dispatchEvent(new Event('change'))")
+    values = [value for value in ask(browser, "view.chart.plot.data[1]") if value is not None]
+    assert values == [json.loads(one.record.attributes or "")["engine"]["rpm"] for one in van()]
+    seek(browser, 8 * 60 + 5.5)
+    assert browser.run("document.querySelector('.values').textContent") == "van905"
+
+
+def test_a_click_in_the_chart_sets_the_moment_and_a_drag_zooms(box: Box, browser: Browser) -> None:
+    show_read(browser, box, "van")
+    corners = "(({x, y, width, height}) => [x, y + height / 2, width])"
+    x, y, width = browser.run(f"{corners}(document.querySelector('.u-over').getBoundingClientRect())")
+    first_ms, last_ms = DAY_MS + 480 * MINUTE_MS, DAY_MS + 590 * MINUTE_MS
+    browser.click_at(x + width / 4, y)
+    assert abs(clock_ms(browser) - (first_ms + (last_ms - first_ms) / 4)) < MINUTE_MS
+    browser.drag(x + width / 4, x + width / 2, y)
+    browser.wait_for("!document.querySelector('.chart-bar button').hidden")
+    least_s, most_s = ask(browser, "[view.chart.plot.scales.x.min, view.chart.plot.scales.x.max]")
+    assert most_s - least_s == pytest.approx((last_ms - first_ms) / 4_000, rel=0.05)
+    browser.click(".chart-bar button")
+    browser.wait_for("document.querySelector('.chart-bar button').hidden")
+
+
+def test_playing_moves_the_device_and_not_across_a_gap(box: Box, browser: Browser) -> None:
+    show_read(browser, box, "van")
+    seek(browser, 8 * 60 + 10.5)
+    [sign] = features(browser, "past-signs")
+    assert sign["geometry"]["coordinates"] == pytest.approx([-2.895, 53.4])
+    assert (sign["properties"]["heading"], sign["properties"]["isKnown"]) == (90, True)
+    seek(browser, 8 * 60 + 40)
+    [sign] = features(browser, "past-signs")
+    assert sign["geometry"]["coordinates"] == pytest.approx([-2.8, 53.4])
+    assert sign["properties"]["isKnown"] is False
+    seek(browser, 9 * 60 + 25)  # it slept where it stood: that is known
+    assert features(browser, "past-signs")[0]["properties"]["isKnown"] is True
+
+    seek(browser, 8 * 60)
+    browser.run("document.querySelector('.play-bar select').value = '300'")
+    browser.run("document.querySelector('.play-bar select').dispatchEvent(new Event('change'))")
+    browser.run("document.activeElement.blur()")
+    began_s = time.monotonic()
+    browser.press(" ")
+    browser.wait_for(f"Number(document.querySelector('.clock').dataset.ms) > {DAY_MS + 485 * MINUTE_MS}")
+    browser.press(" ")
+    stood_ms = clock_ms(browser)
+    assert stood_ms - (DAY_MS + 480 * MINUTE_MS) <= (time.monotonic() - began_s) * 1_000 * 300
+    moved = features(browser, "past-signs")[0]["geometry"]["coordinates"][0]
+    assert moved == pytest.approx(-3 + (stood_ms - DAY_MS - 480 * MINUTE_MS) / MINUTE_MS * 0.01, abs=1e-4)
+    assert clock_ms(browser) == stood_ms
+    browser.press("ArrowRight")
+    assert clock_ms(browser) % MINUTE_MS == 0
+    assert 0 < clock_ms(browser) - stood_ms <= MINUTE_MS
+    browser.press("ArrowLeft")
+    browser.press("ArrowLeft")
+    assert clock_ms(browser) < stood_ms
+    assert browser.complaints() == []
+
+
+def test_a_reload_and_a_link_show_the_same(box: Box, browser: Browser) -> None:
+    show_read(browser, box, "van", BUS)
+    seek(browser, 8 * 60 + 7)
+    browser.wait_for("location.hash.includes('moment=2026-01-26T08%3A07')")
+    link = browser.run("location.href")
+    before = browser.run(SHOWN)
+    assert [one.split("\n")[0] for one in before["devices"]] == ["van", BUS]
+    for _ in range(2):
+        browser.open("about:blank")
+        browser.open(link)
+        browser.wait_for("document.querySelectorAll('.moves li').length > 0", LOADED_S)
+        assert browser.run(SHOWN) == before
+
+
+SHOWN = """({
+    devices: [...document.querySelectorAll('.chosen .name')].map((one) => one.textContent),
+    from: document.querySelector('#history-from').value,
+    clock: document.querySelector('.clock').dataset.ms,
+    said: document.querySelector('.said').textContent,
+    moves: document.querySelectorAll('.moves li').length,
+})"""
+
+
+def test_trips_and_stops_are_listed_and_lead_there(box: Box, browser: Browser) -> None:
+    show_read(browser, box, "van")
+    texts = browser.run("[...document.querySelectorAll('.moves button')].map((one) => one.textContent)")
+    trips = box.get("/v1/trips", ("device_id", "van")).json()["trips"]
+    stops = box.get("/v1/stops", ("device_id", "van")).json()["stops"]
+    assert len(texts) == len(trips) + len(stops) == 3
+    assert "km in 20 min" in texts[0]
+    assert "Stood 40 min" in texts[2]
+    assert [one["geometry"]["coordinates"] for one in features(browser, "past-stops")] == [[-2.3, 53.4]]
+    browser.click(".moves li:nth-child(2) button")
+    assert clock_ms(browser) == DAY_MS + 540 * MINUTE_MS
+    [marked] = features(browser, "past-trip")
+    assert marked["geometry"]["coordinates"][0] == [-2.5, 53.4]
+    browser.click(".moves li:nth-child(3) button")
+    assert clock_ms(browser) == round(datetime.fromisoformat(stops[0]["start"]).timestamp() * 1_000)
+    assert features(browser, "past-trip") == []
+
+
+def test_what_is_downloaded_is_what_is_shown(box: Box, browser: Browser, tmp_path: Path) -> None:
+    browser.save_to(tmp_path)
+    show_read(browser, box, "van", BUS, end="2026-01-26T17:00:00Z")
+    end_us = (DAY_MS + 17 * 60 * MINUTE_MS) * 1_000
+    shown = [one for one in SENT if one.device_id in {"van", BUS} and one.record.timestamp_us < end_us]
+    assert ask(browser, "view.past.shown") == len(shown)
+    expected = sorted((one.device_id, one.record.timestamp_us) for one in shown)
+
+    table = pq.read_table(downloaded(browser, tmp_path, "parquet")).to_pylist()
+    assert sorted((row["device_id"], int(row["timestamp"].timestamp() * 1e6)) for row in table) == expected
+    with downloaded(browser, tmp_path, "csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert sorted((row["device_id"], us(row["timestamp"])) for row in rows) == expected
+    collection = json.loads(downloaded(browser, tmp_path, "geojson").read_bytes())
+    properties = [one["properties"] for one in collection["features"]]
+    assert sorted((one["device_id"], us(one["timestamp"])) for one in properties) == expected
+    track = fromstring(downloaded(browser, tmp_path, "gpx").read_bytes())
+    points = [one.text for one in track.iter("{http://www.topografix.com/GPX/1/1}time")]
+    assert sorted(us(one or "") for one in points) == sorted(at for _, at in expected)
+
+
+def us(text: str) -> int:
+    return round(datetime.fromisoformat(text).timestamp() * 1e6)
+
+
+def downloaded(browser: Browser, folder: Path, suffix: str) -> Path:
+    """The file that a button brings."""
+    browser.click(f"[data-format={suffix}]")
+    browser.wait_for("/downloaded/.test(document.querySelector('.formats + p').textContent)", LOADED_S)
+    deadline_s = time.monotonic() + LOADED_S
+    while not (found := list(folder.glob(f"whimbrel-*.{suffix}"))):
+        assert time.monotonic() < deadline_s, list(folder.iterdir())
+        time.sleep(0.05)
+    return found[0]
+
+
+def test_more_records_than_a_browser_holds_are_thinned_and_the_page_says_so(box: Box, browser: Browser) -> None:
+    first_us = DAY_MS * 1_000
+    for part in range(11):
+        at = (first_us + (part * 10_000 + second) * 1_000_000 for second in range(10_000))
+        box.append(*(Sent("fast", record(one, latitude=53.0 + one % 997 / 1e5, longitude=-2.0)) for one in at))
+    box.save()
+    show_read(browser, box, "fast", end="2026-01-28T00:00:00Z")
+    wait_for_words(browser, "55,000 of 110,000 records: the first of each device in each 2s.")
+    assert ask(browser, "view.past.courses[0].times.length") == 55_000
+    assert ask(browser, "view.past.asked.every") == "2s"
+
+
+def test_reading_can_be_stopped_and_what_is_shown_is_whole_until_there(box: Box, browser: Browser) -> None:
+    show(browser, box, "fast", end="2026-01-26T20:00:00Z")
+    browser.wait_for("document.querySelector('progress')?.value > 0", LOADED_S)
+    browser.run("[...document.querySelectorAll('.said button')].find((one) => one.textContent === 'Stop').click()")
+    wait_for_words(browser, "Stopped: what was before")
+    shown, asked = ask(browser, "[view.past.shown, view.past.asked]")
+    assert 0 < shown < 72_000
+    assert box.get("/v1/summary", ("device_id", "fast"), ("end", asked["end"])).json()["summaries"][0]["count"] == shown
+
+
+def test_nothing_to_show_is_said_in_words(box: Box, browser: Browser) -> None:
+    show(browser, box, "van", "ghost", start="2026-01-25T00:00:00Z", end="2026-01-26T00:00:00Z")
+    wait_for_words(browser, "Of van there are no records in this range. Its newest is of 26 Jan 2026")
+    assert "the fleet has no device of this name" in said(browser)
+    browser.click(".said button")
+    wait_for_words(browser, "43 records.")
+    show(browser, box, "van", start="2026-01-27T00:00:00Z", end="2026-01-26T00:00:00Z")
+    wait_for_words(browser, "This is no range")
+    show(browser, box)
+    wait_for_words(browser, "Add a device")
+
+
+def test_a_name_that_is_markup_is_text(box: Box, browser: Browser) -> None:
+    show(browser, box, BAD)
+    wait_for_words(browser, "1 record.")
+    assert browser.run("document.querySelector('.chosen .name').textContent") == BAD
+    assert browser.run("document.querySelectorAll('[src=x]').length") == 0
+    assert browser.run("document.title") == "Whimbrel"
+
+
+def test_devices_are_found_and_left_out_by_keyboard(box: Box, browser: Browser) -> None:
+    show(browser, box)
+    wait_for_words(browser, "Add a device")
+    browser.wait_for(f"(async () => {{ {MODULES} return context.fleet.devices.size > 3; }})()")
+    browser.run("document.querySelector('#history-device').focus()")
+    browser.write("72")
+    browser.wait_for("document.querySelectorAll('#history-offered li').length > 0")
+    assert BUS in browser.run("[...document.querySelectorAll('#history-offered li')].map((one) => one.textContent)")
+    browser.write("0")
+    browser.press("ArrowDown")
+    browser.press("Enter")
+    wait_for_words(browser, "278 records.")
+    assert f"devices={BUS}" in browser.run("location.hash")
+    browser.run("document.querySelector('.chosen button').focus()")
+    browser.press("Enter")
+    wait_for_words(browser, "Add a device")
+
+
+def test_a_box_that_can_not_answer_is_said_in_words_and_asked_again(box: Box, browser: Browser) -> None:
+    query = box.stop_program("api.query")
+    show(browser, box, "van")
+    browser.wait_for("document.querySelector('.said .bad') !== null", LOADED_S)
+    assert len(said(browser)) > 30
+    box.start_program(query)
+    deadline_s = time.monotonic() + LOADED_S
+    while box.get("/v1/records", ("limit", 1)).status_code != 200:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.1)
+    browser.click(".said button")
+    wait_for_words(browser, "43 records.")
+
+
+def test_a_key_for_other_devices_is_told_so_and_downloads_carry_it(
+    shared_redis: RedisServer, tmp_path: Path, browser: Browser
+) -> None:
+    with box_on(shared_redis.url, tmp_path, auth__required="true") as guarded:
+        guarded.append(*van(), *buses()[:5])
+        key = guarded.make_key("read", devices=("van",))
+        browser.open(f"http://127.0.0.1:{guarded.port}/")
+        browser.run(f"sessionStorage.setItem('whimbrel.key', {json.dumps(key)})")
+        browser.save_to(tmp_path)
+        show_read(browser, guarded, "van")
+        track = fromstring(downloaded(browser, tmp_path, "gpx").read_bytes())
+        assert len(list(track.iter("{http://www.topografix.com/GPX/1/1}trkpt"))) == 43
+        show(browser, guarded, "van", BUS)
+        wait_for_words(browser, "this key is for")
+        browser.run("sessionStorage.clear()")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
+def test_everybody_can_use_it(box: Box, browser: Browser, size: tuple[int, int], scheme: str) -> None:
+    browser.look_at(*size, scheme)
+    show_read(browser, box, "van", BUS)
+    browser.run(AXE + ";0")
+    assert browser.run(SERIOUS) == []
+    assert browser.run("document.documentElement.scrollWidth <= innerWidth")
+    assert browser.complaints() == []
+    browser.look_at(*DESK)
