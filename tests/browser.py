@@ -171,10 +171,13 @@ class Browser:
         """All text that the page shows."""
         return str(self.run("document.body.innerText"))
 
+    def asked(self) -> list[str]:
+        """The addresses that the page has asked for, also in vain."""
+        return [one["request"]["url"] for one in self._of("Network.requestWillBeSent")]
+
     def hosts(self) -> set[str]:
-        """Whom the page has asked for anything, also in vain."""
-        asked = [one["request"]["url"] for one in self._of("Network.requestWillBeSent")]
-        return {urlsplit(url).netloc for url in asked if not url.startswith(("data:", "blob:"))}
+        """Whom the page has asked for anything."""
+        return {urlsplit(url).netloc for url in self.asked() if not url.startswith(("data:", "blob:"))}
 
     def complaints(self) -> list[str]:
         """What the browser says of the page (as of a breach of its policy), errors of scripts, failed requests."""

@@ -68,34 +68,41 @@ export class Api {
    * @param {{signal?: AbortSignal, headers?: Record<string, string>, alsoGood?: number[]}} [more]
    */
   async get(path, parameters = {}, { signal, headers = {}, alsoGood = [] } = {}) {
+    const key = sessionStorage.getItem(KEY);
     const response = await this.#fetch(path, parameters, headers, signal);
     if (response.ok || alsoGood.includes(response.status)) return response;
     const problem = await problemOf(response);
     if (response.status !== 401) throw problem;
-    this.forgetKey();
-    await this.#newKey(problem);
+    const isStillThere = sessionStorage.getItem(KEY) === key;
+    if (isStillThere) await this.askForAnother(problem);
     return this.get(path, parameters, { signal, headers, alsoGood });
+  }
+
+  /**
+   * Ask for a key, as the one that there is doesn't do. However many requests are refused at once, one question is asked.
+   *
+   * @param {ApiError} problem
+   */
+  async askForAnother(problem) {
+    this.#asking ??= this.#askForKey(this.hasKey ? problem.message : "").finally(() => {
+      this.#asking = null;
+    });
+    this.forgetKey();
+    sessionStorage.setItem(KEY, await this.#asking);
   }
 
   async #fetch(path, parameters, headers, signal) {
     const key = sessionStorage.getItem(KEY);
     const all = key === null ? headers : { ...headers, Authorization: `Bearer ${key}` };
+    const how = /** @type {const} */ ({ cache: "no-store", credentials: "omit" }); // else browsers ask for a password
     try {
-      const response = await fetch(address(path, parameters), { headers: all, signal, cache: "no-store" });
+      const response = await fetch(address(path, parameters), { headers: all, signal, ...how });
       this.#setClock(response.headers.get("Date"));
       return response;
     } catch (error) {
       if (signal?.aborted) throw error;
       throw new ApiError("The box does not answer.");
     }
-  }
-
-  /** However many requests are refused at once, one question is asked. */
-  async #newKey(problem) {
-    this.#asking ??= this.#askForKey(problem.type.endsWith("wrong-key") ? problem.message : "").finally(() => {
-      this.#asking = null;
-    });
-    sessionStorage.setItem(KEY, await this.#asking);
   }
 
   /** The header has whole seconds: less than 2 s of difference say nothing. */

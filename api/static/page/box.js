@@ -47,7 +47,7 @@ export function start({ state, api, tabs }) {
       }
     } catch (error) {
       if (error.status === 403) {
-        if (isOffered) tabs.hide("box", error.message);
+        tabs.hide("box", error.message);
         return;
       }
       view.fail(error.message);

@@ -16,15 +16,14 @@ export function askForKey(why) {
   dialog.showModal();
   return new Promise((given) => {
     const form = dialog.querySelector("form");
-    const refuse = (event) => event.preventDefault(); // Escape: without a key there is nothing to see
-    dialog.addEventListener("cancel", refuse);
-    form.addEventListener("submit", function take() {
+    const take = () => {
       const key = input.value.trim();
-      if (!key) return;
-      form.removeEventListener("submit", take);
-      dialog.removeEventListener("cancel", refuse);
       input.value = "";
-      given(key);
-    });
+      if (!key) return dialog.showModal(); // closed without: there is nothing to see
+      dialog.removeEventListener("close", take);
+      return given(key);
+    };
+    dialog.addEventListener("close", take);
+    dialog.addEventListener("cancel", () => form.reset());
   });
 }

@@ -16,7 +16,7 @@ const MOST_WAIT_MS = 30_000;
  *
  * @param {import("./main.js").Context} context
  */
-export async function follow({ api, fleet, notice }) {
+export async function follow({ api, fleet }) {
   let seen = "";
   let waitMs = LEAST_WAIT_MS;
   for (;;) {
@@ -28,9 +28,9 @@ export async function follow({ api, fleet, notice }) {
       });
     } catch (error) {
       if (error.status === 403) {
-        show("refused", "No live view");
-        notice(error.message);
-        return;
+        show("refused", "Refused");
+        await api.askForAnother(error);
+        continue;
       }
     }
     show("waiting", "Reconnecting");

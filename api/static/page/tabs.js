@@ -58,15 +58,14 @@ export class Tabs {
   }
 
   /**
-   * Take a tab away because the box refused what it shows, and say why.
+   * Take a tab away because the box refused what it shows; say why to who wanted to see it.
    *
    * @param {Tab} name
    * @param {string} sentence
    */
   hide(name, sentence) {
-    const wasOpen = this.open === name;
     element(`tab-${name}`).hidden = true;
-    if (wasOpen) notice(sentence);
+    if (this.#state.shown.tab === name) notice(sentence);
     this.#draw();
   }
 

@@ -1,0 +1,100 @@
+"""The page of a box that requires keys: it asks for one, keeps it in its tab, and shows what that one may see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+
+from tests.api.conftest import Box, box_on
+from tests.api.page import DESK, NAMES, shows, tell, text_of
+from tests.browser import Browser, running_browser
+from tests.conftest import RedisServer
+
+pytestmark = pytest.mark.slow
+
+ASKS = "document.querySelector('#key')?.open === true"
+GONE = "document.querySelector('#key')?.open === false"
+
+
+class Keys(NamedTuple):
+    """A guarded box with a van and a bus, and its keys."""
+
+    box: Box
+    whole: str
+    vans: str
+    ingest: str
+
+
+@pytest.fixture(scope="module")
+def keys(shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keys]:
+    with box_on(shared_redis.url, tmp_path_factory.mktemp("guarded"), auth__required="true") as box:
+        tell(box, device_id="van-1", latitude=53.41, longitude=-2.98, speed=48)
+        tell(box, device_id="bus-1", latitude=53.42, longitude=-2.97, speed=4)
+        yield Keys(box, box.make_key("read"), box.make_key("read", prefix="van-"), box.make_key("ingest"))
+
+
+@pytest.fixture
+def browser(keys: Keys) -> Iterator[Browser]:
+    """A page that asks for a key; each has a tab of its own."""
+    with running_browser() as found:
+        found.look_at(*DESK)
+        found.open(f"http://127.0.0.1:{keys.box.port}/#tab=box")
+        found.wait_for(ASKS)
+        yield found
+
+
+def give(browser: Browser, key: str) -> None:
+    """Write a key where the dialog asks for it."""
+    browser.run("document.querySelector('#key-text').focus()")
+    browser.write(key)
+    browser.press("Enter")
+
+
+def test_without_a_key_nothing_is_seen_and_the_dialog_stays(browser: Browser) -> None:
+    browser.press("Escape")
+    assert browser.run(ASKS)
+    assert "van-1" not in browser.text()
+    assert browser.run("document.querySelectorAll('#devices .row').length") == 0
+
+
+def test_a_wrong_key_is_asked_for_again(keys: Keys, browser: Browser) -> None:
+    give(browser, "wk_nobody")
+    browser.wait_for(f"{ASKS} && {text_of('#key-why')}.includes('not known')")
+    give(browser, keys.whole)
+    browser.wait_for(shows("#link-state", "Live"))
+    browser.run("document.querySelector('#tab-fleet').click()")
+    browser.wait_for(f"{NAMES}.join() === 'bus-1,van-1'")
+
+
+def test_a_key_is_kept_in_the_tab_alone_and_forgotten_when_told(keys: Keys, browser: Browser) -> None:
+    give(browser, keys.whole)
+    browser.wait_for(shows("#link-state", "Live"))
+    browser.wait_for("!document.querySelector('#tab-box').hidden")
+    assert browser.run("Object.values(sessionStorage)") == [keys.whole]
+    assert browser.run("localStorage.length + document.cookie.length") == 0
+    assert keys.whole not in browser.run("location.href + document.documentElement.outerHTML")
+    assert all(keys.whole not in url for url in browser.asked())
+    browser.run("location.reload()")
+    browser.wait_for(shows("#link-state", "Live"))
+    browser.click("#forget-key")
+    browser.wait_for(ASKS)
+    assert browser.run("sessionStorage.length") == 0
+
+
+def test_a_bound_key_sees_its_devices_and_no_box(keys: Keys, browser: Browser) -> None:
+    give(browser, keys.vans)
+    browser.wait_for(f"{NAMES}.join() === 'van-1'")
+    browser.wait_for(f"{text_of('#notice')}.includes('this is of the whole box')")
+    assert browser.run("document.querySelector('#tab-box').hidden")
+    assert browser.run("document.body.dataset.tab") == "fleet"
+    assert "bus-1" not in browser.text()
+
+
+def test_a_key_that_may_not_read_is_asked_for_again(keys: Keys, browser: Browser) -> None:
+    give(browser, keys.ingest)
+    browser.wait_for(f"{ASKS} && {text_of('#key-why')}.length > 20")
+    give(browser, keys.vans)
+    browser.wait_for(GONE)
+    browser.wait_for(shows("#link-state", "Live"))
