@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from tests.api.conftest import Box
+from tests.box import PROJECT
 from tests.browser import Browser
 
 PHONE, DESK = (390, 844), (1280, 800)
@@ -55,3 +56,11 @@ def text_of(selector: str) -> str:
 def shows(selector: str, text: str) -> str:
     """Whether an element's text is this."""
     return f"{text_of(selector)} === {json.dumps(text)}"
+
+
+def faults(browser: Browser) -> list[str]:
+    """What axe-core says is a serious or critical hindrance for people on the page as it is."""
+    browser.run(f"{(PROJECT / 'tests/data/axe-core/axe.min.js').read_text(encoding='utf-8')}; undefined")
+    found = browser.run("axe.run(document).then(found => found.violations)")
+    grave = [one for one in found if one["impact"] in ("serious", "critical")]
+    return [f"{one['id']}: {node['html']} {node['failureSummary']}" for one in grave for node in one["nodes"]]

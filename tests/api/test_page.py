@@ -11,7 +11,21 @@ from urllib.parse import quote
 import pytest
 
 from tests.api.conftest import Box
-from tests.api.page import BUSY, DESK, DRAWN, DRAWN_S, NAMES, PHONE, SETTLED_MS, show, show_device, shows, tell, text_of
+from tests.api.page import (
+    BUSY,
+    DESK,
+    DRAWN,
+    DRAWN_S,
+    NAMES,
+    PHONE,
+    SETTLED_MS,
+    faults,
+    show,
+    show_device,
+    shows,
+    tell,
+    text_of,
+)
 from tests.browser import Browser, running_browser
 
 
@@ -182,3 +196,15 @@ def test_names_are_text_whatever_they_are(box: Box, page: Browser) -> None:
     assert page.run(text_of("#device")).count(evil) >= 5
     assert page.hosts() == {f"127.0.0.1:{box.port}"}
     assert page.complaints() == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [DESK, PHONE])
+def test_nothing_of_it_hinders_people(box: Box, page: Browser, size: tuple[int, int], scheme: str) -> None:
+    page.look_at(*size, scheme)
+    show(box, page, "")
+    page.wait_for(f"{NAMES}.length >= 3")
+    assert faults(page) == []
+    show_device(page, "van-1")
+    assert faults(page) == []

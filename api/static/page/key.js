@@ -15,7 +15,6 @@ export function askForKey(why) {
   input.value = "";
   dialog.showModal();
   return new Promise((given) => {
-    const form = dialog.querySelector("form");
     const take = () => {
       const key = input.value.trim();
       input.value = "";
@@ -24,6 +23,8 @@ export function askForKey(why) {
       return given(key);
     };
     dialog.addEventListener("close", take);
-    dialog.addEventListener("cancel", () => form.reset());
+    dialog.addEventListener("cancel", () => {
+      input.value = "";
+    });
   });
 }
