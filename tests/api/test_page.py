@@ -208,3 +208,46 @@ def test_nothing_of_it_hinders_people(box: Box, page: Browser, size: tuple[int, 
     assert faults(page) == []
     show_device(page, "van-1")
     assert faults(page) == []
+
+
+@pytest.mark.slow
+def test_ten_thousand_devices_are_one_layer_and_a_few_rows(
+    box: Box, page: Browser, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show(box, page, "#search=many-")
+    for turn in range(3):
+        records = [
+            {
+                "device_id": f"many-{n:05}",
+                "latitude": 50 + n % 100 / 20,
+                "longitude": n / 1_000 + turn / 100,
+                "speed": 50,
+            }
+            for n in range(10_000)
+        ]
+        assert box.http.post("/v1/records", json=records).status_code == 202
+    page.wait_for(f"{text_of('.order [role=status]')}.startsWith('10,000 of')", DRAWN_S)
+    page.run(f"window.frames = {FRAMES}; undefined")
+    for turn in range(3, 6):
+        assert box.http.post("/v1/records", json=[{**one, "longitude": turn} for one in records]).status_code == 202
+    spans_ms = sorted(page.run("window.frames"))
+    with capsys.disabled():
+        half, most = spans_ms[len(spans_ms) // 2], spans_ms[-1]
+        print(f"\n10,000 devices: {len(spans_ms)} frames, half within {half:.0f} ms, all within {most:.0f} ms")
+    assert page.run("document.querySelectorAll('*').length") < 1_000
+    assert page.run("document.querySelector('.space').style.height") == f"{10_000 * 54}px"
+    page.run("document.querySelector('#devices').focus()")
+    page.press("End")
+    page.press("Enter")
+    page.wait_for(shows("#device h2", "many-09999"))
+    page.wait_for(f"{text_of('#device dl')}.includes(', 5.00000')", DRAWN_S)
+    assert page.complaints() == []
+
+
+FRAMES = """new Promise(done => {
+  const at = [];
+  const note = now => (at.push(now) && now - at[0] < 5000
+    ? requestAnimationFrame(note) : done(at.slice(1).map((one, n) => one - at[n])));
+  requestAnimationFrame(note);
+})"""
+"""The milliseconds between the frames of five seconds."""

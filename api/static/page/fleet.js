@@ -11,7 +11,8 @@
  * @property {number | null} longitude where it was last; null if that isn't known
  * @property {number | null} latitude
  * @property {number | null} headingDeg
- * @property {number | null} speedKmh
+ * @property {number | null} speedKmh as it was told
+ * @property {number} paceKmh the same or, of a device that tells none, from its last two positions: what its state goes by
  */
 
 /** As /v1/devices has them unless asked otherwise: silence up to which a device is online, and silent. */
@@ -85,7 +86,8 @@ export class Fleet {
       longitude: position?.longitude ?? null,
       latitude: position?.latitude ?? null,
       headingDeg: position?.heading_deg ?? null,
-      speedKmh: position?.speed_kmh ?? speedBetween(before?.record.position, position) ?? before?.speedKmh ?? null,
+      speedKmh: position?.speed_kmh ?? null,
+      paceKmh: position?.speed_kmh ?? paceBetween(before?.record.position, position) ?? before?.paceKmh ?? 0,
     };
     device.state = this.#stateOf(device);
     return device;
@@ -96,7 +98,7 @@ export class Fleet {
     const silenceS = (this.#now() - device.seenMs) / 1_000;
     if (silenceS > OFFLINE_AFTER_S) return "offline";
     if (silenceS > SILENT_AFTER_S) return "silent";
-    return (device.speedKmh ?? 0) > STOPPED_KMH ? "moving" : "stopped";
+    return device.paceKmh > STOPPED_KMH ? "moving" : "stopped";
   }
 
   /** Silence grows without a record. */
@@ -122,8 +124,8 @@ export class Fleet {
   }
 }
 
-/** The speed of a device that tells none, from its last two positions; null where they are the same or unknown. */
-function speedBetween(before, now) {
+/** How fast a device went from one position to the next; null where they are the same or unknown. */
+function paceBetween(before, now) {
   if (!before || !now || before.timestamp === now.timestamp) return null;
   const hours = (Date.parse(now.timestamp) - Date.parse(before.timestamp)) / 3_600_000;
   const northM = (now.latitude - before.latitude) * METRES_PER_DEGREE;

@@ -165,7 +165,7 @@ class List {
     const now = this.#context.api.now();
     const age = (device) => Math.max((now - device.seenMs) / 1_000, EVEN_AGE_S);
     if (shown.sort === "age") this.#listed.sort((one, other) => age(one) - age(other));
-    if (shown.sort === "speed") this.#listed.sort((one, other) => Math.round(other.speedKmh ?? -1) - Math.round(one.speedKmh ?? -1));
+    if (shown.sort === "speed") this.#listed.sort((one, other) => paceOf(other) - paceOf(one));
     this.#at = at === undefined ? -1 : this.#listed.findIndex((device) => device.id === at);
     this.#orderedMs = performance.now();
     this.#drawHead();
@@ -212,10 +212,13 @@ class List {
     element.setAttribute("aria-setsize", String(this.#listed.length));
     sign.dataset.state = device.state;
     write(name, device.id);
-    write(told, device.state === "moving" ? speed(device.speedKmh) : device.state);
+    write(told, device.state === "moving" && device.speedKmh !== null ? speed(device.speedKmh) : device.state);
     write(age, ago((this.#context.api.now() - device.seenMs) / 1_000));
   }
 }
+
+/** What an order by speed goes by: the last speed of a device that isn't heard says little. */
+const paceOf = ({ state, paceKmh }) => (state === "silent" || state === "offline" ? -1 : Math.round(paceKmh));
 
 function newRow() {
   const parts = [make("span", { className: "sign" }), make("bdi", { className: "name" }), make("span", { className: "told" }), make("span", { className: "age" })];
