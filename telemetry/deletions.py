@@ -153,7 +153,7 @@ def note(shard: Shard, name: str, version: int | None, fields: Mapping[str, str 
 def cleanse(shard: Shard, mark: Mark) -> int:
     """Take what is of the device out of the quarantine. Returns how many entries that were.
 
-    The stream is made anew for that, which keeps Redis from others for some 10 ms a MiB, so only where one is there.
+    The stream is made anew for that, which keeps Redis from others for some 20 ms a MiB, so only where one is there.
     """
     k, start = shard.keys, "-"
     while page := translated(lambda: shard.client.xrange(k.quarantine, start, "+", READ_ENTRIES)):  # noqa: B023
