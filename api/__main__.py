@@ -21,13 +21,14 @@ from api.cors import Cors
 from api.deleting import Deleting
 from api.forward import MAX_SQL_BYTES, QueryProgram
 from api.latest import LatestRoutes
-from api.live import LiveRoutes, States
+from api.live import LiveRoutes
 from api.metrics import ASK_S, Metrics, Page
 from api.missing import refusal, too_many_at
 from api.needs import need_of
 from api.older.routes import OlderRoutes
 from api.quick import QuickLatest
 from api.sampling import Sampler, ask
+from api.states import States
 from api.timed import Timed
 from collector.http import HttpLimits, make_arrival, make_intake, routes
 from telemetry import keyring, meters, notes, refusals, reports

@@ -17,8 +17,10 @@ import pytest
 
 from api import live
 from api.bound import Devices
+from api.changes import State
 from api.latest import LatestRoutes
-from api.live import Filter, LiveRoutes, State, States, Wanted, events
+from api.live import Filter, LiveRoutes, Wanted
+from api.states import States
 from telemetry.entries import pack
 from telemetry.hot import Batch, Limits, shard_of
 from telemetry.record import Sent
@@ -285,16 +287,7 @@ def test_nothing_changed_is_said(box: Box, monkeypatch: pytest.MonkeyPatch) -> N
     assert asyncio.run(test()).startswith(b"retry: 1000\n\n")
 
 
-def test_the_last_event_alone_has_an_id(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "DEVICES_AT_ONCE", 2)
-    assert events([b"1", b"2", b"3"], "e-7") == [
-        b'event: latest\ndata: {"records":[1,2]}\n\n',
-        b'event: latest\ndata: {"records":[3]}\nid: e-7\n\n',
-    ]
-    assert events([], "e-7") == []
-
-
 def test_a_filter_by_prefix() -> None:
     kept = Filter(Wanted(Devices(["x"], "van-"), None, 1.0))
-    state = State(1, None, None, b"")
+    state = State(1, None, b"")
     assert [kept.keeps(name, state) for name in ("x", "van-1", "van", "bus")] == [True, True, False, False]

@@ -1,0 +1,135 @@
+"""Follows the newest state of each device while anybody reads (live.py): Redis announces whose is another."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections.abc import Iterator
+
+import redis
+import redis.asyncio
+
+from api import answers
+from api.bound import Devices
+from api.changes import Changes, Place
+from api.latest import LatestAnswer, LatestRoutes
+from collector.http import ProblemError
+from telemetry.notes import CHANGED
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.1
+LISTEN_S = 1.0
+
+DEVICES_AT_ONCE = 250
+"""Devices whose states are read and encoded before others have their turn, some 2 ms."""
+
+
+class States:
+    """The newest state of each device, while anybody reads."""
+
+    def __init__(self, latest: LatestRoutes, client: redis.asyncio.Redis) -> None:
+        self._latest = latest
+        self._client = client
+        self.changes = Changes("")
+        self._changed: set[str] = set()
+        self._readers = 0
+        self._following: asyncio.Task[None] | None = None
+        self.is_whole = False  # whether all devices were looked at
+        self._ticked = asyncio.Event()
+
+    @property
+    def readers(self) -> int:
+        """How many read."""
+        return self._readers
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[None]:
+        """Within this states are followed."""
+        self._readers += 1
+        try:
+            if self._following is None:
+                self.changes, self.is_whole = Changes(secrets.token_hex(8)), False
+                self._following = asyncio.create_task(self._follow_for_ever())
+            yield
+        finally:
+            self._readers -= 1
+            if self._readers == 0 and self._following is not None:
+                self._following.cancel()
+                self._following = None
+                self.changes = Changes("")
+
+    async def tick(self) -> None:
+        """Wait for the next look at what has changed."""
+        await self._ticked.wait()
+
+    def wake(self) -> None:
+        """Let all who wait go on, though nothing has changed."""
+        self._ticked.set()
+        self._ticked = asyncio.Event()
+
+    # Following
+
+    async def _follow_for_ever(self) -> None:
+        while True:
+            try:
+                await self._follow()
+            except (redis.RedisError, ProblemError) as error:
+                log.warning("changes can't be followed: %s; trying again", error)
+            await asyncio.sleep(1)
+
+    async def _follow(self) -> None:
+        """Follow until the connection ends. All devices are looked at first: nobody told what changed before."""
+        async with self._client.pubsub() as heard:
+            await heard.subscribe(CHANGED)
+            hearing = asyncio.create_task(self._hear(heard))
+            try:
+                await self._look_at_all()
+                while not hearing.done():
+                    await asyncio.sleep(TICK_S)
+                    taken, self._changed = sorted(self._changed), set()
+                    await self._look_at(taken)
+                await hearing
+            finally:
+                hearing.cancel()
+
+    async def _hear(self, heard: redis.asyncio.client.PubSub) -> None:
+        """Raises `redis.ConnectionError` if the connection was another meanwhile: what was told then nobody heard."""
+        subscribed = 0
+        while True:
+            message = await heard.get_message(timeout=LISTEN_S)
+            if message is not None and message["type"] == "message":
+                self._changed.update(message["data"].decode().split("\0"))
+            elif message is not None and message["type"] == "subscribe":
+                subscribed += 1
+                if subscribed > 1:
+                    raise redis.ConnectionError("the connection was lost for a moment")
+
+    async def _look_at_all(self) -> None:
+        after = ""
+        while devices := await self._latest.devices(Devices([]), after, DEVICES_AT_ONCE):
+            await self._take(devices)
+            after = devices[-1]
+        self.is_whole = True
+        self.wake()
+
+    async def _look_at(self, devices: list[str]) -> None:
+        for start in range(0, len(devices), DEVICES_AT_ONCE):
+            await self._take(devices[start : start + DEVICES_AT_ONCE])
+        if devices:
+            self.wake()
+
+    async def _take(self, devices: list[str]) -> None:
+        found = await self._latest.answers(devices)
+        for device in set(devices).difference(one.device_id for one in found):
+            self.changes.forget(device)
+        for one in found:
+            self.changes.add(one.device_id, _place(one), answers.encode(one))
+
+
+def _place(one: LatestAnswer) -> Place:
+    if one.position is None or one.position.latitude is None or one.position.longitude is None:
+        return None
+    return one.position.latitude, one.position.longitude
