@@ -26,6 +26,7 @@ from api.metrics import ASK_S, Metrics, Page
 from api.missing import refusal, too_many_at
 from api.needs import need_of
 from api.older.routes import OlderRoutes
+from api.page import PageRoutes
 from api.quick import QuickLatest
 from api.sampling import Sampler, ask
 from api.states import States
@@ -59,6 +60,7 @@ async def serve(settings: Settings) -> None:
 
 async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | None) -> None:
     """The same, asking for a key if there are any."""
+    page = PageRoutes.of(settings)
     listening = listen(settings.api.host, settings.api.port)
     a, tls = settings.api, Identity.of(settings)
     renew_on_sighup(tls)
@@ -90,6 +92,7 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
         program.forward(refusal),
         program.forward(refusal, MAX_SQL_BYTES),
         Deleting(connect(settings), settings.redis.shards),
+        page,
     )
     plain = ProxyHeadersMiddleware(application)  # type: ignore[arg-type]  # uvicorn words ASGI's types its own way
     quick = QuickLatest(plain, latest)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.routing import Mount, Route, request_response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api import page, viewers
+from api import viewers
 from api.box import BOX, BoxRoutes
 from api.deleting import DELETE_DEVICE, Deleting
 from api.forward import Forward
@@ -20,6 +20,7 @@ from api.metrics import Metrics
 from api.missing import HANDLERS
 from api.older import documents
 from api.older.routes import OlderRoutes
+from api.page import PageRoutes
 from api.watching import METRICS
 from collector.http import HEALTHZ, healthz
 
@@ -40,6 +41,7 @@ def app(
     forward: Forward,
     sql: Forward,
     deleting: Deleting,
+    page: PageRoutes,
 ) -> Starlette:
     """The API's application. `intake` are the collector's routes, so that one port serves a whole round trip."""
     register_url_convertor("device", DeviceConvertor())

@@ -19,7 +19,7 @@ READY = Need(keys.READ, is_open=True)
 
 NEEDS: dict[str, Need] = {
     "/healthz": OPEN,
-    **dict.fromkeys(("/", "/openapi.json", "/docs", "/docs/", "/redoc", "/redoc/"), OPEN),
+    **dict.fromkeys(("/", "/page/tiles", "/openapi.json", "/docs", "/docs/", "/redoc", "/redoc/"), OPEN),
     "/readyz": READY,
     "/status": READ_WHOLE,
     "/metrics": READ_WHOLE,

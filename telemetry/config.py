@@ -373,6 +373,23 @@ class CourierSection(Section, frozen=True):
     ] = ""
 
 
+class Page(Section, frozen=True):
+    tile_url: Annotated[
+        str,
+        Meta(
+            description="Map tiles, pictures, that the page shows over its own map and loads from another host, like "
+            "https://tiles.example.com/{z}/{x}/{y}.png; empty: none."
+        ),
+    ] = ""
+    tile_file: Annotated[
+        str,
+        Meta(description="A PMTiles file with pictures or vector tiles, served from this box instead; empty: none."),
+    ] = ""
+    tile_credit: Annotated[
+        str, Meta(description="Whose tiles these are, as their licence wants it said on the map.")
+    ] = ""
+
+
 class Log(Section, frozen=True):
     level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="Least severity that is logged.")
@@ -487,6 +504,7 @@ class Settings(Section, frozen=True):
     persist: Persist = Persist()
     archive: ArchiveSection = ArchiveSection()
     courier: CourierSection = CourierSection()
+    page: Page = Page()
     log: Log = Log()
     forward: tuple[Forward, ...] = ()
     alert: tuple[Alert, ...] = ()
@@ -506,6 +524,13 @@ class Settings(Section, frozen=True):
     def redis_dir(self) -> Path:
         """Absolute path of everything that Whimbrel's own Redis keeps."""
         return self.data_dir / "redis"
+
+    @property
+    def tile_path(self) -> Path | None:
+        """Absolute path of the file of map tiles; None without one."""
+        if not self.page.tile_file:
+            return None
+        return (Path(self.base or PROJECT) / Path(self.page.tile_file).expanduser()).absolute()
 
     @property
     def courier_dir(self) -> Path:
@@ -539,6 +564,7 @@ SECTIONS: dict[str, type[Section]] = {
     "persist": Persist,
     "archive": ArchiveSection,
     "courier": CourierSection,
+    "page": Page,
     "log": Log,
 }
 
@@ -663,6 +689,7 @@ def _check(settings: Settings) -> None:
     _check_ports(settings)
     _check_brokers(settings.collector.mqtt)
     _check_origins(settings.api.cors_origins)
+    _check_tiles(settings.page)
     if bool(settings.tls.certificate) != bool(settings.tls.key):
         raise ConfigError("tls.certificate and tls.key must be set together")
     _check_login(settings.redis)
@@ -677,6 +704,17 @@ def _check_origins(origins: Sequence[str]) -> None:
     for origin in origins:
         if origin != "*" and not re.fullmatch(r"https?://[a-z0-9.\-\[\]:]+", origin):
             raise ConfigError(f"api.cors_origins: {origin!r} is no origin: write it like https://map.example.com, or *")
+
+
+def _check_tiles(page: Page) -> None:
+    if page.tile_url and page.tile_file:
+        raise ConfigError("page.tile_url and page.tile_file can't both be set")
+    places = [f"{{{name}}}" in page.tile_url for name in "xyz"]
+    if page.tile_url and not (re.match(r"https?://[A-Za-z0-9.\-\[\]:]+/", page.tile_url) and all(places)):
+        raise ConfigError(
+            f"page.tile_url: {page.tile_url!r} is no address of tiles: write it like "
+            "https://tiles.example.com/{z}/{x}/{y}.png"
+        )
 
 
 def _check_login(found: Redis) -> None:

@@ -31,6 +31,7 @@ from api.live import LiveRoutes
 from api.metrics import Metrics
 from api.older.lists import ListRoutes
 from api.older.routes import OlderRoutes
+from api.page import PageRoutes
 from api.query import OPERATIONS
 from api.status import Status
 from api.summary import Summaries, SummaryAnswer
@@ -43,7 +44,17 @@ from tests.api.conftest import Box, assert_problem
 
 NOTHING = cast("Any", None)  # routes are made, nothing is asked
 
-ELSEWHERE = ("/tracking/", "/tcp_tracking/", "/tracking", "/tcp_tracking", "/admin", "/static", "/docs", "/redoc")
+ELSEWHERE = (
+    "/tracking/",
+    "/tcp_tracking/",
+    "/tracking",
+    "/tcp_tracking",
+    "/admin",
+    "/static",
+    "/docs",
+    "/redoc",
+    "/page/",
+)
 """Addresses that the document doesn't describe: the older service's, which have their own, and pages for people, of
 which `/` is one."""
 
@@ -58,7 +69,7 @@ def of_api() -> Starlette:
     parts = (LatestRoutes, LiveRoutes, OlderRoutes, Metrics, BoxRoutes)
     intake = routes(NOTHING, NOTHING, NOTHING)
     made = [cast("Any", object.__new__(one)) for one in parts]
-    return api_program.app(intake, *made, NOTHING, NOTHING, cast("Any", object.__new__(Deleting)))  # type: ignore[call-arg]
+    return api_program.app(intake, *made, NOTHING, NOTHING, cast("Any", object.__new__(Deleting)), PageRoutes())  # type: ignore[call-arg]
 
 
 def of_query() -> Starlette:

@@ -4,6 +4,7 @@ import { AttributionControl, Map as GlMap, NavigationControl, ScaleControl } fro
 import { loadBase, paintBase, style } from "./base.js";
 import { make } from "./dom.js";
 import { onTheme } from "./theme.js";
+import { addTiles } from "./tiles.js";
 
 const SOURCES = "Natural Earth · GeoNames";
 const WORLD = { center: /** @type {[number, number]} */ ([12, 28]), zoom: 1.4 };
@@ -61,6 +62,8 @@ export class WorldMap {
     await gl.once("load");
     onTheme(() => paintBase(gl));
     this.#isReady(gl);
+    gl.on("error", () => {}); // a tile that is missing, or whose host is away: the base map is below
+    await addTiles(gl, this.#container.dataset);
     await loadBase(gl);
     gl.triggerRepaint(); // it may be idle already
     gl.once("idle", () => this.#container.setAttribute("aria-busy", "false"));
