@@ -40,6 +40,10 @@ DRIVER = "GL Driver Message"
 Message = dict[str, Any]
 
 
+class LeftError(Exception):
+    """The page was left, or loaded anew, while it was asked."""
+
+
 class Browser:
     """One page of a browser that reaches nothing but 127.0.0.1."""
 
@@ -77,6 +81,8 @@ class Browser:
         os.write(self._commands, json.dumps(message).encode() + b"\0")
         while (found := self._next()).get("id") != number:
             self._events.append(found)
+        if "navigated" in found.get("error", {}).get("message", ""):
+            raise LeftError(method)
         assert "error" not in found, found
         return found["result"]  # type: ignore[no-any-return]
 
@@ -163,9 +169,15 @@ class Browser:
     def wait_for(self, condition: str, most_s: float = SHOWN_S) -> None:
         """Return once an expression of JavaScript is true."""
         deadline_s = time.monotonic() + most_s
-        while not self.run(condition):
+        while not self._is(condition):
             assert time.monotonic() < deadline_s, (condition, self.complaints(), self.text()[:2000])
             time.sleep(0.05)
+
+    def _is(self, condition: str) -> bool:
+        try:
+            return bool(self.run(condition))
+        except LeftError:
+            return False
 
     def text(self) -> str:
         """All text that the page shows."""
