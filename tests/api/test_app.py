@@ -34,12 +34,19 @@ def test_a_key_makes_a_retry_safe_on_this_port_too(box: Box) -> None:
     assert_problem(other, 422, "idempotency-key-reused")
 
 
-@pytest.mark.parametrize("path", ["/v1", "/v1/nothing", "/v1/devices/a", "/v1/devices//latest"])
+@pytest.mark.parametrize("path", ["/v1", "/v1/nothing", "/v1/device/a", "/v1/latest/a"])
 def test_what_is_not_there_is_a_problem(box: Box, path: str) -> None:
     assert path in str(assert_problem(box.http.get(path), 404, "not-found")["detail"])
 
 
-@pytest.mark.parametrize("path", ["/", "/v2/latest", "/static/nothing.css", "/%3Cscript%3E"])
+@pytest.mark.parametrize("path", ["/v1/devices/a", "/v1/devices//latest"])
+def test_a_device_can_be_deleted_and_nothing_else(box: Box, path: str) -> None:
+    answer = box.http.get(path)
+    assert_problem(answer, 405, "wrong-method")
+    assert answer.headers["allow"] == "DELETE"
+
+
+@pytest.mark.parametrize("path", ["/v2/latest", "/static/nothing.css", "/%3Cscript%3E"])
 def test_elsewhere_it_is_a_page_but_to_programs_that_accept_json(box: Box, path: str) -> None:
     found = box.http.get(path)
     assert found.status_code == 404
