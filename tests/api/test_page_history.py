@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -97,9 +97,11 @@ def show(browser: Browser, box: Box, *devices: str, **more: str) -> None:
 
 
 def show_read(browser: Browser, box: Box, *devices: str, **more: str) -> None:
-    """The same, all of it read and the map ready."""
+    """The same, all of it read and on the map."""
     show(browser, box, *devices, **more)
-    browser.wait_for("document.querySelector('#map').getAttribute('aria-busy') === 'false'", LOADED_S)
+    browser.wait_for(
+        f"(async () => {{ {MODULES} return Boolean(context.map.gl?.getSource('past-signs')); }})()", LOADED_S
+    )
     browser.wait_for("document.querySelectorAll('.moves li').length > 0", LOADED_S)
 
 
@@ -174,8 +176,9 @@ def test_the_chart_has_the_speed_and_every_number_that_was_sent(box: Box, browse
     browser.run("document.querySelector('.chart-bar select').dispatchEvent(new Event('change'))")
     values = [value for value in ask(browser, "view.chart.plot.data[1]") if value is not None]
     assert values == [json.loads(one.record.attributes or "")["engine"]["rpm"] for one in van()]
-    seek(browser, 8 * 60 + 5.5)
-    assert browser.run("document.querySelector('.values').textContent") == "van905"
+    for minute, shown in ((5.5, "van905"), (30, "van\N{EN DASH}"), (85, "van970"), (105.5, "van1,005")):
+        seek(browser, 8 * 60 + minute)
+        assert browser.run("document.querySelector('.values').textContent") == shown
 
 
 def test_a_click_in_the_chart_sets_the_moment_and_a_drag_zooms(box: Box, browser: Browser) -> None:
@@ -298,11 +301,21 @@ def downloaded(browser: Browser, folder: Path, suffix: str) -> Path:
     """The file that a button brings."""
     browser.click(f"[data-format={suffix}]")
     browser.wait_for("/downloaded/.test(document.querySelector('.formats + p').textContent)", LOADED_S)
+    wait_until(lambda: any(folder.glob(f"whimbrel-*.{suffix}")))
+    return next(folder.glob(f"whimbrel-*.{suffix}"))
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
     deadline_s = time.monotonic() + LOADED_S
-    while not (found := list(folder.glob(f"whimbrel-*.{suffix}"))):
-        assert time.monotonic() < deadline_s, list(folder.iterdir())
+    while not is_so():
+        assert time.monotonic() < deadline_s
         time.sleep(0.05)
-    return found[0]
+
+
+def wait_until_known(box: Box, key: str) -> None:
+    """Programs learn of a key within seconds."""
+    headers = {"Authorization": f"Bearer {key}"}
+    wait_until(lambda: box.http.get("/v1/records?limit=1", headers=headers).status_code == 200)
 
 
 def test_more_records_than_a_browser_holds_are_thinned_and_the_page_says_so(box: Box, browser: Browser) -> None:
@@ -325,6 +338,19 @@ def test_reading_can_be_stopped_and_what_is_shown_is_whole_until_there(box: Box,
     shown, asked = ask(browser, "[view.past.shown, view.past.asked]")
     assert 0 < shown < 72_000
     assert box.get("/v1/summary", ("device_id", "fast"), ("end", asked["end"])).json()["summaries"][0]["count"] == shown
+
+
+def test_what_arrives_late_is_told_of_and_loaded_again(box: Box, browser: Browser) -> None:
+    sent = [Sent("late", record((DAY_MS + minute * MINUTE_MS) * 1_000)) for minute in (0, 1, 2)]
+    box.append(*sent)
+    show(browser, box, "late")
+    wait_for_words(browser, "3 records.")
+    assert browser.run("document.querySelector('.said [hidden]') !== null")
+    box.append(Sent("late", record((DAY_MS + MINUTE_MS // 2) * 1_000)))
+    browser.wait_for("document.querySelector('.said [hidden]') === null", LOADED_S)
+    browser.click(".said button")
+    wait_for_words(browser, "4 records.")
+    assert ask(browser, "view.past.courses[0].times") == [DAY_MS + at * MINUTE_MS // 2 for at in (0, 1, 2, 4)]
 
 
 def test_nothing_to_show_is_said_in_words(box: Box, browser: Browser) -> None:
@@ -371,10 +397,7 @@ def test_a_box_that_can_not_answer_is_said_in_words_and_asked_again(box: Box, br
     browser.wait_for("document.querySelector('.said .bad') !== null", LOADED_S)
     assert len(said(browser)) > 30
     box.start_program(query)
-    deadline_s = time.monotonic() + LOADED_S
-    while box.get("/v1/records", ("limit", 1)).status_code != 200:
-        assert time.monotonic() < deadline_s
-        time.sleep(0.1)
+    wait_until(lambda: box.get("/v1/records", ("limit", 1)).status_code == 200)
     browser.click(".said button")
     wait_for_words(browser, "43 records.")
 
@@ -385,6 +408,7 @@ def test_a_key_for_other_devices_is_told_so_and_downloads_carry_it(
     with box_on(shared_redis.url, tmp_path, auth__required="true") as guarded:
         guarded.append(*van(), *buses()[:5])
         key = guarded.make_key("read", devices=("van",))
+        wait_until_known(guarded, key)
         browser.open(f"http://127.0.0.1:{guarded.port}/")
         browser.run(f"sessionStorage.setItem('whimbrel.key', {json.dumps(key)})")
         browser.save_to(tmp_path)

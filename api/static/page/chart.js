@@ -53,6 +53,7 @@ export class Chart {
     this.#zoomed(false);
     if (!drawn.length) return;
     const [from, to] = [startMs / 1_000, endMs / 1_000];
+    const data = drawn.length > 1 ? uPlot.join(drawn.map((one) => one.data), drawn.map(() => [KEEP, WIDEN])) : drawn[0].data;
     const options = {
       ...this.#size(),
       legend: { show: false },
@@ -60,14 +61,13 @@ export class Chart {
       cursor: { y: false, drag: { x: true, y: false }, points: { size: 7 } },
       scales: { x: { range: (_plot, least, most) => (least === null || least === most ? [from - 1, to + 1] : [least, most]) } },
       axes: [axis({ size: 26, values: (_plot, at, _axis, _space, stepS) => at.map((s) => tick(s * 1_000, stepS)) }), axis({ size: AXIS_PX })],
-      series: [{}, ...drawn.map(series)],
+      series: [{}, ...drawn.map((one, place) => series(one, lone(data[place + 1])))],
       hooks: {
         draw: [() => this.#place()],
         setScale: [(plot, key) => key === "x" && this.#zoomed(isZoomed(plot))],
         setCursor: [(plot) => this.#hovered(plot.cursor.left >= 0 ? plot.posToVal(plot.cursor.left, "x") * 1_000 : null)],
       },
     };
-    const data = drawn.length > 1 ? uPlot.join(drawn.map((one) => one.data), drawn.map(() => [KEEP, WIDEN])) : drawn[0].data;
     this.plot = new uPlot(options, data, this.#container);
     this.plot.over.append(this.#now);
     this.#listen();
@@ -118,11 +118,29 @@ const axis = (more) => ({
   ...more,
 });
 
-const series = ({ order, id }) => ({
+const series = ({ order, id }, alone) => ({
   label: id,
   stroke: () => colour(`device-${order % SERIES}`),
-  dash: order >= SERIES ? [6, 4] : undefined,
   width: 1.5,
-  points: { show: false },
+  points: { show: true, size: 4, fill: () => colour(`device-${order % SERIES}`), filter: () => alone },
   spanGaps: false,
 });
+
+/** Where values stand between two gaps, of which no line can be drawn. */
+function lone(values) {
+  const found = [];
+  let [isBehindGap, last] = [true, -1];
+  const end = () => last >= 0 && isBehindGap && found.push(last);
+  values.forEach((value, index) => {
+    if (value === undefined) return; // another device's moment
+    if (value === null) {
+      end();
+      [isBehindGap, last] = [true, -1];
+    } else {
+      isBehindGap &&= last < 0;
+      last = index;
+    }
+  });
+  end();
+  return found;
+}

@@ -7,6 +7,7 @@ import { DAY_MS, HOUR_MS, midnight, parse, toField, zone } from "./times.js";
 export const MOST_DEVICES = 8;
 
 const MOST_OFFERED = 8;
+const collator = new Intl.Collator("en", { numeric: true });
 
 /** @type {Array<[string, (nowMs: number) => [startMs: number, endMs: number]]>} */
 const PRESETS = [
@@ -58,7 +59,7 @@ function picker(state, fleet) {
   };
   const active = () => offered.querySelector('[aria-selected="true"]');
   const offer = () => {
-    const found = matching(fleet, input.value, state.shown.devices);
+    const found = matching(fleet, input.value, state.shown);
     offered.replaceChildren(...found.map((id, order) => option(id, order, add)));
     offered.hidden = !found.length;
     input.setAttribute("aria-expanded", String(found.length > 0));
@@ -92,12 +93,12 @@ function picker(state, fleet) {
   return make("div", { className: "field" }, label, chips, make("div", { className: "combo" }, input, offered), full);
 }
 
-/** Ids that contain a text, those that begin with it first. */
-function matching(fleet, text, without) {
+/** Ids that contain a text: first the device that is chosen in the list, then those that begin with it. */
+function matching(fleet, text, { devices, device }) {
   const wanted = text.trim().toLowerCase();
-  const found = [...fleet.devices.keys()].filter((id) => id.toLowerCase().includes(wanted) && !without.includes(id));
-  const place = (id) => (id.toLowerCase().startsWith(wanted) ? 0 : 1);
-  return found.sort((one, other) => place(one) - place(other) || one.localeCompare(other, "en", { numeric: true })).slice(0, MOST_OFFERED);
+  const found = [...fleet.devices.keys()].filter((id) => id.toLowerCase().includes(wanted) && !devices.includes(id));
+  const place = (id) => (id === device ? 0 : id.toLowerCase().startsWith(wanted) ? 1 : 2);
+  return found.sort((one, other) => place(one) - place(other) || collator.compare(one, other)).slice(0, MOST_OFFERED);
 }
 
 function option(id, order, add) {

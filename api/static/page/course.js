@@ -114,8 +114,10 @@ export class Course {
    * @param {number} atMs
    */
   valueAt(name, atMs) {
-    for (let index = firstAbove(this.times, atMs) - 1; index >= 0; index -= 1) {
-      if (atMs - this.times[index] > this.#gapMs) return NaN;
+    const next = firstAbove(this.times, atMs);
+    for (let index = next - 1; index >= 0; index -= 1) {
+      const isOver = next < this.times.length ? this.#isSilent(index, next) : atMs - this.times[index] > this.#gapMs;
+      if (isOver && atMs !== this.times[index]) return NaN;
       const found = this.value(name, index);
       if (!Number.isNaN(found)) return found;
     }

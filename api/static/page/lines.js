@@ -1,5 +1,6 @@
 /** Tracks of the past on the map: their speed as colour, gaps as dashes, stops, and a sign for each device at the moment. */
 
+import { STOPPED_KMH } from "./fleet.js";
 import { colour, onTheme } from "./theme.js";
 
 /** As many colours there are for speeds, and for devices. */
@@ -7,6 +8,7 @@ export const LEVELS = 5;
 export const SERIES = 8;
 
 const SCALES_KMH = [5, 10, 20, 30, 50, 80, 100, 130, 200, 300, 500, 1_000];
+const NEARLY_ALL = 0.98;
 const BELOW_NAMES = "countries";
 const SHARPNESS = 3;
 const ICON_PX = 26;
@@ -18,14 +20,19 @@ const feature = (type, coordinates, properties = {}) => ({ type: "Feature", geom
 const only = (kind) => ["==", ["get", "kind"], kind];
 
 /**
- * The end of the scale of speeds: nearly all records are below it.
+ * The end of the scale of speeds: nearly all records that move are below it.
  *
  * @param {import("./course.js").Course[]} courses
  */
 export function scaleOf(courses) {
-  const speeds = courses.flatMap((course) => course.placed.map((index) => course.speedAt(index))).filter((one) => one >= 0);
-  if (!speeds.length) return SCALES_KMH[0];
-  const most = Float64Array.from(speeds).sort()[Math.floor((speeds.length - 1) * 0.98)];
+  const speeds = [];
+  for (const course of courses) {
+    for (const index of course.placed) {
+      const speed = course.speedAt(index);
+      if (speed > STOPPED_KMH) speeds.push(speed);
+    }
+  }
+  const most = Float64Array.from(speeds).sort()[Math.floor((speeds.length - 1) * NEARLY_ALL)] ?? 0;
   return SCALES_KMH.find((end) => end >= most) ?? SCALES_KMH.at(-1);
 }
 

@@ -72,7 +72,9 @@ export class Moves {
     const span = `${shortly(startMs)} – ${isSameDay(startMs, endMs) ? timeOfDay(endMs) : shortly(endMs)}`;
     const button = make("button", { type: "button", "data-kind": kind, "data-series": devices.indexOf(of.device_id) % SERIES, title: moment(startMs) },
       make("span", { className: "when" }, span),
-      make("span", { className: "soft" }, kind === "trip" ? ofTrip(of) : `Stood ${duration((endMs - startMs) / 1_000)}`),
+      kind === "trip"
+        ? make("span", { className: "soft" }, ofTrip(of))
+        : make("span", { className: "soft" }, make("span", { className: "stop" }), `Stood ${duration((endMs - startMs) / 1_000)}`),
       devices.length > 1 ? make("span", { className: "whose" }, make("span", { className: "dot" }), of.device_id) : null);
     button.addEventListener("click", () => {
       const isChosen = button.getAttribute("aria-pressed") === "true";

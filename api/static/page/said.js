@@ -67,7 +67,7 @@ export class Said {
     this.element.replaceChildren(
       ...(past.shown ? [paragraph(shown(past))] : []),
       ...(past.isStopped ? [paragraph(`Stopped: what was before ${moment(past.endMs)} is shown, and downloaded.`)] : []),
-      ...(late ? [paragraph(`${count(late)} arrived more than 10 min after they were measured.`)] : []),
+      ...(late ? [paragraph(`${late === past.shown ? "All" : count(late)} arrived more than 10 min after they were measured.`)] : []),
       ...(wanted > MOST_DEVICES ? [paragraph(`The first ${MOST_DEVICES} of ${wanted} devices are shown.`)] : []),
       ...without.map((course) => this.#nothingOf(course.id, fleet, past)),
       this.#heard,
