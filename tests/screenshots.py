@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from tests.api.page import DESK, DRAWN, DRAWN_S, PHONE, shows
@@ -31,10 +32,15 @@ class Picture(NamedTuple):
     scheme: str = "light"
 
 
+NOW = datetime.now(UTC)
+DAYS = f"start={NOW - timedelta(days=2):%Y-%m-%dT%H:%M:%SZ}&end={NOW + timedelta(minutes=10):%Y-%m-%dT%H:%M:%SZ}"
+SHIPS = "devices=ever-given&devices=ship-171&devices=ship-194"
+
 PICTURES = (
     Picture("page-fleet", f"{SUEZ}&device=ever-given"),
     Picture("page-fleet-dark", SUEZ, scheme="dark"),
     Picture("page-phone", SUEZ, PHONE),
+    Picture("page-history", f"tab=history&at=32.45,30.0,7.6&{SHIPS}&{DAYS}"),
     Picture("page-box", "tab=box"),
 )
 

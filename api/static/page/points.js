@@ -3,9 +3,9 @@
  * once, and not before the map is done with what it was given last.
  */
 
-import { isWanted } from "./wanted.js";
 import { STATES } from "./fleet.js";
 import { colour, onTheme } from "./theme.js";
+import { isWanted } from "./wanted.js";
 
 const SOURCE = "devices";
 const CHOSEN = "chosen";
@@ -62,7 +62,15 @@ export async function start({ state, fleet, map, tabs }) {
   listen(gl, state);
 }
 
-const LAYERS = ["chosen", "clusters", "cluster-counts", "devices"];
+const LAYERS = ["clusters", "cluster-counts", "devices", "chosen", "chosen-sign"];
+
+const SIGN = {
+  "icon-image": ["get", "icon"],
+  "icon-rotate": ["get", "heading"],
+  "icon-rotation-alignment": "map",
+  "icon-allow-overlap": true,
+  "icon-ignore-placement": true,
+};
 
 function add(gl) {
   const clusterProperties = Object.fromEntries(STATES.map((name) => [name, sumOf(name)]));
@@ -77,7 +85,6 @@ function add(gl) {
     maxzoom: CLUSTER_MAX_ZOOM + 4,
   });
   gl.addSource(CHOSEN, { type: "geojson", data: collection([]) });
-  gl.addLayer({ id: "chosen", type: "circle", source: CHOSEN, paint: { "circle-radius": 17, "circle-stroke-width": 2.5 } });
   gl.addLayer({
     id: "clusters",
     type: "circle",
@@ -108,14 +115,16 @@ function add(gl) {
     type: "symbol",
     source: SOURCE,
     filter: ["!", ["has", "point_count"]],
-    layout: {
-      "icon-image": ["get", "icon"],
-      "icon-rotate": ["get", "heading"],
-      "icon-rotation-alignment": "map",
-      "icon-allow-overlap": true,
-      "icon-ignore-placement": true,
-    },
+    layout: SIGN,
   });
+  // The device that is chosen is seen, also where it is one of a group.
+  gl.addLayer({
+    id: "chosen",
+    type: "circle",
+    source: CHOSEN,
+    paint: { "circle-radius": 16, "circle-opacity": 0.9, "circle-stroke-width": 2.5 },
+  });
+  gl.addLayer({ id: "chosen-sign", type: "symbol", source: CHOSEN, layout: SIGN });
 }
 
 function paint(gl) {
@@ -128,7 +137,7 @@ function paint(gl) {
   gl.setPaintProperty("clusters", "circle-color", ofMost);
   gl.setPaintProperty("clusters", "circle-stroke-color", ofMost);
   gl.setPaintProperty("cluster-counts", "text-color", colour("on-state"));
-  gl.setPaintProperty("chosen", "circle-color", "transparent");
+  gl.setPaintProperty("chosen", "circle-color", colour("surface"));
   gl.setPaintProperty("chosen", "circle-stroke-color", colour("accent"));
 }
 
@@ -176,28 +185,21 @@ function icon(fill, edge, state, hasHeading) {
 }
 
 function features(fleet, shown) {
-  const found = [];
-  for (const device of fleet.devices.values()) {
-    if (device.longitude === null || !isWanted(device, shown)) continue;
-    const { headingDeg } = device;
-    found.push({
-      type: "Feature",
-      geometry: { type: "Point", coordinates: [device.longitude, device.latitude] },
-      properties: {
-        id: device.id,
-        state: device.state,
-        icon: headingDeg === null ? device.state : `${device.state}-heading`,
-        heading: headingDeg ?? 0,
-      },
-    });
-  }
-  return found;
+  return [...fleet.devices.values()].filter((device) => device.longitude !== null && isWanted(device, shown)).map(feature);
 }
 
 function chosen(fleet, shown) {
   const device = fleet.devices.get(shown.device);
-  if (!device || device.longitude === null) return [];
-  return [{ type: "Feature", geometry: { type: "Point", coordinates: [device.longitude, device.latitude] }, properties: {} }];
+  return device && device.longitude !== null ? [feature(device)] : [];
+}
+
+function feature({ id, state, longitude, latitude, headingDeg }) {
+  const icon = headingDeg === null ? state : `${state}-heading`;
+  return {
+    type: "Feature",
+    geometry: { type: "Point", coordinates: [longitude, latitude] },
+    properties: { id, state, icon, heading: headingDeg ?? 0 },
+  };
 }
 
 function* places(fleet) {

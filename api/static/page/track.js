@@ -23,7 +23,7 @@ export async function startTrack({ state, api, fleet, map, notice, tabs }) {
       layout: { "line-cap": "round", "line-join": "round" },
       paint: { "line-width": 3, "line-opacity": 0.75 },
     },
-    "chosen",
+    "clusters",
   );
   onTheme(() => gl.setPaintProperty(SOURCE, "line-color", colour("accent")));
 
