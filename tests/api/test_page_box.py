@@ -122,11 +122,21 @@ def test_a_colour_scheme_that_changes_draws_it_anew(box: Box, browser: Browser) 
     browser.wait_for(f"{pixels} !== {json.dumps(light)}")
 
 
+def await_known(box: Box, key: str) -> None:
+    """A new key works within seconds."""
+    deadline = time.monotonic() + 30
+    while box.http.get("/v1/latest", headers={"Authorization": f"Bearer {key}"}).status_code == 401:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def test_a_key_that_is_bound_to_devices_is_offered_no_such_tab(
     own_redis: RedisServer, tmp_path: Path, browser: Browser
 ) -> None:
     with box_on(own_redis.url, tmp_path, auth__required="true") as box:
         whole, bound = box.make_key("read"), box.make_key("read", devices=("van-7",))
+        for key in (whole, bound):
+            await_known(box, key)
         tab = "document.querySelector('#tab-box')"
         for key, is_offered in ((whole, True), (bound, False)):
             browser.open(f"http://127.0.0.1:{box.port}/healthz")
