@@ -44,13 +44,15 @@ export class Chart {
    *
    * @param {import("./course.js").Course[]} courses
    * @param {string} name
+   * @param {string} title what people call it
    * @param {{startMs: number, endMs: number}} range
    */
-  show(courses, name, { startMs, endMs }) {
+  show(courses, name, title, { startMs, endMs }) {
     this.plot?.destroy();
     this.plot = null;
     const drawn = courses.map((course, order) => ({ order, id: course.id, data: course.series(name) })).filter(({ data }) => data[0].length);
     this.#zoomed(false);
+    this.#container.setAttribute("aria-label", `Chart: ${title} of ${drawn.map(({ id }) => id).join(", ") || "no device"}`);
     if (!drawn.length) return;
     const [from, to] = [startMs / 1_000, endMs / 1_000];
     const data = drawn.length > 1 ? uPlot.join(drawn.map((one) => one.data), drawn.map(() => [KEEP, WIDEN])) : drawn[0].data;

@@ -1,7 +1,7 @@
 /** Whose history is shown, and of which range: fields and buttons, which write into the state. */
 
 import { make } from "./dom.js";
-import { DAY_MS, HOUR_MS, midnight, parse, toField, zone } from "./times.js";
+import { DAY_MS, HOUR_MS, iso, midnight, parse, toField, zone } from "./times.js";
 
 /** So many devices at once: more lines can't be told from one another. */
 export const MOST_DEVICES = 8;
@@ -27,9 +27,9 @@ export function choice({ state, fleet, api }) {
 }
 
 /** Set a range; moments are whole seconds, as the fields for them have it. */
-export function setRange(state, startMs, endMs, more = {}) {
-  const whole = (ms) => new Date(Math.floor(ms / 1_000) * 1_000).toISOString().replace(".000Z", "Z");
-  state.set({ start: whole(startMs), end: whole(endMs), moment: "", ...more }, { isStep: true });
+export function setRange(state, startMs, endMs) {
+  const whole = (ms) => iso(Math.floor(ms / 1_000) * 1_000);
+  state.set({ start: whole(startMs), end: whole(endMs), moment: "" }, { isStep: true });
 }
 
 function picker(state, fleet) {
@@ -113,7 +113,7 @@ function option(id, order, add) {
 function chip(id, order, remove) {
   const button = make("button", { type: "button", title: "Leave out", "aria-label": `Leave out ${id}` }, "×");
   button.addEventListener("click", remove);
-  return make("li", { "data-series": order }, make("span", { className: "dot" }), make("span", { className: "name", title: id }, id), button);
+  return make("li", { "data-series": order % MOST_DEVICES }, make("span", { className: "dot" }), make("span", { className: "name", title: id }, id), button);
 }
 
 function range(state, now) {

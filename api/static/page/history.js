@@ -13,9 +13,8 @@ import { read } from "./past.js";
 import { Playback } from "./playback.js";
 import { Said } from "./said.js";
 import { controls } from "./timeline.js";
-import { midnight, parse } from "./times.js";
+import { iso, midnight, parse } from "./times.js";
 
-const FLEET_WAIT_MS = 2_000;
 const UNITS = { speed: "km/h", altitude_m: "m", accuracy_m: "m", heading_deg: "°" };
 const NAMES = { speed: "Speed", altitude_m: "Altitude", accuracy_m: "Accuracy", heading_deg: "Heading" };
 
@@ -45,7 +44,9 @@ class History {
   #names = make("select", { "aria-label": "What the chart shows" });
   #all = make("button", { type: "button", className: "quiet", hidden: true }, "Whole range");
   #values = make("ul", { className: "values", "aria-label": "Values at this moment" });
-  #isFirst = true;
+  /** @type {any[]} the elements of the values, a device each */
+  #texts = [];
+  #fitted = "";
 
   /** @param {import("./main.js").Context} context */
   constructor(context) {
@@ -54,7 +55,7 @@ class History {
     this.playback = new Playback((atMs) => state.set({ moment: new Date(Math.round(atMs)).toISOString() }));
     this.#said = new Said({ again: () => this.#load(), show: (startMs, endMs) => setRange(state, startMs, endMs), now: () => api.now() });
     this.#moves = new Moves((move) => this.#choose(move));
-    const plot = make("div", { className: "plot" });
+    const plot = make("div", { className: "plot", role: "img" });
     element("timeline").append(
       ...controls(this.playback, tabs),
       make("div", { className: "chart-bar" }, this.#names, this.#values, this.#all),
@@ -77,8 +78,9 @@ class History {
     map.ready.then((gl) => {
       this.#lines = new Lines(gl);
       this.#lines.onClick((id, longitude, latitude) => this.#seekPlace(id, longitude, latitude));
+      this.#lines.isShown = tabs.open === "history";
+      this.#lines.showStops(this.#stops());
       this.#drawLines();
-      this.refresh();
     });
   }
 
@@ -92,8 +94,9 @@ class History {
       return;
     }
     const { devices, device, start, end } = state.shown;
-    if (!devices.length && device && !this.past) {
-      state.set({ devices: [device] });
+    const wanted = !devices.length && device && !this.past ? [device] : [...new Set(devices)];
+    if (wanted.length !== devices.length) {
+      state.set({ devices: wanted });
       return;
     }
     if (!devices.length) {
@@ -108,20 +111,33 @@ class History {
     if (this.#asked !== JSON.stringify([devices, start, end])) await this.#load();
   }
 
-  /** The day of the newest record of these devices; today if the box doesn't say. */
+  /** The day of the newest record of these devices; today if there is none. */
   async #setUsualRange() {
-    const { state, fleet, api } = this.#context;
-    await heardOf(fleet);
-    const { devices, start, end } = state.shown;
-    if (start && end) return;
-    const newest = devices.map((id) => parse(fleet.devices.get(id)?.record.timestamp ?? "")).filter((ms) => ms > 0);
-    const atMs = newest.length ? Math.max(...newest) : api.now();
-    const iso = (ms) => new Date(ms).toISOString().replace(".000Z", "Z");
-    state.set({ start: iso(midnight(atMs)), end: iso(midnight(atMs, 1)) });
+    const { state, api } = this.#context;
+    const { devices } = state.shown;
+    try {
+      const newest = [...(await this.#newest(devices)).values()];
+      const atMs = newest.length ? Math.max(...newest) : api.now();
+      const { start, end } = state.shown;
+      if (!start || !end) state.set({ start: iso(midnight(atMs)), end: iso(midnight(atMs, 1)) });
+    } catch (error) {
+      this.#show(null);
+      this.#said.failed(error);
+    }
+  }
+
+  /**
+   * When the newest record of each of these devices was measured, ms; of those that the box knows.
+   *
+   * @returns {Promise<Map<string, number>>}
+   */
+  async #newest(devices, more = {}) {
+    const { records } = await this.#context.api.json("/v1/latest", { device_id: devices }, more);
+    return new Map(records.map((record) => [record.device_id, parse(record.timestamp)]));
   }
 
   async #load() {
-    const { state, api, fleet } = this.#context;
+    const { state, api } = this.#context;
     const { devices, start, end } = state.shown;
     this.#asked = JSON.stringify([devices, start, end]);
     this.#reading.abort();
@@ -138,15 +154,21 @@ class History {
       const stop = new AbortController();
       this.#said.reading(() => stop.abort());
       const past = await read(api, wanted, { signal, stop: stop.signal, progress: (done, of) => this.#said.progress(done, of) });
+      const without = past.courses.filter((course) => !course.times.length).map(({ id }) => id);
+      const newest = without.length ? await this.#newest(without, { signal }) : new Map();
       this.#show(past);
-      this.#said.read(past, fleet, devices.length);
+      this.#said.read(past, newest, devices.length);
       if (past.shown) await this.#moves.load(api, past.asked, wanted.devices, signal);
-      this.#lines?.showStops(this.#moves.all.filter(({ kind }) => kind === "stop").map(({ of }) => of));
+      this.#lines?.showStops(this.#stops());
     } catch (error) {
       if (signal.aborted) return;
       this.#show(null);
       this.#said.failed(error);
     }
+  }
+
+  #stops() {
+    return this.#moves.all.filter(({ kind }) => kind === "stop").map(({ of }) => of);
   }
 
   /** Draw what was read; nothing if it is null. */
@@ -170,8 +192,9 @@ class History {
     this.#offerNames(courses);
     this.#drawChart();
     map.gl?.resize(); // the timeline may have taken some of its height
-    if (!this.#isFirst || !state.shown.at) map.fit(places(courses));
-    this.#isFirst = false;
+    const isReload = this.#fitted === this.#asked || (!this.#fitted && state.shown.at);
+    if (!isReload) map.fit(places(courses));
+    this.#fitted = this.#asked;
   }
 
   #drawLines() {
@@ -196,8 +219,12 @@ class History {
   }
 
   #drawChart() {
+    const courses = this.past?.courses ?? [];
     const { startMs, endMs } = this.playback.now;
-    this.chart.show(this.past?.courses ?? [], this.#names.value, { startMs, endMs });
+    this.chart.show(courses, this.#names.value, this.#names.selectedOptions[0]?.textContent ?? "", { startMs, endMs });
+    this.#texts = courses.map(() => make("b"));
+    this.#values.replaceChildren(...courses.map(({ id }, order) => make("li", { "data-series": order % SERIES },
+      make("span", { className: "dot" }), make("span", { className: "name", title: id }, id), this.#texts[order])));
     this.#drawMoment(this.playback.now.atMs);
   }
 
@@ -208,14 +235,13 @@ class History {
   }
 
   #drawValues(atMs) {
-    const name = this.#names.value || "speed";
-    const found = (this.past?.courses ?? []).map((course, order) => {
-      const value = course.valueAt(name, atMs);
+    const name = this.#names.value;
+    this.#texts.forEach((shown, order) => {
+      const value = this.past?.courses[order]?.valueAt(name, atMs) ?? NaN;
       const digits = Math.abs(value) < 100 ? 1 : 0;
-      const text = Number.isNaN(value) ? "–" : `${value.toLocaleString("en", { maximumFractionDigits: digits })} ${UNITS[name] ?? ""}`;
-      return make("li", { "data-series": order % SERIES }, make("span", { className: "dot" }), make("span", { className: "name" }, course.id), make("b", {}, text.trim()));
+      const text = `${value.toLocaleString("en", { maximumFractionDigits: digits })} ${UNITS[name] ?? ""}`.trim();
+      shown.textContent = Number.isNaN(value) ? "–" : text;
     });
-    this.#values.replaceChildren(...found);
   }
 
   /** A moment that the address says, not the playback. */
@@ -245,15 +271,6 @@ class History {
     if (move.kind === "stop") map.show(move.of.longitude, move.of.latitude, 14);
     else map.fit(places([course], move.startMs, move.endMs));
   }
-}
-
-/** When the fleet is known, or seems to have none. */
-function heardOf(fleet) {
-  if (fleet.devices.size) return Promise.resolve();
-  return new Promise((go) => {
-    const stop = fleet.on(() => (stop(), go(undefined)));
-    setTimeout(() => (stop(), go(undefined)), FLEET_WAIT_MS);
-  });
 }
 
 function* places(courses, startMs = -Infinity, endMs = Infinity) {

@@ -9,7 +9,7 @@ export const SERIES = 8;
 
 const SCALES_KMH = [5, 10, 20, 30, 50, 80, 100, 130, 200, 300, 500, 1_000];
 const NEARLY_ALL = 0.98;
-const BELOW_NAMES = "countries";
+const NAMES = "countries";
 const SHARPNESS = 3;
 const ICON_PX = 26;
 const SOURCES = ["past", "past-trip", "past-stops", "past-signs"];
@@ -115,14 +115,15 @@ export class Lines {
 }
 
 function addLayers(gl) {
+  const below = gl.getLayer(NAMES) ? NAMES : undefined;
   const round = { "line-cap": "round", "line-join": "round" };
   const line = (id, source, kind, width, more = {}, layout = round) =>
-    gl.addLayer({ id, type: "line", source, ...(kind && { filter: only(kind) }), layout, paint: { "line-width": width, ...more } }, BELOW_NAMES);
+    gl.addLayer({ id, type: "line", source, ...(kind && { filter: only(kind) }), layout, paint: { "line-width": width, ...more } }, below);
   line("past-trip", "past-trip", "", 11, { "line-opacity": 0.35 });
   line("past-gaps", "past", "gap", 1.6, { "line-dasharray": [2, 2.5] }, {});
   line("past-edges", "past", "way", 6);
   line("past-ways", "past", "way", 3.5);
-  gl.addLayer({ id: "past-lone", type: "circle", source: "past", filter: only("lone"), paint: { "circle-radius": 3 } }, BELOW_NAMES);
+  gl.addLayer({ id: "past-lone", type: "circle", source: "past", filter: only("lone"), paint: { "circle-radius": 3 } }, below);
   gl.addLayer({ id: "past-stops", type: "circle", source: "past-stops", paint: { "circle-radius": 5, "circle-stroke-width": 2.5 } });
   gl.addLayer({
     id: "past-signs",

@@ -13,6 +13,9 @@ export const SPEEDS = [1, 10, 60, 100, 300, 1_000];
 const USUAL_SPEED = 60;
 const TELL_MS = 500;
 
+/** A tab that nobody sees draws no frames; behind such a pause playing goes on where it was. */
+const MOST_STEP_MS = 1_000;
+
 export class Playback {
   /** @type {Played} */
   now = { atMs: 0, isPlaying: false, speed: USUAL_SPEED, startMs: 0, endMs: 0 };
@@ -94,7 +97,7 @@ export class Playback {
 
   #play(nowMs) {
     const { atMs, speed, endMs } = this.now;
-    const next = atMs + Math.max(nowMs - this.#beforeMs, 0) * speed;
+    const next = atMs + Math.min(Math.max(nowMs - this.#beforeMs, 0), MOST_STEP_MS) * speed;
     this.#beforeMs = nowMs;
     if (next >= endMs) {
       this.#change({ atMs: endMs });

@@ -2,7 +2,7 @@
 
 import { MOST_DEVICES } from "./choice.js";
 import { make } from "./dom.js";
-import { midnight, parse } from "./times.js";
+import { midnight } from "./times.js";
 import { moment } from "./words.js";
 
 const count = (number) => number.toLocaleString("en");
@@ -56,10 +56,10 @@ export class Said {
 
   /**
    * @param {import("./past.js").Past} past
-   * @param {import("./fleet.js").Fleet} fleet
+   * @param {Map<string, number>} newest of devices without records in this range, when their newest was measured, ms
    * @param {number} wanted how many devices were asked for
    */
-  read(past, fleet, wanted) {
+  read(past, newest, wanted) {
     this.#readAtMs = this.#now();
     this.#heard.hidden = true;
     const without = past.courses.filter((course) => !course.times.length);
@@ -69,7 +69,7 @@ export class Said {
       ...(past.isStopped ? [paragraph(`Stopped: what was before ${moment(past.endMs)} is shown, and downloaded.`)] : []),
       ...(late ? [paragraph(`${late === past.shown ? "All" : count(late)} arrived more than 10 min after they were measured.`)] : []),
       ...(wanted > MOST_DEVICES ? [paragraph(`The first ${MOST_DEVICES} of ${wanted} devices are shown.`)] : []),
-      ...without.map((course) => this.#nothingOf(course.id, fleet, past)),
+      ...without.map((course) => this.#nothingOf(course.id, newest.get(course.id), past)),
       this.#heard,
     );
   }
@@ -85,11 +85,9 @@ export class Said {
     if (isNew) this.#heard.hidden = false;
   }
 
-  #nothingOf(id, fleet, past) {
-    const device = fleet.devices.get(id);
-    if (past.isStopped) return paragraph(`Of ${id} nothing was read yet.`);
-    if (!device) return paragraph(`Of ${id} there are no records in this range, and the fleet has no device of this name.`);
-    const newestMs = parse(device.record.timestamp);
+  #nothingOf(id, newestMs, { isStopped }) {
+    if (isStopped) return paragraph(`Of ${id} nothing was read yet.`);
+    if (newestMs === undefined) return paragraph(`The box knows no device ${id}.`);
     const said = paragraph(`Of ${id} there are no records in this range. Its newest is of ${moment(newestMs)}. `);
     said.append(button("Show that day", () => this.#show(midnight(newestMs), midnight(newestMs, 1))));
     return said;

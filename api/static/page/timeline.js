@@ -16,7 +16,7 @@ const STEPS = 2_000;
 export function controls(playback, tabs) {
   const play = make("button", { type: "button", className: "play", "aria-label": "Play", title: "Play (Space)" });
   const slider = make("input", { type: "range", id: "history-slider", min: 0, max: STEPS, step: 1, value: 0, "aria-label": "Moment" });
-  const clock = make("output", { className: "clock", htmlFor: "history-slider" });
+  const clock = make("time", { className: "clock" });
   const speed = make("select", { "aria-label": "Speed", title: "How many times faster than life" },
     ...SPEEDS.map((one) => make("option", { value: String(one) }, `${one.toLocaleString("en")}×`)));
   const [first, last] = [make("span"), make("span")];

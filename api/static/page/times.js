@@ -59,6 +59,13 @@ export function toField(ms) {
 }
 
 /**
+ * A moment as the address has it; whole seconds without a fraction.
+ *
+ * @param {number} ms
+ */
+export const iso = (ms) => new Date(ms).toISOString().replace(".000Z", "Z");
+
+/**
  * A moment of a field of a date, or as the address has it, in milliseconds; NaN if it is none.
  *
  * @param {string} text
