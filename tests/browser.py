@@ -197,7 +197,7 @@ class Browser:
             *(text for one in self._of("Log.entryAdded") if DRIVER not in (text := one["entry"]["text"])),
             *(str(one["args"]) for one in self._of("Runtime.consoleAPICalled") if one["type"] in COMPLAINTS),
             *(str(one["exceptionDetails"]) for one in self._of("Runtime.exceptionThrown")),
-            *(str(one) for one in self._of("Network.loadingFailed")),
+            *(str(one) for one in self._of("Network.loadingFailed") if not _is_ended(one)),
         ]
 
     def _of(self, method: str) -> list[Message]:
@@ -214,6 +214,11 @@ class Browser:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         os.close(self._answers)
+
+
+def _is_ended(failed: Message) -> bool:
+    """Whether a page ended a request itself."""
+    return bool(failed.get("canceled")) and "blockedReason" not in failed
 
 
 def chromium() -> str:

@@ -105,6 +105,23 @@ def test_a_device_moves_within_two_seconds_of_its_post(box: Box, page: Browser) 
 
 
 @pytest.mark.slow
+def test_a_page_that_nobody_sees_leaves_its_connection_to_others_and_goes_on_when_it_is_seen(
+    box: Box, page: Browser
+) -> None:
+    show(box, page, "#device=van-2")
+    page.run("Object.defineProperty(document, 'hidden', {get: () => window.isUnseen, configurable: true})")
+    page.run(f"window.isUnseen = true; {LOOK}")
+    page.wait_for(shows("#link-state", "Paused"), DRAWN_S)
+    tell(box, device_id="van-2", latitude=53.6, longitude=-2.7, speed=33)
+    page.run(f"window.isUnseen = false; {LOOK}")
+    page.wait_for(shows("#device .figures div:nth-child(2) strong", "33 km/h"))
+    assert page.complaints() == []
+
+
+LOOK = "document.dispatchEvent(new Event('visibilitychange'))"
+
+
+@pytest.mark.slow
 def test_the_panel_shows_all_that_a_record_said(page: Browser) -> None:
     page.wait_for(f"{NAMES}.length === 3")
     show_device(page, "van-1")

@@ -8,6 +8,7 @@ import { element } from "./dom.js";
 
 const INTERVAL_MS = 500;
 const SILENCE_MS = 40_000; // the box says something every 15 s
+const HIDDEN_MS = 10_000;
 const LEAST_WAIT_MS = 1_000;
 const MOST_WAIT_MS = 30_000;
 
@@ -20,6 +21,7 @@ export async function follow({ api, fleet }) {
   let seen = "";
   let waitMs = LEAST_WAIT_MS;
   for (;;) {
+    await visible();
     try {
       await read(api, seen, (event) => {
         waitMs = LEAST_WAIT_MS;
@@ -42,6 +44,7 @@ export async function follow({ api, fleet }) {
 /** Read one stream until it ends, fails or says nothing for too long. */
 async function read(api, seen, take) {
   const ending = new AbortController();
+  const stay = leaveWhenUnseen(() => ending.abort());
   let silence = 0;
   const heard = () => {
     clearTimeout(silence);
@@ -56,6 +59,34 @@ async function read(api, seen, take) {
     for await (const event of events(response.body, heard)) take(event);
   } finally {
     clearTimeout(silence);
+    stay();
+  }
+}
+
+/**
+ * Of one box a browser keeps six connections, however many tabs it has: a page that nobody sees leaves its own to others,
+ * and one that is kept for Back has none. Returns what ends that.
+ */
+function leaveWhenUnseen(leave) {
+  let leaving = 0;
+  const look = () => {
+    clearTimeout(leaving);
+    if (document.hidden) leaving = setTimeout(leave, HIDDEN_MS);
+  };
+  document.addEventListener("visibilitychange", look);
+  addEventListener("pagehide", leave);
+  return () => {
+    clearTimeout(leaving);
+    document.removeEventListener("visibilitychange", look);
+    removeEventListener("pagehide", leave);
+  };
+}
+
+/** Settled once the page is seen. */
+async function visible() {
+  while (document.hidden) {
+    show("waiting", "Paused");
+    await new Promise((seen) => document.addEventListener("visibilitychange", seen, { once: true }));
   }
 }
 
