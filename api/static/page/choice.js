@@ -58,7 +58,9 @@ function picker(state, fleet) {
     option.scrollIntoView({ block: "nearest" });
   };
   const active = () => offered.querySelector('[aria-selected="true"]');
+  let isWaiting = false;
   const offer = () => {
+    isWaiting = !fleet.devices.size;
     const found = matching(fleet, input.value, state.shown);
     offered.replaceChildren(...found.map((id, order) => option(id, order, add)));
     offered.hidden = !found.length;
@@ -70,6 +72,7 @@ function picker(state, fleet) {
     const all = [...offered.children];
     if (all.length) activate(all[(all.indexOf(active()) + by + all.length + (by < 0 && !active() ? 1 : 0)) % all.length]);
   };
+  fleet.on(() => isWaiting && document.activeElement === input && offer());
   input.addEventListener("input", offer);
   input.addEventListener("focus", offer);
   input.addEventListener("blur", close);

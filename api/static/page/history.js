@@ -53,7 +53,7 @@ class History {
     const { state, tabs, map, api, fleet } = context;
     this.#context = context;
     this.playback = new Playback((atMs) => state.set({ moment: new Date(Math.round(atMs)).toISOString() }));
-    this.#said = new Said({ again: () => this.#load(), show: (startMs, endMs) => setRange(state, startMs, endMs), now: () => api.now() });
+    this.#said = new Said({ again: () => this.#load(), show: (startMs, endMs) => setRange(state, startMs, endMs) });
     this.#moves = new Moves((move) => this.#choose(move));
     const plot = make("div", { className: "plot", role: "img" });
     element("timeline").append(
@@ -137,7 +137,7 @@ class History {
   }
 
   async #load() {
-    const { state, api } = this.#context;
+    const { state, api, fleet } = this.#context;
     const { devices, start, end } = state.shown;
     this.#asked = JSON.stringify([devices, start, end]);
     this.#reading.abort();
@@ -152,12 +152,12 @@ class History {
     this.playback.pause();
     try {
       const stop = new AbortController();
-      this.#said.reading(() => stop.abort());
+      this.#said.reading(fleet, wanted.devices, () => stop.abort());
       const past = await read(api, wanted, { signal, stop: stop.signal, progress: (done, of) => this.#said.progress(done, of) });
       const without = past.courses.filter((course) => !course.times.length).map(({ id }) => id);
       const newest = without.length ? await this.#newest(without, { signal }) : new Map();
       this.#show(past);
-      this.#said.read(past, newest, devices.length);
+      this.#said.read(past, newest, devices.length, fleet);
       if (past.shown) await this.#moves.load(api, past.asked, wanted.devices, signal);
       this.#lines?.showStops(this.#stops());
     } catch (error) {

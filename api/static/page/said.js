@@ -14,17 +14,15 @@ export class Said {
   #bar = make("progress", { max: 1, value: 0, "aria-label": "Records that are read" });
   #words = make("span");
   #heard = make("p", { hidden: true }, "Something has arrived since. ");
-  #now;
-  #readAtMs = 0;
+  /** When each device was heard last as reading began, by the box's clock. */
+  #seenMs = new Map();
 
   /**
    * @param {object} act
    * @param {() => void} act.again reads all anew
    * @param {(startMs: number, endMs: number) => void} act.show shows another range
-   * @param {() => number} act.now the box's time, ms
    */
-  constructor({ again, show, now }) {
-    this.#now = now;
+  constructor({ again, show }) {
     this.#again = again;
     this.#show = show;
     this.#heard.append(button("Load again", again));
@@ -39,8 +37,14 @@ export class Said {
     this.element.replaceChildren(paragraph("This is no range: it needs a start, and an end behind it.", "bad"));
   }
 
-  /** @param {() => void} stop */
-  reading(stop) {
+  /**
+   * @param {import("./fleet.js").Fleet} fleet
+   * @param {string[]} devices
+   * @param {() => void} stop
+   */
+  reading(fleet, devices, stop) {
+    this.#seenMs.clear();
+    this.#note(fleet, devices);
     this.progress(0, 0);
     this.element.replaceChildren(make("p", {}, this.#words), make("div", { className: "progress" }, this.#bar, button("Stop", stop)));
   }
@@ -58,10 +62,11 @@ export class Said {
    * @param {import("./past.js").Past} past
    * @param {Map<string, number>} newest of devices without records in this range, when their newest was measured, ms
    * @param {number} wanted how many devices were asked for
+   * @param {import("./fleet.js").Fleet} fleet
    */
-  read(past, newest, wanted) {
-    this.#readAtMs = this.#now();
+  read(past, newest, wanted, fleet) {
     this.#heard.hidden = true;
+    this.#note(fleet, past.courses.map(({ id }) => id)); // it may not have been known when reading began
     const without = past.courses.filter((course) => !course.times.length);
     const late = past.courses.reduce((all, course) => all + course.late, 0);
     this.element.replaceChildren(
@@ -79,10 +84,19 @@ export class Said {
     this.element.replaceChildren(paragraph(error.message, "bad"), button("Try again", this.#again));
   }
 
-  /** Whether some of the devices that are shown were heard since. */
+  /** Offer to load again if some of the devices that are shown were heard since. */
   heard(past, changed, fleet) {
-    const isNew = past.courses.some(({ id }) => changed.has(id) && (fleet.devices.get(id)?.seenMs ?? 0) > this.#readAtMs);
-    if (isNew) this.#heard.hidden = false;
+    const ids = past.courses.map(({ id }) => id).filter((id) => changed.has(id));
+    this.#note(fleet, ids);
+    if (ids.some((id) => fleet.devices.get(id)?.seenMs > this.#seenMs.get(id))) this.#heard.hidden = false;
+  }
+
+  /** When they were heard last, of those of which that isn't known yet. */
+  #note(fleet, ids) {
+    for (const id of ids) {
+      const seenMs = fleet.devices.get(id)?.seenMs;
+      if (seenMs !== undefined && !this.#seenMs.has(id)) this.#seenMs.set(id, seenMs);
+    }
   }
 
   #nothingOf(id, newestMs, { isStopped }) {
