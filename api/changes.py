@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from math import floor
 from typing import NamedTuple
+
+import msgspec
 
 from api.area import Area
 
@@ -34,11 +36,11 @@ Place = tuple[float, float] | None
 
 
 class State(NamedTuple):
-    """A device's newest state: the number of its last change, where it was, and its JSON."""
+    """A device's newest state: the number of its last change, where it was, and its JSON; None once it was deleted."""
 
     number: int
     place: Place
-    json: bytes
+    json: bytes | None
 
 
 class Changes:
@@ -51,6 +53,7 @@ class Changes:
         self._places = Places()
         self._numbers: list[int] = []
         self._devices: list[str] = []
+        self._gone: dict[str, int] = {}
         self._texts: OrderedDict[tuple[int, int], bytes] = OrderedDict()
 
     def add(self, device: str, place: Place, json: bytes) -> None:
@@ -58,6 +61,10 @@ class Changes:
         known = self._states.get(device)
         if known is not None and known.json == json:
             return
+        self._change(device, place, json)
+
+    def _change(self, device: str, place: Place, json: bytes | None) -> None:
+        known = self._states.get(device)
         self.number += 1
         self._states[device] = State(self.number, place, json)
         self._places.move(device, known and known.place, place)
@@ -68,9 +75,21 @@ class Changes:
 
     def forget(self, device: str) -> None:
         """There is no such device any more: nobody is shown it, not even by a text that is kept for others."""
-        known = self._states.pop(device, None)
-        self._places.move(device, known and known.place, None)
-        self._texts.clear()
+        if device in self._states and self._states[device].json is not None:
+            self._change(device, None, None)
+            self._gone.pop(device, None)
+            self._gone[device] = self.number
+            self._texts.clear()
+
+    def drop_gone(self, until: int) -> None:
+        """Nobody needs to hear any more of devices that were deleted up to a number."""
+        for device, number in list(self._gone.items()):
+            if number > until:
+                return
+            del self._gone[device]
+            if self._states[device].number == number:
+                del self._states[device]
+                self._texts.clear()
 
     def _shorten(self) -> None:
         """Leave out of the log what counts no more."""
@@ -101,18 +120,19 @@ class Changes:
         end = min(start - start % AN_EVENT + AN_EVENT, len(self._numbers))
         reached = self.number if end == len(self._numbers) else self._numbers[end - 1]
         if (start, end) not in self._texts:
-            found = [state for _, state in self._entries(start, end)]
-            self._texts[start, end] = self.event(found, reached)
+            self._texts[start, end] = self.event(list(self._entries(start, end)), reached)
             if len(self._texts) > SHARED:
                 self._texts.popitem(last=False)
         return self._texts[start, end], reached
 
-    def event(self, states: list[State], reached: int) -> bytes:
+    def event(self, states: Sequence[tuple[str, State]], reached: int) -> bytes:
         """States as one event; nothing for none."""
         if not states:
             return b""
-        text = b",".join([state.json for state in states])
-        return b'event: latest\ndata: {"records":[' + text + f"]}}\nid: {self.epoch}-{reached}\n\n".encode()
+        text = b'event: latest\ndata: {"records":[' + b",".join([one.json for _, one in states if one.json]) + b"]"
+        if gone := [device for device, one in states if one.json is None]:
+            text += b',"gone":' + msgspec.json.encode(gone)
+        return text + f"}}\nid: {self.epoch}-{reached}\n\n".encode()
 
     def _entries(self, start: int, end: int) -> Iterator[tuple[str, State]]:
         """The devices between two places of the log whose last change lies there."""

@@ -63,12 +63,12 @@ class Filter:
         self._inside: set[str] = set()
         self._goes_on = goes_on
 
-    def next_states(self, changes: Changes, number: int) -> tuple[list[State], int]:
+    def next_states(self, changes: Changes, number: int) -> tuple[list[tuple[str, State]], int]:
         """The next of what has changed since a number and is shown, and the number that is reached with it."""
-        shown = list[State]()
+        shown = list[tuple[str, State]]()
         for device, state in self._candidates(changes, number):
             if self.keeps(device, state):
-                shown.append(state)
+                shown.append((device, state))
             if len(shown) == AN_EVENT:
                 return shown, state.number
         self._goes_on = False
@@ -115,7 +115,8 @@ LIVE = Operation(
     {200: Content("Events, for as long as the client reads", {"text/event-stream": {"type": "string"}})},
     (DEVICE_ID, INTERVAL, SNAPSHOT, *AREA),
     problems=(problem.INVALID_PARAMETER,),
-    description="`data` of each event is a `LatestPage` without its cursor. `Last-Event-ID` goes on behind an event.",
+    description="`data` of each event is a `LatestPage` without its cursor; `gone` in it names devices that were "
+    "deleted. `Last-Event-ID` goes on behind an event.",
 )
 
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import time
 from collections.abc import Iterator
 
 import redis
@@ -25,6 +26,10 @@ LISTEN_S = 1.0
 
 DEVICES_AT_ONCE = 250
 """Devices whose states are read and encoded before others have their turn, some 2 ms."""
+
+
+GONE_S = 300.0
+"""For so long, and at most twice as long, readers are told of a device that was deleted."""
 
 
 class States:
@@ -87,8 +92,12 @@ class States:
             hearing = asyncio.create_task(self._hear(heard))
             try:
                 await self._look_at_all()
+                dropped_s, number = time.monotonic(), self.changes.number
                 while not hearing.done():
                     await asyncio.sleep(TICK_S)
+                    if time.monotonic() - dropped_s > GONE_S:
+                        self.changes.drop_gone(number)
+                        dropped_s, number = time.monotonic(), self.changes.number
                     taken, self._changed = sorted(self._changed), set()
                     await self._look_at(taken)
                 await hearing

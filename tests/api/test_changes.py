@@ -42,12 +42,18 @@ def records(text: bytes) -> list[dict[str, object]]:
     return json.loads(text.split(b"data: ")[1].split(b"\n")[0])["records"] if text else []
 
 
+def gone(text: bytes) -> list[str]:
+    """The devices that an event says were deleted."""
+    return json.loads(text.split(b"data: ")[1].split(b"\n")[0]).get("gone", []) if text else []
+
+
 class Model:
     """Devices that change, and a reader that is slow as it likes."""
 
     def __init__(self, next_event: Next) -> None:
         self.changes = Changes("epoch")
         self.newest: dict[str, tuple[int, Place]] = {}
+        self.gone: set[str] = set()
         self.seen: dict[str, int] = {}
         self._next_event = next_event
         self._number = self._value = 0
@@ -55,11 +61,13 @@ class Model:
     def change(self, device: str, place: Place) -> None:
         self._value += 1
         self.newest[device] = self._value, place
+        self.gone.discard(device)
         text = json.dumps({"device_id": device, "value": self._value})
         self.changes.add(device, place, text.encode())
 
     def forget(self, device: str) -> None:
-        self.newest.pop(device, None)
+        if self.newest.pop(device, None):
+            self.gone.add(device)
         self.changes.forget(device)
 
     def read(self) -> bool:
@@ -68,6 +76,8 @@ class Model:
             return False
         text, reached = self._next_event(self.changes, self._number)
         assert reached > self._number
+        for device in gone(text):
+            self.seen.pop(device, None)
         for one in records(text):
             device, value = str(one["device_id"]), one["value"]
             assert isinstance(value, int)
@@ -121,8 +131,7 @@ def test_who_wants_some_has_what_is_newest_of_them(steps: list[tuple[str, str, P
     model = Model(filtered(Wanted(Devices(NAMES[:3]), None, 1.0)))
     run(model, steps)
     wanted = {name: value for name, (value, _) in model.newest.items() if name in NAMES[:3]}
-    assert {name: model.seen[name] for name in wanted} == wanted
-    assert model.seen.keys() <= set(NAMES[:3])
+    assert model.seen == wanted
 
 
 @settings(deadline=None)
@@ -133,6 +142,7 @@ def test_who_wants_an_area_has_what_is_in_it_and_hears_of_what_leaves(steps: lis
     for name, (value, place) in model.newest.items():
         if place in (INSIDE, ACROSS):
             assert model.seen[name] == value
+    assert not model.seen.keys() & model.gone
     shown = {name for name in model.newest if model.newest[name][0] == model.seen.get(name)}
     left = {name for name in model.seen.keys() & model.newest.keys() if name not in shown}
     assert not left or all(model.newest[name][1] in (OUTSIDE, None) for name in left)
@@ -147,11 +157,11 @@ def test_a_reader_that_goes_on_hears_of_what_left_its_area_meanwhile() -> None:
     found.add("stays", ACROSS, b"1")
     kept = Filter(Wanted(Devices([]), AREA, 1.0), goes_on=True)
     shown, seen = kept.next_states(found, seen)
-    assert [state.place for state in shown] == [OUTSIDE, ACROSS]
+    assert [state.place for _, state in shown] == [OUTSIDE, ACROSS]
     found.add("far", OUTSIDE, b"2")
     found.add("stays", OUTSIDE, b"2")
     shown, _ = kept.next_states(found, seen)
-    assert [state.number for state in shown] == [found.number], "what leaves, and not what was never there"
+    assert [state.number for _, state in shown] == [found.number], "what leaves, and not what was never there"
 
 
 @settings(deadline=None)
@@ -189,6 +199,24 @@ def test_readers_that_are_as_far_share_an_event() -> None:
     assert found.next_event(2) == (b'event: latest\ndata: {"records":[2]}\nid: e-3\n\n', 3)
     assert found.next_event(reached) == (b'event: latest\ndata: {"records":[3,4]}\nid: e-5\n\n', 5)
     assert found.next_event(5) == (b"", 5)
+
+
+def test_who_was_deleted_is_told_of_until_it_is_dropped() -> None:
+    found = Changes("e")
+    for name in ("a", "b"):
+        found.add(name, None, b"1")
+    found.forget("a")
+    found.forget("a")
+    found.forget("nobody")
+    assert found.next_event(2) == (b'event: latest\ndata: {"records":[],"gone":["a"]}\nid: e-3\n\n', 3)
+    assert found.next_event(0)[0] == b'event: latest\ndata: {"records":[1],"gone":["a"]}\nid: e-3\n\n'
+    found.add("a", None, b"2")
+    found.forget("b")
+    found.forget("a")
+    found.drop_gone(5)
+    assert gone(found.next_event(3)[0]) == ["a"]
+    found.drop_gone(6)
+    assert found.next_event(3) == (b"", 6)
 
 
 def test_the_same_state_is_no_change() -> None:

@@ -203,6 +203,15 @@ def test_a_link_shows_the_same(box: Box, page: Browser) -> None:
 
 
 @pytest.mark.slow
+def test_a_device_that_is_deleted_leaves_the_page(box: Box, page: Browser) -> None:
+    tell(box, device_id="sold", latitude=1, longitude=2)
+    show(box, page, "#search=sold")
+    page.wait_for(f"{NAMES}.join() === 'sold'")
+    assert box.http.delete("/v1/devices/sold").status_code == 202
+    page.wait_for(f"{NAMES}.length === 0")
+
+
+@pytest.mark.slow
 def test_names_are_text_whatever_they_are(box: Box, page: Browser) -> None:
     evil = "<img src=x onerror=alert(1)>"
     tell(box, device_id=evil, latitude=1, longitude=2, location=evil, **{evil: evil, "more": {evil: [evil]}})

@@ -58,6 +58,18 @@ export class Fleet {
   }
 
   /**
+   * Forget devices that were deleted.
+   *
+   * @param {string[]} ids
+   */
+  forget(ids) {
+    for (const id of ids) {
+      if (this.devices.delete(id)) this.#changed.add(id);
+    }
+    if (ids.length) this.#tell();
+  }
+
+  /**
    * Be told the ids of devices that changed; returns what ends that.
    *
    * @param {(changed: ReadonlySet<string>) => void} listener

@@ -160,7 +160,8 @@ class List {
     const { fleet, state } = this.#context;
     const { shown } = state;
     const at = this.#listed[this.#at]?.id;
-    if (this.#names.length !== fleet.devices.size) this.#names = [...fleet.devices.keys()].sort(byName);
+    const isAsListed = this.#names.length === fleet.devices.size && this.#names.every((id) => fleet.devices.has(id));
+    if (!isAsListed) this.#names = [...fleet.devices.keys()].sort(byName);
     this.#listed = this.#names.map((id) => /** @type {any} */ (fleet.devices.get(id))).filter((device) => isWanted(device, shown));
     const now = this.#context.api.now();
     const age = (device) => Math.max((now - device.seenMs) / 1_000, EVEN_AGE_S);

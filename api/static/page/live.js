@@ -26,7 +26,10 @@ export async function follow({ api, fleet }) {
       await read(api, seen, (event) => {
         waitMs = LEAST_WAIT_MS;
         seen = event.id || seen;
-        if (event.data) fleet.take(JSON.parse(event.data).records);
+        if (!event.data) return;
+        const { records, gone } = JSON.parse(event.data);
+        fleet.take(records);
+        if (gone) fleet.forget(gone);
       });
     } catch (error) {
       if (error.status === 403) {
