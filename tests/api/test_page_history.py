@@ -402,6 +402,9 @@ def test_a_name_that_is_markup_is_text(box: Box, browser: Browser) -> None:
     assert browser.run("document.querySelector('.chosen .name').textContent") == BAD
     assert browser.run("document.querySelectorAll('[src=x]').length") == 0
     assert browser.run("document.title") == "Whimbrel"
+    assert browser.run(
+        "(({scrollWidth, clientWidth}) => scrollWidth <= clientWidth)(document.querySelector('#panel-history'))"
+    )
 
 
 def test_devices_are_found_and_left_out_by_keyboard(box: Box, browser: Browser) -> None:
