@@ -7,6 +7,9 @@
 
 const KEY = "whimbrel.key";
 
+/** An answer that took longer, or was read later, says nothing about the box's clock. */
+const QUICK_MS = 1_000;
+
 /** What the box, or the way to it, answered instead of what was asked for; its message is a sentence for people. */
 export class ApiError extends Error {
   /**
@@ -95,9 +98,10 @@ export class Api {
     const key = sessionStorage.getItem(KEY);
     const all = key === null ? headers : { ...headers, Authorization: `Bearer ${key}` };
     const how = /** @type {const} */ ({ cache: "no-store", credentials: "omit" }); // else browsers ask for a password
+    const sentMs = Date.now();
     try {
       const response = await fetch(address(path, parameters), { headers: all, signal, ...how });
-      this.#setClock(response.headers.get("Date"));
+      if (Date.now() - sentMs < QUICK_MS) this.#setClock(response.headers.get("Date"));
       return response;
     } catch (error) {
       if (signal?.aborted) throw error;
