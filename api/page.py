@@ -44,8 +44,8 @@ class PageRoutes:
         return [Route("/", self.get_page, methods=["GET"]), Route(TILES, self.get_tiles, methods=["GET"])]
 
     async def get_page(self, request: Request) -> Response:
-        """The page. Programs that ask for JSON hear, as before there was one, that there is nothing at this address."""
-        if wants_json(request):
+        """The page. Who asks for JSON, or doesn't say what it likes, hears what it heard before there was one."""
+        if wants_json(request) or "accept" not in request.headers:
             raise HTTPException(404)
         headers = {"Content-Security-Policy": self._policy, "Cache-Control": "no-cache"}
         file = TILES if self._tile_file else ""
