@@ -68,7 +68,7 @@ def sent(table: pa.Table) -> bytes:
 def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
     """A box that has them all; it saves none of those that wait."""
     folder = tmp_path_factory.mktemp("million")
-    with Box(folder, persist__flush_seconds="3600") as found, open_duckdb() as connection:
+    with Box(folder, persist__flush_seconds="3600", sql__enabled="true") as found, open_duckdb() as connection:
         behind = MERGED + LATE
         parts = [f"altitude_m < {MERGED}"]
         parts += [f"altitude_m >= {MERGED} AND altitude_m < {behind} AND id % {FILES} = {n}" for n in range(FILES)]
@@ -232,3 +232,9 @@ def test_latest_then_and_now(box: Box) -> None:
     then = everything(box, "/v1/latest", "records", at=f"{DAY}T10:00:30Z", limit=300)
     assert [one["device_id"] for one in then] == CARS
     assert {one["altitude_m"] for one in then} == {600}
+
+
+def test_sql(box: Box) -> None:
+    query = "SELECT device_id, count(*), max(altitude_m) FROM records GROUP BY ALL ORDER BY device_id"
+    answer = box.http.post("/v1/sql", json={"query": query}, timeout=120)
+    assert answer.json()["rows"] == [[device, RECORDS, RECORDS - 1] for device in CARS]
