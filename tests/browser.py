@@ -29,7 +29,7 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-    "--window-size=1280,1600",
+    "--window-size=1280,800",
     "--remote-debugging-pipe",
 )
 SHOWN_S = 20.0

@@ -92,7 +92,7 @@ def test_a_sender_that_is_killed_again_and_again(kind: Kind, box: Box, proxy: Pr
     """It begins at 0 each time, so that each life is a device of its own."""
     chance = random.Random(7)
     kept = []
-    for life in range(4):
+    for life in range(3):
         command = [sys.executable, "-c", SENDING, proxy.url, str(tmp_path), f"life {life}"]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
