@@ -12,7 +12,7 @@ import pytest
 
 from tests.box import Box
 
-EXAMPLES = 15
+EXAMPLES = 10
 SEED = 8
 MAX_SHOWN = 500
 READY_S = 60

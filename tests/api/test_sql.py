@@ -14,6 +14,8 @@ import httpx
 import pyarrow as pa
 import pytest
 
+from api.sql_child import WRONG, Question, answer
+from telemetry.columns import COLUMNS
 from telemetry.record import Sent
 from tests.api.conftest import Box, assert_problem, box_on, record
 from tests.conftest import RedisServer
@@ -241,19 +243,41 @@ ATTACKS = [
 ]
 
 
+def known_here(box: Box, attack: str) -> str:
+    """A question that knows its way about this machine."""
+    [file, *_] = sorted(box.settings.archive_dir.glob("date=*/*.parquet"))
+    known = {"archive": box.settings.archive_dir, "file": file, "data": box.settings.data_dir, "port": box.port}
+    for name, value in known.items():
+        attack = attack.replace(f"{{{name}}}", str(value))
+    return attack
+
+
+def assert_nothing_told(box: Box, attack: str, text: str) -> None:
+    """No path of the machine that was not in the question, and nothing of its files."""
+    for told in (SECRET, "root:", str(box.settings.data_dir.parent), str(Path(__file__).parents[2]), ".duckdb"):
+        assert told in attack or told not in text
+
+
 @pytest.mark.parametrize("attack", ATTACKS, ids=range(len(ATTACKS)))
 def test_nothing_but_a_question_is_run(box: Box, attack: str) -> None:
-    """It is refused, tells no path of the machine that was not in the question, and leaves nothing behind."""
-    [file, *_] = sorted(box.settings.archive_dir.glob("date=*/*.parquet"))
-    data = box.settings.data_dir
-    before = sorted(data.rglob("*"))
-    for name, value in {"archive": box.settings.archive_dir, "file": file, "data": data, "port": box.port}.items():
-        attack = attack.replace(f"{{{name}}}", str(value))
-    answer = ask(box, attack)
-    assert_problem(answer, 400, "invalid-sql")
-    for told in (SECRET, "root:", str(data.parent), str(Path(__file__).parents[2]), ".duckdb"):
-        assert told in attack or told not in answer.text
-    assert sorted(data.rglob("*")) == before
+    """By what the process that answers does, called here; nothing is left behind."""
+    before, attack = sorted(box.settings.data_dir.rglob("*")), known_here(box, attack)
+    files = sorted(map(str, box.settings.archive_dir.glob("date=*/*.parquet")))
+    question = Question(attack, "json", files, [], "", 8, 2**27, 1_000, 2**20)
+    found = answer(question, COLUMNS.empty_table())
+    assert found.outcome.wrong == WRONG
+    assert_nothing_told(box, attack, found.outcome.detail)
+    assert sorted(box.settings.data_dir.rglob("*")) == before
+
+
+@pytest.mark.parametrize("attack", ATTACKS[::8], ids=range(0, len(ATTACKS), 8))
+def test_what_is_refused_over_http_tells_nothing_either(box: Box, attack: str) -> None:
+    """By a process of its own, as asked over HTTP."""
+    before, attack = sorted(box.settings.data_dir.rglob("*")), known_here(box, attack)
+    refused = ask(box, attack)
+    assert_problem(refused, 400, "invalid-sql")
+    assert_nothing_told(box, attack, refused.text)
+    assert sorted(box.settings.data_dir.rglob("*")) == before
 
 
 BOMBS = [
