@@ -21,7 +21,8 @@ from telemetry.record import EARLIEST_US, LATEST_US
 from telemetry.redis_client import connect
 from telemetry.setup import NO_ARCHIVE, apart, set_up
 from tests.worker.conftest import Ledger, archived, waiting
-from tests.worker.test_persist import DEVICES, Stop, drain, saver, stop_at
+from tests.worker.stopping import Stop
+from tests.worker.test_persist import DEVICES, drain, saver, stop_at
 from worker.jobs import Work
 from worker.latest import rebuild
 from worker.persist import Saver

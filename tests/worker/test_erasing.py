@@ -31,8 +31,10 @@ from telemetry.hot import Batch, Limits, Shard
 from telemetry.record import Record, Sent
 from telemetry.redis_client import connect
 from telemetry.setup import set_up
+from telemetry.steps import Step, untold
 from tests.conftest import RedisServer, settings_of
 from tests.worker.conftest import NOW_US, Content, Ledger, archived, waiting
+from tests.worker.stopping import Stop, at, stop
 from worker.erasing import BUSY_S, Eraser
 from worker.imports import Importer
 from worker.latest import rebuild
@@ -44,39 +46,13 @@ GONE = "gone/ü%2F '\"\n\t☂"
 STEPS = ("settle", "cleanse", "look", "write", "sync", "commit", "make last", "count", "complete")
 SAVE_STEPS = ("look", "intend", "read", "still", "write", "open", "commit", "make last", "finish", "finish 0", "done")
 
-Reached = Callable[[str], None]
 
-
-class Stop(Exception):
-    """Stands for a process that ends here."""
-
-
-def nothing(_step: str) -> None:
-    """Goes on."""
-
-
-def at(wanted: str, do: Callable[[], object], times: int = 1) -> Reached:
-    """Do something before a step, the `times`-th time that it is taken."""
-    seen = Counter[str]()
-
-    def reached(step: str) -> None:
-        seen[step] += 1
-        if step == wanted and seen[step] == times:
-            do()
-
-    return reached
-
-
-def stop() -> None:
-    raise Stop
-
-
-def saver(archive: Archive, reached: Reached = nothing) -> Saver:
+def saver(archive: Archive, reached: Step = untold) -> Saver:
     told = Archive(archive.root, reached)
     return Saver(told, open_duckdb(), clock.now_ms, reached=reached)
 
 
-def eraser(archive: Archive, reached: Reached = nothing, monotonic: Callable[[], float] = lambda: 0.0) -> Eraser:
+def eraser(archive: Archive, reached: Step = untold, monotonic: Callable[[], float] = lambda: 0.0) -> Eraser:
     connection = open_duckdb()
     return Eraser(Archive(archive.root, reached), lambda: connection, saver(archive), clock.now_ms, reached, monotonic)
 

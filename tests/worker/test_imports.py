@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
@@ -24,8 +23,10 @@ from telemetry.hot import Shard
 from telemetry.record import Record, Sent
 from telemetry.redis_client import connect
 from telemetry.setup import apart, set_up
+from telemetry.steps import Step, untold
 from tests.conftest import RedisServer, settings_of
 from tests.worker.conftest import NOW_US, Ledger, archived
+from tests.worker.stopping import Stop, at, stop
 from worker.imports import Importer, MovedMeanwhile
 from worker.persist import Saver
 from worker.recover import recover
@@ -36,12 +37,6 @@ HALF, WHOLE = Progress(2), Progress(4, is_whole=True)
 DEVICES = ("a", "b", "a", "c")
 EXPECTED = Counter((device, number) for number, device in enumerate(DEVICES))
 
-Reached = Callable[[str], None]
-
-
-class Stop(Exception):
-    """Stands for a process that ends here."""
-
 
 def saver(archive: Archive, connection: duckdb.DuckDBPyConnection) -> Saver:
     return Saver(archive, connection, clock.now_ms)
@@ -50,7 +45,7 @@ def saver(archive: Archive, connection: duckdb.DuckDBPyConnection) -> Saver:
 def importer(
     archive: Archive,
     connection: duckdb.DuckDBPyConnection,
-    reached: Reached = lambda step: None,
+    reached: Step = untold,
     max_devices: int = 100,
     usable_s: float = 60,
     name: str = NAME,
@@ -79,22 +74,6 @@ def latest(shard: Shard, device: str) -> float | None:
     [found] = shard.latest([device.encode()])
     newest = decode_latest(found).newest if found is not None else None
     return None if newest is None else newest.stored(device).record.altitude_m
-
-
-def at(wanted: str, do: Callable[[], object], times: int = 1) -> Reached:
-    """Do something before a step, the `times`-th time that it is taken."""
-    seen = Counter[str]()
-
-    def reached(step: str) -> None:
-        seen[step] += 1
-        if step == wanted and seen[step] == times:
-            do()
-
-    return reached
-
-
-def stop() -> None:
-    raise Stop
 
 
 def assert_whole(shard: Shard, archive: Archive, connection: duckdb.DuckDBPyConnection) -> None:

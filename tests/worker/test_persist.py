@@ -30,16 +30,13 @@ from telemetry.redis_client import connect
 from telemetry.setup import set_up
 from tests.conftest import RedisServer, settings_of
 from tests.worker.conftest import NOW_US, Ledger, archived, waiting
+from tests.worker.stopping import Stop
 from worker.persist import Saver
 from worker.plan import Bounds
 
 STEPS = ("look", "intend", "read", "still", "write", "open", "commit", "finish", "finish 0", "finish 1")
 DEVICES = [f"device-{number:04}" for number in range(600)]
 """More than one chunk of a trim."""
-
-
-class Stop(Exception):
-    """Stands for a process that ends here."""
 
 
 def saver(archive: Archive, reached: Callable[[str], None] = lambda step: None, bounds: Bounds | None = None) -> Saver:

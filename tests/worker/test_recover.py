@@ -17,14 +17,11 @@ from telemetry.errors import IntentChanged, NotTogether, OtherStoreError
 from telemetry.hot import Shard
 from telemetry.setup import apart as why_apart
 from tests.worker.conftest import Ledger, archived, waiting
+from tests.worker.stopping import Stop
 from worker.persist import Saver
 from worker.recover import recover
 
 STEPS = ("fence", "take over", "replace a", "replace c", "reopen")
-
-
-class Stop(Exception):
-    """Stands for a process that ends here."""
 
 
 def restore(client: redis.Redis, keys: dict[bytes, bytes]) -> None:

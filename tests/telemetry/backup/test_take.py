@@ -23,7 +23,8 @@ from telemetry.setup import set_up
 from tests.conftest import RedisServer
 from tests.telemetry.backup.stand import Busy, backup, box_of, held
 from tests.worker.conftest import Content, Ledger
-from tests.worker.test_persist import DEVICES, Stop, drain, saver, stop_at
+from tests.worker.stopping import Stop
+from tests.worker.test_persist import DEVICES, drain, saver, stop_at
 
 
 @pytest.mark.slow
