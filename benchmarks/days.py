@@ -22,7 +22,7 @@ from benchmarks.boxes import archive_of, box
 from benchmarks.cpu import Meter
 from benchmarks.messages import DEVICES
 from benchmarks.report import Result
-from benchmarks.sending import Connection, Load, send
+from benchmarks.sending import Connection, Load, Message, send
 from telemetry.columns import open_duckdb, sql_text
 from tests.box import Box
 
@@ -57,9 +57,14 @@ def questions(dice: Random, days: int, count: int) -> list[Asked]:
     ]
 
 
+def question(one: Asked) -> Message:
+    """The request for it."""
+    return messages.get(f"/v1/records?device_id={one.device_id}&start={one.day}&end={one.day}")
+
+
 def ask(box: Box, some: Sequence[Asked]) -> Load:
     """One after the other."""
-    made = [messages.get(f"/v1/records?device_id={one.device_id}&start={one.day}&end={one.day}") for one in some]
+    made = [question(one) for one in some]
     return send([Connection(("127.0.0.1", box.api_port), made, answers.Http())])
 
 
