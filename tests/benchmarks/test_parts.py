@@ -12,6 +12,7 @@ from benchmarks import (
     append,
     archives,
     boxes,
+    cluster,
     cores,
     days,
     exports,
@@ -198,3 +199,8 @@ def test_forwards(monkeypatch: pytest.MonkeyPatch) -> None:
     found = {one.id: one.value for one in forwards.run(quick=True) if isinstance(one, Result)}
     assert found["forward_whimbrel"] > 0
     assert found["forward_http_cpu"] > 0
+
+
+def test_a_cluster_is_measured_beside_one_server() -> None:
+    found = {result.id: result.value for result in cluster.measure(ingest.Size(20_000, 1))}
+    assert found["cluster"] == pytest.approx(found["cluster_three_nodes"] / found["cluster_one_server"])
