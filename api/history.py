@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import duckdb
 import pyarrow as pa
@@ -18,9 +18,11 @@ from api.area import area
 from api.formats import FORMATS
 from api.formats.choice import FORMAT, chosen, kinds
 from api.formats.contract import Format
+from api.one_device import OneDevice
 from api.paged import VARY
 from api.params import CURSOR, DEVICE_ID, END, LIMIT, ORDER, START, Position
 from api.queries import Queries
+from api.record_json import answers_of
 from api.snapshot import Snapshot, Snapshots, Wanted
 from api.thinned import PARAMETERS as THINNED
 from api.thinned import Thinned, thinned
@@ -68,6 +70,11 @@ class Question(NamedTuple):
     limit: int = 1_000
     after: Position | None = None
     thinned: Thinned = Thinned()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no record is left out."""
+        return self.thinned == Thinned()
 
 
 def narrowed(question: Question) -> Wanted:
@@ -118,36 +125,36 @@ def _where(wanted: Wanted) -> str:
     return " AND ".join(conditions)
 
 
-def page(connection: duckdb.DuckDBPyConnection, snapshots: Snapshots, question: Question) -> list[tuple[Any, ...]]:
-    """The rows of one page and, if there are more, one row of the next."""
-    statement = _statement(connection, snapshots, question, SELECT)
-    return connection.execute(statement).fetchall() if statement else []
-
-
-def table(connection: duckdb.DuckDBPyConnection, snapshots: Snapshots, question: Question) -> pa.Table:
-    """The same as a table with the archive's columns."""
-    statement = _statement(connection, snapshots, question, ", ".join(COLUMNS.names))
-    if not statement:
-        return COLUMNS.empty_table()
-    return connection.sql(statement).to_arrow_table().cast(COLUMNS)  # the zone that times are shown in is the session's
-
-
-def _statement(
-    connection: duckdb.DuckDBPyConnection, snapshots: Snapshots, question: Question, names: str
-) -> str | None:
-    """SQL that selects columns of a page and, if there are more, one row of the next; None if there is nothing."""
+def page(
+    connection: duckdb.DuckDBPyConnection,
+    snapshots: Snapshots,
+    question: Question,
+    one_device: OneDevice | None = None,
+) -> pa.Table:
+    """The records of one page and, if there are more, one of the next, in the archive's columns."""
     wanted = narrowed(question)
     if wanted.start_us >= wanted.end_us:
-        return None
+        return COLUMNS.empty_table()
     snapshot = snapshots.take(wanted)
+    if one_device is not None and question.is_whole:
+        found = one_device.page(snapshot, wanted, question.after, question.is_descending, question.limit + 1)
+        if found is not None:
+            return found
+    return _of_duckdb(connection, snapshot, question, wanted)
+
+
+def _of_duckdb(
+    connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, question: Question, wanted: Wanted
+) -> pa.Table:
     if snapshot.blocks:
         connection.register("tail", columns(snapshot.blocks))
     elif not snapshot.files:
-        return None
-    is_whole = question.thinned == Thinned()
-    if is_whole and not wanted.devices and sum(file.rows or 0 for file in snapshot.files) > MANY_PAGES * question.limit:
+        return COLUMNS.empty_table()
+    rows = sum(file.rows or 0 for file in snapshot.files)
+    if question.is_whole and not wanted.devices and rows > MANY_PAGES * question.limit:
         wanted = _of_page(connection, snapshot, question, wanted)
-    return _ordered(connection, snapshot, question, wanted, names)
+    statement = _ordered(connection, snapshot, question, wanted, ", ".join(COLUMNS.names))
+    return connection.sql(statement).to_arrow_table().cast(COLUMNS)  # the zone that times are shown in is the session's
 
 
 def _of_page(connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, question: Question, wanted: Wanted) -> Wanted:
@@ -178,11 +185,11 @@ def _ordered(
     )
 
 
-def body(rows: list[tuple[Any, ...]], limit: int) -> bytes:
+def body(found: pa.Table, limit: int) -> bytes:
     """The JSON of one page."""
-    shown = rows[:limit]
-    more = str(Position(shown[-1][1], shown[-1][3])) if len(rows) > limit else None
-    return answers.encode(RecordsPage([answers.of_row(row) for row in shown], more))
+    shown = found.slice(0, limit)
+    more = str(ended(shown)) if found.num_rows > limit else None
+    return answers.encode(RecordsPage(answers_of(shown), more))
 
 
 class History:
@@ -192,6 +199,7 @@ class History:
         self._snapshots = snapshots
         self._queries = queries
         self._max_page_records = max_page_records
+        self._one_device = OneDevice()
 
     async def get_records(self, request: Request) -> Response:
         """Records of a range, of the devices named or of all, in JSON or another format."""
@@ -206,22 +214,23 @@ class History:
             thinned(request),
         )
         if kind is FORMATS["json"]:
-            data = await self._queries.run(
-                lambda connection: body(page(connection, self._snapshots, question), question.limit)
-            )
+            data = await self._queries.run(lambda connection: body(self._page(connection, question), question.limit))
             return Response(data, headers=VARY, media_type="application/json")
         written = await self._queries.run(lambda connection: self._written(connection, question, kind))
         return paged.answer(request, kind, *written)
 
+    def _page(self, connection: duckdb.DuckDBPyConnection, question: Question) -> pa.Table:
+        return page(connection, self._snapshots, question, self._one_device)
+
     def _written(
         self, connection: duckdb.DuckDBPyConnection, question: Question, kind: Format
     ) -> tuple[bytes, Position | None]:
-        found = table(connection, self._snapshots, question)
+        found = self._page(connection, question)
         shown = found.slice(0, question.limit)
-        return paged.written(connection, shown, kind), _last(shown) if found.num_rows > question.limit else None
+        return paged.written(connection, shown, kind), ended(shown) if found.num_rows > question.limit else None
 
 
-def _last(shown: pa.Table) -> Position:
+def ended(shown: pa.Table) -> Position:
     """Where a page ends."""
     last = shown.select(["timestamp", "id"]).slice(shown.num_rows - 1)
     return Position(last.column(0).cast(pa.int64())[0].as_py(), last.column(1)[0].as_py())

@@ -219,7 +219,7 @@ class WholePath:
             for start_us, end_us in spans:
                 question = Question(Wanted(devices, start_us, end_us))
                 with self.connection.cursor() as cursor:
-                    found = [row[3] for row in page(cursor, snapshots, question)]
+                    found = page(cursor, snapshots, question).column("id").to_pylist()
                 assert found == self.model.range(devices, start_us, end_us)
 
     def check_days(self) -> None:

@@ -82,7 +82,8 @@ class Stores:
         """The ids that a query of all finds, in its order."""
         asked = Question(ALL, limit=10_000)
         with self.connection.cursor() as cursor:
-            return [row[3] for row in page(cursor, snapshots or self.snapshots, asked)]
+            found: list[int] = page(cursor, snapshots or self.snapshots, asked).column("id").to_pylist()
+            return found
 
     def assert_whole(self) -> None:
         """Check that a reader with an old handle of the table and one with a new find each record once."""

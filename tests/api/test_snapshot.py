@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from api.history import Question, page
-from api.params import Position
+from api.history import Question, ended, page
+from api.one_device import OneDevice
 from api.snapshot import Listing, Snapshots, Wanted
 from telemetry import clock, entries, hot
 from telemetry.archive import Archive, commit_number
@@ -100,7 +100,7 @@ def test_three_shards_may_stand_at_different_steps(
     for device in ("device 0", "device 1", "device 2"):
         wanted = Wanted((device, "nobody"), EARLIEST_US, LATEST_US)
         with connection.cursor() as cursor:
-            found = [row[3] for row in page(cursor, stores.snapshots, Question(wanted))]
+            found = page(cursor, stores.snapshots, Question(wanted)).column("id").to_pylist()
         assert found == [one.id for one in stores.stored if one.device_id == device]
     stores.save()
     stores.assert_whole()
@@ -365,17 +365,18 @@ ASKED = st.builds(
 )
 
 
-def answer(stores: Stores, asked: Ask) -> list[int]:
+def answer(stores: Stores, asked: Ask, one_device: OneDevice | None = None) -> list[int]:
     """The ids of all pages."""
     question = Question(Wanted(asked.devices, asked.start_us, asked.end_us), asked.is_descending, asked.limit)
     found: list[int] = []
     with stores.connection.cursor() as cursor:
         while True:
-            rows = page(cursor, stores.snapshots, question)
-            found += [row[3] for row in rows[: asked.limit]]
-            if len(rows) <= asked.limit:
+            records = page(cursor, stores.snapshots, question, one_device)
+            shown = records.slice(0, asked.limit)
+            found += shown.column("id").to_pylist()
+            if records.num_rows <= asked.limit:
                 return found
-            question = question._replace(after=Position(rows[asked.limit - 1][1], rows[asked.limit - 1][3]))
+            question = question._replace(after=ended(shown))
 
 
 def model(stores: Stores, asked: Ask) -> list[int]:
@@ -406,4 +407,4 @@ def test_any_question_is_answered_as_a_plain_list_would(
         else:
             stores.append(*(Sent(device, record(timestamp_us)) for device, timestamp_us in event))
     for asked in questions:
-        assert answer(stores, asked) == model(stores, asked)
+        assert answer(stores, asked) == answer(stores, asked, OneDevice()) == model(stores, asked)
