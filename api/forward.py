@@ -16,14 +16,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from yarl import URL
 
+from api.between import KEEP_ALIVE_S, MAX_CONNECTIONS, SCHEME
 from collector.http import ProblemError
 from telemetry import problem
-
-MAX_CONNECTIONS = 256
-"""Requests under way at once; the query program itself bounds those that wait."""
-
-KEEP_ALIVE_S = 60
-"""How long a connection to the query program is kept for the next request."""
 
 CONNECT_TIMEOUT_S = 2.0
 ANSWER_TIMEOUT_S = 20.0
@@ -31,9 +26,6 @@ ANSWER_TIMEOUT_S = 20.0
 
 OWN_HEADERS = frozenset((b"connection", b"keep-alive", b"transfer-encoding", b"date", b"upgrade", b"te"))
 """What each connection says for itself."""
-
-SCHEME = b"whimbrel-scheme"
-"""A header of ours: what the client speaks, https or http, which links in answers need."""
 
 NOT_ASKED = OWN_HEADERS | {b"content-length", b"expect", SCHEME}
 """What is left out of a request. Its body goes only where it may, and then says its length anew."""

@@ -19,6 +19,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.between import KEEP_ALIVE_S, MAX_CONNECTIONS
 from api.box import BOX
 from api.counts import Counts
 from api.deleting import DELETE_DEVICE
@@ -27,7 +28,6 @@ from api.devices import DEVICES, DeviceRoutes
 from api.document import OPENAPI, Document
 from api.export import AT_ONCE, EXPORT, WAITING, Exports
 from api.fleet import LATEST, Fleet
-from api.forward import KEEP_ALIVE_S, MAX_CONNECTIONS
 from api.health import Health
 from api.history import RECORDS, History
 from api.latest import LATEST_OF_DEVICE, LatestRoutes

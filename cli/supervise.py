@@ -4,6 +4,7 @@
                                 └─ group whimbrel: collector, worker, scheduler, query, api, courier
 
 Each is tied to the one above (`telemetry.process`): a killed `whimbrel up` leaves nothing running.
+Those in Python are forks of supervisord (`cli/supervisord.py`).
 The programs of the group stop together, then Redis, which they need to the last.
 """
 
@@ -124,7 +125,7 @@ def start(folder: Path, programs: Mapping[str, str], environment: Mapping[str, s
         os.environ[SUPERVISED] = str(os.getpid())  # exec keeps it
 
     return subprocess.Popen(
-        [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", file],
+        [sys.executable, "-m", "cli.supervisord", "-n", "-c", file],
         cwd=PROJECT,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

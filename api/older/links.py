@@ -6,7 +6,7 @@ from urllib.parse import parse_qs, urlencode
 
 from starlette.requests import Request
 
-from api.forward import SCHEME
+from api.between import SCHEME
 
 
 def to_page(request: Request, number: int) -> str:

@@ -19,7 +19,7 @@ from tests.box import PROJECT, Box
 
 LOOK_S = 0.1
 MODULES = {
-    SUPERVISOR: "supervisor.supervisord",
+    SUPERVISOR: "cli.supervisord",
     "collector": "collector",
     "worker": "worker",
     "scheduler": "compactor",
