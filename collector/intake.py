@@ -23,11 +23,12 @@ from typing import NamedTuple
 
 import redis
 
+from collector.loads import Load, apart, together
 from telemetry import hot, meters
 from telemetry.disk import Room
-from telemetry.entries import Aside, pack
+from telemetry.entries import Aside
 from telemetry.errors import BusyError, ConfigError, KeyReusedError, StoreError, StoreUnavailable
-from telemetry.hot import Batch, DevicesFull, Limits, Shard, shard_of
+from telemetry.hot import DevicesFull, Limits, Shard, shard_of
 from telemetry.record import Sent
 from telemetry.redis_client import require_answer
 
@@ -118,9 +119,9 @@ class Numbered(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """The records of one request that go to one shard, and who waits for them."""
+    """What of one request goes to one shard, and who waits for it."""
 
-    records: Sequence[Sent]
+    load: Load
     cost_bytes: int
     name: str
     body_hash: bytes
@@ -192,7 +193,7 @@ class _Writer(threading.Thread):
             while self._waiting and (not group or (records < GROUP_RECORDS and size < GROUP_BYTES)):
                 part = self._waiting.popleft()
                 group.append(part)
-                records += len(part.records)
+                records += part.load.size
                 size += part.cost_bytes
             return group
 
@@ -237,13 +238,11 @@ class _Writer(threading.Thread):
         aside = [one for part in group for one in part.aside]
         if aside:  # first: what is not stored then comes again, and better twice here than not at all
             shard.set_aside(aside, self._intake.max_aside_bytes)
-        unnamed = [part for part in group if not part.name]
-        named = [part for part in group if part.name]
-        batches = [Batch(pack(sent for part in unnamed for sent in part.records))] if unnamed else []
-        batches += [Batch(pack(part.records), part.name, part.body_hash, part.number) for part in named]
-        appended = shard.append(batches, self._intake.limits)
+        appended = shard.append(together(group), self._intake.limits, is_whole=True)
+        if any(appended.statuses):
+            appended = shard.append(apart(group), self._intake.limits)
         self.newest_ms = appended.newest_ms
-        statuses = iter(appended.statuses[len(batches) - len(named) :])
+        statuses = iter(appended.statuses[1:])
         return [_outcome(next(statuses)) if part.name else False for part in group]
 
 
@@ -400,8 +399,8 @@ class Intake:
         self._pending_bytes += cost_bytes
         if not self.has_room:
             self._room.clear()
-        begun_s = time.monotonic()
-        self._writers[shard].put(_Part(records, cost_bytes, name, body_hash, done, begun_s, number, lane, aside))
+        begun_s, load = time.monotonic(), Load.of(records)
+        self._writers[shard].put(_Part(load, cost_bytes, name, body_hash, done, begun_s, number, lane, aside))
         return done
 
     def resolve(self, group: Sequence[_Part], outcomes: Sequence[Outcome], took_s: float) -> None:
@@ -440,7 +439,7 @@ class _Measured:
         if any(outcomes):
             stored = [part for part, outcome in zip(group, outcomes, strict=True) if outcome is False]
             self._repeated.value += sum([outcome is True for outcome in outcomes])
-        records = sum([len(part.records) for part in stored])
+        records = sum([part.load.size for part in stored])
         self._accepted.value += records
         self._group_records.observe(records)
         self._ack_s.observe_ages([part.begun_s for part in stored], time.monotonic())

@@ -322,8 +322,9 @@ class _Connection(asyncio.BufferedProtocol):
         records = 0
         tally = self._tally or self._find_tally()
         for message in messages:
-            future = None
+            future, answered = None, message
             if isinstance(message, Received):
+                answered = message.without_records()
                 records += len(message.records)
                 future = self._collector.intake.offer(
                     message.records, message.size_bytes, self._numbered(message), message.aside
@@ -334,7 +335,7 @@ class _Connection(asyncio.BufferedProtocol):
             else:
                 note_rejected(self._collector.intake, message, tally)
                 self._note_refused(message)
-            self._answers.append((message, future))
+            self._answers.append((answered, future))
             self._no_more = self._no_more or message.last
         if messages and self._collector.rates is not None:
             self._pay(self._collector.rates, messages)

@@ -243,9 +243,9 @@ end
 
 -- append ------------------------------------------------------------------------------------------
 
-local STORED, SEEN, OTHER_BODY, KEYS_FULL, SENDERS_FULL = 0, 1, 2, 3, 4
+local STORED, SEEN, OTHER_BODY, KEYS_FULL, SENDERS_FULL, APART = 0, 1, 2, 3, 4, 5
 local FIXED_KEYS = 9
-local FIXED_ARGS = 7
+local FIXED_ARGS = 8
 local PIECE = 2000
 local FORGET_AT_LEAST = 10
 local ALLOTTED_S = 86400
@@ -362,6 +362,17 @@ local function decide(batches, keys, args, steady_ms)
   end
 end
 
+-- Has none stored if one may not be.
+local function all_or_none(batches)
+  local is_whole = true
+  for _, batch in ipairs(batches) do
+    is_whole = is_whole and batch.status == STORED
+  end
+  for _, batch in ipairs(batches) do
+    batch.status = not is_whole and batch.status == STORED and APART or batch.status
+  end
+end
+
 -- Notes that a batch was stored, so that it is known when it comes again.
 local function remember(batch, keys, args, steady_ms)
   if batch.number > 0 then
@@ -413,9 +424,10 @@ end
 -- KEYS: store latest devices dirty unsaved next_id sent_until senders senders_seen, then for each batch its
 --       sent key if it has an Idempotency-Key, and the stream of each entry.
 -- ARGV: store id, most devices, most keys, ms that a key is remembered, most senders, ms that a sender is
---       remembered, number of batches, then for each batch: its Idempotency-Key or its sender's id or '', hash
---       of its body, its sender's number for it or 0, number of entries, and for each entry: device, number of
---       records, the msgpack array of its records, its candidates for latest.
+--       remembered, '1' if all batches are to be stored or none, number of batches, then for each batch: its
+--       Idempotency-Key or its sender's id or '', hash of its body, its sender's number for it or 0, number of
+--       entries, and for each entry: device, number of records, the msgpack array of its records, its candidates
+--       for latest.
 -- Returns {status of each batch, the clock's newest_ms, records unsaved now}.
 -- Stores nothing and answers DEVICESFULL if it would bring more devices than may be. With nothing to store it writes
 -- nothing, and is refused all the same where a write would be.
@@ -426,6 +438,9 @@ local function append(keys, args)
   local clock = read_clock(store[3], store[4], store[5], store[6])
   local batches = read_batches(keys, args)
   decide(batches, keys, args, clock.steady_ms)
+  if args[7] == '1' then
+    all_or_none(batches)
+  end
   local known, names, new = load_latest(batches, keys[2])
   if #new > 0 and redis.call('ZCARD', keys[3]) + #new > tonumber(args[2]) then
     return redis.error_reply('DEVICESFULL')

@@ -55,6 +55,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -108,7 +109,7 @@ READ_LATEST_BYTES = 2**20
 SENDER_KEPT_MS = 30 * 86_400_000
 """How long a sender's last number is remembered: longer than any device is out of reach with a batch unanswered."""
 
-STORED, SEEN, OTHER_BODY, KEYS_FULL, SENDERS_FULL = range(5)
+STORED, SEEN, OTHER_BODY, KEYS_FULL, SENDERS_FULL, APART = range(6)
 """What `append` answers for each batch."""
 
 
@@ -291,18 +292,21 @@ class Shard:
         self.store_id = store_id
         self.keys = Keys(shard)
 
-    def append(self, batches: Sequence[Batch], limits: Limits) -> Appended:
-        """Store batches, ids allotted and `latest` set, in one call that is durable when it returns."""
+    def append(self, batches: Sequence[Batch], limits: Limits, is_whole: bool = False) -> Appended:
+        """Store batches, ids allotted and `latest` set, in one call that is durable when it returns.
+
+        With `is_whole` all of them or none: the others are `APART` if one may not be stored.
+        """
         k = self.keys
         keys = [k.store, k.latest, k.devices, k.dirty, k.unsaved, k.next_id, k.sent_until, k.senders, k.senders_seen]
-        args: list[str | bytes | int] = [self.store_id, *limits, len(batches)]
+        args: list[str | bytes | int] = [self.store_id, *limits, int(is_whole), len(batches)]
+        stream = k.stream("")
         for batch in batches:
             args += (batch.name, batch.body_hash, batch.number, len(batch.entries))
             if batch.name and not batch.number:
                 keys.append(k.sent(batch.name))
-            for entry in batch.entries:
-                keys.append(k.stream(entry.device_id))
-                args += entry
+            keys += [stream + entry.device_id for entry in batch.entries]
+            args += chain.from_iterable(batch.entries)
         return Appended(*self.call("append", keys, args))
 
     def require_writable(self) -> None:

@@ -36,6 +36,7 @@ from telemetry.fields import (
     read_timestamp,
 )
 from telemetry.record import EARLIEST_US, Record, Sent
+from telemetry.usual_times import usual_us
 
 T = TypeVar("T")
 
@@ -129,10 +130,14 @@ class Shape(NamedTuple):
 
 
 _location = attrgetter("location")
+_timestamp = attrgetter("timestamp")
 
 
 def _times(values: list[Any], arrival: Arrival) -> list[int]:
-    found = [iso_us(at) if type(at := value.timestamp) is str else read_timestamp(at, arrival) for value in values]
+    try:
+        found = usual_us(map(_timestamp, values))
+    except (KeyError, TypeError, ValueError):
+        found = [iso_us(at) if type(at := value.timestamp) is str else read_timestamp(at, arrival) for value in values]
     if found and not (min(found) >= EARLIEST_US and max(found) <= arrival.latest_us):
         raise RecordError("timestamp", None, "out of bounds")
     return found

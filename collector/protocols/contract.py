@@ -53,6 +53,10 @@ class Received(NamedTuple):
     denied: Callable[[Denied], bytes] = _unsaid
     parts: Callable[[], list[Received]] | None = None
 
+    def without_records(self) -> Received:
+        """The same for who only answers it, so that records don't outlast the need for them."""
+        return self._replace(records=[], parts=None) if len(self.records) > 1 else self
+
 
 class Rejected(NamedTuple):
     """A message that can't be used, the kind of its fault, why, and what to answer.

@@ -416,7 +416,7 @@ def test_a_fault_of_ours_is_answered_and_forgotten(
     async def test() -> None:
         async with taking(connect_shared) as intake:
             with monkeypatch.context() as broken:
-                broken.setattr(hot.Shard, "append", lambda *_: 1 / 0)
+                broken.setattr(hot.Shard, "append", lambda *_, **_named: 1 / 0)
                 with pytest.raises(BusyError, match="ZeroDivisionError"):
                     await intake.submit([sent()], 1)
             await intake.submit([sent()], 1)

@@ -65,6 +65,23 @@ def test_named_and_others_in_one_call(connect_shared: Connect, shard: Shard, cli
     run(test)
 
 
+def test_records_of_one_device_rest_together_whoever_sent_them(
+    connect_shared: Connect, shard: Shard, client: redis.Redis
+) -> None:
+    async def test() -> None:
+        async with taking(connect_shared) as intake:
+            client.client_pause(PAUSE_MS, all=False)
+            first = offer(intake, 1, Lane(), "c")  # a group of its own, during whose call the others come
+            await asyncio.sleep(0.02)
+            waits = [first, *(offer(intake, 1, Lane(), "d", sender) for sender in "abc"), offer(intake, 2, Lane(), "d")]
+            client.client_unpause()
+            assert await results(*waits) == [STORED] * 5
+            [entries] = shard.entries([("d", "-", "+")])
+            assert (len(entries), numbers(tail(shard, "d"))) == (1, [1, 1, 1, 2])
+
+    run(test)
+
+
 # None overtakes its sender's earlier ones -----------------------------------------------------------
 
 
@@ -238,11 +255,11 @@ def test_whatever_fails_each_batch_is_stored_once_and_in_order(
     rng = random.Random(seed)
     append = Shard.append
 
-    def failing(self: Shard, *args: object) -> object:
+    def failing(self: Shard, *args: object, **named: object) -> object:
         fault = rng.random()
         if fault < 0.2:
             raise BusyError("before")
-        done = append(self, *args)  # type: ignore[arg-type]
+        done = append(self, *args, **named)  # type: ignore[arg-type]
         if fault > 0.8:
             raise BusyError("after")
         return done

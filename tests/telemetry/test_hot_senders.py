@@ -53,6 +53,16 @@ def known(shard: Shard) -> set[str]:
 # Numbers ---------------------------------------------------------------------------------------------
 
 
+def test_all_of_a_call_or_none(shard: Shard) -> None:
+    batches = [batch("", 0, 7), batch("s", 1), Batch((), "k", b"hash"), batch("t", 1)]
+    assert shard.append(batches[1:2], Limits()).statuses == [hot.STORED]
+    found = shard.append(batches, Limits(), is_whole=True)
+    assert found.statuses == [hot.APART, hot.SEEN, hot.APART, hot.APART]
+    assert (found.unsaved, marks(shard), known(shard)) == (1, [1], {"s"}), "nothing was stored, none is remembered"
+    assert shard.append([batch("", 0, 7), batch("s", 2), *batches[2:]], Limits(), is_whole=True).statuses == [0] * 4
+    assert (marks(shard), known(shard)) == ([1, 7, 2, 1], {"s", "t"})
+
+
 def test_each_number_is_stored_once(shard: Shard) -> None:
     assert append(shard, batch("s", 1)) == [hot.STORED]
     assert append(shard, batch("s", 1)) == [hot.SEEN]

@@ -1,0 +1,35 @@
+"""Entries of a device's records: the quick way packs what the plain one does."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from telemetry.entries import Entry, pack_devices, packed
+from telemetry.record import MAX_ENTRY_SPAN_US, NO_FIX, Record
+
+NOW_US = 1_795_500_000_000_000
+
+records = st.builds(
+    Record,
+    st.sampled_from([NOW_US, NOW_US + 1, NOW_US - 5_000_000]),
+    st.sampled_from(["tcp", "tcp", "udp", "http"]),
+    st.just("json"),
+    st.sampled_from([53.4, 53.4, None]),
+    st.sampled_from([-2.9, -2.9, None]),
+    attributes=st.sampled_from([None, None, NO_FIX + "}", '{"fuel":7}']),
+)
+
+
+@given(st.lists(records, min_size=1, max_size=20))
+def test_any_records_are_packed_as_the_plain_way_packs_them(found: list[Record]) -> None:
+    assert pack_devices({"d": found}) == [Entry("d", *packed(found))]
+
+
+def test_what_is_too_far_apart_or_too_many_for_one_entry_is_split() -> None:
+    first, last = (
+        Record(NOW_US - MAX_ENTRY_SPAN_US - 1, "tcp", "json", 1.0, 1.0),
+        Record(NOW_US, "tcp", "json", 1.0, 1.0),
+    )
+    assert [entry.size for entry in pack_devices({"d": [first, last]})] == [1, 1]
+    assert [entry.size for entry in pack_devices({"d": [last] * 2_001})] == [1_000, 1_000, 1]
