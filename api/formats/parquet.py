@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from api.formats.contract import BATCH_ROWS, Format
@@ -21,11 +22,11 @@ from telemetry.columns import COLUMNS, TIME
 GROUP_ROWS = 65_536
 """Rows of a row group: some 15 MB, of which two are in memory."""
 
-_BITS = r"'\x00\x00\x00\x00\x01'::BLOB || longitude::BIT::BLOB || latitude::BIT::BLOB"
-"""A point as WKB, the most significant byte first, as DuckDB shows the bits of a number."""
+_DOUBLE = pa.binary(8)
+_POINT_HEAD = pa.scalar(b"\x01\x01\x00\x00\x00", pa.binary())
+"""What WKB says of a point before its two numbers: the least significant byte comes first."""
 
-_POINT = f"ST_AsWKB(ST_GeomFromWKB({_BITS}))"
-"""The same with the least significant byte first: not all readers know the other."""
+_NO_JOINT = pa.scalar(b"", pa.binary())
 
 _GEO = {
     "version": "1.1.0",
@@ -38,13 +39,13 @@ _ENCODINGS = {pa.float64(): "BYTE_STREAM_SPLIT", pa.int64(): "DELTA_BINARY_PACKE
 
 def write(connection: duckdb.DuckDBPyConnection, records: str, file: int) -> int:
     """See `Write`."""
-    rows, select = 0, f"SELECT *, {_POINT} AS geometry FROM ({records})"
+    rows = 0
     with os.fdopen(file, "wb", closefd=False) as out, ThreadPoolExecutor(1) as pool:
         writer = _open(out)
         try:
-            with connection.sql(select).to_arrow_reader(BATCH_ROWS) as batches:
+            with connection.sql(records).to_arrow_reader(BATCH_ROWS) as batches:
                 writing: Future[None] | None = None
-                for group in _groups(batches.cast(_SCHEMA)):
+                for group in _groups(map(_with_points, batches.cast(COLUMNS))):
                     if writing is not None:
                         writing.result()
                     writing = pool.submit(writer.write_table, group, GROUP_ROWS)
@@ -67,6 +68,18 @@ def _open(out: object) -> pq.ParquetWriter:
         use_dictionary=["device_id", "transport", "source"],
         column_encoding={field.name: _ENCODINGS[field.type] for field in COLUMNS if field.type in _ENCODINGS},
     )
+
+
+def _with_points(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """A batch and its points as WKB: a third of the CPU that DuckDB takes to make them."""
+    place = (_bytes(batch.column(name)) for name in ("longitude", "latitude"))
+    points = pc.binary_join_element_wise(_POINT_HEAD, *place, _NO_JOINT)
+    return pa.RecordBatch.from_arrays([*batch.columns, points], schema=_SCHEMA)
+
+
+def _bytes(numbers: pa.DoubleArray) -> pa.BinaryArray:
+    """Each number's bytes as they lie in memory, the least significant first on every machine that DuckDB runs on."""
+    return pa.Array.from_buffers(_DOUBLE, len(numbers), numbers.buffers(), offset=numbers.offset).cast(pa.binary())
 
 
 def _groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
