@@ -14,15 +14,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from itertools import chain
 from typing import NamedTuple
 
+import pyarrow as pa
 from deltalake import DeltaTable
 
+from api import tail
+from api.remembered import Part, Read, Remembered
 from telemetry.archive import Archive, LiveFile
-from telemetry.entries import Block, Intent, RawEntry, decode_intent, entry_id, read_block
+from telemetry.entries import Block, EntryId, Intent, RawEntry, decode_intent, entry_id, read_block
 from telemetry.errors import NotTogether
 from telemetry.hot import Shard, State, shard_of
 from telemetry.record import Stored
@@ -66,11 +69,20 @@ class Snapshot(NamedTuple):
 
 
 class RawSnapshot(NamedTuple):
-    """The files that may answer a question, and the stream entries of the tail, of all times, of its devices."""
+    """The files that may answer a question, and the tail's entries, of all times, of its devices and maybe others."""
 
     files: list[LiveFile]
-    tail: dict[str, list[RawEntry]]
+    parts: Sequence[Part]
     shards: int
+
+    def tail(self, names: Sequence[str]) -> pa.Table:
+        """The tail's records as a table of some columns (tail.py)."""
+        tables = [part.table(names) for part in self.parts]
+        return pa.concat_tables(tables) if tables else tail.table((), self.shards, names)
+
+    def entries(self) -> Iterator[tuple[str, RawEntry]]:
+        """Each entry and its device."""
+        return ((device, raw) for part in self.parts for device, entries in part.entries for raw in entries)
 
 
 class Listing(NamedTuple):
@@ -83,8 +95,14 @@ class Listing(NamedTuple):
 class Snapshots:
     """Takes snapshots, from any number of threads."""
 
-    def __init__(self, attach: Callable[[], AbstractContextManager[Sequence[Shard]]], archive: Archive) -> None:
+    def __init__(
+        self,
+        attach: Callable[[], AbstractContextManager[Sequence[Shard]]],
+        archive: Archive,
+        remembered: Remembered | None = None,
+    ) -> None:
         self._attach = attach
+        self._remembered = remembered
         self._archive = archive
         self._table: DeltaTable | None = None
         self._listing = Listing([], [])
@@ -93,10 +111,11 @@ class Snapshots:
 
     def take(self, wanted: Wanted) -> Snapshot:
         """Raises `NotTogether` if Redis and archive don't belong together, `StoreUnavailable` if Redis is away."""
-        files, tail, shards = self.take_raw(wanted)
-        blocks = (read_block(device, raw, shards) for device, entries in tail.items() for raw in entries)
+        raw = self.take_raw(wanted)
+        wished = ((device, entry) for device, entry in raw.entries() if device.startswith(wanted.prefix))
+        blocks = (read_block(device, entry, raw.shards) for device, entry in wished)
         found = (wanted.of(block) for block in blocks if block is not None)
-        return Snapshot(files, [block for block in found if block is not None])
+        return Snapshot(raw.files, [block for block in found if block is not None])
 
     def take_raw(self, wanted: Wanted) -> RawSnapshot:
         """The same with the tail as it rests, for those who need few of its columns; raises the same."""
@@ -104,21 +123,18 @@ class Snapshots:
             tails = self._tails(wanted)
             shards = tails[0][0].shards
             listing = self._load(shards)
-            kept = [_kept(state, entries, listing.committed[shard.shard]) for shard, state, entries in tails]
-            if all(part is not None for part in kept):
+            kept = [_kept(*read, shard, listing.committed[shard.shard]) for shard, read in tails]
+            if all(parts is not None for parts in kept):
                 files = [f for f in listing.files if f.may_hold(wanted.start_us, wanted.end_us, wanted.devices)]
-                tail = {device: raw for part in kept if part for device, raw in part.items()}
-                return RawSnapshot(files, tail, shards)
+                return RawSnapshot(files, [part for parts in kept if parts for part in parts], shards)
             time.sleep(0.01 * attempt)
         raise NotTogether("Redis and archive don't belong together: `whimbrel recover` says what can be done")
 
-    def _tails(self, wanted: Wanted) -> list[tuple[Shard, State, dict[str, list[RawEntry]]]]:
+    def _tails(self, wanted: Wanted) -> list[tuple[Shard, Read]]:
         with self._attach() as shards:
             return self._tails_of(shards, wanted)
 
-    def _tails_of(
-        self, shards: Sequence[Shard], wanted: Wanted
-    ) -> list[tuple[Shard, State, dict[str, list[RawEntry]]]]:
+    def _tails_of(self, shards: Sequence[Shard], wanted: Wanted) -> list[tuple[Shard, Read]]:
         devices: dict[int, list[str]] = {shard.shard: [] for shard in shards}
         for device in wanted.devices:
             devices[shard_of(device, len(shards))].append(device)
@@ -126,9 +142,18 @@ class Snapshots:
         for shard in shards:
             if wanted.devices and not devices[shard.shard]:
                 continue
-            state = shard.state()
-            tails.append((shard, state, shard.tails(devices[shard.shard] or wanted.among(shard.all_dirty()))))
+            tails.append((shard, self._tail_of(shard, wanted, devices[shard.shard])))
         return tails
+
+    def _tail_of(self, shard: Shard, wanted: Wanted, devices: Sequence[str]) -> Read:
+        """A shard's tail of some devices, or of all that the question may be about and perhaps others."""
+        if self._remembered is not None and not devices:
+            read = self._remembered.read(shard)
+            if read is not None:
+                return read
+        state = shard.state()
+        entries = shard.tails(devices or wanted.among(shard.all_dirty()))
+        return Read(state, [Part(entries.items(), shard.shards)])
 
     def _load(self, shards: int) -> Listing:
         with self._table_lock:
@@ -155,15 +180,17 @@ class Snapshots:
         return Listing(self._archive.live(table), committed)
 
 
-def _kept(state: State, entries: dict[str, list[RawEntry]], committed: str) -> dict[str, list[RawEntry]] | None:
+def _kept(state: State, parts: Sequence[Part], shard: Shard, committed: str) -> Sequence[Part] | None:
     """The tail's entries that the archive does not have, or None if they can't be told apart."""
     if committed == state.committed:
-        return entries
+        return parts
     intent = decode_intent(state.intent) if state.intent else Intent("", [])
     if committed != intent.commit:
         return None
     saved = {found.device_id: entry_id(found.last) for found in intent.ranges}
-    return {
-        device: [raw for raw in found if entry_id(raw[0]) > saved[device]] if device in saved else found
-        for device, found in entries.items()
-    }
+    return [Part(_unsaved(part, saved), shard.shards) for part in parts]
+
+
+def _unsaved(part: Part, saved: Mapping[str, EntryId]) -> Iterator[tuple[str, Sequence[RawEntry]]]:
+    for device, found in part.entries:
+        yield device, [raw for raw in found if entry_id(raw[0]) > saved[device]] if device in saved else found

@@ -12,7 +12,7 @@ from msgspec import UNSET, Struct, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api import answers, bound, params, tail
+from api import answers, bound, params
 from api.history import records_in
 from api.params import DEVICE_ID, END, LIMIT, PLACE, START, Place
 from api.queries import Queries
@@ -134,13 +134,13 @@ def page(connection: duckdb.DuckDBPyConnection, snapshots: Snapshots, question: 
     wanted, asked, limit, after = question
     if wanted.start_us >= wanted.end_us:
         return Page([], None)
-    files, entries, shards = snapshots.take_raw(wanted)
-    unsaved = tail.table(entries, shards, asked.columns)
+    snapshot = snapshots.take_raw(wanted)
+    unsaved = snapshot.tail(asked.columns)
     if has_tail := unsaved.num_rows > 0:
         connection.register("tail", unsaved)
-    elif not files:
+    elif not snapshot.files:
         return Page([], None)
-    source = records_in(files, wanted, asked.columns, has_tail)
+    source = records_in(snapshot.files, wanted, asked.columns, has_tail)
     rows = connection.execute(statement(source, asked, limit, after)).fetchall()
     shown = rows[:limit]
     return Page([text for text, _, _ in shown], Place(*shown[-1][1:]) if len(rows) > limit else None)

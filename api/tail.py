@@ -11,7 +11,7 @@ This file knows no clock, socket, file or Redis.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from operator import attrgetter, itemgetter
 from typing import Any, get_type_hints
@@ -34,12 +34,14 @@ _TYPES = get_type_hints(Record, include_extras=True)
 _Decode = Callable[[bytes], list[Any]]
 
 
-def table(tail: Mapping[str, Sequence[RawEntry]], shards: int, names: Sequence[str]) -> pa.Table:
-    """The records of a tail as a table of `names`, which are `device_id`, `id` and what `FIELDS` names."""
-    columns = _Columns(names, shards)
-    counts = [columns.add(device, entries) for device, entries in tail.items()]
+def table(tail: Iterable[tuple[str, Sequence[RawEntry]]], shards: int, names: Sequence[str]) -> pa.Table:
+    """The records of each device's entries as a table of `names`: `device_id`, `id` and what `FIELDS` names."""
+    columns, devices, counts = _Columns(names, shards), [], []
+    for device, entries in tail:
+        devices.append(device)
+        counts.append(columns.add(device, entries))
     made = columns.made()
-    arrays = [_repeated(list(tail), counts) if name == "device_id" else made[name] for name in names]
+    arrays = [_repeated(devices, counts) if name == "device_id" else made[name] for name in names]
     return pa.table(arrays, names=list(names))
 
 

@@ -12,7 +12,7 @@ from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api import answers, bound, moves_sql, params, tail
+from api import answers, bound, moves_sql, params
 from api.history import records_in
 from api.moves import Move, Rules, Stop, Trip, moves
 from api.params import DEVICE_ID, END, LIMIT, PLACE, START, Place
@@ -145,13 +145,13 @@ def found(
     wanted, after = question.wanted, question.after
     if wanted.start_us >= wanted.end_us:
         return
-    files, entries, shards = snapshots.take_raw(wanted)
-    unsaved = tail.table(entries, shards, moves_sql.COLUMNS)
+    snapshot = snapshots.take_raw(wanted)
+    unsaved = snapshot.tail(moves_sql.COLUMNS)
     if has_tail := unsaved.num_rows > 0:
         connection.register("tail", unsaved)
-    elif not files:
+    elif not snapshot.files:
         return
-    source = records_in(files, wanted, moves_sql.COLUMNS, has_tail)
+    source = records_in(snapshot.files, wanted, moves_sql.COLUMNS, has_tail)
     for device, runs in moves_sql.runs(connection, source, question.rules, after.device_id if after else ""):
         for move in moves(runs, question.rules):
             answer, place = show(device, move), Place(device, move.start.us)

@@ -60,6 +60,14 @@ class Api(Section, frozen=True):
         Positive, Meta(description="Memory that history queries may use before they spill to disk, bytes. 192 MiB.")
     ] = 192 * 2**20
     query_timeout_s: Annotated[Positive, Meta(description="Seconds after which a history query is given up.")] = 30
+    tail_memory_bytes: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Bytes of not yet saved records that are kept in memory between queries; a larger tail is read "
+            "anew each time. 32 MiB.",
+        ),
+    ] = 32 * 2**20
     cors_origins: Annotated[
         tuple[str, ...],
         Meta(description="Origins whose pages may ask the API from a browser, like https://map.example.com; or *."),

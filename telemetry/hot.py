@@ -53,7 +53,7 @@ last id must not repeat; one whose device is deleted goes, and leaves that to fl
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -100,6 +100,13 @@ LIBRARY = _SOURCE.replace("whimbrel_LIBRARY", FUNCTIONS)
 READ_STREAMS = 25
 READ_ENTRIES = 200
 """Streams in one pipeline, and entries of each: more would hold Redis up for other callers."""
+
+LOOK_STREAMS = 500
+LOOK_ENTRIES = 10
+"""The same of one look for what is new, for most streams have nothing: it holds Redis up for half a millisecond."""
+
+READ_DIRTY = 1_000
+"""Names of devices read at once."""
 
 FIRST_LATEST = 20
 READ_LATEST = 500
@@ -221,6 +228,22 @@ class State(NamedTuple):
         return {under_way} if self.finishing else {self.committed, under_way}
 
 
+class Standing(NamedTuple):
+    """A shard's state, and by what streams are known again that were read before.
+
+    While `streams` is the same, entries come only behind the last of each stream, and go only as the intent in the
+    state says. While `next_id` is the same, none came. docs/decisions/0028-remembered-tail.md says why.
+    """
+
+    state: State
+    streams: tuple[object, ...]
+    next_id: int
+
+    def goes_on_as(self, later: Standing) -> bool:
+        """Whether what was read after this still holds, as far as `later`'s intent took nothing away."""
+        return self.streams == later.streams and self.next_id <= later.next_id
+
+
 NO_ENTRY = "0-0"
 MAX_ASIDE_BYTES = 2**12
 """What is kept of what a collector can't use: enough to see what is wrong with it."""
@@ -328,10 +351,27 @@ class Shard:
         pipe = self.client.pipeline(transaction=True)
         pipe.hget(k.store, "id")
         pipe.mget(k.committed, k.intent, k.finishing, k.unsaved)
-        store_id, (committed, intent, finishing, unsaved) = translated(pipe.execute)
+        store_id, values = translated(pipe.execute)
+        return self._state(store_id, values)
+
+    def standing(self) -> Standing:
+        """The same for who remembers what streams held; raises the same."""
+        k = self.keys
+        pipe = self.client.pipeline(transaction=True)
+        pipe.hmget(k.store, "id", "deleted")
+        pipe.mget(k.committed, k.intent, k.finishing, k.unsaved)
+        pipe.get(k.next_id)
+        pipe.hgetall(k.deleting)
+        pipe.info("server")
+        (store_id, deleted), values, next_id, deleting, server = translated(pipe.execute)
+        state = self._state(store_id, values)
+        return Standing(state, (server["run_id"], store_id, state.committed, deleted, deleting), int(next_id or 0))
+
+    def _state(self, store_id: bytes | None, values: Sequence[bytes | None]) -> State:
         if store_id is None or store_id.decode() != self.store_id:
             raise OtherStoreError("cannot use Redis: its store is another one than at the start")
-        return State(self.store_id, committed.decode(), intent, int(finishing or 0), int(unsaved or 0))
+        committed, intent, finishing, unsaved = values
+        return State(self.store_id, (committed or b"").decode(), intent, int(finishing or 0), int(unsaved or 0))
 
     def unsaved(self) -> int:
         """How many records wait to be saved."""
@@ -391,7 +431,9 @@ class Shard:
 
     def all_dirty(self) -> list[str]:
         """All devices with unsaved records. Unlike pages of `dirty`, none is missed while others are trimmed."""
-        found = translated(lambda: {name for name, _ in self.client.zscan_iter(self.keys.dirty, count=1_000)})
+        found: Iterable[bytes] = translated(lambda: self.client.zrange(self.keys.dirty, 0, READ_DIRTY))
+        if len(found) > READ_DIRTY:  # type: ignore[arg-type]
+            found = translated(lambda: {name for name, _ in self.client.zscan_iter(self.keys.dirty, count=READ_DIRTY)})
         return [device.decode() for device in found]
 
     def entries(self, wanted: Sequence[tuple[str, str, str]], count: int | None = None) -> list[list[RawEntry]]:
@@ -404,17 +446,55 @@ class Shard:
     def tails(self, devices: Sequence[str]) -> dict[str, list[RawEntry]]:
         """All entries of each device's stream, read in pieces between which Redis serves others."""
         found: dict[str, list[RawEntry]] = {}
-        for at in range(0, len(devices), READ_STREAMS):
-            part = [(device, "-", "+") for device in devices[at : at + READ_STREAMS]]
+        self._read_on([(device, "-") for device in devices], found)
+        return found
+
+    def newer(self, lasts: Mapping[str, bytes]) -> dict[str, list[RawEntry]]:
+        """The entries of each device's stream behind one that is known (`NO_ENTRY`: all), read in such pieces, too.
+
+        Devices that have none are left out.
+        """
+        found: dict[str, list[RawEntry]] = {}
+        devices = list(lasts)
+        for at in range(0, len(devices), LOOK_STREAMS):
+            self._look({device: lasts[device] for device in devices[at : at + LOOK_STREAMS]}, found)
+        longer = [device for device, entries in found.items() if len(entries) == LOOK_ENTRIES]
+        self._read_on([(device, _behind(found[device])) for device in longer], found)
+        return found
+
+    def _look(self, lasts: Mapping[str, bytes], found: dict[str, list[RawEntry]]) -> None:
+        """Add the first new entries of a few hundred streams to what was found."""
+        start = self.keys.stream("")
+        streams = {start + device: last for device, last in lasts.items()}
+        try:
+            answer = translated(lambda: self._xread(streams))
+        except PermissionError:  # the users of this Redis are those of an older release
+            wanted = [(device, f"({last.decode()}", "+") for device, last in lasts.items()]
+            pages = zip(lasts, self.entries(wanted, LOOK_ENTRIES), strict=True)
+            found.update((device, page) for device, page in pages if page)
+        else:
+            pairs = answer.items() if isinstance(answer, dict) else answer or ()  # by the protocol's version
+            found.update((key.decode().removeprefix(start), page) for key, page in pairs)
+
+    def _xread(self, streams: dict[Any, Any]) -> Any:
+        """Raises `PermissionError` where this user may not."""
+        try:
+            return self.client.xread(streams, LOOK_ENTRIES)
+        except NoPermissionError as error:
+            raise PermissionError(str(error)) from error
+
+    def _read_on(self, wanted: Sequence[tuple[str, str]], found: dict[str, list[RawEntry]]) -> None:
+        """Add the entries of each (device, first) to what was found."""
+        for at in range(0, len(wanted), READ_STREAMS):
+            part = [(device, first, "+") for device, first in wanted[at : at + READ_STREAMS]]
             while part:
                 pages = self.entries(part, READ_ENTRIES)
                 unfinished = []
                 for (device, _, _), page in zip(part, pages, strict=True):
                     found.setdefault(device, []).extend(page)
                     if len(page) == READ_ENTRIES:
-                        unfinished.append((device, entry_text(behind(entry_id(page[-1][0]))), "+"))
+                        unfinished.append((device, _behind(page), "+"))
                 part = unfinished
-        return found
 
     def intend(self, committed: str, intent: bytes) -> bool:
         """Guard 1: write the intent only if there is none and `committed` has not moved."""
@@ -631,8 +711,14 @@ def pinned(client: redis.Redis, shards: int) -> Iterator[list[Shard]]:
 
 
 def raw_entries(client: redis.Redis) -> None:
-    """Have XRANGE answer as Redis does: twice as fast to read as redis-py's pairs of dicts."""
+    """Have streams answered as Redis does: twice as fast to read as redis-py's pairs of dicts."""
     client.response_callbacks.pop("XRANGE", None)
+    client.response_callbacks.pop("XREAD", None)
+
+
+def _behind(entries: Sequence[RawEntry]) -> str:
+    """Where the entries behind some begin."""
+    return entry_text(behind(entry_id(entries[-1][0])))
 
 
 def check_shape(found: Shape, shards: int) -> None:

@@ -25,12 +25,15 @@ REWRITE = "+bgrewriteaof"
 SETTINGS = "+config|get"
 """CONFIG GET, to see that an answer means on disk. It tells a server's own password, so the API has it not."""
 
+LOOK = "+xread"
+"""What is new in many streams, in one command; it could wait, too, and so is refused otherwise."""
+
 COMMANDS = {
     "collector": f"{FUNCTIONS} {SETTINGS}",
     "api": FUNCTIONS,
     "worker": f"{FUNCTIONS} {SETTINGS} +function|load +@blocking {REWRITE}",
     "scheduler": SETTINGS,
-    "query": "",
+    "query": LOOK,
     "courier": "",
 }
 """What a role may do beyond that."""

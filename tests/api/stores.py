@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import duckdb
 
 from api.history import Question, page
+from api.remembered import Remembered
 from api.snapshot import Snapshots, Wanted
 from telemetry import hot
 from telemetry.archive import Archive
@@ -41,11 +42,11 @@ class Stores:
         self.archive = archive
         self.connection = connection
         self.stored: list[Stored] = []
-        self.snapshots = self.new_snapshots()
+        self.snapshots = self.new_snapshots(Remembered(2**20))
 
-    def new_snapshots(self) -> Snapshots:
+    def new_snapshots(self, remembered: Remembered | None = None) -> Snapshots:
         client, many = self.shards[0].client, len(self.shards)
-        return Snapshots(lambda: hot.pinned(client, many), self.archive)
+        return Snapshots(lambda: hot.pinned(client, many), self.archive, remembered)
 
     def append(self, *sent: Sent) -> None:
         for shard in self.shards:
@@ -86,7 +87,8 @@ class Stores:
             return found
 
     def assert_whole(self) -> None:
-        """Check that a reader with an old handle of the table and one with a new find each record once."""
+        """Check that a reader with an old handle of the table, which remembers the tail, and a new one find each record
+        once."""
         expected = [one.id for one in in_order(self.stored)]
         assert self.ids() == expected
         assert self.ids(self.new_snapshots()) == expected

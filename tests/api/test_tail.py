@@ -48,13 +48,13 @@ def test_an_entry_is_read_as_anywhere_else(kind: str, shards: int) -> None:
     blocks = [read_block(device, raw, shards) for device, found in entries.items() for raw in found]
     expected = columns(block for block in blocks if block is not None)
     for names in (NAMES, ("device_id", "timestamp"), ("timestamp", "id", "speed_kmh"), ("attributes", "latitude")):
-        found = tail.table(entries, shards, names)
+        found = tail.table(entries.items(), shards, names)
         assert found.column_names == list(names)
         assert found.to_pydict() == expected.select(names).to_pydict()
 
 
 def test_an_empty_tail_has_its_columns() -> None:
-    found = tail.table({}, 1, NAMES)
+    found = tail.table((), 1, NAMES)
     assert found.num_rows == 0
     assert [found.schema.field(name).type for name in NAMES[1:]] == [
         columns([]).schema.field(n).type for n in NAMES[1:]

@@ -16,6 +16,8 @@ How the model stands to the real thing:
   allows more than can happen.
 - A record is its number at its device. An entry holds one record, a chunk of the finish one device, and
   an intent takes all that waits.
+- A reader that remembers keeps the tails of its last page and reads only what is behind them; it may read any number
+  of pages.
 - A restore gives Redis back an older copy of itself, once. Nobody is promised the records that only the
   lost part held (`State.excused`); all others must still be saved once.
 - Left out: a power cut that takes back a commit (it is synced before anything is trimmed), and the
@@ -45,6 +47,10 @@ SWITCHES = {
     "snapshot": "a reader compares the table's transaction with what Redis said",
     "last": "a reader loads the table after the tails",
     "connection": "a page asks Redis over one connection, which a restore ends by restarting Redis",
+    "run": "a reader forgets the tails when Redis was restarted",
+    "save": "a reader forgets the tails when a save has ended",
+    "deletion": "a reader forgets the tails when a device was deleted",
+    "counter": "what is remembered goes with the counter of ids from before it was read",
 }
 
 DEVICES = (0, 1)
@@ -70,12 +76,15 @@ class Intent(NamedTuple):
 
 
 class Redis(NamedTuple):
-    """The hot store of one shard."""
+    """The hot store of one shard. `run`, `next_id` and `deleted` are counted where a reader remembers tails."""
 
     streams: Rows
     committed: Commit
     intent: Intent | None
     finishing: int
+    run: int = 0
+    next_id: int = 0
+    deleted: int = 0
 
 
 class File(NamedTuple):
@@ -107,8 +116,20 @@ class Worker(NamedTuple):
     chunk: int = 0
 
 
+class Known(NamedTuple):
+    """Tails that are remembered: of which run of Redis, since which save and deletion, and the counter from before they
+    were read."""
+
+    run: int
+    committed: Commit
+    deleted: int
+    next_id: int
+    tails: Rows
+
+
 class Reader(NamedTuple):
-    """A page being read. `promised` are the records acknowledged before it; `verdict` is its outcome."""
+    """A page being read. `promised` are the records acknowledged before it, `gone` those that a restore had lost by
+    then; `verdict` is its outcome. `known` are the tails of the page before, later of this one."""
 
     step: str = "ask"
     promised: tuple[int, ...] = ()
@@ -117,6 +138,9 @@ class Reader(NamedTuple):
     tails: Rows = ()
     table: Table | None = None
     verdict: str | None = None
+    gone: Rows = NO_ROWS
+    known: Known | None = None
+    next_id: int = 0
 
 
 class State(NamedTuple):
@@ -140,6 +164,8 @@ class Rules(NamedTuple):
 
     appends: tuple[int, ...]
     without: frozenset[str]
+    remembers: bool = False
+    deletes: bool = False
 
 
 Step: TypeAlias = tuple[str, State]
@@ -218,7 +244,7 @@ def _intend(state: State, me: int, worker: Worker, rules: Rules) -> Step:
     ordinal = worker.seen.ordinal + 1
     token = 0 if "token" in rules.without else _new_token(state, ordinal)
     intent = Intent(Commit(ordinal, token), worker.ends)
-    after = Redis(redis.streams, redis.committed, intent, 0)
+    after = redis._replace(intent=intent, finishing=0)
     return "intend", _goes(state, me, Worker("read", intent=intent), redis=after)
 
 
@@ -322,9 +348,10 @@ def _trim(state: State, me: int, worker: Worker, rules: Rules) -> Step:
         return "trim: refused", _goes(state, me, Worker())
     streams = _put(redis.streams, chunk, tuple(n for n in redis.streams[chunk] if n > intent.ends[chunk]))
     if chunk + 1 < len(DEVICES):
-        after = Redis(streams, redis.committed, redis.intent, chunk + 1)
+        after = redis._replace(streams=streams, finishing=chunk + 1)
         return "trim", _goes(state, me, worker._replace(chunk=chunk + 1), redis=after)
-    return "trim: the last", _goes(state, me, Worker(), redis=Redis(streams, intent.number, None, 0))
+    after = redis._replace(streams=streams, committed=intent.number, intent=None, finishing=0)
+    return "trim: the last", _goes(state, me, Worker(), redis=after)
 
 
 def _put(rows: Rows, device: int, numbers: tuple[int, ...]) -> Rows:
@@ -367,8 +394,21 @@ def _send(state: State, rules: Rules) -> Iterator[Move]:
         if count < rules.appends[device]:
             streams = _put(redis.streams, device, (*redis.streams[device], count + 1))
             acknowledged = (*state.acknowledged[:device], count + 1, *state.acknowledged[device + 1 :])
-            after = state._replace(redis=redis._replace(streams=streams), acknowledged=acknowledged)
+            next_id = redis.next_id + 1 if rules.remembers else 0
+            after = state._replace(redis=redis._replace(streams=streams, next_id=next_id), acknowledged=acknowledged)
             yield f"device {device}", "append", after
+
+
+def _delete(state: State, rules: Rules) -> Iterator[Move]:
+    """Someone asks, once, to delete the first device: its stream goes, and nobody is promised its records any more.
+
+    What becomes of those that are saved, or being saved, is `deletion_model.py`'s.
+    """
+    redis = state.redis
+    if rules.deletes and not redis.deleted and state.acknowledged[0]:
+        gone = tuple(range(1, state.acknowledged[0] + 1))
+        after = redis._replace(streams=_put(redis.streams, 0, ()), deleted=1)
+        yield "operator", "delete", state._replace(redis=after, excused=_put(state.excused, 0, gone))
 
 
 def _operate(state: State, rules: Rules) -> Iterator[Move]:
@@ -391,6 +431,7 @@ def _restored(state: State, copy: Redis, rules: Rules) -> State:
     if reader is not None and reader.step == "tail" and "connection" not in rules.without:
         reader = Reader()
     excused = _excused(state, copy)
+    copy = copy._replace(run=state.redis.run + 1 if rules.remembers else 0)
     return state._replace(redis=copy, excused=excused, copy=None, restores_left=0, reader=reader)
 
 
@@ -411,20 +452,60 @@ def _excused(state: State, copy: Redis) -> Rows:
 
 def _ask(state: State, reader: Reader, rules: Rules) -> Reader:
     """A page begins: what was acknowledged by now it must hold."""
+    begun = Reader(promised=state.acknowledged, known=reader.known)
+    if rules.remembers:
+        begun = begun._replace(gone=state.excused)
     if "last" in rules.without:
-        return Reader("state", state.acknowledged, table=state.table)
-    return _state(state, Reader(promised=state.acknowledged), rules)
+        return begun._replace(step="state", table=state.table)
+    return _state(state, begun, rules)
 
 
 def _state(state: State, reader: Reader, rules: Rules) -> Reader:
-    """Read `committed` and `intent` at once."""
-    return reader._replace(step="tail", committed=state.redis.committed, intent=state.redis.intent)
+    """Read `committed` and `intent` at once, and by what tails are known again."""
+    redis = state.redis
+    read = reader._replace(step="tail", committed=redis.committed, intent=redis.intent)
+    if not rules.remembers:
+        return read
+    known = reader.known if _goes_on(reader.known, redis, rules) else None
+    if known is not None and known.next_id == redis.next_id:
+        return read._replace(step="table", tails=known.tails, known=known)
+    known = known or Known(redis.run, redis.committed, redis.deleted, 0, NO_ROWS)
+    return read._replace(known=known, next_id=redis.next_id)
+
+
+def _goes_on(known: Known | None, redis: Redis, rules: Rules) -> bool:
+    """Whether tails that were read before are what Redis had, but for what the intent says.
+
+    `run`: without it, a reader may take what is new in a Redis that was restored for what it knows, or show what was
+    lost. `save`: without it, it shows what was saved since in the table and in the tail. `deletion`: without it, it
+    shows what is gone.
+    """
+    return (
+        known is not None
+        and (known.run == redis.run or "run" in rules.without)
+        and (known.committed == redis.committed or "save" in rules.without)
+        and (known.deleted == redis.deleted or "deletion" in rules.without)
+        and known.next_id <= redis.next_id
+    )
 
 
 def _tail(state: State, reader: Reader, rules: Rules) -> Reader:
-    """Read one device's stream."""
-    tails = (*reader.tails, state.redis.streams[len(reader.tails)])
-    return reader._replace(step="tail" if len(tails) < len(DEVICES) else "table", tails=tails)
+    """Read one device's stream, or what is behind what is known of it.
+
+    `counter`: without it, a record that comes while the tails are read is counted as known, though it is not.
+    """
+    device, known = len(reader.tails), reader.known
+    stream = state.redis.streams[device]
+    if known is not None:
+        before = known.tails[device]
+        stream = (*before, *(n for n in stream if not before or n > before[-1]))
+    tails = (*reader.tails, stream)
+    if len(tails) < len(DEVICES):
+        return reader._replace(tails=tails)
+    if known is not None:
+        next_id = state.redis.next_id if "counter" in rules.without else reader.next_id
+        known = known._replace(next_id=next_id, tails=tails)
+    return reader._replace(step="table", tails=tails, known=known, next_id=0)
 
 
 def _load(state: State, reader: Reader, rules: Rules) -> Reader:
@@ -432,8 +513,8 @@ def _load(state: State, reader: Reader, rules: Rules) -> Reader:
     table = reader.table or state.table
     tails = _beyond(table, reader, rules)
     if tails is None:
-        return Reader()
-    return Reader(verdict=_page_fault(state, table, tails, reader.promised))
+        return Reader(known=reader.known)
+    return Reader(verdict=_page_fault(state, table, tails, reader), known=reader.known)
 
 
 def _beyond(table: Table, reader: Reader, rules: Rules) -> Rows | None:
@@ -446,13 +527,15 @@ def _beyond(table: Table, reader: Reader, rules: Rules) -> Rows | None:
     return tuple(tuple(n for n in tail if n > end) for tail, end in zip(reader.tails, ends, strict=True))
 
 
-def _page_fault(state: State, table: Table, tails: Rows, promised: tuple[int, ...]) -> str | None:
+def _page_fault(state: State, table: Table, tails: Rows, reader: Reader) -> str | None:
     for device in DEVICES:
         page = [*_saved(table, device), *tails[device]]
         if len(page) != len(set(page)):
             return "reader doubled"
-        if not set(range(1, promised[device] + 1)) <= {*page, *state.excused[device]}:
+        if not set(range(1, reader.promised[device] + 1)) <= {*page, *state.excused[device]}:
             return "reader gap"
+        if set(tails[device]) & set(reader.gone[device]):
+            return "reader ghost"
     return None
 
 
@@ -514,6 +597,7 @@ def _numbers(state: State) -> list[Commit]:
     found += (worker.seen for worker in state.workers)
     if state.reader is not None:
         found.append(state.reader.committed)
+        found.append(state.reader.known and state.reader.known.committed)
         found.append(state.reader.table and state.reader.table.transaction)
     found += (file.name for file in state.table.files)
     return [number for number in found if number is not None]
@@ -574,7 +658,7 @@ def _renamed_intent(intent: Intent | None, names: dict[Commit, Commit]) -> Inten
 
 
 def _renamed_redis(redis: Redis, names: dict[Commit, Commit]) -> Redis:
-    return Redis(redis.streams, names[redis.committed], _renamed_intent(redis.intent, names), redis.finishing)
+    return redis._replace(committed=names[redis.committed], intent=_renamed_intent(redis.intent, names))
 
 
 def _renamed_table(table: Table, names: dict[Commit, Commit]) -> Table:
@@ -592,6 +676,7 @@ def _renamed_reader(reader: Reader, names: dict[Commit, Commit]) -> Reader:
         committed=reader.committed and names[reader.committed],
         intent=_renamed_intent(reader.intent, names),
         table=reader.table and _renamed_table(reader.table, names),
+        known=reader.known and reader.known._replace(committed=names[reader.known.committed]),
     )
 
 
@@ -601,6 +686,7 @@ def _renamed_reader(reader: Reader, names: dict[Commit, Commit]) -> Reader:
 def _moves(state: State, rules: Rules) -> Iterator[Move]:
     """All that can happen next: who does what, and the state after it."""
     yield from _send(state, rules)
+    yield from _delete(state, rules)
     yield from _operate(state, rules)
     yield from _query(state, rules)
     yield from _work(state, rules)
@@ -624,13 +710,18 @@ def explore(
     appends: tuple[int, int] = (2, 1),
     restore: bool = True,
     reader: bool = False,
+    remembers: bool = False,
+    deletes: bool = False,
     without: frozenset[str] = frozenset(),
     stop_at_first_bad: bool = False,
 ) -> Result:
-    """Try everything. `appends` says how many records each device sends; `without` names `SWITCHES`."""
+    """Try everything. `appends` says how many records each device sends; `without` names `SWITCHES`.
+
+    A `reader` may be one that `remembers` tails, and the first device be one that somebody `deletes`.
+    """
     if unknown := without - SWITCHES.keys():
         raise ValueError(f"cannot explore without {sorted(unknown)}: choose from {list(SWITCHES)}")
-    rules = Rules(appends, without)
+    rules = Rules(appends, without, remembers, deletes)
     model = Model(
         start=_empty_box(restore, reader),
         moves=partial(_moves, rules=rules),

@@ -24,6 +24,9 @@ GUARDS = {
 
 READER_RULES = {"snapshot": "reader doubled", "last": "reader gap", "connection": "reader doubled"}
 
+REMEMBERING = {"run": "reader ghost", "save": "reader doubled", "deletion": "reader ghost", "counter": "reader gap"}
+"""What a reader that remembers tails shows without each rule."""
+
 OUTCOMES = {
     "append",
     "copy",
@@ -119,8 +122,38 @@ def test_each_rule_of_reading_is_needed(rule: str) -> None:
     assert found.bad.keys() == {READER_RULES[rule]}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("appends", [(2, 0), (1, 1)])
+def test_pages_of_a_remembered_tail_are_whole_while_workers_save(appends: tuple[int, int]) -> None:
+    found = explore(appends, restore=False, reader=True, remembers=True)
+    assert found.bad == {}
+    assert found.at_rest > 0
+    assert found.steps.keys() >= PAGES | {"trim: the last"}
+
+
+@pytest.mark.slow
+def test_a_page_of_a_remembered_tail_is_whole_while_redis_is_restored() -> None:
+    found = explore((1, 0), reader=True, remembers=True)
+    assert found.bad == {}
+    assert found.steps.keys() >= PAGES | {"restore"}
+
+
+@pytest.mark.slow
+def test_a_page_of_a_remembered_tail_has_nothing_of_a_device_that_is_deleted() -> None:
+    found = explore((2, 0), restore=False, reader=True, remembers=True, deletes=True)
+    assert found.bad == {}
+    assert found.steps.keys() >= PAGES | {"delete", "trim: the last"}
+
+
+@pytest.mark.parametrize("rule", REMEMBERING)
+def test_each_rule_of_remembering_is_needed(rule: str) -> None:
+    more = {"restore": rule == "run", "deletes": rule == "deletion", "reader": True, "remembers": True}
+    found = explore((1, 0), **more, without=frozenset({rule}), stop_at_first_bad=True)
+    assert found.bad.keys() == {REMEMBERING[rule]}
+
+
 def test_every_switch_is_tried() -> None:
-    assert {*GUARDS, *READER_RULES, "together"} == SWITCHES.keys()
+    assert {*GUARDS, *READER_RULES, *REMEMBERING, "together"} == SWITCHES.keys()
 
 
 def test_an_unknown_switch_is_refused() -> None:
