@@ -107,22 +107,22 @@ def _with(table: pa.Table, **columns: pa.Array) -> pa.Table:
     return table
 
 
-def add(archive: Archive, connection: duckdb.DuckDBPyConnection, tables: Iterable[pa.Table]) -> None:
+def add(archive: Archive, tables: Iterable[pa.Table]) -> None:
     """Write and commit each table, a file a day."""
     table = archive.open()
     commit = archive.committed(table, OTHER_SHARD)
     for records in tables:
         commit = commit_number(commit)
-        files = archive.write(connection, records, commit)
+        files = archive.write(records, commit)
         archive.commit(table, files, OTHER_SHARD, commit, 0)
         table = archive.open()
 
 
-def add_days(archive: Archive, connection: duckdb.DuckDBPyConnection, day: pa.Table, first: int, behind: int) -> None:
+def add_days(archive: Archive, day: pa.Table, first: int, behind: int) -> None:
     """Have the days from `first` on, up to the one before `behind`, in the archive."""
     day = day.sort_by([(name, "ascending") for name in ("device_id", "timestamp", "id")])  # once, not for each file
     days = tqdm(range(first, behind), unit="day", initial=first, total=behind, disable=None)
-    add(archive, connection, (later(day, number) for number in days))
+    add(archive, (later(day, number) for number in days))
 
 
 def denser(connection: duckdb.DuckDBPyConnection, day: pa.Table, times: int, saves: int) -> Iterable[pa.Table]:

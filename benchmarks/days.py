@@ -94,7 +94,7 @@ def measure(box: Box, day: pa.Table, size: Size) -> Iterator[Result]:
     archive, written, p50_ms = archive_of(box), 0, []
     with open_duckdb() as connection:
         for name, days in (("day_10m", size.few), ("day_100m", size.many)):
-            archives.add_days(archive, connection, day, written, days)
+            archives.add_days(archive, day, written, days)
             written, dice = days, Random(days)
             files = {file.day.isoformat(): file.path for file in archive.live(archive.open())}
             check(box, questions(dice, days, 1)[0], size.a_device)

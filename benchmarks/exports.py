@@ -144,8 +144,7 @@ def _median_ms(work: Callable[[], object], rounds: int) -> float:
 
 def fill(box: Box, size: Size) -> int:
     """Write a day; returns its records."""
-    with open_duckdb() as connection:
-        archives.add_days(archive_of(box), connection, archives.one_day(DEVICES, size.a_device), 0, 1)
+    archives.add_days(archive_of(box), archives.one_day(DEVICES, size.a_device), 0, 1)
     return DEVICES * size.a_device
 
 

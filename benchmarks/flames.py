@@ -29,7 +29,6 @@ from benchmarks.boxes import archive_of, box, saved, wait_merged, wait_saved
 from benchmarks.cpu import program
 from benchmarks.ingest import CONNECTIONS, FRAME_WINDOW, warm_up
 from benchmarks.sending import Connection, Message, send
-from telemetry.columns import open_duckdb
 from tests.box import Box
 
 LOOKS_PER_S = 200
@@ -125,8 +124,7 @@ def ask(box: Box, questions: Iterator[Message], seconds: float) -> None:
 
 def reading(box: Box, seconds: float, out: Path) -> None:
     """The API while it answers latest, and the query program while it answers a device's day."""
-    with open_duckdb() as connection:
-        archives.add_days(archive_of(box), connection, archives.one_day(), 0, DAYS)
+    archives.add_days(archive_of(box), archives.one_day(), 0, DAYS)
     some = map(days.question, days.questions(Random(1), DAYS, 100_000))
     with drawn(box, "query", "query program: a device's day of 1,000 records as JSON", out / "flames-query.svg"):
         ask(box, some, seconds)

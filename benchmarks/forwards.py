@@ -22,7 +22,6 @@ from benchmarks import archives, report
 from benchmarks.boxes import box
 from benchmarks.report import Finding, Missing, Result
 from telemetry.archive import Archive
-from telemetry.columns import open_duckdb
 from telemetry.config import Forward
 from tests.worker.courier.bucket import BUCKET, KEYS, MOTO, Moto
 from tests.worker.courier.forwarding import Forwards
@@ -96,9 +95,9 @@ def measure(archive: Archive, records: int, entry: Forward) -> Iterator[Result]:
 def run(quick: bool) -> Iterator[Finding]:
     """All three, one after the other."""
     a_day = QUICK_A_DAY if quick else A_DAY
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder, open_duckdb() as connection:
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         archive = Archive(Path(folder) / "archive")
-        archives.add_days(archive, connection, archives.one_day(DEVICES, a_day), 0, DAYS)
+        archives.add_days(archive, archives.one_day(DEVICES, a_day), 0, DAYS)
         records = DEVICES * a_day * DAYS
         with box() as other:
             url = f"whimbrel://127.0.0.1:{other.tcp_port}"

@@ -95,8 +95,7 @@ def held(data: Path) -> tuple[int, int]:
 
 def of(data: Path, tables: Iterable[pa.Table], rounds: int) -> list[Merged]:
     """Save these tables, and merge copies of the archive."""
-    with open_duckdb() as connection:
-        archives.add(Archive(data / "archive"), connection, tables)
+    archives.add(Archive(data / "archive"), tables)
     found = []
     for number in range(rounds):
         copy = data.with_name(f"{data.name}-{number}")

@@ -26,14 +26,10 @@ from deltalake import DeltaTable
 
 from compactor.plan import Limits, Rewrite, expired, rewrites
 from telemetry.archive import COMPACTED, Archive, kinds_of
-from telemetry.columns import with_memory
 from telemetry.days import day_of
 from telemetry.errors import PlanOutdated
 from telemetry.holding import Held, nothing_held
 from telemetry.steps import Step, untold
-
-MOST_MEMORY_BYTES = 2**31
-"""What a merge may take if the setting is too little for it: a file of 128 MB of texts is some 1 GB to sort."""
 
 log = logging.getLogger(__name__)
 
@@ -84,10 +80,7 @@ class Compactor:
             return None
         rewrite = found[0]
         self._reached("merge")
-        connection = self._connection()
-        made = with_memory(
-            connection, lambda: self._archive.merge(connection, rewrite.files, rewrite.pieces), MOST_MEMORY_BYTES
-        )
+        made = self._archive.merge(self._connection, rewrite.files, rewrite.pieces)
         self._reached("commit")
         self._archive.replace(table, rewrite.files, made, self._now_ms())
         self._reached("done")

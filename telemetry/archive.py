@@ -8,8 +8,8 @@
     archive/_delta_log/<version>.json                           one commit each; checkpoints now and then
     archive/_backup/<random>/                                   links to files that a backup under way has yet to copy
 
-`date` is the day of `timestamp` in UTC. DuckDB writes and reads all Parquet; `deltalake` keeps the log
-and no more. A save's files and its transaction ("whimbrel-<shard>", commit number) are one commit; an import's
+`date` is the day of `timestamp` in UTC. Arrow writes the files (parquet.py), DuckDB reads them; `deltalake` keeps the
+log and no more. A save's files and its transaction ("whimbrel-<shard>", commit number) are one commit; an import's
 have one more transaction ("import-<name>-<shard>", how far it is), so that each of its rows comes in once. So are
 the files that a compaction adds and removes, and its transaction ("compact-<date>", a count): whoever planned
 with an older handle is refused; a deletion's commits are such, with its name (`DELETION`). No Parquet file is ever
@@ -25,9 +25,9 @@ import json
 import logging
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -45,19 +45,22 @@ from telemetry.columns import (
     BOUNDED,
     COLUMNS,
     LAYOUT,
+    ORDER,
     TIME,
     days_of,
     file_name,
     is_sorted,
     layout_of,
-    least_and_greatest,
     records_sql,
     sql_text,
+    with_memory,
 )
 from telemetry.days import day_of, iso
 from telemetry.durable import fsync, make_folder
 from telemetry.errors import ArchiveError, IntentChanged, LayoutError, PlanOutdated
 from telemetry.holding import Held, holds_entries, nothing_held
+from telemetry.merging import SCHEMA, NotSorted, cut, merged
+from telemetry.parquet import FileWriter
 from telemetry.steps import Step, untold
 
 log = logging.getLogger(__name__)
@@ -69,8 +72,11 @@ LEAST_GROUP_ROWS, ROW_GROUP_ROWS = 8_192, 122_880
 VECTOR_ROWS = 2_048
 """A row group has whole vectors, in which DuckDB reads and writes."""
 
-SAVED_LEVEL, MERGED_LEVEL = 1, 6
-"""zstd's: a save's file is soon merged; the sixth takes an eighth more of a merge's time, and 3 % less room."""
+MERGED_LEVEL = 6
+"""zstd's, where DuckDB writes: an eighth more of the time than the usual third, and 3 % less room."""
+
+MOST_MEMORY_BYTES = 2**31
+"""What sorting may take if the setting is too little for it: a file of 128 MB of texts is some 1 GB to sort."""
 
 READ_ERRORS = (DeltaError, OSError)
 """What opening and reading a table raises if its log is damaged or can't be read."""
@@ -272,7 +278,7 @@ class Archive:
 
     # Writing -----------------------------------------------------------------------------------------
 
-    def write(self, connection: duckdb.DuckDBPyConnection, records: pa.Table, commit: str) -> list[DataFile]:
+    def write(self, records: pa.Table, commit: str) -> list[DataFile]:
         """Write `records` (of `COLUMNS`) sorted into new files, one a day, on disk when this returns.
 
         The files are not in the table until `commit` names them.
@@ -280,61 +286,93 @@ class Archive:
         files: list[DataFile] = []
         try:
             for day, part in days_of(records):
-                files.append(self._write_day(connection, day, part, commit))
+                files.append(self._write_day(day, part, commit))
             self._sync([file.path for file in files])
-        except (OSError, duckdb.Error):
+        except OSError:
             for file in files:  # on a disk that fills, each attempt's would take the room of the next
                 (self.root / file.path).unlink(missing_ok=True)
             raise
         return files
 
-    def _write_day(self, connection: duckdb.DuckDBPyConnection, day: date, records: pa.Table, commit: str) -> DataFile:
-        connection.register("batch", records)
-        select = "SELECT * FROM batch" if is_sorted(records) else f"SELECT * FROM batch {_ORDER}"
-        try:
-            path = self._copy(connection, select, records.num_rows, day, commit)
-        finally:
-            connection.unregister("batch")
-        stats = _stats(records.num_rows, [least_and_greatest(records, name) for name in BOUNDED])
-        return DataFile(path, day, (self.root / path).stat().st_size, stats)
+    def _write_day(self, day: date, records: pa.Table, commit: str) -> DataFile:
+        path = self._new_path(day, commit)
+        with FileWriter(self.root / path, _group_rows(records.num_rows), is_merged=False) as writer:
+            writer.add(records if is_sorted(records) else records.sort_by([(name, "ascending") for name in ORDER]))
+        return self._written(path, day, writer)
+
+    def _written(self, path: str, day: date, writer: FileWriter) -> DataFile:
+        return DataFile(path, day, (self.root / path).stat().st_size, _stats(writer.rows, writer.bounds))
+
+    def _new_path(self, day: date, kind: str) -> str:
+        """The path of a new file, whose folder is there."""
+        folder = f"date={day.isoformat()}"
+        (self.root / folder).mkdir(exist_ok=True)
+        return f"{folder}/{file_name(kind, secrets.token_hex(8))}"
 
     def _copy(self, connection: duckdb.DuckDBPyConnection, select: str, rows: int, day: date, kind: str) -> str:
         """Write the `rows` that `select` finds, in its order, into a new file of a day; not on disk for sure yet."""
-        folder = f"date={day.isoformat()}"
-        (self.root / folder).mkdir(exist_ok=True)
-        group_rows = -(-rows // (ROW_GROUPS * VECTOR_ROWS)) * VECTOR_ROWS
-        group_rows = min(max(group_rows, LEAST_GROUP_ROWS), ROW_GROUP_ROWS)
-        level = MERGED_LEVEL if kind == COMPACTED else SAVED_LEVEL
-        path = f"{folder}/{file_name(kind, secrets.token_hex(8))}"
+        path = self._new_path(day, kind)
         connection.execute(
             f"COPY ({select}) TO {sql_text(str(self.root / path))} "
-            f"(FORMAT parquet, PARQUET_VERSION v2, COMPRESSION zstd, COMPRESSION_LEVEL {level}, "
-            f"ROW_GROUP_SIZE {group_rows})"
+            f"(FORMAT parquet, PARQUET_VERSION v2, COMPRESSION zstd, COMPRESSION_LEVEL {MERGED_LEVEL}, "
+            f"ROW_GROUP_SIZE {_group_rows(rows)})"
         )
         return path
 
-    def merge(self, connection: duckdb.DuckDBPyConnection, files: Sequence[LiveFile], pieces: int) -> list[DataFile]:
+    def merge(
+        self, connection: Callable[[], duckdb.DuckDBPyConnection], files: Sequence[LiveFile], pieces: int
+    ) -> list[DataFile]:
         """Write the rows of a day's files into `pieces` new files, sorted over all of them, on disk when this returns.
 
-        The files are not in the table until `replace` names them. Raises `ArchiveError` if a row is missing.
+        The files are not in the table until `replace` names them. A DuckDB is asked for only if a file is not in the
+        order of files, as all of ours are. Raises `ArchiveError` if a row is missing.
         """
         day, rows = files[0].day, sum(file.rows or 0 for file in files)
-        source = records_sql([file.path for file in files])
-        if pieces == 1:
-            selects = [f"SELECT * FROM {source} {_ORDER}"]
-        else:
-            connection.execute(f"CREATE OR REPLACE TEMP TABLE merged AS SELECT * FROM {source} {_ORDER}")
-            cuts = [rows * n // pieces for n in range(pieces + 1)]
-            selects = [f"SELECT * FROM merged WHERE rowid >= {a} AND rowid < {b} {_ORDER}" for a, b in pairwise(cuts)]
+        paths = [file.path for file in files]
+        cuts = [rows * n // pieces for n in range(pieces + 1)]
         try:
-            made = [self._copy(connection, select, rows // pieces, day, COMPACTED) for select in selects]
+            made = self._write_slices(cut(merged(paths), cuts[1:-1]), rows // pieces, day)
+        except NotSorted:
+            log.warning("files of %s are not sorted: all their rows are", day)
+            sorting = connection()
+            made = with_memory(sorting, lambda: self._sort(sorting, paths, cuts, day), MOST_MEMORY_BYTES)
+        self._sync([file.path for file, _ in made])
+        if (written := sum(count for _, count in made)) != rows:
+            raise ArchiveError(f"cannot merge files of {day}: they have {rows} rows, and {written} were written")
+        return [file for file, _ in made]
+
+    def _write_slices(
+        self, slices: Iterable[tuple[int, pa.Table]], piece_rows: int, day: date
+    ) -> list[tuple[DataFile, int]]:
+        """Write each piece's rows into a file of its own; with each file how many rows it has."""
+        made: list[tuple[DataFile, int]] = []
+        try:
+            for _, piece in groupby(slices, lambda numbered: numbered[0]):
+                path = self._new_path(day, COMPACTED)
+                with FileWriter(self.root / path, _group_rows(piece_rows), is_merged=True, schema=SCHEMA) as writer:
+                    for _, rows in piece:
+                        writer.add(rows)
+                made.append((self._written(path, day, writer), writer.rows))
+        except (OSError, NotSorted):  # on a disk that fills, each attempt's would take the room of the next
+            for file, _ in made:
+                (self.root / file.path).unlink(missing_ok=True)
+            raise
+        return made
+
+    def _sort(
+        self, connection: duckdb.DuckDBPyConnection, paths: Sequence[str], cuts: Sequence[int], day: date
+    ) -> list[tuple[DataFile, int]]:
+        """The same, sorting all rows."""
+        sort = f"CREATE OR REPLACE TEMP TABLE merged AS SELECT * FROM {records_sql(paths)} {_ORDER}"
+        try:
+            connection.execute(sort)
+            selects = {
+                f"SELECT * FROM merged WHERE rowid >= {a} AND rowid < {b} {_ORDER}": b - a for a, b in pairwise(cuts)
+            }
+            made = [self._copy(connection, select, rows, day, COMPACTED) for select, rows in selects.items()]
         finally:
             connection.execute("DROP TABLE IF EXISTS merged")
-        self._sync(made)
-        found = [self._described(connection, path, day) for path in made]
-        if (written := sum(count for _, count in found)) != rows:
-            raise ArchiveError(f"cannot merge files of {day}: they have {rows} rows, and {written} were written")
-        return [file for file, _ in found]
+        return [self._described(connection, path, day) for path in made]
 
     def _described(self, connection: duckdb.DuckDBPyConnection, path: str, day: date) -> tuple[DataFile, int]:
         """A file as it is on disk, and how many rows it has."""
@@ -678,7 +716,12 @@ def in_one_line(error: Exception) -> str:
 _CAUSE = "\N{DOWNWARDS ARROW WITH TIP RIGHTWARDS}"
 
 
-_ORDER = "ORDER BY device_id, timestamp, id"
+def _group_rows(rows: int) -> int:
+    """How many rows a group of a file of so many has."""
+    return min(max(-(-rows // (ROW_GROUPS * VECTOR_ROWS)) * VECTOR_ROWS, LEAST_GROUP_ROWS), ROW_GROUP_ROWS)
+
+
+_ORDER = f"ORDER BY {', '.join(ORDER)}"
 _BOUNDS_SQL = [f"epoch_us({name})" if COLUMNS.field(name).type == TIME else name for name in BOUNDED]
 _LEAST_AND_GREATEST = ", ".join(f"min({bound}), max({bound})" for bound in _BOUNDS_SQL)
 

@@ -45,6 +45,9 @@ LAYOUT = 1
 """Of the table and of its files; it rises when a column is added. A column is added at the end and may be null; none is
 ever taken away. So files of every layout before are read as they are."""
 
+ORDER = ("device_id", "timestamp", "id")
+"""Of the rows of a file."""
+
 BOUNDED = ("device_id", "timestamp", "received_at", "id", "transport")
 """Columns whose least and greatest value the log keeps for each file, so that queries skip files or need none."""
 
@@ -111,7 +114,7 @@ def is_sorted(records: pa.Table) -> bool:
     if records.num_rows < 2:
         return True
     rises: Any = True
-    for name in ("id", "timestamp", "device_id"):
+    for name in reversed(ORDER):
         column = records.column(name)
         one, next_one = column.slice(0, len(column) - 1), column.slice(1)
         rises = pc.or_(pc.less(one, next_one), pc.and_(pc.equal(one, next_one), rises))
@@ -121,6 +124,8 @@ def is_sorted(records: pa.Table) -> bool:
 def least_and_greatest(records: pa.Table, name: str) -> tuple[Any, Any]:
     """Of a column's values; times in µs since the epoch."""
     column = records.column(name)
+    if pa.types.is_dictionary(column.type):
+        column = column.unique().cast(column.type.value_type)
     found = pc.min_max(column.cast(pa.int64()) if column.type == TIME else column)
     return found["min"].as_py(), found["max"].as_py()
 

@@ -72,7 +72,7 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
         behind = MERGED + LATE
         parts = [f"altitude_m < {MERGED}"]
         parts += [f"altitude_m >= {MERGED} AND altitude_m < {behind} AND id % {FILES} = {n}" for n in range(FILES)]
-        add(Archive(found.data / "archive"), connection, (made(connection, part).cast(COLUMNS) for part in parts))
+        add(Archive(found.data / "archive"), (made(connection, part).cast(COLUMNS) for part in parts))
         body = sent(made(connection, f"altitude_m >= {behind}"))
         headers = {"Content-Type": "application/x-ndjson"}
         assert found.http.post("/v1/records", content=body, headers=headers).json() == {"accepted": WAITING * DEVICES}

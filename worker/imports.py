@@ -176,7 +176,7 @@ class Importer:
         numbered = with_ids(records, first, shard.shards, self._now_ms())
         self._reached("write")
         self._archive.open()  # so that there is a folder
-        files = self._archive.write(self._connection, numbered, import_kind(bits))
+        files = self._archive.write(numbered, import_kind(bits))
         return Written(files, bits, token, since_s, deleted)
 
     def _intend(self, shard: Shard, written: Written) -> tuple[Intent, str]:

@@ -133,7 +133,7 @@ class Saver:
             if dropped:
                 log.error("quarantine is full: its %d oldest were dropped", dropped)
         self._reached("write")
-        files = self._archive.write(self._connection, tail.records, intent.commit)
+        files = self._archive.write(tail.records, intent.commit)
         self._reached("open")
         table = self._open(before)
         if self._is_committed(table, shard, intent, before):

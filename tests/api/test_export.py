@@ -271,7 +271,7 @@ def test_any_mixture_of_files_and_tail_comes_in_order(
 def test_files_are_read_as_they_are_and_in_order(stores: Stores) -> None:
     """More rows than one thread takes at once, in several row groups, with a filter."""
     rows = 300_000
-    archives.add(stores.archive, stores.connection, [many(rows, day) for day in (1, 0)])
+    archives.add(stores.archive, [many(rows, day) for day in (1, 0)])
     wanted = Wanted((), MIDNIGHT_US + 1, LATEST_US)
     with in_order(stores.connection, stores.snapshots.take(wanted), wanted) as records:
         found = stores.connection.sql(f"SELECT id FROM ({records})").to_arrow_table()["id"]
@@ -452,7 +452,7 @@ ENDS = {"json": b"\n]\n", "geojson": b"\n]}\n", "arrow": b"\xff\xff\xff\xff\0\0\
 def broken(shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
     """A box with a file that can't be read to its end."""
     with box_on(shared_redis.url, tmp_path_factory.mktemp("broken")) as box:
-        archives.add(box.archive, box.connection, [many(150_000, 0), many(200_000, 1)])
+        archives.add(box.archive, [many(150_000, 0), many(200_000, 1)])
         file = max(box.archive.live(box.archive.open()), key=lambda one: one.day)
         with Path(file.path).open("r+b") as there:
             there.seek(file.size_bytes * 8 // 10)
@@ -484,7 +484,7 @@ MANY = 400_000
 def large(url: str, folder: Path, **more: str) -> Iterator[Box]:
     """A box with many records."""
     with box_on(url, folder, **more) as box:
-        archives.add(box.archive, box.connection, [many(MANY)])
+        archives.add(box.archive, [many(MANY)])
         yield box
 
 

@@ -23,8 +23,8 @@ def day() -> pa.Table:
 
 def test_days_of_as_many_records_each(day: pa.Table, connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
     archive = Archive(tmp_path / "archive")
-    archives.add_days(archive, connection, day, 0, 2)
-    archives.add_days(archive, connection, day, 2, 3)
+    archives.add_days(archive, day, 0, 2)
+    archives.add_days(archive, day, 2, 3)
     table = archive.open()
     assert [(str(one.day), one.files, one.records) for one in archive.days(table)] == [
         (f"2026-01-0{n}", 1, DEVICES * A_DEVICE) for n in (1, 2, 3)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -19,7 +20,7 @@ from compactor.compact import Compactor, Sweep
 from compactor.plan import Limits
 from telemetry import delta_log
 from telemetry.archive import Archive, LiveFile, commit_number
-from telemetry.columns import columns, open_duckdb
+from telemetry.columns import columns, is_sorted, open_duckdb
 from telemetry.days import DAY_US, day_of
 from telemetry.entries import Block, decode_intent
 from telemetry.errors import ArchiveError, PlanOutdated
@@ -61,7 +62,7 @@ class Files:
         """Save records."""
         table = self.archive.open()
         commit = commit_number(self.archive.committed(table, 0))
-        written = self.archive.write(self.connection, columns(map(Block.of, records)), commit)
+        written = self.archive.write(columns(map(Block.of, records)), commit)
         self.archive.commit(table, written, 0, commit, NOW_US // 1_000)
 
     def _stored(self, day: int, row: int) -> Stored:
@@ -78,6 +79,9 @@ class Files:
         files = [file.path for file in self.live()]
         query = "SELECT * REPLACE (epoch_us(timestamp) AS timestamp, epoch_us(received_at) AS received_at) "
         return Counter(self.connection.execute(query + "FROM read_parquet($1)", [files]).fetchall())
+
+    def stored_at(self, device: int, number: int) -> Stored:
+        return Stored(f"d{device}", number, NOW_US // 1_000, Record(NOW_US + number % 50, "tcp", "json"))
 
     def compactor(self, reached: Callable[[str], None] = lambda _: None, limits: Limits = LIMITS) -> Compactor:
         return Compactor(self.archive, lambda: self.connection, lambda: NOW_US, limits, reached)
@@ -98,7 +102,8 @@ def settle(compactor: Compactor) -> int:
 
 
 def test_long_texts_get_the_memory_that_they_need(files: Files) -> None:
-    """A sort does not spill them: with the setting's memory alone such a day would never be merged."""
+    """Where a file is not sorted, all rows are, and a sort does not spill texts: with the setting's memory alone such a
+    day would never be merged."""
     noise = random.Random(1)
     for number in range(3):
         texts = [noise.randbytes(400).hex() for _ in range(20_000)]
@@ -108,6 +113,7 @@ def test_long_texts_get_the_memory_that_they_need(files: Files) -> None:
                 for n, text in enumerate(texts)
             ]
         )
+    turn_over(files.live()[1])
     before = files.rows()
     with open_duckdb(memory_limit="16MiB") as connection:
         compactor = Compactor(files.archive, lambda: connection, lambda: NOW_US, LIMITS, is_all=True)
@@ -116,6 +122,29 @@ def test_long_texts_get_the_memory_that_they_need(files: Files) -> None:
     assert limit == "16.0 MiB"
     assert len(files.live()) == 1
     assert files.rows() == before
+    assert is_sorted(pq.ParquetFile(files.live()[0].path).read())
+
+
+@pytest.mark.parametrize("turned", [False, True], ids=["sorted", "not sorted"])
+def test_a_day_in_pieces(files: Files, turned: bool) -> None:
+    """Both ways of merging."""
+    for number in range(3):
+        files.save([files.stored_at(n % 7, 5_000 * number + n) for n in range(5_000)])
+    if turned:
+        turn_over(files.live()[1])
+    before, table = files.rows(), files.archive.open()
+    old = files.archive.live(table)
+    files.archive.replace(table, old, files.archive.merge(lambda: files.connection, old, 3), NOW_US // 1_000)
+    pieces = sorted(files.live(), key=lambda file: (file.first_device, file.first_us))
+    assert [file.rows for file in pieces] == [5_000] * 3
+    assert files.rows() == before
+    assert is_sorted(pa.concat_tables(pq.ParquetFile(file.path).read() for file in pieces))
+
+
+def turn_over(file: LiveFile) -> None:
+    """Write a file anew with its rows in the opposite order, as none of ours has them."""
+    rows = pq.ParquetFile(file.path).read()
+    pq.write_table(rows.take(list(range(rows.num_rows - 1, -1, -1))), file.path)
 
 
 def test_files_become_few_and_sorted_and_the_rows_stay(files: Files) -> None:

@@ -13,7 +13,7 @@ import redis
 from compactor import jobs as compactor_jobs
 from telemetry import clock, jobs
 from telemetry.archive import Archive, commit_number
-from telemetry.columns import columns, open_duckdb
+from telemetry.columns import columns
 from telemetry.config import Settings
 from telemetry.days import DAY_US, day_of
 from telemetry.entries import Block
@@ -36,14 +36,11 @@ def prepared(settings: Settings) -> Iterator[None]:
 
 def add(archive: Archive, days_ago: int, files: int) -> None:
     at_us = clock.now_us() - days_ago * DAY_US
-    with open_duckdb() as connection:
-        for number in range(files):
-            table = archive.open()
-            commit = commit_number(archive.committed(table, 0))
-            one = Stored("a", number + 1, at_us // 1_000, Record(at_us, "tcp", "json"))
-            archive.commit(
-                table, archive.write(connection, columns([Block.of(one)]), commit), 0, commit, clock.now_ms()
-            )
+    for number in range(files):
+        table = archive.open()
+        commit = commit_number(archive.committed(table, 0))
+        one = Stored("a", number + 1, at_us // 1_000, Record(at_us, "tcp", "json"))
+        archive.commit(table, archive.write(columns([Block.of(one)]), commit), 0, commit, clock.now_ms())
 
 
 def run(client: redis.Redis) -> None:

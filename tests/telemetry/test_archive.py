@@ -32,9 +32,9 @@ def stored(number: int, timestamp_us: int = NOW_US, device: str = "a", **more: o
     return Stored(device, number, NOW_US // 1_000, Record(timestamp_us, "http", "json", **more))  # type: ignore[arg-type]
 
 
-def save(archive: Archive, connection: duckdb.DuckDBPyConnection, *records: Stored, previous: str = "0") -> str:
+def save(archive: Archive, *records: Stored, previous: str = "0") -> str:
     number = commit_number(previous)
-    files = archive.write(connection, columns(map(Block.of, records)), number)
+    files = archive.write(columns(map(Block.of, records)), number)
     archive.commit(archive.open(), files, 0, number, NOW_US // 1_000)
     return number
 
@@ -53,7 +53,7 @@ def test_numbers_rise_and_are_never_shared() -> None:
     assert len({commit_number("0") for _ in range(100)}) == 100
 
 
-def test_every_column_survives(archive: Archive, connection: duckdb.DuckDBPyConnection) -> None:
+def test_every_column_survives(archive: Archive) -> None:
     archive.open()
     full = stored(
         7,
@@ -66,7 +66,7 @@ def test_every_column_survives(archive: Archive, connection: duckdb.DuckDBPyConn
         location="Ünï 'quoted' 🚚",
         attributes='{"a":12345678901234567890}',
     )
-    save(archive, connection, full, stored(8, device="é/ %"))
+    save(archive, full, stored(8, device="é/ %"))
     [file] = archive.files(archive.open())
     first, second = pq.read_table(file, partitioning=None).to_pylist()
     assert first == {
@@ -90,31 +90,29 @@ def test_every_column_survives(archive: Archive, connection: duckdb.DuckDBPyConn
 
 
 @pytest.mark.parametrize("order", ["sorted", "reversed", "mixed"])
-def test_files_are_sorted_however_the_records_come(
-    archive: Archive, connection: duckdb.DuckDBPyConnection, order: str
-) -> None:
+def test_files_are_sorted_however_the_records_come(archive: Archive, order: str) -> None:
     """Of enough records that DuckDB writes them in several pieces, with two threads."""
     archive.open()
     made = [stored(n, NOW_US + n % 7, device=f"d{n // 100:04}") for n in range(30_000)]
     made.sort(key=lambda one: (one.device_id, one.record.timestamp_us, one.id), reverse=order == "reversed")
-    save(archive, connection, *(Random(1).sample(made, len(made)) if order == "mixed" else made))
+    save(archive, *(Random(1).sample(made, len(made)) if order == "mixed" else made))
     [file] = archive.files(archive.open())
     found = pq.read_table(file, columns=["device_id", "timestamp", "id"], partitioning=None)
     assert found.num_rows == len(made)
     assert is_sorted(found)
 
 
-def test_other_tools_read_the_table(archive: Archive, connection: duckdb.DuckDBPyConnection) -> None:
+def test_other_tools_read_the_table(archive: Archive) -> None:
     archive.open()
-    save(archive, connection, stored(1), stored(2, NOW_US - DAY_US))
+    save(archive, stored(1), stored(2, NOW_US - DAY_US))
     table = DeltaTable(str(archive.root)).to_pandas()
     assert sorted(table["id"]) == [1, 2]
     assert sorted(map(str, table["date"])) == ["2026-11-23", "2026-11-24"]
 
 
-def test_a_second_handle_from_before_is_refused(archive: Archive, connection: duckdb.DuckDBPyConnection) -> None:
+def test_a_second_handle_from_before_is_refused(archive: Archive) -> None:
     before = archive.open()
-    number = save(archive, connection, stored(1))
+    number = save(archive, stored(1))
     with pytest.raises(IntentChanged):
         archive.commit(before, [], 0, commit_number("0"), NOW_US // 1_000)
     assert archive.committed(archive.open(), 0) == number
@@ -130,9 +128,7 @@ def test_another_shard_commits_beside_it(archive: Archive) -> None:
     assert archive.committed(table, 2) == "0"
 
 
-def test_what_is_committed_was_synced_before(
-    archive: Archive, connection: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_committed_was_synced_before(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
     archive.open()
     synced: list[str] = []
     real = os.fsync
@@ -143,7 +139,7 @@ def test_what_is_committed_was_synced_before(
 
     monkeypatch.setattr(os, "fsync", fsync)
     number = commit_number("0")
-    [file] = archive.write(connection, columns([Block.of(stored(1))]), number)
+    [file] = archive.write(columns([Block.of(stored(1))]), number)
     assert synced[0] == file.path
     assert set(synced[1:]) == {str(Path(file.path).parent), "."}
     synced.clear()
@@ -152,15 +148,15 @@ def test_what_is_committed_was_synced_before(
     assert f"_delta_log/{1:020}.json" in synced
 
 
-def test_the_greatest_id_is_that_of_the_live_files(archive: Archive, connection: duckdb.DuckDBPyConnection) -> None:
+def test_the_greatest_id_is_that_of_the_live_files(archive: Archive) -> None:
     assert archive.greatest_id(archive.open()) == 0
-    save(archive, connection, stored(2**52), stored(3, NOW_US - DAY_US))
+    save(archive, stored(2**52), stored(3, NOW_US - DAY_US))
     assert archive.greatest_id(archive.open()) == 2**52
 
 
-def test_the_log_bounds_are_exact_to_the_microsecond(archive: Archive, connection: duckdb.DuckDBPyConnection) -> None:
+def test_the_log_bounds_are_exact_to_the_microsecond(archive: Archive) -> None:
     archive.open()
-    save(archive, connection, stored(1, NOW_US + 1), stored(2, NOW_US + 123_457))
+    save(archive, stored(1, NOW_US + 1), stored(2, NOW_US + 123_457))
     log = (archive.root / "_delta_log" / f"{1:020}.json").read_text(encoding="utf-8")
     [add] = [json.loads(line)["add"] for line in log.splitlines() if line.startswith('{"add"')]
     stats = json.loads(add["stats"])
@@ -184,9 +180,9 @@ def test_no_question_misses_a_file(
     archive.open()
     drawn = data.draw(st.lists(st.tuples(MOMENTS, DEVICES), min_size=1, max_size=6))
     records = [stored(n, timestamp_us, device) for n, (timestamp_us, device) in enumerate(drawn)]
-    number = save(archive, connection, *records[::2])
+    number = save(archive, *records[::2])
     if records[1::2]:
-        save(archive, connection, *records[1::2], previous=number)
+        save(archive, *records[1::2], previous=number)
     start_us, end_us = sorted([data.draw(MOMENTS), data.draw(MOMENTS) + 1])
     devices = data.draw(st.lists(DEVICES, max_size=2))
     files = [file.path for file in archive.live(archive.open()) if file.may_hold(start_us, end_us, devices)]
@@ -199,12 +195,12 @@ def test_no_question_misses_a_file(
     assert wanted <= found
 
 
-def test_the_log_says_what_each_file_holds(archive: Archive, connection: duckdb.DuckDBPyConnection) -> None:
+def test_the_log_says_what_each_file_holds(archive: Archive) -> None:
     archive.open()
     first = [stored(1, NOW_US, "b"), stored(2, NOW_US + 1, "a'ä")]
-    number = save(archive, connection, *first)
+    number = save(archive, *first)
     mixed = [stored(3, NOW_US), stored(4, NOW_US)._replace(record=Record(NOW_US, "udp", "json"))]
-    save(archive, connection, *mixed, previous=number)
+    save(archive, *mixed, previous=number)
     one, two = sorted(archive.live(archive.open()), key=lambda file: str(file.transport))[::-1]
     assert (one.rows, one.first_device, one.last_device) == (2, "a'ä", "b")
     assert (one.first_us, one.last_us, one.day) == (NOW_US, NOW_US + 1, day_of(NOW_US))
@@ -220,10 +216,10 @@ def test_a_file_that_the_log_says_nothing_of_may_hold_all_of_its_day(archive: Ar
     assert not file.may_hold(midnight_us + DAY_US, midnight_us + 2 * DAY_US, ["a"])
 
 
-def test_a_handle_is_newest_until_the_next_commit(archive: Archive, connection: duckdb.DuckDBPyConnection) -> None:
+def test_a_handle_is_newest_until_the_next_commit(archive: Archive) -> None:
     table = archive.open()
     assert archive.is_newest(table)
-    save(archive, connection, stored(1, NOW_US))
+    save(archive, stored(1, NOW_US))
     assert not archive.is_newest(table)
     table.update_incremental()
     assert archive.is_newest(table)

@@ -1,0 +1,108 @@
+"""A Parquet file of the archive as it is written: Arrow columns in the order of files, group by group of rows.
+
+Arrow writes in 0.2 to 0.35 µs of CPU a record what DuckDB's COPY takes 0.6 for, and 3 % less: DuckDB chooses encodings
+by itself, and these are chosen for what the columns hold. Times and ids grow: deltas. No two coordinates are alike, but
+their first bytes are: streams of bytes. All else has few values: a dictionary, until that is full.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from telemetry.columns import BOUNDED, COLUMNS, least_and_greatest
+
+RISING = ("timestamp", "received_at", "id")
+COORDINATES = ("latitude", "longitude")
+ENCODINGS = dict.fromkeys(RISING, "DELTA_BINARY_PACKED") | dict.fromkeys(COORDINATES, "BYTE_STREAM_SPLIT")
+WITH_DICTIONARY = [name for name in COLUMNS.names if name not in ENCODINGS]
+
+DICTIONARY_BYTES = 2**16
+"""Beyond that a group's further texts follow one another: attributes that differ are half as large that way."""
+
+GROUP_BYTES = 2**26
+"""Of memory: a group of long texts has fewer rows than others."""
+
+SAVED_LEVEL = 1
+MERGED_LEVELS = dict.fromkeys(COLUMNS.names, 6) | dict.fromkeys((*COORDINATES, "attributes"), 3)
+"""zstd's: a save's file is soon merged. Higher ones for the three largest columns, of a merge's file, take a third more
+time for 2 % less room."""
+
+Bounds = tuple[Any, Any]
+
+
+class FileWriter:
+    """Writes one file, in which each group has `group_rows` rows, or fewer where they are long.
+
+    `schema` is `COLUMNS`, of which texts may be dictionaries.
+
+    Raises `OSError` if the disk is full or fails. One that is not closed well leaves no file.
+    """
+
+    def __init__(self, path: Path, group_rows: int, is_merged: bool, schema: pa.Schema = COLUMNS) -> None:
+        self._path = path
+        self._group_rows = group_rows
+        self._waiting: list[pa.Table] = []
+        self._waiting_rows = 0
+        self._waiting_bytes = 0
+        self.bounds: list[Bounds] = []
+        """The least and the greatest value of each of `BOUNDED`, of all rows; times in µs since the epoch."""
+        self.rows = 0
+        try:
+            self._writer = pq.ParquetWriter(
+                path,
+                schema,
+                version="2.6",
+                compression="zstd",
+                compression_level=MERGED_LEVELS if is_merged else SAVED_LEVEL,
+                use_dictionary=WITH_DICTIONARY,
+                column_encoding=ENCODINGS,
+                dictionary_pagesize_limit=DICTIONARY_BYTES,
+                max_rows_per_page=group_rows,  # zstd finds more in one long page
+                store_schema=False,  # Arrow's own, of which no other tool knows
+            )
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._write(self._waiting_rows)
+            self._writer.close()
+        except BaseException:
+            self._path.unlink(missing_ok=True)
+            raise
+        if kind is not None:
+            self._path.unlink(missing_ok=True)
+
+    def add(self, records: pa.Table) -> None:
+        """Write records of `COLUMNS`, which follow all others; those that fill no group wait for the next."""
+        if not records.num_rows:
+            return
+        found = [least_and_greatest(records, name) for name in BOUNDED]
+        self.bounds = [(min(a, c), max(b, d)) for (a, b), (c, d) in zip(self.bounds or found, found, strict=True)]
+        self.rows += records.num_rows
+        self._waiting.append(records)
+        self._waiting_rows += records.num_rows
+        self._waiting_bytes += records.nbytes
+        whole_groups = self._waiting_rows // self._group_rows * self._group_rows
+        if rows := self._waiting_rows if self._waiting_bytes >= GROUP_BYTES else whole_groups:
+            self._write(rows)
+
+    def _write(self, rows: int) -> None:
+        waiting = pa.concat_tables(self._waiting).unify_dictionaries()
+        if rows:
+            self._writer.write_table(waiting.slice(0, rows), self._group_rows)
+        self._waiting = [waiting.slice(rows)]
+        self._waiting_rows -= rows
+        self._waiting_bytes = waiting.slice(rows).nbytes

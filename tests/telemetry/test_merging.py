@@ -1,0 +1,108 @@
+"""Merging sorted files: every row once and in order, however they lie in the files, and never many in memory."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from telemetry import merging
+from telemetry.columns import COLUMNS, ORDER, columns
+from telemetry.entries import Block
+from telemetry.merging import SCHEMA, NotSorted, cut, merged
+from telemetry.record import Record, Stored
+
+NOW_US = 1_795_500_000_000_000
+DEVICES = ("", "a", "a ", "ü", "\U0001f69a", "\uffff")
+SORTED = [(name, "ascending") for name in ORDER]
+
+
+def stored(device: str, number: int, after_us: int, text: str | None = None) -> Stored:
+    record = Record(NOW_US + after_us, "tcp", "json", latitude=number / 7, attributes=text)
+    return Stored(device, number, NOW_US // 1_000, record)
+
+
+def table(records: Sequence[Stored]) -> pa.Table:
+    return columns(map(Block.of, records)).sort_by(SORTED)
+
+
+def written(folder: Path, tables: Sequence[pa.Table], group_rows: int = 5) -> list[str]:
+    paths = [str(folder / f"{number}.parquet") for number in range(len(tables))]
+    for path, one in zip(paths, tables, strict=True):
+        pq.write_table(one, path, row_group_size=group_rows)
+    return paths
+
+
+places = st.tuples(st.sampled_from(DEVICES), st.integers(0, 3), st.integers(0, 5), st.booleans())
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(places, max_size=60), st.integers(1, 6), st.integers(1, 4))
+def test_each_row_comes_once_and_in_order(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    found: list[tuple[str, int, int, bool]],
+    files: int,
+    most_rows: int,
+) -> None:
+    monkeypatch.setattr(merging, "LEAST_ROWS", 1)
+    monkeypatch.setattr(merging, "MOST_ROWS", most_rows)
+    records = [
+        (file % files, stored(device, n, after_us, "{}" if has_text else None))
+        for n, (device, after_us, file, has_text) in enumerate(found)
+    ]
+    paths = written(tmp_path, [table([one for file, one in records if file == n]) for n in range(files)])
+    slices = list(merged(paths))
+    whole = pa.concat_tables([SCHEMA.empty_table(), *slices]).cast(COLUMNS)
+    assert whole.equals(table([one for _, one in records]))
+
+
+def test_little_of_many_rows_is_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merging, "MOST_ROWS", 100)
+    everything = [stored(f"d{n % 50:02}", n, n) for n in range(20_000)]
+    paths = written(tmp_path, [table(everything[n::4]) for n in range(4)], 1_000)
+    assert max(one.num_rows for one in merged(paths)) <= 4 * 2 * 100
+
+
+def test_long_texts_come_in_fewer_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merging, "READ_BYTES", 2**20)
+    dice = random.Random(1)
+    everything = [stored(f"d{n % 5}", n, n, dice.randbytes(2_000).hex()) for n in range(4_000)]
+    paths = written(tmp_path, [table(everything[n::2]) for n in range(2)], 1_000)
+    slices = list(merged(paths))
+    assert max(one.nbytes for one in slices) <= 2 * 2**20
+    assert sum(one.num_rows for one in slices) == 4_000
+
+
+def test_a_column_that_a_file_lacks_is_null(tmp_path: Path) -> None:
+    new, old = table([stored("a", 1, 0, "{}")]), table([stored("a", 2, 1, "{}")]).drop(["location", "attributes"])
+    [found] = merged(written(tmp_path, [new, old]))
+    assert found.schema.equals(SCHEMA)
+    assert found["attributes"].to_pylist() == ["{}", None]
+    assert found["location"].null_count == 2
+
+
+def test_a_file_in_another_order_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merging, "MOST_ROWS", 2)
+    monkeypatch.setattr(merging, "LEAST_ROWS", 1)
+    upside_down = table([stored("a", n, n) for n in range(20)]).take(list(range(19, -1, -1)))
+    with pytest.raises(NotSorted):
+        list(merged(written(tmp_path, [upside_down, table([stored("b", 30, 0)])])))
+
+
+@pytest.mark.parametrize("cuts", [[], [5], [1, 2], [3, 10, 12], [0, 13]], ids=str)
+def test_slices_are_cut_where_pieces_begin(cuts: list[int]) -> None:
+    slices = [pa.table({"n": list(range(begin, end))}) for begin, end in ((0, 3), (3, 4), (4, 13))]
+    found: dict[int, list[int]] = {}
+    for number, rows in cut(slices, cuts):
+        found.setdefault(number, []).extend(rows["n"].to_pylist())
+    ends = [*cuts, 13]
+    assert {n: rows for n, rows in found.items() if rows} == {
+        n: list(range(begin, end)) for n, (begin, end) in enumerate(zip([0, *cuts], ends, strict=True)) if begin < end
+    }
