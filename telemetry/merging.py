@@ -112,10 +112,11 @@ class _Run:
 
 def _batches(path: str, share_bytes: int) -> Iterator[pa.RecordBatch]:
     """A file's rows as `SCHEMA`; a column that it lacks is null."""
-    with pq.ParquetFile(path, read_dictionary=OFTEN_THE_SAME) as file:
+    metadata = pq.read_metadata(path)
+    with pq.ParquetFile(path, metadata=metadata, read_dictionary=_as_dictionaries(metadata)) as file:
         row_bytes = 1.0
-        for number in range(file.num_row_groups):
-            group = file.metadata.row_group(number)
+        for number in range(metadata.num_row_groups):
+            group = metadata.row_group(number)
             row_bytes = max(row_bytes, group.total_byte_size / max(group.num_rows, 1))
             rows = min(max(int(share_bytes / row_bytes), LEAST_ROWS), MOST_ROWS)
             for batch in file.iter_batches(rows, row_groups=[number], use_threads=False):
@@ -124,15 +125,31 @@ def _batches(path: str, share_bytes: int) -> Iterator[pa.RecordBatch]:
                     row_bytes = batch.nbytes / batch.num_rows
 
 
+def _as_dictionaries(metadata: pq.FileMetaData) -> list[str]:
+    """Columns that Arrow can read as dictionaries: where DuckDB, which wrote older files, had none, it can't."""
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    return [
+        name
+        for name in OFTEN_THE_SAME
+        if not any(
+            "DELTA_LENGTH_BYTE_ARRAY" in group.column(COLUMNS.get_field_index(name)).encodings for group in groups
+        )
+    ]
+
+
 def _as_schema(batch: pa.RecordBatch) -> pa.RecordBatch:
     if batch.schema.equals(SCHEMA):
         return batch
-    names = batch.schema.names
-    columns = [
-        batch.column(field.name).cast(field.type) if field.name in names else pa.nulls(batch.num_rows, field.type)
-        for field in SCHEMA
-    ]
-    return pa.record_batch(columns, schema=SCHEMA)
+    return pa.record_batch([_column(batch, field) for field in SCHEMA], schema=SCHEMA)
+
+
+def _column(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
+    if field.name not in batch.schema.names:
+        return pa.nulls(batch.num_rows, field.type)
+    column = batch.column(field.name)
+    if pa.types.is_dictionary(field.type) and not pa.types.is_dictionary(column.type):
+        return column.dictionary_encode()
+    return column.cast(field.type)
 
 
 def _key(rows: pa.RecordBatch | pa.Table, number: int) -> Key:

@@ -65,7 +65,7 @@ class Days:
     def file(self, day: int, count: int, make: Callable[[Random, int], Record] = odd, order: str = "") -> None:
         """A file of one day. With an order it has that instead of the usual one, and small row groups."""
         records = columns(self._blocks(day, count, make))
-        [file] = self._archive.write(self._connection, records, str(self._made))
+        [file] = self._archive.write(records, str(self._made))
         path = self._archive.root / file.path
         if order:
             self._connection.execute(

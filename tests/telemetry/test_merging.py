@@ -6,6 +6,7 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -86,6 +87,18 @@ def test_a_column_that_a_file_lacks_is_null(tmp_path: Path) -> None:
     assert found.schema.equals(SCHEMA)
     assert found["attributes"].to_pylist() == ["{}", None]
     assert found["location"].null_count == 2
+
+
+@pytest.mark.parametrize("devices", [1, 50], ids=["few devices", "many"])
+def test_files_that_duckdb_wrote(tmp_path: Path, connection: duckdb.DuckDBPyConnection, devices: int) -> None:
+    """As releases before did, and as a deletion does: its encodings are others, by what it finds."""
+    everything = [stored(f"d{n % devices:02}", n, n, "{}") for n in range(50)]
+    paths = []
+    for n in range(2):
+        connection.register("part", table(everything[n::2]))
+        paths.append(str(tmp_path / f"{n}.parquet"))
+        connection.execute(f"COPY part TO '{paths[-1]}' (FORMAT parquet, PARQUET_VERSION v2)")
+    assert pa.concat_tables(merged(paths)).cast(COLUMNS).equals(table(everything))
 
 
 def test_a_file_in_another_order_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
