@@ -30,7 +30,8 @@ PIECE_ROWS = 2_048
 _WORDS = ("transport", "source")
 """Texts that mostly are the same in a whole row group."""
 
-_DICTIONARY = ("RLE_DICTIONARY",)
+_DICTIONARY = "RLE_DICTIONARY"
+"""The encoding of texts that Arrow can read as dictionaries; its own files name that of the dictionary besides."""
 
 
 class _Footer(NamedTuple):
@@ -85,7 +86,7 @@ def _read(file: pa.NativeFile, metadata: pq.FileMetaData, group: int, device_id:
     chunks = {name: metadata.row_group(group).column(n) for n, name in enumerate(COLUMNS.names)}
     same = {name: value for name, chunk in chunks.items() for value in _same(name, chunk)}
     names = [name for name in COLUMNS.names if name not in same and name != "device_id"]
-    texts = [name for name in ("device_id", *_WORDS) if chunks[name].encodings == _DICTIONARY]
+    texts = [name for name in ("device_id", *_WORDS) if _DICTIONARY in chunks[name].encodings]
     reader = pq.ParquetFile(file, metadata=metadata, read_dictionary=texts)
     devices = reader.read_row_group(group, ["device_id"], use_threads=False).column(0)
     places = pc.indices_nonzero(pc.equal(devices, device_id))

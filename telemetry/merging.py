@@ -128,12 +128,9 @@ def _batches(path: str, share_bytes: int) -> Iterator[pa.RecordBatch]:
 def _as_dictionaries(metadata: pq.FileMetaData) -> list[str]:
     """Columns that Arrow can read as dictionaries: where DuckDB, which wrote older files, had none, it can't."""
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    places = {name: COLUMNS.get_field_index(name) for name in OFTEN_THE_SAME}
     return [
-        name
-        for name in OFTEN_THE_SAME
-        if not any(
-            "DELTA_LENGTH_BYTE_ARRAY" in group.column(COLUMNS.get_field_index(name)).encodings for group in groups
-        )
+        name for name, at in places.items() if all("RLE_DICTIONARY" in group.column(at).encodings for group in groups)
     ]
 
 
