@@ -26,6 +26,9 @@ SMALL_FILES = 8
 REWRITE_TARGETS = 4
 """A rewrite takes at most so many times `target_bytes`, so that it takes seconds."""
 
+REWRITE_FILES = 128
+"""And so many files, all of which it has open; where saves were never merged for long, the others' turn comes next."""
+
 
 class Limits(NamedTuple):
     """How many and how large files may be, and how long days are kept (0: for ever)."""
@@ -65,7 +68,7 @@ def _of_open_day(small: Sequence[LiveFile], limits: Limits) -> list[LiveFile]:
         return []
     ordered = _smallest_first(small)
     chosen, size_bytes = ordered[:1], ordered[0].size_bytes
-    for file in ordered[1:]:
+    for file in ordered[1:REWRITE_FILES]:
         is_enough = len(chosen) >= limits.max_open_files // 2 and file.size_bytes > size_bytes
         if is_enough or size_bytes >= limits.target_bytes:
             break
@@ -82,7 +85,7 @@ def _of_day_over(small: Sequence[LiveFile], now_ms: int, limits: Limits) -> list
         return []
     chosen: list[LiveFile] = []
     size_bytes = 0
-    for file in _smallest_first(small):
+    for file in _smallest_first(small)[:REWRITE_FILES]:
         size_bytes += file.size_bytes
         if len(chosen) >= 2 and size_bytes > REWRITE_TARGETS * limits.target_bytes:
             break

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from compactor.plan import SMALL_FILES, SMALL_PART, Limits, Rewrite, expired, rewrites
+from compactor.plan import REWRITE_FILES, SMALL_FILES, SMALL_PART, Limits, Rewrite, expired, rewrites
 from telemetry.archive import LiveFile
 
 TODAY = date(2026, 11, 24)
@@ -73,6 +73,16 @@ def test_many_small_files_of_a_day_that_is_over_do_not_wait() -> None:
     files = [file(1, tomorrow, name=str(n)) for n in range(SMALL_FILES)]
     assert len(settle(files)[0]) == 1, "a device whose clock is ahead makes no open day"
     assert len(settle(files[1:])[0]) == SMALL_FILES - 1
+
+
+@pytest.mark.parametrize("day", [TODAY, TODAY - timedelta(1)], ids=["open", "over"])
+def test_however_many_wait_few_are_open_at_once(day: date) -> None:
+    files = [file(1, day, name=f"{number:04}") for number in range(900)]
+    for rewrite in rewrites(files, TODAY, NOW_MS, LIMITS):
+        assert 2 <= len(rewrite.files) <= REWRITE_FILES
+    left, _ = settle(files)
+    assert len(left) < 20
+    assert sum(one.size_bytes for one in left) == 900
 
 
 def test_large_files_are_left_alone() -> None:
