@@ -75,6 +75,34 @@ def test_a_sign_of_life_is_allowed(client: redis.Redis, monkeypatch: pytest.Monk
     assert called == [True]
 
 
+class Listed(redis.Redis):
+    """A client that lists its commands, but for those of pipelines, which wait for the disk together."""
+
+    commands: list[str]
+
+    def execute_command(self, *words: Any, **options: Any) -> Any:
+        self.commands.append(words[0])
+        return super().execute_command(*words, **options)  # type: ignore[no-untyped-call]
+
+
+def test_a_job_waits_for_the_disk_a_few_times_only(client: redis.Redis, saved: list[int]) -> None:
+    """Each command that writes does so, however little it writes, and Redis answers nobody meanwhile."""
+    listed = Listed(connection_pool=client.connection_pool)
+    listed.commands = []
+    jobs.enqueue_save(persist_queue(listed), 3, 7)
+    running = rq_worker(listed)
+    running.bootstrap(logging_level="CRITICAL")
+    found = running.dequeue_job_and_maintain_ttl(1)
+    assert found is not None
+    listed.commands.clear()
+    running.execute_job(*found)
+    running.heartbeat()
+    assert running.dequeue_job_and_maintain_ttl(None) is None
+    assert saved == [3]
+    assert listed.commands.count("HSET") == 2, "that the job lives, and that the worker is idle"
+    assert not {"EXPIRE", "SADD", "ZADD", "PERSIST", "LREM", "DEL"} & {*listed.commands}
+
+
 def test_every_allowed_function_is_there() -> None:
     for name in allowed.ALLOWED:
         job = AllowedJob(connection=redis.Redis(), serializer=JSONSerializer)
