@@ -17,7 +17,7 @@ from api.params import Position
 from api.row_groups import RowGroups
 from api.snapshot import Snapshot, Wanted
 from telemetry.archive import LiveFile
-from telemetry.columns import LAYOUT, columns, layout_of
+from telemetry.columns import COLUMNS, LAYOUT, columns, layout_of
 
 MOST_BYTES = 2**24
 """Decoded for a page at most. It is beside `api.query_memory_bytes`, once for each of `api.query_threads`."""
@@ -44,8 +44,9 @@ class OneDevice:
             return None  # DuckDB says what is wrong with a file
         if archived is None:
             return None
-        tail = _behind(columns(snapshot.blocks), wanted, after, is_descending)
-        return _first(pa.concat_tables([*archived, tail]), is_descending, count)
+        if snapshot.blocks:
+            archived.append(_behind(columns(snapshot.blocks), wanted, after, is_descending))
+        return _first(archived, is_descending, count)
 
     def _archived(
         self, files: Sequence[LiveFile], wanted: Wanted, after: Position | None, is_descending: bool, count: int
@@ -81,8 +82,11 @@ def _behind(records: pa.Table, wanted: Wanted, after: Position | None, is_descen
     return records if pc.all(kept, min_count=0).as_py() else records.filter(kept)
 
 
-def _first(records: pa.Table, is_descending: bool, count: int) -> pa.Table:
+def _first(parts: Sequence[pa.Table], is_descending: bool, count: int) -> pa.Table:
     """The first in the order of (timestamp, id)."""
+    if not parts:
+        return COLUMNS.empty_table()
+    records = parts[0] if len(parts) == 1 else pa.concat_tables(parts)
     direction = "descending" if is_descending else "ascending"
     order = pc.sort_indices(records, [("timestamp", direction), ("id", direction)])
     return records.take(order.slice(0, count))

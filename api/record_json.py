@@ -20,6 +20,8 @@ _NAIVE = pa.timestamp("us")
 
 def answers_of(records: pa.Table) -> list[RecordAnswer]:
     """Records, of the archive's columns, for one JSON; their times are texts, which msgspec encodes as they are."""
+    if records.num_rows == 0:
+        return []
     *others, attributes = records.columns
     return list(map(RecordAnswer, *map(_values, others), _raws(attributes)))
 
