@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import logging
 import sys
@@ -49,6 +50,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("collector")
 
+GC_OBJECTS = 5_000
+"""Objects made before garbage is looked for: at the usual 700 looking takes a tenth of the collector's time where each
+message brings one record. With 50,000, connections that were closed amid a message keep 20 MB too long."""
+
 OTHER_FILES = 100
 """Open files that are no devices' connections: to Redis, the log, libraries."""
 
@@ -63,6 +68,8 @@ async def serve(settings: Settings, listening: Sockets) -> None:
 async def collect(settings: Settings, listening: Sockets, stopped: asyncio.Event, keys: Keyring | None) -> None:
     """The same, asking for a key if there are any."""
     c, tls = settings.collector, Identity.of(settings)
+    gc.freeze()
+    gc.set_threshold(GC_OBJECTS)
     renew_on_sighup(tls)
     intake = make_intake(settings)
     intake.start()

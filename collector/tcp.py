@@ -32,6 +32,10 @@ log = logging.getLogger(__name__)
 TURN_BYTES = 16 * 2**10
 """Bytes of one connection that are decoded before all others have their turn: 70 ms of the costliest nonsense."""
 
+LONG_TURN_BYTES = 256 * 2**10
+"""The same while the end of the message is known and further away: a frame of 1,000 records comes in two reads instead
+of a dozen, at 0.1 µs a record less."""
+
 SIP_BYTES = 512
 """The same while the intake has no room: what was about to be read before all connections are held."""
 
@@ -76,9 +80,9 @@ class TcpCollector:
         self.make_decoder = make_decoder
         self.arrival = arrival
         self.timeouts = timeouts
-        self.received = bytearray(TURN_BYTES)  # one for all: what is read is decoded before the next read
-        self.turn = memoryview(self.received)
-        self.sip = self.turn[:SIP_BYTES]
+        self.received = bytearray(LONG_TURN_BYTES)  # one for all: what is read is decoded before the next read
+        self._long_turn = memoryview(self.received)
+        self._turn, self._sip = self._long_turn[:TURN_BYTES], self._long_turn[:SIP_BYTES]
         self.port = 0
         self.held_bytes = 0  # of messages that are not complete, of all connections
         self._max_held_bytes = max_held_bytes
@@ -115,6 +119,12 @@ class TcpCollector:
             task.cancel()
         for connection in list(self._connections):
             connection.abort()
+
+    def turn(self, wanted_bytes: int) -> memoryview:
+        """Where a connection's next bytes go, which lacks so many of a message; 0 if that isn't known."""
+        if not self.intake.has_room:
+            return self._sip
+        return self._turn if wanted_bytes <= TURN_BYTES else self._long_turn[:wanted_bytes]
 
     def name(self) -> str:
         """What a connection that has come is called."""
@@ -182,6 +192,7 @@ class _Connection(asyncio.BufferedProtocol):
         self._pass = None if collector.keyring is None else Pass(collector.keyring)
         self._loop = asyncio.get_running_loop()
         self._held_bytes = 0  # of a message that is not complete, as the collector knows it
+        self._turn_bytes = TURN_BYTES
         self._answers: deque[tuple[Message, asyncio.Future[bool] | None]] = deque()
         self._lane: Lane | None = None  # made for the first batch of a sender who names itself
         self.address = ""
@@ -213,7 +224,9 @@ class _Connection(asyncio.BufferedProtocol):
         self._note("opened, on port %d", self._collector.port, level=logging.DEBUG)
 
     def get_buffer(self, _sizehint: int) -> memoryview:
-        return self._collector.turn if self._collector.intake.has_room else self._collector.sip
+        turn = self._collector.turn(self._decoder.wanted_bytes)
+        self._turn_bytes = len(turn)
+        return turn
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._no_more:
@@ -233,7 +246,7 @@ class _Connection(asyncio.BufferedProtocol):
             self._quiet_timer = self._loop.call_later(QUIET_S, self._on_quiet)
         if not self._may_read and not self._no_more:
             self._hold()
-        elif nbytes == TURN_BYTES:
+        elif nbytes == self._turn_bytes:
             self._transport.pause_reading()  # more waits in the socket: the loop would read on and on
             self._loop.call_soon(self._next_turn)
 
@@ -319,6 +332,8 @@ class _Connection(asyncio.BufferedProtocol):
         return messages if self._pass is None else list(self._pass.judged(messages))
 
     def _take(self, messages: list[Message]) -> None:
+        if not messages:
+            return
         records = 0
         tally = self._tally or self._find_tally()
         for message in messages:

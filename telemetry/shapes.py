@@ -36,7 +36,7 @@ from telemetry.fields import (
     read_timestamp,
 )
 from telemetry.record import EARLIEST_US, Record, Sent
-from telemetry.usual_times import usual_us
+from telemetry.usual_times import usual_time_us, usual_us
 
 T = TypeVar("T")
 
@@ -102,6 +102,8 @@ class Shape(NamedTuple):
 
         Raises `RecordError` for what only the plain way can judge.
         """
+        if len(values) == 1:
+            return [self._record(values[0], transport, source, arrival)]
         if any(map(_location, values)):
             _place(values, arrival.max_record_bytes)
         if self.is_in_unit and arrival.speed_unit != "kmh":
@@ -128,9 +130,40 @@ class Shape(NamedTuple):
             for value, timestamp_us, others in zip(values, times, attributes, strict=False)
         ]
 
+    def _record(self, value: Any, transport: str, source: str, arrival: Arrival) -> Sent:
+        """The same of one that came alone, in half the time."""
+        if value.location is not None:
+            _place([value], arrival.max_record_bytes)
+        if self.is_in_unit and arrival.speed_unit != "kmh":
+            _scale([value], KMH[arrival.speed_unit])
+        record = Record(
+            _time(value.timestamp, arrival),
+            transport,
+            source,
+            value.latitude,
+            value.longitude,
+            value.altitude_m,
+            value.speed_kmh,
+            value.heading_deg,
+            value.accuracy_m,
+            value.location,
+            None if self.attributes is None else _text(self.attributes([value])[0], arrival),
+        )
+        return Sent(_device_id(value.device_id), record)
+
 
 _location = attrgetter("location")
 _timestamp = attrgetter("timestamp")
+
+
+def _time(at: str | float | None, arrival: Arrival) -> int:
+    try:
+        found = usual_time_us(at)  # type: ignore[arg-type]  # what is no text is an error of the kinds below
+    except (KeyError, TypeError, ValueError):
+        return read_timestamp(at, arrival)
+    if not EARLIEST_US <= found <= arrival.latest_us:
+        raise RecordError("timestamp", None, "out of bounds")
+    return found
 
 
 def _times(values: list[Any], arrival: Arrival) -> list[int]:
@@ -141,6 +174,13 @@ def _times(values: list[Any], arrival: Arrival) -> list[int]:
     if found and not (min(found) >= EARLIEST_US and max(found) <= arrival.latest_us):
         raise RecordError("timestamp", None, "out of bounds")
     return found
+
+
+def _text(attributes: object, arrival: Arrival) -> str | None:
+    encoded = _json.encode(attributes)
+    if len(encoded) > arrival.max_record_bytes:
+        raise RecordError("attributes", None, f"must have at most {arrival.max_record_bytes} bytes")
+    return None if encoded == b"{}" else encoded.decode()
 
 
 def _texts(attributes: Sequence[object], arrival: Arrival) -> list[str | None]:
@@ -315,11 +355,15 @@ def _other_attributes(others: dict[str, str]) -> Callable[[list[Any]], Sequence[
         "Attributes", [(field, _Scalar, msgspec.UNSET) for field in others], rename=others, gc=False
     )
     many = list[struct]  # type: ignore[valid-type]
+    [*fields] = others
+    taken: Callable[[Any], Iterable[Any]] = (
+        attrgetter(*fields) if len(fields) > 1 else lambda value: (getattr(value, fields[0]),)
+    )
 
     def attributes(values: list[Any]) -> Sequence[object]:
         if len(values) > FEW:
             with suppress(msgspec.ValidationError):  # one of them lacks a name
                 return msgspec.convert(values, many, from_attributes=True)
-        return [struct(*[getattr(value, field) for field in others]) for value in values]
+        return [struct(*taken(value)) for value in values]
 
     return attributes

@@ -35,6 +35,11 @@ _seconds = {f"{second:02}": 1_000_000 * second for second in range(60)}
 _rests = {"Z": 0} | {f".{ms:03}Z": 1_000 * ms for ms in range(1_000)}
 
 
+def usual_time_us(at: str) -> int:
+    """µs since the epoch. Raises `KeyError`, `TypeError` or `ValueError` if it is not of these forms."""
+    return _minutes[at[:_MINUTE]] + _seconds[at[_MINUTE:_SECOND]] + _rests[at[_SECOND:]]
+
+
 def usual_us(texts: Iterable[str]) -> list[int]:
-    """µs since the epoch of each. Raises `KeyError`, `TypeError` or `ValueError` if one is not of these forms."""
+    """The same of many, for whom a call each would cost half as much again."""
     return [_minutes[at[:_MINUTE]] + _seconds[at[_MINUTE:_SECOND]] + _rests[at[_SECOND:]] for at in texts]

@@ -99,6 +99,10 @@ class Auto:
     def held_bytes(self) -> int:
         return len(self._start) if self._chosen is None else self._chosen.held_bytes
 
+    @property
+    def wanted_bytes(self) -> int:
+        return 0
+
     def feed(self, data: bytes | bytearray, arrival: Arrival) -> list[Message]:
         """Take what was received."""
         if self._chosen is not None:

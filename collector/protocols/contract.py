@@ -92,6 +92,12 @@ class Decoder(Protocol):
         """How much it keeps of a message that is not complete."""
         ...
 
+    @property
+    def wanted_bytes(self) -> int:
+        """How much is missing of a message whose length is known, 0 if none is: so much may be read at once, for until
+        it is complete it costs no decoding."""
+        ...
+
     def feed(self, data: bytes | bytearray, arrival: Arrival) -> list[Message]:
         """Take what was received."""
         ...

@@ -33,6 +33,10 @@ class FirstByte:
     def held_bytes(self) -> int:
         return 0 if self._chosen is None else self._chosen.held_bytes
 
+    @property
+    def wanted_bytes(self) -> int:
+        return 0 if self._chosen is None else self._chosen.wanted_bytes
+
     def feed(self, data: bytes | bytearray, arrival: Arrival) -> list[Message]:
         """Take what was received."""
         if self._chosen is None:

@@ -80,6 +80,10 @@ class Framed(ABC):
     def held_bytes(self) -> int:
         return len(self._buffer)
 
+    @property
+    def wanted_bytes(self) -> int:
+        return 0
+
     def feed(self, data: bytes | bytearray, arrival: Arrival) -> list[Message]:
         """Take what was received; returns the messages that are complete."""
         messages: list[Message] = []

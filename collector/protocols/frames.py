@@ -79,6 +79,11 @@ class Frames(Binary):
     def __init__(self, max_bytes: int, max_records: int) -> None:
         super().__init__(min(max_bytes, LONGEST_BYTES), max_records)
         self._shapes = Shapes()
+        self._wanted_bytes = 0
+
+    @property
+    def wanted_bytes(self) -> int:
+        return self._wanted_bytes
 
     def _take(self, data: bytes | bytearray, messages: list[Message], arrival: Arrival) -> None:
         self._buffer += data
@@ -92,7 +97,8 @@ class Frames(Binary):
         if not HEAD_BYTES < stop <= HEAD_BYTES + self._max_bytes:
             why = f"a frame of {stop - HEAD_BYTES} bytes: it may have 1 to {self._max_bytes}"
             return self._over(self._malformed(why)._replace(kind=problem.BODY_TOO_LARGE))
-        if len(self._buffer) < stop:
+        self._wanted_bytes = max(stop - len(self._buffer), 0)
+        if self._wanted_bytes:
             return None
         data = bytes(self._buffer[HEAD_BYTES:stop])
         del self._buffer[:stop]

@@ -138,6 +138,10 @@ class JsonStream:
     def held_bytes(self) -> int:
         return len(self._buffer)
 
+    @property
+    def wanted_bytes(self) -> int:
+        return 0
+
     def feed(self, data: bytes | bytearray, arrival: Arrival) -> list[Message]:
         """Take what was received; returns the lines that are complete."""
         messages: list[Message] = []
@@ -167,7 +171,7 @@ class JsonStream:
     # Cutting the stream ------------------------------------------------------------------------------
 
     def _go_on(self, messages: list[Message], arrival: Arrival) -> None:
-        while not self._is_over and self._step(messages, arrival):
+        while self._buffer and not self._is_over and self._step(messages, arrival):
             pass
 
     def _step(self, messages: list[Message], arrival: Arrival) -> bool:
@@ -194,8 +198,7 @@ class JsonStream:
         return True
 
     def _skip_blank(self) -> None:
-        blank = _match_end(_BLANK, self._buffer, 0)
-        if blank:
+        if self._buffer[0] <= ord(" ") and (blank := _match_end(_BLANK, self._buffer, 0)):
             self._saw_blank = True
             del self._buffer[:blank]
 
@@ -210,14 +213,16 @@ class JsonStream:
         if records is None:
             self._may_be_quick = False
             return False
-        self._drop(end)
+        self._drop(end + 1)
+        if len(records) == 1:
+            self._add_records(records, end, messages)
+            return True
         self._sent_line = True
-        answers = _ONE_RECEIVED * len(records)
         messages.append(
             Received(
                 records,
                 end,
-                answers,
+                _ONE_RECEIVED * len(records),
                 partial(_lines_not_stored, len(records)),
                 denied=_line_denied,
                 parts=partial(_each_line, records, end),
@@ -339,7 +344,8 @@ class JsonStream:
 
     def _drop(self, end: int) -> None:
         del self._buffer[:end]
-        self._scanner = _Scanner()
+        if self._scanner.at:
+            self._scanner = _Scanner()
         self._checked_bytes = 0
         self._held = None
 

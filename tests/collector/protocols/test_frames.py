@@ -256,3 +256,11 @@ def test_one_wrong_byte(place: int, byte: int) -> None:
     found = decoder()
     for one in told([*feed(found, [bytes(data)]), *found.eof(ARRIVAL)]):
         assert one.answer[1] in range(6)
+
+
+def test_how_much_is_missing_is_known_once_the_length_is() -> None:
+    found = decoder()
+    for stop in range(len(GOOD)):
+        assert found.wanted_bytes == (0 if stop < 4 else len(GOOD) - stop)
+        messages = found.feed(GOOD[stop : stop + 1], ARRIVAL)
+    assert (told(messages), found.wanted_bytes) == ([GOOD_TOLD], 0)
