@@ -110,7 +110,7 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
             server.should_exit = True
             live.end()
             await serving
-            await program.close()
+            program.close()
             await intake.stop()
     sampler.stop()
     listener.stop()
