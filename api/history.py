@@ -29,7 +29,7 @@ from api.thinned import Thinned, thinned
 from collector.http import Content, Operation, names, refuse_unknown
 from telemetry import problem
 from telemetry.archive import LiveFile
-from telemetry.columns import COLUMNS, columns, records_sql, sql_text
+from telemetry.columns import COLUMNS, records_sql, sql_text
 from telemetry.days import iso
 
 SELECT = ", ".join(
@@ -89,7 +89,7 @@ def narrowed(question: Question) -> Wanted:
 
 def relation(connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, wanted: Wanted) -> str:
     """SQL that selects a snapshot's records of `wanted`, all columns. Registers the tail as `tail`."""
-    connection.register("tail", columns(snapshot.blocks))
+    connection.register("tail", snapshot.records)
     return records_in(snapshot.files, wanted)
 
 
@@ -146,8 +146,8 @@ def page(
 def _of_duckdb(
     connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, question: Question, wanted: Wanted
 ) -> pa.Table:
-    if snapshot.blocks:
-        connection.register("tail", columns(snapshot.blocks))
+    if snapshot.records.num_rows:
+        connection.register("tail", snapshot.records)
     elif not snapshot.files:
         return COLUMNS.empty_table()
     rows = sum(file.rows or 0 for file in snapshot.files)
@@ -171,7 +171,7 @@ def _ordered(
 ) -> str:
     """SQL that selects columns of the first records behind the question's cursor, one more than its limit."""
     files = [file for file in snapshot.files if file.may_hold(wanted.start_us, wanted.end_us, wanted.devices)]
-    records = question.thinned.sql(records_in(files or snapshot.files, wanted, has_tail=bool(snapshot.blocks)))
+    records = question.thinned.sql(records_in(files or snapshot.files, wanted, has_tail=snapshot.records.num_rows > 0))
     records = question.thinned.simplified(connection, records)
     direction = "DESC" if question.is_descending else "ASC"
     behind = ""

@@ -17,7 +17,7 @@ from api.params import Position
 from api.row_groups import RowGroups
 from api.snapshot import Snapshot, Wanted
 from telemetry.archive import LiveFile
-from telemetry.columns import COLUMNS, LAYOUT, columns, layout_of
+from telemetry.columns import COLUMNS, LAYOUT, layout_of
 
 MOST_BYTES = 2**24
 """Decoded for a page at most. It is beside `api.query_memory_bytes`, once for each of `api.query_threads`."""
@@ -45,7 +45,7 @@ class OneDevice:
         if archived is None:
             return None
         if snapshot.blocks:
-            archived.append(_behind(columns(snapshot.blocks), wanted, after, is_descending))
+            archived.append(_behind(snapshot.records, wanted, after, is_descending))
         return _first(archived, is_descending, count)
 
     def _archived(

@@ -19,7 +19,7 @@ import pyarrow as pa
 from api.history import records_in
 from api.snapshot import Snapshot, Wanted
 from telemetry.archive import LiveFile
-from telemetry.columns import COLUMNS, columns, days_of, sql_text
+from telemetry.columns import COLUMNS, days_of, sql_text
 
 SLICE_ROWS = 65_536
 """Rows sorted at once, about 15 MB, unless one device has more in a day."""
@@ -58,7 +58,7 @@ def in_order(connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, wanted: 
 
 
 def _days(snapshot: Snapshot) -> list[_Day]:
-    tails = dict(days_of(columns(snapshot.blocks)))
+    tails = dict(days_of(snapshot.records))
     files = defaultdict(list)
     for file in snapshot.files:
         files[file.day].append(file)

@@ -17,7 +17,7 @@ from api.history import SELECT, records_in
 from api.params import MAX_DEVICES
 from api.snapshot import Snapshots, Wanted
 from telemetry.archive import LiveFile
-from telemetry.columns import COLUMNS, columns, days_of, sql_text
+from telemetry.columns import COLUMNS, days_of, sql_text
 from telemetry.days import DAY_US
 
 
@@ -69,7 +69,7 @@ def _days(snapshots: Snapshots, wanted: Wanted) -> Iterator[tuple[Sequence[LiveF
     files: defaultdict[date, list[LiveFile]] = defaultdict(list)
     for file in snapshot.files:
         files[file.day].append(file)
-    tails = dict(days_of(columns(snapshot.blocks))) if snapshot.blocks else {}
+    tails = dict(days_of(snapshot.records))
     for day in sorted({*files, *tails}, reverse=True):
         yield files[day], tails.get(day, COLUMNS.empty_table())
 

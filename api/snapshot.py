@@ -16,15 +16,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import cached_property
 from itertools import chain
 from typing import NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import DeltaTable
 
 from api import tail
 from api.remembered import Part, Read, Remembered
 from telemetry.archive import Archive, LiveFile
+from telemetry.columns import COLUMNS, columns
 from telemetry.entries import Block, EntryId, Intent, RawEntry, decode_intent, entry_id, read_block
 from telemetry.errors import NotTogether
 from telemetry.hot import Shard, State, shard_of
@@ -56,33 +59,52 @@ class Wanted(NamedTuple):
         return found if found.rows else None
 
 
-class Snapshot(NamedTuple):
-    """The files and the tail's records that may answer a question."""
+class Snapshot:
+    """The files that may answer a question, and the tail's records that do.
 
-    files: list[LiveFile]
-    blocks: list[Block]
+    Their columns come from the same records as `blocks`, and for a question about all devices, whose tail is
+    remembered, from columns that were made before.
+    """
+
+    def __init__(self, files: list[LiveFile], parts: Sequence[Part], shards: int, wanted: Wanted) -> None:
+        self.files = files
+        self._parts = parts
+        self._shards = shards
+        self._wanted = wanted
+
+    def some(self, names: Sequence[str]) -> pa.Table:
+        """The tail's records, and maybe others, as a table of some columns (tail.py)."""
+        tables = [part.table(names) for part in self._parts]
+        return pa.concat_tables(tables) if tables else tail.table((), self._shards, names)
+
+    @cached_property
+    def records(self) -> pa.Table:
+        """The tail's records as a table of `COLUMNS`."""
+        wanted = self._wanted
+        if wanted.devices:
+            return columns(self.blocks)
+        found = self.some(COLUMNS.names)
+        us = found.column("timestamp").cast(pa.int64())
+        kept = pc.and_(pc.greater_equal(us, wanted.start_us), pc.less(us, wanted.end_us))
+        found = found if pc.all(kept, min_count=0).as_py() else found.filter(kept)
+        found = found.cast(COLUMNS)
+        return found.filter(pc.starts_with(found.column("device_id"), wanted.prefix)) if wanted.prefix else found
+
+    @cached_property
+    def blocks(self) -> list[Block]:
+        """The tail's records as they rest."""
+        found = (self._wanted.of(block) for block in self._all_blocks() if block is not None)
+        return [block for block in found if block is not None]
+
+    def _all_blocks(self) -> Iterator[Block | None]:
+        for device, entries in chain.from_iterable(part.entries for part in self._parts):
+            if device.startswith(self._wanted.prefix):
+                yield from (read_block(device, raw, self._shards) for raw in entries)
 
     @property
     def tail(self) -> Iterator[Stored]:
         """The tail's records, one by one."""
         return chain.from_iterable(block.stored() for block in self.blocks)
-
-
-class RawSnapshot(NamedTuple):
-    """The files that may answer a question, and the tail's entries, of all times, of its devices and maybe others."""
-
-    files: list[LiveFile]
-    parts: Sequence[Part]
-    shards: int
-
-    def tail(self, names: Sequence[str]) -> pa.Table:
-        """The tail's records as a table of some columns (tail.py)."""
-        tables = [part.table(names) for part in self.parts]
-        return pa.concat_tables(tables) if tables else tail.table((), self.shards, names)
-
-    def entries(self) -> Iterator[tuple[str, RawEntry]]:
-        """Each entry and its device."""
-        return ((device, raw) for part in self.parts for device, entries in part.entries for raw in entries)
 
 
 class Listing(NamedTuple):
@@ -111,14 +133,6 @@ class Snapshots:
 
     def take(self, wanted: Wanted) -> Snapshot:
         """Raises `NotTogether` if Redis and archive don't belong together, `StoreUnavailable` if Redis is away."""
-        raw = self.take_raw(wanted)
-        wished = ((device, entry) for device, entry in raw.entries() if device.startswith(wanted.prefix))
-        blocks = (read_block(device, entry, raw.shards) for device, entry in wished)
-        found = (wanted.of(block) for block in blocks if block is not None)
-        return Snapshot(raw.files, [block for block in found if block is not None])
-
-    def take_raw(self, wanted: Wanted) -> RawSnapshot:
-        """The same with the tail as it rests, for those who need few of its columns; raises the same."""
         for attempt in range(TRIES):
             tails = self._tails(wanted)
             shards = tails[0][0].shards
@@ -126,7 +140,7 @@ class Snapshots:
             kept = [_kept(*read, shard, listing.committed[shard.shard]) for shard, read in tails]
             if all(parts is not None for parts in kept):
                 files = [f for f in listing.files if f.may_hold(wanted.start_us, wanted.end_us, wanted.devices)]
-                return RawSnapshot(files, [part for parts in kept if parts for part in parts], shards)
+                return Snapshot(files, [part for parts in kept if parts for part in parts], shards, wanted)
             time.sleep(0.01 * attempt)
         raise NotTogether("Redis and archive don't belong together: `whimbrel recover` says what can be done")
 

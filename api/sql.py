@@ -23,7 +23,6 @@ from api.snapshot import Snapshots, Wanted
 from api.sql_child import COSTLY, FAILED, LENGTH_BYTES, WRONG, Outcome, Question
 from collector.http import Content, Operation, ProblemError, names, refuse_unknown
 from telemetry import config, problem
-from telemetry.columns import columns
 from telemetry.errors import NotTogether, StoreError
 from telemetry.record import EARLIEST_US, LATEST_US
 
@@ -182,7 +181,7 @@ class Sql:
     def _records(self, wanted: Wanted) -> tuple[list[str], bytes]:
         """The files of a snapshot, and its tail as an Arrow stream."""
         snapshot = self._snapshots.take(wanted)
-        tail, out = columns(snapshot.blocks), pa.BufferOutputStream()
+        tail, out = snapshot.records, pa.BufferOutputStream()
         with pa.ipc.new_stream(out, tail.schema) as writer:
             writer.write_table(tail)
         return [file.path for file in snapshot.files], out.getvalue().to_pybytes()

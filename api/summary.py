@@ -134,8 +134,8 @@ def page(connection: duckdb.DuckDBPyConnection, snapshots: Snapshots, question: 
     wanted, asked, limit, after = question
     if wanted.start_us >= wanted.end_us:
         return Page([], None)
-    snapshot = snapshots.take_raw(wanted)
-    unsaved = snapshot.tail(asked.columns)
+    snapshot = snapshots.take(wanted)
+    unsaved = snapshot.some(asked.columns)
     if has_tail := unsaved.num_rows > 0:
         connection.register("tail", unsaved)
     elif not snapshot.files:

@@ -24,7 +24,8 @@ from telemetry.entries import RawEntry, read_block
 from telemetry.record import DECODE_ERRORS, Record
 
 FIELDS = {"timestamp" if name == "timestamp_us" else name: name for name in Record.__struct_fields__}
-"""The columns that may be asked for beside `device_id` and `id`, and the fields of a record that they are."""
+"""The columns that may be asked for beside `device_id`, `id` and `received_at`, and the fields of a record that they
+are."""
 
 SURE_MS, SURE_ID_DIGITS = b"7", 15
 """Arrivals, of 13 digits at most, and ids below these are surely such as the archive can hold."""
@@ -35,7 +36,7 @@ _Decode = Callable[[bytes], list[Any]]
 
 
 def table(tail: Iterable[tuple[str, Sequence[RawEntry]]], shards: int, names: Sequence[str]) -> pa.Table:
-    """The records of each device's entries as a table of `names`: `device_id`, `id` and what `FIELDS` names."""
+    """The records of each device's entries as a table of `names`, which may be any of `COLUMNS`."""
     columns, devices, counts = _Columns(names, shards), [], []
     for device, entries in tail:
         devices.append(device)
@@ -58,6 +59,7 @@ class _Columns:
     def __init__(self, names: Sequence[str], shards: int) -> None:
         self._values: dict[str, list[Any]] = {name: [] for name in names if name in FIELDS}
         self._ids: list[int] | None = [] if "id" in names else None
+        self._arrivals_us: list[int] | None = [] if "received_at" in names else None
         self._decode = _decoder(max(_PLACES[FIELDS[name]] for name in self._values))
         self._records: list[Any] = []
         self._shards = shards
@@ -65,7 +67,8 @@ class _Columns:
     def made(self) -> dict[str, pa.Array]:
         """The columns, but for that of devices."""
         self._take()
-        found = self._values if self._ids is None else self._values | {"id": self._ids}
+        others = {"id": self._ids, "received_at": self._arrivals_us}
+        found = self._values | {name: values for name, values in others.items() if values is not None}
         return {name: pa.array(values, COLUMNS.field(name).type) for name, values in found.items()}
 
     def add(self, device: str, entries: Sequence[RawEntry]) -> int:
@@ -83,6 +86,8 @@ class _Columns:
         if self._ids is not None:
             first = int(raw[1][1])
             self._ids.extend(range(first, first + len(records) * self._shards, self._shards))
+        if self._arrivals_us is not None:
+            self._arrivals_us += [1_000 * int(raw[0].partition(b"-")[0])] * len(records)
         if len(self._records) >= PIECE_ROWS:
             self._take()
         return len(records)
@@ -94,6 +99,8 @@ class _Columns:
             return 0
         if self._ids is not None:
             self._ids.extend(block.ids)
+        if self._arrivals_us is not None:
+            self._arrivals_us += [1_000 * block.received_ms] * len(block.rows)
         for name, values in self._values.items():
             values.extend(map(itemgetter(_PLACES[FIELDS[name]]), block.rows))
         return len(block.rows)

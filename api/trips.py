@@ -145,8 +145,8 @@ def found(
     wanted, after = question.wanted, question.after
     if wanted.start_us >= wanted.end_us:
         return
-    snapshot = snapshots.take_raw(wanted)
-    unsaved = snapshot.tail(moves_sql.COLUMNS)
+    snapshot = snapshots.take(wanted)
+    unsaved = snapshot.some(moves_sql.COLUMNS)
     if has_tail := unsaved.num_rows > 0:
         connection.register("tail", unsaved)
     elif not snapshot.files:

@@ -20,7 +20,7 @@ from cli.files import find
 from cli.output import output
 from telemetry import hot
 from telemetry.archive import Archive
-from telemetry.columns import COLUMNS, columns, nothing_sql, open_duckdb, records_sql, sql_text
+from telemetry.columns import COLUMNS, nothing_sql, open_duckdb, records_sql, sql_text
 from telemetry.config import Settings
 from telemetry.errors import ConfigError, StoreError
 from telemetry.record import EARLIEST_US, LATEST_US
@@ -78,7 +78,7 @@ def _records(settings: Settings) -> tuple[list[str], pa.Table]:
         with connect(settings) as client:
             shards = settings.redis.shards
             snapshot = Snapshots(lambda: hot.pinned(client, shards), archive).take(ALL)
-            return [file.path for file in snapshot.files], columns(snapshot.blocks)
+            return [file.path for file in snapshot.files], snapshot.records
     except (StoreError, ConfigError) as error:
         print(f"whimbrel shell: without what waits to be saved: {error}", file=sys.stderr)
         return [file.path for file in find(archive, ALL)], COLUMNS.empty_table()

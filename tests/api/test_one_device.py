@@ -81,7 +81,9 @@ class Days:
         """As `Snapshots` does."""
         blocks = [wanted.of(block) for block in self.blocks if block.device_id in wanted.devices]
         files = [file for file in self.files if file.may_hold(wanted.start_us, wanted.end_us, wanted.devices)]
-        return Snapshot(files, [block for block in blocks if block is not None])
+        found = Snapshot(files, (), 1, wanted)
+        found.blocks = [block for block in blocks if block is not None]
+        return found
 
 
 def nothing(_: Days) -> None:

@@ -55,7 +55,7 @@ def rows(snapshots: Snapshots) -> list[tuple[str, int, int]]:
 def ids(snapshots: Snapshots, wanted: Wanted = ALL) -> list[int]:
     """The ids in the tail, which a table of some of its columns must agree with."""
     found = sorted(stored.id for stored in snapshots.take(wanted).tail)
-    raw = snapshots.take_raw(wanted).tail(NAMES).to_pylist()
+    raw = snapshots.take(wanted).some(NAMES).to_pylist()
     assert sorted(row["id"] for row in raw if row["device_id"].startswith(wanted.prefix)) == found
     return found
 
@@ -281,9 +281,9 @@ class Busy:
             self.pages[reader] += 1
 
     def _ids(self) -> list[int]:
-        snapshot = self.stores.snapshots.take_raw(ALL)
+        snapshot = self.stores.snapshots.take(ALL)
         with self.stores.connection.cursor() as cursor:
-            cursor.register("tail", snapshot.tail(NAMES))
+            cursor.register("tail", snapshot.some(NAMES))
             records = records_in(snapshot.files, ALL, ("id", "timestamp"))
             return [row[0] for row in cursor.execute(f"SELECT id FROM ({records})").fetchall()]
 
@@ -331,10 +331,10 @@ def test_a_day_is_asked_of_many_parts(stores: Stores) -> None:
     """DuckDB reads a table whose pieces name devices each in its own way."""
     for n in range(40):
         stores.append(*(Sent(f"{m}", record(MIDNIGHT_US + n)) for m in range(40 - n)))
-        stores.snapshots.take_raw(ALL).tail(NAMES)
-    found = stores.snapshots.take_raw(Wanted((), EARLIEST_US, LATEST_US))
-    assert len(found.parts) > 1
-    stores.connection.register("tail", found.tail(NAMES))
+        stores.snapshots.take(ALL).some(NAMES)
+    found = stores.snapshots.take(Wanted((), EARLIEST_US, LATEST_US))
+    assert len(found._parts) > 1
+    stores.connection.register("tail", found.some(NAMES))
     counts = dict(stores.connection.execute("SELECT device_id, count(*) FROM tail GROUP BY ALL").fetchall())
     assert counts == {"a": 3, "b": 3, "c": 3} | {f"{m}": 40 - m for m in range(40)}
 

@@ -37,7 +37,7 @@ ENTRIES: dict[str, RawEntry] = {
     "cut short": (ENTRY, [b"i", b"7", b"r", ARRAY[:-3]]),
     "nonsense": (ENTRY, [b"i", b"7", b"r", b"\xc1"]),
 }
-NAMES = ("device_id", "id", *tail.FIELDS)
+NAMES = ("device_id", "id", "received_at", *tail.FIELDS)
 
 
 @pytest.mark.parametrize("shards", [1, 3])
