@@ -49,6 +49,7 @@ from telemetry.columns import (
     TIME,
     days_of,
     file_name,
+    in_order,
     is_sorted,
     layout_of,
     records_sql,
@@ -297,7 +298,7 @@ class Archive:
     def _write_day(self, day: date, records: pa.Table, commit: str) -> DataFile:
         path = self._new_path(day, commit)
         with FileWriter(self.root / path, _group_rows(records.num_rows), is_merged=False) as writer:
-            writer.add(records if is_sorted(records) else records.sort_by([(name, "ascending") for name in ORDER]))
+            writer.add(records if is_sorted(records) else in_order(records))
         return self._written(path, day, writer)
 
     def _written(self, path: str, day: date, writer: FileWriter) -> DataFile:

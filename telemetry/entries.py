@@ -191,7 +191,7 @@ RawEntry = tuple[bytes, list[bytes]]
 LATEST_MS = LATEST_US // 1_000 - 1
 """The latest arrival that a file of the archive can hold."""
 
-_MAX_FIRST_ID = 2**53 - 1
+MAX_FIRST_ID = 2**53 - 1
 _MAX_DIGITS = 20
 
 
@@ -276,7 +276,7 @@ def read_block(
     try:
         if b"r" not in values:
             raise ValueError("the entry has no field r")
-        first_id = _number("i", values.get(b"i"), _MAX_FIRST_ID)
+        first_id = _number("i", values.get(b"i"), MAX_FIRST_ID)
         received_ms = _number("a", values.get(b"a", entry.partition(b"-")[0]), LATEST_MS)
     except ValueError as error:
         _tell(unreadable, Unreadable(device_id, entry, 0, 0, str(error), data))

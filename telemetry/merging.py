@@ -12,10 +12,9 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from telemetry.columns import COLUMNS, ORDER
+from telemetry.columns import COLUMNS, ORDER, in_order
 
 LEAST_ROWS, MOST_ROWS = 64, 4_096
 """Of a file that are read at once."""
@@ -52,7 +51,7 @@ def merged(paths: Sequence[str]) -> Iterator[pa.Table]:
         parts = [part for run in runs for part in run.up_to(cut)]
         if not parts:
             return
-        found = _in_order(parts)
+        found = in_order(pa.Table.from_batches(parts))
         if behind is not None and _key(found, 0) < behind:
             raise NotSorted
         behind = _key(found, found.num_rows - 1)
@@ -159,11 +158,3 @@ def _rows_up_to(batch: pa.RecordBatch, cut: Key) -> int:
     if _key(batch, batch.num_rows - 1) <= cut:
         return int(batch.num_rows)
     return bisect_right(range(batch.num_rows), cut, key=lambda number: _key(batch, number))
-
-
-def _in_order(parts: Sequence[pa.RecordBatch]) -> pa.Table:
-    rows = pa.Table.from_batches(parts).unify_dictionaries().combine_chunks()
-    devices = rows.column("device_id").combine_chunks()
-    ranks = pc.array_sort_indices(pc.array_sort_indices(devices.dictionary))
-    keys = pa.table([ranks.take(devices.indices), *(rows.column(name) for name in ORDER[1:])], names=list(ORDER))
-    return rows.take(pc.sort_indices(keys, sort_keys=[(name, "ascending") for name in ORDER]))

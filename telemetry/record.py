@@ -104,10 +104,12 @@ def row_of(record: Record) -> Row:
 
 
 _types = tuple(get_type_hints(Record, include_extras=True).values())
-decode_rows: Callable[[bytes], list[Row]] = msgspec.msgpack.Decoder(
-    list[tuple[Literal[1], *_types]]  # type: ignore[valid-type]
-).decode
+_rows_type: Any = list[tuple[Literal[1], *_types]]  # type: ignore[valid-type]
+decode_rows: Callable[[bytes], list[Row]] = msgspec.msgpack.Decoder(_rows_type).decode
 """`decode_rows(bytes) -> list[Row]`, for the array that a stream entry holds: tuples are what columns are made of."""
+
+decode_entries: Callable[[bytes], list[list[Row]]] = msgspec.msgpack.Decoder(list[_rows_type]).decode
+"""The same for an array of such arrays."""
 
 
 def replaces(new_us: int, arrival_ms: int, old_us: int, old_arrival_ms: int) -> bool:

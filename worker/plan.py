@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -12,6 +12,8 @@ from telemetry.config import Persist
 from telemetry.days import DAY_US
 from telemetry.entries import Block, Range, RawEntry, Unreadable, behind, entry_id, entry_text, read_block
 from telemetry.hot import READ_ENTRIES, READ_STREAMS, Shard
+from telemetry.record import Row
+from worker.pages import read_page
 
 READ_NAMES = 2_000
 """Names of devices that are read at once: a fifth of a millisecond of Redis's time."""
@@ -58,7 +60,15 @@ class _Budget:
         self.was_short = False
 
     def take(self, size_bytes: int, block: Block | None) -> bool:
+        """Whether an entry fits; then it is taken."""
         rows = block.rows if block else ()
+        if self.take_all(size_bytes, rows, needs_room=self.bytes > 0):
+            return True
+        self.was_short = True
+        return False
+
+    def take_all(self, size_bytes: int, rows: Sequence[Row], needs_room: bool = True) -> bool:
+        """Whether records of entries fit; then they are taken."""
         days = {row[1] // DAY_US for row in rows}
         days = self.days if days <= self.days else self.days | days
         fits = (
@@ -66,8 +76,7 @@ class _Budget:
             and self.bytes + size_bytes <= self.bounds.max_bytes
             and len(days) <= self.bounds.max_days
         )
-        if self.bytes > 0 and not fits:
-            self.was_short = True
+        if needs_room and not fits:
             return False
         self.records += len(rows)
         self.bytes += size_bytes
@@ -123,29 +132,54 @@ def _dirty(shard: Shard, most: int) -> list[str]:
 def _take(taken: _Taken, budget: _Budget, shard: Shard, device: str, first_page: list[RawEntry]) -> None:
     entries: list[RawEntry] = []
     count = 0
-    for entry in _all_entries(shard, device, first_page):
-        unreadable: list[Unreadable] = []
-        block = read_block(device, entry, shard.shards, unreadable.append)
-        if not budget.take(sum(map(len, entry[1])), block):
+    for page in _pages(shard, device, first_page):
+        fit, records = _take_page(taken, budget, shard.shards, device, page)
+        entries += page[:fit]
+        count += records
+        if fit < len(page):
             break
-        entries.append(entry)
-        count += len(unreadable)
-        taken.unreadable.extend(unreadable)
-        if block is not None:
-            count += len(block.rows)
-            taken.columns.add(block)
     if entries:
         taken.ranges.append(Range(device, entries[0][0].decode(), entries[-1][0].decode(), count))
         taken.raw.append(entries)
 
 
-def _all_entries(shard: Shard, device: str, page: list[RawEntry]) -> Iterator[RawEntry]:
+def _pages(shard: Shard, device: str, page: list[RawEntry]) -> Iterator[list[RawEntry]]:
     while page:
-        yield from page
+        yield page
         if len(page) < READ_ENTRIES:
             return
         after = entry_text(behind(entry_id(page[-1][0])))
         [page] = shard.entries([(device, after, "+")], READ_ENTRIES)
+
+
+def _take_page(taken: _Taken, budget: _Budget, shards: int, device: str, entries: list[RawEntry]) -> tuple[int, int]:
+    """Take entries as far as they fit; how many did, and how many records those have."""
+    page = read_page(entries, shards)
+    if page is None or not budget.take_all(_size_bytes(entries), page.rows):
+        return _take_one_by_one(taken, budget, shards, device, entries)
+    taken.columns.add_rows(device, page.arrivals_us, page.ids, page.rows)
+    return len(entries), len(page.rows)
+
+
+def _take_one_by_one(
+    taken: _Taken, budget: _Budget, shards: int, device: str, entries: list[RawEntry]
+) -> tuple[int, int]:
+    count = 0
+    for number, entry in enumerate(entries):
+        unreadable: list[Unreadable] = []
+        block = read_block(device, entry, shards, unreadable.append)
+        if not budget.take(_size_bytes([entry]), block):
+            return number, count
+        count += len(unreadable)
+        taken.unreadable.extend(unreadable)
+        if block is not None:
+            count += len(block.rows)
+            taken.columns.add(block)
+    return len(entries), count
+
+
+def _size_bytes(entries: list[RawEntry]) -> int:
+    return sum(sum(map(len, fields)) for _, fields in entries)
 
 
 def read(shard: Shard, ranges: list[Range]) -> list[list[RawEntry]]:
