@@ -2,7 +2,8 @@
 
 Of these a program by itself took 15 MB and 0.15 s of CPU before its first own line; forks share the memory, and a box
 starts with half the CPU. Our own modules are not loaded here, so that a program which is started again after an
-upgrade is whole of the new code. Where there is no Linux, programs begin the usual way.
+upgrade is whole of the new code. Where there is no Linux, or its kernel does not let a process change the words of its
+command line, programs begin the usual way.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ class Options(ServerOptions):  # type: ignore[misc]  # supervisor has no types
     def execve(self, filename: str, argv: Sequence[str], env: Mapping[str, str]) -> None:
         """In the child, with its files, folder and user as they are to be: become the program."""
         if sys.platform == "linux" and _is_ours(Path(filename)) and argv[1:2] == ["-m"]:
-            become(argv, env)
+            with suppress(OSError):  # shown as supervisord nobody would find it
+                become(argv, env)
         super().execve(filename, argv, env)
 
 
@@ -58,15 +60,17 @@ def _is_ours(python: Path) -> bool:
 
 
 def become(argv: Sequence[str], env: Mapping[str, str]) -> NoReturn:
-    """Run `python -m MODULE ARGUMENTS` in this process and end it, as an interpreter of its own would."""
+    """Run `python -m MODULE ARGUMENTS` in this process and end it, as an interpreter of its own would.
+
+    Raises `OSError`, with nothing changed, if the process can't be shown as that.
+    """
+    show_as(argv)
     gc.freeze()  # garbage that is here may have numbers of files, which are closed, and in time are another file's
     for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR2):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.clear()
     os.environ.update(env)
-    with suppress(OSError):  # shown as supervisord it runs as well
-        show_as(argv)
     sys.argv = list(argv[2:])
     status = 0
     try:

@@ -86,6 +86,20 @@ def test_it_ends_as_it_would_by_itself(folder: Path, how: str) -> None:
     assert ends[0][1] == ["the last line is not flushed", "a thread ended", "at exit"]
 
 
+@linux
+def test_one_that_cant_be_shown_as_what_it_is_has_an_interpreter_of_its_own(folder: Path) -> None:
+    words = ["python", "-m", "told", "x" * 100_000]  # no place for so many
+    begin = (
+        "import os, sys; from cli.supervisord import Options;"
+        f"Options.execve(Options.__new__(Options), sys.executable, {words[:3]} + ['x' * 100_000], dict(os.environ))"
+    )
+    with started(folder, "-c", begin, PATH=os.environ["PATH"]) as process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["argv"] == words[3:]
+        assert psutil.Process(process.pid).cmdline() == words
+        process.communicate("end\n")
+
+
 def test_its_libraries_start_no_thread_and_open_no_file() -> None:
     program = (
         "import importlib, os, threading; before = os.listdir('/proc/self/fd'); from cli.supervisord import SHARED;"
