@@ -12,12 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from api.older.answers import OlderError
-from api.older.blocks import List, Piece, is_whole, shown, table_of
+from api.older.blocks import List, Piece, is_whole, shown
 from api.older.files import Files
-from api.older.keys import GREATEST_KEY, LEAST_KEY, key
+from api.older.keys import GREATEST_KEY, LEAST_KEY
 from api.older.memory import Memory
-from api.older.ranks import Marks, Window, window
+from api.older.ranks import Window, window
 from api.older.records import Shown
+from api.older.unsaved import Unsaved
 from api.snapshot import Snapshot, Snapshots
 from telemetry.archive import LiveFile
 
@@ -35,17 +36,6 @@ class Page(NamedTuple):
     number: int
     last: int
     records: list[Shown]
-
-
-class Tail(NamedTuple):
-    """The list's records that are not saved yet, the oldest first, and their keys."""
-
-    keys: list[int]
-    rows: list[Shown]
-
-    @property
-    def part(self) -> Marks:
-        return Marks(len(self.keys), self.keys, range(len(self.keys)))
 
 
 class Pages:
@@ -67,16 +57,14 @@ class Pages:
         Files(connection, self._memory, asked, snapshot.files).mark_newest(PREPARED_ROWS)
 
     def _page(self, connection: duckdb.DuckDBPyConnection, asked: List, number: str, snapshot: Snapshot) -> Page:
-        unsaved = (Shown.of(stored) for stored in snapshot.tail if asked.records.holds(stored.record.transport))
-        rows = sorted(unsaved, key=lambda one: (one.timestamp_us, one.id))
-        tail = Tail([key(one.timestamp_us, one.id) for one in rows], rows)
+        unsaved = Unsaved(snapshot, asked)
         files = Files(connection, self._memory, asked, snapshot.files)
-        total = files.total + len(rows)
+        total = files.total + unsaved.rows.num_rows
         last = max(-(-total // PAGE_RECORDS), 1)
         chosen = _chosen(number, last)
         high = total - (chosen - 1) * PAGE_RECORDS
         low = max(high - PAGE_RECORDS, 0)
-        return Page(total, chosen, last, _records(files, tail, low, high) if high else [])
+        return Page(total, chosen, last, _records(files, unsaved, low, high) if high else [])
 
 
 def _chosen(number: str, last: int) -> int:
@@ -90,12 +78,12 @@ def _chosen(number: str, last: int) -> int:
     return chosen
 
 
-def _records(files: Files, tail: Tail, low: int, high: int) -> list[Shown]:
+def _records(files: Files, unsaved: Unsaved, low: int, high: int) -> list[Shown]:
     """The records of the ranks [low, high), the newest first."""
-    found = _window(files, tail, low, high)
+    found = _window(files, unsaved, low, high)
     pieces = files.pieces(found.starts[:-1], found.ends[:-1])
-    unsaved = table_of(tail.rows[found.starts[-1] : found.ends[-1]])
-    table = pa.concat_tables([*(piece.table for piece in pieces), unsaved], promote_options="default")
+    waiting = unsaved.rows.slice(found.starts[-1], found.ends[-1] - found.starts[-1])
+    table = pa.concat_tables([*(piece.table for piece in pieces), waiting], promote_options="default")
     newer = table.num_rows - found.skip - (high - low)
     places = pc.sort_indices(table, sort_keys=_NEWEST_FIRST).slice(newer, high - low)
     return _filled(files, pieces, places.to_pylist(), shown(table.take(places)))
@@ -115,11 +103,11 @@ def _filled(files: Files, pieces: Sequence[Piece], places: Sequence[int], page: 
     return [read[at] if (at := (one.timestamp_us, one.id)) in bare else one for one in page]
 
 
-def _window(files: Files, tail: Tail, low: int, high: int) -> Window:
+def _window(files: Files, unsaved: Unsaved, low: int, high: int) -> Window:
     """What to read; learns the marks of files that would else be read whole."""
     while True:
         parts = files.parts()
-        found = window([*parts, tail.part], low, high, LEAST_KEY, GREATEST_KEY)
+        found = window([*parts, unsaved.part], low, high, LEAST_KEY, GREATEST_KEY)
         wanted = [file for file, start, end in zip(files.files, found.starts, found.ends, strict=False) if end > start]
         unmarked = files.unmarked(wanted)
         if not unmarked:
