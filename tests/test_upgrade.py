@@ -26,6 +26,7 @@ NEXT = {
         ("    attributes: str | None = None\n", "    attributes: str | None = None\n    satellites: int | None = 9\n")
     ],
     "api/answers.py": [("    raw = None if row[-1]", "    row = row[:-1]\n    raw = None if row[-1]")],
+    "api/record_json.py": [("*others, attributes = records.columns", "*others, attributes, _ = records.columns")],
 }
 """What the next release changes: records have one value more, 9 where none was sent; JSON does not show it."""
 
