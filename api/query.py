@@ -139,7 +139,7 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
     a, shards = settings.api, settings.redis.shards
     archive, client, room = Archive(settings.archive_dir), connect(settings, READ_TIMEOUT_S), Room.of(settings)
     attach = partial(hot.attach, client, shards)
-    snapshots = Snapshots(lambda: hot.pinned(client, shards), archive, Remembered(a.tail_memory_bytes))
+    snapshots = Snapshots(lambda: hot.pinned(client, shards), archive, Remembered(a.tail_memory_bytes // shards))
     connection = open_duckdb(settings.data_dir / "tmp" / "query", f"{a.query_memory_bytes}B")
     queries = Queries(connection, a.query_threads, a.query_queue, a.query_timeout_s)
     health = Health(client, attach, archive, settings.redis.durability, settings.redis.full_percent, room)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from itertools import chain
 from typing import NamedTuple
 
@@ -54,7 +55,11 @@ class Part:
 
     @property
     def bytes(self) -> int:
-        """About what its entries take in memory."""
+        """About what it takes in memory."""
+        return self._entries_bytes + (0 if self._made is None else self._made.nbytes)
+
+    @cached_property
+    def _entries_bytes(self) -> int:
         found = chain.from_iterable(entries for _, entries in self.entries)
         return sum(ENTRY_BYTES + sum(map(len, fields)) for _, fields in found)
 
@@ -62,6 +67,7 @@ class Part:
     def joined(cls, first: Part, second: Part) -> Part:
         """Both as one."""
         found = cls(chain(first.entries, second.entries), first._shards)
+        found._entries_bytes = first._entries_bytes + second._entries_bytes
         if names := sorted({*first.made, *second.made}):
             found._made = pa.concat_tables([first.table(names), second.table(names)]).combine_chunks()
         return found
@@ -76,18 +82,18 @@ class Read(NamedTuple):
 
 class _Tail(NamedTuple):
     """What is remembered of a shard: parts of it, the last entry of each device, and how it stood before they were
-    read."""
+    read. Of one that is too large, that it is: it only grows until the next save."""
 
     standing: Standing
     parts: tuple[Part, ...] = ()
     lasts: Mapping[str, bytes] = {}
-    bytes: int = 0
+    is_too_large: bool = False
 
 
 class Remembered:
     """The tails of all shards, for any number of threads.
 
-    A shard's is not remembered where it would take more than `most_bytes` or so, its columns not counted.
+    A shard's is not remembered where it would take more than `most_bytes`.
     """
 
     def __init__(self, most_bytes: int) -> None:
@@ -105,12 +111,13 @@ class Remembered:
             known = self._tails.pop(shard.shard, None)
             if known is None or not known.standing.goes_on_as(standing):
                 known = _Tail(standing._replace(next_id=-1))
-            if known.bytes > self._most_bytes or standing.state.unsaved * LEAST_RECORD_BYTES > self._most_bytes:
-                self._tails[shard.shard] = known._replace(parts=(), lasts={}, bytes=self._most_bytes + 1)
+            if known.is_too_large or standing.state.unsaved * LEAST_RECORD_BYTES > self._most_bytes:
+                self._tails[shard.shard] = _Tail(known.standing, is_too_large=True)
                 return None
             if known.standing.next_id != standing.next_id:
                 known = _with_newer(known, standing, shard)
-            self._tails[shard.shard] = known
+            is_too_large = sum(part.bytes for part in known.parts) > self._most_bytes
+            self._tails[shard.shard] = _Tail(known.standing, is_too_large=True) if is_too_large else known
             return Read(standing.state, known.parts)
 
 
@@ -120,7 +127,7 @@ def _with_newer(known: _Tail, standing: Standing, shard: Shard) -> _Tail:
     newer = shard.newer({device: known.lasts.get(device, none) for device in shard.all_dirty()})
     lasts = {**known.lasts, **{device: entries[-1][0] for device, entries in newer.items()}}
     part = Part(newer.items(), shard.shards)
-    return _Tail(standing, _with(known.parts, part), lasts, known.bytes + part.bytes)
+    return _Tail(standing, _with(known.parts, part), lasts)
 
 
 def _with(parts: tuple[Part, ...], part: Part) -> tuple[Part, ...]:
