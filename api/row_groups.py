@@ -11,7 +11,7 @@ Neither the order of a file's rows nor that of its row groups is relied on.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
@@ -80,13 +80,14 @@ class RowGroups:
         names = [name for name in COLUMNS.names if name not in same and name != "device_id"]
         beside = [name for name in names if name in _TEXTS and chunks[name].total_uncompressed_size >= BESIDE_BYTES]
         dictionaries = [name for name in ("device_id", *_WORDS) if _DICTIONARY in chunks[name].encodings]
-        read = partial(_rows, path, metadata, dictionaries, group)
+        open_file = partial(pq.ParquetFile, metadata=metadata, read_dictionary=dictionaries)
         with pa.OSFile(path) as file:
-            places = _places(_open(file, metadata, dictionaries), group, device_id)
-        if len(places) == 0:
-            return COLUMNS.empty_table()
-        texts = self._pool.submit(read, beside, places) if beside else None
-        found = read([name for name in names if name not in beside], places)
+            reader = open_file(file)
+            places = _places(reader, group, device_id)
+            if len(places) == 0:
+                return COLUMNS.empty_table()
+            texts = self._pool.submit(_beside, path, open_file, group, beside, places) if beside else None
+            found = _rows(reader, group, [name for name in names if name not in beside], places)
         return _whole([found] if texts is None else [found, texts.result()], {"device_id": device_id, **same})
 
     def _footer(self, path: str) -> _Footer:
@@ -106,10 +107,6 @@ def _ends(group: pq.RowGroupMetaData) -> tuple[str, str] | None:
     return (found.min, found.max) if found is not None and found.has_min_max else None
 
 
-def _open(file: pa.NativeFile, metadata: pq.FileMetaData, dictionaries: Sequence[str]) -> pq.ParquetFile:
-    return pq.ParquetFile(file, metadata=metadata, read_dictionary=dictionaries)
-
-
 def _places(reader: pq.ParquetFile, group: int, device_id: str) -> pa.UInt64Array:
     """Where in a row group the device stands. Of a dictionary only the places are compared, in a tenth of the time."""
     devices = reader.read_row_group(group, ["device_id"], use_threads=False).column(0)
@@ -119,19 +116,23 @@ def _places(reader: pq.ParquetFile, group: int, device_id: str) -> pa.UInt64Arra
     return pc.indices_nonzero(pa.chunked_array(found, pa.bool_()))
 
 
-def _rows(
+def _rows(reader: pq.ParquetFile, group: int, names: Sequence[str], places: pa.UInt64Array) -> pa.Table:
+    """Some columns of the rows that stand at `places` of a row group."""
+    first, last = places[0].as_py(), places[-1].as_py()
+    pieces = _pieces(reader, group, names, first, last + 1)
+    return pa.Table.from_batches(pieces).take(pc.subtract(places, pa.scalar(first, places.type)))
+
+
+def _beside(
     path: str,
-    metadata: pq.FileMetaData,
-    dictionaries: Sequence[str],
+    open_file: Callable[[pa.NativeFile], pq.ParquetFile],
     group: int,
     names: Sequence[str],
     places: pa.UInt64Array,
 ) -> pa.Table:
-    """Some columns of the rows that stand at `places` of a row group."""
-    first, last = places[0].as_py(), places[-1].as_py()
+    """The same in another thread, which opens the file for itself."""
     with pa.OSFile(path) as file:
-        pieces = _pieces(_open(file, metadata, dictionaries), group, names, first, last + 1)
-    return pa.Table.from_batches(pieces).take(pc.subtract(places, pa.scalar(first, places.type)))
+        return _rows(open_file(file), group, names, places)
 
 
 def _same(name: str, chunk: pq.ColumnChunkMetaData) -> Iterator[str | None]:
@@ -159,11 +160,13 @@ def _pieces(reader: pq.ParquetFile, group: int, names: Sequence[str], first: int
 
 def _whole(parts: Sequence[pa.Table], same: dict[str, str | None]) -> pa.Table:
     """Records of columns that were read apart, and of those that have the same value everywhere."""
-    read = {name: part.column(name) for part in parts for name in part.column_names}
-    columns = [
-        pa.repeat(pa.scalar(same[field.name], field.type), parts[0].num_rows)
-        if field.name in same
-        else read[field.name].cast(field.type)
-        for field in COLUMNS
-    ]
+    rows = parts[0].num_rows
+    found = {name: column for part in parts for name, column in zip(part.column_names, part.columns, strict=True)}
+    found |= {name: pa.repeat(pa.scalar(value, COLUMNS.field(name).type), rows) for name, value in same.items()}
+    columns = [_of_type(found[field.name], field.type) for field in COLUMNS]
     return pa.Table.from_arrays(columns, schema=COLUMNS)
+
+
+def _of_type(column: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray:
+    """A column as it is in the archive's schema: of a dictionary the texts."""
+    return column if column.type == wanted else column.cast(wanted)
