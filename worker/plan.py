@@ -15,6 +15,9 @@ from telemetry.hot import READ_ENTRIES, READ_STREAMS, Shard
 from telemetry.record import Row
 from worker.pages import read_page
 
+LOOK_STREAMS = 4 * READ_STREAMS
+"""Streams of which two entries each are read at once."""
+
 READ_NAMES = 2_000
 """Names of devices that are read at once: a fifth of a millisecond of Redis's time."""
 
@@ -180,6 +183,21 @@ def _take_one_by_one(
 
 def _size_bytes(entries: list[RawEntry]) -> int:
     return sum(sum(map(len, fields)) for _, fields in entries)
+
+
+def is_there(shard: Shard, plan: Plan) -> bool:
+    """Whether the ranges still hold what they held: their first and their last entries are the same, byte for byte.
+
+    So is all between: an entry never changes, new ones come behind all others, and the oldest go first, or all do. It
+    takes a tenth of what reading all of them again does where a device has twenty.
+    """
+    for at in range(0, len(plan.ranges), LOOK_STREAMS):
+        part, held = plan.ranges[at : at + LOOK_STREAMS], plan.tail.raw[at : at + LOOK_STREAMS]
+        firsts = [(r.device_id, r.first, r.first) for r in part]
+        lasts = [(r.device_id, r.last, r.last) for r in part]
+        if shard.entries([*firsts, *lasts]) != [*([raw[0]] for raw in held), *([raw[-1]] for raw in held)]:
+            return False
+    return True
 
 
 def read(shard: Shard, ranges: list[Range]) -> list[list[RawEntry]]:

@@ -105,7 +105,8 @@ class Worker(NamedTuple):
     """Where a worker is, and what it holds in memory. The step decides which fields are used.
 
     `seen` is a number it has read: first `committed`, later that of the table its handle was opened on.
-    `rows` is what it has read from the streams, and after `write` what its file holds.
+    `planned` is what the streams held when it chose; `rows` is what it has read from them since, and after `write` what
+    its file holds.
     """
 
     step: str = "look"
@@ -114,6 +115,7 @@ class Worker(NamedTuple):
     ends: tuple[int, ...] = ()
     rows: Rows = ()
     chunk: int = 0
+    planned: Rows = ()
 
 
 class Known(NamedTuple):
@@ -222,11 +224,11 @@ def _together(state: State, me: int, worker: Worker, rules: Rules) -> Step:
 
 
 def _choose(state: State, me: int, worker: Worker, rules: Rules) -> Step | None:
-    """Choose the ranges to save: all that waits. They live in memory only: a crash drops the choice."""
+    """Choose the ranges to save: all that waits, which is read. They live in memory only: a crash drops the choice."""
     ends = tuple(stream[-1] if stream else 0 for stream in state.redis.streams)
     if not any(ends):
         return None
-    return "choose", _goes(state, me, Worker("intend", seen=worker.seen, ends=ends))
+    return "choose", _goes(state, me, Worker("intend", seen=worker.seen, ends=ends, planned=state.redis.streams))
 
 
 def _intend(state: State, me: int, worker: Worker, rules: Rules) -> Step:
@@ -245,19 +247,25 @@ def _intend(state: State, me: int, worker: Worker, rules: Rules) -> Step:
     token = 0 if "token" in rules.without else _new_token(state, ordinal)
     intent = Intent(Commit(ordinal, token), worker.ends)
     after = redis._replace(intent=intent, finishing=0)
-    return "intend", _goes(state, me, Worker("read", intent=intent), redis=after)
+    return "intend", _goes(state, me, Worker("read", intent=intent, planned=worker.planned), redis=after)
 
 
 def _read(state: State, me: int, worker: Worker, rules: Rules) -> Step:
-    """Read the next device's range. Several reads, since one of them all would be too large.
+    """Read the next device's range: what was planned, if its first and its last record are there; so are all between.
+    Several reads, since one of them all would be too large.
 
     A crash drops what was read; it is still in Redis, as only a committed intent is trimmed.
     """
     intent, device = worker.intent, len(worker.rows)
     assert intent is not None
-    rows = (*worker.rows, tuple(n for n in state.redis.streams[device] if n <= intent.ends[device]))
-    step = "read" if len(rows) < len(DEVICES) else "still"
-    return "read", _goes(state, me, Worker(step, intent=intent, rows=rows))
+    stream = state.redis.streams[device]
+    found = worker.planned[device] if worker.planned else ()
+    if not (found and found[0] in stream and found[-1] in stream):
+        found = tuple(n for n in stream if n <= intent.ends[device])
+    rows = (*worker.rows, found)
+    if len(rows) < len(DEVICES):
+        return "read", _goes(state, me, Worker("read", intent=intent, rows=rows, planned=worker.planned))
+    return "read", _goes(state, me, Worker("still", intent=intent, rows=rows))
 
 
 def _still(state: State, me: int, worker: Worker, rules: Rules) -> Step:

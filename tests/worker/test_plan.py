@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import duckdb
+import pytest
 
 from telemetry import clock
 from telemetry.archive import Archive
@@ -12,7 +14,7 @@ from telemetry.columns import is_sorted
 from telemetry.hot import Shard
 from tests.worker.conftest import Ledger, archived
 from worker.persist import Saver
-from worker.plan import Bounds, Plan, choose
+from worker.plan import Bounds, Plan, choose, is_there
 
 
 def devices(plan: Plan) -> list[str]:
@@ -62,3 +64,36 @@ def test_no_device_waits_for_ever_behind_one_with_an_earlier_name(
         ledger.append(shard, ["a"])
         saver.save(shard)
     assert archived(connection, archive)["b", 0] == 1
+
+
+def three_entries_of_two(shard: Shard, ledger: Ledger) -> Plan:
+    for _ in range(3):
+        ledger.append(shard, ["a", "b"])
+    plan = choose(shard, Bounds())
+    assert [len(entries) for entries in plan.tail.raw] == [3, 3]
+    assert is_there(shard, plan)
+    return plan
+
+
+def test_what_comes_meanwhile_changes_nothing_of_a_plan(shard: Shard, ledger: Ledger) -> None:
+    plan = three_entries_of_two(shard, ledger)
+    ledger.append(shard, ["a", "b", "c"])
+    assert is_there(shard, plan)
+
+
+@pytest.mark.parametrize("change", ["trimmed", "gone", "its last is another", "its last is gone"])
+def test_ranges_that_hold_something_else_are_read_again(shard: Shard, ledger: Ledger, change: str) -> None:
+    """As after a deletion, another worker's save, or a Redis that was put back."""
+    plan = three_entries_of_two(shard, ledger)
+    stream, entries = shard.keys.stream("b"), plan.tail.raw[1]
+    if change == "trimmed":
+        shard.client.xtrim(stream, minid=entries[1][0], approximate=False)
+    else:
+        shard.client.delete(stream)
+    if change.startswith("its last"):
+        for entry, fields in entries[: 2 if change.endswith("gone") else 3]:
+            words: dict[Any, Any] = dict(zip(fields[::2], fields[1::2], strict=True))
+            if entry == entries[2][0]:
+                words[b"i"] += b"0"
+            shard.client.xadd(stream, words, id=entry)
+    assert not is_there(shard, plan)
