@@ -350,7 +350,7 @@ class ArchiveSection(Section, frozen=True):
     merge_memory_bytes: Annotated[
         Positive,
         Meta(
-            description="Memory that deleting from files may take before it spills, bytes; long texts may take more. 160 MiB."
+            description="Memory that deleting from files may take before it spills, bytes; long texts take more. 160 MiB."
         ),
     ] = 160 * 2**20
 
