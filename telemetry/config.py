@@ -349,9 +349,7 @@ class ArchiveSection(Section, frozen=True):
     ] = 3_600
     merge_memory_bytes: Annotated[
         Positive,
-        Meta(
-            description="Memory that deleting from files may take before it spills, bytes; long texts take more. 160 MiB."
-        ),
+        Meta(description="Memory that deleting from files may take before it spills, bytes; texts take more. 160 MiB."),
     ] = 160 * 2**20
 
 
