@@ -29,9 +29,10 @@ FOOTERS_BYTES = 2**20
 PIECE_ROWS = 2_048
 """Rows decoded at once: few enough that the memory for them is used again and again."""
 
-BESIDE_BYTES, BESIDE = 2**18, 2
+BESIDE_BYTES, BESIDE = 2**20, 2
 """Texts of a row group that are so many bytes are decoded in a thread beside the numbers: they take as long as all
-of these. So many such threads run at once."""
+of these; fewer are not worth the way to it. So many such threads run at once."""
+
 
 _TEXTS = ("location", "attributes")
 _WORDS = ("transport", "source")
