@@ -60,7 +60,7 @@ from telemetry.days import day_of, iso
 from telemetry.durable import fsync, make_folder
 from telemetry.errors import ArchiveError, IntentChanged, LayoutError, PlanOutdated
 from telemetry.holding import Held, holds_entries, nothing_held
-from telemetry.merging import SCHEMA, NotSorted, cut, merged
+from telemetry.merging import SCHEMA, NotSorted, ahead, cut, merged
 from telemetry.parquet import FileWriter
 from telemetry.steps import Step, untold
 
@@ -332,7 +332,7 @@ class Archive:
         paths = [file.path for file in files]
         cuts = [rows * n // pieces for n in range(pieces + 1)]
         try:
-            made = self._write_slices(cut(merged(paths), cuts[1:-1]), rows // pieces, day)
+            made = self._write_slices(cut(ahead(merged(paths)), cuts[1:-1]), rows // pieces, day)
         except NotSorted:
             log.warning("files of %s are not sorted: all their rows are", day)
             sorting = connection()

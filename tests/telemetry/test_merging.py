@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import duckdb
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from telemetry import merging
 from telemetry.columns import COLUMNS, ORDER, columns
 from telemetry.entries import Block
-from telemetry.merging import SCHEMA, NotSorted, cut, merged
+from telemetry.merging import SCHEMA, NotSorted, ahead, cut, merged
 from telemetry.record import Record, Stored
 
 NOW_US = 1_795_500_000_000_000
@@ -107,6 +108,31 @@ def test_a_file_in_another_order_is_noticed(tmp_path: Path, monkeypatch: pytest.
     upside_down = table([stored("a", n, n) for n in range(20)]).take(list(range(19, -1, -1)))
     with pytest.raises(NotSorted):
         list(merged(written(tmp_path, [upside_down, table([stored("b", 30, 0)])])))
+
+
+def test_slices_made_ahead_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merging, "MOST_ROWS", 100)
+    paths = written(tmp_path, [table([stored("a", n, n) for n in range(at, 1_000, 2)]) for at in range(2)])
+    assert pa.concat_tables(ahead(merged(paths))).equals(pa.concat_tables(merged(paths)))
+
+
+def test_what_fails_while_slices_are_made_ahead_is_raised() -> None:
+    def slices() -> Iterator[pa.Table]:
+        yield SCHEMA.empty_table()
+        raise NotSorted
+
+    found = ahead(slices())
+    assert next(found).num_rows == 0
+    with pytest.raises(NotSorted):
+        next(found)
+
+
+def test_who_stops_amid_slices_made_ahead_leaves_no_thread(tmp_path: Path) -> None:
+    before = threading.active_count()
+    found = ahead(merged(written(tmp_path, [table([stored("a", n, n) for n in range(100)])])))
+    next(found)
+    found.close()
+    assert threading.active_count() == before
 
 
 @pytest.mark.parametrize("cuts", [[], [5], [1, 2], [3, 10, 12], [0, 13]], ids=str)
