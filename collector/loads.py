@@ -2,7 +2,7 @@
 
 Of one that brings many records of few devices the entries are packed as soon as it comes, while its records are in the
 processor's cache: 0.4 µs a record less. Those of many devices wait for their group, so that records of one device
-that came in several requests rest in one entry. An entry costs Redis and the worker 10 µs, a record in it 1.
+that came in several requests rest in one entry. An entry costs Redis and the worker 14 µs, a record in it 6.
 """
 
 from __future__ import annotations
