@@ -23,7 +23,7 @@ COPY collector collector
 COPY compactor compactor
 COPY telemetry telemetry
 COPY worker worker
-RUN pip install --quiet --no-deps --no-build-isolation --editable . \
+RUN pip install --quiet --no-deps --no-build-isolation --config-settings editable_mode=compat --editable . \
     && python -m compileall -q api cli collector compactor telemetry worker
 
 # An empty volume takes the owner of the folder that it is mounted on.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import sys
 from types import FrameType
 from typing import NoReturn
 
@@ -15,4 +15,4 @@ def begin() -> None:
 
 
 def _leave(_number: int, _frame: FrameType | None) -> NoReturn:
-    sys.exit(0)
+    os._exit(0)  # not by an exception, which may meet a library in C that is half loaded, and crash there
