@@ -40,8 +40,11 @@ DAYS = 3
 WAITS = re.compile(r"^(\S+\.)?(wait|_worker|select|can_read|_socket_can_read|read_from_socket|recv|Runner\.run) ")
 """Functions that wait: a thread in which one of these is the innermost does nothing."""
 
-OUTER = re.compile(r"^(_run_module_as_main|_run_code|_bootstrap|_bootstrap_inner|Thread\.\S+|<module>|run_path) ")
-"""What stands around each program and thread, and says nothing."""
+OUTER = re.compile(
+    r"^(_bootstrap|_bootstrap_inner|Thread\.\S+|<module>) "
+    r"|\((<frozen runpy>|.*supervisor/\w+\.py|.*cli/supervisord\.py):"
+)
+"""What stands around each program and thread, and says nothing: who started it."""
 
 _FILE = re.compile(r"\((?:.*?/)??((?:[\w-]+/)?[\w.-]+):\d+\)$")
 

@@ -24,6 +24,9 @@ from benchmarks.sending import Connection, Message, send
 from tests.box import Box
 
 PER_S = 100_000
+SENT_PER_S = 102_000
+"""An open loop at the rate that is aimed at could never find more than that."""
+
 SAMPLE_S = 1.0
 INTERVAL_MS = 48_000
 """Of a vehicle that drives; with those of parked ones about a million records a day."""
@@ -33,11 +36,11 @@ class Size(NamedTuple):
     """How long, at which rate, and how many records are made, each of which comes again on another day."""
 
     seconds: float = 300.0
-    rate: float = PER_S
+    rate: float = SENT_PER_S
     records: int = 900_000
 
 
-QUICK = Size(20.0, PER_S, 200_000)
+QUICK = Size(20.0, SENT_PER_S, 200_000)
 
 
 class Tail(threading.Thread):

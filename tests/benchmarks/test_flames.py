@@ -10,8 +10,9 @@ from benchmarks.flame_svg import Bar, bars, svg
 from benchmarks.flames import stacks
 
 RAW = """\
-<module> (api/query.py:1);main (/opt/whimbrel/telemetry/program.py:34);page (/opt/whimbrel/api/history.py:121) 3
-<module> (api/query.py:1);main (/opt/whimbrel/telemetry/program.py:34) 1
+Options.execve (/opt/whimbrel/cli/supervisord.py:51);_run_code (<frozen runpy>:88);<module> (api/query.py:1);main \
+(/opt/whimbrel/telemetry/program.py:34);page (/opt/whimbrel/api/history.py:121) 3
+Supervisor.run (supervisor/supervisord.py:80);main (/opt/whimbrel/telemetry/program.py:34) 1
 Thread._bootstrap (threading.py:9);_worker (concurrent/futures/thread.py:69) 7
 Runner.run (asyncio/runners.py:86) 5
 """
