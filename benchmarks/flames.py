@@ -81,7 +81,7 @@ def stacks(raw: str, is_loop: bool = False) -> Counter[tuple[str, ...]]:
     found: Counter[tuple[str, ...]] = Counter()
     for line in raw.splitlines():
         named, _, times = line.rpartition(" ")
-        stack = [one for one in named.split(";") if not OUTER.match(one)]
+        stack = [one for one in named.split(";") if not OUTER.search(one)]
         if stack and (is_loop or not WAITS.match(stack[-1])):
             found[tuple(_FILE.sub(r"(\1)", one) for one in stack)] += int(times)
     return found
