@@ -40,8 +40,8 @@ ONE_COLLECTOR = "one collector"
 FRONTS = ("collector", ONE_COLLECTOR, "api", "query")
 PROGRAMS = (REDIS, WORKER, "scheduler", *FRONTS)
 
-POISONS, REPLAYS = 60, 3
-"""In each round: every other save meets one."""
+POISONS, REPLAYS = 120, 3
+"""In each round: nearly every save meets one, so that one of them is killed there also on a busy machine."""
 
 ROUND_S = 180.0
 """In so long everything is done once."""
