@@ -32,11 +32,6 @@ from telemetry.archive import LiveFile
 from telemetry.columns import COLUMNS, records_sql, sql_text
 from telemetry.days import iso
 
-SELECT = ", ".join(
-    f"epoch_us({name}) AS {name}_us" if name in ("timestamp", "received_at") else name for name in COLUMNS.names
-)
-
-
 MANY_PAGES = 4
 """Files with so many pages of rows are first asked for the page's timestamps only."""
 
@@ -85,12 +80,6 @@ def narrowed(question: Question) -> Wanted:
     if question.is_descending:
         return wanted._replace(end_us=min(wanted.end_us, question.thinned.end_us(after.timestamp_us)))
     return wanted._replace(start_us=max(wanted.start_us, question.thinned.begin_us(after.timestamp_us)))
-
-
-def relation(connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, wanted: Wanted) -> str:
-    """SQL that selects a snapshot's records of `wanted`, all columns. Registers the tail as `tail`."""
-    connection.register("tail", snapshot.records)
-    return records_in(snapshot.files, wanted)
 
 
 def records_in(

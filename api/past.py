@@ -13,12 +13,17 @@ import pyarrow as pa
 from api import answers
 from api.answers import RecordAnswer
 from api.earth import PLACED
-from api.history import SELECT, records_in
+from api.history import records_in
 from api.params import MAX_DEVICES
 from api.snapshot import Snapshots, Wanted
 from telemetry.archive import LiveFile
 from telemetry.columns import COLUMNS, days_of, sql_text
 from telemetry.days import DAY_US
+
+SELECT = ", ".join(
+    f"epoch_us({name}) AS {name}_us" if name in ("timestamp", "received_at") else name for name in COLUMNS.names
+)
+"""A record's columns as `answers.of_row` takes them."""
 
 
 class Past(NamedTuple):

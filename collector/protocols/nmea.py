@@ -83,10 +83,6 @@ class Nmea(Framed):
     def held_bytes(self) -> int:
         return len(self._buffer) + len(self._lines)
 
-    @property
-    def wanted_bytes(self) -> int:
-        return 0
-
     def feed(self, data: bytes | bytearray, arrival: Arrival) -> list[Message]:
         """Take what was received; what ends the connection comes behind what was told before it."""
         messages = super().feed(data, arrival)
