@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import duckdb
 
@@ -14,7 +15,9 @@ from telemetry.archive import Archive
 from telemetry.entries import pack, read_entry
 from telemetry.hot import Batch, Limits, Shard, shard_of
 from telemetry.record import EARLIEST_US, LATEST_US, Sent, Stored
+from telemetry.setup import set_up
 from tests.api.conftest import NOW_MS
+from tests.conftest import RedisServer
 from worker.persist import Saver
 from worker.plan import Bounds
 
@@ -43,6 +46,13 @@ class Stores:
         self.connection = connection
         self.stored: list[Stored] = []
         self.snapshots = self.new_snapshots(Remembered(2**20))
+
+    @classmethod
+    def on(cls, server: RedisServer, folder: Path, connection: duckdb.DuckDBPyConnection) -> Stores:
+        """New ones: a server's Redis, which the test may kill, and an archive in a folder."""
+        client, archive = server.client(), Archive(folder / "archive")
+        hot.raw_entries(client)
+        return cls(set_up(client, archive, 1), archive, connection)
 
     def new_snapshots(self, remembered: Remembered | None = None) -> Snapshots:
         client, many = self.shards[0].client, len(self.shards)

@@ -126,14 +126,13 @@ def test_who_may_not_look_into_many_streams_at_once_asks_each(
     own_redis: RedisServer, tmp_path: Path, connection: duckdb.DuckDBPyConnection
 ) -> None:
     """Its user was made by a release that did not need to."""
-    admin, archive = own_redis.client(), Archive(tmp_path / "archive")
-    hot.raw_entries(admin)
-    stores = Stores(set_up(admin, archive, 1), archive, connection)
+    stores = Stores.on(own_redis, tmp_path, connection)
+    admin = stores.shards[0].client
     wanted = ("ACL", "SETUSER", "old", "on", ">word", *rules("query").replace(" +xread", "").split())
     admin.execute_command(*wanted)  # type: ignore[no-untyped-call]
     user = redis.Redis.from_url(own_redis.url, username="old", password="word")
     stores.append(*(Sent("ab"[n % 2], record(MIDNIGHT_US + n)) for n in range(60)))
-    snapshots = Snapshots(lambda: hot.pinned(user, 1), archive, Remembered(MIB))
+    snapshots = Snapshots(lambda: hot.pinned(user, 1), stores.archive, Remembered(MIB))
     assert len(ids(snapshots)) == 60
     stores.append(Sent("a", record(MIDNIGHT_US)))
     assert len(ids(snapshots)) == 61
@@ -148,9 +147,7 @@ def test_a_redis_that_was_restarted_is_read_anew(
     own_redis: RedisServer, tmp_path: Path, connection: duckdb.DuckDBPyConnection
 ) -> None:
     """It is an older copy, and as many records came since as before."""
-    client, archive = own_redis.client(), Archive(tmp_path / "archive")
-    hot.raw_entries(client)
-    stores = Stores(set_up(client, archive, 1), archive, connection)
+    stores = Stores.on(own_redis, tmp_path, connection)
     own_redis.kill()
     shutil.copytree(own_redis.folder / "appendonlydir", tmp_path / "old")
     own_redis.start()
@@ -163,7 +160,7 @@ def test_a_redis_that_was_restarted_is_read_anew(
     stores.append(Sent("a", record(MIDNIGHT_US + 1)), Sent("c", record(MIDNIGHT_US + 1)))
     assert_fresh(stores)
     assert len(ids(stores.snapshots)) == 2
-    client.close()
+    stores.shards[0].client.close()
 
 
 def test_a_redis_that_was_emptied_is_read_anew(stores: Stores) -> None:

@@ -266,9 +266,7 @@ def test_an_older_redis_under_a_reader_ends_its_question(
     own_redis: RedisServer, tmp_path: Path, connection: duckdb.DuckDBPyConnection
 ) -> None:
     """Redis is restored from before a save after `committed` was read and before the tails are."""
-    client, archive = own_redis.client(), Archive(tmp_path / "archive")
-    hot.raw_entries(client)
-    stores = Stores(set_up(client, archive, 1), archive, connection)
+    stores = Stores.on(own_redis, tmp_path, connection)
     stores.append(Sent("a", record(MIDNIGHT_US)))
     own_redis.kill()
     shutil.copytree(own_redis.folder / "appendonlydir", tmp_path / "old")
@@ -277,7 +275,7 @@ def test_an_older_redis_under_a_reader_ends_its_question(
 
     @contextlib.contextmanager
     def restored() -> Iterator[Sequence[Shard]]:
-        with hot.pinned(client, 1) as [shard]:
+        with hot.pinned(stores.shards[0].client, 1) as [shard]:
             real = shard.state
 
             def state() -> State:
@@ -293,10 +291,10 @@ def test_an_older_redis_under_a_reader_ends_its_question(
                 yield [shard]
 
     with pytest.raises(StoreUnavailable):
-        Snapshots(restored, archive).take(ALL)
+        Snapshots(restored, stores.archive).take(ALL)
     with pytest.raises(NotTogether):
         stores.snapshots.take(ALL)
-    client.close()
+    stores.shards[0].client.close()
 
 
 def test_an_archive_restored_under_a_reader_is_seen(stores: Stores, tmp_path: Path) -> None:
