@@ -34,7 +34,6 @@ from api.timed import Timed
 from collector.http import HttpLimits, make_arrival, make_intake, routes
 from telemetry import keyring, meters, notes, refusals, reports
 from telemetry.addresses import Addresses
-from telemetry.config import Settings
 from telemetry.disk import Room
 from telemetry.gate import Gate
 from telemetry.http_protocol import ConnectionLimits
@@ -44,6 +43,7 @@ from telemetry.rates import Rates
 from telemetry.redis_client import connect, connect_async
 from telemetry.request_ids import Named
 from telemetry.serve import http_server, listen, query_socket, renew_on_sighup, stop_on_signals
+from telemetry.settings import Settings
 from telemetry.throttle import OfKeys, throttled
 from telemetry.tls import Identity
 from telemetry.watchdog import watchdog

@@ -22,9 +22,9 @@ from api.counted import Decoded, Protocol
 from api.sampling import INTERVAL_S, Heard, Sample, Sampler, Stores, gauge_of
 from collector.http import Content, Operation
 from telemetry import clock, meters
-from telemetry.config import Settings
 from telemetry.metering import Buckets
 from telemetry.reports import Report, is_up
+from telemetry.settings import Settings
 
 
 class Series(Struct, frozen=True):

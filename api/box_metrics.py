@@ -11,10 +11,10 @@ from prometheus_client.metrics_core import Metric
 
 from api import quick_facts
 from telemetry import clock, hot, notes
-from telemetry.config import Settings
 from telemetry.disk import Room
 from telemetry.errors import BusyError, ConfigError, StoreError
 from telemetry.hot import Shard
+from telemetry.settings import Settings
 
 
 def gauge(name: str, meaning: str, value: float | None) -> Iterator[Metric]:

@@ -23,10 +23,10 @@ from starlette.responses import Response
 
 from api import box_metrics
 from telemetry import meters, notes
-from telemetry.config import Settings
 from telemetry.disk import Room
 from telemetry.metering import Buckets, Counter, Family, Gauge, Histogram, Value
 from telemetry.reports import Listener, Report, Teller, is_up
+from telemetry.settings import Settings
 
 ASK_S = 1.0
 """How long Redis may take: Prometheus gives a scrape 10 s, and wants to know that Redis is silent."""

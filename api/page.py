@@ -14,8 +14,8 @@ from starlette.routing import Route
 
 from api.answers import wants_json
 from api.html import page
-from telemetry.config import Settings
 from telemetry.errors import ConfigError
+from telemetry.settings import Settings
 
 TILES = "/page/tiles"
 MAGIC = b"PMTiles\x03"

@@ -53,7 +53,6 @@ from collector import http as intake
 from telemetry import hot, keyring, meters, notes, refusals, reports
 from telemetry.archive import Archive
 from telemetry.columns import open_duckdb
-from telemetry.config import Settings
 from telemetry.disk import Room
 from telemetry.forwards import held_by
 from telemetry.gate import Gate
@@ -63,6 +62,7 @@ from telemetry.program import main
 from telemetry.redis_client import READ_TIMEOUT_S, connect, connect_async
 from telemetry.request_ids import Named
 from telemetry.serve import http_server, listen_at, query_socket, stop_on_signals
+from telemetry.settings import Settings
 from telemetry.watchdog import watchdog
 
 log = logging.getLogger("query")

@@ -14,12 +14,12 @@ import redis
 from msgspec import Struct
 
 from telemetry import hot, notes
-from telemetry.config import Settings
 from telemetry.disk import Room
 from telemetry.entries import count_of
 from telemetry.hot import Shard
 from telemetry.notes import Forwarded, Told
 from telemetry.redis_client import kind
+from telemetry.settings import Settings
 
 UNHEARD_S = 60
 """A note of the courier that is older says so; it renews them every 2 s."""

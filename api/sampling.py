@@ -19,12 +19,12 @@ from msgspec import Struct
 from api import quick_facts
 from api.counted import Counts, Reports, between, counts_of, quantile
 from telemetry import clock, hot, meters, notes
-from telemetry.config import Settings
 from telemetry.disk import Room
 from telemetry.errors import BusyError, ConfigError, StoreError
 from telemetry.hot import Fill
 from telemetry.metering import Buckets
 from telemetry.reports import Report, is_up
+from telemetry.settings import Settings
 
 log = logging.getLogger(__name__)
 

@@ -22,9 +22,11 @@ from api.paged import VARY
 from api.snapshot import Snapshots, Wanted
 from api.sql_child import COSTLY, FAILED, LENGTH_BYTES, WRONG, Outcome, Question
 from collector.http import Content, Operation, ProblemError, names, refuse_unknown
-from telemetry import config, problem
+from telemetry import problem
 from telemetry.errors import NotTogether, StoreError
 from telemetry.record import EARLIEST_US, LATEST_US
+from telemetry.settings import PROJECT
+from telemetry.settings import Sql as SqlSection
 
 MAX_LINE_BYTES = 2**20
 SPARE_BYTES = 2**20
@@ -100,7 +102,7 @@ async def off(request: Request) -> Response:
 class Sql:
     """Answers questions, some at once, each with its process."""
 
-    def __init__(self, snapshots: Snapshots, settings: config.Sql, archive_root: str) -> None:
+    def __init__(self, snapshots: Snapshots, settings: SqlSection, archive_root: str) -> None:
         self._snapshots = snapshots
         self._settings = settings
         self._archive_root = archive_root
@@ -208,7 +210,7 @@ async def _answered(given: bytes, most_bytes: int) -> _Answered:
         "api.sql_child",
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-        cwd=config.PROJECT,
+        cwd=PROJECT,
         env={"MALLOC_ARENA_MAX": "2"},
         limit=MAX_LINE_BYTES,
     )

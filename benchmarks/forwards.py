@@ -22,7 +22,7 @@ from benchmarks import archives, report
 from benchmarks.boxes import box
 from benchmarks.report import Finding, Missing, Result
 from telemetry.archive import Archive
-from telemetry.config import Forward
+from telemetry.settings import Forward
 from tests.worker.courier.bucket import BUCKET, KEYS, MOTO, Moto
 from tests.worker.courier.forwarding import Forwards
 from tests.worker.courier.forwarding import run as send_all

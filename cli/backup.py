@@ -16,10 +16,10 @@ from telemetry.archive import Archive
 from telemetry.backup import kept, manifest
 from telemetry.backup.take import Box, Made, take
 from telemetry.backup.verify import Inode, faults
-from telemetry.config import Settings
 from telemetry.disk import Room, in_words
 from telemetry.errors import ConfigError, StoreError
 from telemetry.redis_client import connect
+from telemetry.settings import Settings
 
 DESCRIPTION = """\
 Copy Redis and the archive, as they belonged together at one moment, into a folder of its own in DIR, while the box

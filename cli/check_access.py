@@ -11,8 +11,9 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from cli.finding import Finding, failure, ok, warning
-from telemetry.config import Settings, is_loopback
 from telemetry.redis_client import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, connect, url
+from telemetry.settings import Settings
+from telemetry.settings_checks import is_loopback
 
 ADVICE = "give each program a user of its own: `whimbrel redis acl` prints the lines, docs/operations.md says how"
 

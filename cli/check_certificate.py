@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterator
 
 from cli.finding import Finding, failure, ok, warning
-from telemetry.config import Settings
 from telemetry.errors import ConfigError
+from telemetry.settings import Settings
 from telemetry.tls import Identity
 
 EXPIRES_SOON_DAYS = 30

@@ -22,12 +22,12 @@ from cli.finding import Finding, failure, ok, warning
 from collector.__main__ import OTHER_FILES
 from collector.intake import GROUP_RECORDS
 from telemetry import clock, hot
-from telemetry.config import PROJECT, Settings
 from telemetry.disk import Room, existing, in_words
 from telemetry.errors import ConfigError, StoreError
 from telemetry.process import SUPERVISED
 from telemetry.redis_client import connect
 from telemetry.runtime import runtime_dir
+from telemetry.settings import PROJECT, Settings
 
 # The disk --------------------------------------------------------------------------------------------
 

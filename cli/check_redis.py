@@ -14,10 +14,10 @@ from cli.check_machine import running_supervisor
 from cli.finding import Finding, failure, ok, warning
 from telemetry import hot, setup
 from telemetry.archive import READ_ERRORS, Archive, in_one_line
-from telemetry.config import Settings
 from telemetry.disk import in_words
 from telemetry.errors import BusyError, ConfigError, StoreError, StoreUnavailable
 from telemetry.redis_client import check_server, connect, kind
+from telemetry.settings import Settings
 
 OVERCOMMIT = Path("/proc/sys/vm/overcommit_memory")
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import NamedTuple
 
-from telemetry.config import Settings
+from telemetry.settings import Settings
 
 OK = 0
 FAILED = 1

@@ -13,9 +13,9 @@ from compactor.jobs import connection_of, limits_of
 from compactor.plan import Rewrite
 from telemetry import clock
 from telemetry.archive import Archive
-from telemetry.config import Settings
 from telemetry.errors import PlanOutdated
 from telemetry.forwards import held_by
+from telemetry.settings import Settings
 
 
 def run_compact(args: argparse.Namespace, settings: Settings) -> int:

@@ -18,9 +18,9 @@ from collector.protocols import PROTOCOLS, TRACKERS, MessageLimits
 from collector.protocols.contract import Decoder, Message, Received
 from collector.protocols.framed import Framed, Options
 from collector.protocols.lines import line_of
-from telemetry.config import Settings
 from telemetry.errors import WhimbrelError
 from telemetry.fields import KMH, Arrival
+from telemetry.settings import Settings
 
 DESCRIPTION = """\
 Frames are hex, with or without blanks between the bytes, or text as it is; `-` reads one a line from standard input.

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from cli import check_access, check_certificate, check_machine, check_redis
 from cli.command import FAILED, OK, Command
 from cli.finding import Finding
-from telemetry.config import Settings
+from telemetry.settings import Settings
 
 Check = Callable[[Settings], Iterable[Finding]]
 

@@ -21,12 +21,12 @@ from cli.command import OK, Command
 from telemetry import hot
 from telemetry.archive import Archive
 from telemetry.columns import open_duckdb
-from telemetry.config import Settings
 from telemetry.days import DAY_US
 from telemetry.durable import fsync
 from telemetry.errors import WhimbrelError
 from telemetry.record import EARLIEST_US, LATEST_US
 from telemetry.redis_client import connect
+from telemetry.settings import Settings
 
 ENDINGS = {kind.suffix: kind for kind in FORMATS.values()}
 

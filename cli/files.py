@@ -17,13 +17,13 @@ from cli.output import output
 from telemetry import hot
 from telemetry.archive import READ_ERRORS, Archive, LiveFile, in_one_line
 from telemetry.columns import LAYOUT, layout_of, nothing_sql, sql_text
-from telemetry.config import Settings
 from telemetry.days import DAY_US
 from telemetry.entries import read_entry
 from telemetry.errors import ConfigError, StoreError
 from telemetry.hot import READ_STREAMS, Shard, shard_of
 from telemetry.record import EARLIEST_US, LATEST_US
 from telemetry.redis_client import connect
+from telemetry.settings import Settings
 
 DESCRIPTION = """\
 Print the archive's files that may hold records of a range and of the devices named, one absolute path a line.

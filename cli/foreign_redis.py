@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 
 from cli import check_access, check_redis
-from telemetry.config import Settings
 from telemetry.errors import StoreUnavailable
 from telemetry.redis_client import check_server, connect
+from telemetry.settings import Settings
 
 
 def check(settings: Settings) -> list[str]:

@@ -7,7 +7,8 @@ import ssl
 
 import httpx
 
-from telemetry.config import Settings, is_loopback
+from telemetry.settings import Settings
+from telemetry.settings_checks import is_loopback
 from telemetry.tls import trusting, trusting_files
 
 

@@ -25,12 +25,12 @@ from cli.imports.judge import TRANSPORTS, Judge, Naming
 from cli.imports.source import digest_of, opened
 from cli.saving import Box
 from telemetry import clock
-from telemetry.config import Settings
 from telemetry.days import DAY_US, day_of, iso
 from telemetry.disk import Room
 from telemetry.errors import BusyError, SenderError, StoreUnavailable
 from telemetry.fields import KMH, Arrival
 from telemetry.record import LATEST_US, Sent
+from telemetry.settings import Settings
 from telemetry.steps import teller
 from worker.imports import Importer
 from worker.persist import Saver

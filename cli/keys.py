@@ -17,11 +17,11 @@ from cli.given_key import add_key_argument, given_key
 from cli.output import output
 from cli.query import printable
 from telemetry import notes
-from telemetry.config import Settings
 from telemetry.errors import WhimbrelError
 from telemetry.fields import iso_us
 from telemetry.keys import SCOPES, Key, Wish, device_token, make
 from telemetry.redis_client import connect
+from telemetry.settings import Settings
 
 DESCRIPTION = """\
 Keys say who may write and who may read. They are asked for where auth.required = true.

@@ -17,12 +17,12 @@ from cli.command import FAILED, OK, Command
 from cli.output import output
 from cli.query import printable
 from telemetry import hot
-from telemetry.config import Settings
 from telemetry.entries import Entry, packed
 from telemetry.errors import WhimbrelError
 from telemetry.hot import Quarantined, Shard
 from telemetry.record import DECODE_ERRORS, Record, decode, decode_rows
 from telemetry.redis_client import connect
+from telemetry.settings import Settings
 
 DESCRIPTION = """\
 A record that can't be read when its shard is saved is moved to a quarantine in Redis, so that the others go on.

@@ -18,9 +18,9 @@ from cli.command import FAILED, OK, Command
 from cli.given_key import add_key_argument, given_key
 from cli.http_client import add_ca_file, client, trusted
 from cli.output import output
-from telemetry.config import Settings
 from telemetry.endpoints import api_url
 from telemetry.errors import BusyError, SenderError
+from telemetry.settings import Settings
 
 PAGE_RECORDS = 5_000
 """Records in one answer of history: enough that the way there hardly counts, few enough to come at once."""

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import redis
 
-from telemetry.config import Settings
 from telemetry.durable import fsync
 from telemetry.redis_acl import rules
 from telemetry.redis_login import PLACE, ROLES, Login, password_file, user
 from telemetry.runtime import make_private
+from telemetry.settings import Settings
 
 PASSWORD_BYTES = 32
 

@@ -30,7 +30,6 @@ from types import ModuleType
 from typing import NamedTuple, NoReturn
 
 from cli.command import OK, Command
-from telemetry.config import Settings
 from telemetry.durable import fsync
 from telemetry.errors import ConfigError
 from telemetry.process import die_with_parent
@@ -45,6 +44,7 @@ from telemetry.runtime import (
     runtime_dir,
     version,
 )
+from telemetry.settings import Settings
 
 OLDEST = {"redis": OLDEST_REDIS, "valkey": OLDEST_VALKEY}
 SYSTEM_NAMES = ("redis-server", "valkey-server")

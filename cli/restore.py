@@ -16,10 +16,10 @@ from telemetry.backup import kept, manifest
 from telemetry.backup.manifest import ARCHIVE, REDIS, Manifest
 from telemetry.backup.restore import HALVES, Target, in_the_way, locked, move_aside, restore
 from telemetry.backup.verify import faults
-from telemetry.config import Settings
 from telemetry.days import DAY_US, iso
 from telemetry.errors import ConfigError, StoreError
 from telemetry.redis_client import connect, shown_url
+from telemetry.settings import Settings
 
 DESCRIPTION = """\
 Put a backup back: the newest in DIR, or the newest that is not younger than --at. The box must be stopped and its data

@@ -15,11 +15,11 @@ from cli.command import FAILED, OK, Command
 from telemetry import clock
 from telemetry.archive import Archive
 from telemetry.columns import open_duckdb
-from telemetry.config import Settings
 from telemetry.errors import IntentChanged
 from telemetry.forwards import held_by
 from telemetry.hot import Shard
 from telemetry.redis_client import check_server, connect
+from telemetry.settings import Settings
 from telemetry.setup import apart, set_up
 from worker.persist import Saver
 from worker.plan import Bounds

@@ -22,9 +22,9 @@ from cli.http_client import add_ca_file, client, trusted
 from cli.http_sender import TIMEOUT_S, HttpSender
 from cli.sources import ENDINGS, PLAIN, PRESETS, READERS, Naming
 from cli.tcp_sender import TcpSender
-from telemetry.config import Collector, Settings
 from telemetry.endpoints import collector_url, reachable
 from telemetry.errors import BusyError, SenderError
+from telemetry.settings import Collector, Settings
 from telemetry.tls import trusting_files
 
 BATCH_RECORDS = 500

@@ -21,10 +21,10 @@ from cli.output import output
 from telemetry import hot
 from telemetry.archive import Archive
 from telemetry.columns import COLUMNS, nothing_sql, open_duckdb, records_sql, sql_text
-from telemetry.config import Settings
 from telemetry.errors import ConfigError, StoreError
 from telemetry.record import EARLIEST_US, LATEST_US
 from telemetry.redis_client import connect
+from telemetry.settings import Settings
 
 DESCRIPTION = """\
 Ask in SQL. Two views are there: `records`, every record, and `latest`, the newest of each device. They are those of the

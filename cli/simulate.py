@@ -35,9 +35,9 @@ from cli.send import (
 from cli.sources import Row
 from cli.traffic import Plan, Slot, traffic
 from telemetry import clock
-from telemetry.config import Settings
 from telemetry.days import DAY_US
 from telemetry.errors import ConfigError, SenderError
+from telemetry.settings import Settings
 
 DEVICES = 1_000
 INTERVAL_MS = 10_000

@@ -17,9 +17,9 @@ from cli.query import printable
 from cli.saying import lines_of
 from collector.sniffing import Seen
 from telemetry import clock, notes
-from telemetry.config import Settings
 from telemetry.errors import WhimbrelError
 from telemetry.redis_client import connect
+from telemetry.settings import Settings
 
 DESCRIPTION = """\
 What comes to a port of the collector while the command runs: each piece of a stream, each datagram and each request of

@@ -22,9 +22,9 @@ from cli.command import FAILED, OK, Command
 from cli.output import output
 from telemetry import hot
 from telemetry.archive import Archive
-from telemetry.config import Settings
 from telemetry.disk import Room, in_words
 from telemetry.redis_client import connect
+from telemetry.settings import Settings
 
 T = TypeVar("T")
 

@@ -19,9 +19,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from telemetry.config import PROJECT
 from telemetry.errors import ConfigError
 from telemetry.process import SUPERVISED, die_with_parent
+from telemetry.settings import PROJECT
 
 REDIS = "redis"
 COURIER = "courier"

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from cli import supervise
 from cli.command import OK, Command
-from telemetry.config import PROJECT, Settings
 from telemetry.durable import make_folder
 from telemetry.errors import ConfigError
+from telemetry.settings import PROJECT, Settings
 
 STATE = Path("/var/lib/whimbrel")
 SOCKETS = "AF_UNIX"

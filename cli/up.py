@@ -20,11 +20,11 @@ from typing import IO, NoReturn
 
 from cli import redis_server, supervise
 from cli.command import FAILED, OK, Command
-from telemetry.config import PROJECT, Settings
 from telemetry.durable import make_folder
 from telemetry.endpoints import api_url, collector_url, http_url, reachable
 from telemetry.errors import ConfigError
 from telemetry.runtime import REFUSED, UP_LOCK, make_private, refusal, require_restored, runtime_dir
+from telemetry.settings import PROJECT, Settings
 from telemetry.tls import Identity, any_certificate
 
 LOOK_S = 0.25

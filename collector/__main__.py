@@ -30,7 +30,6 @@ from collector.protocols.contract import Decoder
 from collector.tcp import TcpCollector, Timeouts
 from telemetry import keyring, notes, refusals, reports
 from telemetry.addresses import Addresses
-from telemetry.config import Collector, Settings
 from telemetry.fields import Arrival
 from telemetry.http_protocol import ConnectionLimits
 from telemetry.keyring import Keyring
@@ -40,6 +39,7 @@ from telemetry.rates import Rates
 from telemetry.redis_client import connect
 from telemetry.request_ids import Named
 from telemetry.serve import GRACE_S, http_server, listen, renew_on_sighup, stop_on_signals
+from telemetry.settings import Collector, Settings
 from telemetry.throttle import throttled
 from telemetry.tls import Identity
 from telemetry.watchdog import watchdog

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from collector.intake import Intake
 from collector.mqtt import Broker, Subscriber
 from collector.protocols.framed import Options
-from telemetry.config import Mqtt, Settings
 from telemetry.errors import ConfigError
 from telemetry.fields import Arrival
 from telemetry.secret import value_of
+from telemetry.settings import Mqtt, Settings
 from telemetry.topics import Filter
 
 

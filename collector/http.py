@@ -46,7 +46,6 @@ from collector.quick import Quick
 from collector.requests import Head, HttpLimits, inflated, off_loop, read_body, read_head
 from collector.tally import tally_of
 from telemetry import clock, problem, refusals
-from telemetry.config import Settings
 from telemetry.disk import Room
 from telemetry.errors import BusyError, KeyReusedError, SyntaxFault, TooLarge
 from telemetry.fields import Arrival
@@ -56,6 +55,7 @@ from telemetry.keyring import Keyring
 from telemetry.problem import Problem
 from telemetry.record import LATEST_US, Sent
 from telemetry.redis_client import connect
+from telemetry.settings import Settings
 from telemetry.throttle import OfKeys
 
 __all__ = [  # what the API uses, of which it may import this file alone

@@ -23,13 +23,13 @@ from collector.protocols.framed import Options
 from collector.requests import HttpLimits
 from collector.tcp import TcpCollector
 from collector.udp import UdpCollector
-from telemetry.config import Collector, Listen, Settings
 from telemetry.fields import Arrival
 from telemetry.gate import INGEST, Gate
 from telemetry.http_protocol import ConnectionLimits
 from telemetry.keyring import Keyring
 from telemetry.rates import Rates
 from telemetry.serve import Server, http_server, listen, listen_udp
+from telemetry.settings import Collector, Listen, Settings
 from telemetry.throttle import OfKeys
 from telemetry.tls import Identity
 

@@ -15,8 +15,8 @@ from collector.encodings import DECODERS, inflate
 from collector.operations import names
 from collector.problems import ProblemError, invalid_parameter, refuse_unknown
 from telemetry import problem
-from telemetry.config import Settings
 from telemetry.errors import EncodingFault, TooLarge
+from telemetry.settings import Settings
 
 T = TypeVar("T")
 

@@ -14,10 +14,10 @@ if __name__ == "__main__":
 
 from compactor.clock import Clock, Due, scheduler
 from telemetry import hot, notes, reports
-from telemetry.config import Settings
 from telemetry.jobs import persist_queue
 from telemetry.program import main
 from telemetry.redis_client import connect
+from telemetry.settings import Settings
 
 
 def serve(settings: Settings) -> None:

@@ -14,11 +14,11 @@ from compactor.plan import Limits
 from telemetry import clock, deletions, hot, jobs, meters
 from telemetry.archive import Archive
 from telemetry.columns import open_duckdb
-from telemetry.config import Settings
 from telemetry.entries import decode_intent
 from telemetry.errors import NotTogether, PlanOutdated
 from telemetry.forwards import held_by
 from telemetry.redis_client import connect
+from telemetry.settings import Settings
 from telemetry.setup import apart
 from telemetry.steps import teller
 

@@ -12,8 +12,8 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
-from telemetry.config import Settings
 from telemetry.errors import ConfigError
+from telemetry.settings import Settings
 
 IPV6_BITS = 64
 """A host may choose what is behind them, over and over."""

@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from telemetry.config import Settings
+from telemetry.settings import Settings
 
 
 class Usage(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from telemetry.config import Settings
+from telemetry.settings import Settings
 
 ANYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (nothing is bound here)
 """Addresses that one listens on but can't call, and what to call instead on the same machine."""

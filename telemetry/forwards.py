@@ -6,10 +6,10 @@ import logging
 from functools import partial
 
 from telemetry import notes
-from telemetry.config import Settings
 from telemetry.errors import StoreError
 from telemetry.holding import NOTHING_DONE, Held, nothing_held
 from telemetry.redis_client import connect
+from telemetry.settings import Settings
 
 log = logging.getLogger(__name__)
 

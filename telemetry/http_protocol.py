@@ -22,8 +22,8 @@ from uvicorn.server import ServerState
 
 from telemetry import problem, refusals
 from telemetry.addresses import Addresses, owner
-from telemetry.config import Settings
 from telemetry.problem import Problem
+from telemetry.settings import Settings
 
 MAX_HEADERS = 100
 """Headers of one request."""

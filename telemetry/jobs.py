@@ -10,8 +10,8 @@ from rq import Queue
 from rq.serializers import JSONSerializer
 
 from telemetry.allowed import COMPACT, DELETE_DEVICES, JOB_TIMEOUT_S, QUEUE, SAVE_SHARD, SAY_ALIVE, TIDY, AllowedJob
-from telemetry.config import Settings
 from telemetry.errors import WhimbrelError
+from telemetry.settings import Settings
 
 WAITING_TTL_S = 60
 """A job that nobody took for so long is dropped: the clock has enqueued newer ones."""

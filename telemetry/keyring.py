@@ -19,11 +19,11 @@ from functools import partial
 import redis
 
 from telemetry import keys, notes
-from telemetry.config import Settings
 from telemetry.errors import BusyError, StoreError, StoreUnavailable
 from telemetry.keys import Caller, Denied, Key
 from telemetry.notes import Stamp
 from telemetry.redis_client import READ_TIMEOUT_S, connect
+from telemetry.settings import Settings
 
 log = logging.getLogger(__name__)
 

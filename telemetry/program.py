@@ -14,13 +14,14 @@ from types import FrameType
 import redis
 
 from telemetry import hot, notes
-from telemetry.config import Settings, load
+from telemetry.config import load
 from telemetry.errors import BusyError, ConfigError, LayoutError, StoreUnavailable, WhimbrelError
 from telemetry.logs import log_to_stderr
 from telemetry.process import die_with_parent, is_supervised
 from telemetry.redis_client import check_server, connect, wait
 from telemetry.redis_login import act_as
 from telemetry.runtime import refuse, require_restored
+from telemetry.settings import Settings
 from telemetry.watchdog import watchdog
 
 FAILED = 1

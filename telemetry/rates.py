@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from telemetry.buckets import TOLERANCE, Buckets, Rate
-from telemetry.config import LimitsSection, Settings
+from telemetry.settings import LimitsSection, Settings
 
 MINUTE_S = 60.0
 

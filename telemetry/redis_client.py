@@ -13,11 +13,11 @@ from redis.backoff import NoBackoff
 from redis.exceptions import NoPermissionError
 from redis.retry import Retry
 
-from telemetry.config import Settings
 from telemetry.errors import ConfigError, StoreUnavailable
 from telemetry.hot import raw_entries
 from telemetry.redis_login import login
 from telemetry.runtime import OLDEST_REDIS, OLDEST_VALKEY, runtime_dir, version
+from telemetry.settings import Settings
 
 CONNECT_TIMEOUT_S = 2.0
 CALL_TIMEOUT_S = 15.0

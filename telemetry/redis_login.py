@@ -15,9 +15,9 @@ from pathlib import Path
 import redis
 from redis.credentials import CredentialProvider
 
-from telemetry.config import Settings
 from telemetry.errors import ConfigError
 from telemetry.secret import value_of
+from telemetry.settings import Settings
 
 ADMIN = "admin"
 ROLES = ("collector", "worker", "scheduler", "query", "api", "courier", ADMIN)

@@ -15,10 +15,10 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from telemetry import meters
-from telemetry.config import Settings
 from telemetry.errors import ConfigError
 from telemetry.http_protocol import ConnectionLimits, limited
 from telemetry.runtime import make_private, runtime_dir
+from telemetry.settings import Settings
 from telemetry.tls import HANDSHAKE_S, Identity
 
 GRACE_S = 3

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from telemetry import meters
-from telemetry.config import Settings
 from telemetry.errors import ConfigError
+from telemetry.settings import Settings
 
 log = logging.getLogger(__name__)
 

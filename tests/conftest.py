@@ -17,9 +17,10 @@ import redis
 from cli.redis_server import find
 from telemetry.archive import Archive
 from telemetry.columns import open_duckdb
-from telemetry.config import Settings, load
+from telemetry.config import load
 from telemetry.hot import Shard
 from telemetry.redis_client import connect, wait
+from telemetry.settings import Settings
 from telemetry.setup import set_up
 from tests.box import free_ports
 from tests.small_disk import SmallDisk, small_disk

@@ -26,7 +26,9 @@ LOWEST: dict[str, tuple[str, ...]] = {
     "telemetry": (),
     "telemetry.errors": (),
     "telemetry.record": ("telemetry.errors",),
-    "telemetry.config": ("telemetry.errors", "telemetry.topics"),
+    "telemetry.config": ("telemetry.errors", "telemetry.settings", "telemetry.settings_checks"),
+    "telemetry.settings": (),
+    "telemetry.settings_checks": ("telemetry.errors", "telemetry.settings", "telemetry.topics"),
     "telemetry.topics": (),
 }
 """Floors 0 and 1, and what they may use of Whimbrel."""

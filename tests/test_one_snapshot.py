@@ -29,7 +29,8 @@ from benchmarks.crash_ledger.run import SETTINGS
 from benchmarks.crash_ledger.senders import LAST_DAYS, Sender, Way
 from benchmarks.crash_ledger.steps import Steps
 from benchmarks.crash_ledger.tcp_senders import Frames, JsonLines
-from telemetry.config import Settings, load
+from telemetry.config import load
+from telemetry.settings import Settings
 from telemetry.steps import VARIABLE
 from tests.box import PROJECT, Box
 from tests.senders import Beside, reasons, wait_until

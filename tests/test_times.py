@@ -25,13 +25,13 @@ from compactor.plan import Limits as PlanLimits
 from telemetry import clock, hot
 from telemetry.archive import Archive
 from telemetry.columns import sql_text
-from telemetry.config import Settings
 from telemetry.days import DAY_US, day_of, iso
 from telemetry.entries import decode_latest, entry_id, pack, read_entry
 from telemetry.errors import RecordError
 from telemetry.fields import read
 from telemetry.hot import Batch, Limits, Shard
 from telemetry.record import EARLIEST_US, LATEST_US, Sent, Stored, replaces
+from telemetry.settings import Settings
 from telemetry.setup import set_up
 from worker.persist import Saver
 

@@ -19,10 +19,10 @@ from telemetry import clock, hot, notes, reports
 from telemetry import jobs as background
 from telemetry.archive import Archive
 from telemetry.columns import open_duckdb
-from telemetry.config import Settings
 from telemetry.forwards import held_by
 from telemetry.program import main
 from telemetry.redis_client import connect
+from telemetry.settings import Settings
 from telemetry.steps import teller
 from worker import jobs
 from worker.erasing import Eraser

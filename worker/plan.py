@@ -9,11 +9,11 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from telemetry.columns import Columns
-from telemetry.config import Persist
 from telemetry.days import DAY_US
 from telemetry.entries import Block, Range, RawEntry, Unreadable, behind, entry_id, entry_text, read_block
 from telemetry.hot import READ_ENTRIES, READ_STREAMS, Shard
 from telemetry.record import Row
+from telemetry.settings import Persist
 from worker.pages import read_page
 
 LOOK_ENTRIES = 8 * READ_STREAMS

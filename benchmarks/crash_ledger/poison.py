@@ -15,11 +15,11 @@ from typing import NamedTuple
 import redis
 
 from benchmarks.crash_ledger.ledger import Entry, Ledger
-from telemetry.config import Settings
 from telemetry.entries import pack_array
 from telemetry.hot import Keys, shard_of
 from telemetry.record import Record, encode
 from telemetry.redis_client import connect
+from telemetry.settings import Settings
 from tests.box import Box
 
 DEVICE = "poison/0"

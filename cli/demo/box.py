@@ -16,10 +16,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cli.up import not_ready
-from telemetry.config import PROJECT, Settings, load
+from telemetry.config import load
 from telemetry.errors import ConfigError, StoreError
 from telemetry.process import SUPERVISED, die_with_parent
 from telemetry.runtime import runtime_dir
+from telemetry.settings import PROJECT, Settings
 
 FIRST_PORT, LAST_PORT = 20_000, 32_000
 """Below those that the kernel gives to clients, so that no connection of somebody's takes one before the box does."""

@@ -24,8 +24,8 @@ from cli.http_client import client
 from cli.http_sender import TIMEOUT_S, HttpSender
 from cli.send import say
 from telemetry import clock
-from telemetry.config import Settings
 from telemetry.endpoints import api_url, collector_url
+from telemetry.settings import Settings
 
 STORIES = {"suez": suez.STORY, "city": city.STORY}
 RETRY_S = 30.0

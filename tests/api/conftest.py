@@ -20,12 +20,13 @@ import redis
 from telemetry import notes
 from telemetry.archive import Archive
 from telemetry.columns import open_duckdb
-from telemetry.config import PROJECT, load
+from telemetry.config import load
 from telemetry.entries import pack, read_entry
 from telemetry.hot import Batch, Limits, Shard, shard_of
 from telemetry.keys import Wish, make
 from telemetry.record import Record, Sent, Stored
 from telemetry.redis_client import connect
+from telemetry.settings import PROJECT
 from telemetry.setup import set_up
 from tests.box import free_ports
 from tests.conftest import RedisServer

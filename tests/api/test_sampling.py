@@ -13,13 +13,13 @@ from api import sampling
 from api.sampling import INTERVAL_S, MOST, Heard, Sample, Sampler, Stores, ask
 from telemetry import clock as box_clock
 from telemetry import meters, notes
-from telemetry.config import Settings
 from telemetry.disk import Room
 from telemetry.entries import pack
 from telemetry.hot import Batch, Limits, Shard
 from telemetry.record import Record, Sent
 from telemetry.redis_client import connect
 from telemetry.reports import Report
+from telemetry.settings import Settings
 from tests.conftest import RedisServer
 
 NOW_S = 1_795_500_000.0

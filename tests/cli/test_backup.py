@@ -19,10 +19,11 @@ from cli.restore import COMMAND as RESTORE
 from telemetry import clock, notes
 from telemetry.archive import Archive
 from telemetry.backup import manifest
-from telemetry.config import Settings, load
+from telemetry.config import load
 from telemetry.errors import ConfigError, NotSetUp, StoreError
 from telemetry.hot import Shard
 from telemetry.runtime import RESTORING, require_restored
+from telemetry.settings import Settings
 from tests.cli.conftest import Run
 from tests.conftest import settings_of
 from tests.small_disk import SmallDisk

@@ -8,8 +8,8 @@ import json
 import pytest
 
 from cli.decode import COMMAND, frame_of
-from telemetry.config import Settings
 from telemetry.errors import WhimbrelError
+from telemetry.settings import Settings
 from tests.cli.conftest import Run
 
 LOGIN = "78780f0103563070424410130036000101ff0d0a"

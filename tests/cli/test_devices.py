@@ -11,8 +11,8 @@ from cli.main import main
 from telemetry import clock, deletions
 from telemetry.archive import Archive
 from telemetry.columns import open_duckdb
-from telemetry.config import Settings
 from telemetry.hot import Shard
+from telemetry.settings import Settings
 from tests.worker.conftest import Ledger
 from worker.erasing import Eraser
 from worker.persist import Saver

@@ -18,11 +18,11 @@ from cli.doctor import CHECKS, COMMAND, worst
 from cli.finding import Finding, failure, ok, warning
 from telemetry import clock
 from telemetry.archive import Archive
-from telemetry.config import Collector, Data, Settings
-from telemetry.config import Redis as RedisSection
 from telemetry.entries import pack
 from telemetry.hot import Batch, Limits, Shard
 from telemetry.record import Record, Sent
+from telemetry.settings import Collector, Data, Settings
+from telemetry.settings import Redis as RedisSection
 from tests.box import Box, free_ports
 from tests.cli.conftest import Run
 from tests.conftest import RedisServer, settings_of

@@ -11,11 +11,11 @@ from defusedxml.ElementTree import fromstring
 from api.formats import FORMATS
 from cli.export import COMMAND
 from telemetry.archive import Archive
-from telemetry.config import Settings
 from telemetry.days import DAY_US
 from telemetry.errors import WhimbrelError
 from telemetry.hot import Shard
 from telemetry.record import Sent
+from telemetry.settings import Settings
 from tests.api.conftest import record
 from tests.api.stores import MIDNIGHT_US, Stores
 from tests.api.test_export import READERS

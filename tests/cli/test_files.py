@@ -10,12 +10,12 @@ import pytest
 from cli.files import COMMAND
 from telemetry import clock
 from telemetry.archive import Archive
-from telemetry.config import Settings
 from telemetry.days import DAY_US
 from telemetry.entries import pack
 from telemetry.errors import StoreError
 from telemetry.hot import Batch, Limits, Shard
 from telemetry.record import Record, Sent
+from telemetry.settings import Settings
 from tests.cli.conftest import Run
 from tests.conftest import settings_of
 from worker.persist import Saver

@@ -15,11 +15,11 @@ from cli.export import COMMAND as EXPORT
 from cli.importing import COMMAND
 from telemetry import clock, notes
 from telemetry.archive import Archive
-from telemetry.config import Settings
 from telemetry.entries import decode_latest, pack
 from telemetry.errors import SenderError, StoreUnavailable
 from telemetry.hot import Batch, Limits, Shard, shard_of
 from telemetry.record import Record, Sent
+from telemetry.settings import Settings
 from telemetry.setup import apart, set_up
 from tests.cli.conftest import Run
 from tests.cli.imports_files import GPX, dump

@@ -12,9 +12,9 @@ import redis
 from cli import keys as command
 from cli import main as cli_main
 from telemetry import notes
-from telemetry.config import Settings
 from telemetry.keys import Caller, Denied, check
 from telemetry.redis_client import url
+from telemetry.settings import Settings
 
 
 @pytest.fixture(autouse=True)

@@ -13,11 +13,11 @@ import redis
 from cli.quarantine import COMMAND, records_of, values_of
 from telemetry import clock
 from telemetry.archive import Archive
-from telemetry.config import Settings
 from telemetry.entries import Intent, Range, Unreadable, decode_latest, pack, pack_array, read_entry
 from telemetry.errors import OtherStoreError, WhimbrelError
 from telemetry.hot import Batch, Limits, Quarantined, Shard
 from telemetry.record import Record, Sent, Stored, encode
+from telemetry.settings import Settings
 from tests.cli.conftest import Run
 from worker.persist import Saver
 

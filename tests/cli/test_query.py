@@ -18,8 +18,8 @@ from msgspec import convert
 
 from cli.command import Command
 from cli.query import COLUMNS, HISTORY, LATEST, Latest, age, latest_line, printable
-from telemetry.config import Api, Settings
 from telemetry.errors import BusyError, SenderError
+from telemetry.settings import Api, Settings
 from tests.cli.fake_box import Reply, Request, http_server
 
 Record = dict[str, Any]

@@ -16,12 +16,13 @@ from redis.exceptions import NoPermissionError
 from cli import check_access, redis_acl
 from cli.redis_server import find
 from telemetry import allowed, hot, jobs, notes
-from telemetry.config import Settings, load
+from telemetry.config import load
 from telemetry.errors import ConfigError, StoreUnavailable
 from telemetry.hot import APPENDED, Keys
 from telemetry.redis_acl import rules
 from telemetry.redis_client import check_server, connect, url, wait
 from telemetry.redis_login import ADMIN, ROLES, Login, act_as, password_file, user
+from telemetry.settings import Settings
 from tests.cli.test_redis_server import ended, environ, serving
 from tests.conftest import RedisServer, settings_of
 

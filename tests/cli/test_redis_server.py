@@ -15,10 +15,11 @@ import pytest
 import redis
 
 from cli.redis_server import find, machine_memory_bytes
-from telemetry.config import PROJECT, Settings, load
+from telemetry.config import load
 from telemetry.errors import ConfigError
 from telemetry.redis_client import check_server, connect, wait
 from telemetry.runtime import runtime_dir
+from telemetry.settings import PROJECT, Settings
 
 ODD_NAMES = ['a b "c" #1 50%41 \\ ü', '"c"#1;50%41\\ü']
 

@@ -10,10 +10,10 @@ import pytest
 from cli.saving import DRAIN
 from telemetry import clock
 from telemetry.archive import Archive
-from telemetry.config import Settings
 from telemetry.entries import pack
 from telemetry.hot import Batch, Limits, Shard
 from telemetry.record import Record, Sent
+from telemetry.settings import Settings
 from tests.cli.conftest import Run
 
 

@@ -21,8 +21,8 @@ from cli.delivery import Accepted, Answer, Batch, Busy, Patience, Refused, Tally
 from cli.http_sender import read_answer, retry_after_s
 from cli.send import COMMAND
 from cli.sources import Row, Unreadable
-from telemetry.config import Collector, Settings
 from telemetry.errors import BusyError, ConfigError, SenderError
+from telemetry.settings import Collector, Settings
 from tests.cli.fake_box import FakeBox, Reply, framed, http_server, tcp_server
 
 BUSES = Path(__file__).parents[1] / "data" / "liverpool_bus_route14.csv"

@@ -13,10 +13,10 @@ from cli.shell import COMMAND, views_sql
 from telemetry import clock
 from telemetry.archive import Archive
 from telemetry.columns import nothing_sql
-from telemetry.config import Settings
 from telemetry.entries import pack
 from telemetry.hot import Batch, Limits, Shard
 from telemetry.record import Record, Sent
+from telemetry.settings import Settings
 from tests.cli.conftest import Run
 from tests.conftest import settings_of
 from worker.persist import Saver

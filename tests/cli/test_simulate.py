@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 
 from cli.simulate import COMMAND, in_time
 from cli.traffic import MOST_HELD, PARKED_REPORT_S, Plan, Slot, traffic
-from telemetry.config import Collector, Settings
 from telemetry.errors import BusyError, ConfigError
 from telemetry.fields import Arrival, read
+from telemetry.settings import Collector, Settings
 from tests.box import free_ports
 from tests.cli.conftest import Run
 from tests.cli.fake_box import FakeBox, http_server, tcp_server

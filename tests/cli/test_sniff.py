@@ -23,9 +23,9 @@ from collector.protocols.lines import Line
 from collector.sniffing import MAX_WAITING, Seen
 from telemetry import clock, notes
 from telemetry.archive import Archive
-from telemetry.config import Settings
 from telemetry.errors import WhimbrelError
 from telemetry.redis_client import connect
+from telemetry.settings import Settings
 from telemetry.setup import set_up
 from tests.box import free_ports
 from tests.cli.conftest import Run

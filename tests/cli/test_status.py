@@ -18,11 +18,11 @@ import redis
 from cli.status import COMMAND, END_OF_SCREEN, HOME
 from telemetry import clock, notes
 from telemetry.archive import Archive
-from telemetry.config import Settings
 from telemetry.days import DAY_US
 from telemetry.entries import pack
 from telemetry.hot import Batch, Limits, Shard
 from telemetry.record import Record, Sent
+from telemetry.settings import Settings
 from tests.box import PROJECT
 from tests.cli.conftest import Run
 from tests.conftest import settings_of

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from cli.supervise import configuration, nudge, read_procfile
-from telemetry.config import PROJECT
 from telemetry.errors import ConfigError
+from telemetry.settings import PROJECT
 
 
 def test_the_procfile_lists_every_program() -> None:

@@ -19,8 +19,9 @@ import pytest
 
 from cli.supervise import read_procfile
 from cli.systemd import COMMAND, units
-from telemetry.config import PROJECT, load
+from telemetry.config import load
 from telemetry.errors import ConfigError
+from telemetry.settings import PROJECT
 from tests.box import Box
 
 READY_S = 90

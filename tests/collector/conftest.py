@@ -16,7 +16,6 @@ from collector.door import Door
 from collector.intake import Intake, Watermarks
 from collector.protocols import PROTOCOLS, MessageLimits
 from collector.tcp import TcpCollector, Timeouts
-from telemetry.config import Settings
 from telemetry.entries import read_entry
 from telemetry.fields import Arrival
 from telemetry.hot import Limits, Shard
@@ -24,6 +23,7 @@ from telemetry.keyring import Keyring
 from telemetry.record import Record, Sent, Stored
 from telemetry.redis_client import connect
 from telemetry.serve import listen
+from telemetry.settings import Settings
 
 NOW_US = 1_795_500_000_000_000
 HOST = "127.0.0.1"

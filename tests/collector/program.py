@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from telemetry.archive import Archive
-from telemetry.config import Settings
 from telemetry.redis_client import connect
+from telemetry.settings import Settings
 from telemetry.setup import set_up
 from tests.box import PROJECT, free_ports
 from tests.conftest import RedisServer, settings_of

@@ -15,9 +15,9 @@ import pytest
 import trustme
 
 from collector.brokers import broker_of
-from telemetry.config import Mqtt, Settings
 from telemetry.errors import ConfigError
 from telemetry.hot import Shard
+from telemetry.settings import Mqtt, Settings
 from tests.box import free_ports
 from tests.collector.brokers import MOSQUITTO, broker, needs_mosquitto, publish
 from tests.collector.conftest import HOST, numbers, tail

@@ -25,9 +25,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from telemetry.archive import Archive
-from telemetry.config import Settings
 from telemetry.hot import Shard
 from telemetry.redis_client import connect
+from telemetry.settings import Settings
 from telemetry.setup import set_up
 from tests.collector.conftest import HOST, RECEIVED, numbers, tail
 from tests.collector.posting import (

@@ -15,13 +15,13 @@ from collector import intake as intake_module
 from collector.intake import Watermarks, memory_percent
 from telemetry import hot
 from telemetry.archive import Archive
-from telemetry.config import Settings
 from telemetry.disk import Room
 from telemetry.entries import pack
 from telemetry.errors import BusyError, KeyReusedError
 from telemetry.hot import Batch, DevicesFull, Keys, Limits, Shard, shard_of
 from telemetry.record import Sent
 from telemetry.redis_client import connect
+from telemetry.settings import Settings
 from telemetry.setup import set_up
 from tests.collector.conftest import Connect, calls, numbers, run, sent, tail, taking
 from tests.conftest import RedisServer, settings_of

@@ -12,11 +12,11 @@ import redis
 from collector import intake as intake_module
 from collector.intake import Intake, Lane, Numbered
 from telemetry.archive import Archive
-from telemetry.config import Settings
 from telemetry.errors import BusyError
 from telemetry.hot import DevicesFull, Keys, Limits, Shard, shard_of
 from telemetry.record import Sent
 from telemetry.redis_client import connect
+from telemetry.settings import Settings
 from telemetry.setup import set_up
 from tests.collector.conftest import Connect, numbers, run, sent, tail, taking
 from tests.conftest import RedisServer, settings_of

@@ -17,9 +17,9 @@ from collector.posts import BY_NAME
 from collector.protocols import PROTOCOLS, TRACKERS, MessageLimits
 from collector.protocols.framed import Options
 from telemetry.archive import Archive
-from telemetry.config import ListenProtocol, Settings
 from telemetry.hot import Shard
 from telemetry.redis_client import connect
+from telemetry.settings import ListenProtocol, Settings
 from telemetry.setup import set_up
 from tests.box import free_ports
 from tests.collector.conftest import HOST, tail

@@ -16,11 +16,11 @@ from telemetry import allowed, deletions, hot, jobs, notes
 from telemetry import clock as box_clock
 from telemetry.archive import Archive
 from telemetry.columns import open_duckdb
-from telemetry.config import Settings
 from telemetry.errors import StoreUnavailable
 from telemetry.hot import Shard
 from telemetry.jobs import persist_queue
 from telemetry.redis_client import connect
+from telemetry.settings import Settings
 from tests.worker.conftest import Ledger
 from worker import jobs as worker_jobs
 from worker.persist import Saver

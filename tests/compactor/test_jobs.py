@@ -14,13 +14,13 @@ from compactor import jobs as compactor_jobs
 from telemetry import clock, jobs
 from telemetry.archive import Archive, commit_number
 from telemetry.columns import columns
-from telemetry.config import Settings
 from telemetry.days import DAY_US, day_of
 from telemetry.entries import Block
 from telemetry.errors import WhimbrelError
 from telemetry.hot import Shard
 from telemetry.jobs import persist_queue
 from telemetry.record import Record, Stored
+from telemetry.settings import Settings
 from tests.conftest import RedisServer, settings_of
 from worker.rq_worker import rq_worker
 

@@ -11,8 +11,8 @@ import redis
 import uvloop
 
 from telemetry.asking import Asker
-from telemetry.config import Settings
 from telemetry.redis_client import connect, connect_async
+from telemetry.settings import Settings
 from tests.conftest import RedisServer, settings_of
 
 

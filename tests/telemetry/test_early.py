@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from telemetry.config import PROJECT
+from telemetry.settings import PROJECT
 
 PROGRAMS = [line.split(" -m ")[1] for line in (PROJECT / "Procfile").read_text().splitlines() if " -m " in line]
 START_S = 20.0

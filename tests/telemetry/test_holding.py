@@ -13,10 +13,10 @@ from compactor.compact import Compactor, Sweep
 from telemetry import archive as module
 from telemetry import clock, delta_log, notes
 from telemetry.archive import Archive, commit_number
-from telemetry.config import Settings
 from telemetry.forwards import held_by
 from telemetry.holding import NOTHING_DONE, holds_entries
 from telemetry.hot import Shard
+from telemetry.settings import Settings
 from tests.conftest import settings_of
 from tests.worker.conftest import Ledger
 from worker.persist import Saver

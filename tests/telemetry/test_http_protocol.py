@@ -23,8 +23,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from telemetry.archive import Archive
-from telemetry.config import PROJECT, load
+from telemetry.config import load
 from telemetry.http_protocol import LINGER_S, MAX_HEADERS, MAX_PARAMETERS, MAX_PIPELINED
+from telemetry.settings import PROJECT
 from telemetry.setup import set_up
 from tests.conftest import RedisServer
 

@@ -10,12 +10,12 @@ import pytest
 import redis
 
 from telemetry import keyring, notes
-from telemetry.config import Settings
 from telemetry.errors import StoreUnavailable
 from telemetry.keyring import MAX_STALE_S, Keyring, kept
 from telemetry.keys import INGEST, READ, WRONG, Caller, Denied, Key, Wish, make
 from telemetry.notes import Stamp
 from telemetry.redis_client import connect
+from telemetry.settings import Settings
 from tests.conftest import RedisServer
 
 NOW_S = 1_795_500_000

@@ -9,8 +9,8 @@ import time
 import psutil
 import pytest
 
-from telemetry.config import PROJECT
 from telemetry.process import SUPERVISED, die_with_parent, is_supervised
+from telemetry.settings import PROJECT
 
 PROGRAM = """
 import signal

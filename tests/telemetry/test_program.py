@@ -13,9 +13,9 @@ import pytest
 import redis
 
 from telemetry.archive import Archive
-from telemetry.config import Settings
 from telemetry.process import SUPERVISED
 from telemetry.program import PAUSE_S, WRONG_SETTINGS
+from telemetry.settings import Settings
 from telemetry.setup import set_up
 
 PROGRAMS = ("collector", "worker", "compactor", "api")

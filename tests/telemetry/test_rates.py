@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from telemetry.config import LimitsSection
 from telemetry.rates import Over, Rates
+from telemetry.settings import LimitsSection
 
 
 class Clock:

@@ -14,10 +14,10 @@ import pytest
 import redis
 
 from telemetry import redis_client
-from telemetry.config import Redis, Settings
 from telemetry.errors import ConfigError, StoreUnavailable
 from telemetry.redis_client import check_server, connect, require_answer, shown_url, wait
 from telemetry.runtime import make_private, runtime_dir, version
+from telemetry.settings import Redis, Settings
 from tests.conftest import RedisServer, settings_of
 
 

@@ -10,8 +10,8 @@ import pytest
 import redis
 
 from telemetry import notes, problem, refusals
-from telemetry.config import Settings
 from telemetry.redis_client import connect
+from telemetry.settings import Settings
 from tests.conftest import RedisServer, settings_of
 
 WAIT_S = 20

@@ -11,9 +11,9 @@ import pytest
 import redis
 
 from telemetry import meters, notes, reports
-from telemetry.config import Settings
 from telemetry.redis_client import connect
 from telemetry.reports import SILENT_S, Listener, Report, Teller, is_up
+from telemetry.settings import Settings
 from tests.conftest import RedisServer, settings_of
 
 WAIT_S = 20.0

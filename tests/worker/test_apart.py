@@ -14,11 +14,11 @@ import redis
 from api.snapshot import Snapshots, Wanted
 from telemetry import clock, hot, notes
 from telemetry.archive import Archive, commit_number
-from telemetry.config import Settings
 from telemetry.errors import NotTogether, OtherStoreError
 from telemetry.hot import Shard
 from telemetry.record import EARLIEST_US, LATEST_US
 from telemetry.redis_client import connect
+from telemetry.settings import Settings
 from telemetry.setup import NO_ARCHIVE, apart, set_up
 from tests.worker.conftest import Ledger, archived, waiting
 from tests.worker.stopping import Stop

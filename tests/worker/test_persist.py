@@ -21,12 +21,12 @@ import redis
 from telemetry import clock
 from telemetry.archive import Archive
 from telemetry.columns import open_duckdb
-from telemetry.config import Settings
 from telemetry.entries import Intent, Range, RawEntry, count_of
 from telemetry.errors import IntentChanged, NotTogether
 from telemetry.hot import Shard
 from telemetry.record import EARLIEST_US, LATEST_US
 from telemetry.redis_client import connect
+from telemetry.settings import Settings
 from telemetry.setup import set_up
 from tests.conftest import RedisServer, settings_of
 from tests.worker.conftest import NOW_US, Ledger, archived, waiting

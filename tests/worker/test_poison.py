@@ -12,10 +12,10 @@ import pytest
 
 from cli.quarantine import COMMAND
 from telemetry.archive import Archive
-from telemetry.config import Settings
 from telemetry.entries import LATEST_MS, pack_array
 from telemetry.hot import Shard
 from telemetry.record import EARLIEST_US, LATEST_US, Record, encode
+from telemetry.settings import Settings
 from tests.cli.conftest import Run, call
 from tests.worker.conftest import NOW_US, Ledger, archived
 from tests.worker.test_persist import drain

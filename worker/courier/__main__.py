@@ -13,9 +13,9 @@ if __name__ == "__main__":
     early.begin()
 
 from telemetry import notes, reports
-from telemetry.config import Settings
 from telemetry.program import Stopped, main
 from telemetry.redis_client import connect
+from telemetry.settings import Settings
 from telemetry.watchdog import watchdog
 
 ENDS = {signal.SIGTERM, signal.SIGINT}

@@ -24,10 +24,10 @@ import msgspec
 from telemetry import delta_log
 from telemetry.archive import READ_ERRORS, Archive, in_one_line
 from telemetry.changes import Change, change_at, digest_at
-from telemetry.config import Forward
 from telemetry.errors import BusyError, StoreError, WhimbrelError
 from telemetry.new_file import NewFile
 from telemetry.notes import Forwarded
+from telemetry.settings import Forward
 from telemetry.steps import Step, untold
 from worker.courier.deliver import Delivery, new_sender
 from worker.courier.patience import Patience

@@ -9,8 +9,8 @@ import msgspec
 
 from telemetry import clock
 from telemetry.archive import Archive
-from telemetry.config import Forward, Settings
 from telemetry.secret import value_of, values_of
+from telemetry.settings import Forward, Settings
 from telemetry.steps import teller
 from worker.courier.deliver import Delivery, Records, Table
 from worker.courier.forward import Forwarder

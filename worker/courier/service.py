@@ -16,11 +16,11 @@ import msgspec
 import redis
 
 from telemetry import clock, hot, notes
-from telemetry.config import Alert, Settings
 from telemetry.endpoints import api_url, collector_url
 from telemetry.errors import BusyError, StoreError, WhimbrelError
 from telemetry.redis_client import READ_TIMEOUT_S, connect
 from telemetry.secret import value_of, values_of
+from telemetry.settings import Alert, Settings
 from telemetry.steps import teller
 from telemetry.tls import any_certificate
 from telemetry.watchdog import watchdog

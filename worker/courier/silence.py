@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from telemetry.config import SilenceRule
+from telemetry.settings import SilenceRule
 
 
 class TimeOuts:

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 
 from telemetry import clock
-from telemetry.config import Alert
 from telemetry.errors import ConfigError, StoreError
 from telemetry.hot import Shard
+from telemetry.settings import Alert
 from worker.courier import events
 from worker.courier.silence import Hearing, TimeOuts, hearing, turns
 from worker.courier.store import Store

@@ -8,7 +8,7 @@ from collections import Counter
 from telemetry import clock, delta_log
 from telemetry.archive import Archive
 from telemetry.changes import change_at
-from telemetry.config import Forward
+from telemetry.settings import Forward
 from telemetry.steps import Step, untold
 from tests.worker.conftest import Content
 from tests.worker.courier.receiver import Receiver

@@ -15,9 +15,9 @@ from compactor.plan import Limits
 from telemetry import archive as module
 from telemetry import clock, delta_log
 from telemetry.archive import Archive
-from telemetry.config import Forward, Settings
 from telemetry.errors import BusyError
 from telemetry.hot import Shard
+from telemetry.settings import Forward, Settings
 from tests.worker.conftest import Ledger
 from tests.worker.courier.forwarding import Forwards, received, run
 from tests.worker.courier.receiver import Receiver

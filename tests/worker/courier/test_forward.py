@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from telemetry import clock
-from telemetry.config import Forward
 from telemetry.errors import BusyError, SenderError, StoreError
+from telemetry.settings import Forward
 from telemetry.setup import set_up
 from tests.senders import wait_until
 from tests.worker.courier.conftest import Made

@@ -15,8 +15,8 @@ from deltalake import DeltaTable
 from telemetry import archive as module
 from telemetry import delta_log
 from telemetry.archive import Archive
-from telemetry.config import Forward
 from telemetry.errors import SenderError
+from telemetry.settings import Forward
 from telemetry.setup import set_up
 from tests.worker.conftest import Content, archived
 from tests.worker.courier.bucket import MOTO, Bucket, Moto, content

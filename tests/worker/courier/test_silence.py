@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from telemetry.config import SilenceRule
+from telemetry.settings import SilenceRule
 from worker.courier.silence import Hearing, TimeOuts, Turn, hearing, turns
 
 MINUTE_MS = 60_000

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from telemetry import clock, deletions
-from telemetry.config import Alert, SilenceRule
 from telemetry.errors import StoreUnavailable
 from telemetry.hot import Shard
+from telemetry.settings import Alert, SilenceRule
 from tests.worker.conftest import Ledger
 from worker.courier.store import Store
 from worker.courier.watch import Devices, Readiness

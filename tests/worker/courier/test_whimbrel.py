@@ -17,9 +17,9 @@ import trustme
 from collector.protocols import frames
 from collector.protocols.contract import Received
 from telemetry import frame_answers
-from telemetry.config import Forward
 from telemetry.errors import BusyError, RecordError, SenderError
 from telemetry.fields import Arrival
+from telemetry.settings import Forward
 from tests.box import Box
 from tests.worker.conftest import Content
 from tests.worker.courier.conftest import Made

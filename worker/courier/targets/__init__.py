@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from telemetry.config import Forward
+from telemetry.settings import Forward
 from worker.courier.targets.contract import RecordTarget, Sent, TableTarget
 
 

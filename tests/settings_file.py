@@ -1,0 +1,20 @@
+"""A file of settings, and what the start says of one that is wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from telemetry.config import load
+from telemetry.errors import ConfigError
+
+
+def written(folder: Path, text: str) -> Path:
+    file = folder / "settings.toml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def refused(folder: Path, text: str = "", **environ: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(written(folder, text), environ)
+    return str(caught.value)
