@@ -14,8 +14,8 @@ import pyarrow as pa
 from api import answers
 from api.params import MAX_DEVICES
 from api.snapshot import Snapshots, Wanted
-from telemetry.archive import LiveFile
 from telemetry.columns import sql_text
+from telemetry.data_files import LiveFile
 from telemetry.record import EARLIEST_US, LATEST_US
 
 MAX_KEPT_BYTES = 2**26

@@ -28,8 +28,8 @@ from api.thinned import PARAMETERS as THINNED
 from api.thinned import Thinned, thinned
 from collector.http import Content, Operation, names, refuse_unknown
 from telemetry import problem
-from telemetry.archive import LiveFile
 from telemetry.columns import COLUMNS, records_sql, sql_text
+from telemetry.data_files import LiveFile
 from telemetry.days import iso
 
 MANY_PAGES = 4

@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 from api.params import Position
 from api.row_groups import RowGroups
 from api.snapshot import Snapshot, Wanted
-from telemetry.archive import LiveFile
 from telemetry.columns import COLUMNS, LAYOUT, layout_of
+from telemetry.data_files import LiveFile
 
 MOST_BYTES = 2**24
 """Decoded for a page at most. It is beside `api.query_memory_bytes`, once for each of `api.query_threads`."""

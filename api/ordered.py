@@ -18,8 +18,8 @@ import pyarrow as pa
 
 from api.history import records_in
 from api.snapshot import Snapshot, Wanted
-from telemetry.archive import LiveFile
 from telemetry.columns import COLUMNS, days_of, sql_text
+from telemetry.data_files import LiveFile
 
 SLICE_ROWS = 65_536
 """Rows sorted at once, about 15 MB, unless one device has more in a day."""

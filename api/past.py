@@ -16,8 +16,8 @@ from api.earth import PLACED
 from api.history import records_in
 from api.params import MAX_DEVICES
 from api.snapshot import Snapshots, Wanted
-from telemetry.archive import LiveFile
 from telemetry.columns import COLUMNS, days_of, sql_text
+from telemetry.data_files import LiveFile
 from telemetry.days import DAY_US
 
 SELECT = ", ".join(

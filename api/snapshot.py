@@ -26,8 +26,9 @@ from deltalake import DeltaTable
 
 from api import tail
 from api.remembered import Part, Read, Remembered
-from telemetry.archive import Archive, LiveFile
+from telemetry.archive import Archive
 from telemetry.columns import COLUMNS, columns
+from telemetry.data_files import LiveFile
 from telemetry.entries import Block, EntryId, Intent, RawEntry, decode_intent, entry_id, read_block
 from telemetry.errors import NotTogether
 from telemetry.hot import Shard, State, shard_of

@@ -113,7 +113,7 @@ def add(archive: Archive, tables: Iterable[pa.Table]) -> None:
     commit = archive.committed(table, OTHER_SHARD)
     for records in tables:
         commit = commit_number(commit)
-        files = archive.write(records, commit)
+        files = archive.data_files.write(records, commit)
         archive.commit(table, files, OTHER_SHARD, commit, 0)
         table = archive.open()
 

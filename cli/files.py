@@ -15,8 +15,9 @@ from cli.command import OK, Command
 from cli.moments import moment
 from cli.output import output
 from telemetry import hot
-from telemetry.archive import READ_ERRORS, Archive, LiveFile, in_one_line
+from telemetry.archive import READ_ERRORS, Archive, in_one_line
 from telemetry.columns import LAYOUT, layout_of, nothing_sql, sql_text
+from telemetry.data_files import LiveFile
 from telemetry.days import DAY_US
 from telemetry.entries import read_entry
 from telemetry.errors import ConfigError, StoreError

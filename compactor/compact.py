@@ -25,7 +25,8 @@ import duckdb
 from deltalake import DeltaTable
 
 from compactor.plan import Limits, Rewrite, expired, rewrites
-from telemetry.archive import COMPACTED, Archive, kinds_of
+from telemetry.archive import Archive, kinds_of
+from telemetry.data_files import COMPACTED
 from telemetry.days import day_of
 from telemetry.errors import PlanOutdated
 from telemetry.holding import Held, nothing_held
@@ -80,7 +81,7 @@ class Compactor:
             return None
         rewrite = found[0]
         self._reached("merge")
-        made = self._archive.merge(self._connection, rewrite.files, rewrite.pieces)
+        made = self._archive.data_files.merge(self._connection, rewrite.files, rewrite.pieces)
         self._reached("commit")
         self._archive.replace(table, rewrite.files, made, self._now_ms())
         self._reached("done")

@@ -33,8 +33,9 @@ import duckdb
 from deltalake import DeltaTable
 
 from telemetry import deletions, meters
-from telemetry.archive import READ_ERRORS, Archive, DataFile, LiveFile, in_one_line
+from telemetry.archive import READ_ERRORS, Archive, in_one_line
 from telemetry.columns import with_memory
+from telemetry.data_files import DataFile, LiveFile
 from telemetry.deletions import Mark
 from telemetry.errors import IntentChanged, NotTogether, PlanOutdated
 from telemetry.hot import Shard
@@ -155,7 +156,9 @@ class Eraser:
     def _erase_some(self, mark: Mark, table: DeltaTable, files: Sequence[LiveFile]) -> bool:
         """Have files of a day hold nothing of it. Returns whether any did."""
         connection, clean = self._connection(), self._clean[mark]
-        held = {file: self._archive.count(connection, file, mark.device_id, mark.before_id) for file in files}
+        held = {
+            file: self._archive.data_files.count(connection, file, mark.device_id, mark.before_id) for file in files
+        }
         clean.update(file.path for file, records in held.items() if not records)
         old = [file for file, records in held.items() if records]
         if not old:
@@ -175,7 +178,9 @@ class Eraser:
         made: list[DataFile] = []
         try:
             for file, records in held.items():
-                write = partial(self._archive.without, connection, file, mark.device_id, mark.before_id, records)
+                write = partial(
+                    self._archive.data_files.without, connection, file, mark.device_id, mark.before_id, records
+                )
                 if (found := with_memory(connection, write, MOST_MEMORY_BYTES)) is not None:
                     made.append(found)
         except (OSError, duckdb.Error):

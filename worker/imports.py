@@ -33,8 +33,9 @@ import duckdb
 import pyarrow as pa
 from deltalake import DeltaTable
 
-from telemetry.archive import Archive, DataFile, Progress, commit_number, import_kind
+from telemetry.archive import Archive, Progress, commit_number, import_kind
 from telemetry.columns import COLUMNS
+from telemetry.data_files import DataFile
 from telemetry.entries import Intent, decode_intent
 from telemetry.errors import BusyError, IntentChanged, NotTogether, StoreError
 from telemetry.hot import Shard
@@ -176,7 +177,7 @@ class Importer:
         numbered = with_ids(records, first, shard.shards, self._now_ms())
         self._reached("write")
         self._archive.open()  # so that there is a folder
-        files = self._archive.write(numbered, import_kind(bits))
+        files = self._archive.data_files.write(numbered, import_kind(bits))
         return Written(files, bits, token, since_s, deleted)
 
     def _intend(self, shard: Shard, written: Written) -> tuple[Intent, str]:

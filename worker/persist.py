@@ -13,7 +13,7 @@ three tell what is left to do:
 Five guards make a second worker, or one that was stopped past every lease and runs on, harmless:
 
     1  an intent is written only if there is none and `committed` has not moved      (hot.lua: intend)
-    2  no file is ever overwritten: each attempt has random names                    (Archive.write)
+    2  no file is ever overwritten: each attempt has random names                    (DataFiles.write)
     3  the commit uses the very handle that was asked for t                          (Archive.commit)
     4  a chunk is trimmed only while the intent is the caller's and it is its turn   (hot.lua: finish)
     5  after the records were read, the intent is still there, byte-equal            (_read)
@@ -136,7 +136,7 @@ class Saver:
             if dropped:
                 log.error("quarantine is full: its %d oldest were dropped", dropped)
         self._reached("write")
-        files = self._archive.write(tail.records, intent.commit)
+        files = self._archive.data_files.write(tail.records, intent.commit)
         self._reached("open")
         table = self._open(before)
         if self._is_committed(table, shard, intent, before):

@@ -18,8 +18,8 @@ from api.older.memory import Memory
 from api.older.ranks import Marks
 from api.older.records import RecordSet, Shown
 from api.snapshot import Wanted
-from telemetry.archive import LiveFile
 from telemetry.columns import sql_text
+from telemetry.data_files import LiveFile
 
 SCHEMA = pa.schema(
     [

@@ -17,8 +17,8 @@ from api.older.keys import GREATEST_KEY, LEAST_KEY, key
 from api.older.memory import Memory
 from api.older.ranks import Bounds, Marks, Part
 from api.older.records import Shown
-from telemetry.archive import LiveFile
 from telemetry.columns import sql_text
+from telemetry.data_files import LiveFile
 
 STEP = 256
 """Ranks from one mark to the next: more marks cost memory, fewer make a page read more."""

@@ -20,7 +20,7 @@ from api.older.ranks import Window, window
 from api.older.records import Shown
 from api.older.unsaved import Unsaved
 from api.snapshot import Snapshot, Snapshots
-from telemetry.archive import LiveFile
+from telemetry.data_files import LiveFile
 
 PAGE_RECORDS = 50
 PREPARED_ROWS = 2_000_000

@@ -15,8 +15,9 @@ from api.history import Question, body, ended, page
 from api.one_device import OneDevice
 from api.snapshot import Snapshot, Wanted
 from api.thinned import Thinned
-from telemetry.archive import Archive, LiveFile
+from telemetry.archive import Archive
 from telemetry.columns import columns
+from telemetry.data_files import LiveFile
 from telemetry.days import DAY_US
 from telemetry.entries import Block
 from telemetry.record import EARLIEST_US, LATEST_US, Record, Stored
@@ -65,7 +66,7 @@ class Days:
     def file(self, day: int, count: int, make: Callable[[Random, int], Record] = odd, order: str = "") -> None:
         """A file of one day. With an order it has that instead of the usual one, and small row groups."""
         records = columns(self._blocks(day, count, make))
-        [file] = self._archive.write(records, str(self._made))
+        [file] = self._archive.data_files.write(records, str(self._made))
         path = self._archive.root / file.path
         if order:
             self._connection.execute(

@@ -120,7 +120,7 @@ def test_a_million_records(stores: Stores) -> None:
     """Each device goes north all day, and stands from noon on; one record of each waits to be saved."""
     stores.append(*(Sent(f"d{n:02}", moving(A_DEVICE - 1)) for n in range(DEVICES)))
     commit, table = commit_number("0"), stores.archive.open()
-    files = stores.archive.write(many(stores.connection), commit)
+    files = stores.archive.data_files.write(many(stores.connection), commit)
     stores.archive.commit(table, files, 99, commit, 0)
     day = Rules(MIDNIGHT_US, MIDNIGHT_US + DAY_US)
     found = walk(stores, [], day._replace(every_us=HOUR_US), 1_000)

@@ -19,8 +19,9 @@ import pytest
 from compactor.compact import Compactor, Sweep
 from compactor.plan import Limits
 from telemetry import delta_log
-from telemetry.archive import Archive, LiveFile, commit_number
+from telemetry.archive import Archive, commit_number
 from telemetry.columns import columns, is_sorted, open_duckdb
+from telemetry.data_files import LiveFile
 from telemetry.days import DAY_US, day_of
 from telemetry.entries import Block, decode_intent
 from telemetry.errors import ArchiveError, PlanOutdated
@@ -62,7 +63,7 @@ class Files:
         """Save records."""
         table = self.archive.open()
         commit = commit_number(self.archive.committed(table, 0))
-        written = self.archive.write(columns(map(Block.of, records)), commit)
+        written = self.archive.data_files.write(columns(map(Block.of, records)), commit)
         self.archive.commit(table, written, 0, commit, NOW_US // 1_000)
 
     def _stored(self, day: int, row: int) -> Stored:
@@ -134,7 +135,7 @@ def test_a_day_in_pieces(files: Files, turned: bool) -> None:
         turn_over(files.live()[1])
     before, table = files.rows(), files.archive.open()
     old = files.archive.live(table)
-    files.archive.replace(table, old, files.archive.merge(lambda: files.connection, old, 3), NOW_US // 1_000)
+    files.archive.replace(table, old, files.archive.data_files.merge(lambda: files.connection, old, 3), NOW_US // 1_000)
     pieces = sorted(files.live(), key=lambda file: (file.first_device, file.first_us))
     assert [file.rows for file in pieces] == [5_000] * 3
     assert files.rows() == before

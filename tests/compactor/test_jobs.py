@@ -40,7 +40,7 @@ def add(archive: Archive, days_ago: int, files: int) -> None:
         table = archive.open()
         commit = commit_number(archive.committed(table, 0))
         one = Stored("a", number + 1, at_us // 1_000, Record(at_us, "tcp", "json"))
-        archive.commit(table, archive.write(columns([Block.of(one)]), commit), 0, commit, clock.now_ms())
+        archive.commit(table, archive.data_files.write(columns([Block.of(one)]), commit), 0, commit, clock.now_ms())
 
 
 def run(client: redis.Redis) -> None:

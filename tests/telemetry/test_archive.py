@@ -6,7 +6,6 @@ import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
-from random import Random
 
 import duckdb
 import pyarrow.parquet as pq
@@ -18,8 +17,8 @@ from hypothesis import strategies as st
 
 from telemetry import archive as module
 from telemetry import delta_log
-from telemetry.archive import Archive, LiveFile, commit_number
-from telemetry.columns import columns, is_sorted
+from telemetry.archive import Archive, commit_number
+from telemetry.columns import columns
 from telemetry.days import DAY_US, day_of
 from telemetry.entries import Block, count_of
 from telemetry.errors import IntentChanged
@@ -34,7 +33,7 @@ def stored(number: int, timestamp_us: int = NOW_US, device: str = "a", **more: o
 
 def save(archive: Archive, *records: Stored, previous: str = "0") -> str:
     number = commit_number(previous)
-    files = archive.write(columns(map(Block.of, records)), number)
+    files = archive.data_files.write(columns(map(Block.of, records)), number)
     archive.commit(archive.open(), files, 0, number, NOW_US // 1_000)
     return number
 
@@ -89,19 +88,6 @@ def test_every_column_survives(archive: Archive) -> None:
     assert pq.ParquetFile(file).metadata.row_group(0).column(0).compression == "ZSTD"
 
 
-@pytest.mark.parametrize("order", ["sorted", "reversed", "mixed"])
-def test_files_are_sorted_however_the_records_come(archive: Archive, order: str) -> None:
-    """Of enough records that DuckDB writes them in several pieces, with two threads."""
-    archive.open()
-    made = [stored(n, NOW_US + n % 7, device=f"d{n // 100:04}") for n in range(30_000)]
-    made.sort(key=lambda one: (one.device_id, one.record.timestamp_us, one.id), reverse=order == "reversed")
-    save(archive, *(Random(1).sample(made, len(made)) if order == "mixed" else made))
-    [file] = archive.files(archive.open())
-    found = pq.read_table(file, columns=["device_id", "timestamp", "id"], partitioning=None)
-    assert found.num_rows == len(made)
-    assert is_sorted(found)
-
-
 def test_other_tools_read_the_table(archive: Archive) -> None:
     archive.open()
     save(archive, stored(1), stored(2, NOW_US - DAY_US))
@@ -139,7 +125,7 @@ def test_what_is_committed_was_synced_before(archive: Archive, monkeypatch: pyte
 
     monkeypatch.setattr(os, "fsync", fsync)
     number = commit_number("0")
-    [file] = archive.write(columns([Block.of(stored(1))]), number)
+    [file] = archive.data_files.write(columns([Block.of(stored(1))]), number)
     assert synced[0] == file.path
     assert set(synced[1:]) == {str(Path(file.path).parent), "."}
     synced.clear()
@@ -206,14 +192,6 @@ def test_the_log_says_what_each_file_holds(archive: Archive) -> None:
     assert (one.first_us, one.last_us, one.day) == (NOW_US, NOW_US + 1, day_of(NOW_US))
     assert one.size_bytes == Path(one.path).stat().st_size
     assert (one.transport, two.transport) == (first[0].record.transport, None)
-
-
-def test_a_file_that_the_log_says_nothing_of_may_hold_all_of_its_day(archive: Archive) -> None:
-    file = LiveFile("x", day_of(NOW_US), None, 1, 0, None, None, None, None, None)
-    midnight_us = NOW_US - NOW_US % DAY_US
-    assert file.may_hold(midnight_us + DAY_US - 1, midnight_us + DAY_US, ["a"])
-    assert not file.may_hold(midnight_us - DAY_US, midnight_us, [])
-    assert not file.may_hold(midnight_us + DAY_US, midnight_us + 2 * DAY_US, ["a"])
 
 
 def test_a_handle_is_newest_until_the_next_commit(archive: Archive) -> None:

@@ -15,6 +15,7 @@ from deltalake.exceptions import DeltaError
 from telemetry import archive as module
 from telemetry import delta_log, durable
 from telemetry.archive import Archive, commit_number
+from telemetry.data_files import COMPACTED
 from telemetry.days import day_of
 from tests.worker.conftest import NOW_US
 
@@ -38,7 +39,7 @@ class Log:
 
     def count(self) -> int:
         """How many commits the table knows of."""
-        return self.archive.open().transaction_version(f"{module.COMPACTED}-{DAY}") or 0
+        return self.archive.open().transaction_version(f"{COMPACTED}-{DAY}") or 0
 
     def torn(self) -> list[str]:
         return sorted(path.name for path in self.folder.glob("*.torn"))

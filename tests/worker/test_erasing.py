@@ -115,7 +115,7 @@ def test_a_device_goes_and_nothing_else_does(
         saver(archive).save(shard)
     ledger.append(shard, ["b", GONE, GONE])
     files = archive.live(archive.open())
-    kept = {file.path for file in files if not archive.count(connection, file, GONE, 2**53)}
+    kept = {file.path for file in files if not archive.data_files.count(connection, file, GONE, 2**53)}
     assert 0 < len(kept) < len(files)
     name = ask(shard, ledger)
     assert latest(shard, GONE) is None
@@ -534,7 +534,7 @@ def test_a_million_records_of_it_in_bounded_memory(
         ).to_arrow_table()
         table = archive.open()
         commit = commit_number(archive.committed(table, 0))
-        archive.commit(table, archive.write(batch.cast(COLUMNS), commit), 0, commit, NOW_US // 1_000)
+        archive.commit(table, archive.data_files.write(batch.cast(COLUMNS), commit), 0, commit, NOW_US // 1_000)
         shard.client.set(shard.keys.committed, commit)
     shard.client.set(shard.keys.next_id, 2 * days * rows + 1)
     shard.append([Batch(pack([Sent("big", Record(NOW_US, "tcp", "json"))]))], Limits())
