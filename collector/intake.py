@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
 import time
 from collections import deque
@@ -38,6 +39,11 @@ GROUP_RECORDS = 10_000
 """Records at which a group is full: one call then takes some 10 to 60 ms, in which Redis does nothing else."""
 
 GROUP_BYTES = 4 * 2**20
+
+SWITCH_S = 0.0005
+"""How long the event loop's thread decodes on while a writer's wants Python's lock, a tenth of what is usual: a writer
+wants it with each piece of a call that it sends, and Redis waits for the last piece. 10,000 records were sent in 12 to
+17 ms while others were decoded, and are in 4 to 7."""
 
 MAX_FAILED_SENDERS = 1_000
 """Senders of one connection whose failures are remembered; a gateway with more begins a connection anew."""
@@ -289,6 +295,7 @@ class Intake:
 
     def start(self) -> None:
         """Start the writer threads."""
+        sys.setswitchinterval(SWITCH_S)
         self._loop = asyncio.get_running_loop()
         meters.PENDING_BYTES.one.watch(lambda: self._pending_bytes)
         meters.PENDING_LIMIT.one.set(self._max_pending_bytes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -26,6 +27,10 @@ CALL_TIMEOUT_S = 15.0
 READ_TIMEOUT_S = 5.0
 """The same for who only asks, and can ask again."""
 
+SENT_BYTES = 2**21
+"""What of a call may wait in a unix socket, if the system allows so much: a call of 10,000 records goes into it whole,
+where the usual 200 KB are a dozen pieces, after each of which sender and Redis wake one another."""
+
 ANSWER_TIMEOUT_S = 2.0
 """The same for a server that was silent a moment ago: whoever comes meanwhile hears so without waiting that long."""
 
@@ -45,8 +50,20 @@ def shown_url(settings: Settings) -> str:
 def connect(settings: Settings, timeout_s: float | None = CALL_TIMEOUT_S) -> redis.Redis:
     """A synchronous client that repeats nothing by itself: an append sent twice would double records."""
     client = redis.Redis.from_url(url(settings), **_options(settings, timeout_s))
+    pool = client.connection_pool
+    if pool.connection_class is redis.UnixDomainSocketConnection:
+        pool.connection_class = _Roomy
     raw_entries(client)
     return client
+
+
+class _Roomy(redis.UnixDomainSocketConnection):
+    """A connection into which a large call goes at once."""
+
+    def _connect(self) -> socket.socket:
+        found: socket.socket = super()._connect()  # type: ignore[no-untyped-call]
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SENT_BYTES)
+        return found
 
 
 def connect_async(settings: Settings, timeout_s: float = READ_TIMEOUT_S) -> redis.asyncio.Redis:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import stat
 import tempfile
 import time
@@ -39,6 +40,19 @@ def test_a_server_that_could_lose_records_is_refused(
             check_server(client, "aof")
         if setting != "maxmemory-policy":
             check_server(client, "memory")
+
+
+def test_a_large_call_goes_into_the_socket_of_our_own_redis_at_once(own_redis: RedisServer, tmp_path: Path) -> None:
+    """As far as the system allows; Linux doubles what is asked for."""
+    settings = settings_of(own_redis.url, tmp_path)
+    most = int(Path("/proc/sys/net/core/wmem_max").read_text(encoding="ascii"))
+    with connect(settings) as client:
+        connection = client.connection_pool.get_connection()
+        assert connection._sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == 2 * min(
+            redis_client.SENT_BYTES, most
+        )
+        client.connection_pool.release(connection)
+        assert client.echo(b"x" * redis_client.SENT_BYTES) == b"x" * redis_client.SENT_BYTES
 
 
 def test_versions(monkeypatch: pytest.MonkeyPatch, client: redis.Redis) -> None:
