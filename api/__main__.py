@@ -34,6 +34,7 @@ from api.timed import Timed
 from collector.http import HttpLimits, make_arrival, make_intake, routes
 from telemetry import keyring, meters, notes, refusals, reports
 from telemetry.addresses import Addresses
+from telemetry.asking import asker
 from telemetry.disk import Room
 from telemetry.gate import Gate
 from telemetry.http_protocol import ConnectionLimits
@@ -67,7 +68,7 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
     intake = make_intake(settings)
     intake.start()
     limits, arrival = HttpLimits.of(settings), make_arrival(settings, intake)
-    latest = LatestRoutes(connect_async(settings), settings.redis.shards, a.max_page_records)
+    latest = LatestRoutes(connect_async(settings), asker(settings), settings.redis.shards, a.max_page_records)
     states = States(latest, connect_async(settings))
     live = LiveRoutes(states, a.max_live_readers)
     meters.LIVE_READERS.one.watch(lambda: states.readers)

@@ -19,7 +19,7 @@ from api.bound import Devices
 from api.params import DEVICE_CURSOR, DEVICE_ID, LIMIT
 from collector.http import Content, Operation, Parameter, ProblemError, names, refuse_unknown
 from telemetry import problem
-from telemetry.asking import Asker
+from telemetry.asking import Asks
 from telemetry.entries import Latest, decode_latest
 from telemetry.hot import Keys, shard_of
 
@@ -90,9 +90,9 @@ def is_plain(request: Request) -> bool:
 class LatestRoutes:
     """`GET /v1/devices/{id}/latest` and `GET /v1/latest`."""
 
-    def __init__(self, client: redis.asyncio.Redis, shards: int, max_page_records: int) -> None:
+    def __init__(self, client: redis.asyncio.Redis, asker: Asks, shards: int, max_page_records: int) -> None:
         self._client = client
-        self._asker = Asker(client)
+        self._asker = asker
         self._shards = shards
         self._keys = [Keys(number) for number in range(shards)]
         self._max_page_records = max_page_records

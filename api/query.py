@@ -52,6 +52,7 @@ from api.watching import METRICS, READYZ
 from collector import http as intake
 from telemetry import hot, keyring, meters, notes, refusals, reports
 from telemetry.archive import Archive
+from telemetry.asking import asker
 from telemetry.columns import open_duckdb
 from telemetry.disk import Room
 from telemetry.forwards import held_by
@@ -145,7 +146,7 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
     health = Health(client, attach, archive, settings.redis.durability, settings.redis.full_percent, room)
     pages = Pages(snapshots, a.page_memory_bytes)
     exports = Exports(snapshots, partial(export_queries, settings))
-    latest = LatestRoutes(connect_async(settings), shards, a.max_page_records)
+    latest = LatestRoutes(connect_async(settings), asker(settings), shards, a.max_page_records)
     application = app(
         History(snapshots, queries, a.max_page_records),
         Fleet(latest, snapshots, queries),

@@ -21,6 +21,7 @@ from api.changes import State
 from api.latest import LatestRoutes
 from api.live import Filter, LiveRoutes, Wanted
 from api.states import States
+from telemetry.asking import asker
 from telemetry.entries import pack
 from telemetry.hot import Batch, Limits, shard_of
 from telemetry.record import Sent
@@ -270,7 +271,8 @@ def test_nothing_changed_is_said(box: Box, monkeypatch: pytest.MonkeyPatch) -> N
 
     async def test() -> bytes:
         client = connect_async(box.settings)
-        routes = LiveRoutes(States(LatestRoutes(client, box.settings.redis.shards, 10), client), 1)
+        latest = LatestRoutes(client, asker(box.settings), box.settings.redis.shards, 10)
+        routes = LiveRoutes(States(latest, client), 1)
         text = b""
 
         async def send(piece: bytes) -> None:
