@@ -17,6 +17,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from api import tail
+from telemetry import streams
 from telemetry.entries import RawEntry
 from telemetry.hot import NO_ENTRY, Shard, Standing, State
 
@@ -124,7 +125,7 @@ class Remembered:
 def _with_newer(known: _Tail, standing: Standing, shard: Shard) -> _Tail:
     """What is known and what came since."""
     none = NO_ENTRY.encode()
-    newer = shard.newer({device: known.lasts.get(device, none) for device in shard.all_dirty()})
+    newer = streams.newer(shard, {device: known.lasts.get(device, none) for device in shard.all_dirty()})
     lasts = {**known.lasts, **{device: entries[-1][0] for device, entries in newer.items()}}
     part = Part(newer.items(), shard.shards)
     return _Tail(standing, _with(known.parts, part), lasts)

@@ -26,6 +26,7 @@ from deltalake import DeltaTable
 
 from api import tail
 from api.remembered import Part, Read, Remembered
+from telemetry import streams
 from telemetry.archive import Archive
 from telemetry.columns import COLUMNS, columns
 from telemetry.data_files import LiveFile
@@ -167,7 +168,7 @@ class Snapshots:
             if read is not None:
                 return read
         state = shard.state()
-        entries = shard.tails(devices or wanted.among(shard.all_dirty()))
+        entries = streams.tails(shard, devices or wanted.among(shard.all_dirty()))
         return Read(state, [Part(entries.items(), shard.shards)])
 
     def _load(self, shards: int) -> Listing:

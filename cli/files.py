@@ -21,10 +21,11 @@ from telemetry.data_files import LiveFile
 from telemetry.days import DAY_US
 from telemetry.entries import read_entry
 from telemetry.errors import ConfigError, StoreError
-from telemetry.hot import READ_STREAMS, Shard, shard_of
+from telemetry.hot import Shard, shard_of
 from telemetry.record import EARLIEST_US, LATEST_US
 from telemetry.redis_client import connect
 from telemetry.settings import Settings
+from telemetry.streams import READ_STREAMS, tails
 
 DESCRIPTION = """\
 Print the archive's files that may hold records of a range and of the devices named, one absolute path a line.
@@ -131,7 +132,7 @@ def _waiting(shard: Shard, wanted: Wanted) -> Iterator[object]:
     mine = [device for device in wanted.devices if shard_of(device, shard.shards) == shard.shard]
     devices = mine if wanted.devices else shard.all_dirty()
     for at in range(0, len(devices), READ_STREAMS):
-        for device, entries in shard.tails(devices[at : at + READ_STREAMS]).items():
+        for device, entries in tails(shard, devices[at : at + READ_STREAMS]).items():
             stored = (one for raw in entries for one in read_entry(device, raw, shard.shards))
             yield from filter(wanted.matches, stored)
 

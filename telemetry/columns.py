@@ -71,16 +71,20 @@ class Columns:
 
     def add(self, block: Block) -> None:
         """Add records behind all others."""
-        self.add_rows(block.device_id, [block.received_ms * 1_000] * len(block.rows), block.ids, block.rows)
-
-    def add_rows(self, device_id: str, arrivals_us: Sequence[int], ids: Sequence[int], rows: Sequence[Row]) -> None:
-        """The same of one device's records, each of which has its own arrival."""
-        self._devices += [device_id] * len(rows)
-        self._arrivals_us += arrivals_us
-        self._ids += ids
-        self._rows += rows
+        self._devices += [block.device_id] * len(block.rows)
+        self._arrivals_us += [block.received_ms * 1_000] * len(block.rows)
+        self._ids += block.ids
+        self._rows += block.rows
         if len(self._rows) >= PIECE_ROWS:
             self._make()
+
+    def add_piece(
+        self, devices: Sequence[str], arrivals_us: Sequence[int], ids: Sequence[int], rows: Sequence[Row]
+    ) -> None:
+        """The same of records of several devices, best some `PIECE_ROWS`, each with its device and arrival."""
+        if self._rows:
+            self._make()
+        self._made.append(_batch(devices, arrivals_us, ids, rows))
 
     def table(self) -> pa.Table:
         """All records, as a table of `COLUMNS`."""
@@ -89,11 +93,16 @@ class Columns:
         return pa.Table.from_batches(self._made, COLUMNS)
 
     def _make(self) -> None:
-        _, times, *rest = zip(*self._rows, strict=True)  # before the times the layout's version, which is one
-        values = (self._devices, times, self._arrivals_us, self._ids, *rest)
-        arrays = [pa.array(v, type=f.type) for v, f in zip(values, COLUMNS, strict=True)]
-        self._made.append(pa.record_batch(arrays, schema=COLUMNS))
+        self._made.append(_batch(self._devices, self._arrivals_us, self._ids, self._rows))
         self._begin()
+
+
+def _batch(
+    devices: Sequence[str], arrivals_us: Sequence[int], ids: Sequence[int], rows: Sequence[Row]
+) -> pa.RecordBatch:
+    _, times, *rest = zip(*rows, strict=True)  # before the times the layout's version, which is one
+    values = (devices, times, arrivals_us, ids, *rest)
+    return pa.record_batch([pa.array(v, type=f.type) for v, f in zip(values, COLUMNS, strict=True)], schema=COLUMNS)
 
 
 def columns(blocks: Iterable[Block]) -> pa.Table:

@@ -53,7 +53,7 @@ last id must not repeat; one whose device is deleted goes, and leaves that to fl
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -97,13 +97,8 @@ FUNCTIONS = f"whimbrel_{LAYOUT}_{zlib.crc32(_SOURCE.encode()):08x}"
 take other arguments."""
 
 LIBRARY = _SOURCE.replace("whimbrel_LIBRARY", FUNCTIONS)
-READ_STREAMS = 25
 READ_ENTRIES = 200
-"""Streams in one pipeline, and entries of each: more would hold Redis up for other callers."""
-
-LOOK_STREAMS = 500
-LOOK_ENTRIES = 10
-"""The same of one look for what is new, for most streams have nothing: it holds Redis up for half a millisecond."""
+"""Entries of a stream that are read at once: more would hold Redis up for other callers."""
 
 READ_DIRTY = 1_000
 """Names of devices read at once."""
@@ -377,6 +372,14 @@ class Shard:
         """How many records wait to be saved."""
         return int(translated(lambda: self.client.get(self.keys.unsaved)) or 0)
 
+    def waiting(self) -> tuple[int, int]:
+        """How many records wait to be saved, and of how many devices."""
+        pipe = self.client.pipeline(transaction=False)
+        pipe.get(self.keys.unsaved)
+        pipe.zcard(self.keys.dirty)
+        records, devices = translated(pipe.execute)
+        return int(records or 0), devices
+
     def dirty(self, start: int, count: int) -> list[str]:
         """Devices with unsaved records, the longest waiting first, from place `start` on."""
         found = translated(lambda: self.client.zrange(self.keys.dirty, start, start + count - 1))
@@ -442,59 +445,6 @@ class Shard:
         for device_id, first, last in wanted:
             pipe.xrange(self.keys.stream(device_id), first, last, count)
         return translated(pipe.execute)  # type: ignore[no-any-return]
-
-    def tails(self, devices: Sequence[str]) -> dict[str, list[RawEntry]]:
-        """All entries of each device's stream, read in pieces between which Redis serves others."""
-        found: dict[str, list[RawEntry]] = {}
-        self._read_on([(device, "-") for device in devices], found)
-        return found
-
-    def newer(self, lasts: Mapping[str, bytes]) -> dict[str, list[RawEntry]]:
-        """The entries of each device's stream behind one that is known (`NO_ENTRY`: all), read in such pieces, too.
-
-        Devices that have none are left out.
-        """
-        found: dict[str, list[RawEntry]] = {}
-        devices = list(lasts)
-        for at in range(0, len(devices), LOOK_STREAMS):
-            self._look({device: lasts[device] for device in devices[at : at + LOOK_STREAMS]}, found)
-        longer = [device for device, entries in found.items() if len(entries) == LOOK_ENTRIES]
-        self._read_on([(device, _behind(found[device])) for device in longer], found)
-        return found
-
-    def _look(self, lasts: Mapping[str, bytes], found: dict[str, list[RawEntry]]) -> None:
-        """Add the first new entries of a few hundred streams to what was found."""
-        start = self.keys.stream("")
-        streams = {start + device: last for device, last in lasts.items()}
-        try:
-            answer = translated(lambda: self._xread(streams))
-        except PermissionError:  # the users of this Redis are those of an older release
-            wanted = [(device, f"({last.decode()}", "+") for device, last in lasts.items()]
-            pages = zip(lasts, self.entries(wanted, LOOK_ENTRIES), strict=True)
-            found.update((device, page) for device, page in pages if page)
-        else:
-            pairs = answer.items() if isinstance(answer, dict) else answer or ()  # by the protocol's version
-            found.update((key.decode().removeprefix(start), page) for key, page in pairs)
-
-    def _xread(self, streams: dict[Any, Any]) -> Any:
-        """Raises `PermissionError` where this user may not."""
-        try:
-            return self.client.xread(streams, LOOK_ENTRIES)
-        except NoPermissionError as error:
-            raise PermissionError(str(error)) from error
-
-    def _read_on(self, wanted: Sequence[tuple[str, str]], found: dict[str, list[RawEntry]]) -> None:
-        """Add the entries of each (device, first) to what was found."""
-        for at in range(0, len(wanted), READ_STREAMS):
-            part = [(device, first, "+") for device, first in wanted[at : at + READ_STREAMS]]
-            while part:
-                pages = self.entries(part, READ_ENTRIES)
-                unfinished = []
-                for (device, _, _), page in zip(part, pages, strict=True):
-                    found.setdefault(device, []).extend(page)
-                    if len(page) == READ_ENTRIES:
-                        unfinished.append((device, _behind(page), "+"))
-                part = unfinished
 
     def intend(self, committed: str, intent: bytes) -> bool:
         """Guard 1: write the intent only if there is none and `committed` has not moved."""
@@ -714,11 +664,6 @@ def raw_entries(client: redis.Redis) -> None:
     """Have streams answered as Redis does: twice as fast to read as redis-py's pairs of dicts."""
     client.response_callbacks.pop("XRANGE", None)
     client.response_callbacks.pop("XREAD", None)
-
-
-def _behind(entries: Sequence[RawEntry]) -> str:
-    """Where the entries behind some begin."""
-    return entry_text(behind(entry_id(entries[-1][0])))
 
 
 def check_shape(found: Shape, shards: int) -> None:

@@ -1,32 +1,36 @@
-"""A page of a device's entries read at once: of those with one record each in half of a save's time.
+"""Some entries read at once: of those with one record each in half of a save's time, and of devices with one entry each
+in a third of it.
 
-A page that is not as `append` makes it, or has what can't be read, is left to `read_block` (telemetry/entries.py),
+Where one is not as `append` makes it, or has what can't be read, all are left to `read_block` (telemetry/entries.py),
 which reads an entry by itself: both find the same (tests/worker/test_pages.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from telemetry.entries import LATEST_MS, MAX_FIRST_ID, RawEntry, pack_array
 from telemetry.record import DECODE_ERRORS, Row, decode_entries
+
+T = TypeVar("T")
 
 _SHORT_ARRAYS = bytes(range(0x91, 0xA0))
 _ARRAY16 = 0xDC
 
 
 class Page(NamedTuple):
-    """Records of one device in the order of their entries, with the µs since epoch at which each arrived."""
+    """Records in the order of their entries: how many of each, and the µs since epoch at which each record arrived."""
 
+    sizes: Sequence[int]
     arrivals_us: Sequence[int]
     ids: Sequence[int]
     rows: Sequence[Row]
 
 
 def read_page(entries: Sequence[RawEntry], shards: int) -> Page | None:
-    """The records of entries, which are of one stream and in its order; None if they must be read one by one."""
+    """The records of entries, of any streams; None if they must be read one by one."""
     fields = [found for _, found in entries]
     if not fields or not all(len(f) == 4 and f[0] == b"i" and f[2] == b"r" and f[1].isdigit() for f in fields):
         return None
@@ -39,15 +43,17 @@ def read_page(entries: Sequence[RawEntry], shards: int) -> Page | None:
     if 0 in sizes or sizes != [len(rows) for rows in parts] or max(first_ids) > MAX_FIRST_ID:
         return None
     arrivals_ms = [int(entry.partition(b"-")[0]) for entry, _ in entries]
-    if arrivals_ms[-1] > LATEST_MS:
+    if max(arrivals_ms) > LATEST_MS:
         return None
     if len(parts) == sum(sizes):
-        return Page([ms * 1_000 for ms in arrivals_ms], first_ids, [rows[0] for rows in parts])
-    ids = [range(first, first + size * shards, shards) for first, size in zip(first_ids, sizes, strict=True)]
+        return Page(sizes, [ms * 1_000 for ms in arrivals_ms], first_ids, [rows[0] for rows in parts])
+    ids = (range(first, first + size * shards, shards) for first, size in zip(first_ids, sizes, strict=True))
     arrivals_us = ([ms * 1_000] * size for ms, size in zip(arrivals_ms, sizes, strict=True))
-    return Page(
-        list(chain.from_iterable(arrivals_us)), list(chain.from_iterable(ids)), list(chain.from_iterable(parts))
-    )
+    return Page(sizes, _joined(arrivals_us), _joined(ids), _joined(parts))
+
+
+def _joined(found: Iterable[Iterable[T]]) -> list[T]:
+    return list(chain.from_iterable(found))
 
 
 def _size(records: bytes) -> int:

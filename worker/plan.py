@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice, repeat
 from typing import NamedTuple
 
 import pyarrow as pa
 
 from telemetry.columns import Columns
 from telemetry.days import DAY_US
-from telemetry.entries import Block, Range, RawEntry, Unreadable, behind, entry_id, entry_text, read_block
-from telemetry.hot import READ_ENTRIES, READ_STREAMS, Shard
+from telemetry.entries import Block, Range, RawEntry, Unreadable, read_block
+from telemetry.hot import READ_ENTRIES, Shard
 from telemetry.record import Row
 from telemetry.settings import Persist
+from telemetry.streams import LOOK_ENTRIES, READ_STREAMS, heads, next_of, streams_at_once
 from worker.pages import read_page
 
-LOOK_ENTRIES = 8 * READ_STREAMS
+LOOK_RANGES = 8 * READ_STREAMS
 """Entries of which each is read by itself, in one pipeline."""
+
+PIECE_BYTES = 100_000
+"""Entries that are decoded at once: some thousand records, as many as become columns at once (columns.py)."""
 
 READ_NAMES = 2_000
 """Names of devices that are read at once: a fifth of a millisecond of Redis's time."""
@@ -61,6 +65,7 @@ class _Budget:
         self.records = 0
         self.bytes = 0
         self.days: set[int] = set()
+        self.is_spent = False
         self.was_short = False
 
     def take(self, size_bytes: int, block: Block | None) -> bool:
@@ -68,6 +73,8 @@ class _Budget:
         rows = block.rows if block else ()
         if self.take_all(size_bytes, rows, needs_room=self.bytes > 0):
             return True
+        has_room = self._has_room(size_bytes, len(rows))
+        self.is_spent = self.is_spent or not has_room
         self.was_short = True
         return False
 
@@ -75,30 +82,90 @@ class _Budget:
         """Whether records of entries fit; then they are taken."""
         days = {row[1] // DAY_US for row in rows}
         days = self.days if days <= self.days else self.days | days
-        fits = (
-            self.records + len(rows) <= self.bounds.max_records
-            and self.bytes + size_bytes <= self.bounds.max_bytes
-            and len(days) <= self.bounds.max_days
-        )
-        if needs_room and not fits:
+        if needs_room and not (self._has_room(size_bytes, len(rows)) and len(days) <= self.bounds.max_days):
             return False
         self.records += len(rows)
         self.bytes += size_bytes
         self.days = days
+        self.is_spent = self.records >= self.bounds.max_records or self.bytes >= self.bounds.max_bytes
         return True
 
-    @property
-    def is_spent(self) -> bool:
-        return self.records >= self.bounds.max_records or self.bytes >= self.bounds.max_bytes
+    def _has_room(self, size_bytes: int, records: int) -> bool:
+        return self.records + records <= self.bounds.max_records and self.bytes + size_bytes <= self.bounds.max_bytes
 
 
-class _Taken(NamedTuple):
-    """What a plan takes so far."""
+class _Taking:
+    """Takes pages of streams as they are read, and decodes as many at once as make a piece of columns."""
 
-    ranges: list[Range]
-    raw: list[list[RawEntry]]
-    columns: Columns
-    unreadable: list[Unreadable]
+    def __init__(self, shards: int, bounds: Bounds) -> None:
+        self.budget = _Budget(bounds)
+        self.ranges: list[Range] = []
+        self._shards = shards
+        self._raw: list[list[RawEntry]] = []
+        self._columns = Columns()
+        self._unreadable: list[Unreadable] = []
+        self._pages: list[tuple[str, list[RawEntry]]] = []
+        self._bytes = 0
+        self._full = ""  # the device of which an entry did not fit: those behind it must wait, too
+
+    def add(self, device_id: str, page: list[RawEntry]) -> bool:
+        """Take a page, if it fits, behind those of the device before. False if no more of that device can be taken."""
+        self._pages.append((device_id, page))
+        self._bytes += _size_bytes(page)
+        if self._bytes >= PIECE_BYTES:
+            self._take()
+        return device_id != self._full
+
+    def tail(self) -> Tail:
+        """What was taken."""
+        self._take()
+        return Tail(self._raw, self._columns.table(), self._unreadable)
+
+    def _take(self) -> None:
+        pages, size_bytes = self._pages, self._bytes
+        self._pages, self._bytes = [], 0
+        found = read_page(list(chain.from_iterable(entries for _, entries in pages)), self._shards)
+        if found is None or not self.budget.take_all(size_bytes, found.rows):
+            for device_id, entries in pages:
+                if device_id != self._full:
+                    self._take_one_by_one(device_id, entries)
+            return
+        sizes = iter(found.sizes)
+        counts = [sum(islice(sizes, len(entries))) for _, entries in pages]
+        devices = chain.from_iterable(repeat(page[0], count) for page, count in zip(pages, counts, strict=True))
+        self._columns.add_piece(list(devices), found.arrivals_us, found.ids, found.rows)
+        for (device_id, entries), count in zip(pages, counts, strict=True):
+            self._note(device_id, entries, count)
+
+    def _take_one_by_one(self, device_id: str, entries: list[RawEntry]) -> None:
+        """Take entries as far as they fit."""
+        count = fit = 0
+        for entry in entries:
+            unreadable: list[Unreadable] = []
+            block = read_block(device_id, entry, self._shards, unreadable.append)
+            if not self.budget.take(_size_bytes([entry]), block):
+                self._full = device_id
+                break
+            fit += 1
+            count += len(unreadable)
+            self._unreadable.extend(unreadable)
+            if block is not None:
+                count += len(block.rows)
+                self._columns.add(block)
+        if fit:
+            self._note(device_id, entries[:fit], count)
+
+    def _note(self, device_id: str, entries: list[RawEntry], count: int) -> None:
+        """Have a range reach over entries that were taken."""
+        last = entries[-1][0].decode()
+        before = self.ranges[-1] if self.ranges else None
+        if before is not None and before.device_id == device_id:
+            self.ranges[-1] = Range(device_id, before.first, last, before.records + count)
+            self._raw[-1] += entries
+        else:
+            first = entries[0][0].decode() if len(entries) > 1 else last
+            self.ranges.append(Range(device_id, first, last, count))
+            self._raw.append(entries)
 
 
 def choose(shard: Shard, bounds: Bounds, oldest_first: bool = False) -> Plan:
@@ -107,79 +174,36 @@ def choose(shard: Shard, bounds: Bounds, oldest_first: bool = False) -> Plan:
     In the order of files, so that there is nothing to sort, if it may be taken whole; else, or with `oldest_first`, the
     longest waiting devices first: those with the last names must not wait for ever.
     """
-    devices = _dirty(shard, bounds.max_devices)
-    if not oldest_first and len(devices) < bounds.max_devices and shard.unsaved() <= bounds.max_records:
-        devices.sort()
-    budget = _Budget(bounds)
-    taken = _Taken([], [], Columns(), [])
-    for at in range(0, len(devices), READ_STREAMS):
-        part = devices[at : at + READ_STREAMS]
-        pages = shard.entries([(device, "-", "+") for device in part], READ_ENTRIES)
-        for device, page in zip(part, pages, strict=True):
-            _take(taken, budget, shard, device, page)
-        if budget.is_spent:
-            break
-    tail = Tail(taken.raw, taken.columns.table(), taken.unreadable)
-    return Plan(taken.ranges, tail, is_all=not (budget.was_short or budget.is_spent))
+    records, count = shard.waiting()
+    devices: Iterable[str] = _dirty(shard, bounds.max_devices)
+    if not oldest_first and count < bounds.max_devices and records <= bounds.max_records:
+        devices = sorted(devices)
+    taking = _Taking(shard.shards, bounds)
+    most_entries = max(LOOK_ENTRIES, min(2 * records // max(count, 1), READ_ENTRIES))
+    left = iter(devices)
+    while not taking.budget.is_spent and (part := list(islice(left, streams_at_once(most_entries)))):
+        for device_id, page in heads(shard, part, most_entries).items():
+            _take_stream(taking, shard, device_id, page, most_entries)
+    tail = taking.tail()
+    return Plan(taking.ranges, tail, is_all=not (taking.budget.was_short or taking.budget.is_spent))
 
 
-def _dirty(shard: Shard, most: int) -> list[str]:
-    devices: list[str] = []
-    while len(devices) < most:
-        found = shard.dirty(len(devices), min(READ_NAMES, most - len(devices)))
-        if not found:
-            break
-        devices += found
-    return devices
+def _dirty(shard: Shard, most: int) -> Iterator[str]:
+    """Devices with something to save, the longest waiting first, each once: those that come meanwhile, while the clock
+    was set back, may push others on."""
+    known: set[str] = set()
+    start = 0
+    while start < most and (found := shard.dirty(start, min(READ_NAMES, most - start))):
+        yield from (device for device in found if device not in known)
+        known.update(found)
+        start += len(found)
 
 
-def _take(taken: _Taken, budget: _Budget, shard: Shard, device: str, first_page: list[RawEntry]) -> None:
-    entries: list[RawEntry] = []
-    count = 0
-    for page in _pages(shard, device, first_page):
-        fit, records = _take_page(taken, budget, shard.shards, device, page)
-        entries += page[:fit]
-        count += records
-        if fit < len(page):
-            break
-    if entries:
-        taken.ranges.append(Range(device, entries[0][0].decode(), entries[-1][0].decode(), count))
-        taken.raw.append(entries)
-
-
-def _pages(shard: Shard, device: str, page: list[RawEntry]) -> Iterator[list[RawEntry]]:
-    while page:
-        yield page
-        if len(page) < READ_ENTRIES:
-            return
-        after = entry_text(behind(entry_id(page[-1][0])))
-        [page] = shard.entries([(device, after, "+")], READ_ENTRIES)
-
-
-def _take_page(taken: _Taken, budget: _Budget, shards: int, device: str, entries: list[RawEntry]) -> tuple[int, int]:
-    """Take entries as far as they fit; how many did, and how many records those have."""
-    page = read_page(entries, shards)
-    if page is None or not budget.take_all(_size_bytes(entries), page.rows):
-        return _take_one_by_one(taken, budget, shards, device, entries)
-    taken.columns.add_rows(device, page.arrivals_us, page.ids, page.rows)
-    return len(entries), len(page.rows)
-
-
-def _take_one_by_one(
-    taken: _Taken, budget: _Budget, shards: int, device: str, entries: list[RawEntry]
-) -> tuple[int, int]:
-    count = 0
-    for number, entry in enumerate(entries):
-        unreadable: list[Unreadable] = []
-        block = read_block(device, entry, shards, unreadable.append)
-        if not budget.take(_size_bytes([entry]), block):
-            return number, count
-        count += len(unreadable)
-        taken.unreadable.extend(unreadable)
-        if block is not None:
-            count += len(block.rows)
-            taken.columns.add(block)
-    return len(entries), count
+def _take_stream(taking: _Taking, shard: Shard, device_id: str, page: list[RawEntry], most_entries: int) -> None:
+    """Take a stream's first page, and if that is full, those behind it."""
+    while page and taking.add(device_id, page) and len(page) == most_entries:
+        [page] = shard.entries([(device_id, next_of(page), "+")], READ_ENTRIES)
+        most_entries = READ_ENTRIES
 
 
 def _size_bytes(entries: list[RawEntry]) -> int:
@@ -193,7 +217,7 @@ def is_there(shard: Shard, plan: Plan) -> bool:
     takes a tenth of what reading all of them again does where a device has twenty, and as much where it has one.
     """
     ends = _ends(plan)
-    while part := list(islice(ends, LOOK_ENTRIES)):
+    while part := list(islice(ends, LOOK_RANGES)):
         if shard.entries([where for where, _ in part]) != [[entry] for _, entry in part]:
             return False
     return True

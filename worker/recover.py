@@ -27,6 +27,7 @@ from telemetry.columns import COLUMNS, columns, records_sql
 from telemetry.entries import Block, Moved, RawEntry, Unreadable, count_of, entry_id, packed, read_block, read_entry
 from telemetry.errors import IntentChanged
 from telemetry.hot import Shard
+from telemetry.streams import tails
 from worker.latest import rebuild
 
 DEVICES_AT_ONCE = 200
@@ -58,7 +59,7 @@ def recover(
     devices = shard.all_dirty()
     for at in range(0, len(devices), DEVICES_AT_ONCE):
         part = devices[at : at + DEVICES_AT_ONCE]
-        streams = shard.tails(part)
+        streams = tails(shard, part)
         archived = _archived(connection, files, _blocks(shard, streams))
         for device, entries in streams.items():
             reached(f"replace {device}")

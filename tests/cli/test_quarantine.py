@@ -18,6 +18,7 @@ from telemetry.errors import OtherStoreError, WhimbrelError
 from telemetry.hot import Batch, Limits, Quarantined, Shard
 from telemetry.record import Record, Sent, Stored, encode
 from telemetry.settings import Settings
+from telemetry.streams import tails
 from tests.cli.conftest import Run
 from worker.persist import Saver
 
@@ -45,7 +46,7 @@ def put_away(shard: Shard, raws: Iterable[tuple[str, bytes]], commit: int, room:
 
 
 def tail(shard: Shard, device: str) -> list[Stored]:
-    return [one for raw in shard.tails([device])[device] for one in read_entry(device, raw, shard.shards)]
+    return [one for raw in tails(shard, [device])[device] for one in read_entry(device, raw, shard.shards)]
 
 
 def names(shard: Shard) -> list[str]:

@@ -66,6 +66,54 @@ def test_no_device_waits_for_ever_behind_one_with_an_earlier_name(
     assert archived(connection, archive)["b", 0] == 1
 
 
+@pytest.mark.parametrize("bounds", [Bounds(), Bounds(max_records=1_000)])
+def test_devices_with_few_entries_and_with_many_are_taken_whole(shard: Shard, ledger: Ledger, bounds: Bounds) -> None:
+    """More devices than are read at once, and of some more entries than of the others."""
+    names = [f"d{number:03}" for number in range(600)]
+    ledger.append(shard, names)
+    long = names[100:103]
+    for _ in range(30):
+        ledger.append(shard, long)
+    plan = choose(shard, bounds)
+    assert sorted(devices(plan)) == names
+    assert plan.is_all
+    assert plan.tail.records.num_rows == 690
+    assert {one.device_id: one.records for one in plan.ranges if one.records > 1} == dict.fromkeys(long, 31)
+    assert is_sorted(plan.tail.records)
+    found = zip(devices(plan), plan.tail.raw, strict=True)
+    assert {device: len(entries) for device, entries in found if len(entries) > 1} == dict.fromkeys(long, 31)
+
+
+def test_a_device_is_taken_once_though_others_push_it_on(
+    shard: Shard, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While names are read, one comes before all others: the clock was set back."""
+    append_in_turn(shard, ledger, "a", "b", "c", "d")
+    monkeypatch.setattr("worker.plan.READ_NAMES", 2)
+    dirty = Shard.dirty
+
+    def read(self: Shard, start: int, count: int) -> list[str]:
+        found = dirty(self, start, count)
+        if start == 0:
+            shard.client.zadd(shard.keys.dirty, {"e": 1})
+            shard.client.xadd(shard.keys.stream("e"), {"i": "9", "r": b"\x90"})
+        return found
+
+    monkeypatch.setattr(Shard, "dirty", read)
+    assert devices(choose(shard, Bounds(), oldest_first=True)) == ["a", "b", "c", "d"]
+
+
+def test_an_entry_that_finds_no_room_ends_what_is_read(shard: Shard, ledger: Ledger) -> None:
+    """Else each of those behind it, which may be many, would be read in vain."""
+    for _ in range(3):
+        ledger.append(shard, ["a"] * 2 + ["b"])
+        ledger.append(shard, ["a"])
+        time.sleep(0.005)
+    plan = choose(shard, Bounds(max_records=7))
+    assert [(one.device_id, one.records) for one in plan.ranges] == [("a", 6), ("b", 1)]
+    assert not plan.is_all
+
+
 def three_entries_of_two(shard: Shard, ledger: Ledger) -> Plan:
     for _ in range(3):
         ledger.append(shard, ["a", "b"])
