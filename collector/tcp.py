@@ -13,8 +13,8 @@ from typing import NamedTuple, cast
 from collector import sniffing
 from collector.door import Door
 from collector.guard import Pass
-from collector.intake import Intake, Lane, Numbered
-from collector.offering import heard, note_rejected
+from collector.intake import Intake, Lane, Numbered, Outcome
+from collector.offering import note_rejected
 from collector.protocols.contract import QUIET_S, Decoder, Message, Received, Rejected
 from collector.tally import Tally, tally_for
 from telemetry import meters, problem, refusals
@@ -92,6 +92,7 @@ class TcpCollector:
         self._connections: set[_Connection] = set()
         self._all_closed = asyncio.Event()
         self._all_closed.set()
+        self._due: dict[_Connection, None] = {}  # those with answers to write, in order
         self._held: set[_Connection] = set()
         self._any_held = asyncio.Event()
         self._server: asyncio.Server | None = None
@@ -157,6 +158,17 @@ class TcpCollector:
         self.held_bytes += more_bytes
         return more_bytes <= 0 or self.held_bytes <= max(self._max_held_bytes, held_bytes)
 
+    def answer_soon(self, connection: _Connection) -> None:
+        """Have a connection write its answers, all of a group that are its own at once."""
+        if not self._due:
+            asyncio.get_running_loop().call_soon(self._answer_due)
+        self._due[connection] = None
+
+    def _answer_due(self) -> None:
+        due, self._due = self._due, {}
+        for connection in due:
+            connection.answer()
+
     def hold(self, connection: _Connection) -> None:
         """Have a connection read on once the intake has room."""
         self._held.add(connection)
@@ -184,6 +196,32 @@ class TcpCollector:
                 connection.read_on()
 
 
+class _Awaited:
+    """A message of a connection, and what became of it, once that is known; of one that can't be used nothing does."""
+
+    __slots__ = ("_connection", "message", "outcome")
+
+    def __init__(self, connection: _Connection, message: Message) -> None:
+        self._connection = connection
+        self.message = message
+        self.outcome: Outcome | None = None if isinstance(message, Received) else False
+
+    def tell(self, outcome: Outcome) -> None:
+        """Hear what became of it."""
+        self.outcome = outcome
+        self._connection.answer_soon()
+
+    def answer(self) -> bytes:
+        """What its sender hears."""
+        message, outcome = self.message, self.outcome
+        if isinstance(message, Rejected):
+            return message.answer
+        if isinstance(outcome, Exception):
+            refusals.count(problem.BUSY)
+            return message.not_stored(str(outcome) if isinstance(outcome, BusyError) else "the store failed")
+        return message.repeated if outcome and message.sender else message.stored
+
+
 class _Connection(asyncio.BufferedProtocol):
     _decoder: Decoder  # made once the peer's address is known
 
@@ -193,7 +231,7 @@ class _Connection(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self._held_bytes = 0  # of a message that is not complete, as the collector knows it
         self._turn_bytes = TURN_BYTES
-        self._answers: deque[tuple[Message, asyncio.Future[bool] | None]] = deque()
+        self._answers: deque[_Awaited] = deque()
         self._lane: Lane | None = None  # made for the first batch of a sender who names itself
         self.address = ""
         self.name = collector.name()
@@ -337,25 +375,25 @@ class _Connection(asyncio.BufferedProtocol):
         records = 0
         tally = self._tally or self._find_tally()
         for message in messages:
-            future, answered = None, message
             if isinstance(message, Received):
-                answered = message.without_records()
+                awaited = _Awaited(self, message.without_records())
+                self._answers.append(awaited)
                 records += len(message.records)
-                future = self._collector.intake.offer(
-                    message.records, message.size_bytes, self._numbered(message), message.aside
+                self._collector.intake.hand_over(
+                    awaited.tell, message.records, message.size_bytes, self._numbered(message), message.aside
                 )
-                future.add_done_callback(self._on_stored)
                 if message.aside:
                     tally.reject(problem.INVALID_RECORD, len(message.aside))
             else:
+                self._answers.append(_Awaited(self, message))
                 note_rejected(self._collector.intake, message, tally)
                 self._note_refused(message)
-            self._answers.append((answered, future))
             self._no_more = self._no_more or message.last
         if messages and self._collector.rates is not None:
             self._pay(self._collector.rates, messages)
         tally.count(len(messages), records)
-        self._answer()
+        if self._answers[0].outcome is not None:
+            self.answer()
 
     def _find_tally(self) -> Tally:
         """That of the protocol, once the first bytes have told it."""
@@ -370,18 +408,18 @@ class _Connection(asyncio.BufferedProtocol):
             self._lane = Lane()
         return Numbered(message.sender, message.number, self._lane)
 
-    def _on_stored(self, future: asyncio.Future[bool]) -> None:
-        heard(future)  # even if the connection is gone
-        self._answer()
+    def answer_soon(self) -> None:
+        """Write what is due once it is known what became of all messages of a group."""
+        self._collector.answer_soon(self)
 
-    def _answer(self) -> None:
+    def answer(self) -> None:
         """Write the answers that are due, in the order of their messages."""
-        ready = bytearray()
-        while self._answers and (self._answers[0][1] is None or self._answers[0][1].done()):
-            message, future = self._answers.popleft()
-            ready += _answer_to(message, future)
-        if ready and not self._transport.is_closing():
-            self._transport.write(ready)
+        ready = []
+        while self._answers and self._answers[0].outcome is not None:
+            ready.append(self._answers.popleft().answer())
+        data = ready[0] if len(ready) == 1 else b"".join(ready)
+        if data and not self._transport.is_closing():
+            self._transport.write(data)
         self._no_more = self._no_more or (self._lane is not None and self._lane.is_over)
         if self._no_more and not self._answers:
             self._end()
@@ -497,13 +535,3 @@ class _Connection(asyncio.BufferedProtocol):
             elif now_s - self._heard_s > timeouts.idle_s:
                 self._note("closed: silent for more than %g s", timeouts.idle_s)
                 self._transport.close()
-
-
-def _answer_to(message: Message, future: asyncio.Future[bool] | None) -> bytes:
-    if isinstance(message, Rejected) or future is None:
-        return message.answer if isinstance(message, Rejected) else message.stored
-    error = asyncio.CancelledError() if future.cancelled() else future.exception()
-    if error is None:
-        return message.repeated if message.sender and future.result() else message.stored
-    refusals.count(problem.BUSY)
-    return message.not_stored(str(error) if isinstance(error, BusyError) else "the store failed")
