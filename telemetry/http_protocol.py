@@ -41,6 +41,9 @@ wait as these hold; each takes some 3 KB, and 18 bytes are enough for one."""
 KERNEL_BYTES = 2**17
 """What of an answer the kernel may hold unsent; it holds megabytes, and how much is read of them can't be seen."""
 
+JOINED_BYTES = 2**16
+"""Of a body that is written with its head; a longer one is not worth copying."""
+
 LINGER_S = 1.0
 """How long a refused sender may go on sending before it is cut off: cut off at once, it may never see the answer."""
 
@@ -110,13 +113,41 @@ class _Flow(FlowControl):
             super().resume_reading()
 
 
-class _Ending:
-    """A connection as the code that answers a request sees it: its end leaves the sender time to see the answer."""
+class _Answering:
+    """A connection as the code that answers one request sees it: its end leaves the sender time to see the answer.
 
-    def __init__(self, transport: asyncio.Transport, end: Callable[[], None]) -> None:
-        self.write = transport.write
+    A head that says how long its body is goes with that, in one write: 8 µs less, and its reader wakes up once.
+    """
+
+    def __init__(self, transport: asyncio.Transport, cycle: RequestResponseCycle, end: Callable[[], None]) -> None:
         self.is_closing = transport.is_closing
-        self.close = end
+        self._transport = transport
+        self._cycle = cycle
+        self._end = end
+        self._head = b""
+        self._is_begun = False
+
+    def write(self, data: bytes) -> None:
+        """Write, or keep the head for a moment."""
+        if self._head:
+            data = self._with_head(data)
+        elif not self._is_begun and self._cycle.chunked_encoding is False and self._cycle.scope["method"] != "HEAD":
+            self._head, self._is_begun = data, True
+            return
+        self._transport.write(data)
+
+    def _with_head(self, data: bytes) -> bytes:
+        head, self._head = self._head, b""
+        if len(data) <= JOINED_BYTES:
+            return head + data
+        self._transport.write(head)
+        return data
+
+    def close(self) -> None:
+        """End the connection behind what was written."""
+        if self._head:
+            self._transport.write(self._with_head(b""))
+        self._end()
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -152,7 +183,6 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.flow = _Flow(transport, self.pipeline)
-        self._ending = _Ending(transport, self._end)
         if isinstance(self.client, tuple):  # else it is a unix socket
             sock = transport.get_extra_info("socket")
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, KERNEL_BYTES)
@@ -258,7 +288,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self._check_query(self.url.partition(b"?")[2])
         super().on_headers_complete()  # raises for an address that is none: that is still a fault of the head
         self._is_in_head = False
-        self.cycle.transport = self._ending  # type: ignore[assignment]  # it uses no more of it
+        answering = _Answering(self.transport, self.cycle, self._end)
+        self.cycle.transport = answering  # type: ignore[assignment]  # it uses no more of it
 
     def _check_query(self, query: bytes) -> None:
         if len(query) > self._limits.max_query_bytes:

@@ -342,6 +342,30 @@ def test_requests_sent_at_once_are_answered_in_their_order(sender: Sender) -> No
     assert [sender.answer()[0] for _ in range(3)] == [200, 405, 200]
 
 
+def test_a_short_answer_comes_in_one_piece(sender: Sender) -> None:
+    sender.send(ALIVE)
+    answer = sender.socket.recv(65_536)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert f"content-length: {len(body)}".encode() in head
+    assert body
+
+
+def test_a_head_alone_does_not_wait_for_a_body(sender: Sender) -> None:
+    sender.send(ALIVE.replace(b"GET", b"HEAD"))
+    head = sender.socket.recv(65_536)
+    assert b"content-length: " in head
+    assert head.endswith(b"\r\n\r\n")
+    sender.send(ALIVE)
+    assert sender.answer()[0] == 200
+
+
+def test_who_asks_whether_to_go_on_is_told_before_the_answer(sender: Sender) -> None:
+    sender.send(POST + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+    assert sender.socket.recv(65_536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    sender.send(b"[]")
+    assert sender.answer()[0] in (200, 202, 422)
+
+
 def test_the_answer_before_a_refusal_is_whole(sender: Sender) -> None:
     sender.send(ALIVE + b"GET /healthz HTTP/1.1\r\nX: " + b"x" * HEADER_BYTES + b"\r\n\r\n")
     assert sender.answer()[0] == 200
