@@ -27,6 +27,7 @@ from collector.problems import too_many_at
 from collector.processes import Sockets, run_each, sockets
 from collector.protocols import PROTOCOLS, MessageLimits
 from collector.protocols.contract import Decoder
+from collector.quick_http import QuickConnection, QuickPosts
 from collector.tcp import TcpCollector, Timeouts
 from telemetry import keyring, notes, refusals, reports
 from telemetry.addresses import Addresses
@@ -90,13 +91,17 @@ async def collect(settings: Settings, listening: Sockets, stopped: asyncio.Event
     def limited(app: ASGIApp) -> ASGIApp:
         return throttled(app, rates, addresses, too_many_at, keys is not None)
 
-    def named(app: ASGIApp) -> ASGIApp:
+    def named(app: ASGIApp) -> Named:
         return Named(limited(app), settings.log.access)
 
     tcp = make_tcp(lambda _address: PROTOCOLS["any"](limits), arrival, tls, keys)
     further = listeners.Listeners(settings, intake, arrival, make_tcp, tls, keys, rates, named)
     collecting = named(app(intake, HttpLimits.of(settings), arrival, keys, rates.key_requests is not None))
-    server = http_server(collecting, ConnectionLimits.of(settings), tls)
+    make_connection = None
+    if keys is None and not rates.are_set and not settings.log.access:
+        quick = QuickPosts(intake, HttpLimits.of(settings), arrival, collecting.name_of)
+        make_connection = partial(QuickConnection, quick)
+    server = http_server(collecting, ConnectionLimits.of(settings), tls, make=make_connection)
     heard = brokers(settings, intake, arrival) if listening.process == 0 else None  # a broker knows one of a name
     await tcp.start(listening.tcp)
     await further.start(listening.more)

@@ -24,9 +24,13 @@ from telemetry.errors import BusyError
 from telemetry.fields import Arrival
 
 PATH = "/v1/records"
-_UNUSUAL = frozenset((b"content-encoding", b"idempotency-key", b"sender-id", b"batch-number"))
+UNUSUAL = frozenset((b"content-encoding", b"idempotency-key", b"sender-id", b"batch-number"))
 
-_form_of = lru_cache(64)(lambda content_type: form_of(content_type.decode("latin-1")))
+
+@lru_cache(64)
+def form_called(content_type: bytes) -> Form | None:
+    """The form that a Content-Type names; None if it is not taken."""
+    return form_of(content_type.decode("latin-1"))
 
 
 class Quick:
@@ -55,9 +59,9 @@ class Quick:
         for name, value in scope["headers"]:
             if name == b"content-type" and not content_type:
                 content_type = value
-            elif name in _UNUSUAL or (name == b"content-length" and int(value) > self._max_body_bytes):
+            elif name in UNUSUAL or (name == b"content-length" and int(value) > self._max_body_bytes):
                 return None
-        return _form_of(content_type)
+        return form_called(content_type)
 
     async def _post(self, form: Form, scope: Scope, receive: Receive, send: Send) -> None:
         message = await receive()

@@ -78,8 +78,10 @@ class ConnectionLimits(NamedTuple):
         )
 
 
-def limited(limits: ConnectionLimits) -> Callable[..., asyncio.Protocol]:
-    """What makes a connection for uvicorn, in place of its protocol class."""
+def limited(
+    limits: ConnectionLimits, make: Callable[..., LimitedProtocol] | None = None
+) -> Callable[..., asyncio.Protocol]:
+    """What makes a connection for uvicorn, in place of its protocol class; by `make`, if its class is a further one."""
     inside: Counter[str] = Counter()
 
     def connection(
@@ -88,7 +90,7 @@ def limited(limits: ConnectionLimits) -> Callable[..., asyncio.Protocol]:
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> LimitedProtocol:
-        return LimitedProtocol(limits, inside, config, server_state, app_state, _loop)
+        return (make or LimitedProtocol)(limits, inside, config, server_state, app_state, _loop)
 
     return connection
 
@@ -236,12 +238,17 @@ class LimitedProtocol(HttpToolsProtocol):
     def _parse(self) -> None:
         """Parse what was received, until too many requests wait: then nothing more is read."""
         data, at = self._unparsed, 0
-        while at < len(data) and not self._is_refused and len(self.pipeline) < MAX_PIPELINED:
+        while at < len(data) and self.may_parse:
             self._feed(data[at : at + PIECE_BYTES])
             at += PIECE_BYTES
         self._unparsed = b"" if self._is_refused else data[at:]
         if self._is_arriving and self._arrival_timer is None and not self._is_refused:
             self._start_timer()
+
+    @property
+    def may_parse(self) -> bool:
+        """Whether more of what was received may be parsed now."""
+        return not self._is_refused and len(self.pipeline) < MAX_PIPELINED
 
     def _feed(self, piece: bytes) -> None:
         self._gathered_bytes += len(piece)

@@ -42,7 +42,7 @@ class Named:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        name = self._name(scope["headers"])
+        name = self.name_of(scope["headers"])
         REQUEST_ID.set(name.decode())
         if self._logs_access:
             await self._answer_and_log(scope, receive, send, name)
@@ -65,7 +65,7 @@ class Named:
             took_ms = 1_000 * (time.monotonic() - begun_s)
             log.info("%s %s %d in %.1f ms", scope["method"], scope["path"], status, took_ms)
 
-    def _name(self, headers: Headers) -> bytes:
+    def name_of(self, headers: Headers) -> bytes:
         """The request's name; one of ours is put into its headers, for whom it is forwarded to."""
         for _at, (key, value) in enumerate(headers):
             if key == HEADER:

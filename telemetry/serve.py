@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 
 from telemetry import meters
 from telemetry.errors import ConfigError
-from telemetry.http_protocol import ConnectionLimits, limited
+from telemetry.http_protocol import ConnectionLimits, LimitedProtocol, limited
 from telemetry.runtime import make_private, runtime_dir
 from telemetry.settings import Settings
 from telemetry.tls import HANDSHAKE_S, Identity
@@ -113,17 +113,21 @@ STRICT_TRANSPORT = ("Strict-Transport-Security", "max-age=86400")
 
 
 def http_server(
-    app: ASGIApp, limits: ConnectionLimits, tls: Identity | None = None, is_behind_another: bool = False
+    app: ASGIApp,
+    limits: ConnectionLimits,
+    tls: Identity | None = None,
+    is_behind_another: bool = False,
+    make: Callable[..., LimitedProtocol] | None = None,
 ) -> Server:
     """A server for `app`; run it with `await server.serve([socket])`, end it with `server.should_exit = True`.
 
-    One behind another leaves it to that to say what every answer says.
+    One behind another leaves it to that to say what every answer says. `make` makes its connections.
     """
     headers = [] if is_behind_another else [*SAFE_HEADERS, *([STRICT_TRANSPORT] if tls else [])]
     config = uvicorn.Config(
         app,
         loop="none",
-        http=limited(limits),  # type: ignore[arg-type]  # it is only called
+        http=limited(limits, make),  # type: ignore[arg-type]  # it is only called
         ws="none",
         lifespan="off",
         access_log=False,
