@@ -142,7 +142,22 @@ def in_order(records: pa.Table) -> pa.Table:
         devices = devices.dictionary_encode()
     ranks = pc.array_sort_indices(pc.array_sort_indices(devices.dictionary))
     keys = pa.table([ranks.take(devices.indices), *(rows.column(name) for name in ORDER[1:])], names=list(ORDER))
-    return rows.take(pc.sort_indices(keys, sort_keys=[(name, "ascending") for name in ORDER]))
+    return only_used(rows.take(pc.sort_indices(keys, sort_keys=[(name, "ascending") for name in ORDER])))
+
+
+def only_used(records: pa.Table) -> pa.Table:
+    """The same, its devices' dictionary without those that no row has.
+
+    Arrow writes a dictionary whole, into each row group, and joins those of slices one after the other: without this a
+    merge of 100,000 devices takes half as long again.
+    """
+    at = records.schema.get_field_index("device_id")
+    if not records.num_rows or not pa.types.is_dictionary(records.schema.field(at).type):
+        return records
+    devices = records.unify_dictionaries().column(at).combine_chunks()
+    used = devices.indices.dictionary_encode()
+    found = pa.DictionaryArray.from_arrays(used.indices, devices.dictionary.take(used.dictionary))
+    return records.set_column(at, records.schema.field(at), found)
 
 
 def least_and_greatest(records: pa.Table, name: str) -> tuple[Any, Any]:

@@ -14,7 +14,7 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from telemetry.columns import BOUNDED, COLUMNS, least_and_greatest
+from telemetry.columns import BOUNDED, COLUMNS, least_and_greatest, only_used
 
 RISING = ("timestamp", "received_at", "id")
 COORDINATES = ("latitude", "longitude")
@@ -101,8 +101,9 @@ class FileWriter:
 
     def _write(self, rows: int) -> None:
         waiting = pa.concat_tables(self._waiting).unify_dictionaries()
-        if rows:
-            self._writer.write_table(waiting.slice(0, rows), self._group_rows)
-        self._waiting = [waiting.slice(rows)]
+        for at in range(0, rows, self._group_rows):
+            group = waiting.slice(at, min(self._group_rows, rows - at))
+            self._writer.write_table(only_used(group), self._group_rows)
+        self._waiting = [only_used(waiting.slice(rows))]
         self._waiting_rows -= rows
         self._waiting_bytes = waiting.slice(rows).nbytes

@@ -18,6 +18,7 @@ from telemetry import merging
 from telemetry.columns import COLUMNS, ORDER, columns
 from telemetry.entries import Block
 from telemetry.merging import SCHEMA, NotSorted, ahead, cut, merged
+from telemetry.parquet import FileWriter
 from telemetry.record import Record, Stored
 
 NOW_US = 1_795_500_000_000_000
@@ -39,6 +40,28 @@ def written(folder: Path, tables: Sequence[pa.Table], group_rows: int = 5) -> li
     for path, one in zip(paths, tables, strict=True):
         pq.write_table(one, path, row_group_size=group_rows)
     return paths
+
+
+def test_a_slice_names_no_devices_but_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dictionary is written whole, into each row group."""
+    monkeypatch.setattr(merging, "MOST_ROWS", 10)
+    names = [f"d{number:03}" for number in range(100)]
+    tables = [table([stored(name, 2 * n + file, n) for n, name in enumerate(names)]) for file in range(2)]
+    slices = list(merged(written(tmp_path, tables, group_rows=100)))
+    assert len(slices) > 5
+    for one in slices:
+        column = one.column("device_id").combine_chunks()
+        assert sorted(column.dictionary.to_pylist()) == sorted(set(column.to_pylist()))
+    path = tmp_path / "merged.parquet"
+    with FileWriter(path, 32, is_merged=True, schema=SCHEMA) as writer:
+        for one in slices:
+            writer.add(one)
+    assert pq.read_table(path, schema=COLUMNS).equals(pa.concat_tables(tables).sort_by(SORTED))
+    with pq.ParquetFile(path, read_dictionary=["device_id"]) as file:
+        for number in range(file.num_row_groups):
+            assert file.read_row_group(number).column("device_id").num_chunks == 1
+            found = file.read_row_group(number).column("device_id").chunk(0)
+            assert sorted(found.dictionary.to_pylist()) == sorted(set(found.to_pylist()))
 
 
 places = st.tuples(st.sampled_from(DEVICES), st.integers(0, 3), st.integers(0, 5), st.booleans())
