@@ -94,8 +94,8 @@ class Decoder(Protocol):
 
     @property
     def wanted_bytes(self) -> int:
-        """How much is missing of a message whose length is known, 0 if none is: so much may be read at once, for until
-        it is complete it costs no decoding."""
+        """How much is missing of a message whose length is known: so much may be read at once, for until it is complete
+        it costs no decoding. Or how much may be read since it will hardly cost any. 0 if that isn't known."""
         ...
 
     def feed(self, data: bytes | bytearray, arrival: Arrival) -> list[Message]:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from collector.protocols import PROTOCOLS, MessageLimits
 from collector.protocols.contract import Message, Received, Rejected
-from collector.protocols.json_stream import JsonStream
+from collector.protocols.json_stream import MANY_BYTES, QUICK_BYTES, JsonStream
 from telemetry import problem
 from telemetry.fields import Arrival
 from telemetry.record import Record, Sent
@@ -257,6 +257,17 @@ def test_the_records_of_a_line() -> None:
     assert message.not_stored("Redis is away") == (
         b'{"message": "There was an error processing the data.", "error": "Redis is away", "retry": true}\n'
     )
+
+
+def test_behind_many_quick_lines_more_may_be_read_at_once() -> None:
+    decoder, many = stream(2**20), GOOD * (2 * MANY_BYTES // len(GOOD))
+    for piece in (many, many):  # from the first of them the names are learnt
+        decoder.feed(piece, ARRIVAL)
+    assert decoder.wanted_bytes == QUICK_BYTES
+    for last in (GOOD, b'{"device_id":"good"', b'}\n{"speed":1}\n', many + b"[\n"):
+        decoder.feed(many, ARRIVAL)
+        decoder.feed(last, ARRIVAL)
+        assert decoder.wanted_bytes == 0
 
 
 def test_the_speed_unit_of_the_listener_holds() -> None:
