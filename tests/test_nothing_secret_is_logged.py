@@ -82,16 +82,17 @@ def created(box: Box, scope: str) -> str:
 
 def work(guarded: Guarded) -> None:
     """Send over all that there is, well and badly, with good keys and wrong ones, and ask."""
-    for key in (guarded.ingest, guarded.read, *SPOKEN):
-        send(guarded, key)
-        ask(guarded, key)
+    with httpx.Client(verify=False) as http:
+        for key in (guarded.ingest, guarded.read, *SPOKEN):
+            send(guarded, http, key)
+            ask(guarded, key)
     for port in (guarded.tracker, guarded.box.tcp_port):
         over_tcp(port, test_gt06.LOGIN, test_gt06.LOCATION[:-4] + b"\0\0\r\n", TEXT.encode() * 50, b"\r\n")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as device:
         device.sendto(TEXT.encode() * 5, (HOST, guarded.datagrams))
 
 
-def send(guarded: Guarded, key: str) -> None:
+def send(guarded: Guarded, http: httpx.Client, key: str) -> None:
     """Records over HTTP in each way that a key may come, and over TCP."""
     good = {"device_id": DEVICE, "latitude": 53.4, "longitude": -2.9, "note": TEXT}
     basic = base64.b64encode(f"{TEXT}:{key}".encode()).decode()
@@ -99,13 +100,13 @@ def send(guarded: Guarded, key: str) -> None:
         body = json.dumps(good | bad)
         for base in (f"http://{HOST}:{guarded.box.http_port}", str(guarded.box.http.base_url)):
             url, headers = f"{base}/v1/records", {"Authorization": f"Bearer {key}", "Cookie": SPOKEN[3]}
-            httpx.post(url, content=body, headers=headers)
-            httpx.post(url, content=body[:-3], headers=headers | {"Content-Encoding": "gzip"})
-            httpx.post(url, content=body, params={"token": key}, headers={"Idempotency-Key": f"{TEXT} {key}"})
-            httpx.post(url, content=body, params={"token": key}, headers={"X-Request-Id": f"{TEXT} {key}"})
-            httpx.post(f"{base}/write", content=f"m,device_id={DEVICE} lat={TEXT}", params={"u": TEXT, "p": key})
-            httpx.post(f"{base}/osmand", data={"id": DEVICE, "lat": TEXT, "lon": "1", "token": key})
-        httpx.post(f"http://{HOST}:{guarded.posts}/", content=body, headers={"Authorization": f"Basic {basic}"})
+            http.post(url, content=body, headers=headers)
+            http.post(url, content=body[:-3], headers=headers | {"Content-Encoding": "gzip"})
+            http.post(url, content=body, params={"token": key}, headers={"Idempotency-Key": f"{TEXT} {key}"})
+            http.post(url, content=body, params={"token": key}, headers={"X-Request-Id": f"{TEXT} {key}"})
+            http.post(f"{base}/write", content=f"m,device_id={DEVICE} lat={TEXT}", params={"u": TEXT, "p": key})
+            http.post(f"{base}/osmand", data={"id": DEVICE, "lat": TEXT, "lon": "1", "token": key})
+        http.post(f"http://{HOST}:{guarded.posts}/", content=body, headers={"Authorization": f"Basic {basic}"})
         hello = json.dumps({"token": key}).encode() + b"\n"
         of_message = json.dumps(good | bad | {"token": key}).encode() + b"\n"
         over_tcp(guarded.box.tcp_port, hello, body.encode() + b"\n", of_message, of_message[:-9])

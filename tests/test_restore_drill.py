@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.box import Box
-from tests.senders import Sender, assert_all_once, post, reasons, wait_until
+from tests.senders import Sender, assert_all_once, assert_each_once, post, reasons, wait_until
 
 DEVICES = ("a", "b", "c")
+DRAIN_S = 1.0
+"""Between two, each of which is a process of its own."""
 
 
 def busy_box(folder: Path) -> Box:
@@ -38,6 +40,7 @@ def draining(box: Box) -> Iterator[None]:
     def drain() -> None:
         while not stop.is_set():
             box.json("drain")
+            stop.wait(DRAIN_S)
 
     thread = threading.Thread(target=drain)
     thread.start()
@@ -77,8 +80,8 @@ def test_a_box_made_of_a_backup_that_was_taken_under_load(tmp_path: Path) -> Non
         with new:
             assert reasons(new) == []
             for sender, numbers in acknowledged.items():
-                assert len(numbers) > 20
-                assert_all_once(new, folder, numbers, sender._device)
+                assert len(numbers) > 20, sender.device
+            assert_each_once(new, folder, {sender.device: numbers for sender, numbers in acknowledged.items()})
             most = max(max(sender.acknowledged) for sender in senders) + 1
             wait_until(lambda new=new, most=most: post(new, most, device="a").status_code == 202)  # type: ignore[misc]
             assert_all_once(new, folder, acknowledged[senders[0]] | {most})

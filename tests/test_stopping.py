@@ -18,7 +18,7 @@ from cli.delivery import Patience, Tally
 from cli.http_sender import HttpSender
 from cli.sources import Row
 from cli.tcp_sender import TcpSender
-from tests.box import Box
+from tests.box import Box, plain_http
 from tests.senders import Beside, altitudes, reasons, wait_until
 
 pytestmark = pytest.mark.slow
@@ -53,7 +53,7 @@ def loads(box: Box) -> list[Load]:
     """One sender for each way in."""
 
     def over_http(port: int) -> Callable[[Tally, Patience], HttpSender]:
-        http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30)
+        http = plain_http(f"http://127.0.0.1:{port}")
         keys = iter(range(10**9))
         return lambda tally, patience: HttpSender(http, patience, tally, lambda: f"{port} {next(keys)}")
 

@@ -28,7 +28,7 @@ from telemetry.record import Record, Sent, Stored
 from telemetry.redis_client import connect
 from telemetry.settings import PROJECT
 from telemetry.setup import set_up
-from tests.box import free_ports
+from tests.box import free_ports, plain_http
 from tests.conftest import RedisServer
 from worker.persist import Saver
 from worker.plan import Bounds
@@ -51,7 +51,7 @@ class Box:
         self.connection = open_duckdb()
         self.shards: list[Shard] = []
         self.port = port
-        self.http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30)
+        self.http = plain_http(f"http://127.0.0.1:{port}")
         self._processes: list[subprocess.Popen[bytes]] = []
         self._log = folder / "api.log"
 

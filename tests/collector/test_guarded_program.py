@@ -17,7 +17,7 @@ import redis
 from telemetry import keys, notes
 from telemetry.keys import Wish, make
 from telemetry.redis_client import connect
-from tests.box import free_ports
+from tests.box import free_ports, plain_http
 from tests.collector.program import Program, program
 from tests.conftest import RedisServer
 
@@ -71,7 +71,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, shared_redis: RedisServer)
                 notes.remove_key(client, key.id)
         made["token"] = keys.device_token(made["fleet"], "van-7")
         made["misspelt"] = made["good"][:-1] + "-"
-        with httpx.Client(base_url=f"http://{HOST}:{found.http_port}") as http:
+        with plain_http(f"http://{HOST}:{found.http_port}") as http:
             until_ready(http, made["good"])
             yield Running(found, http, client, made, posts, tracker)
 

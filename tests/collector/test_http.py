@@ -29,6 +29,7 @@ from telemetry.hot import Shard
 from telemetry.redis_client import connect
 from telemetry.settings import Settings
 from telemetry.setup import set_up
+from tests.box import plain_http
 from tests.collector.conftest import HOST, RECEIVED, numbers, tail
 from tests.collector.posting import (
     HEAD,
@@ -61,7 +62,7 @@ def box() -> Iterator[Box]:
 
 @pytest.fixture
 def http(box: Box) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=box.program.url, timeout=WAIT_S) as found:
+    with plain_http(box.program.url, WAIT_S) as found:
         yield found
 
 
@@ -118,7 +119,7 @@ def test_a_body_that_calls_itself_something_else(http: httpx.Client, kind: str) 
 
 
 def test_a_chunked_body(box: Box) -> None:
-    with httpx.Client(base_url=box.program.url, timeout=WAIT_S) as http:
+    with plain_http(box.program.url, WAIT_S) as http:
         body = iter([b'[{"device_id":', b'"chunked","altitude":1}', b"]"])
         answer = http.post("/v1/records", content=body)
     assert answer.request.headers["transfer-encoding"] == "chunked"
@@ -128,7 +129,7 @@ def test_a_chunked_body(box: Box) -> None:
 
 def test_many_at_once(box: Box) -> None:
     def one(number: int) -> None:
-        with httpx.Client(base_url=box.program.url, timeout=WAIT_S) as http:
+        with plain_http(box.program.url, WAIT_S) as http:
             for _ in range(5):
                 assert post(http, {"device_id": "crowd", "altitude": number}).status_code == 202
 
@@ -446,7 +447,7 @@ def test_more_bodies_at_once_than_may_be_held(shard: Shard, settings: Settings) 
         for sender in (first, second):
             sender.send(b"[]")
             assert sender.answer().status_code == 202
-        with httpx.Client(base_url=program.url, timeout=WAIT_S) as http:
+        with plain_http(program.url, WAIT_S) as http:
             assert post(http, b" " * 2_000_000 + b"[]").status_code == 202
 
 
@@ -523,7 +524,7 @@ def test_what_was_left_out_as_too_far_ahead_stays_so_for_its_key(shard: Shard, s
     key_s = 4
     with (
         running(settings, collector__idempotency_seconds=str(key_s)) as program,
-        httpx.Client(base_url=program.url, timeout=WAIT_S) as http,
+        plain_http(program.url, WAIT_S) as http,
     ):
         time.sleep((key_s - 1 - time.time()) % key_s)  # a second before the bound moves
         ahead_s = int(time.time()) + 2 + settings.collector.max_future_seconds
@@ -621,7 +622,7 @@ def test_while_redis_is_away_the_answer_is_503(box: Box, http: httpx.Client) -> 
 def test_sigterm_ends_it_while_connections_are_open(client: redis.Redis, archive: Archive, settings: Settings) -> None:
     set_up(client, archive, 1)
     with running(settings) as program, contextlib.ExitStack() as stack:
-        http = stack.enter_context(httpx.Client(base_url=program.url))
+        http = stack.enter_context(plain_http(program.url))
         idle, half, silent = (
             stack.enter_context(socket.create_connection((HOST, program.tcp_port), timeout=WAIT_S)) for _ in range(3)
         )
@@ -644,7 +645,7 @@ def test_sigterm_lets_what_is_under_way_be_stored_and_answered(
     [shard] = set_up(client, archive, 1)
     with (
         running(settings) as program,
-        httpx.Client(base_url=program.url, timeout=WAIT_S) as http,
+        plain_http(program.url, WAIT_S) as http,
         socket.create_connection((HOST, program.tcp_port), timeout=WAIT_S) as sender,
     ):
         assert post(http, {"device_id": "d", "altitude": 0}).status_code == 202

@@ -15,6 +15,7 @@ import pytest
 from telemetry.archive import Archive
 from telemetry.redis_client import connect
 from telemetry.setup import set_up
+from tests.box import plain_http
 from tests.collector.conftest import tail
 from tests.collector.posting import WAIT_S, Box, running
 from tests.conftest import RedisServer, settings_of
@@ -34,7 +35,7 @@ def box() -> Iterator[Box]:
 
 @pytest.fixture
 def http(box: Box) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=box.program.url, timeout=WAIT_S) as found:
+    with plain_http(box.program.url, WAIT_S) as found:
         yield found
 
 

@@ -13,11 +13,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 import pytest
 
-from tests.box import PROJECT, STOP_S, free_ports
+from tests.box import PROJECT, STOP_S, free_ports, plain_http
 
 pytestmark = pytest.mark.slow
 
@@ -48,7 +47,7 @@ class Demo:
             )
         assert self.process.stdout is not None
         self.line = self.process.stdout.readline()
-        self.http = httpx.Client(base_url=self.line.strip(), timeout=30)
+        self.http = plain_http(self.line.strip())
         self.all_of_it = [psutil.Process(self.process.pid), *psutil.Process(self.process.pid).children(recursive=True)]
 
     @property
