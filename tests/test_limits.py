@@ -86,7 +86,7 @@ def test_too_many_records_of_one_address_are_refused_whole(
     box: Box, address: str, path: str, record: dict[str, object]
 ) -> None:
     with client(box, box.api_port, address) as web:
-        taken, over = (web.post(path, json=[record] * 30) for _ in range(2))
+        taken, over = (web.post(path, json=[record] * RECORDS) for _ in range(2))
     assert (taken.status_code, over.status_code) == (202, 429)
     assert int(over.headers["retry-after"]) >= 1
     if path == "/tracking/data/":
@@ -101,7 +101,7 @@ def test_more_records_than_a_burst_pass_once_and_are_paid_for(box: Box) -> None:
         assert posted(web, 2 * RECORDS).status_code == 202
         over = posted(web)
     assert over.status_code == 429
-    assert int(over.headers["retry-after"]) == 3
+    assert int(over.headers["retry-after"]) in (2, 3)
 
 
 def test_the_older_addresses_answer_in_their_shape(box: Box) -> None:

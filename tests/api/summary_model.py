@@ -103,7 +103,7 @@ def way_km(a: Record, b: Record) -> float:
 
 def _mean(speeds: Sequence[float]) -> Any:
     mean = math.fsum(speed / len(speeds) for speed in speeds)
-    return pytest.approx(mean, abs=1e-6) if speeds else None
+    return pytest.approx(mean, rel=1e-12, abs=1e-6) if speeds else None
 
 
 def _stopped_s(hops: Sequence[Hop], rules: Rules) -> Any:
