@@ -411,10 +411,13 @@ class Intent(msgspec.Struct, array_like=True, frozen=True):
         return not self.ranges
 
     @property
-    def chunks(self) -> list[list[Range]]:
-        if self.is_import:
-            return [[]]
-        return [self.ranges[at : at + CHUNK_DEVICES] for at in range(0, len(self.ranges), CHUNK_DEVICES)]
+    def chunk_count(self) -> int:
+        """How many trims end it; that of an import, which has nothing to trim, takes one, too."""
+        return max(1, -(-len(self.ranges) // CHUNK_DEVICES))
+
+    def chunk(self, number: int) -> list[Range]:
+        """What one trim takes."""
+        return self.ranges[number * CHUNK_DEVICES : (number + 1) * CHUNK_DEVICES]
 
 
 def count_of(commit: str) -> int:

@@ -560,17 +560,17 @@ local function is_intent(intent_key, head)
   return redis.call('GETRANGE', intent_key, 0, #head - 1) == head and #head > 0
 end
 
-local function trim(stream, dirty_key, device, after_id)
+-- Takes the entries before `after_id` from a stream. Returns whether there were any, and the ms of the oldest that is
+-- left, as text, or nil.
+local function trim(stream, after_id)
   if redis.call('XTRIM', stream, 'MINID', after_id) == 0 then
     return false
   end
-  local rest = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)
-  if #rest == 0 then
-    redis.call('ZREM', dirty_key, device)
-  else
-    redis.call('ZADD', dirty_key, string.format('%.0f', milliseconds(rest[1][1])), device)
+  if redis.call('XLEN', stream) == 0 then
+    return true
   end
-  return true
+  local rest = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)
+  return true, string.format('%.0f', milliseconds(rest[1][1]))
 end
 
 -- KEYS: store intent committed finishing unsaved dirty, then the stream of each device of this chunk.
@@ -581,13 +581,22 @@ local function finish(keys, args)
   if not is_intent(keys[2], args[2]) or redis.call('GET', keys[4]) ~= args[3] then
     return -1
   end
-  local gone = 0
+  local gone, empty, waiting = 0, {}, {}
   for number = 1, #keys - 6 do
     local at = 6 + (number - 1) * 3
-    if trim(keys[6 + number], keys[6], args[at], args[at + 1]) then
+    local is_trimmed, oldest_ms = trim(keys[6 + number], args[at + 1])
+    if is_trimmed then
       gone = gone + tonumber(args[at + 2])
+      if oldest_ms then
+        waiting[#waiting + 1] = oldest_ms
+        waiting[#waiting + 1] = args[at]
+      else
+        empty[#empty + 1] = args[at]
+      end
     end
   end
+  in_pieces(empty, function(...) redis.call('ZREM', keys[6], ...) end)
+  in_pieces(waiting, function(...) redis.call('ZADD', keys[6], ...) end)
   redis.call('DECRBY', keys[5], gone)
   if redis.call('ZCARD', keys[6]) == 0 then -- an entry that could not be read was counted as one record
     redis.call('SET', keys[5], '0')
@@ -746,7 +755,12 @@ local function replace(keys, args)
     kept = kept + count
   end
   local ms, sequence = string.match(args[3], '^(%d+)-(%d+)$')
-  trim(keys[2], keys[3], args[2], ms .. '-' .. string.format('%.0f', sequence + 1))
+  local is_trimmed, oldest_ms = trim(keys[2], ms .. '-' .. string.format('%.0f', sequence + 1))
+  if oldest_ms then
+    redis.call('ZADD', keys[3], oldest_ms, args[2])
+  elseif is_trimmed then
+    redis.call('ZREM', keys[3], args[2])
+  end
   redis.call('INCRBY', keys[4], kept - args[4])
   if kept > 0 then
     redis.call('HSET', keys[6], args[2], latest_bytes(latest))

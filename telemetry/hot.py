@@ -484,12 +484,12 @@ class Shard:
     def finish(self, intent: Intent, number: int) -> None:
         """Trim chunk `number` of a committed intent. Raises `IntentChanged` (guard 4)."""
         k = self.keys
-        chunk = intent.chunks[number]
         keys = [k.store, k.intent, k.committed, k.finishing, k.unsaved, k.dirty]
-        last = "1" if number == len(intent.chunks) - 1 else "0"
+        last = "1" if number == intent.chunk_count - 1 else "0"
         args: list[str | bytes | int] = [self.store_id, intent.head, number, last, intent.commit]
-        for found in chunk:
-            keys.append(k.stream(found.device_id))
+        start = k.stream("")
+        for found in intent.chunk(number):
+            keys.append(start + found.device_id)
             args += (found.device_id, entry_text(behind(entry_id(found.last))), found.records)
         if self.call("finish", keys, args) < 0:
             raise IntentChanged("cannot trim: the intent was finished by another worker, or Redis was restored")

@@ -163,7 +163,7 @@ class Saver:
         """Trim what is in the archive now. A crash here leaves records in both; readers drop the tail's."""
         self._reached("finish")
         done = self._require(shard, intent).finishing
-        for number in range(done, len(intent.chunks)):
+        for number in range(done, intent.chunk_count):
             self._reached(f"finish {number}")
             shard.finish(intent, number)
         self._reached("done")
