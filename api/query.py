@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import sys
 from collections.abc import Awaitable, Callable
@@ -163,6 +164,7 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
     )
     gate = Gate(EndsWithClient(Timed(application)), keys, need_of)
     server = http_server(Named(gate), within(ConnectionLimits.of(settings)), is_behind_another=True)
+    gc.freeze()  # as in the API program
     serving = asyncio.create_task(server.serve([listening]))
     warming = asyncio.create_task(warm_up(queries, pages))
     meters.QUERIES.of("query").watch(lambda: queries.under_way)
