@@ -15,6 +15,7 @@ from api.history import Question, body, ended, page
 from api.one_device import OneDevice
 from api.snapshot import Snapshot, Wanted
 from api.thinned import Thinned
+from telemetry import parquet
 from telemetry.archive import Archive
 from telemetry.columns import columns
 from telemetry.data_files import LiveFile
@@ -123,7 +124,12 @@ def row_groups_in_order(days: Days) -> None:
     days.file(0, 5_000, odd, "device_id, timestamp, id")
 
 
-LAYOUTS = (nothing, archive_alone, tail_alone, both, many_small_files, in_any_order, row_groups_in_order)
+def several_pages(days: Days) -> None:
+    days.file(0, 9_000, alike)
+    days.file(0, 5_000, odd)
+
+
+LAYOUTS = (nothing, archive_alone, tail_alone, both, many_small_files, in_any_order, row_groups_in_order, several_pages)
 RANGES = (
     (EARLIEST_US, LATEST_US),
     (MIDNIGHT_US, MIDNIGHT_US + DAY_US),
@@ -134,7 +140,13 @@ RANGES = (
 
 
 @pytest.fixture(params=LAYOUTS, ids=lambda layout: layout.__name__)
-def days(request: pytest.FixtureRequest, archive: Archive, connection: duckdb.DuckDBPyConnection) -> Days:
+def days(
+    request: pytest.FixtureRequest,
+    archive: Archive,
+    connection: duckdb.DuckDBPyConnection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Days:
+    monkeypatch.setattr(parquet, "PAGE_ROWS", 1_024)
     found = Days(archive, connection)
     request.param(found)
     return found
