@@ -31,6 +31,11 @@ class Load(NamedTuple):
         devices, size = by_device(records), len(records)
         return cls(size, pack_devices(devices), {}) if size >= MANY * len(devices) else cls(size, (), devices)
 
+    @property
+    def most_entries(self) -> int:
+        """How many entries it may become; devices that other requests have, too, make fewer."""
+        return len(self.entries) + len(self.devices)
+
     def packed(self) -> Sequence[Entry]:
         """Its entries."""
         return self.entries or pack_devices(self.devices)

@@ -97,12 +97,13 @@ def test_those_who_wait_at_the_same_time_share_a_call(
 def test_a_group_is_bounded(
     connect_shared: Connect, shard: Shard, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake_module, "GROUP_RECORDS", 10)
+    monkeypatch.setattr(intake_module, "GROUP_ENTRIES", 20)
+    monkeypatch.setattr(intake_module, "GROUP_RECORDS", 30)
     monkeypatch.setattr(intake_module, "GROUP_BYTES", 1_000)
 
     async def test() -> None:
         async with taking(connect_shared) as intake:
-            for records, cost, groups in ((1, 1, 10), (1, 500, 50), (25, 1, 100)):
+            for records, cost, groups in ((1, 1, 5), (3, 1, 10), (1, 500, 50), (35, 1, 100)):
                 client.client_pause(PAUSE_MS, all=False)
                 first = asyncio.ensure_future(intake.submit([sent()], 1))
                 await asyncio.sleep(0.02)
