@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from cli.command import FAILED, Command
+from telemetry import unneeded
 from telemetry.config import load
 from telemetry.errors import WhimbrelError
 
@@ -15,7 +16,9 @@ INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand and return its exit status."""
+    """Run one subcommand, the one of this process unless `argv` says another; returns its exit status."""
+    if argv is None:
+        unneeded.refuse()
     top = top_parser()
     chosen = top.parse_args(argv)
     if chosen.command not in COMMANDS:

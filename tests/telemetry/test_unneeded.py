@@ -21,6 +21,24 @@ print(*(name for name in ("numpy", "pandas") if name in sys.modules))
 """
 
 
+RUN_COMMAND = """
+import contextlib
+import sys
+from cli.main import main
+
+sys.argv[1:] = ["export", "--help"]
+with contextlib.suppress(SystemExit):
+    main()
+assert "pyarrow" in sys.modules
+print(*(name for name in ("numpy", "pandas") if name in sys.modules), file=sys.stderr, end="")
+"""
+
+
+def test_a_command_loads_neither() -> None:
+    done = subprocess.run([sys.executable, "-c", RUN_COMMAND], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize(
     ("before", "loaded"),
     [
