@@ -7,6 +7,7 @@ import gc
 import logging
 import sys
 import time
+from functools import partial
 
 from telemetry import early
 
@@ -29,6 +30,7 @@ from api.needs import need_of
 from api.older.routes import OlderRoutes
 from api.page import PageRoutes
 from api.quick import QuickLatest
+from api.quick_http import QuickAnswers, QuickConnection
 from api.sampling import Sampler, ask
 from api.states import States
 from api.timed import Timed
@@ -36,6 +38,7 @@ from collector.http import HttpLimits, make_arrival, make_intake, routes
 from telemetry import keyring, meters, notes, refusals, reports
 from telemetry.addresses import Addresses
 from telemetry.asking import asker
+from telemetry.direct import DirectAsker
 from telemetry.disk import Room
 from telemetry.gate import Gate
 from telemetry.http_protocol import ConnectionLimits
@@ -69,7 +72,8 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
     intake = make_intake(settings)
     intake.start()
     limits, arrival = HttpLimits.of(settings), make_arrival(settings, intake)
-    latest = LatestRoutes(connect_async(settings), asker(settings), settings.redis.shards, a.max_page_records)
+    asks = asker(settings)
+    latest = LatestRoutes(connect_async(settings), asks, settings.redis.shards, a.max_page_records)
     states = States(latest, connect_async(settings))
     live = LiveRoutes(states, a.max_live_readers)
     meters.LIVE_READERS.one.watch(lambda: states.readers)
@@ -102,7 +106,12 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
     gate = Gate(OfKeys(quick, too_many_at) if rates.key_requests else quick, keys, need_of)
     limited = throttled(gate, rates, addresses, too_many_at, keys is not None)
     shared = Cors(limited, a.cors_origins) if a.cors_origins else limited
-    server = http_server(Named(Timed(shared), settings.log.access), ConnectionLimits.of(settings), tls)
+    named = Named(Timed(shared), settings.log.access)
+    make_connection = None
+    does_no_more = keys is None and not rates.are_set and not a.cors_origins and not settings.log.access
+    if does_no_more and isinstance(asks, DirectAsker):
+        make_connection = partial(QuickConnection, QuickAnswers(asks, settings.redis.shards, named.name_of))
+    server = http_server(named, ConnectionLimits.of(settings), tls, make=make_connection)
     gc.freeze()  # what is here stays: to look through it for garbage takes 26 ms, in which nothing is answered
     serving = asyncio.create_task(server.serve([listening]))
     log.info("answering on %s:%d", a.host, a.port)

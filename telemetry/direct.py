@@ -49,6 +49,10 @@ class DirectAsker:
         line = await self._connected()
         return await line.ask(question)
 
+    def at_once(self, *command: str | bytes) -> Any:
+        """The answer, if it comes on the spot; None if it doesn't, or if there is no connection or who waits on it."""
+        return None if self._line is None else self._line.at_once(hiredis.pack_command(command))  # type: ignore[arg-type]
+
     async def _connected(self) -> _Line:
         """The connection; all that need a new one wait for the same."""
         if self._line is not None and not self._line.is_lost:
@@ -106,29 +110,39 @@ class _Line:
             raise redis.ConnectionError("the connection is gone")
         is_alone = not self._waiting
         self._send(question)
-        answer = self._at_once() if is_alone and not self._unsent else _MORE
+        answer = self._soon_come() if is_alone and not self._unsent else _MORE
         if answer is _MORE and not self.is_lost:
-            answer = await self._awaited()
+            answer = await self._wait()
         if isinstance(answer, redis.ResponseError):
             raise answer
         if self.is_lost and answer is _MORE:
             raise redis.ConnectionError("Redis closed the connection")
         return answer
 
-    def _at_once(self) -> Any:
+    def at_once(self, question: bytes) -> Any:
+        """The answer to a packed command, None if it doesn't come soon."""
+        if self.is_lost or self._waiting:
+            return None
+        self._send(question)
+        answer = _MORE if self._unsent else self._soon_come()
+        if answer is _MORE and not self.is_lost:
+            self._wait()  # for an answer that nobody wants any more
+        return None if answer is _MORE or isinstance(answer, redis.ResponseError) else answer
+
+    def _soon_come(self) -> Any:
         """The answer, if it comes soon."""
         if not self._soon.poll(SOON_MS):
             return _MORE
         self._receive()
         return self._next()
 
-    async def _awaited(self) -> Any:
+    def _wait(self) -> asyncio.Future[Any]:
         """The answer, whenever it comes."""
         waiting = _Waiting(self._loop.time(), self._loop.create_future())
         self._waiting.append(waiting)
         if self._timer is None:
             self._timer = self._loop.call_later(self._timeout_s, self._on_time)
-        return await waiting.answer
+        return waiting.answer
 
     def lose(self, why: redis.RedisError) -> None:
         """Give the connection up."""
