@@ -27,6 +27,16 @@ from tests.box import free_ports
 from tests.small_disk import SmallDisk, small_disk
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--thorough", action="store_true", help="explore the largest model, too: half a minute")
+
+
+@pytest.fixture(scope="session")
+def is_thorough(pytestconfig: pytest.Config) -> bool:
+    """Whether what takes long is asked for that was good once, and is so again if what is smaller is."""
+    return bool(pytestconfig.getoption("--thorough"))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
     """What is collected stays to the end: garbage isn't looked for in it, neither while it grows nor later."""
