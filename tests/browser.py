@@ -32,7 +32,7 @@ FLAGS = (
     "--window-size=1280,800",
     "--remote-debugging-pipe",
 )
-SHOWN_S = 20.0
+SHOWN_S = 60.0
 COMPLAINTS = ("error", "assert")
 DRIVER = "GL Driver Message"
 """What the software that draws WebGL here says of its own speed."""

@@ -82,40 +82,47 @@ def test_it_is_drawn_without_another_host(box: Box, browser: Browser, size: tupl
 
 
 @pytest.fixture
-def page(box: Box, browser: Browser) -> Browser:
-    """The page, open on a desk, with a fleet of three."""
+def fleet(box: Box, browser: Browser) -> None:
+    """A desk, to open on it a page with a fleet of three: so far apart that the map needn't unpack the fine coast."""
     browser.look_at(*DESK)
     tell(box, device_id="van-1", latitude=53.41, longitude=-2.98, speed=48, heading=90, fuel=61, door={"rear": "open"})
     tell(box, device_id="van-2", latitude=53.42, longitude=-2.9, speed=0)
-    tell(box, device_id="tug-3", latitude=53.45, longitude=-3.05, speed=9)
+    tell(box, device_id="tug-3", latitude=-33.85, longitude=151.2, speed=9)
+
+
+@pytest.fixture
+def page(box: Box, browser: Browser, fleet: None) -> Browser:
+    """The page, open, with that fleet."""
     show(box, browser, "")
     return browser
 
 
 @pytest.mark.slow
-def test_a_device_moves_within_two_seconds_of_its_post(box: Box, page: Browser) -> None:
-    show(box, page, "#device=van-1")
-    page.wait_for(shows("#device h2", "van-1"))
+@pytest.mark.usefixtures("fleet")
+def test_a_device_moves_within_two_seconds_of_its_post(box: Box, browser: Browser) -> None:
+    show(box, browser, "#device=van-1")
+    browser.wait_for(shows("#device h2", "van-1"))
     began_s = time.monotonic()
     tell(box, device_id="van-1", latitude=53.5, longitude=-2.8, speed=77, heading=180)
-    page.wait_for(shows("#device .figures div:nth-child(2) strong", "77 km/h"))
+    browser.wait_for(shows("#device .figures div:nth-child(2) strong", "77 km/h"))
     assert time.monotonic() - began_s < 2 * BUSY
-    page.wait_for(f"{text_of('#device dl')}.includes('53.50000, -2.80000')")
-    assert page.complaints() == []
+    browser.wait_for(f"{text_of('#device dl')}.includes('53.50000, -2.80000')")
+    assert browser.complaints() == []
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("fleet")
 def test_a_page_that_nobody_sees_leaves_its_connection_to_others_and_goes_on_when_it_is_seen(
-    box: Box, page: Browser
+    box: Box, browser: Browser
 ) -> None:
-    show(box, page, "#device=van-2")
-    page.run("Object.defineProperty(document, 'hidden', {get: () => window.isUnseen, configurable: true})")
-    page.run(f"window.isUnseen = true; {LOOK}")
-    page.wait_for(shows("#link-state", "Paused"), DRAWN_S)
+    show(box, browser, "#device=van-2")
+    browser.run("Object.defineProperty(document, 'hidden', {get: () => window.isUnseen, configurable: true})")
+    browser.run(f"window.isUnseen = true; {LOOK}")
+    browser.wait_for(shows("#link-state", "Paused"), DRAWN_S)
     tell(box, device_id="van-2", latitude=53.6, longitude=-2.7, speed=33)
-    page.run(f"window.isUnseen = false; {LOOK}")
-    page.wait_for(shows("#device .figures div:nth-child(2) strong", "33 km/h"))
-    assert page.complaints() == []
+    browser.run(f"window.isUnseen = false; {LOOK}")
+    browser.wait_for(shows("#device .figures div:nth-child(2) strong", "33 km/h"))
+    assert browser.complaints() == []
 
 
 LOOK = "document.dispatchEvent(new Event('visibilitychange'))"
@@ -180,67 +187,75 @@ def test_the_keyboard_walks_the_list(page: Browser) -> None:
 
 
 @pytest.mark.slow
-def test_a_link_shows_the_same(box: Box, page: Browser) -> None:
-    show(box, page, "#at=-2.98,53.41,13&device=van-1")
-    page.wait_for(shows("#device h2", "van-1"))
-    page.run("document.querySelector('.maplibregl-ctrl-zoom-in').click()")
-    page.wait_for("location.hash.startsWith('#at=-2.98000%2C53.41000%2C14.00&device=van-1')")
-    seen = page.run("location.hash")
-    page.run("location.reload()")
-    page.wait_for("document.querySelector('.row[aria-selected=true] bdi')?.textContent === 'van-1'")
-    page.wait_for(DRAWN, DRAWN_S)
-    assert page.run("location.hash") == seen
+@pytest.mark.usefixtures("fleet")
+def test_a_link_shows_the_same(box: Box, browser: Browser) -> None:
+    show(box, browser, "#at=-2.98,53.41,13&device=van-1")
+    browser.wait_for(shows("#device h2", "van-1"))
+    browser.run("document.querySelector('.maplibregl-ctrl-zoom-in').click()")
+    browser.wait_for("location.hash.startsWith('#at=-2.98000%2C53.41000%2C14.00&device=van-1')")
+    seen = browser.run("location.hash")
+    browser.run("location.reload()")
+    browser.wait_for("document.querySelector('.row[aria-selected=true] bdi')?.textContent === 'van-1'")
+    browser.wait_for(DRAWN, DRAWN_S)
+    assert browser.run("location.hash") == seen
     # the device is in the middle of the map, where it is clicked
-    page.press("Escape")
-    page.wait_for("document.querySelector('#device').hidden")
-    place = page.run(
+    browser.press("Escape")
+    browser.wait_for("document.querySelector('#device').hidden")
+    place = browser.run(
         "(({x, y, width, height}) => [x + width / 2, y + height / 2])"
         "(document.querySelector('#map').getBoundingClientRect())"
     )
-    page.run(f"new Promise(done => setTimeout(done, {SETTLED_MS}))")
-    page.click_at(*place)
-    page.wait_for(shows("#device h2", "van-1"))
+    browser.run(f"new Promise(done => setTimeout(done, {SETTLED_MS}))")
+    browser.click_at(*place)
+    browser.wait_for(shows("#device h2", "van-1"))
 
 
 @pytest.mark.slow
-def test_a_device_that_is_deleted_leaves_the_page(box: Box, page: Browser) -> None:
+@pytest.mark.usefixtures("fleet")
+def test_a_device_that_is_deleted_leaves_the_page(box: Box, browser: Browser) -> None:
     tell(box, device_id="sold", latitude=1, longitude=2)
-    show(box, page, "#search=sold")
-    page.wait_for(f"{NAMES}.join() === 'sold'")
+    show(box, browser, "#search=sold")
+    browser.wait_for(f"{NAMES}.join() === 'sold'")
     assert box.http.delete("/v1/devices/sold").status_code == 202
-    page.wait_for(f"{NAMES}.length === 0")
+    browser.wait_for(f"{NAMES}.length === 0")
 
 
 @pytest.mark.slow
-def test_names_are_text_whatever_they_are(box: Box, page: Browser) -> None:
+@pytest.mark.usefixtures("fleet")
+def test_names_are_text_whatever_they_are(box: Box, browser: Browser) -> None:
     evil = "<img src=x onerror=alert(1)>"
     tell(box, device_id=evil, latitude=1, longitude=2, location=evil, **{evil: evil, "more": {evil: [evil]}})
-    show(box, page, f"#device={quote(evil)}&search={quote(evil)}")
-    page.wait_for(shows("#device h2", evil))
-    page.wait_for(f"{NAMES}.join() === {json.dumps(evil)}")
-    assert page.run("document.querySelectorAll('#device img, #panel-fleet img, #notice img').length") == 0
-    assert page.run(text_of("#device")).count(evil) >= 5
-    assert page.hosts() == {f"127.0.0.1:{box.port}"}
-    assert page.complaints() == []
+    show(box, browser, f"#device={quote(evil)}&search={quote(evil)}")
+    browser.wait_for(shows("#device h2", evil))
+    browser.wait_for(f"{NAMES}.join() === {json.dumps(evil)}")
+    assert browser.run("document.querySelectorAll('#device img, #panel-browser img, #notice img').length") == 0
+    assert browser.run(text_of("#device")).count(evil) >= 5
+    assert browser.hosts() == {f"127.0.0.1:{box.port}"}
+    assert browser.complaints() == []
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [DESK, PHONE])
-def test_nothing_of_it_hinders_people(box: Box, page: Browser, size: tuple[int, int], scheme: str) -> None:
-    page.look_at(*size, scheme)
-    show(box, page, "")
-    page.wait_for(f"{NAMES}.length >= 3")
-    assert faults(page) == []
-    show_device(page, "van-1")
-    assert faults(page) == []
+@pytest.mark.usefixtures("fleet")
+def test_nothing_of_it_hinders_people(box: Box, browser: Browser, size: tuple[int, int]) -> None:
+    browser.look_at(*size)
+    show(box, browser, "")
+    browser.wait_for(f"{NAMES}.length >= 3")
+    for scheme in ("light", "dark"):
+        browser.look_at(*size, scheme)
+        assert faults(browser) == [], scheme
+    show_device(browser, "van-1")
+    for scheme in ("dark", "light"):
+        browser.look_at(*size, scheme)
+        assert faults(browser) == [], scheme
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("fleet")
 def test_ten_thousand_devices_are_one_layer_and_a_few_rows(
-    box: Box, page: Browser, capsys: pytest.CaptureFixture[str]
+    box: Box, browser: Browser, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    show(box, page, "#search=many-")
+    show(box, browser, "#search=many-")
     for turn in range(3):
         records = [
             {
@@ -252,22 +267,22 @@ def test_ten_thousand_devices_are_one_layer_and_a_few_rows(
             for n in range(10_000)
         ]
         assert box.http.post("/v1/records", json=records).status_code == 202
-    page.wait_for(f"{text_of('.order [role=status]')}.startsWith('10,000 of')", DRAWN_S)
-    page.run(f"window.frames = {FRAMES}; undefined")
+    browser.wait_for(f"{text_of('.order [role=status]')}.startsWith('10,000 of')", DRAWN_S)
+    browser.run(f"window.frames = {FRAMES}; undefined")
     for turn in range(3, 6):
         assert box.http.post("/v1/records", json=[{**one, "longitude": turn} for one in records]).status_code == 202
-    spans_ms = sorted(page.run("window.frames"))
+    spans_ms = sorted(browser.run("window.frames"))
     with capsys.disabled():
         half, most = spans_ms[len(spans_ms) // 2], spans_ms[-1]
         print(f"\n10,000 devices: {len(spans_ms)} frames, half within {half:.0f} ms, all within {most:.0f} ms")
-    assert page.run("document.querySelectorAll('*').length") < 1_000
-    assert page.run("document.querySelector('.space').style.height") == f"{10_000 * 54}px"
-    page.run("document.querySelector('#devices').focus()")
-    page.press("End")
-    page.press("Enter")
-    page.wait_for(shows("#device h2", "many-09999"))
-    page.wait_for(f"{text_of('#device dl')}.includes(', 5.00000')", DRAWN_S)
-    assert page.complaints() == []
+    assert browser.run("document.querySelectorAll('*').length") < 1_000
+    assert browser.run("document.querySelector('.space').style.height") == f"{10_000 * 54}px"
+    browser.run("document.querySelector('#devices').focus()")
+    browser.press("End")
+    browser.press("Enter")
+    browser.wait_for(shows("#device h2", "many-09999"))
+    browser.wait_for(f"{text_of('#device dl')}.includes(', 5.00000')", DRAWN_S)
+    assert browser.complaints() == []
 
 
 FRAMES = """new Promise(done => {
