@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from api.answers import RecordAnswer
 from telemetry.columns import TIME
@@ -32,8 +31,8 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
 
 def _times(column: pa.ChunkedArray) -> list[str]:
     """As msgspec writes them: 2026-11-24T10:25:00Z, with six digits of fraction where it isn't zero."""
-    lines = pc.binary_join_element_wise(column.cast(_NAIVE).cast(pa.string()), "", "Z\n").to_pylist()
-    return "".join(lines).replace(" ", "T").replace(".000000Z", "Z").splitlines()
+    lines = "Z\n".join(column.cast(_NAIVE).cast(pa.string()).to_pylist()) + "Z"
+    return lines.replace(" ", "T").replace(".000000Z", "Z").split("\n")
 
 
 def _raws(column: pa.ChunkedArray) -> list[msgspec.Raw | None]:

@@ -126,7 +126,7 @@ class _Line:
         self._send(question)
         answer = _MORE if self._unsent else self._soon_come()
         if answer is _MORE and not self.is_lost:
-            self._wait()  # for an answer that nobody wants any more
+            self._wait().cancel()  # the answer that still comes is nobody's
         return None if answer is _MORE or isinstance(answer, redis.ResponseError) else answer
 
     def _soon_come(self) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -153,6 +154,29 @@ def test_a_server_that_is_silent_is_not_waited_for(made: Made, filled: Settings)
         assert await asker.ask("HGET", "h", "3") == b"3"
 
     run(made, filled, test)
+
+
+def test_what_is_not_answered_on_the_spot_is_left(filled: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    async def test() -> None:
+        with connect(filled, TIMEOUT_S) as client:
+            asker = DirectAsker(client)
+            assert asker.at_once("HGET", "h", "1") is None  # there is no connection yet
+            await asker.ask("PING")
+            assert asker.at_once("HGET", "h", "1") == b"1"
+            assert asker.at_once("HGET", "h") is None  # an error
+            assert asker.at_once("BLPOP", "nothing", "0.1") is None
+            assert asker.at_once("HGET", "h", "2") is None  # who waits already is first
+            assert await asker.ask("HGET", "h", "3") == b"3"
+            assert asker.at_once("HGET", "h", "4") == b"4"
+            assert asker.at_once("BLPOP", "nothing", "5") is None
+            await asyncio.sleep(2 * TIMEOUT_S)  # it is given up
+            assert asker.at_once("HGET", "h", "5") is None
+            assert await asker.ask("HGET", "h", "5") == b"5"
+            asker.close()
+        gc.collect()
+
+    uvloop.run(test())
+    assert not caplog.records
 
 
 def test_only_tls_is_asked_the_slower_way(filled: Settings) -> None:
