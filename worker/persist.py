@@ -18,8 +18,8 @@ Five guards make a second worker, or one that was stopped past every lease and r
     4  a chunk is trimmed only while the intent is the caller's and it is its turn   (hot.lua: finish)
     5  after the records were read, the intent is still there, byte-equal            (_read)
 
-What was read for the plan counts as read again if, once the intent stands, the ends of its ranges are there
-(plan.py: is_there).
+What was read for the plan counts as read again if, once the intent stands, Redis runs on since before it was read, no
+device was deleted meanwhile, and no save ended (plan.py: still_holds).
 
 An intent without ranges is that of an import (imports.py), which brings records of its own to the commit. Whoever
 finds one that nobody finished treats it like any: not committed, it is committed without files, and the import tries
@@ -43,7 +43,7 @@ from telemetry.hot import Shard, State
 from telemetry.setup import NO_ARCHIVE
 from telemetry.steps import Step, untold
 from worker.latest import rebuild, tell
-from worker.plan import Bounds, Plan, Tail, choose, decode, is_there, read
+from worker.plan import Bounds, Plan, Tail, choose, decode, read, still_holds
 
 log = logging.getLogger(__name__)
 
@@ -152,12 +152,11 @@ class Saver:
         If that is what the plan read, it isn't read in full again.
         """
         self._reached("read")
-        raw = None if plan is not None and is_there(shard, plan) else read(shard, intent.ranges)
+        planned = plan.tail if plan is not None and still_holds(shard, plan) else None
+        raw = [] if planned is not None else read(shard, intent.ranges)
         self._reached("still")
         self._require(shard, intent)
-        if plan is not None and (raw is None or raw == plan.tail.raw):
-            return plan.tail
-        return decode(shard, intent.ranges, raw or [])
+        return planned if planned is not None else decode(shard, intent.ranges, raw)
 
     def _finish(self, shard: Shard, intent: Intent) -> int:
         """Trim what is in the archive now. A crash here leaves records in both; readers drop the tail's."""

@@ -11,7 +11,7 @@ import pyarrow as pa
 from telemetry.columns import Columns
 from telemetry.days import DAY_US
 from telemetry.entries import Block, Range, RawEntry, Unreadable, read_block
-from telemetry.hot import READ_ENTRIES, Shard
+from telemetry.hot import READ_ENTRIES, Shard, Standing
 from telemetry.record import Row
 from telemetry.settings import Persist
 from telemetry.streams import LOOK_ENTRIES, READ_STREAMS, heads, next_of, streams_at_once
@@ -42,19 +42,20 @@ class Bounds(NamedTuple):
 
 
 class Tail(NamedTuple):
-    """What some ranges hold: the raw entries of each, their records in that order, and what can't be read."""
+    """What some ranges hold: their records in that order, and what can't be read."""
 
-    raw: list[list[RawEntry]]
     records: pa.Table
     unreadable: list[Unreadable]
 
 
 class Plan(NamedTuple):
-    """The ranges that a save takes, what they held when it was planned, and whether that was all that waited."""
+    """The ranges that a save takes, what they held when it was planned, and whether that was all that waited; and how
+    the shard stood before they were read."""
 
     ranges: list[Range]
     tail: Tail
     is_all: bool
+    standing: Standing
 
 
 class _Budget:
@@ -101,7 +102,6 @@ class _Taking:
         self.budget = _Budget(bounds)
         self.ranges: list[Range] = []
         self._shards = shards
-        self._raw: list[list[RawEntry]] = []
         self._columns = Columns()
         self._unreadable: list[Unreadable] = []
         self._pages: list[tuple[str, list[RawEntry]]] = []
@@ -119,7 +119,7 @@ class _Taking:
     def tail(self) -> Tail:
         """What was taken."""
         self._take()
-        return Tail(self._raw, self._columns.table(), self._unreadable)
+        return Tail(self._columns.table(), self._unreadable)
 
     def _take(self) -> None:
         pages, size_bytes = self._pages, self._bytes
@@ -161,11 +161,9 @@ class _Taking:
         before = self.ranges[-1] if self.ranges else None
         if before is not None and before.device_id == device_id:
             self.ranges[-1] = Range(device_id, before.first, last, before.records + count)
-            self._raw[-1] += entries
         else:
             first = entries[0][0].decode() if len(entries) > 1 else last
             self.ranges.append(Range(device_id, first, last, count))
-            self._raw.append(entries)
 
 
 def choose(shard: Shard, bounds: Bounds, oldest_first: bool = False) -> Plan:
@@ -174,6 +172,7 @@ def choose(shard: Shard, bounds: Bounds, oldest_first: bool = False) -> Plan:
     In the order of files, so that there is nothing to sort, if it may be taken whole; else, or with `oldest_first`, the
     longest waiting devices first: those with the last names must not wait for ever.
     """
+    standing = shard.standing()
     records, count = shard.waiting()
     devices: Iterable[str] = _dirty(shard, bounds.max_devices)
     if not oldest_first and count < bounds.max_devices and records <= bounds.max_records:
@@ -185,7 +184,7 @@ def choose(shard: Shard, bounds: Bounds, oldest_first: bool = False) -> Plan:
         for device_id, page in heads(shard, part, most_entries).items():
             _take_stream(taking, shard, device_id, page, most_entries)
     tail = taking.tail()
-    return Plan(taking.ranges, tail, is_all=not (taking.budget.was_short or taking.budget.is_spent))
+    return Plan(taking.ranges, tail, not (taking.budget.was_short or taking.budget.is_spent), standing)
 
 
 def _dirty(shard: Shard, most: int) -> Iterator[str]:
@@ -210,25 +209,14 @@ def _size_bytes(entries: list[RawEntry]) -> int:
     return sum(sum(map(len, fields)) for _, fields in entries)
 
 
-def is_there(shard: Shard, plan: Plan) -> bool:
-    """Whether the ranges still hold what they held: their first and their last entries are the same, byte for byte.
+def still_holds(shard: Shard, plan: Plan) -> bool:
+    """Whether the ranges hold what they held when they were read: an entry never changes, new ones come behind all
+    others, and what else happens to streams changes how the shard stands (hot.py: `Standing`).
 
-    So is all between: an entry never changes, new ones come behind all others, and the oldest go first, or all do. It
-    takes a tenth of what reading all of them again does where a device has twenty, and as much where it has one.
+    One question, however many devices; looking at the ends of each range took a tenth of a save where each has one
+    entry.
     """
-    ends = _ends(plan)
-    while part := list(islice(ends, LOOK_RANGES)):
-        if shard.entries([where for where, _ in part]) != [[entry] for _, entry in part]:
-            return False
-    return True
-
-
-def _ends(plan: Plan) -> Iterator[tuple[tuple[str, str, str], RawEntry]]:
-    """Where the first and the last entry of each range are, and what they were."""
-    for held, raw in zip(plan.ranges, plan.tail.raw, strict=True):
-        yield (held.device_id, held.first, held.first), raw[0]
-        if len(raw) > 1:
-            yield (held.device_id, held.last, held.last), raw[-1]
+    return shard.standing().streams == plan.standing.streams
 
 
 def read(shard: Shard, ranges: list[Range]) -> list[list[RawEntry]]:
@@ -249,4 +237,4 @@ def decode(shard: Shard, ranges: Iterable[Range], raw: list[list[RawEntry]]) -> 
             block = read_block(found.device_id, entry, shard.shards, unreadable.append)
             if block is not None:
                 columns.add(block)
-    return Tail(raw, columns.table(), unreadable)
+    return Tail(columns.table(), unreadable)

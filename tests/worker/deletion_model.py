@@ -26,7 +26,7 @@ from tests.exploring import Model, Result
 
 SWITCHES = {
     "settle": "the eraser waits until the intent that stood has ended",
-    "read": "a save looks once its intent stands whether its range's ends are there, and reads it again if not",
+    "read": "a save looks once its intent stands whether a deletion began or ended since it read, and then reads again",
     "tokens": "a deletion takes back the ids that were allotted to an import",
     "day": "a commit of the eraser is refused if another changed the day's files since it looked",
     "merge": "and so is one of the compactor",
@@ -179,7 +179,8 @@ def _chosen(state: State, me: int) -> Step | None:
     if not r.stream:
         return None
     intent = Intent(r.committed + 1, r.stream[-1])
-    return "choose", _goes(state, me, Worker("intend", intent=intent, rows=r.stream, seen=r.committed))
+    chosen = Worker("intend", intent=intent, rows=r.stream, seen=r.committed, mark=r.mark, deleted=r.deleted)
+    return "choose", _goes(state, me, chosen)
 
 
 def _intend(state: State, me: int, w: Worker) -> Step:
@@ -198,11 +199,11 @@ def _open(state: State, me: int, w: Worker) -> Step:
 
 def _read(state: State, me: int, w: Worker, rules: Rules) -> Step:
     assert w.intent is not None
-    rows, stream = w.rows, state.redis.stream
-    is_there = rows and rows[0] in stream and rows[-1] in stream
-    if not is_there and not (rows and "read" in rules.without):
-        rows = tuple(one for one in stream if one <= w.intent.end)
-    return "read", _goes(state, me, w._replace(step="still", rows=rows))
+    rows, r = w.rows, state.redis
+    holds = rows and (w.mark, w.deleted) == (r.mark, r.deleted)
+    if not holds and not (rows and "read" in rules.without):
+        rows = tuple(one for one in r.stream if one <= w.intent.end)
+    return "read", _goes(state, me, w._replace(step="still", rows=rows, mark=None, deleted=0))
 
 
 def _commit(state: State, me: int, w: Worker) -> Step:

@@ -76,7 +76,7 @@ class Intent(NamedTuple):
 
 
 class Redis(NamedTuple):
-    """The hot store of one shard. `run`, `next_id` and `deleted` are counted where a reader remembers tails."""
+    """The hot store of one shard. `run` counts its starts; `next_id` is counted where a reader remembers tails."""
 
     streams: Rows
     committed: Commit
@@ -105,8 +105,8 @@ class Worker(NamedTuple):
     """Where a worker is, and what it holds in memory. The step decides which fields are used.
 
     `seen` is a number it has read: first `committed`, later that of the table its handle was opened on.
-    `planned` is what the streams held when it chose; `rows` is what it has read from them since, and after `write` what
-    its file holds.
+    `planned` is what the streams held when it chose, `standing` Redis's `run` and `deleted` before that; `rows` is what
+    it has read from them since, and after `write` what its file holds.
     """
 
     step: str = "look"
@@ -116,6 +116,7 @@ class Worker(NamedTuple):
     rows: Rows = ()
     chunk: int = 0
     planned: Rows = ()
+    standing: tuple[int, int] = (0, 0)
 
 
 class Known(NamedTuple):
@@ -195,7 +196,8 @@ def _look(state: State, me: int, worker: Worker, rules: Rules) -> Step:
     """Read `intent` and `committed` at once. Nothing is held yet: a crash changes nothing."""
     if state.redis.intent is not None:
         return "look: an intent", _goes(state, me, Worker("recover", intent=state.redis.intent))
-    return "look: none", _goes(state, me, Worker("together", seen=state.redis.committed))
+    redis = state.redis
+    return "look: none", _goes(state, me, Worker("together", seen=redis.committed, standing=_standing(redis)))
 
 
 def _happened(table: Table, intent: Intent) -> bool | None:
@@ -228,7 +230,7 @@ def _choose(state: State, me: int, worker: Worker, rules: Rules) -> Step | None:
     ends = tuple(stream[-1] if stream else 0 for stream in state.redis.streams)
     if not any(ends):
         return None
-    return "choose", _goes(state, me, Worker("intend", seen=worker.seen, ends=ends, planned=state.redis.streams))
+    return "choose", _goes(state, me, worker._replace(step="intend", ends=ends, planned=state.redis.streams))
 
 
 def _intend(state: State, me: int, worker: Worker, rules: Rules) -> Step:
@@ -247,25 +249,29 @@ def _intend(state: State, me: int, worker: Worker, rules: Rules) -> Step:
     token = 0 if "token" in rules.without else _new_token(state, ordinal)
     intent = Intent(Commit(ordinal, token), worker.ends)
     after = redis._replace(intent=intent, finishing=0)
-    return "intend", _goes(state, me, Worker("read", intent=intent, planned=worker.planned), redis=after)
+    reads = Worker("read", intent=intent, planned=worker.planned, standing=worker.standing)
+    return "intend", _goes(state, me, reads, redis=after)
 
 
 def _read(state: State, me: int, worker: Worker, rules: Rules) -> Step:
-    """Read the next device's range: what was planned, if its first and its last record are there; so are all between.
-    Several reads, since one of them all would be too large.
+    """Take what was planned, if Redis runs on and nothing was deleted; else read the next device's range: several
+    reads, since one of them all would be too large.
 
     A crash drops what was read; it is still in Redis, as only a committed intent is trimmed.
     """
     intent, device = worker.intent, len(worker.rows)
     assert intent is not None
-    stream = state.redis.streams[device]
-    found = worker.planned[device] if worker.planned else ()
-    if not (found and found[0] in stream and found[-1] in stream):
-        found = tuple(n for n in stream if n <= intent.ends[device])
+    if worker.planned and worker.standing == _standing(state.redis):
+        return "read: as planned", _goes(state, me, Worker("still", intent=intent, rows=worker.planned))
+    found = tuple(n for n in state.redis.streams[device] if n <= intent.ends[device])
     rows = (*worker.rows, found)
-    if len(rows) < len(DEVICES):
-        return "read", _goes(state, me, Worker("read", intent=intent, rows=rows, planned=worker.planned))
-    return "read", _goes(state, me, Worker("still", intent=intent, rows=rows))
+    step = "read" if len(rows) < len(DEVICES) else "still"
+    return "read", _goes(state, me, Worker(step, intent=intent, rows=rows))
+
+
+def _standing(redis: Redis) -> tuple[int, int]:
+    """By what a worker knows that streams are those that it read; that no save ended meanwhile guard 1 sees."""
+    return redis.run, redis.deleted
 
 
 def _still(state: State, me: int, worker: Worker, rules: Rules) -> Step:
@@ -439,7 +445,7 @@ def _restored(state: State, copy: Redis, rules: Rules) -> State:
     if reader is not None and reader.step == "tail" and "connection" not in rules.without:
         reader = Reader()
     excused = _excused(state, copy)
-    copy = copy._replace(run=state.redis.run + 1 if rules.remembers else 0)
+    copy = copy._replace(run=state.redis.run + 1)
     return state._replace(redis=copy, excused=excused, copy=None, restores_left=0, reader=reader)
 
 

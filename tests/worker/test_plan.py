@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from pathlib import Path
 
 import duckdb
 import pytest
@@ -11,10 +11,14 @@ import pytest
 from telemetry import clock
 from telemetry.archive import Archive
 from telemetry.columns import is_sorted
+from telemetry.deletions import ask
 from telemetry.hot import Shard
+from telemetry.redis_client import connect
+from telemetry.setup import set_up
+from tests.conftest import RedisServer, settings_of
 from tests.worker.conftest import Ledger, archived
 from worker.persist import Saver
-from worker.plan import Bounds, Plan, choose, is_there
+from worker.plan import Bounds, Plan, choose, still_holds
 
 
 def devices(plan: Plan) -> list[str]:
@@ -80,8 +84,6 @@ def test_devices_with_few_entries_and_with_many_are_taken_whole(shard: Shard, le
     assert plan.tail.records.num_rows == 690
     assert {one.device_id: one.records for one in plan.ranges if one.records > 1} == dict.fromkeys(long, 31)
     assert is_sorted(plan.tail.records)
-    found = zip(devices(plan), plan.tail.raw, strict=True)
-    assert {device: len(entries) for device, entries in found if len(entries) > 1} == dict.fromkeys(long, 31)
 
 
 def test_a_device_is_taken_once_though_others_push_it_on(
@@ -114,34 +116,48 @@ def test_an_entry_that_finds_no_room_ends_what_is_read(shard: Shard, ledger: Led
     assert not plan.is_all
 
 
-def three_entries_of_two(shard: Shard, ledger: Ledger) -> Plan:
+def planned(shard: Shard, ledger: Ledger) -> Plan:
     for _ in range(3):
         ledger.append(shard, ["a", "b"])
     plan = choose(shard, Bounds())
-    assert [len(entries) for entries in plan.tail.raw] == [3, 3]
-    assert is_there(shard, plan)
+    assert still_holds(shard, plan)
     return plan
 
 
 def test_what_comes_meanwhile_changes_nothing_of_a_plan(shard: Shard, ledger: Ledger) -> None:
-    plan = three_entries_of_two(shard, ledger)
+    plan = planned(shard, ledger)
     ledger.append(shard, ["a", "b", "c"])
-    assert is_there(shard, plan)
+    assert still_holds(shard, plan)
 
 
-@pytest.mark.parametrize("change", ["trimmed", "gone", "its last is another", "its last is gone"])
-def test_ranges_that_hold_something_else_are_read_again(shard: Shard, ledger: Ledger, change: str) -> None:
-    """As after a deletion, another worker's save, or a Redis that was put back."""
-    plan = three_entries_of_two(shard, ledger)
-    stream, entries = shard.keys.stream("b"), plan.tail.raw[1]
-    if change == "trimmed":
-        shard.client.xtrim(stream, minid=entries[1][0], approximate=False)
-    else:
-        shard.client.delete(stream)
-    if change.startswith("its last"):
-        for entry, fields in entries[: 2 if change.endswith("gone") else 3]:
-            words: dict[Any, Any] = dict(zip(fields[::2], fields[1::2], strict=True))
-            if entry == entries[2][0]:
-                words[b"i"] += b"0"
-            shard.client.xadd(stream, words, id=entry)
-    assert not is_there(shard, plan)
+def test_after_a_deletion_ranges_are_read_again(shard: Shard, ledger: Ledger) -> None:
+    plan = planned(shard, ledger)
+    ask(shard, "b")
+    assert not still_holds(shard, plan)
+    again = choose(shard, Bounds())
+    assert devices(again) == ["a"]
+    assert still_holds(shard, again), "one that was under way before"
+    ask(shard, "b")
+    assert not still_holds(shard, again), "but asked for again"
+
+
+def test_after_another_save_ranges_are_read_again(
+    shard: Shard, ledger: Ledger, archive: Archive, connection: duckdb.DuckDBPyConnection
+) -> None:
+    plan = planned(shard, ledger)
+    Saver(archive, connection, clock.now_ms).save(shard)
+    assert not still_holds(shard, plan)
+
+
+def test_after_redis_started_again_ranges_are_read_again(
+    own_redis: RedisServer, tmp_path: Path, ledger: Ledger
+) -> None:
+    """It may be an older copy."""
+    settings = settings_of(own_redis.url, tmp_path)
+    with connect(settings) as client:
+        [shard] = set_up(client, Archive(settings.archive_dir), 1)
+        plan = planned(shard, ledger)
+        own_redis.kill()
+        own_redis.start()
+        client.connection_pool.disconnect()
+        assert not still_holds(shard, plan)
