@@ -8,19 +8,20 @@ CPU of all processes, from the socket to merged Parquet, of frames of 1,000 with
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from benchmarks import messages, report
-from benchmarks.boxes import box
-from benchmarks.cpu import Cost
+from benchmarks.boxes import box, saved, wait_merged, wait_saved
+from benchmarks.cpu import Cost, Meter
 from benchmarks.ingest import FRAMES, Source, carry, middle, warm_up
 from benchmarks.messages import A_MESSAGE, DEVICES
 from benchmarks.report import Result
+from benchmarks.sending import send
 from tests.box import Box
 
 TIMES = 1.3
-ENDS = 3
+ENDS = 5
 """Days at either end whose median counts."""
 
 
@@ -55,13 +56,31 @@ def of_devices(box: Box, size: Size) -> Iterator[Result]:
     yield from large.results("scale_devices_large")
 
 
+def day(box: Box, halves: Sequence[Source], number: int, records: int) -> float:
+    """What a record of a day costs, µs of CPU.
+
+    Each half is saved for itself, so that every day is merged: one that happened to be saved as one file would cost a
+    tenth less, and which days do is chance.
+    """
+    sent, before, meter = [source.connections(number) for source in halves], saved(box), Meter(box)
+    for connections in sent:
+        send(connections)
+        wait_saved(box)
+    wait_merged(box)
+    cost = meter.cost(records)
+    if (found := saved(box) - before) != records:
+        raise RuntimeError(f"of {records} records {found} are in the archive")
+    return cost.total
+
+
 def of_days(box: Box, size: Size) -> Iterator[Result]:
     """One day after the other."""
     some = messages.batches(size.day_records)
-    source = Source(box, FRAMES, some, "days")
-    costs = [carry(box, source, n, len(some) * A_MESSAGE).cost for n in range(size.days)]
+    middle_of = len(some) // 2
+    halves = [Source(box, FRAMES, part, name) for part, name in ((some[:middle_of], "am"), (some[middle_of:], "pm"))]
+    costs = [day(box, halves, n, len(some) * A_MESSAGE) for n in range(size.days)]
     ends = min(ENDS, size.days)
-    first, last = (statistics.median(one.total for one in part) for part in (costs[:ends], costs[-ends:]))
+    first, last = (statistics.median(part) for part in (costs[:ends], costs[-ends:]))
     yield Result("scale_days", last / first, "times", TIMES)
     yield Result("scale_days_first", first, "µs a record")
     yield Result("scale_days_last", last, "µs a record")

@@ -111,7 +111,7 @@ def test_a_save_is_safe_without_seeing_first_that_redis_and_table_belong_togethe
 
 @pytest.mark.slow
 def test_pages_are_whole_while_workers_save() -> None:
-    """Without a restore, since with both there are too many states. With three records there are a million, as good."""
+    """Without a restore, since with both there are too many states. With three records there are 925,727, as good."""
     found = explore((1, 1), restore=False, reader=True)
     assert found.bad == {}
     assert found.at_rest > 0
