@@ -28,7 +28,7 @@ from tests.small_disk import SmallDisk, small_disk
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--thorough", action="store_true", help="explore the largest model, too: half a minute")
+    parser.addoption("--thorough", action="store_true", help="explore the largest models, too: minutes")
 
 
 @pytest.fixture(scope="session")
