@@ -68,6 +68,6 @@ def test_files_enough_as_far_as_may_be(wanted: int, expected: int) -> None:
 
 
 def test_no_more_connections_than_files() -> None:
-    code = "from collector.__main__ import most_connections; from telemetry.config import Collector\n"
+    code = "from collector.__main__ import most_connections; from telemetry.settings import Collector\n"
     code += "print(most_connections(Collector()), most_connections(Collector(max_connections=10)))"
     assert limited(400, 800, code) == "600 10\n"
