@@ -208,7 +208,7 @@ class TestHistory:
 
     def test_a_reader_that_has_had_enough(self) -> None:
         api = FakeApi([position("a", n) for n in range(20_000)], page=5_000)
-        program = "import argparse, sys; from cli.query import HISTORY as H; from telemetry.config import Settings\n"
+        program = "import argparse, sys; from cli.query import HISTORY as H; from telemetry.settings import Settings\n"
         program += "p = argparse.ArgumentParser(); H.add_arguments(p); sys.exit(H.run(p.parse_args(), Settings()))"
         with http_server(api) as url:
             command = [sys.executable, "-c", program, "--url", url, "--json"]
