@@ -2,7 +2,7 @@
 
     python -m benchmarks.ingest [--quick] [--json FILE]
 
-Batches of 1,000 records over 4 connections, as fast as the box takes them: msgpack frames over TCP (8 of a connection
+Batches of 1,000 records over 4 connections, as fast as the box takes them: msgpack frames over TCP (16 of a connection
 unanswered), NDJSON over TCP (one record and one answer a line), and JSON arrays over HTTP. A round ends when the box's
 own worker has saved all and merged the day into one file. The records of each round are those of a day of their own.
 """
@@ -19,10 +19,13 @@ from benchmarks.cpu import Cost, Meter
 from benchmarks.messages import A_MESSAGE
 from benchmarks.report import Result
 from benchmarks.sending import Answers, Connection, Load, Message, send
+from cli.tcp_sender import WINDOW
 from tests.box import Box
 
 CONNECTIONS = 4
-FRAME_WINDOW = 8
+FRAME_WINDOW = WINDOW
+"""As many as `whimbrel send` has unanswered."""
+
 LINE_WINDOW = 2
 
 TARGET_US, STRETCHED_US, JSON_US = 7.0, 12.0, 9.0

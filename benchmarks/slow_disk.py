@@ -3,7 +3,7 @@
     python -m benchmarks.slow_disk [--quick] [--json FILE]
 
 `strace` delays the calls of the box's Redis; without it nothing is measured. The rate is that of frames of 1,000
-records over 4 connections, 8 of each unanswered; the time of an acknowledgement that of one frame after the other over
+records over 4 connections, 16 of each unanswered; the time of an acknowledgement that of one frame after the other over
 one connection. Bytes written are those of all programs until the records are saved and merged.
 """
 

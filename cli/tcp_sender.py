@@ -21,8 +21,8 @@ from collector.protocols import frames
 from telemetry.errors import ConfigError
 from telemetry.frame_answers import HEAD_BYTES, Detail, decode, encode, frame
 
-WINDOW = 8
-"""Unanswered frames: enough to keep the collector busy meanwhile, few enough to send again."""
+WINDOW = 16
+"""Unanswered frames: enough that a slow disk, an SD card, syncs many at once; few enough to send again."""
 
 TIMEOUT_S = 30.0
 """Seconds that connecting or an answer may take until the connection counts as lost."""
