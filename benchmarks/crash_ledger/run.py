@@ -138,6 +138,8 @@ class Run:
                     break
                 if passed_s > self.seconds:
                     self._tidy()
+                if not self.faults.is_alive():
+                    self.poison.put()  # as it did: without an entry that nobody can read no save comes to that point
                 bar.update(round(min(passed_s, self.seconds)) - bar.n)
                 bar.set_postfix_str(f"{len(self.ledger.entries)} records, {self.ledger.anomalies.total()} anomalies")
                 time.sleep(LOOK_S)
