@@ -1,4 +1,4 @@
-"""A Parquet file without the pages before a row: Arrow, which reads a column from its first page on, decodes a fifth.
+"""A Parquet file without the pages before a row: Arrow, which reads a column from its first page on, decodes half.
 
 A column's values lie in pages, each behind a header that says how long it is and how many rows it has. Arrow's reader
 can't be told to begin at one of them. So it is given a file in which the others are not there: whoever reads a column's

@@ -3,8 +3,9 @@ of which redis-py's connections (asking.py) take 57.
 
 Redis answers in less time than a program takes to go to sleep in its event loop, wake up and go on. So who asks alone
 waits for the answer on the spot, `SOON_MS` at most. If none has come by then, as while Redis syncs a group, or if
-others wait already, it is awaited as usual; answers come in the order of the questions. What the loop would do
-meanwhile waits for so long, and mostly for a fiftieth of it.
+others ask or wait, it is awaited as usual; answers come in the order of the questions. What the loop would do meanwhile
+waits for so long, and mostly for a fiftieth of it. Many that ask at once would wait one after the other: 16 connections
+got 6,100 answers a second so, and 9,000 where they ask together.
 """
 
 from __future__ import annotations
@@ -99,6 +100,8 @@ class _Line:
         self._parser = hiredis.Reader(replyError=redis.ResponseError, notEnoughData=_MORE)
         self._waiting: deque[_Waiting] = deque()
         self._unsent = b""
+        self._asked = 0  # questions in this turn of the event loop
+        self._is_crowded = False  # there was more than one in the last turn that had any
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._socket, self._on_readable)
@@ -108,7 +111,7 @@ class _Line:
         """The answer to a packed command. Raises `redis.RedisError`; `ConnectionError` if the connection is gone."""
         if self.is_lost:
             raise redis.ConnectionError("the connection is gone")
-        is_alone = not self._waiting
+        is_alone = self._is_alone()
         self._send(question)
         answer = self._soon_come() if is_alone and not self._unsent else _MORE
         if answer is _MORE and not self.is_lost:
@@ -121,13 +124,24 @@ class _Line:
 
     def at_once(self, question: bytes) -> Any:
         """The answer to a packed command, None if it doesn't come soon."""
-        if self.is_lost or self._waiting:
+        if self.is_lost or not self._is_alone():
             return None
         self._send(question)
         answer = _MORE if self._unsent else self._soon_come()
         if answer is _MORE and not self.is_lost:
             self._wait().cancel()  # the answer that still comes is nobody's
         return None if answer is _MORE or isinstance(answer, redis.ResponseError) else answer
+
+    def _is_alone(self) -> bool:
+        """Count a question. Whether it is the only one, as far as can be seen."""
+        if self._asked == 0:
+            self._loop.call_soon(self._on_turn)
+        self._asked += 1
+        return self._asked == 1 and not self._is_crowded and not self._waiting
+
+    def _on_turn(self) -> None:
+        self._is_crowded = self._asked > 1
+        self._asked = 0
 
     def _soon_come(self) -> Any:
         """The answer, if it comes soon."""

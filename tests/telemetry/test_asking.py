@@ -156,27 +156,58 @@ def test_a_server_that_is_silent_is_not_waited_for(made: Made, filled: Settings)
     run(made, filled, test)
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers are waited for on the spot for longer than Redis takes on a busy machine."""
+    monkeypatch.setattr("telemetry.direct.SOON_MS", 100)
+
+
+@pytest.mark.usefixtures("patient")
 def test_what_is_not_answered_on_the_spot_is_left(filled: Settings, caplog: pytest.LogCaptureFixture) -> None:
     async def test() -> None:
         with connect(filled, TIMEOUT_S) as client:
             asker = DirectAsker(client)
-            assert asker.at_once("HGET", "h", "1") is None  # there is no connection yet
+
+            async def alone(*command: str) -> Any:
+                await asyncio.sleep(0)
+                return asker.at_once(*command)
+
+            assert await alone("HGET", "h", "1") is None  # there is no connection yet
             await asker.ask("PING")
-            assert asker.at_once("HGET", "h", "1") == b"1"
-            assert asker.at_once("HGET", "h") is None  # an error
-            assert asker.at_once("BLPOP", "nothing", "0.1") is None
-            assert asker.at_once("HGET", "h", "2") is None  # who waits already is first
+            assert await alone("HGET", "h", "1") == b"1"
+            assert await alone("HGET", "h") is None  # an error
+            assert await alone("BLPOP", "nothing", "0.3") is None
+            assert await alone("HGET", "h", "2") is None  # who waits already is first
+            await asyncio.sleep(0)
             assert await asker.ask("HGET", "h", "3") == b"3"
-            assert asker.at_once("HGET", "h", "4") == b"4"
-            assert asker.at_once("BLPOP", "nothing", "5") is None
+            await asyncio.sleep(0)
+            assert await alone("HGET", "h", "4") == b"4"
+            assert await alone("BLPOP", "nothing", "5") is None
             await asyncio.sleep(2 * TIMEOUT_S)  # it is given up
-            assert asker.at_once("HGET", "h", "5") is None
+            assert await alone("HGET", "h", "5") is None
             assert await asker.ask("HGET", "h", "5") == b"5"
             asker.close()
         gc.collect()
 
     uvloop.run(test())
     assert not caplog.records
+
+
+@pytest.mark.usefixtures("patient")
+def test_many_are_not_waited_for_one_after_the_other(filled: Settings) -> None:
+    async def test() -> None:
+        with connect(filled, TIMEOUT_S) as client:
+            asker = DirectAsker(client)
+            await asker.ask("PING")
+            await asyncio.sleep(0)
+            assert [asker.at_once("HGET", "h", str(number)) for number in range(3)] == [b"0", None, None]
+            await asyncio.sleep(0)
+            assert asker.at_once("HGET", "h", "4") is None  # there were many a moment ago
+            await asyncio.sleep(0)
+            assert asker.at_once("HGET", "h", "5") == b"5"
+            asker.close()
+
+    uvloop.run(test())
 
 
 def test_only_tls_is_asked_the_slower_way(filled: Settings) -> None:
