@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 PROJECT = Path(__file__).resolve().parents[1]
 KEPT = ("WHIMBREL__REDIS__SERVER",)
@@ -155,4 +156,7 @@ class Box:
 
     def __exit__(self, *_error: object) -> None:
         self.http.close()
+        is_there = self._process is not None and self._process.poll() is None
+        programs = psutil.Process(self.pid).children(recursive=True) if is_there else []
         self.kill()
+        psutil.wait_procs(programs, STOP_S)  # they die a moment later, and may write until then
