@@ -13,7 +13,6 @@ import pytest
 import uvloop
 from starlette.applications import Starlette
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.latest import LatestRoutes
 from api.missing import HANDLERS
@@ -30,6 +29,7 @@ from telemetry.request_ids import Named
 from telemetry.serve import http_server, listen
 from telemetry.settings import Settings
 from telemetry.setup import set_up
+from tests.behind import Behind
 from tests.conftest import RedisServer, settings_of
 
 HOST = "127.0.0.1"
@@ -42,18 +42,6 @@ SOON_MS = 500
 def get(path: bytes, *headers: bytes, start: bytes = b"GET", version: bytes = b"1.1") -> bytes:
     """A request."""
     return b"\r\n".join([b"%b %b HTTP/%b" % (start, path, version), b"Host: box", *headers, b"", b""])
-
-
-class Behind:
-    """An application, and how often it was asked."""
-
-    def __init__(self, behind: ASGIApp) -> None:
-        self.asked = 0
-        self._behind = behind
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.asked += 1
-        await self._behind(scope, receive, send)
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import msgpack
 import pytest
 from starlette.applications import Starlette
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Message
 
 from collector.bodies import FORMS
 from collector.http import EXCEPTION_HANDLERS, routes
@@ -18,23 +18,12 @@ from telemetry import problem
 from telemetry.fields import Arrival
 from telemetry.hot import Limits, Shard
 from telemetry.shapes import LEARN_RECORDS
+from tests.behind import Behind
 from tests.collector.conftest import NOW_US, Connect, numbers, run, tail, taking
 
 VALUE = {"device_id": "d", "altitude": 7}
 RECORD = json.dumps(VALUE).encode()
 LIMITS = HttpLimits(2**20, 3, 600, Arriving(2**20))
-
-
-class Behind:
-    """The plain application, and how often it was asked."""
-
-    def __init__(self, plain: Any) -> None:
-        self.asked = 0
-        self._plain = plain
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.asked += 1
-        await self._plain(scope, receive, send)
 
 
 def _learn() -> None:

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import msgpack
 import pytest
 import redis
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from collector.bodies import FORMS
 from collector.http import app
@@ -24,6 +23,7 @@ from telemetry.http_protocol import ConnectionLimits
 from telemetry.request_ids import Named
 from telemetry.serve import Server, http_server, listen
 from telemetry.shapes import LEARN_RECORDS
+from tests.behind import Behind
 from tests.collector.conftest import HOST, NOW_US, Connect, numbers, run, tail, taking
 
 PATIENCE_S = 20
@@ -40,18 +40,6 @@ def post(body: bytes, *headers: bytes, length: bool = True, start: bytes = b"POS
 
 def record(number: int = 7, device: bytes = b"d") -> bytes:
     return b'{"device_id":"%b","altitude":%d}' % (device, number)
-
-
-class Behind:
-    """An application, and how often it was asked."""
-
-    def __init__(self, behind: ASGIApp) -> None:
-        self.asked = 0
-        self._behind = behind
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.asked += 1
-        await self._behind(scope, receive, send)
 
 
 class Serving(NamedTuple):
