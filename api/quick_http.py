@@ -14,17 +14,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from api.answers import encode
 from api.latest import answer_of
 from api.quick import END, ROUTE_OF_LATEST, START
 from telemetry import meters
+from telemetry.answer_head import AnswerHead, Headers
 from telemetry.direct import DirectAsker
 from telemetry.hot import Keys, shard_of
 from telemetry.http_protocol import LimitedProtocol
-
-Headers = list[tuple[bytes, bytes]]
 
 _START, _END = START.encode(), END.encode()
 _UNUSUAL = frozenset((b"content-length", b"expect", b"transfer-encoding", b"upgrade"))
@@ -39,8 +37,7 @@ class QuickAnswers:
         self._asker = asker
         self._keys: Sequence[Keys] = [Keys(number) for number in range(shards)]
         self._name = name
-        self._common: Headers = []  # of all answers, as uvicorn makes them anew each second
-        self._head = b""
+        self._head = AnswerHead(200)
 
     def answer(self, device_id: str, headers: Headers, common: Headers) -> bytes | None:
         """The answer, whole; None if it is for the application."""
@@ -52,13 +49,10 @@ class QuickAnswers:
             body = encode(answer_of(device_id, value))
         except (ValueError, msgspec.MsgspecError):
             return None  # who answers everything says what is wrong with it
-        if common is not self._common:
-            self._common = common
-            self._head = STATUS_LINE[200] + b"".join([b"%b: %b\r\n" % header for header in common])
         meters.REQUEST_S.of(ROUTE_OF_LATEST).observe(time.monotonic() - begun_s)
         meters.ANSWERS.of(ROUTE_OF_LATEST, "2xx").add()
         return b"%bcontent-length: %d\r\ncontent-type: application/json\r\nx-request-id: %b\r\n\r\n%b" % (
-            self._head,
+            self._head.of(common),
             len(body),
             self._name(headers),
             body,

@@ -13,8 +13,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE
-
 from collector.bodies import Form
 from collector.intake import Intake, Outcome, Tell
 from collector.problems import ProblemError, busy
@@ -22,12 +20,11 @@ from collector.quick import PATH, UNUSUAL, form_called
 from collector.requests import HttpLimits
 from collector.tally import tally_of
 from telemetry import problem, refusals
+from telemetry.answer_head import AnswerHead, Headers, header_lines
 from telemetry.errors import BusyError
 from telemetry.fields import Arrival
 from telemetry.http_protocol import LimitedProtocol
 from telemetry.record import Sent
-
-Headers = list[tuple[bytes, bytes]]
 
 _PATH = PATH.encode()
 _UNUSUAL = UNUSUAL | {b"connection", b"transfer-encoding", b"upgrade"}
@@ -43,8 +40,7 @@ class QuickPosts:
         self._limits = limits
         self._arrival = arrival
         self.name = name
-        self._common: Headers = []  # of all answers, as uvicorn makes them anew each second
-        self._accepted = b""
+        self._accepted = AnswerHead(202)
 
     def form(self, headers: Headers) -> Form | None:
         """The form of a body with these headers; None if there is anything unusual about them."""
@@ -72,23 +68,21 @@ class QuickPosts:
         if isinstance(outcome, Exception):
             return _refused(common, name, outcome)
         tally_of(form.name, "http").count(1, count)
-        if common is not self._common:
-            self._common = common
-            self._accepted = STATUS_LINE[202] + _lines(common) + b"content-type: application/json\r\n"
         body = b'{"accepted":%d}' % count
-        return b"%bcontent-length: %d\r\nx-request-id: %b\r\n\r\n%b" % (self._accepted, len(body), name, body)
+        return b"%bcontent-type: application/json\r\ncontent-length: %d\r\nx-request-id: %b\r\n\r\n%b" % (
+            self._accepted.of(common),
+            len(body),
+            name,
+            body,
+        )
 
 
 def _refused(common: Headers, name: bytes, error: Exception) -> bytes:
     found = busy(error) if isinstance(error, BusyError) else ProblemError(problem.INTERNAL, "the store failed")
     refusals.count(found.kind)
     response = found.response()
-    headers = _lines([*common, *response.raw_headers, (b"x-request-id", name)])
-    return STATUS_LINE[response.status_code] + headers + b"\r\n" + bytes(response.body)
-
-
-def _lines(headers: Headers) -> bytes:
-    return b"".join([b"%b: %b\r\n" % header for header in headers])
+    headers = header_lines([*response.raw_headers, (b"x-request-id", name)])
+    return AnswerHead(response.status_code).of(common) + headers + b"\r\n" + bytes(response.body)
 
 
 class QuickConnection(LimitedProtocol):
