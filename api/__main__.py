@@ -7,6 +7,7 @@ import gc
 import logging
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 
 from telemetry import early
@@ -15,6 +16,7 @@ if __name__ == "__main__":
     early.begin()
 
 import uvloop
+from starlette.types import ASGIApp
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from api.app import app
@@ -37,7 +39,7 @@ from api.timed import Timed
 from collector.http import HttpLimits, make_arrival, make_intake, routes
 from telemetry import keyring, meters, notes, refusals, reports
 from telemetry.addresses import Addresses
-from telemetry.asking import asker
+from telemetry.asking import Asks, asker
 from telemetry.direct import DirectAsker
 from telemetry.disk import Room
 from telemetry.gate import Gate
@@ -100,17 +102,9 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
         Deleting(connect(settings), settings.redis.shards),
         page,
     )
-    plain = ProxyHeadersMiddleware(application)  # type: ignore[arg-type]  # uvicorn words ASGI's types its own way
-    quick = QuickLatest(plain, latest)  # type: ignore[arg-type]
-    rates, addresses = Rates.of(settings), Addresses.of(settings)
-    gate = Gate(OfKeys(quick, too_many_at) if rates.key_requests else quick, keys, need_of)
-    limited = throttled(gate, rates, addresses, too_many_at, keys is not None)
-    shared = Cors(limited, a.cors_origins) if a.cors_origins else limited
-    named = Named(Timed(shared), settings.log.access)
-    make_connection = None
-    does_no_more = keys is None and not rates.are_set and not a.cors_origins and not settings.log.access
-    if does_no_more and isinstance(asks, DirectAsker):
-        make_connection = partial(QuickConnection, QuickAnswers(asks, settings.redis.shards, named.name_of))
+    rates = Rates.of(settings)
+    named = in_front(settings, application, latest, keys, rates)
+    make_connection = quick_connections(settings, asks, keys, rates, named)
     server = http_server(named, ConnectionLimits.of(settings), tls, make=make_connection)
     gc.freeze()  # what is here stays: to look through it for garbage takes 26 ms, in which nothing is answered
     serving = asyncio.create_task(server.serve([listening]))
@@ -126,6 +120,28 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
             await intake.stop()
     sampler.stop()
     listener.stop()
+
+
+def in_front(
+    settings: Settings, application: ASGIApp, latest: LatestRoutes, keys: Keyring | None, rates: Rates
+) -> Named:
+    """The application behind what a request passes first: its name, CORS, rates, keys, the quick way of latest."""
+    plain = ProxyHeadersMiddleware(application)  # type: ignore[arg-type]  # uvicorn words ASGI's types its own way
+    quick = QuickLatest(plain, latest)  # type: ignore[arg-type]
+    gate = Gate(OfKeys(quick, too_many_at) if rates.key_requests else quick, keys, need_of)
+    limited = throttled(gate, rates, Addresses.of(settings), too_many_at, keys is not None)
+    origins = settings.api.cors_origins
+    return Named(Timed(Cors(limited, origins) if origins else limited), settings.log.access)
+
+
+def quick_connections(
+    settings: Settings, asks: Asks, keys: Keyring | None, rates: Rates, named: Named
+) -> Callable[..., QuickConnection] | None:
+    """What makes connections that answer latest by themselves; None where the application has more to do with it."""
+    does_more = keys is not None or rates.are_set or settings.api.cors_origins or settings.log.access
+    if does_more or not isinstance(asks, DirectAsker):
+        return None
+    return partial(QuickConnection, QuickAnswers(asks, settings.redis.shards, named.name_of))
 
 
 if __name__ == "__main__":

@@ -90,12 +90,7 @@ class QuickConnection(LimitedProtocol):
         url = self.url
         if not url.startswith(_START) or not url.endswith(_END) or not url.isascii():
             return ""
-        is_free = (self.cycle is None or self.cycle.response_complete) and not self.pipeline
-        if not is_free or self.flow.write_paused or self.transport.is_closing():
-            return ""
-        if self.parser.get_method() != b"GET" or self.parser.get_http_version() != "1.1":
-            return ""
-        if not self.parser.should_keep_alive() or any(name in _UNUSUAL for name, _ in self.headers):
+        if not self.may_answer(b"GET") or any(name in _UNUSUAL for name, _ in self.headers):
             return ""
         device_id = url[len(_START) : -len(_END)]
         return "" if any(byte in _NOT_PLAIN for byte in device_id) else device_id.decode()

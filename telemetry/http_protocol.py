@@ -298,6 +298,16 @@ class LimitedProtocol(HttpToolsProtocol):
         answering = _Answering(self.transport, self.cycle, self._end)
         self.cycle.transport = answering  # type: ignore[assignment]  # it uses no more of it
 
+    def may_answer(self, method: bytes) -> bool:
+        """Whether a connection may answer the request whose head came by itself: one of this method, over HTTP/1.1 on a
+        connection that stays, behind none that has yet to be answered."""
+        is_free = (self.cycle is None or self.cycle.response_complete) and not self.pipeline
+        if not is_free or self.flow.write_paused or self.transport.is_closing():
+            return False
+        if self.parser.get_method() != method or self.parser.get_http_version() != "1.1":
+            return False
+        return bool(self.parser.should_keep_alive())
+
     def _check_query(self, query: bytes) -> None:
         if len(query) > self._limits.max_query_bytes:
             raise _Refusal(problem.ADDRESS_TOO_LONG, f"a query may have {self._limits.max_query_bytes} bytes")

@@ -53,7 +53,11 @@ class Serving(NamedTuple):
 
 @contextlib.asynccontextmanager
 async def serving(
-    connect_to: Connect, is_quick: bool = True, max_pending_bytes: int = 2**20, max_devices: int = 10
+    connect_to: Connect,
+    is_quick: bool = True,
+    max_pending_bytes: int = 2**20,
+    max_devices: int = 10,
+    request_timeout_s: float = 10,
 ) -> AsyncIterator[Serving]:
     """A server with the quickest way, or without."""
     for form in set(FORMS.values()):
@@ -63,7 +67,7 @@ async def serving(
         behind = Behind(app(intake, LIMITS, lambda: arrival))
         named = Named(behind)
         make = partial(QuickConnection, QuickPosts(intake, LIMITS, lambda: arrival, named.name_of))
-        limits = ConnectionLimits(16_384, LIMITS.max_body_bytes, 100, 10.0, KEEP_ALIVE_S, 8_192)
+        limits = ConnectionLimits(16_384, LIMITS.max_body_bytes, 100, request_timeout_s, KEEP_ALIVE_S, 8_192)
         server = http_server(named, limits, make=make if is_quick else None)
         listening = listen(HOST, 0)
         running = asyncio.create_task(server.serve([listening]))
@@ -106,6 +110,8 @@ async def until_waiting(intake: Intake) -> None:
 
 USUAL = {
     "a record": post(record()),
+    "kept": post(record(), b"Connection: keep-alive"),
+    "long": post(b" " * 1_950 + record()),
     "with a name": post(record(), b"X-Request-Id: mine-1"),
     "with a bad name": post(record(), b"X-Request-Id: mine/1"),
     "several": post(b"[%b,%b]" % (record(), record(8)), b"Content-Type: application/json"),
@@ -121,7 +127,6 @@ UNUSUAL = {
     "another method": post(record(), start=b"PUT /v1/records HTTP/1.1"),
     "an older version": post(record(), start=b"POST /v1/records HTTP/1.0"),
     "the last": post(record(), b"Connection: close"),
-    "kept": post(record(), b"Connection: keep-alive"),
     "an upgrade": post(record(), b"Connection: upgrade", b"Upgrade: websocket"),
     "chunks": post(b"%x\r\n%b\r\n0\r\n\r\n" % (len(record()), record()), b"Transfer-Encoding: chunked", length=False),
     "nothing": post(b""),
@@ -170,6 +175,49 @@ def test_several_at_once_are_answered_in_their_order(connect_shared: Connect, sh
     found = numbers(tail(shard, "d"))
     assert [found[:7], found[8:39]] == [ours[:7], ours[7:]]  # between them that with the key
     assert found[39:] == ours * 2
+
+
+def test_a_body_behind_its_head(connect_shared: Connect, shard: Shard) -> None:
+    head, body = post(record())[: -len(record())], record()
+
+    async def test() -> None:
+        async with serving(connect_shared) as quick:
+            for _ in range(2):
+                [(status, _, _)] = await answers(quick.port, [head, body])
+                assert status.startswith(b"HTTP/1.1 202")
+            assert not quick.behind.asked
+
+    run(test)
+
+
+def test_a_body_that_does_not_come(connect_shared: Connect, shard: Shard) -> None:
+    async def late(is_quick: bool) -> tuple[bytes, dict[bytes, bytes], bytes]:
+        async with serving(connect_shared, is_quick, request_timeout_s=0.2) as served:
+            return (await answers(served.port, [post(record())[:-5]]))[0]
+
+    async def test() -> None:
+        expected = await late(is_quick=False)
+        assert expected[0].startswith(b"HTTP/1.1 408")
+        assert await late(is_quick=True) == expected
+
+    run(test)
+
+
+def test_the_end_comes_within_a_body(connect_shared: Connect, shard: Shard) -> None:
+    async def test() -> None:
+        async with serving(connect_shared) as quick:
+            reader, writer = await asyncio.open_connection(HOST, quick.port)
+            data = post(record())
+            writer.write(post(record()) + data[:-5])
+            await answer(reader)
+            quick.server.should_exit = True
+            await asyncio.sleep(0.3)
+            writer.write(data[-5:])
+            assert (await answer(reader))[0].startswith(b"HTTP/1.1 202")
+            assert await reader.read() == b""
+            writer.close()
+
+    run(test)
 
 
 @pytest.mark.parametrize("name", ["several", "no JSON"])
