@@ -40,6 +40,7 @@ from api.needs import need_of
 from api.older.lists import ListRoutes
 from api.older.pages import Pages
 from api.older.warm import warm_up
+from api.one_tail import OneTail
 from api.queries import Queries
 from api.quick_facts import Entries
 from api.remembered import Remembered
@@ -141,7 +142,8 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
     a, shards = settings.api, settings.redis.shards
     archive, client, room = Archive(settings.archive_dir), connect(settings, READ_TIMEOUT_S), Room.of(settings)
     attach = partial(hot.attach, client, shards)
-    snapshots = Snapshots(lambda: hot.pinned(client, shards), archive, Remembered(a.tail_memory_bytes // shards))
+    remembered, one_tail = Remembered(a.tail_memory_bytes // shards), OneTail(attach)
+    snapshots = Snapshots(lambda: hot.pinned(client, shards), archive, remembered, one_tail)
     connection = open_duckdb(settings.data_dir / "tmp" / "query", f"{a.query_memory_bytes}B")
     queries = Queries(connection, a.query_threads, a.query_queue, a.query_timeout_s)
     health = Health(client, attach, archive, settings.redis.durability, settings.redis.full_percent, room)

@@ -5,8 +5,8 @@ the table's commit number t is `committed`, no save came between: all of the tai
 of the intent that was seen, its records are in the archive: the tail's entries within its ranges are left
 out. Anything else means that a save ended meanwhile: read again.
 
-All of Redis is read over one connection: were Redis restored from an older copy between `committed` and the
-tail, records that the archive has would be in both.
+All of Redis is read over one connection, or in one transaction: were Redis restored from an older copy between
+`committed` and the tail, records that the archive has would be in both.
 tests/worker/save_model.py shows that no reader sees a gap or a double, and that it does if the table comes first.
 """
 
@@ -25,6 +25,7 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable
 
 from api import tail
+from api.one_tail import OneTail
 from api.remembered import Part, Read, Remembered
 from telemetry import streams
 from telemetry.archive import Archive
@@ -117,16 +118,18 @@ class Listing(NamedTuple):
 
 
 class Snapshots:
-    """Takes snapshots, from any number of threads."""
+    """Takes snapshots, from any number of threads; of all devices and of one by quicker ways, where those are given."""
 
     def __init__(
         self,
         attach: Callable[[], AbstractContextManager[Sequence[Shard]]],
         archive: Archive,
         remembered: Remembered | None = None,
+        one_tail: OneTail | None = None,
     ) -> None:
         self._attach = attach
         self._remembered = remembered
+        self._one_tail = one_tail
         self._archive = archive
         self._table: DeltaTable | None = None
         self._listing = Listing([], [])
@@ -147,6 +150,10 @@ class Snapshots:
         raise NotTogether("Redis and archive don't belong together: `whimbrel recover` says what can be done")
 
     def _tails(self, wanted: Wanted) -> list[tuple[Shard, Read]]:
+        if self._one_tail is not None and len(wanted.devices) == 1:
+            read = self._one_tail.read(wanted.devices[0])
+            if read is not None:
+                return [read]
         with self._attach() as shards:
             return self._tails_of(shards, wanted)
 

@@ -362,6 +362,16 @@ class Shard:
         state = self._state(store_id, values)
         return Standing(state, (server["run_id"], store_id, state.committed, deleted, deleting), int(next_id or 0))
 
+    def state_and_entries(self, device_id: str) -> tuple[State, list[RawEntry]]:
+        """The same, and the first `READ_ENTRIES` of a device's entries, read with it; raises the same."""
+        k = self.keys
+        pipe = self.client.pipeline(transaction=True)
+        pipe.hget(k.store, "id")
+        pipe.mget(k.committed, k.intent, k.finishing, k.unsaved)
+        pipe.xrange(k.stream(device_id), count=READ_ENTRIES)
+        store_id, values, entries = translated(pipe.execute)
+        return self._state(store_id, values), entries
+
     def _state(self, store_id: bytes | None, values: Sequence[bytes | None]) -> State:
         if store_id is None or store_id.decode() != self.store_id:
             raise OtherStoreError("cannot use Redis: its store is another one than at the start")

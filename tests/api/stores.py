@@ -8,6 +8,7 @@ from pathlib import Path
 import duckdb
 
 from api.history import Question, page
+from api.one_tail import OneTail
 from api.remembered import Remembered
 from api.snapshot import Snapshots, Wanted
 from telemetry import hot
@@ -56,7 +57,8 @@ class Stores:
 
     def new_snapshots(self, remembered: Remembered | None = None) -> Snapshots:
         client, many = self.shards[0].client, len(self.shards)
-        return Snapshots(lambda: hot.pinned(client, many), self.archive, remembered)
+        one_tail = OneTail(lambda: hot.attach(client, many))
+        return Snapshots(lambda: hot.pinned(client, many), self.archive, remembered, one_tail)
 
     def append(self, *sent: Sent) -> None:
         for shard in self.shards:

@@ -67,6 +67,19 @@ def assert_fresh(stores: Stores) -> None:
     assert stores.ids() == stores.ids(stores.new_snapshots())
 
 
+def assert_one_fresh(stores: Stores) -> None:
+    """Check the same of one device alone, whose tail is read with its shard's state (api/one_tail.py)."""
+    wanted = ALL._replace(devices=(DEVICES[len(stores.stored) % len(DEVICES)],))
+    plain = Snapshots(lambda: hot.pinned(stores.shards[0].client, 1), stores.archive)
+    assert one_of(stores.snapshots, wanted) == one_of(plain, wanted)
+
+
+def one_of(snapshots: Snapshots, wanted: Wanted) -> tuple[list[int], list[str]]:
+    """The ids of a device in the tail, and the files that may have others."""
+    snapshot = snapshots.take(wanted)
+    return [one.id for one in snapshot.tail], [file.path for file in snapshot.files]
+
+
 def calls(client: redis.Redis) -> dict[str, int]:
     """How often streams were read, by command."""
     found = client.info("commandstats")
@@ -228,6 +241,7 @@ def test_who_remembers_sees_what_is_there(
         for event in events:
             happen(stores, event)
             assert_fresh(stores)
+            assert_one_fresh(stores)
 
 
 SECONDS = 4.0

@@ -1,0 +1,38 @@
+"""One device's tail in one question to Redis: what takes three over one connection otherwise, and 0.24 ms of CPU more.
+
+Shards are attached to once. Each question asks for the store's id, too, and what shards are may only change with that
+(docs/decisions/0028-remembered-tail.md). State and entries are read in one transaction, so nothing comes between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from api.remembered import Part, Read
+from telemetry.errors import OtherStoreError
+from telemetry.hot import READ_ENTRIES, Shard, shard_of
+
+
+class OneTail:
+    """Reads tails, from any number of threads. `attach` gives all shards of the store that is there."""
+
+    def __init__(self, attach: Callable[[], Sequence[Shard]]) -> None:
+        self._attach = attach
+        self._shards: Sequence[Shard] = ()
+
+    def read(self, device_id: str) -> tuple[Shard, Read] | None:
+        """A device's shard, its state and the tail that belongs to it. Raises as `attach` and `Shard.state` do.
+
+        None if the tail is long, to be read in pieces, or if the store is another one than before.
+        """
+        shards = self._shards or self._attach()
+        shard = shards[shard_of(device_id, len(shards))]
+        try:
+            state, entries = shard.state_and_entries(device_id)
+        except OtherStoreError:
+            self._shards = ()
+            return None
+        self._shards = shards
+        if len(entries) == READ_ENTRIES:
+            return None
+        return shard, Read(state, [Part([(device_id, entries)], shard.shards)])

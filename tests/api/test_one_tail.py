@@ -1,0 +1,127 @@
+"""One device's tail, read with its shard's state: what a reader finds that asks for one after the other."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+import pytest
+import redis
+
+from api.snapshot import Snapshots, Wanted
+from telemetry import hot
+from telemetry.archive import Archive
+from telemetry.errors import NotSetUp, StoreUnavailable
+from telemetry.hot import Shard
+from telemetry.record import Sent
+from telemetry.setup import set_up
+from tests.api.conftest import record
+from tests.api.stores import ALL, MIDNIGHT_US, Stores
+from tests.conftest import RedisServer
+
+A = ALL._replace(devices=("a",))
+
+
+@pytest.fixture
+def stores(shard: Shard, archive: Archive, connection: duckdb.DuckDBPyConnection) -> Stores:
+    """A store of nine records of three devices, of which none is saved."""
+    found = Stores([shard], archive, connection)
+    found.append(*(Sent("abc"[n % 3], record(MIDNIGHT_US + n)) for n in range(9)))
+    return found
+
+
+def ids(snapshots: Snapshots, wanted: Wanted = A) -> list[int]:
+    return [one.id for one in snapshots.take(wanted).tail]
+
+
+def plain(stores: Stores) -> Snapshots:
+    """Who asks for shape, state and entries over one connection."""
+    return Snapshots(lambda: hot.pinned(stores.shards[0].client, len(stores.shards)), stores.archive)
+
+
+@contextmanager
+def asks(client: redis.Redis, **commands: int) -> Iterator[None]:
+    """Check how often Redis is asked what meanwhile."""
+    before = client.info("commandstats")
+    yield
+    after = client.info("commandstats")
+    for name, count in commands.items():
+        key = f"cmdstat_{name}"
+        assert after.get(key, {"calls": 0})["calls"] - before.get(key, {"calls": 0})["calls"] == count
+
+
+def test_shards_are_attached_to_once(stores: Stores) -> None:
+    client = stores.shards[0].client
+    with asks(client, hmget=1, multi=1, xrange=1):
+        assert len(ids(stores.snapshots)) == 3
+    with asks(client, hmget=0, multi=1, mget=1, xrange=1):
+        assert len(ids(stores.snapshots)) == 3
+    assert ids(stores.snapshots, A._replace(devices=("nobody",))) == []
+    with asks(client, hmget=1):  # of several it is left to the plain way
+        assert len(ids(stores.snapshots, A._replace(devices=("a", "b")))) == 6
+
+
+@pytest.mark.parametrize("count", [3, 4, 5])
+def test_a_long_tail_is_read_in_pieces(stores: Stores, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    for module in ("telemetry.hot", "telemetry.streams", "api.one_tail"):
+        monkeypatch.setattr(f"{module}.READ_ENTRIES", 4)
+    for n in range(count):
+        stores.append(Sent("long", record(MIDNIGHT_US + n)))
+    wanted = A._replace(devices=("long",))
+    assert ids(stores.snapshots, wanted) == ids(plain(stores), wanted)
+    assert len(ids(stores.snapshots, wanted)) == count
+
+
+def test_each_device_is_looked_for_in_its_shard(
+    client: redis.Redis, archive: Archive, connection: duckdb.DuckDBPyConnection
+) -> None:
+    stores = Stores(set_up(client, archive, 3), archive, connection)
+    stores.append(*(Sent(f"{n}", record(MIDNIGHT_US + n)) for n in range(20)))
+    stores.save_until("finish")
+    for n in range(20):
+        wanted = A._replace(devices=(f"{n}",))
+        assert ids(stores.snapshots, wanted) == ids(plain(stores), wanted) == []
+    stores.append(*(Sent(f"{n}", record(MIDNIGHT_US - n)) for n in range(20)))
+    for n in range(20):
+        wanted = A._replace(devices=(f"{n}",))
+        assert ids(stores.snapshots, wanted) == ids(plain(stores), wanted) != []
+
+
+def test_another_store_is_attached_to_anew(stores: Stores) -> None:
+    [shard] = stores.shards
+    assert len(ids(stores.snapshots)) == 3
+    shard.client.flushall()
+    stores.shards = set_up(shard.client, stores.archive, 1)
+    stores.append(Sent("a", record(MIDNIGHT_US)))
+    with asks(shard.client, hmget=1, multi=2):  # and seen to be another on the plain way
+        assert len(ids(stores.snapshots)) == 1
+    with asks(shard.client, hmget=1, multi=1):
+        assert len(ids(stores.snapshots)) == 1
+    with asks(shard.client, hmget=0, multi=1):
+        assert len(ids(stores.snapshots)) == 1
+    shard.client.flushall()
+    with pytest.raises(NotSetUp):
+        ids(stores.snapshots)
+
+
+def test_an_older_copy_of_redis_is_read_as_it_is(
+    own_redis: RedisServer, tmp_path: Path, connection: duckdb.DuckDBPyConnection
+) -> None:
+    stores = Stores.on(own_redis, tmp_path, connection)
+    stores.append(Sent("a", record(MIDNIGHT_US)))
+    own_redis.kill()
+    shutil.copytree(own_redis.folder / "appendonlydir", tmp_path / "old")
+    own_redis.start()
+    stores.append(Sent("a", record(MIDNIGHT_US + 1)))
+    assert len(ids(stores.snapshots)) == 2
+    own_redis.kill()
+    with pytest.raises(StoreUnavailable):
+        ids(stores.snapshots)
+    shutil.rmtree(own_redis.folder / "appendonlydir")
+    shutil.copytree(tmp_path / "old", own_redis.folder / "appendonlydir")
+    own_redis.start()
+    assert len(ids(stores.snapshots)) == 1
+    stores.shards[0].client.close()
