@@ -27,6 +27,9 @@ INSTALLED_S = 240
 """How long a box may take to be ready that first installs what it needs."""
 
 STOP_S = 10
+KEY_S = 30
+UNKNOWN = (401, 429)
+"""What is answered to a key that is not known (yet), and to many of them."""
 
 
 def free_ports(count: int) -> list[int]:
@@ -73,6 +76,7 @@ class Box:
             "WHIMBREL__REDIS__MAX_MEMORY_BYTES": str(2**30),
         }
         self.environ |= {f"WHIMBREL__{name.upper()}": value for name, value in settings.items()}
+        self._scheme = "https" if "tls__certificate" in settings else "http"
         self.http = plain_http(f"http://127.0.0.1:{self.api_port}")
         self.output: list[str] = []
         self._command = list(command) or [sys.executable, "-m", "cli.main", "up"]
@@ -143,6 +147,19 @@ class Box:
             capture_output=True,
             timeout=timeout_s,
         )
+
+    def new_key(self, *arguments: str) -> str:
+        """A key of `whimbrel keys create`, once the programs know it, which read keys again once a second."""
+        done = self.whimbrel("keys", "create", *arguments)
+        assert done.returncode == 0, done.stderr
+        key = done.stdout.splitlines()[-1]
+        stop_s, bearer = time.monotonic() + KEY_S, {"Authorization": f"Bearer {key}"}
+        for port in (self.api_port, self.http_port):
+            with plain_http(f"{self._scheme}://127.0.0.1:{port}") as http:
+                while http.post("/v1/records", json=[], headers=bearer).status_code in UNKNOWN:
+                    assert time.monotonic() < stop_s, "the key is not known"
+                    time.sleep(0.1)
+        return key
 
     def json(self, *arguments: str, timeout_s: float = 120) -> Any:
         """What a subcommand with --json says."""

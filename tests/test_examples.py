@@ -13,7 +13,6 @@ import pytest
 
 from tests.box import PROJECT, Box
 from tests.client.proxy import AFTER, BEFORE, Proxy
-from tests.senders import wait_until
 
 EXAMPLES = PROJECT / "examples"
 
@@ -114,10 +113,7 @@ def test_a_line_that_is_none(box: Box, device: list[str], run: Run) -> None:
 
 def test_keys(tmp_path: Path, run: Run) -> None:
     with Box(tmp_path, auth__required="true") as box:
-        key = box.whimbrel("keys", "create", "--scope", "ingest").stdout.split()[-1]
-        wait_until(
-            lambda: run(box.tcp_port, positions("d", 3), key).returncode == 0, 20
-        )  # a new key is known in seconds
+        assert run(box.tcp_port, positions("d", 3), box.new_key("--scope", "ingest")).returncode == 0
         for wrong in ("wk_wrong", None):
             done = run(box.tcp_port, positions("d", 3), wrong)
             assert done.returncode != 0

@@ -22,17 +22,10 @@ NAMES = ("van-1", "van-2", "bus-1")
 def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
     folder = tmp_path_factory.mktemp("guarded")
     with Box(folder, auth__required="true", limits__address_wrong_keys_per_min="0") as found:
-        key = create(found, "--scope", "ingest")
+        key = found.new_key("--scope", "ingest")
         records = [{"device_id": name, "altitude": number} for name in NAMES for number in range(3)]
         assert until(found, 202, "/v1/records", key, json=records).status_code == 202
         yield found
-
-
-def create(box: Box, *arguments: str) -> str:
-    """A new key, as the command prints it."""
-    done = box.whimbrel("keys", "create", *arguments)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()[-1]
 
 
 def until(box: Box, status: int, path: str, key: str, **more: Any) -> httpx.Response:
@@ -59,7 +52,7 @@ def test_what_is_open(box: Box) -> None:
 
 
 def test_a_reader_reads_all_and_writes_nothing(box: Box) -> None:
-    key = create(box, "--scope", "read")
+    key = box.new_key("--scope", "read")
     assert until(box, 200, "/v1/latest", key).status_code == 200
     for path in ("/status", "/v1/records", "/v1/export", "/v1/summary", "/tracking/tcp_data/list/"):
         assert until(box, 200, path, key).status_code in (200, 404), path
@@ -77,9 +70,7 @@ def test_commands_send_with_a_key(box: Box, over: str, tmp_path: Path) -> None:
     file = tmp_path / "records.ndjson"
     devices = [f"{over}-1", "bus-9", f"{over}-1"]
     file.write_text("".join(json.dumps({"device_id": device}) + "\n" for device in devices))
-    key = create(box, "--scope", "ingest", "--prefix", f"{over}-")
-    until(box, 202, "/v1/records", key, json=[])
-    time.sleep(2)  # until the collector knows it, too
+    key = box.new_key("--scope", "ingest", "--prefix", f"{over}-")
     send = ("send", str(file), "--over", over, "--json")
     without = box.whimbrel(*send)
     assert without.returncode == 1
@@ -89,9 +80,8 @@ def test_commands_send_with_a_key(box: Box, over: str, tmp_path: Path) -> None:
     counts = json.loads(done.stdout.splitlines()[-1])
     assert (counts["accepted"], counts["refused"]) == (2, 1)
     assert "not for device 'bus-9'" in done.stderr
-    reads = create(box, "--scope", "read")
+    reads = box.new_key("--scope", "read")
     assert until(box, 200, f"/v1/devices/{over}-1/latest", reads).status_code == 200
-    time.sleep(2)  # as above
     wrong = box.whimbrel(*send, "--key", reads)
     assert wrong.returncode == 1
     assert "needs a key with the scope ingest" in wrong.stderr
@@ -99,7 +89,7 @@ def test_commands_send_with_a_key(box: Box, over: str, tmp_path: Path) -> None:
 
 def test_commands_read_with_a_key(box: Box) -> None:
     assert "send a key" in box.whimbrel("latest", "van-1").stderr
-    key = create(box, "--scope", "read", "--device", "van-1")
+    key = box.new_key("--scope", "read", "--device", "van-1")
     until(box, 200, "/v1/records", key)
     box.environ["WHIMBREL_KEY"] = key
     try:
@@ -111,7 +101,7 @@ def test_commands_read_with_a_key(box: Box) -> None:
 
 
 def test_no_key_is_in_the_log(box: Box) -> None:
-    key = create(box, "--scope", "read")
+    key = box.new_key("--scope", "read")
     for _ in range(2):
         box.http.get("/v1/records", params={"token": key})
         box.http.get("/nowhere", params={"token": key}, headers={"Accept": "text/html"})

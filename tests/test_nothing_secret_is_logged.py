@@ -71,13 +71,8 @@ def guarded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     more |= {"forward": json.dumps(forward), "alert": json.dumps([alert | {"silent_after_s": 1}])}
     more |= {"persist__flush_seconds": "1", "collector__request_timeout_s": "1"}
     with Box(tmp_path_factory.mktemp("guarded"), **more) as box:
-        yield Guarded(box, created(box, "ingest"), created(box, "read"), posts, tracker, datagrams)
+        yield Guarded(box, box.new_key("--scope", "ingest"), box.new_key("--scope", "read"), posts, tracker, datagrams)
     receiver.close()
-
-
-def created(box: Box, scope: str) -> str:
-    """A new key, as the command prints it."""
-    return box.whimbrel("keys", "create", "--scope", scope).stdout.splitlines()[-1]
 
 
 def work(guarded: Guarded) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from tests.api.conftest import Box, box_on, record
 from tests.box import PROJECT
 from tests.browser import Browser, running_browser
 from tests.conftest import RedisServer, running_redis
+from tests.senders import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -320,13 +321,6 @@ def downloaded(browser: Browser, folder: Path, suffix: str) -> Path:
     browser.wait_for("/downloaded/.test(document.querySelector('.formats + p').textContent)", LOADED_S)
     wait_until(lambda: any(folder.glob(f"whimbrel-*.{suffix}")))
     return next(folder.glob(f"whimbrel-*.{suffix}"))
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + LOADED_S
-    while not is_so():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.05)
 
 
 def wait_until_known(box: Box, key: str) -> None:
