@@ -37,7 +37,7 @@ def _values(name: str, column: pa.ChunkedArray) -> Iterable[Any]:
         return repeat(None, len(column))
     if name in _MOSTLY_THE_SAME and len(only := column.unique()) == 1:
         return repeat(only[0].as_py(), len(column))
-    return column.to_pylist()
+    return column.to_pylist()  # type: ignore[no-any-return]
 
 
 def _times(column: pa.ChunkedArray) -> list[str]:
