@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from datetime import datetime
+from itertools import repeat
 from typing import NamedTuple
 
 import duckdb
+import pyarrow as pa
 from msgspec import UNSET, Struct, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,8 +17,9 @@ from api import answers, bound, params
 from api.history import records_in
 from api.params import DEVICE_ID, END, LIMIT, PLACE, START, Place
 from api.queries import Queries
-from api.snapshot import Snapshots, Wanted
-from api.summary_sql import FIELDS, Asked, statement
+from api.snapshot import Snapshot, Snapshots, Wanted
+from api.summary_sql import FIELDS, Asked, statement, text
+from api.whole_hours import WholeHours
 from collector.http import Content, Operation, Parameter, Unfit, names, number, refuse_unknown
 from telemetry import problem
 from telemetry.days import DAY_US
@@ -115,35 +117,64 @@ class Question(NamedTuple):
 
 
 class Page(NamedTuple):
-    """Summaries as JSON, and where the next page begins behind, if there is one."""
+    """Summaries as a JSON array, and where the next page begins behind, if there is one."""
 
-    summaries: Sequence[str]
+    summaries: bytes
     after: Place | None
 
     @property
     def body(self) -> bytes:
         """The JSON of the page."""
         cursor = None if self.after is None else str(self.after)
-        return (
-            b'{"summaries":[' + ",".join(self.summaries).encode() + b'],"next_cursor":' + answers.encode(cursor) + b"}"
-        )
+        return b'{"summaries":' + self.summaries + b',"next_cursor":' + answers.encode(cursor) + b"}"
 
 
-def page(connection: duckdb.DuckDBPyConnection, snapshots: Snapshots, question: Question) -> Page:
+NOTHING = Page(b"[]", None)
+
+
+def page(
+    connection: duckdb.DuckDBPyConnection,
+    snapshots: Snapshots,
+    question: Question,
+    whole_hours: WholeHours | None = None,
+) -> Page:
     """One page, of one snapshot of archive and tail."""
     wanted, asked, limit, after = question
     if wanted.start_us >= wanted.end_us:
-        return Page([], None)
+        return NOTHING
     snapshot = snapshots.take(wanted)
+    if whole_hours is not None:
+        found = whole_hours.summaries(snapshot, wanted, asked, after, limit + 1)
+        if found is not None:
+            return _of_columns(found, asked, limit)
+    return _of_duckdb(connection, snapshot, question)
+
+
+def _of_duckdb(connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, question: Question) -> Page:
+    wanted, asked, limit, after = question
     unsaved = snapshot.some(asked.columns)
     if has_tail := unsaved.num_rows > 0:
         connection.register("tail", unsaved)
     elif not snapshot.files:
-        return Page([], None)
+        return NOTHING
     source = records_in(snapshot.files, wanted, asked.columns, has_tail)
     rows = connection.execute(statement(source, asked, limit, after)).fetchall()
     shown = rows[:limit]
-    return Page([text for text, _, _ in shown], Place(*shown[-1][1:]) if len(rows) > limit else None)
+    texts = ",".join(text for text, _, _ in shown)
+    return Page(f"[{texts}]".encode(), Place(*shown[-1][1:]) if len(rows) > limit else None)
+
+
+def _of_columns(found: pa.Table, asked: Asked, limit: int) -> Page:
+    """The same of summaries whose fields are columns; their times are texts, which msgspec encodes as they are."""
+    shown = {
+        name: column.to_pylist() for name, column in zip(found.column_names, found.slice(0, limit).columns, strict=True)
+    }
+    devices, starts_us = shown["device_id"], shown["start_us"]
+    ends = {us: (text(us), text(asked.behind_us(us))) for us in set(starts_us)}
+    shown |= {"start": [ends[us][0] for us in starts_us], "end": [ends[us][1] for us in starts_us]}
+    columns = (shown.get(name, repeat(UNSET)) for name in SummaryAnswer.__struct_fields__)
+    summaries = answers.encode(list(map(SummaryAnswer, *columns)))
+    return Page(summaries, Place(devices[-1], starts_us[-1]) if found.num_rows > limit else None)
 
 
 class Summaries:
@@ -153,6 +184,7 @@ class Summaries:
         self._snapshots = snapshots
         self._queries = queries
         self._max_page_records = max_page_records
+        self._whole_hours = WholeHours()
 
     async def get_summary(self, request: Request) -> Response:
         """Summaries of a range, of the devices named or of all."""
@@ -171,5 +203,8 @@ class Summaries:
             params.limit(request, self._max_page_records),
             params.place(request),
         )
-        data = await self._queries.run(lambda connection: page(connection, self._snapshots, question).body)
+        data = await self._queries.run(lambda connection: self._body(connection, question))
         return Response(data, media_type="application/json")
+
+    def _body(self, connection: duckdb.DuckDBPyConnection, question: Question) -> bytes:
+        return page(connection, self._snapshots, question, self._whole_hours).body

@@ -54,6 +54,20 @@ class Asked(NamedTuple):
     def has_hops(self) -> bool:
         return any(FIELDS[field].has_hops for field in self.fields)
 
+    @property
+    def first_us(self) -> int | None:
+        """When the first bucket would begin, were it not cut; None if there is only one."""
+        start_us, every_us = self.start_us, self.every_us
+        if every_us is None or (start_us - MONDAY_US) // every_us == (self.end_us - 1 - MONDAY_US) // every_us:
+            return None
+        return MONDAY_US + (start_us - MONDAY_US) // every_us * every_us
+
+    def behind_us(self, start_us: int) -> int:
+        """The end of the bucket that starts then."""
+        if self.first_us is None or self.every_us is None:
+            return self.end_us
+        return min(self.first_us + ((start_us - self.first_us) // self.every_us + 1) * self.every_us, self.end_us)
+
 
 def _iso(us: str) -> str:
     """The JSON text of a moment, six digits of fraction where it isn't zero."""
@@ -61,9 +75,9 @@ def _iso(us: str) -> str:
     return f"CASE WHEN {us} % 1000000 = 0 THEN {seconds}Z') ELSE {seconds}.%fZ') END"
 
 
-def _text(us: int) -> str:
+def text(us: int) -> str:
     """The same of a moment that is known."""
-    return sql_text(iso(us).replace(".000000", ""))
+    return iso(us).replace(".000000", "")
 
 
 def _where_any(column: str, sql: str) -> str:
@@ -172,10 +186,9 @@ class _Bucket(NamedTuple):
 
 
 def _bucket(asked: Asked) -> _Bucket:
-    start_us, end_us, every_us = asked.start_us, asked.end_us, asked.every_us
-    if every_us is None or (start_us - MONDAY_US) // every_us == (end_us - 1 - MONDAY_US) // every_us:
-        return _Bucket(str(start_us), _text(start_us), _text(end_us))
-    first_us = MONDAY_US + (start_us - MONDAY_US) // every_us * every_us
+    start_us, end_us, every_us, first_us = asked.start_us, asked.end_us, asked.every_us, asked.first_us
+    if first_us is None:
+        return _Bucket(str(start_us), sql_text(text(start_us)), sql_text(text(end_us)))
     begun = f"{first_us} + (us - {first_us}) // {every_us} * {every_us}"
     ended = f"{first_us} + ((start_us - {first_us}) // {every_us} + 1) * {every_us}"
     return _Bucket(f"greatest({begun}, {start_us})", _iso("start_us"), _iso(f"least({ended}, {end_us})"))
