@@ -17,6 +17,7 @@ from telemetry.columns import open_duckdb
 from telemetry.entries import decode_intent
 from telemetry.errors import NotTogether, PlanOutdated
 from telemetry.forwards import held_by
+from telemetry.opened import Opened
 from telemetry.redis_client import connect
 from telemetry.settings import Settings
 from telemetry.setup import apart
@@ -31,12 +32,12 @@ BUSY_S = 5.0
 class Work:
     """What the jobs of this process work on, made when the first of them comes."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, opened: Opened | None = None) -> None:
         self._settings = settings
         self._clock = clock.Steady()
         reached = teller("compact")
         held = held_by(settings)
-        self._archive = archive = Archive(settings.archive_dir, reached, held)
+        self._archive = archive = Archive(settings.archive_dir, reached, held, opened)
         self._compactor = Compactor(archive, lambda: self._connection, clock.now_us, limits_of(settings), reached)
         self._sweep = Sweep(
             archive, self._intents, time.monotonic, settings.archive.grace_seconds, teller("sweep"), held
@@ -122,5 +123,5 @@ def tidy() -> None:
 
 def _prepared() -> Work:
     if not _work:
-        _work.append(Work(jobs.settings()))
+        _work.append(Work(jobs.settings(), jobs.opened()))
     return _work[0]

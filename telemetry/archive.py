@@ -48,6 +48,7 @@ from telemetry.data_files import COMPACTED, DataFile, DataFiles, LiveFile
 from telemetry.durable import fsync, make_folder
 from telemetry.errors import IntentChanged, LayoutError, PlanOutdated
 from telemetry.holding import Held, holds_entries, nothing_held
+from telemetry.opened import Opened
 from telemetry.steps import Step, untold
 
 log = logging.getLogger(__name__)
@@ -72,8 +73,13 @@ BACKUP = "_backup"
 LAYOUT_KEY = "whimbrel.layout"
 """The table's property with its layout (columns.py). A table without it is of layout 1."""
 
-CHECKPOINT_COMMITS = 100
-"""After so many commits a checkpoint lets readers begin there, and entries older than the log's retention go away."""
+FEWEST_COMMITS, CHECKPOINT_COMMITS = 20, 100
+"""After so many commits a checkpoint lets readers begin there, and entries older than the log's retention go away: the
+more, the larger the checkpoint before is."""
+
+COMMIT_BYTES = 4_096
+"""Of the checkpoint before, for each commit: an entry takes about 1,000, so checkpoints take four times their room at
+most, where the log would need none. To read an entry takes 0.1 to 0.3 ms, and who opens the table reads all of them."""
 
 LOG_KEPT_S = 86_400
 """The log's retention, as the table's properties have it."""
@@ -149,30 +155,41 @@ def _import_id(name: str, shard: int) -> str:
 
 
 class Archive:
-    """The table in the folder `root`. Handles that it returns belong to one thread at a time.
+    """The table in the folder `root`. Handles that it returns belong to one thread at a time; it takes none of them
+    to a later version.
 
     `reached` hears the name of a step before it is taken, where one is not on disk yet. `held` tells the version up
-    to which others need the log no more (holding.py).
+    to which others need the log no more (holding.py). `opened` spares a thread from opening what it has opened.
     """
 
-    def __init__(self, root: Path, reached: Step = untold, held: Held = nothing_held) -> None:
+    def __init__(
+        self, root: Path, reached: Step = untold, held: Held = nothing_held, opened: Opened | None = None
+    ) -> None:
         self.root = root
+        self._opened = opened
         self.data_files = DataFiles(root, reached)
         self._reached = reached
         self._held = held
 
     def open(self) -> DeltaTable:
-        """A fresh handle, creating the table if there is none: for those who begin one, no reader may."""
+        """`open_existing`, making the table if there is none: for those who begin one, no reader may."""
         return self.open_existing() or self._create()
 
     def open_existing(self) -> DeltaTable | None:
-        """A fresh handle, or None if there is no table. Raises `LayoutError` if a newer release wrote it."""
+        """A handle of the newest version, None if there is no table; a fresh one, but where `opened` knows one.
+
+        Raises `LayoutError` if a newer release wrote it.
+        """
+        if self._opened is not None and (known := self._opened.newest(self._log)) is not None:
+            return known
         try:
             table = DeltaTable(str(self.root))
         except TableNotFoundError:
             return None
         if (layout := layout_of_table(table)) > LAYOUT:
             raise LayoutError(f"the archive {self.root}", layout, LAYOUT)
+        if self._opened is not None:
+            self._opened.note(table, self._log)
         return table
 
     def _create(self) -> DeltaTable:
@@ -326,17 +343,20 @@ class Archive:
         age_s = None if oldest is None else delta_log.entry_age_s(self._log, oldest, now_s)
         if table is None or age_s is None or age_s < 2 * LOG_KEPT_S or holds_entries(self._log, self._held()):
             return False
-        self._checkpoint(table)
+        self._checkpoint()
         return True
 
     def _shorten_log(self, table: DeltaTable) -> None:
         """Make a checkpoint if it is time, and delete what it stands for, but only once it is on disk."""
-        if table.version() + 1 - max(delta_log.newest_checkpoint(self._log), 0) >= CHECKPOINT_COMMITS:
-            self._checkpoint(table)
+        before = delta_log.newest_checkpoint(self._log)
+        enough = max(FEWEST_COMMITS, delta_log.checkpoint_bytes(self._log, before) // COMMIT_BYTES)
+        if table.version() + 1 - max(before, 0) >= min(enough, CHECKPOINT_COMMITS):
+            self._checkpoint()
 
-    def _checkpoint(self, table: DeltaTable) -> None:
+    def _checkpoint(self) -> None:
+        """By a handle of its own: one that was given out stays at its version, or guard 3 would not hold."""
         try:
-            table.update_incremental()
+            table = DeltaTable(str(self.root))
             table.create_checkpoint()
             self.make_last()
             if not holds_entries(self._log, self._held()):
@@ -456,15 +476,11 @@ class Archive:
 
     def log_stamp(self, table: DeltaTable) -> tuple[int, int] | None:
         """What tells the log entry of the handle's version from one that took its place; None if it is gone."""
-        try:
-            found = (self._log / f"{table.version():020}.json").stat()
-        except FileNotFoundError:
-            return None
-        return found.st_ino, found.st_mtime_ns
+        return delta_log.stamp(self._log, table.version())
 
     def is_newest(self, table: DeltaTable) -> bool:
         """Whether no commit came after the handle's version."""
-        return not (self._log / f"{table.version() + 1:020}.json").exists()
+        return delta_log.is_newest(self._log, table.version())
 
     @staticmethod
     def committed(table: DeltaTable | None, shard: int) -> str:

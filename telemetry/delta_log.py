@@ -77,6 +77,21 @@ def entry_age_s(log: Path, version: int, now_s: float) -> float | None:
         return None
 
 
+def stamp(log: Path, version: int) -> tuple[int, int] | None:
+    """What tells an entry from one that took its place; None if there is none."""
+    try:
+        found = (log / _name(version, _ENTRY)).stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+def is_newest(log: Path, version: int) -> bool:
+    """Whether no commit came after a version, nor one whose entry was cleaned away since."""
+    hinted = _hinted(log)
+    return (hinted is None or hinted <= version) and not (log / _name(version + 1, _ENTRY)).exists()
+
+
 def entry_name(version: int) -> str:
     """The path of an entry from the table's root."""
     return f"_delta_log/{_name(version, _ENTRY)}"
@@ -114,6 +129,14 @@ def checkpoints(log: Path) -> list[int]:
 def newest_checkpoint(log: Path) -> int:
     """Its version, -1 if there is none."""
     return max(checkpoints(log), default=-1)
+
+
+def checkpoint_bytes(log: Path, version: int) -> int:
+    """The size of the checkpoint of a version; 0 if there is none."""
+    try:
+        return (log / _name(version, _CHECKPOINT)).stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def paths_of(log: Path, version: int) -> list[str]:

@@ -11,17 +11,20 @@ from rq.serializers import JSONSerializer
 
 from telemetry.allowed import COMPACT, DELETE_DEVICES, JOB_TIMEOUT_S, QUEUE, SAVE_SHARD, SAY_ALIVE, TIDY, AllowedJob
 from telemetry.errors import WhimbrelError
+from telemetry.opened import Opened
 from telemetry.settings import Settings
 
 WAITING_TTL_S = 60
 """A job that nobody took for so long is dropped: the clock has enqueued newer ones."""
 
 _settings: list[Settings] = []
+_opened: list[Opened] = []
 
 
-def prepare(settings: Settings) -> None:
-    """Set the settings of the jobs of this process."""
+def prepare(settings: Settings, opened: Opened | None = None) -> None:
+    """Set the settings of the jobs of this process, and where they find the archive's table as it was opened last."""
     _settings[:] = [settings]
+    _opened[:] = [opened] if opened is not None else []
 
 
 def settings() -> Settings:
@@ -29,6 +32,11 @@ def settings() -> Settings:
     if not _settings:
         raise WhimbrelError("this process is not a worker")
     return _settings[0]
+
+
+def opened() -> Opened | None:
+    """The archive's table as jobs of this process, which run one after the other, opened it last."""
+    return _opened[0] if _opened else None
 
 
 def persist_queue(client: redis.Redis) -> Queue:

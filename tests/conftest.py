@@ -20,6 +20,7 @@ from telemetry.archive import Archive
 from telemetry.columns import open_duckdb
 from telemetry.config import load
 from telemetry.hot import Shard
+from telemetry.opened import Opened
 from telemetry.redis_client import connect, wait
 from telemetry.settings import Settings
 from telemetry.setup import set_up
@@ -150,7 +151,7 @@ def client(settings: Settings) -> Iterator[redis.Redis]:
 @pytest.fixture
 def archive(settings: Settings) -> Archive:
     """An archive that is not made yet."""
-    return Archive(settings.archive_dir)
+    return Archive(settings.archive_dir, opened=Opened())
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from telemetry import jobs as background
 from telemetry.archive import Archive
 from telemetry.columns import open_duckdb
 from telemetry.forwards import held_by
+from telemetry.opened import Opened
 from telemetry.program import main
 from telemetry.redis_client import connect
 from telemetry.settings import Settings
@@ -37,8 +38,8 @@ a fifth of its time."""
 
 def serve(settings: Settings) -> None:
     """Finish what an earlier worker left, then run jobs until a signal comes."""
-    reached = teller("save")
-    archive = Archive(settings.archive_dir, reached, held_by(settings))
+    reached, opened = teller("save"), Opened()
+    archive = Archive(settings.archive_dir, reached, held_by(settings), opened)
     connection = open_duckdb(settings.data_dir / "tmp" / "worker")
     p = settings.persist
     saver = Saver(archive, connection, clock.now_ms, Bounds.of(p), p.quarantine_max_bytes, reached)
@@ -46,7 +47,7 @@ def serve(settings: Settings) -> None:
     eraser = Eraser(erasing, cache(partial(eraser_connection, settings)), saver, clock.now_ms, teller("delete"))
     work = jobs.Work(connect(settings), archive, connection, saver, settings.redis.shards, p.flush_records, eraser)
     jobs.prepare(work)
-    background.prepare(settings)
+    background.prepare(settings, opened)
     gc.set_threshold(GC_OBJECTS)
     logging.getLogger("rq.worker").setLevel(logging.WARNING)
     with reports.told(lambda: connect(settings), reports.Teller(notes.WORKER)):

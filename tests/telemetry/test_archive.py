@@ -216,3 +216,14 @@ def test_checkpoints_come_by_themselves_and_are_synced(archive: Archive, monkeyp
     assert checkpoint.name in synced
     assert "_last_checkpoint" in synced
     assert archive.committed(archive.open(), 0) == number
+
+
+def test_the_larger_a_checkpoint_the_later_comes_the_next(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FEWEST_COMMITS", 3)
+    log, number = delta_log.folder(archive.root), "0"
+    for _ in range(12):
+        number = commit_number(number)
+        archive.commit(archive.open(), [], 0, number, NOW_US // 1_000)
+        if (before := delta_log.newest_checkpoint(log)) > 0:  # of the size of four commits
+            monkeypatch.setattr(module, "COMMIT_BYTES", delta_log.checkpoint_bytes(log, before) // 4)
+    assert delta_log.checkpoints(log) == [3, 7, 11]
