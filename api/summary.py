@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import datetime
 from itertools import repeat
 from typing import NamedTuple
@@ -17,11 +18,12 @@ from api import answers, bound, params
 from api.history import records_in
 from api.params import DEVICE_ID, END, LIMIT, PLACE, START, Place
 from api.queries import Queries
-from api.snapshot import Snapshot, Snapshots, Wanted
+from api.snapshot import Snapshots, Wanted
 from api.summary_sql import FIELDS, Asked, statement, text
 from api.whole_hours import WholeHours
 from collector.http import Content, Operation, Parameter, Unfit, names, number, refuse_unknown
 from telemetry import problem
+from telemetry.data_files import LiveFile
 from telemetry.days import DAY_US
 
 MINUTE_US = 60_000_000
@@ -143,21 +145,23 @@ def page(
     if wanted.start_us >= wanted.end_us:
         return NOTHING
     snapshot = snapshots.take(wanted)
+    unsaved = snapshot.some(asked.columns)
+    if not snapshot.files and unsaved.num_rows == 0:
+        return NOTHING
     if whole_hours is not None:
-        found = whole_hours.summaries(snapshot, wanted, asked, after, limit + 1)
+        found = whole_hours.summaries(snapshot.files, unsaved, wanted, asked, after, limit + 1)
         if found is not None:
             return _of_columns(found, asked, limit)
-    return _of_duckdb(connection, snapshot, question)
+    return _of_duckdb(connection, snapshot.files, unsaved, question)
 
 
-def _of_duckdb(connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, question: Question) -> Page:
+def _of_duckdb(
+    connection: duckdb.DuckDBPyConnection, files: Sequence[LiveFile], unsaved: pa.Table, question: Question
+) -> Page:
     wanted, asked, limit, after = question
-    unsaved = snapshot.some(asked.columns)
     if has_tail := unsaved.num_rows > 0:
         connection.register("tail", unsaved)
-    elif not snapshot.files:
-        return NOTHING
-    source = records_in(snapshot.files, wanted, asked.columns, has_tail)
+    source = records_in(files, wanted, asked.columns, has_tail)
     rows = connection.execute(statement(source, asked, limit, after)).fetchall()
     shown = rows[:limit]
     texts = ",".join(text for text, _, _ in shown)

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from api.file_hours import HOUR_US, FileHours, Hours
 from api.params import Place
-from api.snapshot import Snapshot, Wanted
+from api.snapshot import Wanted
 from api.summary_sql import DIGITS, Asked
 from telemetry.columns import LAYOUT, TIME, layout_of
 from telemetry.data_files import LiveFile
@@ -53,25 +53,31 @@ class WholeHours:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="hours")
 
     def summaries(
-        self, snapshot: Snapshot, wanted: Wanted, asked: Asked, after: Place | None, count: int
+        self,
+        files: Sequence[LiveFile],
+        unsaved: pa.Table,
+        wanted: Wanted,
+        asked: Asked,
+        after: Place | None,
+        count: int,
     ) -> pa.Table | None:
         """The first `count` summaries behind `after`: `device_id`, `start_us` and the fields asked for.
 
-        None if DuckDB is to be asked.
+        `unsaved` are the tail's records, and maybe others. None if DuckDB is to be asked.
         """
-        if not _may_read(snapshot.files, wanted, asked):
+        if not _may_read(files, wanted, asked):
             return None
         try:
-            files = [self._hours.of(file.path) for file in snapshot.files]
-            if not all(file.is_worth_it for file in files):
+            known = [self._hours.of(file.path) for file in files]
+            if not all(file.is_worth_it for file in known):
                 return None
-            chosen = [_Chosen(file, wanted, after) for file in files]
+            chosen = [_Chosen(file, wanted, after) for file in known]
             if sum(one.count for one in chosen) > MOST_FOUND:
                 return None
             found = [self._read(one, asked) for one in chosen]
         except (OSError, pa.ArrowException):
             return None  # DuckDB says what is wrong with a file
-        records = pa.concat_tables([*found, _unsaved(snapshot, wanted, asked, after)], promote_options="default")
+        records = pa.concat_tables([*found, _of_tail(unsaved, wanted, asked, after)], promote_options="default")
         return _first(_added_up(records, asked), after, count)
 
     def _read(self, chosen: _Chosen, asked: Asked) -> pa.Table:
@@ -175,9 +181,8 @@ def _conditions(devices: pa.Array, wanted: Wanted, after: Place | None) -> Itera
         yield pc.greater_equal(devices, after.device_id)
 
 
-def _unsaved(snapshot: Snapshot, wanted: Wanted, asked: Asked, after: Place | None) -> pa.Table:
+def _of_tail(found: pa.Table, wanted: Wanted, asked: Asked, after: Place | None) -> pa.Table:
     """The same of the tail's records."""
-    found = snapshot.some(asked.columns)
     us = found.column("timestamp").cast(TIME).cast(pa.int64())
     kept = pc.and_(pc.greater_equal(us, wanted.start_us), pc.less(us, wanted.end_us))
     devices = _are_wanted(found.column("device_id"), wanted, after)

@@ -141,7 +141,8 @@ def asked(wanted: Wanted, fields: list[str], every_us: int | None) -> Asked:
 def is_read(stores: Stores, wanted: Wanted, question: Asked, whole: WholeHours | None = None) -> bool:
     """Whether it is not left to DuckDB."""
     snapshot = stores.snapshots.take(wanted)
-    return (whole or WholeHours()).summaries(snapshot, wanted, question, None, 10) is not None
+    unsaved = snapshot.some(question.columns)
+    return (whole or WholeHours()).summaries(snapshot.files, unsaved, wanted, question, None, 10) is not None
 
 
 @pytest.mark.usefixtures("few_rows_a_run")
