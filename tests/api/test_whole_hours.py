@@ -118,9 +118,10 @@ def stores(shard: Shard, archive: Archive, connection: duckdb.DuckDBPyConnection
 
 
 @pytest.fixture
-def few_rows_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let any file be worth it."""
+def of_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let any file be worth it, and any part of it be read."""
     monkeypatch.setattr(file_hours, "LEAST_RUN_ROWS", 0)
+    monkeypatch.setattr(whole_hours, "PART", 0)
 
 
 def pages(stores: Stores, question: Question, whole: WholeHours | None) -> Iterator[dict[str, Any]]:
@@ -145,7 +146,7 @@ def is_read(stores: Stores, wanted: Wanted, question: Asked, whole: WholeHours |
     return (whole or WholeHours()).summaries(snapshot.files, unsaved, wanted, question, None, 10) is not None
 
 
-@pytest.mark.usefixtures("few_rows_a_run")
+@pytest.mark.usefixtures("of_any")
 @pytest.mark.parametrize("fill", LAYOUTS, ids=lambda fill: fill.__name__)
 def test_pages_are_those_that_duckdb_makes(stores: Stores, fill: Callable[[Filled], None]) -> None:
     fill(Filled(stores))
@@ -156,7 +157,7 @@ def test_pages_are_those_that_duckdb_makes(stores: Stores, fill: Callable[[Fille
         assert list(pages(stores, question, whole)) == list(pages(stores, question, None))
 
 
-@pytest.mark.usefixtures("few_rows_a_run")
+@pytest.mark.usefixtures("of_any")
 def test_a_mean_is_rounded_as_duckdb_does(stores: Stores) -> None:
     means = (25.1640625, -0.0000005, 0.0000005, 1234567.8901235, 9e9 + 0.3, 1e300, 1.7e308)
     sent = [Sent(f"d{n}", Record(MIDNIGHT_US, "tcp", "json", speed_kmh=mean)) for n, mean in enumerate(means)]
@@ -169,7 +170,7 @@ def test_a_mean_is_rounded_as_duckdb_does(stores: Stores) -> None:
     assert found["summaries"][-1]["speed_kmh_mean"] is None
 
 
-@pytest.mark.usefixtures("few_rows_a_run")
+@pytest.mark.usefixtures("of_any")
 def test_a_range_may_begin_and_end_within_an_hour_where_no_file_has_records_beyond(stores: Stores) -> None:
     Filled(stores).file(0, 100)
     for start_us, end_us, is_whole in (
@@ -183,7 +184,7 @@ def test_a_range_may_begin_and_end_within_an_hour_where_no_file_has_records_beyo
         assert list(pages(stores, question, WholeHours())) == list(pages(stores, question, None))
 
 
-@pytest.mark.usefixtures("few_rows_a_run")
+@pytest.mark.usefixtures("of_any")
 def test_what_is_left_to_duckdb(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
     Filled(stores).file(0, 200)
     day = Wanted((), MIDNIGHT_US, MIDNIGHT_US + DAY_US)
@@ -194,13 +195,14 @@ def test_what_is_left_to_duckdb(stores: Stores, monkeypatch: pytest.MonkeyPatch)
     bounds = (
         (file_hours, "LEAST_RUN_ROWS"),
         (whole_hours, "MOST_ROWS"),
-        (whole_hours, "MOST_FOUND"),
+        (whole_hours, "PART"),
         (whole_hours, "LAYOUT"),
     )
     for module, bound in bounds:
         with monkeypatch.context() as patched:
             patched.setattr(module, bound, 199)
             assert not is_read(stores, day, usual), bound
+            assert not is_read(stores, day._replace(devices=DEVICES), usual), bound
     [path] = map(Path, stores.archive.files(stores.archive.open()))
     data = path.read_bytes()
     path.write_bytes(b"PAR1 and no more")
@@ -211,7 +213,7 @@ def test_what_is_left_to_duckdb(stores: Stores, monkeypatch: pytest.MonkeyPatch)
     assert is_read(stores, day, usual)
 
 
-@pytest.mark.usefixtures("few_rows_a_run")
+@pytest.mark.usefixtures("of_any")
 def test_files_are_remembered_up_to_a_bound(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
     filled = Filled(stores)
     for day in range(4):
