@@ -20,7 +20,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from cachetools import LRUCache
 
-from api.wanted_pages import BUFFER_BYTES, WantedPages
+from api import device_runs
+from api.wanted_pages import BUFFER_BYTES, NotRead, WantedPages
 from telemetry.columns import COLUMNS
 from telemetry.parquet import PAGE_ROWS
 
@@ -76,14 +77,14 @@ class RowGroups:
         return pa.concat_tables(found) if found else COLUMNS.empty_table()
 
     def _of_group(self, path: str, metadata: pq.FileMetaData, group: int, device_id: str) -> pa.Table:
-        """What of a row group is the device's: a copy, which keeps nothing of what it was decoded from."""
+        """What of a row group is the device's, in pieces that keep what was decoded with them, `PIECE_ROWS` at most."""
         chunks = {name: metadata.row_group(group).column(n) for n, name in enumerate(COLUMNS.names)}
         same = {name: value for name, chunk in chunks.items() for value in _same(name, chunk)}
         names = [name for name in COLUMNS.names if name not in same and name != "device_id"]
         dictionaries = [name for name in ("device_id", *_WORDS) if _DICTIONARY in chunks[name].encodings]
         one = _Group(path, metadata, group, chunks, dictionaries)
         places = one.places(device_id)
-        if len(places) == 0:
+        if places is None:
             return COLUMNS.empty_table()
         beside = [name for name in names if name in _TEXTS and one.decoded_bytes(name, places) >= BESIDE_BYTES]
         texts = self._pool.submit(one.rows, beside, places) if beside else None
@@ -107,6 +108,19 @@ def _ends(group: pq.RowGroupMetaData) -> tuple[str, str] | None:
     return (found.min, found.max) if found is not None and found.has_min_max else None
 
 
+class _Places(NamedTuple):
+    """Which rows of a row group: from the first up to the one before `behind`, all of them or some."""
+
+    first: int
+    behind: int
+    some: pa.UInt64Array | None = None
+
+    def of(self, pieces: Sequence[pa.RecordBatch]) -> pa.Table:
+        """These of all rows from the first on."""
+        found = pa.Table.from_batches(pieces)
+        return found if self.some is None else found.take(pc.subtract(self.some, pa.scalar(self.first, pa.uint64())))
+
+
 class _Group(NamedTuple):
     """A row group of a file, to be read by any thread, which opens the file for itself."""
 
@@ -116,36 +130,41 @@ class _Group(NamedTuple):
     chunks: Mapping[str, pq.ColumnChunkMetaData]
     dictionaries: Sequence[str]
 
-    def places(self, device_id: str) -> pa.UInt64Array:
-        """Where the device stands. Of a dictionary only the places are compared, in a tenth of the time."""
+    def places(self, device_id: str) -> _Places | None:
+        """Where the device stands, None if nowhere."""
         with pa.OSFile(self.path) as file:
-            reader = self._opened(file)
-            devices = reader.read_row_group(self.number, ["device_id"], use_threads=False).column(0)
+            try:
+                levels = self.metadata.schema.column(0).max_definition_level
+                found = device_runs.places(file, self.chunks["device_id"], levels, device_id)
+                return _Places(found.start, found.stop) if found else None
+            except NotRead:
+                rows = self._places(file, device_id)
+                return _Places(rows[0].as_py(), rows[-1].as_py() + 1, rows) if len(rows) else None
+
+    def _places(self, file: pa.NativeFile, device_id: str) -> pa.UInt64Array:
+        """The same, each row by itself. Of a dictionary only the places are compared, in a tenth of the time."""
+        devices = self._opened(file).read_row_group(self.number, ["device_id"], use_threads=False).column(0)
         if not pa.types.is_dictionary(devices.type):
             return pc.indices_nonzero(pc.equal(devices, device_id))
         found = [pc.equal(chunk.indices, chunk.dictionary.index(device_id)) for chunk in devices.chunks]
         return pc.indices_nonzero(pa.chunked_array(found, pa.bool_()))
 
-    def decoded_bytes(self, name: str, places: pa.UInt64Array) -> int:
-        """How many bytes of a column are decoded, about, to have the rows that stand at `places`."""
-        first, last = places[0].as_py(), places[-1].as_py()
-        rows = last + 1 - first // PAGE_ROWS * PAGE_ROWS
+    def decoded_bytes(self, name: str, places: _Places) -> int:
+        """How many bytes of a column are decoded, about, to have these rows."""
+        rows = places.behind - places.first // PAGE_ROWS * PAGE_ROWS
         return int(self.chunks[name].total_uncompressed_size * rows // self.chunks[name].num_values)
 
-    def rows(self, names: Sequence[str], places: pa.UInt64Array) -> list[pa.Table]:
-        """Some columns of the rows that stand at `places`: those together whose pages have the same rows."""
-        first, last = places[0].as_py(), places[-1].as_py()
+    def rows(self, names: Sequence[str], places: _Places) -> list[pa.Table]:
+        """Some columns of these rows: those together whose pages have the same rows."""
         beginning: dict[int, list[str]] = {}
         found = []
         with pa.OSFile(self.path) as file:
             wanted = WantedPages(file)
             for name in names:
-                beginning.setdefault(wanted.begin(self.chunks[name], first), []).append(name)
+                beginning.setdefault(wanted.begin(self.chunks[name], places.first), []).append(name)
             for begin, some in beginning.items():
-                pieces = _pieces(
-                    self._opened(pa.PythonFile(wanted)), self.number, some, first - begin, last + 1 - begin
-                )
-                found.append(pa.Table.from_batches(pieces).take(pc.subtract(places, pa.scalar(first, places.type))))
+                reader = self._opened(pa.PythonFile(wanted))
+                found.append(places.of(_pieces(reader, self.number, some, places.first - begin, places.behind - begin)))
         return found
 
     def _opened(self, file: pa.NativeFile) -> pq.ParquetFile:

@@ -23,7 +23,7 @@ HEADER_BYTES = 2**12
 BUFFER_BYTES = 2**16
 """What Arrow reads of a column at once."""
 
-_DATA_PAGE, _FIELD, _VALUES = b"\x15\x00", 0x15, 0x2C
+_DATA_PAGE, FIELD, VALUES = b"\x15\x00", 0x15, 0x2C
 """A header's first field, its page's type, with that of pages of values; how two numbers begin that follow, and how the
 header of a page of values, whose first number they are."""
 
@@ -32,7 +32,7 @@ _NUMBERS = (4, 5, 6)
 """Kinds of fields."""
 
 
-class _NotRead(Exception):
+class NotRead(Exception):
     """Bytes that are no header of a page with values, or more of them than were looked at."""
 
 
@@ -66,7 +66,7 @@ class WantedPages(io.RawIOBase):
                 if first + rows > row:
                     break
                 at, first = at + size, first + rows
-        except _NotRead:
+        except NotRead:
             return 0
         if first:
             self._gaps.append(_Gap(chunk.data_page_offset, at - chunk.data_page_offset, end))
@@ -112,21 +112,21 @@ def _page(data: bytes) -> tuple[int, int]:
     """
     try:
         if not data.startswith(_DATA_PAGE):
-            raise _NotRead
-        _, at = _number(data, len(_DATA_PAGE), _FIELD)
-        size, at = _number(data, at, _FIELD)
-        if data[at] != _VALUES:
-            raise _NotRead
-        rows, at = _number(data, at + 1, _FIELD)
-        return _behind(data, at, depth=2) + size, rows
+            raise NotRead
+        _, at = number(data, len(_DATA_PAGE), FIELD)
+        size, at = number(data, at, FIELD)
+        if data[at] != VALUES:
+            raise NotRead
+        rows, at = number(data, at + 1, FIELD)
+        return behind(data, at, depth=2) + size, rows
     except IndexError:
-        raise _NotRead from None
+        raise NotRead from None
 
 
-def _number(data: bytes, at: int, head: int) -> tuple[int, int]:
+def number(data: bytes, at: int, head: int) -> tuple[int, int]:
     """A number that isn't negative, of a field that must begin so, and where it ends."""
     if data[at] != head:
-        raise _NotRead
+        raise NotRead
     value, shift = 0, -1  # the lowest bit is the sign's
     while True:
         at += 1
@@ -137,7 +137,7 @@ def _number(data: bytes, at: int, head: int) -> tuple[int, int]:
             return value, at + 1
 
 
-def _behind(data: bytes, at: int, depth: int) -> int:
+def behind(data: bytes, at: int, depth: int) -> int:
     """Where the outermost of the structs ends that `at` is in."""
     while depth:
         head = data[at]
@@ -146,7 +146,7 @@ def _behind(data: bytes, at: int, depth: int) -> int:
         if head == _END:
             depth -= 1
         elif head < 16:
-            raise _NotRead  # an id that is far from the one before: a header has none
+            raise NotRead  # an id that is far from the one before: a header has none
         elif kind == _STRUCT:
             depth += 1
         elif kind in _NUMBERS:
@@ -160,5 +160,5 @@ def _behind(data: bytes, at: int, depth: int) -> int:
                 size |= data[at] << 7  # a third byte would make it longer than what is looked at
             at += 1 + size
         elif kind not in (_TRUE, _FALSE):
-            raise _NotRead
+            raise NotRead
     return at

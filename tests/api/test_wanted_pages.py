@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from api.wanted_pages import HEADER_BYTES, WantedPages, _NotRead, _page
+from api.wanted_pages import HEADER_BYTES, NotRead, WantedPages, _page
 from telemetry import parquet
 from telemetry.columns import COLUMNS, TIME
 from telemetry.parquet import FileWriter
@@ -103,7 +103,7 @@ def test_what_is_no_header_of_values_is_not_taken_for_one(
     size, rows = _page(bytes(header))
     assert rows == PAGE_ROWS
     assert 0 < size < 9 * PAGE_ROWS
-    with pytest.raises(_NotRead):
+    with pytest.raises(NotRead):
         _page(bytes(header[:place]))
-    with pytest.raises(_NotRead):
+    with pytest.raises(NotRead):
         _page(bytes(place) + bytes(header) if place else b"")
