@@ -5,14 +5,18 @@ Jobs are hints, never the truth: RQ may lose, delay or double one, and correctne
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import redis
 from rq import Queue
 from rq.serializers import JSONSerializer
 
 from telemetry.allowed import COMPACT, DELETE_DEVICES, JOB_TIMEOUT_S, QUEUE, SAVE_SHARD, SAY_ALIVE, TIDY, AllowedJob
 from telemetry.errors import WhimbrelError
-from telemetry.opened import Opened
 from telemetry.settings import Settings
+
+if TYPE_CHECKING:
+    from telemetry.opened import Opened  # which loads deltalake, and Arrow: the scheduler needs neither
 
 WAITING_TTL_S = 60
 """A job that nobody took for so long is dropped: the clock has enqueued newer ones."""
