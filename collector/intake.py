@@ -2,8 +2,8 @@
 
 While one call to Redis is in flight, what arrives forms the next group: senders who wait at the same time
 share one function call and one fsync. A writer thread for each shard runs redis-py's synchronous client,
-which packs with hiredis and costs a tenth of its asyncio pipeline. What waits is bounded in bytes; whoever
-comes when it is full is refused (HTTP) or not read from (TCP).
+which packs with hiredis and costs a tenth of its asyncio pipeline; small groups don't need it (small_groups.py).
+What waits is bounded in bytes; whoever comes when it is full is refused (HTTP) or not read from (TCP).
 
 From `full_percent` of Redis's memory on everything is refused, until the worker has drained it below
 `resume_percent`: at the limit itself RQ could not even enqueue a save, and the box would be stuck. The same
@@ -21,11 +21,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import NamedTuple
+from queue import SimpleQueue
+from typing import Any, NamedTuple
 
 import redis
 
 from collector.loads import Load, apart, together
+from collector.small_groups import Call, SmallGroups, appended, are_small
 from telemetry import hot, meters
 from telemetry.disk import Room
 from telemetry.entries import Aside
@@ -75,6 +77,11 @@ class _Gate:
         self._is_full = False
         self._is_short = False
         self._next_check_s = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it was at the last look, and none is due."""
+        return not self._is_short and not self._is_full and time.monotonic() < self._next_check_s
 
     def pass_or_refuse(self) -> None:
         """Raise `BusyError` while it is shut, `StoreError` if Redis can't be asked."""
@@ -158,7 +165,11 @@ class _Part(NamedTuple):
 
 
 class _Writer(threading.Thread):
-    """Appends to one shard, group after group, until told to stop and nothing waits."""
+    """Appends to one shard, group after group, until told to stop and nothing waits.
+
+    One call is under way at a time: a task of the event loop makes that of a small group itself (small_groups.py), and
+    leaves any other, and those behind it until the next small one, to the thread. Whose turn it is has what is here.
+    """
 
     def __init__(self, intake: Intake, number: int) -> None:
         super().__init__(name=f"intake-{number}", daemon=True)
@@ -166,46 +177,91 @@ class _Writer(threading.Thread):
         self._number = number
         self.newest_ms = 0
         self._waiting: deque[_Part] = deque()
-        self._changed = threading.Condition()
-        self._is_idle = False
+        self._changed = asyncio.Event()
         self._stopping = False
         self._client = intake.connect()
         self._shard: Shard | None = None
         self._was_unanswered = False
         self._gate = _Gate(self._client, intake.watermarks)
+        self._small: SmallGroups | None = None
+        self._given: SimpleQueue[_Given | None] = SimpleQueue()
+        self._loop = asyncio.get_running_loop()
+        self._serving = self._loop.create_task(self._serve())
+
+    # In the event loop
 
     def put(self, part: _Part) -> None:
-        """Have a part appended. A writer that is idle looks once more after it has said so: it misses none."""
+        """Have a part appended."""
         self._waiting.append(part)
-        if self._is_idle:
-            with self._changed:
-                self._changed.notify()
+        self._changed.set()
 
-    def stop(self) -> None:
-        with self._changed:
-            self._stopping = True
-            self._changed.notify()
+    async def stop(self) -> None:
+        """Append what waits, then end."""
+        self._stopping = True
+        self._changed.set()
+        await self._serving
+        self._given.put(None)
+        await asyncio.to_thread(self.join)
+        if self._small is not None:
+            self._small.close()
 
-    def run(self) -> None:
-        with suppress(StoreError, ConfigError, BusyError):
-            self._attach()
-        while group := self._next_group():
+    async def _serve(self) -> None:
+        group: list[_Part] = []
+        while group or await self._some_wait():
+            if group := await self._by_loop(group or self._next_group()):
+                group = await self._by_thread(group)
+
+    async def _some_wait(self) -> bool:
+        while not self._waiting and not self._stopping:
+            self._changed.clear()
+            await self._changed.wait()
+        return bool(self._waiting)
+
+    async def _by_loop(self, group: list[_Part]) -> list[_Part]:
+        """Append small groups; returns the next that is for the thread, if any. Those who wait for one hear of it while
+        Redis stores the next."""
+        while group and (call := self._begun(group)) is not None:
             begun_s = time.monotonic()
-            outcomes = self._outcomes(group)
-            self._intake.resolve(group, outcomes, time.monotonic() - begun_s)
-            if len(group) >= GATHER_PARTS and not self._stopping:
-                time.sleep(GATHER_S)
-        self._client.close()
+            outcomes = await self._answered(group, call)
+            if outcomes is None:
+                return group
+            self._loop.call_soon(self._intake.tell, group, outcomes, time.monotonic() - begun_s)
+            group = self._next_group()
+        return group
 
-    def _attach(self) -> Shard:
-        """Find the shard, and how far its clock was; at the start, too, for it decides what is from the future."""
-        self._shard = hot.attach(self._client, self._intake.shards)[self._number]
-        self.newest_ms = self._shard.newest_ms()
-        return self._shard
+    def _begun(self, group: Sequence[_Part]) -> Call | None:
+        """The call of a group; None if it is for the thread."""
+        if not self._is_small(group) or self._small is None or self._shard is None:
+            return None
+        try:
+            return self._small.begin(self._shard, group)
+        except Exception:
+            return None  # the thread meets the same fault, and tells of it
+
+    async def _answered(self, group: Sequence[_Part], call: Call) -> list[Outcome] | None:
+        """What becomes of each part; None if it is for the thread to find out."""
+        try:
+            found = await appended(call)
+        except Exception as error:
+            return self._refused(group, error)
+        if found is None:
+            return None
+        self.newest_ms = found.newest_ms
+        return [False] * len(group)
+
+    async def _by_thread(self, group: list[_Part]) -> list[_Part]:
+        """Have the thread append a group, and those that wait behind it; returns the next that is small, if any."""
+        given = _Given(group, self._loop.create_future())
+        self._given.put(given)
+        return await given.done
+
+    def _take(self, connection: Any) -> None:
+        """Have small groups go over a connection from now on."""
+        self._small = SmallGroups(connection, self._intake.limits)
+
+    # By whose turn it is
 
     def _next_group(self) -> list[_Part]:
-        if not self._waiting:
-            self._await_parts()
         group: list[_Part] = []
         entries = records = size = 0
         while self._waiting and (
@@ -218,12 +274,53 @@ class _Writer(threading.Thread):
             size += part.cost_bytes
         return group
 
-    def _await_parts(self) -> None:
-        with self._changed:
-            self._is_idle = True
-            while not self._waiting and not self._stopping:
-                self._changed.wait()
-            self._is_idle = False
+    def _is_small(self, group: Sequence[_Part]) -> bool:
+        """Whether a group may go over the loop's connection just now."""
+        is_there = self._small is not None and not self._small.is_lost
+        return is_there and self._shard is not None and self._gate.is_open and are_small(group)
+
+    # In the thread
+
+    def run(self) -> None:
+        with suppress(StoreError, ConfigError, BusyError):
+            self._attach()
+            self._gate.pass_or_refuse()
+            self._connect()
+        while (given := self._given.get()) is not None:
+            behind = self._append_on(given.group)
+            self._connect()
+            self._intake.in_loop(_give_back, given.done, behind)
+        self._client.close()
+
+    def _append_on(self, group: list[_Part]) -> list[_Part]:
+        """Append groups until none waits or the next is small; returns that."""
+        while group:
+            begun_s = time.monotonic()
+            outcomes = self._outcomes(group)
+            self._intake.in_loop(self._intake.tell, group, outcomes, time.monotonic() - begun_s)
+            if len(group) >= GATHER_PARTS and not self._stopping and not self._is_small(group):
+                time.sleep(GATHER_S)
+            group = self._next_group()
+            if self._is_small(group):
+                break
+        return group
+
+    def _connect(self) -> None:
+        """Make the connection for small groups, if there is none and Redis is there. Not over TLS: see direct.py."""
+        if self._shard is None or (self._small is not None and not self._small.is_lost):
+            return
+        if issubclass(self._client.connection_pool.connection_class, redis.SSLConnection):
+            return
+        with suppress(Exception):  # the thread needs none
+            connection: Any = self._client.connection_pool.make_connection()
+            connection.connect()
+            self._intake.in_loop(self._take, connection)
+
+    def _attach(self) -> Shard:
+        """Find the shard, and how far its clock was; at the start, too, for it decides what is from the future."""
+        self._shard = hot.attach(self._client, self._intake.shards)[self._number]
+        self.newest_ms = self._shard.newest_ms()
+        return self._shard
 
     def _outcomes(self, group: list[_Part]) -> list[Outcome]:
         """What becomes of each part; none overtakes one of its sender that failed."""
@@ -249,29 +346,44 @@ class _Writer(threading.Thread):
                 return [error]
             half = len(group) // 2
             return self._outcomes(group[:half]) + self._outcomes(group[half:])
-        except BusyError as error:
+        except Exception as error:
+            return self._refused(group, error)
+
+    def _refused(self, group: Sequence[_Part], error: Exception) -> list[Outcome]:
+        """What those hear whose group was not stored, or perhaps not."""
+        if isinstance(error, BusyError):
             return [BusyError(str(error), error.retry_after_s) for _ in group]
-        except (StoreError, ConfigError) as error:
-            self._shard = None
+        self._shard = None
+        if isinstance(error, (StoreError, ConfigError)):
             self._was_unanswered = isinstance(error, StoreUnavailable)
             log.warning("refusing %d requests: %s", len(group), error)
             return [BusyError(str(error)) for _ in group]
-        except Exception as error:
-            self._shard = None
-            log.exception("refusing %d requests", len(group))
-            return [BusyError(f"the store failed: {type(error).__name__}") for _ in group]
+        log.error("refusing %d requests", len(group), exc_info=error)
+        return [BusyError(f"the store failed: {type(error).__name__}") for _ in group]
 
     def _append(self, group: list[_Part]) -> list[Outcome]:
         shard = self._shard or self._attach()
         aside = [one for part in group for one in part.aside]
         if aside:  # first: what is not stored then comes again, and better twice here than not at all
             shard.set_aside(aside, self._intake.max_aside_bytes)
-        appended = shard.append(together(group), self._intake.limits, is_whole=True)
-        if any(appended.statuses):
-            appended = shard.append(apart(group), self._intake.limits)
-        self.newest_ms = appended.newest_ms
-        statuses = iter(appended.statuses[1:])
+        found = shard.append(together(group), self._intake.limits, is_whole=True)
+        if any(found.statuses):
+            found = shard.append(apart(group), self._intake.limits)
+        self.newest_ms = found.newest_ms
+        statuses = iter(found.statuses[1:])
         return [_outcome(next(statuses)) if part.name else False for part in group]
+
+
+class _Given(NamedTuple):
+    """A group that the thread is given, and the future of what it gives back: the next that is small."""
+
+    group: list[_Part]
+    done: asyncio.Future[list[_Part]]
+
+
+def _give_back(done: asyncio.Future[list[_Part]], group: list[_Part]) -> None:
+    if not done.done():  # the loop is about to end
+        done.set_result(group)
 
 
 def _outcome(status: int) -> Outcome:
@@ -291,7 +403,7 @@ def memory_percent(client: redis.Redis) -> float:
 
 
 class Intake:
-    """Stores records and tells when they are safe. All methods but `resolve` belong to the event loop."""
+    """Stores records and tells when they are safe. All methods but `in_loop` belong to the event loop."""
 
     def __init__(
         self,
@@ -327,10 +439,7 @@ class Intake:
 
     async def stop(self) -> None:
         """Store what was submitted, then end the writers."""
-        for writer in self._writers:
-            writer.stop()
-        for writer in self._writers:
-            await asyncio.to_thread(writer.join)
+        await asyncio.gather(*[writer.stop() for writer in self._writers])
 
     @property
     def newest_ms(self) -> int:
@@ -472,12 +581,13 @@ class Intake:
         begun_s, load = time.monotonic(), Load.of(records)
         self._writers[shard].put(_Part(load, cost_bytes, name, body_hash, tell, begun_s, number, lane, aside))
 
-    def resolve(self, group: Sequence[_Part], outcomes: Sequence[Outcome], took_s: float) -> None:
-        """Tell those who wait for a group, whose call took so long. Called by the writers' threads."""
+    def in_loop(self, call: Callable[..., object], *arguments: object) -> None:
+        """Have the event loop call something, if it still runs. Called by the writers' threads."""
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._resolve, group, outcomes, took_s)
+            self._loop.call_soon_threadsafe(call, *arguments)
 
-    def _resolve(self, group: Sequence[_Part], outcomes: Sequence[Outcome], took_s: float) -> None:
+    def tell(self, group: Sequence[_Part], outcomes: Sequence[Outcome], took_s: float) -> None:
+        """Tell those who wait for a group, whose call took so long."""
         self._measured.note(group, outcomes, took_s)
         for part, outcome in zip(group, outcomes, strict=True):
             self._pending_bytes -= part.cost_bytes

@@ -5,7 +5,8 @@ Redis answers in less time than a program takes to go to sleep in its event loop
 waits for the answer on the spot, `SOON_MS` at most. If none has come by then, as while Redis syncs a group, or if
 others ask or wait, it is awaited as usual; answers come in the order of the questions. What the loop would do meanwhile
 waits for so long, and mostly for a fiftieth of it. Many that ask at once would wait one after the other: 16 connections
-got 6,100 answers a second so, and 9,000 where they ask together.
+got 6,100 answers a second so, and 9,000 where they ask together. A `Line` also carries calls that take longer, for who
+keeps it for them alone.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ class DirectAsker:
 
     def __init__(self, client: redis.Redis) -> None:
         self._pool = client.connection_pool
-        self._line: _Line | None = None
-        self._connecting: asyncio.Task[_Line] | None = None
+        self._line: Line | None = None
+        self._connecting: asyncio.Task[Line] | None = None
 
     async def ask(self, *command: str | bytes) -> Any:
         """What Redis answers to a command that it doesn't wait with. Raises `redis.RedisError`."""
@@ -54,7 +55,7 @@ class DirectAsker:
         """The answer, if it comes on the spot; None if it doesn't, or if there is no connection or who waits on it."""
         return None if self._line is None else self._line.at_once(hiredis.pack_command(command))  # type: ignore[arg-type]
 
-    async def _connected(self) -> _Line:
+    async def _connected(self) -> Line:
         """The connection; all that need a new one wait for the same."""
         if self._line is not None and not self._line.is_lost:
             return self._line
@@ -63,13 +64,13 @@ class DirectAsker:
             self._connecting.add_done_callback(self._has_ended)
         return await asyncio.shield(self._connecting)
 
-    async def _connect(self) -> _Line:
+    async def _connect(self) -> Line:
         connection: Any = self._pool.make_connection()
         await asyncio.to_thread(connection.connect)
-        self._line = _Line(connection, self._pool.connection_kwargs["socket_timeout"])
+        self._line = Line(connection, self._pool.connection_kwargs["socket_timeout"])
         return self._line
 
-    def _has_ended(self, connecting: asyncio.Task[_Line]) -> None:
+    def _has_ended(self, connecting: asyncio.Task[Line]) -> None:
         self._connecting = None
         if not connecting.cancelled():
             connecting.exception()  # whoever waited has it; perhaps nobody does any more
@@ -87,7 +88,7 @@ class _Waiting(NamedTuple):
     answer: asyncio.Future[Any]
 
 
-class _Line:
+class Line:
     """One connection, which redis-py has made."""
 
     def __init__(self, connection: Any, timeout_s: float) -> None:
@@ -120,6 +121,15 @@ class _Line:
             raise answer
         if self.is_lost and answer is _MORE:
             raise redis.ConnectionError("Redis closed the connection")
+        return answer
+
+    def call(self, command: bytes) -> asyncio.Future[Any]:
+        """The answer to a packed command, whenever it comes; a `redis.ResponseError` is one, too. Raises (when it is
+        awaited) `redis.ConnectionError` or `redis.TimeoutError` if none came: whether Redis did it isn't known."""
+        self._send(command)
+        answer = self._wait()
+        if self.is_lost:
+            answer.set_exception(redis.ConnectionError("the connection is gone"))
         return answer
 
     def at_once(self, question: bytes) -> Any:

@@ -59,6 +59,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import hiredis
 import redis
 from redis.exceptions import NoPermissionError
 
@@ -315,6 +316,18 @@ class Shard:
 
         With `is_whole` all of them or none: the others are `APART` if one may not be stored.
         """
+        return Appended(*self.call("append", *self._append_words(batches, limits, is_whole)))
+
+    def packed_append(self, batches: Sequence[Batch], limits: Limits, is_whole: bool = False) -> bytes:
+        """The same call as bytes for a connection to Redis; its answer is that of `Appended`."""
+        keys, args = self._append_words(batches, limits, is_whole)
+        words: Any = ("FCALL", f"{FUNCTIONS}_append", len(keys), *keys, *args)  # its stubs know no texts of any number
+        packed: bytes = hiredis.pack_command(words)
+        return packed
+
+    def _append_words(
+        self, batches: Sequence[Batch], limits: Limits, is_whole: bool
+    ) -> tuple[list[str], list[str | bytes | int]]:
         k = self.keys
         keys = [k.store, k.latest, k.devices, k.dirty, k.unsaved, k.next_id, k.sent_until, k.senders, k.senders_seen]
         args: list[str | bytes | int] = [self.store_id, *limits, int(is_whole), len(batches)]
@@ -325,7 +338,7 @@ class Shard:
                 keys.append(k.sent(batch.name))
             keys += [stream + entry.device_id for entry in batch.entries]
             args += chain.from_iterable(batch.entries)
-        return Appended(*self.call("append", keys, args))
+        return keys, args
 
     def require_writable(self) -> None:
         """Raise what an append would raise now; nothing is stored."""

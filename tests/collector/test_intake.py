@@ -12,6 +12,7 @@ import pytest
 import redis
 
 from collector import intake as intake_module
+from collector import small_groups
 from collector.intake import Watermarks, memory_percent
 from telemetry import hot
 from telemetry.archive import Archive
@@ -29,6 +30,13 @@ from tests.small_disk import SmallDisk
 
 PAUSE_MS = 10_000
 MIB = 2**20
+
+
+@pytest.fixture(params=["by the loop", "by the thread"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Groups go whichever way is theirs, or all by the thread."""
+    if request.param == "by the thread":
+        monkeypatch.setattr(small_groups, "MOST_REQUESTS", 0)
 
 
 async def outcomes(*waits: asyncio.Future[bool] | asyncio.Task[None]) -> list[type[BaseException] | None]:
@@ -75,6 +83,7 @@ def test_nothing_is_stored_of_nothing(connect_shared: Connect, shard: Shard, cli
     run(test)
 
 
+@pytest.mark.usefixtures("way")
 def test_those_who_wait_at_the_same_time_share_a_call(
     connect_shared: Connect, shard: Shard, client: redis.Redis
 ) -> None:
@@ -208,6 +217,7 @@ def fill_to(client: redis.Redis, percent: float) -> None:
     client.config_set("maxmemory", int(client.info("memory")["used_memory"] * 100 / percent))
 
 
+@pytest.mark.usefixtures("way")
 def test_above_its_memory_mark_all_is_refused_until_it_is_drained_below_the_other(
     connect_shared: Connect, shard: Shard, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -267,6 +277,7 @@ def test_how_full_redis_is(client: redis.Redis) -> None:
         client.config_set("maxmemory", 0)
 
 
+@pytest.mark.usefixtures("way")
 def test_at_the_memory_limit_itself_the_refusal_is_the_same(
     connect_shared: Connect, shard: Shard, client: redis.Redis
 ) -> None:
@@ -284,6 +295,7 @@ def test_at_the_memory_limit_itself_the_refusal_is_the_same(
         client.config_set("maxmemory", 0)
 
 
+@pytest.mark.usefixtures("way")
 def test_only_the_request_with_a_device_too_many_is_refused(
     connect_shared: Connect, shard: Shard, client: redis.Redis
 ) -> None:
@@ -370,6 +382,7 @@ def test_the_retry_of_a_named_request_stores_what_a_failed_shard_did_not(
 # A store that goes away ------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("way")
 def test_a_store_that_was_emptied_takes_nothing_until_it_is_set_up_again(
     connect_shared: Connect, shard: Shard, client: redis.Redis, archive: Archive
 ) -> None:
@@ -388,6 +401,7 @@ def test_a_store_that_was_emptied_takes_nothing_until_it_is_set_up_again(
     run(test)
 
 
+@pytest.mark.usefixtures("way")
 def test_while_redis_is_away_all_is_refused(own_redis: RedisServer, tmp_path: Path) -> None:
     settings = settings_of(own_redis.url, tmp_path)
 
@@ -411,13 +425,14 @@ def test_while_redis_is_away_all_is_refused(own_redis: RedisServer, tmp_path: Pa
     run(test)
 
 
+@pytest.mark.usefixtures("way")
 def test_a_fault_of_ours_is_answered_and_forgotten(
     connect_shared: Connect, shard: Shard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def test() -> None:
         async with taking(connect_shared) as intake:
             with monkeypatch.context() as broken:
-                broken.setattr(hot.Shard, "append", lambda *_, **_named: 1 / 0)
+                broken.setattr(hot.Shard, "_append_words", lambda *_, **_named: 1 / 0)
                 with pytest.raises(BusyError, match="ZeroDivisionError"):
                     await intake.submit([sent()], 1)
             await intake.submit([sent()], 1)
@@ -428,6 +443,7 @@ def test_a_fault_of_ours_is_answered_and_forgotten(
 # The end ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("way")
 def test_stop_stores_what_was_submitted(connect_shared: Connect, shard: Shard, client: redis.Redis) -> None:
     async def test() -> None:
         async with taking(connect_shared) as intake:
@@ -454,6 +470,7 @@ def test_an_intake_that_does_not_run_refuses(connect_shared: Connect) -> None:
     run(test)
 
 
+@pytest.mark.usefixtures("way")
 def test_one_who_gives_up_waiting_disturbs_nobody(connect_shared: Connect, shard: Shard, client: redis.Redis) -> None:
     async def test() -> None:
         async with taking(connect_shared) as intake:
