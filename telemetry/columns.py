@@ -12,6 +12,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from telemetry.arrays import array_of, of_runs
 from telemetry.days import DAY_US, day_of
 from telemetry.entries import Block
 from telemetry.record import Row
@@ -40,6 +41,8 @@ COLUMNS = pa.schema(
     ]
 )
 """The columns of a file; the table has `date` besides."""
+
+_BEHIND_DEVICE = list(COLUMNS)[1:]
 
 LAYOUT = 1
 """Of the table and of its files; it rises when a column is added. A column is added at the end and may be null; none is
@@ -79,12 +82,17 @@ class Columns:
             self._make()
 
     def add_piece(
-        self, devices: Sequence[str], arrivals_us: Sequence[int], ids: Sequence[int], rows: Sequence[Row]
+        self,
+        devices: Sequence[str],
+        counts: Sequence[int],
+        arrivals_us: Sequence[int],
+        ids: Sequence[int],
+        rows: Sequence[Row],
     ) -> None:
-        """The same of records of several devices, best some `PIECE_ROWS`, each with its device and arrival."""
+        """The same of records of several devices, best some `PIECE_ROWS`: so many of each device, and all arrivals."""
         if self._rows:
             self._make()
-        self._made.append(_batch(devices, arrivals_us, ids, rows))
+        self._made.append(_batch(of_runs(devices, counts), arrivals_us, ids, rows))
 
     def table(self) -> pa.Table:
         """All records, as a table of `COLUMNS`."""
@@ -93,16 +101,16 @@ class Columns:
         return pa.Table.from_batches(self._made, COLUMNS)
 
     def _make(self) -> None:
-        self._made.append(_batch(self._devices, self._arrivals_us, self._ids, self._rows))
+        devices = array_of(self._devices, COLUMNS.field("device_id").type)
+        self._made.append(_batch(devices, self._arrivals_us, self._ids, self._rows))
         self._begin()
 
 
-def _batch(
-    devices: Sequence[str], arrivals_us: Sequence[int], ids: Sequence[int], rows: Sequence[Row]
-) -> pa.RecordBatch:
+def _batch(devices: pa.Array, arrivals_us: Sequence[int], ids: Sequence[int], rows: Sequence[Row]) -> pa.RecordBatch:
     _, times, *rest = zip(*rows, strict=True)  # before the times the layout's version, which is one
-    values = (devices, times, arrivals_us, ids, *rest)
-    return pa.record_batch([pa.array(v, type=f.type) for v, f in zip(values, COLUMNS, strict=True)], schema=COLUMNS)
+    values = (times, arrivals_us, ids, *rest)
+    made = [array_of(found, field.type) for found, field in zip(values, _BEHIND_DEVICE, strict=True)]
+    return pa.record_batch([devices, *made], schema=COLUMNS)
 
 
 def columns(blocks: Iterable[Block]) -> pa.Table:

@@ -46,6 +46,10 @@ ROW_GROUPS = 32
 """How many a file has: more take longer to look through, fewer longer to read for one device's day."""
 
 LEAST_GROUP_ROWS, ROW_GROUP_ROWS = 8_192, 122_880
+SAVED_GROUP_ROWS = 16_384
+"""At least, where a save has so many: of twice as many groups, of one page each, a seventh of the time is for beginning
+and ending them. Such files are soon merged."""
+
 VECTOR_ROWS = 2_048
 """A row group has whole vectors, in which DuckDB reads and writes."""
 
@@ -122,7 +126,9 @@ class DataFiles:
 
     def _write_day(self, day: date, records: pa.Table, commit: str) -> DataFile:
         path = self._new_path(day, commit)
-        with FileWriter(self.root / path, _group_rows(records.num_rows), is_merged=False) as writer:
+        with FileWriter(
+            self.root / path, max(_group_rows(records.num_rows), SAVED_GROUP_ROWS), is_merged=False
+        ) as writer:
             writer.add(records if is_sorted(records) else in_order(records))
         return self._written(path, day, writer)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice, repeat
+from itertools import chain, islice
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -142,8 +142,8 @@ class _Taking:
             return
         sizes = iter(found.sizes)
         counts = [sum(islice(sizes, len(entries))) for _, entries in pages]
-        devices = chain.from_iterable(repeat(page[0], count) for page, count in zip(pages, counts, strict=True))
-        self._columns.add_piece(list(devices), found.arrivals_us, found.ids, found.rows)
+        devices = [device_id for device_id, _ in pages]
+        self._columns.add_piece(devices, counts, found.arrivals_us, found.ids, found.rows)
         for (device_id, entries), count in zip(pages, counts, strict=True):
             self._note(device_id, entries, count)
 
