@@ -38,7 +38,7 @@ from tests.senders import Beside, reasons, wait_until
 
 pytestmark = pytest.mark.slow
 
-SECONDS, MOST_SECONDS = 25.0, 120.0
+SECONDS, MOST_SECONDS = 12.0, 120.0
 """At least, and until all that must be seen was seen."""
 
 LEAST_STEPS = {"save done": 10, "compact done": 5, "compact give up": 4, "sweep delete": 1}

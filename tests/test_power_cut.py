@@ -45,7 +45,7 @@ from worker.persist import Saver
 
 pytestmark = pytest.mark.slow
 
-COMMITS_BEFORE = 96
+COMMITS_BEFORE = 16
 """So many that the box makes a checkpoint."""
 
 ROUNDS = 4
