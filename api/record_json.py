@@ -32,7 +32,7 @@ def answers_of(records: pa.Table) -> list[RecordAnswer]:
 
 def _values(name: str, column: pa.ChunkedArray) -> Iterable[Any]:
     if column.type == TIME:
-        return _times(column)
+        return times(column)
     if column.null_count == len(column):
         return repeat(None, len(column))
     if name in _MOSTLY_THE_SAME and len(only := column.unique()) == 1:
@@ -40,8 +40,9 @@ def _values(name: str, column: pa.ChunkedArray) -> Iterable[Any]:
     return column.to_pylist()  # type: ignore[no-any-return]
 
 
-def _times(column: pa.ChunkedArray) -> list[str]:
-    """As msgspec writes them: 2026-11-24T10:25:00Z, with six digits of fraction where it isn't zero."""
+def times(column: pa.ChunkedArray) -> list[str]:
+    """Moments, or µs since the epoch, as msgspec writes them: 2026-11-24T10:25:00Z, with six digits of fraction where
+    it isn't zero."""
     lines = "Z\n".join(column.cast(_NAIVE).cast(pa.string()).to_pylist()) + "Z"
     return lines.replace(" ", "T").replace(".000000Z", "Z").split("\n")
 

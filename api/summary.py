@@ -18,6 +18,7 @@ from api import answers, bound, params
 from api.history import records_in
 from api.params import DEVICE_ID, END, LIMIT, PLACE, START, Place
 from api.queries import Queries
+from api.record_json import times
 from api.snapshot import Snapshots, Wanted
 from api.summary_sql import FIELDS, Asked, statement, text
 from api.whole_hours import WholeHours
@@ -149,7 +150,7 @@ def page(
     if not snapshot.files and unsaved.num_rows == 0:
         return NOTHING
     if whole_hours is not None:
-        found = whole_hours.summaries(snapshot.files, unsaved, wanted, asked, after, limit + 1)
+        found = whole_hours.summaries(connection, snapshot.files, unsaved, wanted, asked, after, limit + 1)
         if found is not None:
             return _of_columns(found, asked, limit)
     return _of_duckdb(connection, snapshot.files, unsaved, question)
@@ -175,6 +176,7 @@ def _of_columns(found: pa.Table, asked: Asked, limit: int) -> Page:
     }
     devices, starts_us = shown["device_id"], shown["start_us"]
     ends = {us: (text(us), text(asked.behind_us(us))) for us in set(starts_us)}
+    shown |= {name: times(found.column(name).slice(0, limit)) for name in asked.fields if FIELDS[name].is_moment}
     shown |= {"start": [ends[us][0] for us in starts_us], "end": [ends[us][1] for us in starts_us]}
     columns = (shown.get(name, repeat(UNSET)) for name in SummaryAnswer.__struct_fields__)
     summaries = answers.encode(list(map(SummaryAnswer, *columns)))

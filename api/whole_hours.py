@@ -1,25 +1,25 @@
-"""Summaries by whole hours without DuckDB: how many records each device has, and how fast it was; in half of the time.
+"""Summaries by whole hours out of sums that are remembered: the question that dashboards ask again and again.
 
-An hour of a thousand devices, out of a day of a million records and a tail of 19,000, took DuckDB 22 ms of CPU: it
-decodes the times of all rows to find the hour, their devices, and what is asked for. Which rows have the hour is
-remembered here (file_hours.py), so that only the speeds are decoded, in two threads: 11 ms.
+An hour of a thousand devices, count and mean speed, out of a day of a million records and a tail of 19,000, took DuckDB
+20 ms of CPU: files are in the order of devices, so that it decodes the times of all rows, and most of what they have,
+to find the hour. What a file's hours add up to is remembered here (file_hours.py), and what is in the tail is added.
 
-What is left to DuckDB: fields that need more than a record's hour, ranges that begin or end within one, files of an
-older layout or with few rows a run, and questions about so many rows that they would have to be interrupted, or about
-so great a part of them that DuckDB's two threads are through with it sooner.
-The answer is the same (tests/api/test_whole_hours.py), but for the last of a mean's six digits where what is added up
-lies between two: there it depends on the order of adding, as with DuckDB, whose threads have none.
+What is left to DuckDB: fields that are not added up, ranges that cut an hour, files of an older layout, with few
+records an hour, or with so many that their sums would not stay; and named devices, of which it reads less than all sums
+would take, until somebody asks for all. The answer is the same (tests/api/test_whole_hours.py),
+but for the last of a mean's six digits where the mean lies in the middle between two: there it depends on the order of
+adding, as with DuckDB, whose threads have none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 
+import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from api.file_hours import HOUR_US, FileHours, Hours
+from api.file_hours import HOUR_US, Hours
 from api.params import Place
 from api.snapshot import Wanted
 from api.summary_sql import DIGITS, Asked
@@ -27,35 +27,30 @@ from telemetry.columns import LAYOUT, TIME, layout_of
 from telemetry.data_files import LiveFile
 
 FIELDS = {
-    "count": ("start_us", "count"),
-    "speed_kmh_mean": ("speed_kmh", "mean"),
-    "speed_kmh_max": ("speed_kmh", "max"),
+    "count": {"records": "sum"},
+    "first": {"first": "min"},
+    "last": {"last": "max"},
+    "speed_kmh_mean": {"speed_sum": "sum", "speeds": "sum"},
+    "speed_kmh_max": {"speed_max": "max"},
 }
-"""The fields that are told, and what they are of the records of a device and a bucket."""
+"""The fields that are told, and which sums of hours (file_hours.py) they are made of."""
 
 MOST_ROWS = 2**22
-"""Of the files that a question is about: they take 50 ms, and what is remembered of them has room."""
-
-PART = 4
-"""A greater part of the rows than one in so many DuckDB adds up in less time: a whole million in 25 ms of CPU, not 45.
-So no more than 20 MB are held here, beside `api.query_memory_bytes`."""
+"""Of the files that a question is about: what is remembered of so many has room, and is added up in 0.2 s."""
 
 MOST_ROUNDED = 2.0**53 / 10**DIGITS
 """A mean from which on there are no digits to round."""
 
-PIECE_ROWS = 2**17
-"""Decoded at once at most, and so more than a row group has."""
-
 
 class WholeHours:
-    """Reads summaries, from any number of threads."""
+    """Makes summaries, from any number of threads."""
 
     def __init__(self) -> None:
         self._hours = Hours()
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="hours")
 
     def summaries(
         self,
+        connection: duckdb.DuckDBPyConnection,
         files: Sequence[LiveFile],
         unsaved: pa.Table,
         wanted: Wanted,
@@ -63,71 +58,28 @@ class WholeHours:
         after: Place | None,
         count: int,
     ) -> pa.Table | None:
-        """The first `count` summaries behind `after`: `device_id`, `start_us` and the fields asked for.
+        """The first `count` summaries behind `after`: `device_id`, `start_us` and the fields asked for, moments in µs.
 
-        `unsaved` are the tail's records, and maybe others. None if DuckDB is to be asked.
+        `unsaved` are the tail's records, and maybe others. None if DuckDB is to be asked. Raises what that raises.
         """
-        if not _may_read(files, wanted, asked):
+        if not _may_add_up(files, wanted, asked):
             return None
-        try:
-            known = [self._hours.of(file.path) for file in files]
-            if not all(file.is_worth_it for file in known):
+        parts = [_tail_sums(unsaved, wanted)]
+        for file in files:
+            sums = self._hours.of(connection, file.path, file.rows or 0, may_read=not wanted.devices)
+            if sums is None:
                 return None
-            chosen = [_Chosen(file, wanted, after) for file in known]
-            if PART * sum(one.count for one in chosen) > sum(file.footer.num_rows for file in known):
-                return None
-            found = [self._read(one, asked) for one in chosen]
-        except (OSError, pa.ArrowException):
-            return None  # DuckDB says what is wrong with a file
-        records = pa.concat_tables([*found, _of_tail(unsaved, wanted, asked, after)], promote_options="default")
-        return _first(_added_up(records, asked), after, count)
-
-    def _read(self, chosen: _Chosen, asked: Asked) -> pa.Table:
-        """The device and bucket of the records that are wanted of a file, and the speed if it is asked for."""
-        columns = {"device_id": chosen.devices, "start_us": _starts(chosen.hours_us, asked)}
-        if "speed_kmh" in asked.columns:
-            columns["speed_kmh"] = self._values(chosen, "speed_kmh")
-        return pa.table(columns)
-
-    def _values(self, chosen: _Chosen, name: str) -> pa.ChunkedArray:
-        """A column of the rows wanted. A thread decodes beside this one, unless it has something else to do."""
-        groups = chosen.groups()
-        found: list[list[pa.Array]] = [[] for _ in groups]
-        rest = iter(enumerate(groups))
-
-        def decode() -> None:
-            with pa.OSFile(chosen.file.path) as file:
-                reader = chosen.file.opened(file)
-                for place, (group, mask) in rest:
-                    at = 0
-                    for piece in reader.iter_batches(PIECE_ROWS, [group], [name], use_threads=False):
-                        found[place].append(piece.column(0).filter(mask.slice(at, piece.num_rows)))
-                        at += piece.num_rows
-
-        beside = self._pool.submit(decode)
-        decode()
-        if not beside.cancel():
-            beside.result()
-        return pa.chunked_array([values for parts in found for values in parts], pa.float64())
+            parts.append(_between(sums, wanted.start_us // HOUR_US * HOUR_US, wanted.end_us))
+        chosen = [_of_devices(part, wanted, after) for part in parts]
+        return _first(_added_up(pa.concat_tables(chosen, promote_options="default"), asked), after, count)
 
 
-def _may_read(files: Sequence[LiveFile], wanted: Wanted, asked: Asked) -> bool:
-    rows = sum(file.rows or MOST_ROWS + 1 for file in files)
-    if not set(asked.fields) <= FIELDS.keys() or rows > MOST_ROWS:
-        return False
-    if not (wanted.devices or wanted.prefix) and PART * sum(_about(file, wanted) for file in files) > rows:
+def _may_add_up(files: Sequence[LiveFile], wanted: Wanted, asked: Asked) -> bool:
+    if not set(asked.fields) <= FIELDS.keys() or sum(file.rows or MOST_ROWS + 1 for file in files) > MOST_ROWS:
         return False
     if asked.first_us is not None and (asked.every_us or 0) % HOUR_US:
         return False
     return all(layout_of(file.path) == LAYOUT and _has_whole_hours(file, wanted) for file in files)
-
-
-def _about(file: LiveFile, wanted: Wanted) -> float:
-    """How many of a file's records are of a range, if each hour has as many: enough to leave the file alone."""
-    if file.rows is None or file.first_us is None or file.last_us is None:
-        return 0
-    first_us, last_us = max(file.first_us, wanted.start_us), min(file.last_us, wanted.end_us)
-    return file.rows * (last_us - first_us) / max(file.last_us - file.first_us, 1)
 
 
 def _has_whole_hours(file: LiveFile, wanted: Wanted) -> bool:
@@ -137,74 +89,39 @@ def _has_whole_hours(file: LiveFile, wanted: Wanted) -> bool:
     return begins and ends
 
 
-class _Chosen:
-    """The rows of a file that a question is about."""
-
-    def __init__(self, file: FileHours, wanted: Wanted, after: Place | None) -> None:
-        self.file = file
-        first, behind = wanted.start_us // HOUR_US, -(-wanted.end_us // HOUR_US)
-        runs = pc.and_(pc.greater_equal(file.hour, first), pc.less(file.hour, behind))
-        devices = _are_wanted(file.devices, wanted, after)
-        if devices is not None:
-            runs = pc.and_(runs, devices.take(file.device))
-        self._runs = runs
-        self._ends = pc.cumulative_sum(file.rows.filter(runs))
-        self.count: int = self._ends[-1].as_py() if len(self._ends) else 0
-
-    def _of_rows(self, values: pa.Array) -> pa.Array:
-        """What the runs have, for each of their rows."""
-        return pc.run_end_decode(pa.RunEndEncodedArray.from_arrays(self._ends, values.filter(self._runs)))
-
-    @property
-    def devices(self) -> pa.DictionaryArray:
-        return pa.DictionaryArray.from_arrays(self._of_rows(self.file.device), self.file.devices)
-
-    @property
-    def hours_us(self) -> pa.Array:
-        """When each row's hour begins."""
-        return self._of_rows(pc.multiply(self.file.hour.cast(pa.int64()), HOUR_US))
-
-    def groups(self) -> list[tuple[int, pa.BooleanArray]]:
-        """The row groups that have any, and which of their rows."""
-        mask = pc.run_end_decode(pa.RunEndEncodedArray.from_arrays(self.file.ends, self._runs))
-        found = ((number, mask.slice(first, rows)) for number, first, rows in self.file.groups())
-        return [(number, part) for number, part in found if part.true_count]
+def _tail_sums(unsaved: pa.Table, wanted: Wanted) -> pa.Table:
+    """Of each of the tail's records what it adds, as an hour's sums have it."""
+    us = unsaved.column("timestamp").cast(TIME).cast(pa.int64())
+    columns = {
+        "device_id": unsaved.column("device_id"),
+        "us": us,
+        "records": pa.repeat(1, len(us)),
+        "first": us,
+        "last": us,
+    }
+    if "speed_kmh" in unsaved.column_names:
+        speeds = unsaved.column("speed_kmh")
+        columns |= {"speeds": pc.is_valid(speeds).cast(pa.int64()), "speed_sum": speeds, "speed_max": speeds}
+    return _between(pa.table(columns), wanted.start_us, wanted.end_us)
 
 
-def _are_wanted(devices: pa.Array, wanted: Wanted, after: Place | None) -> pa.BooleanArray | None:
-    """Which devices a question is about; None: all."""
-    found = list(_conditions(devices, wanted, after))
-    if not found:
-        return None
-    first, *others = found
-    for one in others:
-        first = pc.and_(first, one)
-    return first
+def _between(sums: pa.Table, start_us: int, end_us: int) -> pa.Table:
+    us = sums.column("us")
+    return sums.filter(pc.and_(pc.greater_equal(us, start_us), pc.less(us, end_us)))
 
 
-def _conditions(devices: pa.Array, wanted: Wanted, after: Place | None) -> Iterator[pa.BooleanArray]:
-    if not (wanted.devices or wanted.prefix or after):
-        return
-    devices = devices.cast(pa.string())
+def _of_devices(sums: pa.Table, wanted: Wanted, after: Place | None) -> pa.Table:
     if wanted.devices:
-        yield pc.is_in(devices, pa.array(wanted.devices, pa.string()))
+        named = pa.array(wanted.devices, pa.string())
+        sums = sums.filter(pc.is_in(sums.column("device_id").cast(pa.string()), named))
     if wanted.prefix:
-        yield pc.starts_with(devices, wanted.prefix)
+        sums = sums.filter(pc.starts_with(sums.column("device_id").cast(pa.string()), wanted.prefix))
     if after is not None:
-        yield pc.greater_equal(devices, after.device_id)
+        sums = sums.filter(pc.greater_equal(sums.column("device_id").cast(pa.string()), after.device_id))
+    return sums
 
 
-def _of_tail(found: pa.Table, wanted: Wanted, asked: Asked, after: Place | None) -> pa.Table:
-    """The same of the tail's records."""
-    us = found.column("timestamp").cast(TIME).cast(pa.int64())
-    kept = pc.and_(pc.greater_equal(us, wanted.start_us), pc.less(us, wanted.end_us))
-    devices = _are_wanted(found.column("device_id"), wanted, after)
-    kept = kept if devices is None else pc.and_(kept, devices)
-    others = [name for name in asked.columns if name != "timestamp"]
-    return found.select(others).append_column("start_us", _starts(us, asked)).filter(kept)
-
-
-def _starts(us: pa.Array, asked: Asked) -> pa.Array:
+def _starts(us: pa.ChunkedArray, asked: Asked) -> pa.Array:
     """When each moment's bucket begins."""
     if asked.first_us is None or asked.every_us is None:
         return pa.repeat(asked.start_us, len(us))
@@ -213,20 +130,22 @@ def _starts(us: pa.Array, asked: Asked) -> pa.Array:
     return pc.max_element_wise(begun, pa.scalar(asked.start_us))
 
 
-def _added_up(records: pa.Table, asked: Asked) -> pa.Table:
+def _added_up(sums: pa.Table, asked: Asked) -> pa.Table:
     """Summaries, in any order."""
-    found = records.unify_dictionaries().group_by(["device_id", "start_us"], use_threads=False)
-    made = found.aggregate([FIELDS[name] for name in asked.fields])
-    columns = {name: made.column("_".join(FIELDS[name])) for name in asked.fields}
-    if "speed_kmh_mean" in columns:
-        columns["speed_kmh_mean"] = _rounded(columns["speed_kmh_mean"])
-    return pa.table(
-        {"device_id": made.column("device_id").cast(pa.string()), "start_us": made.column("start_us"), **columns}
-    )
+    keys = {"device_id": sums.column("device_id"), "start_us": _starts(sums.column("us"), asked)}
+    wanted = {name: how for field in asked.fields for name, how in FIELDS[field].items()}
+    rows = pa.table(keys | {name: sums.column(name) for name in wanted}).unify_dictionaries()
+    made = rows.group_by(list(keys), use_threads=False).aggregate(list(wanted.items()))
+    found = {"device_id": made.column("device_id").cast(pa.string()), "start_us": made.column("start_us")}
+    for field in asked.fields:
+        values = [made.column(f"{name}_{how}") for name, how in FIELDS[field].items()]
+        found[field] = values[0] if len(values) == 1 else _mean(*values)
+    return pa.table(found)
 
 
-def _rounded(means: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Means as the statement has them: null beyond all numbers."""
+def _mean(total: pa.ChunkedArray, count: pa.ChunkedArray) -> pa.ChunkedArray:
+    """As the statement has it: null beyond all numbers."""
+    means = pc.divide(total, count.cast(pa.float64()))
     means = pc.if_else(pc.is_finite(means), means, pa.scalar(None, pa.float64()))
     has_digits = pc.less(pc.abs(means), MOST_ROUNDED)
     small = pc.if_else(has_digits, means, 0.0)

@@ -119,9 +119,8 @@ def stores(shard: Shard, archive: Archive, connection: duckdb.DuckDBPyConnection
 
 @pytest.fixture
 def of_any(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let any file be worth it, and any part of it be read."""
-    monkeypatch.setattr(file_hours, "LEAST_RUN_ROWS", 0)
-    monkeypatch.setattr(whole_hours, "PART", 0)
+    """Let any file be worth it."""
+    monkeypatch.setattr(file_hours, "LEAST_RECORDS", 1)
 
 
 def pages(stores: Stores, question: Question, whole: WholeHours | None) -> Iterator[dict[str, Any]]:
@@ -143,7 +142,9 @@ def is_read(stores: Stores, wanted: Wanted, question: Asked, whole: WholeHours |
     """Whether it is not left to DuckDB."""
     snapshot = stores.snapshots.take(wanted)
     unsaved = snapshot.some(question.columns)
-    return (whole or WholeHours()).summaries(snapshot.files, unsaved, wanted, question, None, 10) is not None
+    return (whole or WholeHours()).summaries(
+        stores.connection, snapshot.files, unsaved, wanted, question, None, 10
+    ) is not None
 
 
 @pytest.mark.usefixtures("of_any")
@@ -190,39 +191,37 @@ def test_what_is_left_to_duckdb(stores: Stores, monkeypatch: pytest.MonkeyPatch)
     day = Wanted((), MIDNIGHT_US, MIDNIGHT_US + DAY_US)
     usual = asked(day, [*FIELDS], HOUR_US)
     assert is_read(stores, day, usual)
-    assert not is_read(stores, day, asked(day, ["count", "first"], HOUR_US))
+    assert not is_read(stores, day, asked(day, ["count", "bbox"], HOUR_US))
     assert not is_read(stores, day, asked(day, [*FIELDS], HOUR_US // 2))
-    bounds = (
-        (file_hours, "LEAST_RUN_ROWS"),
-        (whole_hours, "MOST_ROWS"),
-        (whole_hours, "PART"),
-        (whole_hours, "LAYOUT"),
-    )
-    for module, bound in bounds:
+    for module, bound in ((file_hours, "LEAST_RECORDS"), (whole_hours, "MOST_ROWS"), (whole_hours, "LAYOUT")):
         with monkeypatch.context() as patched:
             patched.setattr(module, bound, 199)
             assert not is_read(stores, day, usual), bound
-            assert not is_read(stores, day._replace(devices=DEVICES), usual), bound
-    [path] = map(Path, stores.archive.files(stores.archive.open()))
-    data = path.read_bytes()
-    path.write_bytes(b"PAR1 and no more")
-    assert not is_read(stores, day, usual)
-    path.unlink()
-    assert not is_read(stores, day, usual)
-    path.write_bytes(data)
-    assert is_read(stores, day, usual)
+    named, whole = day._replace(devices=("a",)), WholeHours()
+    assert not is_read(stores, named, usual, whole)
+    assert is_read(stores, day, usual, whole)
+    assert is_read(stores, named, usual, whole)
 
 
 @pytest.mark.usefixtures("of_any")
-def test_files_are_remembered_up_to_a_bound(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_read_once_and_remembered_up_to_a_bound(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
     filled = Filled(stores)
     for day in range(4):
         filled.file(day, 50)
     paths = stores.archive.files(stores.archive.open())
-    most = 2 * max(Hours().of(path).bytes for path in paths)
+    sums = [Hours().of(stores.connection, path, 50) for path in paths]
+    most = 2 * max(2_000 + one.nbytes for one in sums if one is not None)
     monkeypatch.setattr(file_hours, "REMEMBERED_BYTES", most)
     hours = Hours()
-    first = [hours.of(path) for path in paths]
-    assert hours.of(paths[-1]) is first[-1]
-    assert hours.of(paths[0]) is not first[0]
+    first = [hours.of(stores.connection, path, 50) for path in paths]
+    assert hours.of(stores.connection, paths[-1], 50) is first[-1]
+    assert hours.of(stores.connection, paths[0], 50) is not first[0]
     assert 0 < hours._known.currsize <= most
+
+
+def test_a_file_that_is_not_worth_it_is_read_once(stores: Stores) -> None:
+    Filled(stores).file(0, 20)
+    hours, [path] = Hours(), stores.archive.files(stores.archive.open())
+    assert hours.of(stores.connection, path, 20) is None
+    Path(path).unlink()
+    assert hours.of(stores.connection, path, 20) is None
