@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import duckdb
 import pytest
 import redis
 
+from api.one_tail import OneTail
 from api.snapshot import Snapshots, Wanted
 from telemetry import hot
 from telemetry.archive import Archive
@@ -42,26 +44,29 @@ def plain(stores: Stores) -> Snapshots:
     return Snapshots(lambda: hot.pinned(stores.shards[0].client, len(stores.shards)), stores.archive)
 
 
-@contextmanager
-def asks(client: redis.Redis, **commands: int) -> Iterator[None]:
-    """Check how often Redis is asked what meanwhile."""
-    before = client.info("commandstats")
-    yield
-    after = client.info("commandstats")
-    for name, count in commands.items():
-        key = f"cmdstat_{name}"
-        assert after.get(key, {"calls": 0})["calls"] - before.get(key, {"calls": 0})["calls"] == count
+def counted(stores: Stores) -> tuple[Snapshots, Counter[str]]:
+    """Who asks in either way, and how often it attached to the shards for that."""
+    client, many, calls = stores.shards[0].client, len(stores.shards), Counter[str]()
+
+    def pinned() -> AbstractContextManager[Sequence[Shard]]:
+        calls["plain"] += 1
+        return hot.pinned(client, many)
+
+    def attach() -> Sequence[Shard]:
+        calls["quick"] += 1
+        return hot.attach(client, many)
+
+    return Snapshots(pinned, stores.archive, None, OneTail(attach)), calls
 
 
 def test_shards_are_attached_to_once(stores: Stores) -> None:
-    client = stores.shards[0].client
-    with asks(client, hmget=1, multi=1, xrange=1):
-        assert len(ids(stores.snapshots)) == 3
-    with asks(client, hmget=0, multi=1, mget=1, xrange=1):
-        assert len(ids(stores.snapshots)) == 3
-    assert ids(stores.snapshots, A._replace(devices=("nobody",))) == []
-    with asks(client, hmget=1):  # of several it is left to the plain way
-        assert len(ids(stores.snapshots, A._replace(devices=("a", "b")))) == 6
+    snapshots, calls = counted(stores)
+    for _ in range(3):
+        assert len(ids(snapshots)) == 3
+    assert ids(snapshots, A._replace(devices=("nobody",))) == []
+    assert calls == {"quick": 1}
+    assert len(ids(snapshots, A._replace(devices=("a", "b")))) == 6
+    assert calls == {"quick": 1, "plain": 1}
 
 
 @pytest.mark.parametrize("count", [3, 4, 5])
@@ -92,19 +97,19 @@ def test_each_device_is_looked_for_in_its_shard(
 
 def test_another_store_is_attached_to_anew(stores: Stores) -> None:
     [shard] = stores.shards
-    assert len(ids(stores.snapshots)) == 3
+    snapshots, calls = counted(stores)
+    assert len(ids(snapshots)) == 3
     shard.client.flushall()
     stores.shards = set_up(shard.client, stores.archive, 1)
     stores.append(Sent("a", record(MIDNIGHT_US)))
-    with asks(shard.client, hmget=1, multi=2):  # and seen to be another on the plain way
-        assert len(ids(stores.snapshots)) == 1
-    with asks(shard.client, hmget=1, multi=1):
-        assert len(ids(stores.snapshots)) == 1
-    with asks(shard.client, hmget=0, multi=1):
-        assert len(ids(stores.snapshots)) == 1
+    assert len(ids(snapshots)) == 1
+    assert calls == {"quick": 1, "plain": 1}
+    for _ in range(2):
+        assert len(ids(snapshots)) == 1
+    assert calls == {"quick": 2, "plain": 1}
     shard.client.flushall()
     with pytest.raises(NotSetUp):
-        ids(stores.snapshots)
+        ids(snapshots)
 
 
 def test_an_older_copy_of_redis_is_read_as_it_is(
