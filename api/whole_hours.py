@@ -36,7 +36,8 @@ FIELDS = {
 """The fields that are told, and which sums of hours (file_hours.py) they are made of."""
 
 MOST_ROWS = 2**22
-"""Of the files that a question is about: what is remembered of so many has room, and is added up in 0.2 s."""
+"""Of the files that a question is about: what is remembered of so many has room (file_hours.py), and is added up in
+0.2 s."""
 
 MOST_ROUNDED = 2.0**53 / 10**DIGITS
 """A mean from which on there are no digits to round."""
