@@ -17,7 +17,7 @@ from telemetry.columns import sql_text
 HOUR_US = 3_600_000_000
 
 REMEMBERED_BYTES, ENTRY_BYTES = 2**25, 2_000
-"""Of all files together, and of each beside its sums, which take 61 bytes each: those of one question always have room."""
+"""Of all files together, and of each beside its sums, which take 61 bytes each: one question's always have room."""
 
 LEAST_RECORDS = 8
 """A file in which a device's hour has fewer records, in the mean, is not worth it: its sums would be half as large."""
