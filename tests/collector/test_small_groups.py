@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -49,6 +50,21 @@ def without_thread(*_: Any, **_named: Any) -> None:
     raise AssertionError("the thread was asked")
 
 
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of the groups that go by the loop from now on."""
+    found: list[int] = []
+    begin = small_groups.SmallGroups.begin
+
+    def counting(
+        self: small_groups.SmallGroups, shard: Shard, group: Sequence[small_groups.Small]
+    ) -> asyncio.Future[Any]:
+        found.append(len(group))
+        return begin(self, shard, group)
+
+    monkeypatch.setattr(small_groups.SmallGroups, "begin", counting)
+    return found
+
+
 def test_small_groups_need_no_thread(connect_shared: Connect, shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
     async def test() -> None:
         async with taking(connect_shared) as intake:
@@ -72,10 +88,30 @@ def test_the_thread_stores_all_others(
     async def test() -> None:
         async with taking(connect_shared) as intake:
             await until_connected(intake)
-            with monkeypatch.context() as alone:
-                alone.setattr(small_groups.SmallGroups, "begin", without_thread)
-                await asyncio.gather(*(intake.submit([sent("a", n)], 1, **named) for n in range(count)))
+            by_loop = counted(monkeypatch)
+            await asyncio.gather(*(intake.submit([sent("a", n)], 1, **named) for n in range(count)))
+            assert not by_loop
             assert numbers(tail(shard, "a")) == list(range(count))
+
+    run(test)
+
+
+def test_behind_a_large_group_the_thread_goes_on_for_a_while(
+    connect_shared: Connect, shard: Shard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And an end need not wait for that while."""
+    monkeypatch.setattr(intake_module, "KEEP_S", 1_000)
+
+    async def test() -> None:
+        async with asyncio.timeout(PATIENCE_S), taking(connect_shared) as intake:
+            await until_connected(intake)
+            by_loop = counted(monkeypatch)
+            await asyncio.gather(*(intake.submit([sent("a", n)], 1) for n in range(200)))
+            await intake.submit([sent("a", 200)], 1)
+            await asyncio.sleep(0.01)
+            await intake.submit([sent("a", 201)], 1)
+            assert not by_loop
+            assert numbers(tail(shard, "a")) == list(range(202))
 
     run(test)
 
