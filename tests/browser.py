@@ -26,6 +26,9 @@ FLAGS = (
     "--disable-quic",
     "--no-first-run",
     "--disable-background-networking",
+    "--disable-background-timer-throttling",  # on a busy machine a page may pass for one that nobody sees
+    "--disable-backgrounding-occluded-windows",
+    "--disable-renderer-backgrounding",
     "--disable-component-update",
     "--disable-sync",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
@@ -63,15 +66,25 @@ class Browser:
         self._ids = itertools.count(1)
         self._rest = b""
         self._session: str | None = None
+        self._target = ""
         self._events: list[Message] = []
 
     def attach(self) -> None:
         """Find the page, and have it report."""
         pages = self._call("Target.getTargets")["targetInfos"]
-        target = next(one["targetId"] for one in pages if one["type"] == "page")
+        self._attach_to(next(one["targetId"] for one in pages if one["type"] == "page"))
+
+    def _attach_to(self, target: str) -> None:
+        self._target = target
         self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Network", "Log", "Runtime"):
             self._call(f"{domain}.enable")
+
+    def change_tab(self) -> None:
+        """Go on in a new tab, which knows nothing of what the one before kept for itself; that one is closed."""
+        self._session, before = None, self._target
+        self._attach_to(self._call("Target.createTarget", url="about:blank")["targetId"])
+        self._call("Target.closeTarget", targetId=before)
 
     def _call(self, method: str, **parameters: object) -> Message:
         number = next(self._ids)
@@ -170,7 +183,7 @@ class Browser:
         """Return once an expression of JavaScript is true."""
         deadline_s = time.monotonic() + most_s
         while not self._is(condition):
-            assert time.monotonic() < deadline_s, (condition, self.complaints(), self.text()[:2000])
+            assert time.monotonic() < deadline_s, (condition, *self._address_and_text(), self.complaints())
             time.sleep(0.05)
 
     def _is(self, condition: str) -> bool:
@@ -178,6 +191,9 @@ class Browser:
             return bool(self.run(condition))
         except LeftError:
             return False
+
+    def _address_and_text(self) -> tuple[str, str]:
+        return str(self.run("location.href")), self.text()[:2000]
 
     def text(self) -> str:
         """All text that the page shows."""

@@ -8,7 +8,7 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -21,7 +21,7 @@ from telemetry import notes
 from telemetry.archive import Archive
 from telemetry.columns import open_duckdb
 from telemetry.config import load
-from telemetry.entries import pack, read_entry
+from telemetry.entries import RawEntry, pack, read_entry
 from telemetry.hot import Batch, Limits, Shard, shard_of
 from telemetry.keys import Wish, make
 from telemetry.record import Record, Sent, Stored
@@ -115,21 +115,13 @@ class Box:
         found = []
         for number, part in parts.items():
             shard = self.shards[number]
-            before = {stored.id for stored in self._tail(shard, part)}
+            devices = sorted({one.device_id for one in part})
+            ends = [_end(stream) for stream in shard.entries([(device, "-", "+") for device in devices])]
             shard.append([Batch(pack(part))], Limits())
-            found += [stored for stored in self._tail(shard, part) if stored.id not in before]
+            streams = shard.entries([(device, end, "+") for device, end in zip(devices, ends, strict=True)])
+            for device, entries in zip(devices, streams, strict=True):
+                found += [stored for raw in entries for stored in read_entry(device, raw, shard.shards)]
         return found
-
-    @staticmethod
-    def _tail(shard: Shard, sent: list[Sent]) -> list[Stored]:
-        devices = sorted({one.device_id for one in sent})
-        streams = shard.entries([(device, "-", "+") for device in devices])
-        return [
-            stored
-            for device, entries in zip(devices, streams, strict=True)
-            for raw in entries
-            for stored in read_entry(device, raw, shard.shards)
-        ]
 
     def save(self, reached: Callable[[str], None] = lambda _: None, bounds: Bounds | None = None) -> None:
         """Save every shard once, as the worker does."""
@@ -140,6 +132,11 @@ class Box:
     def get(self, path: str, *parameters: tuple[str, str | int]) -> httpx.Response:
         """GET a path with query parameters, which may repeat."""
         return self.http.get(path, params=list(parameters) or None)
+
+
+def _end(entries: Sequence[RawEntry]) -> str:
+    """Where what is appended to a stream begins, for XRANGE."""
+    return f"({entries[-1][0].decode()}" if entries else "-"
 
 
 @contextlib.contextmanager

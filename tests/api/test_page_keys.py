@@ -36,14 +36,21 @@ def keys(shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) ->
         yield Keys(box, box.make_key("read"), box.make_key("read", prefix="van-"), box.make_key("ingest"))
 
 
-@pytest.fixture
-def browser(keys: Keys) -> Iterator[Browser]:
-    """A page that asks for a key; each has a tab of its own."""
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """One browser for all tests of this module."""
     with running_browser() as found:
-        found.look_at(*DESK)
-        found.open(f"http://127.0.0.1:{keys.box.port}/#tab=box")
-        found.wait_for(ASKS)
         yield found
+
+
+@pytest.fixture
+def browser(keys: Keys, chromium: Browser) -> Browser:
+    """A page that asks for a key; each has a tab of its own."""
+    chromium.change_tab()
+    chromium.look_at(*DESK)
+    chromium.open(f"http://127.0.0.1:{keys.box.port}/#tab=box")
+    chromium.wait_for(ASKS)
+    return chromium
 
 
 def give(browser: Browser, key: str) -> None:
@@ -55,7 +62,7 @@ def give(browser: Browser, key: str) -> None:
 
 def test_without_a_key_nothing_is_seen_and_the_dialog_stays(browser: Browser) -> None:
     browser.press("Escape")
-    assert browser.run(ASKS)
+    browser.wait_for(ASKS)  # the dialog is closed, and a moment later opened again
     assert "van-1" not in browser.text()
     assert browser.run("document.querySelectorAll('#devices .row').length") == 0
 
@@ -88,8 +95,7 @@ def test_a_bound_key_sees_its_devices_and_no_box(keys: Keys, browser: Browser) -
     give(browser, keys.vans)
     browser.wait_for(f"{NAMES}.join() === 'van-1'")
     browser.wait_for(f"{text_of('#notice')}.includes('this is of the whole box')")
-    assert browser.run("document.querySelector('#tab-box').hidden")
-    assert browser.run("document.body.dataset.tab") == "fleet"
+    browser.wait_for("document.querySelector('#tab-box').hidden && document.body.dataset.tab === 'fleet'")
     assert "bus-1" not in browser.text()
 
 
