@@ -17,7 +17,7 @@ import pytest
 from benchmarks.crash_ledger.programs import is_running
 from tests.box import KEPT, PROJECT
 
-SECONDS, SEED = 120, 1
+SECONDS, SEED = 90, 1
 END_S = 60
 
 
