@@ -50,7 +50,7 @@ collector and Redis together."""
 
 KEEP_S = 0.1
 """How long a writer's thread waits for more behind a group that is not small, before small ones may go without it. The
-loop sends a group when it has handled all that came together: of 1,000 connections that is 10 ms later."""
+loop sends a group when it has handled all that came together: of 1,000 connections that is some ms later."""
 
 SWITCH_S = 0.0005
 """How long the event loop's thread decodes on while a writer's wants Python's lock, a tenth of what is usual: a writer
