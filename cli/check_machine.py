@@ -20,7 +20,7 @@ from pathlib import Path
 
 from cli.finding import Finding, failure, ok, warning
 from collector.__main__ import OTHER_FILES
-from collector.intake import GROUP_RECORDS
+from collector.writer import GROUP_RECORDS
 from telemetry import clock, hot
 from telemetry.disk import Room, existing, in_words
 from telemetry.errors import ConfigError, StoreError

@@ -18,7 +18,8 @@ from collector import posted
 from collector.bodies import MSGPACK, Batch, Form, Refused, Unreadable, read_batch
 from collector.described import HEALTHZ, OPERATIONS, POST_RECORDS
 from collector.guard import admit
-from collector.intake import Intake, Watermarks, memory_percent
+from collector.intake import Intake
+from collector.marks import Watermarks, memory_percent
 from collector.operations import (
     Content,
     Operation,

@@ -15,11 +15,12 @@ from functools import partial
 from typing import Any
 
 from collector.bodies import Form
-from collector.intake import Intake, Outcome, Tell
+from collector.intake import Intake
 from collector.problems import ProblemError, busy
 from collector.quick import PATH, UNUSUAL, form_called
 from collector.requests import LARGE_BODY_BYTES, HttpLimits
 from collector.tally import tally_of
+from collector.writer import Outcome, Tell
 from telemetry import problem, refusals
 from telemetry.answer_head import AnswerHead, Headers, header_lines
 from telemetry.errors import BusyError

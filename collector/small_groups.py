@@ -5,7 +5,7 @@ next requests, and redis-py adds to that. One record a request, of 64 connection
 and a quarter more in a second; of 16 connections 60 µs, not 86. A group begins when the loop has handled all
 that came together, so one half of the senders is read and answered while Redis stores what the other half sent.
 
-Only what is usual goes here. The writer's thread (intake.py) takes any group, and so those that are large or have
+Only what is usual goes here. The writer's thread (writer.py) takes any group, and so those that are large or have
 names, those that Redis refuses as a whole, and all while this connection is lost.
 """
 
@@ -24,7 +24,7 @@ from telemetry.errors import StoreUnavailable
 from telemetry.hot import Appended, Limits, Shard
 
 MOST_REQUESTS, MOST_BYTES = 128, 2**16
-"""Of a group. What 1,000 connections send the thread stores as cheaply, and begins sooner (intake.py: KEEP_S)."""
+"""Of a group. What 1,000 connections send the thread stores as cheaply, and begins sooner (writer.py: KEEP_S)."""
 
 
 class Small(Bringing, Protocol):

@@ -13,10 +13,12 @@ from typing import NamedTuple, cast
 from collector import sniffing
 from collector.door import Door
 from collector.guard import Pass
-from collector.intake import Intake, Lane, Numbered, Outcome
+from collector.intake import Intake
+from collector.lanes import Lane, Numbered
 from collector.offering import note_rejected
 from collector.protocols.contract import QUIET_S, Decoder, Message, Received, Rejected
 from collector.tally import Tally, tally_for
+from collector.writer import Outcome
 from telemetry import meters, problem, refusals
 from telemetry.addresses import owner
 from telemetry.errors import BusyError

@@ -13,7 +13,8 @@ import redis
 import uvloop
 
 from collector.door import Door
-from collector.intake import Intake, Watermarks
+from collector.intake import Intake
+from collector.marks import Watermarks
 from collector.protocols import PROTOCOLS, MessageLimits
 from collector.tcp import TcpCollector, Timeouts
 from telemetry.entries import read_entry

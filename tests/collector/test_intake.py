@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from collector import intake as intake_module
-from collector import small_groups
-from collector.intake import Watermarks, memory_percent
+from collector import marks, small_groups, writer
+from collector.intake import Intake
+from collector.marks import Watermarks, memory_percent
 from telemetry import hot
 from telemetry.archive import Archive
 from telemetry.disk import Room
@@ -106,9 +106,9 @@ def test_those_who_wait_at_the_same_time_share_a_call(
 def test_a_group_is_bounded(
     connect_shared: Connect, shard: Shard, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake_module, "GROUP_ENTRIES", 20)
-    monkeypatch.setattr(intake_module, "GROUP_RECORDS", 30)
-    monkeypatch.setattr(intake_module, "GROUP_BYTES", 1_000)
+    monkeypatch.setattr(writer, "GROUP_ENTRIES", 20)
+    monkeypatch.setattr(writer, "GROUP_RECORDS", 30)
+    monkeypatch.setattr(writer, "GROUP_BYTES", 1_000)
 
     async def test() -> None:
         async with taking(connect_shared) as intake:
@@ -221,7 +221,7 @@ def fill_to(client: redis.Redis, percent: float) -> None:
 def test_above_its_memory_mark_all_is_refused_until_it_is_drained_below_the_other(
     connect_shared: Connect, shard: Shard, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake_module, "MARKS_CHECK_S", 0.0)
+    monkeypatch.setattr(marks, "MARKS_CHECK_S", 0.0)
     client.set("ballast", bytes(4 * 2**20))
 
     async def test() -> None:
@@ -248,7 +248,7 @@ def test_above_its_memory_mark_all_is_refused_until_it_is_drained_below_the_othe
 def test_while_a_disk_has_too_little_room_all_is_refused(
     connect_shared: Connect, shard: Shard, disk: SmallDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake_module, "MARKS_CHECK_S", 0.0)
+    monkeypatch.setattr(marks, "MARKS_CHECK_S", 0.0)
     room = Room((disk.path / "not there yet",), 16 * MIB)
 
     async def test() -> None:
@@ -463,7 +463,7 @@ def test_stop_stores_what_was_submitted(connect_shared: Connect, shard: Shard, c
 
 def test_an_intake_that_does_not_run_refuses(connect_shared: Connect) -> None:
     async def test() -> None:
-        intake = intake_module.Intake(connect_shared, 1, Limits(), 100)
+        intake = Intake(connect_shared, 1, Limits(), 100)
         with pytest.raises(BusyError, match="not running"):
             await intake.submit([sent()], 1)
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from collector import intake as intake_module
-from collector.intake import Intake, Lane, Numbered
+from collector import lanes
+from collector.intake import Intake
+from collector.lanes import Lane, Numbered
 from telemetry.archive import Archive
 from telemetry.errors import BusyError
 from telemetry.hot import DevicesFull, Keys, Limits, Shard, shard_of
@@ -158,7 +159,7 @@ def test_a_batch_without_records_gives_its_number_up(connect_shared: Connect, sh
 def test_a_lane_with_too_many_failures_is_over(
     connect_shared: Connect, shard: Shard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake_module, "MAX_FAILED_SENDERS", 2)
+    monkeypatch.setattr(lanes, "MAX_FAILED_SENDERS", 2)
 
     async def test() -> None:
         async with taking(connect_shared, limits=Limits(max_devices=1)) as intake:

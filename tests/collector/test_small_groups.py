@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import redis
 
-from collector import intake as intake_module
-from collector import small_groups
+from collector import marks, small_groups, writer
 from collector.intake import Intake
 from telemetry import hot
 from telemetry.errors import BusyError
@@ -24,7 +23,7 @@ PATIENCE_S = 10
 @pytest.fixture(autouse=True)
 def few_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A look at the marks is the thread's: here only the first."""
-    monkeypatch.setattr(intake_module, "MARKS_CHECK_S", 1_000)
+    monkeypatch.setattr(marks, "MARKS_CHECK_S", 1_000)
 
 
 async def until_connected(intake: Intake) -> None:
@@ -100,7 +99,7 @@ def test_behind_a_large_group_the_thread_goes_on_for_a_while(
     connect_shared: Connect, shard: Shard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And an end need not wait for that while."""
-    monkeypatch.setattr(intake_module, "KEEP_S", 1_000)
+    monkeypatch.setattr(writer, "KEEP_S", 1_000)
 
     async def test() -> None:
         async with asyncio.timeout(PATIENCE_S), taking(connect_shared) as intake:

@@ -17,7 +17,7 @@ import msgpack
 import pytest
 import redis
 
-from collector import intake as intake_module
+from collector import lanes
 from collector.protocols.frames import BUSY, DENIED, ENDED, MALFORMED, REFUSED, REPEATED, STORED
 from telemetry.archive import Archive
 from telemetry.hot import Shard
@@ -216,7 +216,7 @@ def test_while_redis_is_away_none_overtakes(own_redis: RedisServer, tmp_path: Pa
 def test_a_gateway_with_too_many_failures_has_to_begin_anew(
     own_redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake_module, "MAX_FAILED_SENDERS", 5)
+    monkeypatch.setattr(lanes, "MAX_FAILED_SENDERS", 5)
     settings = settings_of(own_redis.url, tmp_path)
 
     async def test() -> None:
