@@ -61,6 +61,7 @@ from typing import Any, NamedTuple
 
 import hiredis
 import redis
+from redis.client import Pipeline
 from redis.exceptions import NoPermissionError
 
 from telemetry.entries import (
@@ -355,15 +356,18 @@ class Shard:
 
     def state(self) -> State:
         """All that a save or a snapshot must know, read at once. Raises `OtherStoreError`."""
-        k = self.keys
-        pipe = self.client.pipeline(transaction=True)
-        pipe.hget(k.store, "id")
-        pipe.mget(k.committed, k.intent, k.finishing, k.unsaved)
-        store_id, values = translated(pipe.execute)
+        store_id, values = translated(self._asking_state().execute)
         return self._state(store_id, values)
 
+    def state_and_entries(self, device_id: str) -> tuple[State, list[RawEntry]]:
+        """The same, and the first `READ_ENTRIES` of a device's entries, read with it; raises the same."""
+        pipe = self._asking_state()
+        pipe.xrange(self.keys.stream(device_id), count=READ_ENTRIES)
+        store_id, values, entries = translated(pipe.execute)
+        return self._state(store_id, values), entries
+
     def standing(self) -> Standing:
-        """The same for who remembers what streams held; raises the same."""
+        """The state for who remembers what streams held; raises what `state` does."""
         k = self.keys
         pipe = self.client.pipeline(transaction=True)
         pipe.hmget(k.store, "id", "deleted")
@@ -375,15 +379,13 @@ class Shard:
         state = self._state(store_id, values)
         return Standing(state, (server["run_id"], store_id, state.committed, deleted, deleting), int(next_id or 0))
 
-    def state_and_entries(self, device_id: str) -> tuple[State, list[RawEntry]]:
-        """The same, and the first `READ_ENTRIES` of a device's entries, read with it; raises the same."""
+    def _asking_state(self) -> Pipeline:
+        """A transaction whose first two answers are what `_state` takes."""
         k = self.keys
         pipe = self.client.pipeline(transaction=True)
         pipe.hget(k.store, "id")
         pipe.mget(k.committed, k.intent, k.finishing, k.unsaved)
-        pipe.xrange(k.stream(device_id), count=READ_ENTRIES)
-        store_id, values, entries = translated(pipe.execute)
-        return self._state(store_id, values), entries
+        return pipe
 
     def _state(self, store_id: bytes | None, values: Sequence[bytes | None]) -> State:
         if store_id is None or store_id.decode() != self.store_id:
