@@ -1,9 +1,9 @@
 """What may be asked in SQL: one SELECT over `records` and `latest`, judged by what DuckDB's own parser makes of it.
 
 The question's tree is walked, never its text, so that comments, quotes and odd letters deceive nobody. Allowed are
-tables by these two names and by those of its own WITH, and table functions that only make or unfold rows. What reads
-files, tells of the machine or runs SQL from a text is refused here; the process that asks (sql_child.py) has nothing to
-give to it either.
+tables by these two names and by those of its own WITH, and the functions that `sql_functions.py` lists. What reads
+files, describes the machine or runs SQL from a text is refused here; the process that asks (sql_child.py) has nothing
+to give to it either.
 """
 
 from __future__ import annotations
@@ -15,25 +15,12 @@ from typing import Any
 
 import duckdb
 
-VIEWS = frozenset({"records", "latest"})
+from api.sql_functions import ALLOWED, TABLE_FUNCTIONS
 
-TABLE_FUNCTIONS = frozenset({"generate_series", "histogram", "histogram_values", "json_each", "json_tree", "range"})
-TABLE_FUNCTIONS |= {"generate_subscripts", "repeat", "repeat_row", "unnest"}
-"""What makes rows of its arguments alone."""
+VIEWS = frozenset({"records", "latest"})
 
 TABLES = frozenset({"BASE_TABLE", "COLUMN_DATA", "EMPTY", "EXPRESSION_LIST", "JOIN", "PIVOT", "SHOW_REF", "SUBQUERY"})
 """Kinds of what stands behind FROM, besides functions."""
-
-_REFUSED = (
-    "checkpoint current_catalog current_connection_id current_database current_query current_query_id "
-    "current_role current_schema current_schemas current_setting current_transaction_id current_user "
-    "currval force_checkpoint getenv getvariable in_search_path json_deserialize_sql json_serialize_plan "
-    "json_serialize_sql nextval parse_duckdb_log_message session_user setval sleep_ms stats txid_current "
-    "user vector_type version write_log"
-)
-"""Functions that tell of the machine or of DuckDB, keep something, or only wait."""
-
-REFUSED = frozenset(_REFUSED.split(" "))
 
 _NAME = re.compile(r"[^\W\d]\w{0,62}")
 """A name of WITH. One with a dot or a slash could mean a file where the WITH does not reach."""
@@ -104,8 +91,8 @@ def _check(node: dict[str, Any], names: frozenset[str]) -> None:
 
 
 def _check_function(name: str) -> None:
-    if name in REFUSED or name.startswith(("pg_", "has_", "inet_", "__internal")):
-        raise Refusal(f"the function {name} may not be used")
+    if name not in ALLOWED:
+        raise Refusal(f"the function {name[:100]} may not be used")
 
 
 def _check_table(node: dict[str, Any], names: frozenset[str]) -> None:

@@ -16,6 +16,9 @@ PATH = "/v1/records"
 TIMEOUT_S = 30.0
 """Seconds that an answer may take until the batch is sent again; a group commit takes milliseconds."""
 
+MAX_RETRY_AFTER_S = 3_600.0
+"""Longest pause that an answer can ask for."""
+
 MAX_VALUE_CHARACTERS = 80
 """How much of a refused value is shown."""
 
@@ -107,9 +110,9 @@ def describe(problem: _Problem) -> str:
 
 
 def retry_after_s(response: httpx.Response) -> float:
-    """The seconds of `Retry-After`, 0 if there are none; its form as a date is of no use to a short wait."""
+    """The seconds of `Retry-After`, `MAX_RETRY_AFTER_S` at most; 0 if it is absent or a date, which no box sends."""
     text = response.headers.get("Retry-After", "")
-    return float(text) if text.isdecimal() else 0.0
+    return min(float(text), MAX_RETRY_AFTER_S) if text.isdecimal() else 0.0
 
 
 def _read_problem(response: httpx.Response) -> _Problem:

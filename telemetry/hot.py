@@ -155,6 +155,9 @@ class Keys:
 
 
 _ANY = Keys("*")
+OF_SHARDS = "whimbrel:{*}:*"
+"""Pattern of all keys of all shards. Braces stand for themselves in a pattern of Redis."""
+
 APPENDED = (
     *(_ANY.store, _ANY.stream("*"), _ANY.latest, _ANY.devices, _ANY.dirty, _ANY.unsaved, _ANY.next_id),
     *(_ANY.sent("*"), _ANY.sent_until, _ANY.senders, _ANY.senders_seen),

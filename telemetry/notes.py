@@ -59,8 +59,7 @@ WRITERS = {
     BOX: ("api",),
     BACKUP: (),
 }
-"""Which roles (redis_login.py) may change a key; everybody may read it. The worker may change all,
-and so may people's commands."""
+"""Which roles (redis_login.py) may change a key; every role may read it, and people's commands may change all."""
 
 KEPT_S = 86_400
 """A note that nobody has renewed for so long is gone."""

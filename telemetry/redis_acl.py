@@ -51,9 +51,9 @@ def _channels(role: str) -> str:
 
 
 def _keys(role: str) -> str:
-    if role == "worker":
-        return f"~{OURS} ~{RQ}"
     written = [key for key, writers in notes.WRITERS.items() if role in writers]
+    if role == "worker":
+        written += [hot.OF_SHARDS, RQ]
     if role in ("collector", "api"):
         written += hot.APPENDED
     if role == "api":

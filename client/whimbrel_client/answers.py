@@ -17,6 +17,9 @@ from whimbrel_client.errors import (
 )
 from whimbrel_client.steps import Answer
 
+MAX_RETRY_AFTER_S = 3_600.0
+"""Longest pause that an answer can ask for."""
+
 _REFUSALS: Mapping[int, type[RequestRefused]] = {401: KeyRefused, 403: KeyRefused, 404: NotFound, 413: TooLarge}
 
 
@@ -50,9 +53,9 @@ def _members(content: bytes) -> Mapping[str, Any]:
 
 
 def retry_after_s(answer: Answer) -> float:
-    """The seconds of `Retry-After`, 0 if there are none; the box does not use its form as a date."""
+    """The seconds of `Retry-After`, `MAX_RETRY_AFTER_S` at most; 0 if it is absent or a date, which no box sends."""
     text = answer.headers.get("retry-after", "")
-    return float(text) if text.isdecimal() else 0.0
+    return min(float(text), MAX_RETRY_AFTER_S) if text.isdecimal() else 0.0
 
 
 def object_of(answer: Answer, what: str) -> dict[str, Any]:

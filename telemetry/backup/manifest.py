@@ -82,7 +82,25 @@ def write(folder: Path, manifest: Manifest) -> None:
 
 
 def read(folder: Path) -> Manifest:
-    """Raises `StoreError` if it is none that this release can read."""
+    """Raises `StoreError` if this release cannot read it, or if it names a file outside the backup's two folders."""
+    found = _decoded(folder)
+    for path in found.files:
+        if not _is_inside(path):
+            raise StoreError(
+                f"cannot use the backup {folder}: its manifest names {path!r}, which is not a file of a backup; "
+                "somebody has changed the manifest: use another backup"
+            )
+    return found
+
+
+def _is_inside(path: str) -> bool:
+    """Whether a path names Redis's copy or a file below `archive/`, without detours."""
+    parts = path.split("/")
+    is_plain = not any(part in ("", ".", "..") or "\0" in part for part in parts)
+    return path == DUMP or (is_plain and parts[0] == ARCHIVE and len(parts) > 1)
+
+
+def _decoded(folder: Path) -> Manifest:
     try:
         text = (folder / NAME).read_bytes()
         layout = msgspec.json.decode(text, type=_Layout).layout

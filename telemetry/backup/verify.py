@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,14 +18,17 @@ def faults(
 ) -> list[str]:
     """What is wrong with a backup, nothing if it is whole. `done` keeps checksums of files that backups share."""
     known = {} if done is None else done
-    found = [fault for path, file in said.files.items() if (fault := _fault(folder / path, file, told, known))]
+    real = folder.resolve()
+    found = [fault for path, file in said.files.items() if (fault := _fault(real / path, file, told, known))]
     return found or _table_faults(folder / ARCHIVE, said)
 
 
 def _fault(path: Path, said: FileOf, told: Callable[[int], None], known: dict[Inode, FileOf]) -> str | None:
     try:
-        stat = path.stat()
-        inode = (stat.st_dev, stat.st_ino)
+        found = path.stat()
+        if path.resolve() != path or not stat.S_ISREG(found.st_mode):
+            return f"{path}: it is a link or no regular file"
+        inode = (found.st_dev, found.st_ino)
         if inode in known:
             told(said.size_bytes)
         else:

@@ -112,7 +112,16 @@ def test_who_may_write_what(own: Settings) -> None:
     assert writable(own, "scheduler", everything) == {notes.ALIVE, *of_rq}
     assert writable(own, "collector", everything) == {notes.REFUSED, *appended}
     assert writable(own, "api", everything) == {notes.REFUSED, notes.BOX, *appended}
-    assert writable(own, "worker", everything) == set(everything)
+    of_worker = {notes.ALIVE, notes.REFUSED}
+    assert writable(own, "worker", everything) == {*of_saving, *appended, *of_rq, *of_worker}
+
+
+@pytest.mark.parametrize("role", PROGRAMS)
+def test_no_program_makes_itself_a_key(own: Settings, role: str) -> None:
+    """Whoever takes over a program that reads strangers' bytes may not let others in."""
+    with of(own, role) as client:
+        for command in ("HSET {} x y", "HDEL {} x", "DEL {}", "RENAME whimbrel:alive {}", "COPY whimbrel:alive {}"):
+            assert refused(client, *command.format(notes.KEYS).split()), command
 
 
 def test_every_note_has_writers() -> None:

@@ -231,6 +231,7 @@ class TestHttp:
         assert retry_after_s(reply) == 7
         assert retry_after_s(httpx.Response(503, headers={"Retry-After": "Fri, 31 Dec 1999 23:59:59 GMT"})) == 0
         assert retry_after_s(httpx.Response(503)) == 0
+        assert retry_after_s(httpx.Response(503, headers={"Retry-After": "9" * 400})) == 3_600
 
     @pytest.mark.parametrize(
         "reply", [Reply(404, {"title": "Not Found"}), Reply(301, b""), Reply(202, b"<html>"), Reply(202, {})]

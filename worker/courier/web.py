@@ -13,6 +13,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from telemetry.errors import ConfigError
+from worker.courier.patience import LONGEST_ASKED_S
 
 MOST_ANSWER_BYTES = 65_536
 """So much of an answer is read; who answers with more is hung up on."""
@@ -150,13 +151,15 @@ def shown(url: str) -> str:
 
 
 def retry_after_s(value: str, now_s: float) -> float:
-    """The seconds that a `Retry-After` asks for; 0 if it is none."""
+    """The seconds that a `Retry-After` asks for, `LONGEST_ASKED_S` at most; 0 if it is none."""
+    asked_s = 0.0
     if value.strip().isdecimal():
-        return float(value)
-    with contextlib.suppress(ValueError):
-        at = parsedate_to_datetime(value)
-        return max(0.0, (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - now_s)
-    return 0.0
+        asked_s = float(value)  # infinite for 310 digits and more
+    else:
+        with contextlib.suppress(ValueError, OverflowError):
+            at = parsedate_to_datetime(value)
+            asked_s = (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() - now_s
+    return min(max(0.0, asked_s), LONGEST_ASKED_S)
 
 
 def in_words(error: Exception) -> str:

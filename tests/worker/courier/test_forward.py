@@ -18,6 +18,7 @@ from tests.senders import wait_until
 from tests.worker.courier.conftest import Made
 from tests.worker.courier.forwarding import Forwards, KillAt, Killed, cleaned, received, run
 from tests.worker.courier.receiver import HANG_UP, NO_ANSWER, Post, Receiver
+from worker.courier.patience import LONGEST_ASKED_S
 from worker.courier.store import Store
 
 
@@ -311,3 +312,12 @@ def test_what_was_begun_is_kept_as_it_was_counted(
     assert found is not None
     assert (found.done_rows, found.number, found.sent_records) == (4, 2, 4)
     assert msgspec.json.decode(msgspec.json.encode(found), type=type(found)) == found
+
+
+def test_a_pause_without_end_is_not_kept(made: Made, forwards: Forwards, receiver: Receiver) -> None:
+    """`Retry-After` of 400 digits is infinite as a number: it must not end the thread that forwards."""
+    made.save()
+    receiver.answer = lambda _: (503, {"Retry-After": "9" * 400})
+    with pytest.raises(BusyError) as caught:
+        forwards(entry(receiver)).step()
+    assert caught.value.retry_after_s == LONGEST_ASKED_S

@@ -17,7 +17,7 @@ from tests.box import PROJECT
 from tests.worker.courier.forwarding import KillAt, Killed
 from tests.worker.courier.receiver import HANG_UP, NO_ANSWER, Post, Receiver
 from worker.courier.events import box_event
-from worker.courier.patience import Patience
+from worker.courier.patience import LONGEST_ASKED_S, Patience
 from worker.courier.store import Store
 from worker.courier.tell import MOST_EVENTS, Teller
 from worker.courier.web import Peer, shown
@@ -163,3 +163,12 @@ def test_a_trouble_is_shown(teller: Make, store: Store, receiver: Receiver) -> N
     desk.run(Rounds())  # type: ignore[arg-type]
     assert shown_troubles == ["", "it answers 503 ok"]
     assert desk.report().trouble == ""
+
+
+def test_a_pause_without_end_is_not_kept(teller: Make, store: Store, receiver: Receiver) -> None:
+    """`Retry-After` of 400 digits is infinite as a number: it must not end the thread that posts."""
+    add(store, 1)
+    receiver.answer = lambda _: (503, {"Retry-After": "9" * 400})
+    with pytest.raises(BusyError) as caught:
+        teller().step()
+    assert caught.value.retry_after_s == LONGEST_ASKED_S
