@@ -8,17 +8,23 @@ quick way return None; the message then goes the plain way, which alone says wha
 records; tests/telemetry/test_shapes.py holds them against each other. One thing may differ, the order of names in
 `attributes`: it is that in which the sender first used them.
 
+Names come from strangers. Shapes are made only of names that msgspec's generated structs accept, and neither learning
+nor a shape's fault raises: the message goes the plain way.
+
 This file knows no clock, socket, file or Redis.
 """
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from itertools import islice, repeat
 from operator import attrgetter
 from typing import Annotated, Any, NamedTuple, TypeVar
+from weakref import WeakSet
 
 import msgspec
 
@@ -40,8 +46,13 @@ from telemetry.usual_times import usual_time_us, usual_us
 
 T = TypeVar("T")
 
+log = logging.getLogger(__name__)
+
 MAX_NAMES = 64
 """A sender that uses more names than this has no shape."""
+
+MAX_NAMES_CHARACTERS = 4_096
+"""A sender whose names together are longer has no shape: each connection remembers the names of its sender."""
 
 MAX_SHAPES = 4
 """Shapes that a sender may use at once."""
@@ -56,7 +67,11 @@ MAX_LOOKED_AT = 8
 """Shapes of all senders that are tried on the names of one that has no shape."""
 
 MAX_KEPT = 64
-"""Shapes of all senders that are kept, some 10 KB each, and names that are counted."""
+"""Shapes of all senders that are kept, 10 to 60 KB each, and names that are counted."""
+
+MAX_ALIVE = 1_024
+"""Maximum number of shapes in memory. Connections hold shapes that are no longer among `MAX_KEPT`: a client that sends
+ever other names over many connections would fill the memory."""
 
 MAX_KEPT_IDS = 32_768
 """Device ids that are known to be good."""
@@ -80,7 +95,9 @@ _TYPES: dict[str, Any] = {
 }
 """What a shape takes for each field. A bound refuses a NaN, too."""
 
-_ERRORS = (msgspec.MsgspecError, ValueError, RecursionError, RecordError)
+_NAMEABLE = re.compile(r'[^"\\\x00-\x1f\ud800-\udfff]*')
+"""Names that a struct's field may be given. msgspec writes them into JSON as they are, so it refuses all others."""
+
 _json = msgspec.json.Encoder()
 
 
@@ -233,32 +250,47 @@ class Shapes:
     def _first(
         self, decode: Callable[[Shape], Any], transport: str, source: str, arrival: Arrival
     ) -> list[Sent] | None:
-        """Assigned anew rather than changed, the list may be used by several threads."""
+        """Assigned anew rather than changed, the list may be used by several threads.
+
+        Whatever a shape raises, foreseen or not, the plain way decides about the message.
+        """
         shapes = self._shapes
+        found: list[Sent] | None
         for shape in shapes:
             try:
                 value = decode(shape)
                 found = shape.records(value if type(value) is list else [value], transport, source, arrival)
-            except _ERRORS:
-                continue
-            if shape is not shapes[0]:
-                self._put_first(shape)
-            return found
+            except Exception:
+                found = None
+            if found is not None:
+                if shape is not shapes[0]:
+                    self._put_first(shape)
+                return found
         return None
 
     def learn(self, values: Iterable[object], records: int | None = None) -> None:
-        """Take note of the names of good records, maps that were read the plain way; of how many, if not one each."""
+        """Take note of the names of good records, maps that were read the plain way; of how many, if not one each.
+
+        Never raises: the records are read already.
+        """
         names: dict[str, object] = {}
         seen = 0
         for value in values:
             names.update(value)  # type: ignore[call-overload]
             seen += 1
-        shape = _covering(names)
-        if shape is None:
-            self._names = _joined(self._names, tuple(names))
-            shape = _counted(self._names, seen if records is None else records)
+        try:
+            shape = _covering(names) or self._counted(tuple(names), seen if records is None else records)
+        except Exception as error:  # msgspec may refuse names that its documentation allows
+            log.warning("cannot make a quick decoder of a sender's names: %s", type(error).__name__)
+            return
         if shape is not None:
             self._put_first(shape)
+
+    def _counted(self, names: tuple[str, ...], records: int) -> Shape | None:
+        if not _is_clear(names):
+            return None
+        self._names = _joined(self._names, names)
+        return _counted(self._names, records)
 
     def _put_first(self, shape: Shape) -> None:
         others = [one for one in self._shapes if one is not shape]
@@ -271,17 +303,19 @@ def _joined(names: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
     return both if _is_clear(both) else more
 
 
-def _is_clear(names: tuple[str, ...]) -> bool:
+def _is_clear(names: Collection[str]) -> bool:
     """Whether each name can only mean one thing, so that a record of these names has a shape.
 
     What is called `token` may be a key, which the plain way alone leaves out.
     """
-    if KEY_FIELD in names:
+    if KEY_FIELD in names or len(names) > MAX_NAMES or sum(map(len, names)) > MAX_NAMES_CHARACTERS:
+        return False
+    if not all(map(_NAMEABLE.fullmatch, names)):
         return False
     fields = [NAMES[name] for name in names if name in NAMES]
     has_others = len(fields) < len(names)
     is_mixed = has_others and "attributes" in fields
-    return len(names) <= MAX_NAMES and len(set(fields)) == len(fields) and "device_id" in fields and not is_mixed
+    return len(set(fields)) == len(fields) and "device_id" in fields and not is_mixed
 
 
 # Making shapes ---------------------------------------------------------------------------------------
@@ -289,6 +323,9 @@ def _is_clear(names: tuple[str, ...]) -> bool:
 _known: dict[frozenset[str], Shape] = {}
 _counts: dict[frozenset[str], int] = {}
 """How many records of these names were read the plain way, by all senders together."""
+
+_alive: WeakSet[type] = WeakSet()
+"""The structs of all shapes that something still holds."""
 
 _device_id = lru_cache(MAX_KEPT_IDS)(read_device_id)
 
@@ -305,7 +342,7 @@ def _counted(names: tuple[str, ...], records: int) -> Shape | None:
     """Note that records of these names were read; their shape, once they were enough."""
     key = frozenset(names)
     count = _counts.pop(key, 0) + records
-    if count < LEARN_RECORDS or not _is_clear(names):
+    if count < LEARN_RECORDS or len(_alive) >= MAX_ALIVE:
         _put(_counts, key, count)
         return None
     shape = _make(names)
@@ -334,6 +371,7 @@ def _make(names: tuple[str, ...]) -> Shape:
         forbid_unknown_fields=True,
         gc=False,
     )
+    _alive.add(struct)
     one_or_many = list[struct] | struct  # type: ignore[valid-type]
     return Shape(
         frozenset(names),

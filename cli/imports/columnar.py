@@ -36,12 +36,23 @@ def _read(file: pq.ParquetFile, source: Source, judge: Judge) -> Pieces:
     called = [names[name] or name for name in wanted]
     rows, row = Rows(judge, called, None, lambda row: f"row {row}", is_own), 0
     for batch in file.iter_batches(READ_ROWS, columns=wanted):
-        values = [_values(column, name, judge) for name, column in zip(called, batch.columns, strict=True)]
+        columns_wanted = [batch.column(name) for name in wanted]  # `a.b` also selects the field b of a column a
+        values = [_converted(column, name, judge, source) for name, column in zip(called, columns_wanted, strict=True)]
         for cells in zip(*values, strict=True):
             row += 1
             rows.add(row, cells)
             yield from rows.full()
     yield from rows.rest()
+
+
+def _converted(column: pa.Array, name: str, judge: Judge, source: Source) -> list[object]:
+    """As `_values`. Raises `SenderError` for what Python has no value for: text that is not UTF-8, a field twice."""
+    try:
+        return _values(column, name, judge)
+    except FAULTS:
+        raise
+    except (ValueError, TypeError, OverflowError) as error:
+        raise SenderError(f"cannot read {source.name}: column {name!r}: {error}") from None
 
 
 def _values(column: pa.Array, name: str, judge: Judge) -> list[object]:
