@@ -3,7 +3,8 @@
 # Python 3.13, since it is Debian's own and every package of requirements.lock has a wheel for it:
 # nothing is compiled, so that one stage is enough. The steps are those of scripts/venv, without the
 # virtual environment, for the image is one.
-FROM python:3.13-slim
+# The digest, for amd64 and arm64 alike, keeps the image from changing unseen; scripts/pin-images renews it.
+FROM python:3.13-slim@sha256:7c61056e61ac89e852de05f3dc6fa51a6dd2181797bceed46aa725dd7cb2cd3b
 
 # The same number everywhere, so that volumes keep their owner whatever the image's version.
 RUN groupadd --gid 10001 whimbrel \

@@ -86,8 +86,14 @@ def test_ports_are_published_on_loopback_alone() -> None:
 def test_versions_are_named() -> None:
     version = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     images = set(re.findall(r"^ +image: (.+)$", COMPOSE, re.M))
-    assert images == {"redis:8", f"whimbrel:{version}"}
-    assert arguments_of("FROM") == ["python:3.13-slim"]
+    assert {image.partition("@")[0] for image in images} == {"redis:8", f"whimbrel:{version}"}
+    assert [image.partition("@")[0] for image in arguments_of("FROM")] == ["python:3.13-slim"]
+
+
+def test_images_of_others_are_pinned_by_digest() -> None:
+    images = [*re.findall(r"^ +image: (.+)$", COMPOSE, re.M), *arguments_of("FROM")]
+    for image in images:
+        assert image.startswith("whimbrel:") or re.search(r"@sha256:[0-9a-f]{64}$", image), image
 
 
 def test_the_image_is_made_by_the_steps_of_scripts_venv() -> None:
