@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from starlette.types import Scope
 
@@ -11,6 +11,7 @@ from collector.protocols.contract import Message, Received, Rejected
 from telemetry import problem
 from telemetry.errors import StoreUnavailable
 from telemetry.gate import caller_of
+from telemetry.holds import Holder
 from telemetry.keyring import Keyring
 from telemetry.keys import INGEST, NO_KEY, Caller, Denied, lacks, outside
 from telemetry.record import Sent
@@ -38,11 +39,14 @@ def admit(scope: Scope, records: Sequence[Sent]) -> Caller:
 class Pass:
     """What one connection may say, by the key of its hello or of each message.
 
-    A key that was good is looked up again only when keys have changed.
+    A key that was good is looked up again only when keys have changed. The newest good one is held for `holder`, the
+    connection, which is ended when that key no longer counts.
     """
 
-    def __init__(self, keyring: Keyring) -> None:
+    def __init__(self, keyring: Keyring, holder: Holder) -> None:
         self._keyring = keyring
+        self._holder = holder
+        self._refusal: Callable[[Denied], bytes] = _silent
         self._token = ""  # of the hello
         self._known = ""  # whose caller is known
         self._caller: Caller | None = None
@@ -64,9 +68,21 @@ class Pass:
             if isinstance(caller, Denied):
                 yield _rejected(message, caller, last=True)
                 return
-            if message.token and not message.records:
-                self._token = message.token
+            if message.token:
+                self._refusal = message.denied
+                if not message.records:
+                    self._token = message.token
             yield from self._allowed(message, caller)
+
+    def refused(self, denied: Denied) -> Rejected:
+        """What ends a connection whose key no longer counts, answered as the message that brought the key would be."""
+        return Rejected(denied.kind, denied.reason, self._refusal(denied), last=True)
+
+    def release(self) -> None:
+        """Forget the key: the connection is over, or its key is no longer good."""
+        if self._caller is not None:
+            self._keyring.release(self._caller, self._holder)
+            self._caller = None
 
     def _allowed(self, message: Received, caller: Caller) -> Iterator[Message]:
         if not caller.binding.is_bound:
@@ -92,10 +108,16 @@ class Pass:
             return Denied(problem.BUSY, str(error))
         denied = found if isinstance(found, Denied) else lacks(found, INGEST)
         if isinstance(found, Denied) or denied is not None:
-            self._caller = None
+            self.release()
             return denied or NO_HELLO
+        self.release()
+        self._keyring.hold(found, self._holder)
         self._known, self._caller, self._realm, self._changes = token, found, found.realm, self._keyring.changes
         return found
+
+
+def _silent(_denied: Denied) -> bytes:
+    return b""
 
 
 def _rejected(message: Received, denied: Denied, last: bool) -> Rejected:

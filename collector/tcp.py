@@ -24,6 +24,7 @@ from telemetry.addresses import owner
 from telemetry.errors import BusyError
 from telemetry.fields import Arrival
 from telemetry.keyring import Keyring
+from telemetry.keys import Denied
 from telemetry.logs import of_connection
 from telemetry.rates import Rates
 from telemetry.serve import tls_arguments
@@ -229,7 +230,7 @@ class _Connection(asyncio.BufferedProtocol):
 
     def __init__(self, collector: TcpCollector) -> None:
         self._collector = collector
-        self._pass = None if collector.keyring is None else Pass(collector.keyring)
+        self._pass = None if collector.keyring is None else Pass(collector.keyring, self)
         self._loop = asyncio.get_running_loop()
         self._held_bytes = 0  # of a message that is not complete, as the collector knows it
         self._turn_bytes = TURN_BYTES
@@ -312,6 +313,8 @@ class _Connection(asyncio.BufferedProtocol):
         self._see_event("closed")
         self._note("closed%s", f": {type(error).__name__}" if error else "", level=logging.DEBUG)
         self._forget()
+        if self._pass is not None:
+            self._pass.release()
         self._collector.closed(self)
         for timer in (self._quiet_timer, self._rate_timer):
             if timer is not None:
@@ -495,6 +498,15 @@ class _Connection(asyncio.BufferedProtocol):
             self._collector.hold(self)
 
     # The end
+
+    def end(self, denied: Denied) -> None:
+        """Close, for the key no longer counts: answer what was taken, then say so as to a message of that key."""
+        if self._pass is None or self._no_more:
+            return
+        if self._stalled_s is not None:  # it reads no answers
+            self.abort()
+        else:
+            self._take([self._pass.refused(denied)])
 
     def finish(self, linger: bool = True) -> None:
         """Decode nothing further; close once all is answered."""

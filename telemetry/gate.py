@@ -4,12 +4,15 @@ A key comes as a Bearer token, as `Token` (what InfluxDB's clients send), as the
 there is no password), as `?token=`, or as InfluxDB 1's `?u=&p=`. What came in the query is taken out of it before
 anybody else sees the request, whether a key is required or not, and so it is in no link, log or record.
 
+A request holds its key until it is answered: once the key was revoked, changed or expired, it is ended (admission.py).
+
 Behind the gate `caller_of(scope)` says who asks. How often one key or one address may ask is for others to bound; they
 go by its `key_id` and by `scope["client"]`. Wrong keys are counted by refusals.py.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 from collections.abc import Callable, Iterable
@@ -19,6 +22,7 @@ from urllib.parse import unquote_plus
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from telemetry import keys, problem, refusals
+from telemetry.admission import Admission
 from telemetry.errors import StoreUnavailable
 from telemetry.keyring import Keyring
 from telemetry.keys import ANYBODY, NO_KEY, NOBODY, Caller, Denied, lacks, looks_like_key
@@ -68,21 +72,44 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request in, or say why not."""
-        if scope["type"] == "http":
-            given = _taken_out(scope) if scope["query_string"] else ""
-            if self._keyring is not None:
-                try:
-                    caller = _caller(self._keyring, self._needs(scope), scope["headers"], given)
-                except StoreUnavailable as error:
-                    caller = Denied(problem.BUSY, str(error))
-                if isinstance(caller, Denied):
-                    refusals.count(caller.kind)
-                    await refuse(caller, send)
-                    return
-                scope[CALLER] = caller
-            if given:
-                _hand_on(scope, given)
-        await self._behind(scope, receive, send)
+        if scope["type"] != "http":
+            await self._behind(scope, receive, send)
+            return
+        given = _taken_out(scope) if scope["query_string"] else ""
+        caller, need, keyring = NOBODY, OPEN, self._keyring
+        if keyring is not None:
+            need = self._needs(scope)
+            found = _admitted(keyring, need, scope["headers"], given)
+            if isinstance(found, Denied):
+                refusals.count(found.kind)
+                await refuse(found, send)
+                return
+            scope[CALLER] = caller = found
+        if given:
+            _hand_on(scope, given)
+        if keyring is None or not caller.key_id:
+            await self._behind(scope, receive, send)
+        else:
+            admission = Admission(receive, send, need.scope in (keys.READ, keys.SQL))
+            await self._answer(keyring, caller, admission, scope)
+
+    async def _answer(self, keyring: Keyring, caller: Caller, admission: Admission, scope: Scope) -> None:
+        """Answer a request for as long as its key counts."""
+        keyring.hold(caller, admission)
+        try:
+            await self._behind(scope, admission.receive, admission.send)
+        except asyncio.CancelledError:
+            if not await admission.is_withdrawn(refuse):
+                raise
+        finally:
+            keyring.release(caller, admission)
+
+
+def _admitted(keyring: Keyring, need: Need, headers: Headers, given: str) -> Caller | Denied:
+    try:
+        return _caller(keyring, need, headers, given)
+    except StoreUnavailable as error:
+        return Denied(problem.BUSY, str(error))
 
 
 def _caller(keyring: Keyring, need: Need, headers: Headers, given: str) -> Caller | Denied:

@@ -408,7 +408,12 @@ class LimitedProtocol(HttpToolsProtocol):
         self._linger(LINGER_S)
 
     def _end(self) -> None:
-        """Close behind an answer; but while its request still comes, a reset would take the answer from the sender."""
+        """Close behind an answer; but while its request still comes, a reset would take the answer from the sender.
+
+        Of an answer that broke off the client may read what was written for `LINGER_S`, and no longer.
+        """
+        if self._answering is not None and self._answering.response_started and not self._answering.response_complete:
+            self.loop.call_later(LINGER_S, self.transport.abort)
         if self._is_arriving and not self._is_refused and not self.pipeline:
             self._is_refused = True
             self._stop_timer()

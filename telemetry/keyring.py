@@ -1,9 +1,12 @@
 """The keys as a program knows them: looked up in memory for each request, read again from Redis once a second.
 
+Whatever outlives a check takes a hold (holds.py) and is ended within seconds after its key was revoked, was changed or
+expired.
+
 A key that was revoked is refused within `REFRESH_S` and the time that a read takes. While Redis is away the keys that
 were read last count on, for `MAX_STALE_S`: so long may a key that was revoked meanwhile still be taken, but what can be
 done with it then is little, for nothing is stored. Beyond, and until they were read for the first time, nobody can be
-told apart: `StoreUnavailable`.
+told apart: `StoreUnavailable`, and what holds a key is ended.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -18,9 +22,10 @@ from functools import partial
 
 import redis
 
-from telemetry import keys, notes
+from telemetry import keys, notes, problem
 from telemetry.errors import BusyError, StoreError, StoreUnavailable
-from telemetry.keys import Caller, Denied, Key
+from telemetry.holds import Holder, Holds
+from telemetry.keys import Caller, Denied, Key, withdrawal
 from telemetry.notes import Stamp
 from telemetry.redis_client import READ_TIMEOUT_S, connect
 from telemetry.settings import Settings
@@ -28,7 +33,9 @@ from telemetry.settings import Settings
 log = logging.getLogger(__name__)
 
 REFRESH_S = 1.0
+JUDGE_S = 0.5
 MAX_STALE_S = 300.0
+UNKNOWN = "cannot tell whose key this is: Redis, where keys are, is away"
 
 Read = Callable[[Stamp | None], tuple[Stamp, dict[str, Key] | None]]
 """Reads the keys anew, None for them where they are what the stamp stands for. Raises `StoreError`, `BusyError`."""
@@ -46,17 +53,44 @@ class Keyring:
         self._stamp: Stamp | None = None
         self._keys: Mapping[str, Key] = {}
         self._read_at_s: float | None = None
+        self._holds = Holds[Caller]()
+        self._judged: Mapping[str, Key] = self._keys
+        self._judged_at_s = self._next_expiry_s = 0.0
         self.changes = 0  # whoever remembers a caller asks again when this is another
 
     def check(self, text: str) -> Caller | Denied:
         """Who has this text, or why nobody. Raises `StoreUnavailable` if that can't be told now."""
         if not self._is_fresh:
-            raise StoreUnavailable("cannot tell whose key this is: Redis, where keys are, is away")
+            raise StoreUnavailable(UNKNOWN)
         return keys.check(text, self._keys.get, self._now_s())
 
     def holds(self, caller: Caller, changes: int) -> bool:
         """Whether a caller that was found at so many changes would be found again."""
         return changes == self.changes and self._is_fresh and not 0 < caller.expires_s <= self._now_s()
+
+    def hold(self, caller: Caller, holder: Holder) -> None:
+        """Have a holder ended once the caller's key no longer counts. A holder of the same key takes its place."""
+        self._holds.take(caller.key_id, caller, holder)
+
+    def release(self, caller: Caller, holder: Holder) -> None:
+        """Forget a holder that has ended by itself."""
+        self._holds.release(caller.key_id, holder)
+
+    async def end_withdrawn(self) -> None:
+        """End what holds a key that was revoked, changed or expired; all of it once keys are too old to go by."""
+        if not self._is_fresh:
+            for key_id in self._holds.ids:
+                await self._holds.judge(key_id, lambda _: Denied(problem.BUSY, UNKNOWN))
+            return
+        now_s, known, judged = self._now_s(), self._keys, self._judged
+        if known is judged and self._judged_at_s <= now_s < self._next_expiry_s:
+            return
+        for key_id in self._holds.ids:
+            key = known.get(key_id)
+            if key is None or key != judged.get(key_id) or 0 < key.expires_s <= now_s:
+                await self._holds.judge(key_id, withdrawal(key, now_s))
+        self._judged, self._judged_at_s = known, now_s
+        self._next_expiry_s = min((key.expires_s for key in known.values() if key.expires_s > now_s), default=math.inf)
 
     @property
     def _is_fresh(self) -> bool:
@@ -78,13 +112,13 @@ async def kept(connect_to: Callable[[], redis.Redis]) -> AsyncIterator[Keyring]:
     with connect_to() as client:
         keyring = Keyring(partial(notes.keys_since, client))
         await _refresh(keyring)
-        keeping = asyncio.create_task(_refresh_for_ever(keyring))
+        keeping = [asyncio.create_task(task) for task in (_refresh_for_ever(keyring), _end_for_ever(keyring))]
         try:
             yield keyring
         finally:
-            keeping.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await keeping
+            for task in keeping:
+                task.cancel()
+            await asyncio.gather(*keeping, return_exceptions=True)
 
 
 def required(settings: Settings) -> AbstractAsyncContextManager[Keyring | None]:
@@ -96,6 +130,13 @@ async def _refresh_for_ever(keyring: Keyring) -> None:
     while True:
         await asyncio.sleep(REFRESH_S)
         await asyncio.shield(_refresh(keyring))
+
+
+async def _end_for_ever(keyring: Keyring) -> None:
+    """A task of its own: a read that waits for a silent Redis must not keep an expired key alive."""
+    while True:
+        await asyncio.sleep(JUDGE_S)
+        await keyring.end_withdrawn()
 
 
 async def _refresh(keyring: Keyring) -> None:

@@ -158,6 +158,7 @@ class Denied(NamedTuple):
 NO_KEY = Denied(problem.NO_KEY, "send a key, as a Bearer token, as the password of Basic, or as ?token=")
 WRONG = Denied(problem.WRONG_KEY, "this key is not known here: it is misspelt, was revoked, or is another box's")
 EXPIRED = "this key expired; make a new one with `whimbrel keys create`"
+CHANGED = Denied(problem.WRONG_KEY, "what this key allows has changed; ask again")
 
 
 class InvalidKey(WhimbrelError):
@@ -277,6 +278,26 @@ def _caller(key: Key, binding: Binding, device: str, now_s: float) -> Caller | D
     if 0 < key.expires_s <= now_s:
         return Denied(problem.WRONG_KEY, EXPIRED)
     return Caller(key.id, frozenset(key.scopes), binding, device, key.expires_s)
+
+
+def withdrawal(key: Key | None, now_s: float) -> Callable[[Caller], Denied | None]:
+    """What judges callers that a key admitted earlier: None while it still admits them to the same, else the reason.
+
+    `key` is as it is known now, None if it is gone.
+    """
+    if key is None:
+        return lambda _: WRONG
+    if 0 < key.expires_s <= now_s:
+        return lambda _: Denied(problem.WRONG_KEY, EXPIRED)
+    scopes, binding, revoked = frozenset(key.scopes), key.binding, frozenset(key.revoked_devices)
+
+    def judge(caller: Caller) -> Denied | None:
+        if caller.device in revoked:
+            return WRONG
+        is_bound_alike = binding.covers(caller.device) if caller.device else caller.binding == binding
+        return None if is_bound_alike and caller.scopes == scopes else CHANGED
+
+    return judge
 
 
 @lru_cache(MAX_REMEMBERED)

@@ -269,6 +269,35 @@ def test_no_bound_sender_speaks_for_another(guarded: Callable[[Test], None]) -> 
     guarded(test)
 
 
+def test_a_silent_connection_ends_with_its_key_and_no_other_does(guarded: Callable[[Test], None]) -> None:
+    async def test(box: Guarded) -> None:
+        key, other = box.make("ingest"), box.make("ingest")
+        spoken = [hello(key), with_key(key, "d"), hello(other) + with_key(key, "d"), hello(key) + with_key(other, "d")]
+        opened = [await asyncio.open_connection(HOST, box.port) for _ in spoken]
+        for (_, writer), data in zip(opened, spoken, strict=True):
+            writer.write(data)
+        for (reader, _), data in zip(opened, spoken, strict=True):
+            for _ in data.splitlines():
+                assert b"Not authorized" not in await reader.readline()
+        box.revoke(key)
+        await box.keyring.end_withdrawn()
+        for reader, _ in opened[:3]:
+            said = json.loads(await asyncio.wait_for(reader.readline(), 10))
+            assert (said["message"], said["status"], said["retry"]) == ("Not authorized.", 401, False)
+            assert await asyncio.wait_for(reader.read(), 10) == b""
+        opened[3][1].write(with_key(other, "d"))
+        assert b"Not authorized" not in await asyncio.wait_for(opened[3][0].readline(), 10)
+        assert box.keyring._holds.ids == [other.split("_")[1]]
+        for _, writer in opened:
+            writer.close()
+            await writer.wait_closed()
+        async with asyncio.timeout(10):
+            while box.keyring._holds.ids:  # noqa: ASYNC110 (nobody tells)
+                await asyncio.sleep(0.01)
+
+    guarded(test)
+
+
 def test_while_keys_can_not_be_told_apart_all_wait(connect_shared: Connect) -> None:
     def away(_: Stamp | None) -> tuple[Stamp, dict[str, Key] | None]:
         raise StoreUnavailable("away")

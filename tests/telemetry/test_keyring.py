@@ -6,13 +6,14 @@ import asyncio
 import secrets
 import time
 
+import msgspec
 import pytest
 import redis
 
-from telemetry import keyring, notes
+from telemetry import keyring, notes, problem
 from telemetry.errors import StoreUnavailable
 from telemetry.keyring import MAX_STALE_S, Keyring, kept
-from telemetry.keys import INGEST, READ, WRONG, Caller, Denied, Key, Wish, make
+from telemetry.keys import INGEST, READ, WRONG, Caller, Denied, Key, Wish, device_token, make
 from telemetry.notes import Stamp
 from telemetry.redis_client import connect
 from telemetry.settings import Settings
@@ -84,6 +85,85 @@ def test_a_key_runs_out_without_a_read() -> None:
     assert isinstance(ring.check(text), Denied)
 
 
+class Holding:
+    """What holds a key."""
+
+    def __init__(self, ring: Keyring, text: str) -> None:
+        caller = ring.check(text)
+        assert isinstance(caller, Caller)
+        self.ended: Denied | None = None
+        self.caller = caller
+        ring.hold(caller, self)
+
+    def end(self, denied: Denied) -> None:
+        self.ended = denied
+
+
+def test_what_holds_a_key_ends_with_it() -> None:
+    made = [make(Wish((READ,), expires_s=NOW_S + after_s), NOW_S, secrets.token_bytes) for after_s in (100, 200, 300)]
+    store, clock = Store(**{key.id: key for _, key in made}), Clock()
+    ring = Keyring(store.read, clock, lambda: 0.0)
+    ring.refresh()
+    first, second, third = (Holding(ring, text) for text, _ in made)
+    released = Holding(ring, made[0][0])
+    ring.release(released.caller, released)
+
+    def ended(now_s: float) -> list[bool]:
+        clock.now_s = now_s
+        ring.refresh()
+        asyncio.run(ring.end_withdrawn())
+        return [one.ended is not None for one in (first, second, third, released)]
+
+    assert ended(NOW_S + 99) == [False] * 4
+    del store.known[made[2][1].id]
+    store.stamp += 1
+    assert ended(NOW_S + 99) == [False, False, True, False]
+    assert third.ended is WRONG
+    assert ended(NOW_S + 100) == [True, False, True, False]
+    assert first.ended is not None
+    assert "expired" in first.ended.reason
+    clock.now_s = NOW_S + 50  # the clock is set back, and the first key counts again
+    asyncio.run(ring.end_withdrawn())
+    first = Holding(ring, made[0][0])
+    assert ended(NOW_S + 150) == [True, False, True, False]
+    assert ended(NOW_S + 201) == [True, True, True, False]
+
+
+def test_what_a_changed_key_allows_no_more_ends() -> None:
+    fleet, key = make(Wish((INGEST, READ), is_fleet=True), NOW_S, secrets.token_bytes)
+    store, clock = Store(**{key.id: key}), Clock()
+    ring = Keyring(store.read, clock, lambda: 0.0)
+    ring.refresh()
+    whole, lost, kept_one = (Holding(ring, text) for text in (fleet, *(device_token(fleet, one) for one in "ab")))
+
+    def ended(**changes: object) -> list[bool]:
+        store.known = {key.id: msgspec.structs.replace(store.known[key.id], **changes)}
+        store.stamp += 1
+        ring.refresh()
+        asyncio.run(ring.end_withdrawn())
+        return [one.ended is not None for one in (whole, lost, kept_one)]
+
+    assert ended(name="another") == [False] * 3
+    assert ended(revoked_devices=("a",)) == [False, True, False]
+    assert ended(prefix="b") == [True, True, False]
+    assert ended(scopes=(READ,)) == [True] * 3
+
+
+def test_nothing_holds_a_key_that_nobody_can_judge() -> None:
+    text, key = make(Wish((READ,)), NOW_S, secrets.token_bytes)
+    clock = Clock()
+    ring = Keyring(Store(**{key.id: key}).read, clock, clock)
+    ring.refresh()
+    holding = Holding(ring, text)
+    clock.now_s += MAX_STALE_S
+    asyncio.run(ring.end_withdrawn())
+    assert holding.ended is None
+    clock.now_s += 1
+    asyncio.run(ring.end_withdrawn())
+    assert holding.ended is not None
+    assert holding.ended.kind is problem.BUSY
+
+
 async def becomes(ring: Keyring, text: str, kind: type) -> float:
     """How long it takes until a text is judged so, s."""
     begun_s = time.monotonic()
@@ -101,8 +181,11 @@ def test_what_is_made_and_revoked_is_known_within_seconds(client: redis.Redis, s
             assert ring.check(text) is WRONG
             notes.add_key(client, key)
             await becomes(ring, text, Caller)
+            holding = Holding(ring, text)
             notes.remove_key(client, key.id)
             assert await becomes(ring, text, Denied) < 5
+            while holding.ended is None:  # noqa: ASYNC110 (as long as the test may take)
+                await asyncio.sleep(0.02)
 
     asyncio.run(test())
 
