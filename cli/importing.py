@@ -32,9 +32,9 @@ from telemetry.fields import KMH, Arrival
 from telemetry.record import LATEST_US, Sent
 from telemetry.settings import Settings
 from telemetry.steps import teller
+from worker.budget import Bounds
 from worker.imports import Importer
 from worker.persist import Saver
-from worker.plan import Bounds
 
 SHOWN = 10
 """Bad rows that are shown, and records of a dry run."""

@@ -21,8 +21,8 @@ from telemetry.hot import Shard
 from telemetry.redis_client import check_server, connect
 from telemetry.settings import Settings
 from telemetry.setup import apart, set_up
+from worker.budget import Bounds
 from worker.persist import Saver
-from worker.plan import Bounds
 from worker.recover import recover
 
 EXPLANATION = """\

@@ -27,8 +27,9 @@ Transport = Literal["http", "tcp", "udp", "mqtt", "import"]
 MAX_ENTRY_RECORDS = 1_000
 """Most records in one stream entry: it bounds what one XADD, one read and one trim can cost."""
 
-MAX_ENTRY_SPAN_US = 64 * 86_400_000_000
-"""Most time between the oldest and the newest record of an entry, so that it touches at most 65 days."""
+MAX_ENTRY_SPAN_US = 15 * 86_400_000_000
+"""Most time between the oldest and the newest record of an entry, so that it touches at most 16 days: a save takes an
+entry whole, and several devices with old days have to fit into one (worker/budget.py)."""
 
 EARLIEST_US = 946_684_800_000_000
 """2000-01-01 UTC. Before it a timestamp is a device's unset clock."""

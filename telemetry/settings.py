@@ -304,7 +304,10 @@ class Persist(Section, frozen=True):
     max_records: Annotated[Positive, Meta(description="Most records in one save.")] = 200_000
     max_bytes: Annotated[Positive, Meta(description="Most bytes of records in one save.")] = 64 * 2**20
     max_devices: Annotated[Positive, Meta(description="Most devices in one save.")] = 50_000
-    max_days: Annotated[Positive, Meta(description="Most days, so files, in one save.")] = 64
+    max_days: Annotated[
+        Positive,
+        Meta(description="Maximum days (= files) per save besides yesterday, today and tomorrow."),
+    ] = 64
     quarantine_max_bytes: Annotated[
         Positive, Meta(description="Bytes of records that can't be saved kept in quarantine, the oldest dropped first.")
     ] = 16 * 2**20

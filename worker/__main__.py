@@ -26,9 +26,9 @@ from telemetry.redis_client import connect
 from telemetry.settings import Settings
 from telemetry.steps import teller
 from worker import jobs
+from worker.budget import Bounds
 from worker.erasing import Eraser
 from worker.persist import Saver
-from worker.plan import Bounds
 from worker.rq_worker import rq_worker
 
 GC_OBJECTS = 50_000

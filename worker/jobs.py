@@ -53,14 +53,18 @@ class Work:
             _ = counted.one  # so that they are told from the start
 
     def save_shard(self, number: int, monotonic: Callable[[], float] = time.monotonic) -> int:
-        """Save a shard until what waits is less than a flush. Returns how many records were saved."""
+        """Save a shard until what waits is less than a flush and no save left anything out. Returns how many records
+        were saved."""
         stop, saved = monotonic() + BUSY_S, 0
         while True:
             taken = self._save_once(number)
             saved += taken
             self.say_alive()
-            if taken == 0 or self.stores[number].unsaved() < self._flush_records or monotonic() > stop:
+            if taken == 0 or not self._has_more(self.stores[number]) or monotonic() > stop:
                 return saved
+
+    def _has_more(self, store: Shard) -> bool:
+        return self._saver.is_behind(store) or store.unsaved() >= self._flush_records
 
     def _save_once(self, number: int) -> int:
         for _ in range(3):

@@ -31,19 +31,22 @@ tests/worker/save_model.py explores every interleaving, and shows a loss or a do
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable
 
 import duckdb
 from deltalake import DeltaTable
 
 from telemetry.archive import Archive, commit_number
+from telemetry.days import DAY_US
 from telemetry.entries import Intent, decode_intent
 from telemetry.errors import IntentChanged, NotTogether
 from telemetry.hot import Shard, State
 from telemetry.setup import NO_ARCHIVE
 from telemetry.steps import Step, untold
+from worker.budget import Bounds
 from worker.latest import rebuild, tell
-from worker.plan import Bounds, Plan, Tail, choose, decode, read, still_holds
+from worker.plan import Plan, Tail, Turns, choose, decode, read, still_holds
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +69,7 @@ class Saver:
         self._bounds = bounds or Bounds()
         self._quarantine_max_bytes = quarantine_max_bytes
         self._reached = reached
-        self._behind: set[int] = set()  # shards whose last save could not take all
+        self._turns: defaultdict[int, Turns] = defaultdict(Turns)  # by shard
 
     def save(self, shard: Shard) -> int:
         """Finish what an earlier worker left, else save what waits. Returns how many records it took.
@@ -81,11 +84,7 @@ class Saver:
         archived = self._archive.committed(self._open(state.committed), shard.shard)
         if archived != state.committed:
             raise _not_together(archived, state.committed)
-        plan = choose(shard, self._bounds, oldest_first=shard.shard in self._behind)
-        if plan.is_all:
-            self._behind.discard(shard.shard)
-        else:
-            self._behind.add(shard.shard)
+        plan = choose(shard, self._bounds, self._now_ms() * 1_000 // DAY_US, self._turns[shard.shard])
         if not plan.ranges:
             return 0
         intent = Intent(commit_number(state.committed), plan.ranges)
@@ -93,6 +92,10 @@ class Saver:
         if not shard.intend(state.committed, intent.encode()):
             raise IntentChanged("cannot save: another worker is saving this shard")
         return self._write(shard, intent, state.committed, plan)
+
+    def is_behind(self, shard: Shard) -> bool:
+        """Whether the shard's last save left something that it could have taken but for its bounds."""
+        return self._turns[shard.shard].is_behind
 
     def _recover(self, shard: Shard, intent: Intent, state: State) -> int:
         self._reached("recover")

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice
+from itertools import chain, islice, takewhile
 from typing import NamedTuple
 
 import pyarrow as pa
 
 from telemetry.columns import Columns
-from telemetry.days import DAY_US
-from telemetry.entries import Block, Range, RawEntry, Unreadable, read_block
+from telemetry.entries import Range, RawEntry, Unreadable, behind, entry_id, entry_text, read_block
 from telemetry.hot import READ_ENTRIES, Shard, Standing
-from telemetry.record import Row
-from telemetry.settings import Persist
 from telemetry.streams import LOOK_ENTRIES, READ_STREAMS, heads, next_of, streams_at_once
-from worker.pages import read_page
+from worker.budget import Bounds, Budget, Fit, Share
+from worker.pages import Page, read_page
 
 LOOK_RANGES = 8 * READ_STREAMS
 """Entries of which each is read by itself, in one pipeline."""
@@ -25,20 +23,6 @@ PIECE_BYTES = 100_000
 
 READ_NAMES = 2_000
 """Names of devices that are read at once: a fifth of a millisecond of Redis's time."""
-
-
-class Bounds(NamedTuple):
-    """Most records, bytes, devices and days of one save."""
-
-    max_records: int = 200_000
-    max_bytes: int = 64 * 2**20
-    max_devices: int = 50_000
-    max_days: int = 64
-
-    @classmethod
-    def of(cls, persist: Persist) -> Bounds:
-        """Those of the settings."""
-        return cls(persist.max_records, persist.max_bytes, persist.max_devices, persist.max_days)
 
 
 class Tail(NamedTuple):
@@ -58,94 +42,103 @@ class Plan(NamedTuple):
     standing: Standing
 
 
-class _Budget:
-    """What is left of a save's bounds. The first entry always fits, or saving would never go on."""
+class Turns:
+    """The order in which devices are served where one save cannot take all: each once before any comes again.
 
-    def __init__(self, bounds: Bounds) -> None:
-        self.bounds = bounds
-        self.records = 0
-        self.bytes = 0
-        self.days: set[int] = set()
-        self.is_spent = False
-        self.was_short = False
+    `waiting` have not been looked at since the names were read last. `blocked` were, and their next entry found no room
+    for its days: they are looked at only while there is room for days. The two come first in every other save each, or
+    one could use up what the other waits for.
+    """
 
-    def take(self, size_bytes: int, block: Block | None) -> bool:
-        """Whether an entry fits; then it is taken."""
-        rows = block.rows if block else ()
-        if self.take_all(size_bytes, rows, needs_room=self.bytes > 0):
-            return True
-        has_room = self._has_room(size_bytes, len(rows))
-        self.is_spent = self.is_spent or not has_room
-        self.was_short = True
-        return False
+    def __init__(self) -> None:
+        self.is_behind = False
+        """Whether the last save left something that only its bounds kept out."""
 
-    def take_all(self, size_bytes: int, rows: Sequence[Row], needs_room: bool = True) -> bool:
-        """Whether records of entries fit; then they are taken."""
-        days = _days(rows)
-        days = self.days if days <= self.days else self.days | days
-        if needs_room and not (self._has_room(size_bytes, len(rows)) and len(days) <= self.bounds.max_days):
-            return False
-        self.records += len(rows)
-        self.bytes += size_bytes
-        self.days = days
-        is_full = self.records >= self.bounds.max_records or self.bytes >= self.bounds.max_bytes
-        self.is_spent = self.is_spent or is_full
-        return True
+        self.waiting: list[str] = []
+        self.blocked: list[str] = []
+        self._blocked_first = False
 
-    def _has_room(self, size_bytes: int, records: int) -> bool:
-        return self.records + records <= self.bounds.max_records and self.bytes + size_bytes <= self.bounds.max_bytes
+    def next_order(self, budget: Budget) -> Iterator[str]:
+        """The devices to look at in the next save; of those that are blocked only while `budget` has days."""
+        self._blocked_first = not self._blocked_first
+        blocked = takewhile(lambda _: not budget.has_no_days, self.blocked)
+        return chain(blocked, self.waiting) if self._blocked_first else chain(self.waiting, blocked)
+
+    def read_names(self, dirty: Iterable[str]) -> None:
+        """Begin a new round, with the device that has waited longest, if the last one is over."""
+        if not self.waiting:
+            blocked = set(self.blocked)
+            self.waiting = [device for device in dirty if device not in blocked]
+
+    def note(self, taking: _Taking, looked_at: set[str]) -> None:
+        """Take the devices off that were served; those for which a save had no room stay in front."""
+        served, blocked = taking.ranges.keys(), taking.blocked
+        done = served | taking.empty
+        stay = [device for device in self.blocked if device not in looked_at or device not in done]
+        self.blocked = stay + [device for device in taking.short if device in blocked - set(stay)]
+        done |= blocked
+        self.waiting = [device for device in self.waiting if device not in looked_at or device not in done]
 
 
-def _days(rows: Sequence[Row]) -> set[int]:
-    """Which days they are of; in two fifths of the time where all are of one."""
-    if not rows:
-        return set()
-    times_us = [row[1] for row in rows]
-    first, last = min(times_us) // DAY_US, max(times_us) // DAY_US
-    return {first} if first == last else {timestamp_us // DAY_US for timestamp_us in times_us}
+_Page = tuple[str, list[RawEntry], int]
+"""A device, some of its entries, and their size in bytes."""
 
 
 class _Taking:
     """Takes pages of streams as they are read, and decodes as many at once as make a piece of columns."""
 
-    def __init__(self, shards: int, bounds: Bounds) -> None:
-        self.budget = _Budget(bounds)
-        self.ranges: list[Range] = []
+    def __init__(self, shards: int, budget: Budget) -> None:
+        self.budget = budget
+        self.ranges: dict[str, Range] = {}
+        self.short: dict[str, Fit] = {}
+        """Devices of which an entry did not fit: those behind it must wait, too."""
+
+        self.empty: set[str] = set()
         self._shards = shards
         self._columns = Columns()
         self._unreadable: list[Unreadable] = []
-        self._pages: list[tuple[str, list[RawEntry]]] = []
+        self._pages: list[_Page] = []
         self._bytes = 0
-        self._full = ""  # the device of which an entry did not fit: those behind it must wait, too
+
+    @property
+    def blocked(self) -> set[str]:
+        """Devices whose next entry found no room for its days."""
+        return {device for device, fit in self.short.items() if fit is Fit.DAYS}
 
     def add(self, device_id: str, page: list[RawEntry]) -> bool:
         """Take a page, if it fits, behind those of the device before. False if no more of that device can be taken."""
-        self._pages.append((device_id, page))
-        self._bytes += _size_bytes(page)
+        size_bytes = _size_bytes(page)
+        self._pages.append((device_id, page, size_bytes))
+        self._bytes += size_bytes
         if self._bytes >= PIECE_BYTES:
-            self._take()
-        return device_id != self._full
+            self.take_pages()
+        return device_id not in self.short
 
     def tail(self) -> Tail:
         """What was taken."""
-        self._take()
+        self.take_pages()
         return Tail(self._columns.table(), self._unreadable)
 
-    def _take(self) -> None:
-        pages, size_bytes = self._pages, self._bytes
+    def take_pages(self) -> None:
+        """Take the pages that were added."""
+        pages = self._pages
         self._pages, self._bytes = [], 0
-        found = read_page(list(chain.from_iterable(entries for _, entries in pages)), self._shards)
-        if found is None or not self.budget.take_all(size_bytes, found.rows):
-            for device_id, entries in pages:
-                if device_id != self._full:
+        found = read_page(list(chain.from_iterable(entries for _, entries, _ in pages)), self._shards)
+        if found is None or any(device in self.short for device, _, _ in pages) or not self._take_all(pages, found):
+            for device_id, entries, _ in pages:
+                if device_id not in self.short:
                     self._take_one_by_one(device_id, entries)
-            return
+
+    def _take_all(self, pages: Sequence[_Page], found: Page) -> bool:
         sizes = iter(found.sizes)
-        counts = [sum(islice(sizes, len(entries))) for _, entries in pages]
-        devices = [device_id for device_id, _ in pages]
+        counts = [sum(islice(sizes, len(entries))) for _, entries, _ in pages]
+        devices = [device_id for device_id, _, _ in pages]
+        if not self.budget.take_all(devices, [size_bytes for _, _, size_bytes in pages], counts, found.rows):
+            return False
         self._columns.add_piece(devices, counts, found.arrivals_us, found.ids, found.rows)
-        for (device_id, entries), count in zip(pages, counts, strict=True):
+        for (device_id, entries, _), count in zip(pages, counts, strict=True):
             self._note(device_id, entries, count)
+        return True
 
     def _take_one_by_one(self, device_id: str, entries: list[RawEntry]) -> None:
         """Take entries as far as they fit."""
@@ -153,8 +146,9 @@ class _Taking:
         for entry in entries:
             unreadable: list[Unreadable] = []
             block = read_block(device_id, entry, self._shards, unreadable.append)
-            if not self.budget.take(_size_bytes([entry]), block):
-                self._full = device_id
+            result = self.budget.take(device_id, _size_bytes([entry]), block.rows if block else ())
+            if result is not Fit.TAKEN:
+                self.short[device_id] = result
                 break
             fit += 1
             count += len(unreadable)
@@ -168,41 +162,80 @@ class _Taking:
     def _note(self, device_id: str, entries: list[RawEntry], count: int) -> None:
         """Have a range reach over entries that were taken."""
         last = entries[-1][0].decode()
-        before = self.ranges[-1] if self.ranges else None
-        if before is not None and before.device_id == device_id:
-            self.ranges[-1] = Range(device_id, before.first, last, before.records + count)
+        before = self.ranges.get(device_id)
+        if before is not None:
+            self.ranges[device_id] = Range(device_id, before.first, last, before.records + count)
         else:
             first = entries[0][0].decode() if len(entries) > 1 else last
-            self.ranges.append(Range(device_id, first, last, count))
+            self.ranges[device_id] = Range(device_id, first, last, count)
 
 
-def choose(shard: Shard, bounds: Bounds, oldest_first: bool = False) -> Plan:
-    """Read the tail until it ends or a bound is reached.
+def choose(shard: Shard, bounds: Bounds, today: int, turns: Turns | None = None) -> Plan:
+    """Read the tail until it ends or a bound is reached. `today` is a day since the epoch, by the box's clock.
 
-    In the order of files, so that there is nothing to sort, if it may be taken whole; else, or with `oldest_first`, the
-    longest waiting devices first: those with the last names must not wait for ever.
+    Everything is taken in the order of files, so that there is nothing to sort, if it may be taken whole. Otherwise, or
+    if the save before left something, which its `turns` say, devices take turns: each gets its share, and after all of
+    them what is left of the bounds. So a device waits at most as many saves as there are others, whatever they send.
     """
     standing = shard.standing()
     records, count = shard.waiting()
-    devices: Iterable[str] = _dirty(shard, bounds.max_devices)
-    if not oldest_first and count < bounds.max_devices and records <= bounds.max_records:
-        devices = sorted(devices)
-    taking = _Taking(shard.shards, bounds)
     most_entries = max(LOOK_ENTRIES, min(2 * records // max(count, 1), READ_ENTRIES))
-    left = iter(devices)
-    while not taking.budget.is_spent and (part := list(islice(left, streams_at_once(most_entries)))):
-        for device_id, page in heads(shard, part, most_entries).items():
+    turns = turns or Turns()
+    if not turns.is_behind and count < bounds.max_devices and records <= bounds.max_records:
+        taking = _Taking(shard.shards, Budget(bounds, today, None))
+        _look(taking, shard, iter(sorted(_dirty(shard))), most_entries)
+        left = taking.budget.is_spent
+    else:
+        taking = _Taking(shard.shards, Budget(bounds, today, Share.of(bounds, count)))
+        left = _take_in_turn(taking, shard, turns, bounds.max_devices, most_entries)
+    turns.is_behind = bool(left or taking.short)
+    return Plan(list(taking.ranges.values()), taking.tail(), not turns.is_behind, standing)
+
+
+def _take_in_turn(taking: _Taking, shard: Shard, turns: Turns, most_devices: int, most_entries: int) -> bool:
+    """Serve devices in turn. True if some were left out."""
+    turns.read_names(_dirty(shard))
+    looked_at = _look(taking, shard, islice(turns.next_order(taking.budget), most_devices), most_entries)
+    taking.budget.share = None
+    for device_id in list(taking.short):
+        _take_rest(taking, shard, device_id)
+    turns.note(taking, looked_at)
+    return bool(turns.waiting or turns.blocked or taking.budget.is_spent)
+
+
+def _take_rest(taking: _Taking, shard: Shard, device_id: str) -> None:
+    """Take what is left of a device's stream, as far as it fits."""
+    taken, budget = taking.ranges.get(device_id), taking.budget
+    if taken is None or budget.is_spent or (budget.has_no_days and taking.short[device_id] is Fit.DAYS):
+        return
+    del taking.short[device_id]
+    start = entry_text(behind(entry_id(taken.last)))
+    while page := shard.entries([(device_id, start, "+")], READ_ENTRIES)[0]:
+        if not taking.add(device_id, page) or len(page) < READ_ENTRIES:
+            break
+        start = next_of(page)
+    taking.take_pages()
+
+
+def _look(taking: _Taking, shard: Shard, devices: Iterator[str], most_entries: int) -> set[str]:
+    """Take devices' streams until a bound is reached. Returns the devices that were looked at."""
+    looked_at: set[str] = set()
+    while not taking.budget.is_spent and (part := list(islice(devices, streams_at_once(most_entries)))):
+        found = heads(shard, part, most_entries)
+        for device_id, page in found.items():
             _take_stream(taking, shard, device_id, page, most_entries)
-    tail = taking.tail()
-    return Plan(taking.ranges, tail, not (taking.budget.was_short or taking.budget.is_spent), standing)
+        looked_at.update(part)
+        taking.empty.update(part - found.keys())
+    taking.take_pages()
+    return looked_at
 
 
-def _dirty(shard: Shard, most: int) -> Iterator[str]:
+def _dirty(shard: Shard) -> Iterator[str]:
     """Devices with something to save, the longest waiting first, each once: those that come meanwhile, while the clock
     was set back, may push others on."""
     known: set[str] = set()
     start = 0
-    while start < most and (found := shard.dirty(start, min(READ_NAMES, most - start))):
+    while found := shard.dirty(start, READ_NAMES):
         yield from (device for device in found if device not in known)
         known.update(found)
         start += len(found)

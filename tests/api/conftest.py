@@ -30,8 +30,8 @@ from telemetry.settings import PROJECT
 from telemetry.setup import set_up
 from tests.box import free_ports, plain_http
 from tests.conftest import RedisServer
+from worker.budget import Bounds
 from worker.persist import Saver
-from worker.plan import Bounds
 
 START_S = 20.0
 STOP_S = 10.0

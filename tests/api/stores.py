@@ -19,8 +19,8 @@ from telemetry.record import EARLIEST_US, LATEST_US, Sent, Stored
 from telemetry.setup import set_up
 from tests.api.conftest import NOW_MS
 from tests.conftest import RedisServer
+from worker.budget import Bounds
 from worker.persist import Saver
-from worker.plan import Bounds
 
 MIDNIGHT_US = 1_768_003_200_000_000
 ALL = Wanted((), EARLIEST_US, LATEST_US)

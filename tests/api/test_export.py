@@ -44,7 +44,7 @@ from tests.api.conftest import Box, assert_problem, box_on, record
 from tests.api.stores import Stores
 from tests.api.test_history import ATTRIBUTES, GROUPS, MIDNIGHT_US, QUESTIONS, STAGES, Corpus, Query, walk
 from tests.conftest import RedisServer
-from worker.plan import Bounds
+from worker.budget import Bounds
 
 Row = dict[str, Any]
 TIMES = ("timestamp", "received_at")

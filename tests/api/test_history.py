@@ -25,7 +25,7 @@ from telemetry.errors import IntentChanged
 from telemetry.record import EARLIEST_US, Sent, Stored
 from tests.api.conftest import Box, assert_problem, box_on, record
 from tests.conftest import RedisServer
-from worker.plan import Bounds
+from worker.budget import Bounds
 from worker.recover import recover
 
 MIDNIGHT_US = 1_768_003_200_000_000

@@ -11,7 +11,7 @@ from telemetry.days import DAY_US
 from telemetry.record import Record, Sent
 from tests.api.conftest import Box, assert_problem, record
 from tests.api.stores import MIDNIGHT_US
-from worker.plan import Bounds
+from worker.budget import Bounds
 
 HOUR_US = DAY_US // 24
 Query = list[tuple[str, str | int]]

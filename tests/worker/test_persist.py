@@ -31,8 +31,8 @@ from telemetry.setup import set_up
 from tests.conftest import RedisServer, settings_of
 from tests.worker.conftest import NOW_US, Ledger, archived, waiting
 from tests.worker.stopping import Stop
+from worker.budget import Bounds
 from worker.persist import Saver
-from worker.plan import Bounds
 
 STEPS = ("look", "intend", "read", "still", "write", "open", "commit", "finish", "finish 0", "finish 1")
 DEVICES = [f"device-{number:04}" for number in range(600)]

@@ -11,14 +11,29 @@ import pytest
 from telemetry import clock
 from telemetry.archive import Archive
 from telemetry.columns import is_sorted
+from telemetry.days import DAY_US
 from telemetry.deletions import ask
 from telemetry.hot import Shard
 from telemetry.redis_client import connect
 from telemetry.setup import set_up
 from tests.conftest import RedisServer, settings_of
-from tests.worker.conftest import Ledger, archived
+from tests.worker.conftest import NOW_US, Ledger, archived
+from worker.budget import Bounds
 from worker.persist import Saver
-from worker.plan import Bounds, Plan, choose, still_holds
+from worker.plan import Plan, Turns, choose, still_holds
+
+TODAY = NOW_US // DAY_US
+
+
+def plan_of(shard: Shard, bounds: Bounds, turns: Turns | None = None) -> Plan:
+    return choose(shard, bounds, TODAY, turns)
+
+
+def behind() -> Turns:
+    """As after a save that left something."""
+    found = Turns()
+    found.is_behind = True
+    return found
 
 
 def devices(plan: Plan) -> list[str]:
@@ -35,7 +50,7 @@ def append_in_turn(shard: Shard, ledger: Ledger, *names: str) -> None:
 def test_all_that_waits_is_taken_in_the_order_of_files(shard: Shard, ledger: Ledger) -> None:
     for names in (["c", "ä", "a"], ["b", "a"], ["c"]):
         ledger.append(shard, names)
-    plan = choose(shard, Bounds())
+    plan = plan_of(shard, Bounds())
     assert plan.is_all
     assert devices(plan) == ["a", "b", "c", "ä"]
     assert is_sorted(plan.tail.records)
@@ -44,7 +59,7 @@ def test_all_that_waits_is_taken_in_the_order_of_files(shard: Shard, ledger: Led
 
 def test_what_is_too_much_is_taken_as_long_as_it_waited(shard: Shard, ledger: Ledger) -> None:
     append_in_turn(shard, ledger, "c", "a", "b")
-    plan = choose(shard, Bounds(max_records=4))
+    plan = plan_of(shard, Bounds(max_records=4))
     assert not plan.is_all
     assert devices(plan) == ["c", "a"]
 
@@ -52,9 +67,9 @@ def test_what_is_too_much_is_taken_as_long_as_it_waited(shard: Shard, ledger: Le
 def test_a_bound_that_shows_only_by_reading_ends_a_plan_in_the_order_of_files(shard: Shard, ledger: Ledger) -> None:
     append_in_turn(shard, ledger, "c", "a", "b")
     bounds = Bounds(max_bytes=1)
-    assert devices(choose(shard, bounds)) == ["a"]
-    assert devices(choose(shard, bounds, oldest_first=True)) == ["c"]
-    assert not choose(shard, bounds).is_all
+    assert devices(plan_of(shard, bounds)) == ["a"]
+    assert devices(plan_of(shard, bounds, behind())) == ["c"]
+    assert not plan_of(shard, bounds).is_all
 
 
 def test_no_device_waits_for_ever_behind_one_with_an_earlier_name(
@@ -78,7 +93,7 @@ def test_devices_with_few_entries_and_with_many_are_taken_whole(shard: Shard, le
     long = names[100:103]
     for _ in range(30):
         ledger.append(shard, long)
-    plan = choose(shard, bounds)
+    plan = plan_of(shard, bounds)
     assert sorted(devices(plan)) == names
     assert plan.is_all
     assert plan.tail.records.num_rows == 690
@@ -102,7 +117,7 @@ def test_a_device_is_taken_once_though_others_push_it_on(
         return found
 
     monkeypatch.setattr(Shard, "dirty", read)
-    assert devices(choose(shard, Bounds(), oldest_first=True)) == ["a", "b", "c", "d"]
+    assert devices(plan_of(shard, Bounds(), behind())) == ["a", "b", "c", "d"]
 
 
 def test_an_entry_that_finds_no_room_ends_what_is_read(shard: Shard, ledger: Ledger) -> None:
@@ -111,15 +126,15 @@ def test_an_entry_that_finds_no_room_ends_what_is_read(shard: Shard, ledger: Led
         ledger.append(shard, ["a"] * 2 + ["b"])
         ledger.append(shard, ["a"])
         time.sleep(0.005)
-    plan = choose(shard, Bounds(max_records=7))
-    assert [(one.device_id, one.records) for one in plan.ranges] == [("a", 6), ("b", 1)]
+    plan = plan_of(shard, Bounds(max_records=7))
+    assert [(one.device_id, one.records) for one in plan.ranges] == [("a", 3), ("b", 3)]
     assert not plan.is_all
 
 
 def planned(shard: Shard, ledger: Ledger) -> Plan:
     for _ in range(3):
         ledger.append(shard, ["a", "b"])
-    plan = choose(shard, Bounds())
+    plan = plan_of(shard, Bounds())
     assert still_holds(shard, plan)
     return plan
 
@@ -134,7 +149,7 @@ def test_after_a_deletion_ranges_are_read_again(shard: Shard, ledger: Ledger) ->
     plan = planned(shard, ledger)
     ask(shard, "b")
     assert not still_holds(shard, plan)
-    again = choose(shard, Bounds())
+    again = plan_of(shard, Bounds())
     assert devices(again) == ["a"]
     assert still_holds(shard, again), "one that was under way before"
     ask(shard, "b")

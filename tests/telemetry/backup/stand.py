@@ -29,8 +29,8 @@ from telemetry.hot import Shard
 from telemetry.setup import apart, set_up
 from tests.conftest import RedisServer
 from tests.worker.conftest import Content, Ledger, archived
+from worker.budget import Bounds
 from worker.persist import Saver
-from worker.plan import Bounds
 
 
 class Quiet:
