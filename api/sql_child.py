@@ -9,6 +9,7 @@ to keep: whoever started it kills it, and what exceeds its memory fails in it al
 from __future__ import annotations
 
 import os
+import re
 import resource
 import sys
 from typing import NamedTuple
@@ -33,6 +34,8 @@ WRONG, COSTLY, FAILED = "wrong", "costly", "failed"
 LENGTH_BYTES = 4
 SPARE_BYTES = 128 * 2**20
 """Memory beside DuckDB's own: the answer, and what it allocates without counting."""
+
+_OUT_OF_MEMORY = re.compile(r"out of memory|MemoryError|(failed to|could not) allocate|bad_alloc", re.IGNORECASE)
 
 THREADS = 2
 NICENESS = 10
@@ -119,20 +122,35 @@ def answer(question: Question, tail: pa.Table) -> Answer:
     """The answer, or what was wrong."""
     try:
         with locked(question, tail) as connection:
-            sql_lock.check(connection, question.query)
-            found = connection.sql(question.query)
-            kinds = [str(kind) for kind in found.types]
-            with found.to_arrow_reader(BATCH_ROWS) as rows:
-                data, is_truncated = FORMS[question.form](rows, kinds, question.max_rows, question.max_bytes)
-            return Answer(Outcome(truncated=is_truncated, bytes=len(data)), data)
+            return _answer(connection, question)
     except sql_lock.Refusal as refusal:
         return Answer(Outcome(WRONG, str(refusal)))
-    except (duckdb.OutOfMemoryException, MemoryError):
-        return Answer(Outcome(COSTLY, "the question needs more memory than sql.memory_bytes"))
-    except (duckdb.IOException, duckdb.InternalException, duckdb.FatalException) as error:
-        return Answer(Outcome(FAILED, str(error)))
-    except (duckdb.Error, pa.ArrowException, ValueError, OverflowError, RecursionError) as error:
-        return Answer(Outcome(WRONG, str(error)))
+    except (duckdb.Error, pa.ArrowException, OSError, MemoryError, ValueError, OverflowError, RecursionError) as error:
+        if _lacks_memory(error):
+            return Answer(Outcome(COSTLY, "the question needs more memory than sql.memory_bytes"))
+        is_ours = isinstance(error, duckdb.IOException | duckdb.InternalException | duckdb.FatalException | OSError)
+        return Answer(Outcome(FAILED if is_ours else WRONG, str(error)))
+
+
+def _answer(connection: duckdb.DuckDBPyConnection, question: Question) -> Answer:
+    sql_lock.check(connection, question.query)
+    found = connection.sql(question.query)
+    kinds = [str(kind) for kind in found.types]
+    with found.to_arrow_reader(BATCH_ROWS) as rows:
+        data, is_truncated = FORMS[question.form](rows, kinds, question.max_rows, question.max_bytes)
+    return Answer(Outcome(truncated=is_truncated, bytes=len(data)), data)
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Whether memory ran out, which DuckDB and Arrow report as various errors, depending on where it does.
+
+    An error in the question's text quotes the question, so its words count for nothing.
+    """
+    if isinstance(error, duckdb.OutOfMemoryException | MemoryError):
+        return True
+    if isinstance(error, duckdb.ParserException | duckdb.BinderException | duckdb.CatalogException):
+        return False
+    return _OUT_OF_MEMORY.search(str(error)) is not None
 
 
 def confine(question: Question) -> None:
