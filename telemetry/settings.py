@@ -436,6 +436,17 @@ class Forward(Section, frozen=True):
     ] = 0
     max_bytes_per_s: Annotated[int, Meta(ge=0, description="Most bytes a second that it sends; 0: no limit.")] = 0
     ca_file: Annotated[str, Meta(description="Certificates to trust, PEM; empty: the system's.")] = ""
+    client_certificate: Annotated[
+        str, Meta(description="Client certificate shown to the receiver over TLS, PEM file. Empty = none.")
+    ] = ""
+    client_key: Annotated[str, Meta(description="Private key of client_certificate, PEM file, not encrypted.")] = ""
+    secret: Annotated[
+        str,
+        Meta(
+            description="Key of the HMAC signature over time and body of each HTTP request, or env:NAME or file:PATH. "
+            "Empty = not signed."
+        ),
+    ] = ""
     s3_endpoint: Annotated[str, Meta(description="URL of an S3 that is not Amazon's.")] = ""
     s3_region: Annotated[str, Meta(description="Region of the bucket; empty: AWS_REGION.")] = ""
     s3_access_key_id: Annotated[
@@ -481,6 +492,10 @@ class Alert(Section, frozen=True):
     ] = ()
     headers: Annotated[dict[str, str], Meta(description="HTTP headers; values as those of [[forward]].")] = {}
     ca_file: Annotated[str, Meta(description="Certificates to trust, PEM; empty: the system's.")] = ""
+    client_certificate: Annotated[
+        str, Meta(description="Client certificate shown to the receiver over TLS, PEM file. Empty = none.")
+    ] = ""
+    client_key: Annotated[str, Meta(description="Private key of client_certificate, PEM file, not encrypted.")] = ""
 
 
 class Settings(Section, frozen=True):

@@ -145,10 +145,21 @@ def _check_entries(settings: Settings) -> None:
             scheme, _, rest = one.url.partition("://")
             if scheme not in schemes or not rest.strip("/"):
                 raise ConfigError(f"{kind}[{place}].url must be one of {', '.join(f'{s}://…' for s in schemes)}")
+            _check_proofs(f"{kind}[{place}]", one, scheme)
     for place, alert in enumerate(settings.alert, 1):
         for number, rule in enumerate(alert.rules, 1):
             if bool(rule.device) == bool(rule.prefix):
                 raise ConfigError(f"alert[{place}].rules[{number}] must name a device or a prefix")
+
+
+def _check_proofs(name: str, one: Forward | Alert, scheme: str) -> None:
+    """Refuse a client certificate or a signature that would never be shown."""
+    if bool(one.client_certificate) != bool(one.client_key):
+        raise ConfigError(f"{name}: client_certificate and client_key need each other; set both or neither")
+    if one.client_certificate and scheme not in ("https", "whimbrels"):
+        raise ConfigError(f"{name}.client_certificate is of no use over {scheme}://; use https:// or whimbrels://")
+    if one.secret and scheme not in ("http", "https"):
+        raise ConfigError(f"{name}.secret signs HTTP requests; {scheme}:// has none")
 
 
 def is_loopback(host: str) -> bool:

@@ -47,5 +47,6 @@ def _with_secrets(entry: Forward) -> Forward:
         key=value_of(entry.key, os.environ),
         headers=values_of(entry.headers, os.environ),
         s3_access_key_id=value_of(entry.s3_access_key_id, os.environ),
+        secret=value_of(entry.secret, os.environ),
         s3_secret_access_key=value_of(entry.s3_secret_access_key, os.environ),
     )

@@ -28,7 +28,7 @@ from worker.courier.patience import Patience
 from worker.courier.store import Store
 from worker.courier.tell import Teller
 from worker.courier.watch import Devices, Readiness
-from worker.courier.web import Peer, shown
+from worker.courier.web import Peer, TlsFiles, shown
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +127,7 @@ def _leave(threads: Sequence[threading.Thread], crash: threading.Event) -> None:
 
 def _teller(settings: Settings, alert: Alert, store: Store) -> Teller:
     headers = values_of(alert.headers, os.environ)
-    peer = Peer(alert.url, settings.courier.timeout_s, headers, alert.ca_file)
+    peer = Peer(alert.url, settings.courier.timeout_s, headers, TlsFiles.of(alert))
     patience = Patience(settings.courier.longest_wait_s)
     secret = value_of(alert.secret, os.environ)
     host = socket.gethostname()

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from telemetry.errors import ConfigError
+from telemetry.settings import Alert, Forward
 from worker.courier.patience import LONGEST_ASKED_S
 
 MOST_ANSWER_BYTES = 65_536
@@ -29,6 +30,19 @@ SCHEMES = ("bearer", "digest")
 
 NOT_NOW = (408, 425, 429, 500, 502, 503, 504)
 """Answers after which the same request may well be taken."""
+
+
+class TlsFiles(NamedTuple):
+    """PEM files of a connection over TLS: authorities to trust, and the certificate shown with its key. "" = none."""
+
+    ca_file: str = ""
+    client_certificate: str = ""
+    client_key: str = ""
+
+    @classmethod
+    def of(cls, entry: Forward | Alert) -> TlsFiles:
+        """Those that a receiver's settings name."""
+        return cls(entry.ca_file, entry.client_certificate, entry.client_key)
 
 
 class Answer(NamedTuple):
@@ -56,17 +70,17 @@ class Peer:
         url: str,
         timeout_s: float,
         headers: Mapping[str, str] | None = None,
-        ca_file: str = "",
+        files: TlsFiles = TlsFiles(),  # noqa: B008 - it is immutable
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """`tls` is what to trust in place of `ca_file`."""
+        """`tls` is used in place of `files`."""
         found = urlsplit(url)
         self._host, self._timeout_s = found.hostname or "", timeout_s
         self._port = port_of(url)
         self._path = (found.path or "/") + (f"?{found.query}" if found.query else "")
         self._headers = {"User-Agent": "whimbrel", **(headers or {})}
         self._secrets = _secrets(self._path, (headers or {}).values())
-        self._tls = (tls or tls_of(ca_file)) if found.scheme == "https" else None
+        self._tls = (tls or tls_of(files)) if found.scheme == "https" else None
         self._connection: http.client.HTTPConnection | None = None
 
     def post(self, body: bytes, headers: Mapping[str, str]) -> Answer:
@@ -122,12 +136,28 @@ def _secrets(path: str, headers: Iterable[str]) -> list[bytes]:
     return [word.encode() for word in words if len(word) >= LEAST_SECRET_CHARACTERS and word.lower() not in SCHEMES]
 
 
-def tls_of(ca_file: str) -> ssl.SSLContext:
-    """What to trust: the certificates of a file, or the system's. Raises `ConfigError`."""
+def tls_of(files: TlsFiles) -> ssl.SSLContext:
+    """A context that trusts `ca_file`, else the system's authorities, and shows the client certificate.
+
+    Raises `ConfigError` for a file that cannot be used.
+    """
     try:
-        return ssl.create_default_context(cafile=ca_file or None)
+        found = ssl.create_default_context(cafile=files.ca_file or None)
     except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"cannot use ca_file = {ca_file!r}: {error}") from None
+        raise ConfigError(f"cannot use ca_file = {files.ca_file!r}: {error}") from None
+    if files.client_certificate:
+        try:
+            found.load_cert_chain(files.client_certificate, files.client_key, password=_no_password)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(
+                f"cannot use client_certificate = {files.client_certificate!r} with client_key: {error}"
+            ) from None
+    return found
+
+
+def _no_password() -> str:
+    """In place of asking the terminal, which would stop the start for ever."""
+    raise ssl.SSLError("the key is encrypted; provide an unencrypted key")
 
 
 def port_of(url: str, usual: Mapping[str, int] | None = None) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import shutil
 import threading
 from pathlib import Path
@@ -18,6 +20,7 @@ from tests.senders import wait_until
 from tests.worker.courier.conftest import Made
 from tests.worker.courier.forwarding import Forwards, KillAt, Killed, cleaned, received, run
 from tests.worker.courier.receiver import HANG_UP, NO_ANSWER, Post, Receiver
+from worker.courier.events import SIGNATURE, TIMESTAMP
 from worker.courier.patience import LONGEST_ASKED_S
 from worker.courier.store import Store
 
@@ -321,3 +324,13 @@ def test_a_pause_without_end_is_not_kept(made: Made, forwards: Forwards, receive
     with pytest.raises(BusyError) as caught:
         forwards(entry(receiver)).step()
     assert caught.value.retry_after_s == LONGEST_ASKED_S
+
+
+def test_requests_are_signed_where_a_secret_is_set(made: Made, forwards: Forwards, receiver: Receiver) -> None:
+    """The signature covers the compressed body and the time, and the secret may stand in the environment."""
+    made.save()
+    run(forwards(entry(receiver, secret="shared")))
+    [post] = receiver.posts
+    message = post.headers[TIMESTAMP].encode() + b"." + post.body
+    assert post.headers[SIGNATURE] == "sha256=" + hmac.new(b"shared", message, hashlib.sha256).hexdigest()
+    assert abs(int(post.headers[TIMESTAMP]) - clock.now_ms() // 1_000) < 60

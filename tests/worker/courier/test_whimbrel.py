@@ -29,6 +29,7 @@ from worker.courier.store import Store
 from worker.courier.targets import whimbrel
 from worker.courier.targets.contract import Batch
 from worker.courier.targets.whimbrel import BOUNDS, Whimbrel, frame_of
+from worker.courier.web import TlsFiles
 
 WAIT_S = 10
 FAULTS = ("lost", "cut", "reset")
@@ -268,7 +269,7 @@ def test_what_an_answer_means(status: int, detail: dict[str, object], kind: type
 
         thread = threading.Thread(target=speak)
         thread.start()
-        target = Whimbrel(f"whimbrel://127.0.0.1:{server.getsockname()[1]}", WAIT_S, "", "", lambda _: None)
+        target = Whimbrel(f"whimbrel://127.0.0.1:{server.getsockname()[1]}", WAIT_S, TlsFiles(), "", lambda _: None)
         with pytest.raises(kind, match=str(detail["reason"])):
             target.send(Batch("s", 1, [msgspec.msgpack.encode({"device_id": "a"})]))
         target.close()

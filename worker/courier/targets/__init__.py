@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from telemetry import clock
 from telemetry.settings import Forward
 from worker.courier.targets.contract import RecordTarget, Sent, TableTarget
+from worker.courier.web import Peer, TlsFiles
 
 
 class Place(NamedTuple):
@@ -22,12 +24,13 @@ class Place(NamedTuple):
 
 def _whimbrel(place: Place) -> RecordTarget:
     e = place.entry
-    return _class("whimbrel", "Whimbrel")(e.url, place.timeout_s, e.ca_file, e.key, place.sent)  # type: ignore[no-any-return]
+    return _class("whimbrel", "Whimbrel")(e.url, place.timeout_s, TlsFiles.of(e), e.key, place.sent)  # type: ignore[no-any-return]
 
 
 def _http(place: Place) -> RecordTarget:
     e = place.entry
-    return _class("http", "Http")(e.url, place.timeout_s, e.headers, e.ca_file, e.batch_records, place.sent)  # type: ignore[no-any-return]
+    peer = Peer(e.url, place.timeout_s, e.headers, TlsFiles.of(e))
+    return _class("http", "Http")(peer, e.batch_records, e.secret, clock.now_ms, place.sent)  # type: ignore[no-any-return]
 
 
 def _s3(place: Place) -> TableTarget:

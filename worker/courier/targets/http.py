@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gzip
 import math
-from collections.abc import Mapping
+from collections.abc import Callable
 
 from telemetry.errors import BusyError, SenderError
+from worker.courier.events import signed
 from worker.courier.rows import json_line
 from worker.courier.targets.contract import Batch, BatchRefused, Bounds, Sent
 from worker.courier.web import NOT_NOW, Peer
@@ -25,17 +26,15 @@ class Http:
 
     encode = staticmethod(json_line)
 
-    def __init__(
-        self, url: str, timeout_s: float, headers: Mapping[str, str], ca_file: str, most_records: int, sent: Sent
-    ) -> None:
-        self.bounds = Bounds(most_records, MOST_BYTES)
-        self._peer = Peer(url, timeout_s, headers, ca_file)
-        self._sent = sent
+    def __init__(self, peer: Peer, max_records: int, secret: str, now_ms: Callable[[], int], sent: Sent) -> None:
+        self.bounds = Bounds(max_records, MOST_BYTES)
+        self._peer, self._secret, self._now_ms, self._sent = peer, secret, now_ms, sent
 
     def send(self, batch: Batch) -> bool:
         """See contract.py. Whether the receiver had it already isn't known."""
         body = gzip.compress(b"\n".join(batch.items) + b"\n", 6, mtime=0)
-        answer = self._peer.post(body, {**HEADERS, "Idempotency-Key": f"{batch.sender}-{batch.number}"})
+        headers = {"Idempotency-Key": f"{batch.sender}-{batch.number}", **signed(self._secret, body, self._now_s())}
+        answer = self._peer.post(body, HEADERS | headers)
         self._sent(len(body))
         if answer.is_good:
             return True
@@ -43,6 +42,9 @@ class Http:
             raise BusyError(f"it answers {answer}", math.ceil(answer.retry_after_s))
         kind = BatchRefused if answer.status in BAD_BATCH else SenderError
         raise kind(f"it answers {answer}")
+
+    def _now_s(self) -> int:
+        return self._now_ms() // 1_000
 
     def close(self) -> None:
         """See contract.py."""

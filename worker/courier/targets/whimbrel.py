@@ -16,7 +16,7 @@ from telemetry.errors import BusyError, RecordError, SenderError
 from telemetry.frame_answers import HEAD_BYTES, Detail, FrameAnswer, decode, frame
 from worker.courier.rows import taken_msgpack
 from worker.courier.targets.contract import Batch, BatchRefused, Bounds, Sent
-from worker.courier.web import port_of, tls_of
+from worker.courier.web import TlsFiles, port_of, tls_of
 
 VERSION = 1
 HELLO = 0
@@ -35,10 +35,10 @@ class Whimbrel:
     bounds = BOUNDS
     encode = staticmethod(taken_msgpack)
 
-    def __init__(self, url: str, timeout_s: float, ca_file: str, key: str, sent: Sent) -> None:
+    def __init__(self, url: str, timeout_s: float, files: TlsFiles, key: str, sent: Sent) -> None:
         self._host, self._port = urlsplit(url).hostname or "", port_of(url, USUAL_PORTS)
         self._timeout_s = timeout_s
-        self._tls = tls_of(ca_file) if url.startswith("whimbrels:") else None
+        self._tls = tls_of(files) if url.startswith("whimbrels:") else None
         self._key, self._sent = key, sent
         self._socket: socket.socket | None = None
 
