@@ -28,7 +28,8 @@ RUN pip install --quiet --no-deps --no-build-isolation --config-settings editabl
     && python -m compileall -q api cli collector compactor telemetry worker
 
 # An empty volume takes the owner of the folder that it is mounted on.
-RUN mkdir -p /data/archive /data/courier /data/redis /data/run /data/tmp && chown -R whimbrel:whimbrel /data
+RUN mkdir -p /data/archive /data/courier /data/redis /data/run /data/tmp \
+    && chown -R whimbrel:whimbrel /data && chmod -R go= /data
 
 # Lines of the log appear at once, and nobody writes beside the code.
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 WHIMBREL__DATA__DIR=/data

@@ -143,4 +143,4 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object")
 
 
-COMMAND = Command("Copy Redis and the archive while the box runs.", _add_arguments, run)
+COMMAND = Command("Copy Redis and the archive while the box runs.", _add_arguments, run, writes="data")

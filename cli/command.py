@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from telemetry.settings import Settings
 
@@ -13,9 +13,15 @@ FAILED = 1
 """Exit status: something was refused or could not be done; it was said on standard error."""
 
 
+Writes = Literal["user", "data", "archive"]
+"""Whose files a command writes: the user's own, by the user's umask; or private ones in the data folder or a backup,
+perhaps also those of the archive."""
+
+
 class Command(NamedTuple):
     """A subcommand: a sentence for `--help`, its arguments, and what it does, returning the exit status."""
 
     sentence: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace, Settings], int]
+    writes: Writes = "user"

@@ -83,6 +83,9 @@ def _add_compact_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 COMPACT = Command(
-    "Merge small files of the archive; the worker does it by itself.", _add_compact_arguments, run_compact
+    "Merge small files of the archive; the worker does it by itself.",
+    _add_compact_arguments,
+    run_compact,
+    writes="archive",
 )
-RETAIN = Command("Give up days that archive.retention_* keep no longer.", _add_arguments, run_retain)
+RETAIN = Command("Give up days that archive.retention_* keep no longer.", _add_arguments, run_retain, writes="archive")

@@ -9,7 +9,7 @@ from typing import Literal
 
 from tqdm import tqdm
 
-from cli import check_access, check_certificate, check_machine, check_redis
+from cli import check_access, check_certificate, check_machine, check_permissions, check_redis
 from cli.command import FAILED, OK, Command
 from cli.finding import Finding
 from telemetry.settings import Settings
@@ -17,9 +17,10 @@ from telemetry.settings import Settings
 Check = Callable[[Settings], Iterable[Finding]]
 
 DESCRIPTION = """\
-Check what the box stands on, whether it runs or not: how fast the disk is, its kind and room, the folders'
-permissions, ports, the certificate, limits, the clock, the libraries, Redis's settings and users, and whether Redis and
-archive belong together. Each finding is ok, a warning or a failure, and the last two say what to do.
+Check what the box stands on, whether it runs or not: how fast the disk is, its kind and room, who may
+change or read its folders and secrets, ports, the certificate, limits, the clock, the libraries, Redis's settings and
+users, and whether Redis and archive belong together. Each finding is ok, a warning or a failure, and the last two say
+what to do.
 
 The exit status is 0 if there is no failure, else 1.
 """
@@ -62,6 +63,7 @@ CHECKS: dict[str, Check] = {
     "file system": check_machine.file_system,
     "disk space": check_machine.disk_space,
     "folders": check_machine.folders,
+    "readers": check_permissions.readers,
     "ports": check_machine.ports,
     "certificate": check_certificate.certificate,
     "open files": check_machine.open_files,

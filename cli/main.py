@@ -11,6 +11,7 @@ from cli.command import FAILED, Command
 from telemetry import unneeded
 from telemetry.config import load
 from telemetry.errors import WhimbrelError
+from telemetry.permissions import keep_private, share_archive
 
 INTERRUPTED = 130
 
@@ -29,7 +30,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.add_arguments(parser)
     args = parser.parse_args(chosen.arguments)
     try:
-        return command.run(args, load(args.config))
+        settings = load(args.config)
+        if command.writes != "user":
+            keep_private()
+        if command.writes == "archive":
+            share_archive(settings)
+        return command.run(args, settings)
     except WhimbrelError as error:
         print(f"whimbrel {chosen.command}: {error}", file=sys.stderr)
         return FAILED

@@ -199,4 +199,4 @@ def _replay(found: Kept, is_dry: bool) -> str:
     return "gone"
 
 
-COMMAND = Command("Look at what could not be saved, and try it again.", add_arguments, run)
+COMMAND = Command("Look at what could not be saved, and try it again.", add_arguments, run, writes="archive")

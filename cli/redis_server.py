@@ -237,4 +237,6 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-COMMAND = Command("Run Whimbrel's own Redis, or wait if redis.url names another one.", _add_arguments, run)
+COMMAND = Command(
+    "Run Whimbrel's own Redis, or wait if redis.url names another one.", _add_arguments, run, writes="data"
+)

@@ -105,5 +105,7 @@ def _add_recover_arguments(parser: argparse.ArgumentParser) -> None:
     _add_json(parser)
 
 
-DRAIN = Command("Save all records that wait in Redis now, without RQ.", _add_json, run_drain)
-RECOVER = Command("Mend a box whose Redis and archive don't belong together.", _add_recover_arguments, run_recover)
+DRAIN = Command("Save all records that wait in Redis now, without RQ.", _add_json, run_drain, writes="archive")
+RECOVER = Command(
+    "Mend a box whose Redis and archive don't belong together.", _add_recover_arguments, run_recover, writes="archive"
+)

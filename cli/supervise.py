@@ -39,6 +39,7 @@ nodaemon = true
 logfile = /dev/null
 logfile_maxbytes = 0
 pidfile = %(here)s/supervisord.pid
+umask = 077
 {user}
 [unix_http_server]
 file = %(here)s/supervisor.sock

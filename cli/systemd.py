@@ -18,6 +18,7 @@ from cli import supervise
 from cli.command import OK, Command
 from telemetry.durable import make_folder
 from telemetry.errors import ConfigError
+from telemetry.permissions import ENTERED_FOLDER, OWN_FOLDER, PRIVATE, SHARED
 from telemetry.settings import PROJECT, Settings
 
 STATE = Path("/var/lib/whimbrel")
@@ -26,6 +27,8 @@ NETWORK = "AF_UNIX AF_INET AF_INET6"
 
 LISTENING = ("collector", "api", "courier")
 """Programs that speak to others than Redis and each other."""
+
+WRITES_ARCHIVE = "worker"
 
 WATCHDOG_S = {"worker": 180}
 WATCHDOG_ELSE_S = 60
@@ -61,14 +64,14 @@ Environment=WHIMBREL__DATA__DIR={data}
 Environment=PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 User={user}
 Group={user}
-Restart=always
+{groups}Restart=always
 RestartSec=1
 TimeoutStartSec=infinity
 TimeoutStopSec={stop_s}
 LimitNOFILE=65536
 LimitCORE=0
 {memory}{state}
-UMask=0077
+UMask={umask}
 NoNewPrivileges=yes
 CapabilityBoundingSet=
 AmbientCapabilities=
@@ -83,12 +86,12 @@ ProtectKernelModules=yes
 ProtectKernelTunables=yes
 PrivateDevices=yes
 PrivateTmp=yes
-PrivateUsers=yes
+PrivateUsers={users}
 DevicePolicy=closed
 RemoveIPC=yes
 RestrictNamespaces=yes
 RestrictRealtime=yes
-RestrictSUIDSGID=yes
+RestrictSUIDSGID={setgid}
 RestrictAddressFamilies={families}
 LockPersonality=yes
 MemoryDenyWriteExecute=yes
@@ -127,18 +130,22 @@ def units(settings: Settings, user: str, data: Path, config: Path) -> dict[str, 
     for path in (PROJECT, data, config, Path(sys.executable)):
         if any(character in str(path) for character in " %\"'\\$"):
             raise ConfigError(f"cannot write units for {path}: systemd would read its blanks or signs otherwise")
-    files = {f"whimbrel-{name}.service": _service(name, programs, user, data, config) for name in programs}
+    files = {
+        f"whimbrel-{name}.service": _service(name, programs, user, data, config, settings.data.group)
+        for name in programs
+    }
     target = TARGET.format(project=PROJECT, services=" ".join(files))
     return {"whimbrel.target": target, **files, "whimbrel.sysusers.conf": SYSUSERS.format(user=user, data=data)}
 
 
-def _service(name: str, programs: Mapping[str, str], user: str, data: Path, config: Path) -> str:
+def _service(name: str, programs: Mapping[str, str], user: str, data: Path, config: Path, readers: str) -> str:
     is_redis = name == supervise.REDIS
     redis = f"whimbrel-{supervise.REDIS}.service"
     has_redis = supervise.REDIS in programs
     behind = f"Wants={redis}\nAfter=network.target {redis}\n" if has_redis else "After=network.target\n"
     watchdog_s = WATCHDOG_S.get(name, WATCHDOG_ELSE_S)
     is_apart = has_redis and name not in LISTENING
+    is_shared = bool(readers) and name == WRITES_ARCHIVE
     return SERVICE.format(
         name=name,
         order="After=network.target\n" if is_redis else behind,
@@ -151,18 +158,23 @@ def _service(name: str, programs: Mapping[str, str], user: str, data: Path, conf
         user=user,
         stop_s=STOP_S.get(name, STOP_ELSE_S),
         memory=f"MemoryMax={MEMORY_MAX[name]}\n" if name in MEMORY_MAX else "",
-        state="\n".join(_state(data)),
+        state="\n".join(_state(data, ENTERED_FOLDER if readers else OWN_FOLDER)),
+        umask=f"{SHARED if is_shared else PRIVATE:04o}",
+        # To give files to a group that is not its first, a program must see the group and set the setgid bit.
+        groups=f"SupplementaryGroups={readers}\n" if is_shared else "",
+        users="no" if is_shared else "yes",
+        setgid="no" if is_shared else "yes",
         home="read-only" if any(str(path).startswith(("/home/", "/root/")) for path in (PROJECT, config)) else "yes",
         families=SOCKETS if is_apart else NETWORK,
         network="PrivateNetwork=yes\nIPAddressDeny=any\n" if is_apart else "",
     )
 
 
-def _state(data: Path) -> Iterator[str]:
+def _state(data: Path, mode: int) -> Iterator[str]:
     """The folder that is written: systemd makes it where such folders are, else it must be there."""
     if data.parent == STATE.parent:
         yield f"StateDirectory={data.name}"
-        yield "StateDirectoryMode=0700"
+        yield f"StateDirectoryMode={mode:04o}"
     else:
         yield f"ReadWritePaths={data}"
 

@@ -23,6 +23,7 @@ from cli.command import FAILED, OK, Command
 from telemetry.durable import make_folder
 from telemetry.endpoints import api_url, collector_url, http_url, reachable
 from telemetry.errors import ConfigError
+from telemetry.permissions import OWN_FOLDER, restrict
 from telemetry.runtime import REFUSED, UP_LOCK, make_private, refusal, require_restored, runtime_dir
 from telemetry.settings import PROJECT, Settings
 from telemetry.tls import Identity, any_certificate
@@ -52,8 +53,10 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     if not settings.needs_courier:
         programs.pop(supervise.COURIER, None)
     Identity.of(settings)  # what is wrong with it stops the start here, where somebody looks
-    make_folder(settings.data_dir)
+    make_folder(settings.data_dir, OWN_FOLDER)
     _lock(settings.data_dir)
+    for change in restrict(settings):
+        say(f"whimbrel up: {change}")
     require_restored(settings.data_dir)
     folder = runtime_dir(settings.data_dir)
     make_private(folder)
@@ -271,4 +274,6 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     pass
 
 
-COMMAND = Command("Start the whole box and keep it running; Ctrl-C or SIGTERM stops it.", _add_arguments, run)
+COMMAND = Command(
+    "Start the whole box and keep it running; Ctrl-C or SIGTERM stops it.", _add_arguments, run, writes="data"
+)

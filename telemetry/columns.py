@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from telemetry.arrays import array_of, of_runs
 from telemetry.days import DAY_US, day_of
+from telemetry.durable import make_folder
 from telemetry.entries import Block
 from telemetry.record import Row
 
@@ -225,7 +226,8 @@ def open_duckdb(temp_dir: Path | None = None, memory_limit: str = "1GB", threads
     connection.execute("SET GLOBAL TimeZone = 'UTC'")
     connection.execute("SET allocator_background_threads = true")  # gives memory back seconds after its use
     if temp_dir is not None:
-        temp_dir.mkdir(parents=True, exist_ok=True)
+        make_folder(temp_dir.parent, 0o700)
+        make_folder(temp_dir, 0o700)
         connection.execute(f"SET temp_directory = {sql_text(str(temp_dir))}")
     return connection
 

@@ -42,7 +42,9 @@ def load(file: str | os.PathLike[str] | None = None, environ: Mapping[str, str] 
         known = ", ".join((*SECTIONS, *LISTS))
         raise ConfigError(f"{path}: unknown section [{next(iter(values))}]; known are {known}")
     _refuse_unknown_sections(env)
-    settings = Settings(**sections, **lists, base=str(path.absolute().parent))  # type: ignore[arg-type]
+    where = path.absolute()
+    found: Any = {**sections, **lists}
+    settings = Settings(**found, base=str(where.parent), file=str(where) if where.is_file() else "")
     check(settings)
     return settings
 

@@ -17,6 +17,7 @@ from telemetry import hot, notes
 from telemetry.config import load
 from telemetry.errors import BusyError, ConfigError, LayoutError, StoreUnavailable, WhimbrelError
 from telemetry.logs import log_to_stderr
+from telemetry.permissions import keep_private
 from telemetry.process import die_with_parent, is_supervised
 from telemetry.redis_client import check_server, connect, wait
 from telemetry.redis_login import act_as
@@ -40,6 +41,7 @@ def main(program: str, run: Callable[[Settings], None], needs_store: bool = True
     parser = argparse.ArgumentParser(prog=f"python -m {program}")
     parser.add_argument("--config", metavar="FILE", help="settings file (else WHIMBREL_CONFIG, else config.toml)")
     args = parser.parse_args()
+    keep_private()
     die_with_parent()
     if is_supervised():  # SIGHUP is for who has something to renew, and comes before that may be there
         signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -26,6 +26,13 @@ class Data(Section, frozen=True):
     min_free_bytes: Annotated[
         int, Meta(ge=0, description="Free bytes of its disk below which collectors refuse; 0: never. 1 GiB.")
     ] = 2**30
+    group: Annotated[
+        str,
+        Meta(
+            description="Group that may read the archive's files, by name or number; empty: only the owner. All else "
+            "in data.dir is the owner's."
+        ),
+    ] = ""
 
 
 class Api(Section, frozen=True):
@@ -499,7 +506,7 @@ class Alert(Section, frozen=True):
 
 
 class Settings(Section, frozen=True):
-    """All settings. `base` is the folder that relative paths start from."""
+    """All settings. `base` is the folder that relative paths start from, `file` the settings file, if any."""
 
     data: Data = Data()
     api: Api = Api()
@@ -517,6 +524,7 @@ class Settings(Section, frozen=True):
     forward: tuple[Forward, ...] = ()
     alert: tuple[Alert, ...] = ()
     base: str = ""
+    file: str = ""
 
     @property
     def data_dir(self) -> Path:

@@ -21,6 +21,7 @@ from telemetry.archive import Archive
 from telemetry.columns import open_duckdb
 from telemetry.forwards import held_by
 from telemetry.opened import Opened
+from telemetry.permissions import restrict, share_archive
 from telemetry.program import main
 from telemetry.redis_client import connect
 from telemetry.settings import Settings
@@ -31,6 +32,8 @@ from worker.erasing import Eraser
 from worker.persist import Saver
 from worker.rq_worker import rq_worker
 
+log = logging.getLogger(__name__)
+
 GC_OBJECTS = 50_000
 """Objects made before garbage is looked for. A save makes ten a record, and no cycles: at the usual 700 looking takes
 a fifth of its time."""
@@ -38,6 +41,9 @@ a fifth of its time."""
 
 def serve(settings: Settings) -> None:
     """Finish what an earlier worker left, then run jobs until a signal comes."""
+    share_archive(settings)
+    for change in restrict(settings):
+        log.info("%s", change)
     reached, opened = teller("save"), Opened()
     archive = Archive(settings.archive_dir, reached, held_by(settings), opened)
     connection = open_duckdb(settings.data_dir / "tmp" / "worker")

@@ -140,4 +140,6 @@ def _bar(**how: object) -> tqdm[NoReturn]:
     return tqdm(disable=not sys.stderr.isatty(), leave=False, file=sys.stderr, **how)  # type: ignore[call-overload, no-any-return]
 
 
-COMMAND = Command("Start a box in a temporary folder and tell it a story, to look at its page.", add_arguments, run)
+COMMAND = Command(
+    "Start a box in a temporary folder and tell it a story, to look at its page.", add_arguments, run, writes="data"
+)

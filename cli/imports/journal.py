@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from telemetry.archive import Archive
-from telemetry.durable import fsync
+from telemetry.durable import fsync, make_folder
 from telemetry.errors import SenderError
 from telemetry.hot import Shard
 
@@ -70,7 +70,7 @@ class Journal:
 
     def _note(self, name: str, options: Mapping[str, str], file: Path) -> None:
         path = self._folder / f"{name}.json"
-        self._folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self._folder, 0o700)
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         part.write_text(json.dumps({"file": str(file.resolve()), "options": dict(options)}), encoding="utf-8")
         fsync(part)

@@ -363,7 +363,7 @@ def _make_folder(folder: Path) -> None:
     """Make a folder, and those above it, each with its name on disk."""
     if not folder.is_dir():
         _make_folder(folder.absolute().parent)
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(0o700, exist_ok=True)
         _sync_folder(folder.absolute().parent)
 
 

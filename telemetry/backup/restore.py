@@ -40,7 +40,7 @@ class Target(NamedTuple):
 @contextlib.contextmanager
 def locked(target: Target) -> Iterator[None]:
     """Keep the box from starting meanwhile. Raises `ConfigError` if it runs."""
-    make_folder(target.data)
+    make_folder(target.data, 0o700)
     with contextlib.ExitStack() as held:
         _lock(held, target.data / UP_LOCK, f"Whimbrel is running on {target.data}")
         if target.is_own_redis:
@@ -83,7 +83,7 @@ def restore(folder: Path, said: Manifest, target: Target, halves: Iterable[str],
     mark.touch()
     fsync(target.data)
     if ARCHIVE in halves:
-        make_folder(target.archive)
+        make_folder(target.archive, 0o700)
         _put_archive(folder, said, target.archive, told)
     if REDIS in halves:
         _put_redis(folder, said, target, told)

@@ -28,6 +28,11 @@ READY_S = 90
 WATCHDOG_S = 4
 PR_SET_MDWE, NO_EXECUTABLE_GAIN = 65, 1
 EXPOSURE = 1.5
+ENVIRONS: list[dict[str, str]] = [
+    {},
+    {"WHIMBREL__REDIS__URL": "redis://h"},
+    {"WHIMBREL__DATA__GROUP": "analysts"},
+]
 
 needs_systemd = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
 
@@ -51,6 +56,19 @@ def test_a_service_for_each_line_of_the_procfile() -> None:
         assert values(files[name], "Restart") == ["always"]
         assert values(files[name], "ProtectSystem") == ["strict"]
         assert values(files[name], "StateDirectory") == ["whimbrel"]
+
+
+def test_only_the_worker_knows_the_group_that_reads_the_archive() -> None:
+    files = made(WHIMBREL__DATA__GROUP="analysts")
+    for name, text in files.items():
+        if name.endswith(".service"):
+            is_worker = name == "whimbrel-worker.service"
+            assert values(text, "SupplementaryGroups") == (["analysts"] if is_worker else [])
+            assert values(text, "UMask") == ["0027" if is_worker else "0077"]
+            assert values(text, "RestrictSUIDSGID") == values(text, "PrivateUsers") == ["no" if is_worker else "yes"]
+            assert values(text, "StateDirectoryMode") == ["0711"]
+    for name in ("whimbrel-redis.service", "whimbrel-worker.service"):
+        assert values(made()[name], "StateDirectoryMode") == ["0700"]
 
 
 def test_a_redis_of_others_has_no_service() -> None:
@@ -78,7 +96,7 @@ def test_systemd_has_no_complaint(tmp_path: Path) -> None:
 
 
 @needs_systemd
-@pytest.mark.parametrize("environ", [{}, {"WHIMBREL__REDIS__URL": "redis://h"}], ids=["own Redis", "a Redis of others"])
+@pytest.mark.parametrize("environ", ENVIRONS, ids=["own Redis", "a Redis of others", "a group"])
 @pytest.mark.parametrize("name", sorted(read_procfile(PROJECT / "Procfile")))
 def test_little_is_exposed(tmp_path: Path, name: str, environ: dict[str, str]) -> None:
     file = tmp_path / f"whimbrel-{name}.service"

@@ -13,7 +13,8 @@ from tests.settings_file import refused, written
 
 def test_without_any_file_the_defaults_hold(tmp_path: Path) -> None:
     settings = load(written(tmp_path, ""), {})
-    assert settings == Settings(base=str(tmp_path))
+    assert settings == Settings(base=str(tmp_path), file=settings.file)
+    assert Path(settings.file).parent == tmp_path
 
 
 def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
