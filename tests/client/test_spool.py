@@ -35,6 +35,16 @@ def drained(spool: Spool) -> list[Batch]:
     return found
 
 
+def test_only_its_owner_reads_it(tmp_path: Path) -> None:
+    umask = os.umask(0)
+    try:
+        with Spool(tmp_path / "a" / "spool") as spool:
+            keep(spool, 1)
+    finally:
+        os.umask(umask)
+    assert {path.stat().st_mode & 0o077 for path in (tmp_path / "a").rglob("*")} == {0}
+
+
 def test_batches_come_back_in_order_under_their_numbers(tmp_path: Path) -> None:
     with Spool(tmp_path) as spool:
         kept = [keep(spool, number, -number) for number in range(10)]
