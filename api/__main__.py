@@ -61,7 +61,7 @@ log = logging.getLogger("api")
 async def serve(settings: Settings) -> None:
     """Answer until a signal comes; then end what was begun."""
     stopped = stop_on_signals()
-    async with keyring.required(settings) as keys:
+    async with keyring.required(settings, is_noting=True) as keys:
         await answer(settings, stopped, keys)
 
 

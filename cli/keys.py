@@ -7,6 +7,7 @@ import re
 import secrets
 import sys
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import msgspec
@@ -29,7 +30,7 @@ Keys say who may write and who may read. They are asked for where auth.required 
 create    make a key and print it, alone on the last line. It is shown this once: only its hash is kept.
           ingest writes records, read reads them, sql asks in SQL, admin may do all. With --device or --prefix it is
           for these devices only. With --fleet it can give each device a token of its own (see token).
-list      all keys: what they allow, not what they are
+list      all keys: what they allow and when each was last used, to a minute; not what they are
 revoke    a key, by the id that list shows, which is also what stands between the underscores of its text; with
           --device only the token of that device. It is refused within 5 seconds.
 token     the token of each device named, alone on a line, worked out of its fleet's key (--key or WHIMBREL_KEY)
@@ -37,7 +38,7 @@ token     the token of each device named, alone on a line, worked out of its fle
 """
 
 UNITS_S = {"m": 60, "h": 3_600, "d": 86_400}
-LINE = "{:<8}  {:<12}  {:<20}  {:<20}  {:<30}  {}"
+LINE = "{:<8}  {:<12}  {:<20}  {:<20}  {:<20}  {:<30}  {}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,7 +81,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
             return run_create(args, client)
         found = notes.keys(client)
         if args.action == "list":
-            return run_list(args, sorted(found.values(), key=lambda key: (key.created_s, key.id)))
+            return run_list(args, sorted(found.values(), key=lambda key: (key.created_s, key.id)), notes.used(client))
         if args.id not in found:
             print(f"whimbrel keys: there is no key {printable(args.id)}", file=sys.stderr)
             return FAILED
@@ -143,22 +144,24 @@ class Line(msgspec.Struct):
     created_at: str
     expires_at: str | None
     expired: bool
+    last_used_at: str | None
 
 
-def run_list(args: argparse.Namespace, found: list[Key]) -> int:
+def run_list(args: argparse.Namespace, found: list[Key], used_s: Mapping[str, int]) -> int:
     """Print all keys."""
     if args.json:
-        print(msgspec.json.encode({"keys": [line_of(key, time.time()) for key in found]}).decode())
+        print(msgspec.json.encode({"keys": [line_of(key, time.time(), used_s.get(key.id)) for key in found]}).decode())
         return OK
-    print(LINE.format("id", "scopes", "created", "expires", "devices", "name"))
+    print(LINE.format("id", "scopes", "created", "expires", "last used", "devices", "name"))
     for key in found:
         expires = iso(key.expires_s) if key.expires_s else "never"
+        used = iso(used_s[key.id]) if key.id in used_s else "never"
         scopes, devices = ",".join(key.scopes), str(key.binding) + (", each a token" if key.token_key else "")
-        print(LINE.format(key.id, scopes, iso(key.created_s), expires, printable(devices), printable(key.name)))
+        print(LINE.format(key.id, scopes, iso(key.created_s), expires, used, printable(devices), printable(key.name)))
     return OK
 
 
-def line_of(key: Key, now_s: float) -> Line:
+def line_of(key: Key, now_s: float, used_s: int | None) -> Line:
     """What is said of a key; neither its hash nor what makes tokens."""
     return Line(
         key.id,
@@ -171,6 +174,7 @@ def line_of(key: Key, now_s: float) -> Line:
         iso(key.created_s),
         iso(key.expires_s) if key.expires_s else None,
         0 < key.expires_s <= now_s,
+        iso(used_s) if used_s is not None else None,
     )
 
 

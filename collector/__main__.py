@@ -62,7 +62,7 @@ OTHER_FILES = 100
 async def serve(settings: Settings, listening: Sockets) -> None:
     """Collect until a signal comes; then answer what was begun."""
     stopped = stop_on_signals()
-    async with keyring.required(settings) as keys:
+    async with keyring.required(settings, is_noting=True) as keys:
         await collect(settings, listening, stopped, keys)
 
 

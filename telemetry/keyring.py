@@ -7,6 +7,8 @@ A key that was revoked is refused within `REFRESH_S` and the time that a read ta
 were read last count on, for `MAX_STALE_S`: so long may a key that was revoked meanwhile still be taken, but what can be
 done with it then is little, for nothing is stored. Beyond, and until they were read for the first time, nobody can be
 told apart: `StoreUnavailable`, and what holds a key is ended.
+
+Programs that clients reach note once a minute which keys were used, for `whimbrel keys list`.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ log = logging.getLogger(__name__)
 
 REFRESH_S = 1.0
 JUDGE_S = 0.5
+NOTE_USED_S = 60.0
 MAX_STALE_S = 300.0
 UNKNOWN = "cannot tell whose key this is: Redis, where keys are, is away"
 
@@ -51,6 +54,7 @@ class Keyring:
         self._now_s = now_s
         self._elapsed_s = elapsed_s
         self._stamp: Stamp | None = None
+        self._used: set[str] = set()
         self._keys: Mapping[str, Key] = {}
         self._read_at_s: float | None = None
         self._holds = Holds[Caller]()
@@ -62,11 +66,22 @@ class Keyring:
         """Who has this text, or why nobody. Raises `StoreUnavailable` if that can't be told now."""
         if not self._is_fresh:
             raise StoreUnavailable(UNKNOWN)
-        return keys.check(text, self._keys.get, self._now_s())
+        found = keys.check(text, self._keys.get, self._now_s())
+        if isinstance(found, Caller):
+            self._used.add(found.key_id)
+        return found
 
     def holds(self, caller: Caller, changes: int) -> bool:
         """Whether a caller that was found at so many changes would be found again."""
-        return changes == self.changes and self._is_fresh and not 0 < caller.expires_s <= self._now_s()
+        is_held = changes == self.changes and self._is_fresh and not 0 < caller.expires_s <= self._now_s()
+        if is_held:
+            self._used.add(caller.key_id)
+        return is_held
+
+    def take_used(self) -> set[str]:
+        """Ids of the keys that were used since the last call, or that something holds now."""
+        found, self._used = self._used | set(self._holds.ids), set()
+        return found
 
     def hold(self, caller: Caller, holder: Holder) -> None:
         """Have a holder ended once the caller's key no longer counts. A holder of the same key takes its place."""
@@ -107,23 +122,29 @@ class Keyring:
 
 
 @contextlib.asynccontextmanager
-async def kept(connect_to: Callable[[], redis.Redis]) -> AsyncIterator[Keyring]:
-    """Within this, a keyring that is kept up to date."""
+async def kept(connect_to: Callable[[], redis.Redis], is_noting: bool = False) -> AsyncIterator[Keyring]:
+    """Within this, a keyring that is kept up to date, and whose keys' use is noted if `is_noting`."""
     with connect_to() as client:
         keyring = Keyring(partial(notes.keys_since, client))
         await _refresh(keyring)
         keeping = [asyncio.create_task(task) for task in (_refresh_for_ever(keyring), _end_for_ever(keyring))]
+        if is_noting:
+            keeping.append(asyncio.create_task(_note_used_for_ever(keyring, client)))
         try:
             yield keyring
         finally:
             for task in keeping:
                 task.cancel()
             await asyncio.gather(*keeping, return_exceptions=True)
+            if is_noting:
+                await _note_used(keyring, client)
 
 
-def required(settings: Settings) -> AbstractAsyncContextManager[Keyring | None]:
+def required(settings: Settings, is_noting: bool = False) -> AbstractAsyncContextManager[Keyring | None]:
     """The keyring of a program, if the settings require keys."""
-    return kept(lambda: connect(settings, READ_TIMEOUT_S)) if settings.auth.required else contextlib.nullcontext()
+    if not settings.auth.required:
+        return contextlib.nullcontext()
+    return kept(lambda: connect(settings, READ_TIMEOUT_S), is_noting)
 
 
 async def _refresh_for_ever(keyring: Keyring) -> None:
@@ -144,3 +165,20 @@ async def _refresh(keyring: Keyring) -> None:
         await asyncio.to_thread(keyring.refresh)
     except (StoreError, BusyError) as error:
         log.debug("keys are as they were read last: %s", error)
+
+
+async def _note_used_for_ever(keyring: Keyring, client: redis.Redis) -> None:
+    while True:
+        await asyncio.sleep(NOTE_USED_S)
+        await asyncio.shield(_note_used(keyring, client))
+
+
+async def _note_used(keyring: Keyring, client: redis.Redis) -> None:
+    """Note it, unless Redis is away or full: then only the time of a use is lost."""
+    used = keyring.take_used()
+    if not used:
+        return
+    try:
+        await asyncio.to_thread(notes.note_used, client, used, int(time.time()))
+    except (StoreError, BusyError) as error:
+        log.debug("cannot note when keys were used: %s", error)

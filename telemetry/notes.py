@@ -6,6 +6,7 @@ This file is all that knows these keys.
     whimbrel:refused   hash  reason → how much was ever refused for it (refusals.py)
     whimbrel:forward   hash  name → how far the courier is with it, JSON (`Forwarded`); gone a day after its last note
     whimbrel:keys      hash  id → a key, JSON (keys.py); "version" → a text that changes with each change but a removal
+    whimbrel:used      hash  id of a key → s since epoch of its last use, as noted once a minute
     whimbrel:alert     hash  name → what waits for a receiver of events, JSON (`Told`); the same
     whimbrel:sniff     sorted set  port → ms since epoch until which somebody wants to see its frames
     whimbrel:changed   channel  whose latest has changed, told by `append` (hot.lua): ids with a zero byte in between
@@ -20,7 +21,7 @@ Each function raises `StoreUnavailable` if Redis can't be asked, `BusyError` if 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -35,6 +36,7 @@ REFUSED = "whimbrel:refused"
 FORWARD = "whimbrel:forward"
 ALERT = "whimbrel:alert"
 KEYS = "whimbrel:keys"
+USED = "whimbrel:used"
 
 METERS = "whimbrel:meters"
 CHANGED = "whimbrel:changed"
@@ -55,6 +57,7 @@ WRITERS = {
     FORWARD: ("courier",),
     ALERT: ("courier",),
     KEYS: (),
+    USED: TAKERS,
     SNIFF: (),
     BOX: ("api",),
     BACKUP: (),
@@ -131,8 +134,10 @@ def change_key(client: redis.Redis, key: Key) -> None:
 
 
 def remove_key(client: redis.Redis, key_id: str) -> bool:
-    """Forget a key; False if there was none."""
-    return bool(translated(lambda: client.hdel(KEYS, key_id)))
+    """Forget a key and its last use; False if there was none."""
+    is_removed = bool(translated(lambda: client.hdel(KEYS, key_id)))
+    translated(lambda: client.hdel(USED, key_id))
+    return is_removed
 
 
 def keys(client: redis.Redis) -> dict[str, Key]:
@@ -153,6 +158,19 @@ def keys_since(client: redis.Redis, known: Stamp | None) -> tuple[Stamp, dict[st
 
 
 _decode_key = msgspec.json.Decoder(Key).decode
+
+
+def note_used(client: redis.Redis, key_ids: Iterable[str], now_s: int) -> None:
+    """Note that these keys were used until now."""
+    translated(lambda: client.hset(USED, mapping=dict.fromkeys(key_ids, now_s)))
+
+
+def used(client: redis.Redis) -> dict[str, int]:
+    """Id of a key to the s since epoch of its last use; those never used are left out."""
+    found = translated(lambda: client.hgetall(USED))
+    return {key_id.decode(): int(at_s) for key_id, at_s in found.items()}
+
+
 # Meters ----------------------------------------------------------------------------------------------
 
 

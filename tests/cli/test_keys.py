@@ -45,7 +45,11 @@ def test_a_key_is_made_listed_and_revoked(client: redis.Redis, capsys: pytest.Ca
     out = capsys.readouterr().out
     [line] = json.loads(out)["keys"]
     assert (line["scopes"], line["prefix"], line["name"], line["expired"]) == (["ingest", "read"], "van-", "A", False)
+    assert line["last_used_at"] is None
     assert text.split("_")[2] not in out
+    notes.note_used(client, [caller.key_id], 1_795_500_000)
+    assert whimbrel("list", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["keys"][0]["last_used_at"] == "2026-11-24T06:00:00Z"
     assert whimbrel("list") == 0
     assert "devices whose id begins with 'van-'" in capsys.readouterr().out
     assert whimbrel("revoke", caller.key_id) == 0

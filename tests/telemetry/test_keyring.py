@@ -237,3 +237,40 @@ def test_keys_count_on_while_redis_is_away(own_redis: RedisServer, monkeypatch: 
             await becomes(ring, text, Denied)
 
     asyncio.run(test())
+
+
+def test_the_use_of_keys_is_noted(client: redis.Redis, settings: Settings) -> None:
+    """Noted at the end of a program and each minute: keys that passed a check, and those that something holds."""
+    made = {name: make(Wish((READ,)), int(time.time()), secrets.token_bytes) for name in ("used", "held", "idle")}
+    for _, key in made.values():
+        notes.add_key(client, key)
+
+    async def use() -> None:
+        async with kept(lambda: connect(settings), is_noting=True) as ring:
+            assert isinstance(ring.check(made["used"][0]), Caller)
+            assert ring.check("wk_aaaaaaaa_" + 26 * "a") == WRONG
+            held = ring.check(made["held"][0])
+            assert isinstance(held, Caller)
+            assert ring.take_used() == {made["used"][1].id, held.key_id}
+            assert ring.holds(held, ring.changes)
+            assert isinstance(ring.check(made["used"][0]), Caller)
+
+    asyncio.run(use())
+    noted = notes.used(client)
+    assert noted.keys() == {made[name][1].id for name in ("used", "held")}
+    assert all(abs(at_s - time.time()) < 60 for at_s in noted.values())
+    assert notes.remove_key(client, made["used"][1].id)
+    assert notes.used(client).keys() == {made["held"][1].id}
+
+
+def test_a_redis_that_is_away_keeps_no_program_from_ending(own_redis: RedisServer) -> None:
+    text, key = make(Wish((READ,)), int(time.time()), secrets.token_bytes)
+    with own_redis.client() as client:
+        notes.add_key(client, key)
+
+    async def use() -> None:
+        async with kept(own_redis.client, is_noting=True) as ring:
+            ring.check(text)
+            own_redis.kill()
+
+    asyncio.run(use())
