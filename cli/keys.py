@@ -62,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--name", default="", metavar="TEXT", help="what list calls it")
     add("--fleet", action="store_true", help="each device can have a token of its own")
+    add("--first", action="store_true", help="make it only if there is no key yet; else print nothing")
     listing = actions.add_parser("list", help="all keys")
     listing.add_argument("--json", action="store_true", help="answer with one JSON object")
     revoke = actions.add_parser("revoke", help="take a key back")
@@ -90,6 +91,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 
 def run_create(args: argparse.Namespace, client: redis.Redis) -> int:
     """Make a key and print it; what it is for goes to standard error."""
+    if args.first and notes.keys(client):
+        return OK
     wish = Wish(tuple(args.scope), tuple(args.device), args.prefix, args.expires or 0, args.name, args.fleet)
     text, key = make(wish, int(time.time()), secrets.token_bytes)
     if not notes.add_key(client, key):

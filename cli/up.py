@@ -14,12 +14,14 @@ import ssl
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from threading import Thread
 from typing import IO, NoReturn
 
 from cli import redis_server, supervise
 from cli.command import FAILED, OK, Command
+from cli.first_key import give_first_key
 from telemetry.durable import make_folder
 from telemetry.endpoints import api_url, collector_url, http_url, reachable
 from telemetry.errors import ConfigError
@@ -63,7 +65,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     (folder / REFUSED).unlink(missing_ok=True)
     _wait_for_predecessor(folder)
     _await_ports(settings)
-    return Box(supervise.start(folder, programs, _environment(args)), folder, settings).run()
+    environment = _environment(args)
+    return Box(supervise.start(folder, programs, environment), folder, settings, environment).run()
 
 
 def _leave(*_: object) -> NoReturn:
@@ -131,8 +134,11 @@ def _cannot_bind(host: str, port: int) -> OSError | None:
 class Box:
     """The running box: supervisord, its output, and what was asked of it."""
 
-    def __init__(self, supervisord: subprocess.Popen[bytes], folder: Path, settings: Settings) -> None:
+    def __init__(
+        self, supervisord: subprocess.Popen[bytes], folder: Path, settings: Settings, environment: Mapping[str, str]
+    ) -> None:
         self.supervisord = supervisord
+        self.environment = environment
         self.folder = folder
         self.settings = settings
         self.copier = Thread(target=_copy, args=(supervisord.stdout,), daemon=True)
@@ -173,6 +179,8 @@ class Box:
                 say(f"whimbrel up: not ready yet: {reason}")
                 say_at += SLOW_S
         if not self._over():
+            if self.settings.auth.required:
+                give_first_key(self.settings, self.environment, sys.stdout.isatty(), say)
             say(ready_line(self.settings))
 
     def _stop_if_refused(self) -> None:

@@ -115,3 +115,14 @@ def test_no_key_is_in_the_log(box: Box) -> None:
 
 def logs(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.suffix in (".log", ".conf") and path.is_file()]
+
+
+def test_the_first_start_gives_out_an_admin_key(box: Box) -> None:
+    """In a file of its owner's, for what the box prints here is no terminal; and once, not at each start."""
+    path = box.data / "first-admin-key"
+    key = path.read_text(encoding="ascii").strip()
+    assert path.stat().st_mode & 0o077 == 0
+    assert until(box, 200, "/status", key).status_code == 200
+    log = "".join(box.output)
+    assert f"the first admin key is in {path}" in log
+    assert key.split("_")[2] not in log

@@ -89,3 +89,13 @@ def test_an_expiry_is_a_length_or_an_instant() -> None:
     for wrong in ("soon", "90", "90x", "-1d"):
         with pytest.raises(argparse.ArgumentTypeError, match="must be like"):
             command.expiry(wrong)
+
+
+def test_the_first_key_is_made_once(client: redis.Redis, capsys: pytest.CaptureFixture[str]) -> None:
+    first = ("create", "--first", "--scope", "admin")
+    assert whimbrel(*first) == 0
+    key = capsys.readouterr().out.strip()
+    assert key.startswith("wk_")
+    assert whimbrel(*first) == 0
+    assert capsys.readouterr().out == ""
+    assert len(notes.keys(client)) == 1
