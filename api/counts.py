@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from api import answers
 from api.params import MAX_DEVICES
@@ -20,6 +21,9 @@ from telemetry.record import EARLIEST_US, LATEST_US
 
 MAX_KEPT_BYTES = 2**26
 """Of counts that are kept: 16 bytes and an id for each device of a file."""
+
+BATCH_FILES, BATCH_ROWS = 500, 100_000
+"""Files that are counted in one statement, and their rows, unless one file has more."""
 
 
 class Count(NamedTuple):
@@ -36,6 +40,7 @@ class Counts:
         self._snapshots = snapshots
         self._max_kept_bytes = max_kept_bytes
         self._kept: OrderedDict[str, pa.Table] = OrderedDict()
+        self._kept_bytes = 0
         self._lock = threading.Lock()
 
     def of(self, connection: duckdb.DuckDBPyConnection, devices: Sequence[str]) -> dict[str, Count]:
@@ -63,7 +68,8 @@ class Counts:
         paths = [file.path for file in files]
         with self._lock:
             known = {path: self._kept[path] for path in paths if path in self._kept}
-        known |= {path: _counted(connection, path) for path in paths if path not in known}
+        for some in _batches([file for file in files if file.path not in known]):
+            known |= _counted(connection, some)
         with self._lock:
             self._keep(known)
         return list(known.values())
@@ -71,19 +77,41 @@ class Counts:
     def _keep(self, known: dict[str, pa.Table]) -> None:
         """Keep what was used last, as much as may be kept."""
         for path, table in known.items():
-            self._kept[path] = table
+            if path not in self._kept:
+                self._kept_bytes += table.nbytes
+                self._kept[path] = table
             self._kept.move_to_end(path)
-        size_bytes = sum(table.nbytes for table in self._kept.values())
-        while self._kept and size_bytes > self._max_kept_bytes:
-            size_bytes -= self._kept.popitem(last=False)[1].nbytes
+        while self._kept and self._kept_bytes > self._max_kept_bytes:
+            self._kept_bytes -= self._kept.popitem(last=False)[1].nbytes
 
 
 _SCHEMA = pa.schema({"device_id": pa.string(), "records": pa.int64(), "first_us": pa.int64()})
 
 
-def _counted(connection: duckdb.DuckDBPyConnection, path: str) -> pa.Table:
-    counts = (
-        "SELECT device_id, count(*) AS records, epoch_us(min(received_at)) AS first_us "
-        f"FROM read_parquet({sql_text(path)}, hive_partitioning = false) GROUP BY device_id"
-    )
-    return connection.sql(counts).to_arrow_table().cast(_SCHEMA)
+def _batches(files: Sequence[LiveFile]) -> Iterator[list[LiveFile]]:
+    batch: list[LiveFile] = []
+    rows = 0
+    for file in files:
+        file_rows = BATCH_ROWS if file.rows is None else file.rows
+        if batch and (len(batch) == BATCH_FILES or rows + file_rows > BATCH_ROWS):
+            yield batch
+            batch, rows = [], 0
+        batch.append(file)
+        rows += file_rows
+    if batch:
+        yield batch
+
+
+def _counted(connection: duckdb.DuckDBPyConnection, files: Sequence[LiveFile]) -> dict[str, pa.Table]:
+    """The counts of each file, all in one statement: of small files it takes a tenth of the time."""
+    listed = ", ".join(sql_text(file.path) for file in files)
+    found = connection.sql(
+        "SELECT filename, device_id, count(*) AS records, epoch_us(min(received_at)) AS first_us "
+        f"FROM read_parquet([{listed}], hive_partitioning = false, filename = true) GROUP BY ALL ORDER BY filename"
+    ).to_arrow_table()
+    counts, at = found.select(_SCHEMA.names).cast(_SCHEMA), 0
+    tables = {file.path: _SCHEMA.empty_table() for file in files}
+    for run in pc.value_counts(found.column("filename")).to_pylist():
+        tables[run["values"]] = counts.slice(at, run["counts"])
+        at += run["counts"]
+    return tables

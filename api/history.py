@@ -19,6 +19,7 @@ from api.formats import FORMATS
 from api.formats.choice import FORMAT, chosen, kinds
 from api.formats.contract import Format
 from api.one_device import OneDevice
+from api.page_ranges import ranges
 from api.paged import VARY
 from api.params import CURSOR, DEVICE_ID, END, LIMIT, ORDER, START, Position
 from api.queries import Queries
@@ -135,15 +136,34 @@ def page(
 def _of_duckdb(
     connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, question: Question, wanted: Wanted
 ) -> pa.Table:
+    """The page out of ranges of time, one after another until it is full; thinned records depend on those around."""
     if snapshot.records.num_rows:
         connection.register("tail", snapshot.records)
-    elif not snapshot.files:
+    in_turn = ranges(snapshot.files, wanted, question.is_descending) if question.is_whole else (wanted,)
+    found, missing = [COLUMNS.empty_table()], question.limit + 1
+    for part in in_turn:
+        found.append(_of_range(connection, snapshot, question._replace(limit=missing - 1), part))
+        missing -= found[-1].num_rows
+        if missing <= 0:
+            break
+    return pa.concat_tables(found)
+
+
+def _of_range(
+    connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, question: Question, wanted: Wanted
+) -> pa.Table:
+    files = _files(snapshot, wanted)
+    if not files and not snapshot.records.num_rows:
         return COLUMNS.empty_table()
-    rows = sum(file.rows or 0 for file in snapshot.files)
+    rows = sum(file.rows or 0 for file in files)
     if question.is_whole and not wanted.devices and rows > MANY_PAGES * question.limit:
         wanted = _of_page(connection, snapshot, question, wanted)
     statement = _ordered(connection, snapshot, question, wanted, ", ".join(COLUMNS.names))
     return connection.sql(statement).to_arrow_table().cast(COLUMNS)  # the zone that times are shown in is the session's
+
+
+def _files(snapshot: Snapshot, wanted: Wanted) -> list[LiveFile]:
+    return [file for file in snapshot.files if file.may_hold(wanted.start_us, wanted.end_us, wanted.devices)]
 
 
 def _of_page(connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, question: Question, wanted: Wanted) -> Wanted:
@@ -159,8 +179,8 @@ def _ordered(
     connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, question: Question, wanted: Wanted, names: str
 ) -> str:
     """SQL that selects columns of the first records behind the question's cursor, one more than its limit."""
-    files = [file for file in snapshot.files if file.may_hold(wanted.start_us, wanted.end_us, wanted.devices)]
-    records = question.thinned.sql(records_in(files or snapshot.files, wanted, has_tail=snapshot.records.num_rows > 0))
+    has_tail = snapshot.records.num_rows > 0
+    records = question.thinned.sql(records_in(_files(snapshot, wanted), wanted, has_tail=has_tail))
     records = question.thinned.simplified(connection, records)
     direction = "DESC" if question.is_descending else "ASC"
     behind = ""

@@ -1,7 +1,8 @@
 """A page of one device's records without DuckDB: the question that is asked most, in half of the time.
 
-What is left to DuckDB: records in an area, thinned ones, files of an older layout, and what would have to be decoded in
-more memory than a question may have here. The answer is the same (tests/api/test_one_device.py).
+What is left to DuckDB: records in an area, thinned ones, files of an older layout, pages out of very many files, and
+what would have to be decoded in more memory than a question may have here. The answer is the same
+(tests/api/test_one_device.py).
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from telemetry.data_files import LiveFile
 
 MOST_BYTES = 2**24
 """Decoded for a page at most. It is beside `api.query_memory_bytes`, once for each of `api.query_threads`."""
+
+MOST_FILES = 128
+"""Files read for a page at most: of thousands with a record each DuckDB reads several at once, in half of the time."""
 
 
 class OneDevice:
@@ -53,8 +57,11 @@ class OneDevice:
     ) -> list[pa.Table] | None:
         [device_id] = wanted.devices
         found: list[pa.Table] = []
-        size_bytes = 0
+        size_bytes = count_files = 0
         for day in _days(files, is_descending):
+            count_files += len(day)
+            if count_files > MOST_FILES:
+                return None
             size_bytes += sum(self._row_groups.size_bytes(file.path, device_id) for file in day)
             if size_bytes > MOST_BYTES:
                 return None

@@ -16,8 +16,9 @@ tests/compactor/compaction_model.py explores every interleaving, and shows what 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from datetime import date
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence, Set
+from datetime import date, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,13 +27,21 @@ from deltalake import DeltaTable
 
 from compactor.plan import Limits, Rewrite, expired, rewrites
 from telemetry.archive import Archive, kinds_of
-from telemetry.data_files import COMPACTED
+from telemetry.data_files import COMPACTED, LiveFile
 from telemetry.days import day_of
 from telemetry.errors import PlanOutdated
 from telemetry.holding import Held, nothing_held
 from telemetry.steps import Step, untold
 
 log = logging.getLogger(__name__)
+
+GIVEN_UP_DAYS = 64
+"""Days given up in one commit. Each by itself took 0.1 s, and a device with wrong dates may make thousands."""
+
+FENCED_DAYS = 64
+"""Days fenced in one sweep, a commit each; those of further days are looked at in the next."""
+
+YESTERDAY = timedelta(days=1)
 
 
 class Compactor:
@@ -59,6 +68,7 @@ class Compactor:
             self._limits = self._limits._replace(quiet_s=0)
         self._is_all = is_all
         self._reached = reached
+        self._after = date.min  # the day that was rewritten last, so that days take turns
 
     def due(self) -> list[Rewrite]:
         """The rewrites that are due, the most urgent first."""
@@ -67,7 +77,7 @@ class Compactor:
 
     def _due(self, table: DeltaTable) -> list[Rewrite]:
         open_day = date.min if self._is_all else self._today()
-        return rewrites(self._archive.live(table), open_day, self._now_ms(), self._limits)
+        return rewrites(self._archive.live(table), open_day, self._now_ms(), self._limits, self._after)
 
     def compact(self) -> Rewrite | None:
         """Carry out the rewrite that is most urgent. Returns it, or None if none is due.
@@ -85,6 +95,7 @@ class Compactor:
         self._reached("commit")
         self._archive.replace(table, rewrite.files, made, self._now_ms())
         self._reached("done")
+        self._after = rewrite.day if rewrite.day < self._today() - YESTERDAY else self._after
         log.info("%s: %d files are %d now", rewrite.day, len(rewrite.files), len(made))
         return rewrite
 
@@ -93,19 +104,29 @@ class Compactor:
         table = self._archive.open_existing()
         return [] if table is None else expired(self._archive.live(table), self._today(), self._limits)
 
-    def retain(self) -> list[date]:
-        """Give up the days that are kept no longer. Returns them."""
-        given_up = []
-        for day in self.expired():
-            table = self._archive.open()
-            files = [file for file in self._archive.live(table) if file.day == day]
-            if files:
-                self._reached("give up")
-                self._archive.give_up(table, files, self._now_ms())
-                rows = sum(file.rows or 0 for file in files)
-                log.warning("%s is kept no longer: %d records in %d files were given up", day, rows, len(files))
-                given_up.append(day)
+    def retain(self, is_over: Callable[[], bool] = lambda: False) -> list[date]:
+        """Give up the days that are kept no longer, some in a commit, until `is_over`. Returns them."""
+        given_up: list[date] = []
+        days = self.expired()
+        for at in range(0, len(days), GIVEN_UP_DAYS):
+            if is_over():
+                break
+            given_up += self._give_up(set(days[at : at + GIVEN_UP_DAYS]))
         return given_up
+
+    def _give_up(self, days: Set[date]) -> list[date]:
+        table = self._archive.open()
+        files: dict[date, list[LiveFile]] = defaultdict(list)
+        for file in self._archive.live(table):
+            if file.day in days:
+                files[file.day].append(file)
+        if files:
+            self._reached("give up")
+            self._archive.give_up(table, [file for some in files.values() for file in some], self._now_ms())
+        for day, some in sorted(files.items()):
+            rows = sum(file.rows or 0 for file in some)
+            log.warning("%s is kept no longer: %d records in %d files were given up", day, rows, len(some))
+        return sorted(files)
 
     def _now_ms(self) -> int:
         return self._now_us() // 1_000
@@ -148,9 +169,7 @@ class Sweep:
         if not found:
             self._since.clear()
             return []
-        for day in sorted({_day(path) for path in found - self._since.keys() if _kind(path) == COMPACTED}):
-            self._reached("fence")
-            self._fence(day)
+        found -= self._fence_some(found)
         self._reached("look again")
         at_s = self._monotonic()  # before the intents: an import gives up on files that it had too long before its own
         under_way = {kind for commit in self._intents() for kind in kinds_of(commit)}  # before the table: what isn't
@@ -170,6 +189,16 @@ class Sweep:
             self._reached("delete")
             self._delete(gone)
         return gone
+
+    def _fence_some(self, found: Set[str]) -> set[str]:
+        """Fence the days of a compaction's files that were not seen before. Returns those for which there are too many
+        days: they are left to the next sweep."""
+        new = {path: _day(path) for path in found - self._since.keys() if _kind(path) == COMPACTED}
+        fenced = sorted(set(new.values()))[:FENCED_DAYS]
+        for day in fenced:
+            self._reached("fence")
+            self._fence(day)
+        return {path for path, day in new.items() if day not in fenced}
 
     def _delete(self, gone: Sequence[str]) -> None:
         for path in gone:

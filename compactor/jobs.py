@@ -71,7 +71,8 @@ class Work:
             with meters.TIDY_S.one.timed():
                 is_steady = self._clock.look()
                 if is_steady:
-                    self._compactor.retain()
+                    stop_s = time.monotonic() + BUSY_S
+                    self._compactor.retain(lambda: time.monotonic() > stop_s)
                 self._sweep.sweep()
                 if is_steady:
                     self._archive.forget_past(time.time())

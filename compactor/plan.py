@@ -48,19 +48,28 @@ class Rewrite(NamedTuple):
     pieces: int
 
 
-def rewrites(files: Iterable[LiveFile], today: date, now_ms: int, limits: Limits) -> list[Rewrite]:
-    """All rewrites that are due, those of the open day first."""
+def rewrites(
+    files: Iterable[LiveFile], today: date, now_ms: int, limits: Limits, after: date = date.min
+) -> list[Rewrite]:
+    """All rewrites that are due: those of the open day first, then of the day before, then of the days behind `after`.
+
+    With `after` the day of the last rewrite, days take turns: thousands of small days delay no other for ever.
+    """
     days: dict[date, list[LiveFile]] = defaultdict(list)
     for file in files:
         if file.size_bytes < limits.target_bytes * SMALL_PART:
             days[file.day].append(file)
     found = []
-    for day, small in sorted(days.items(), key=lambda item: (item[0] != today, item[0])):
+    for day, small in sorted(days.items(), key=lambda item: _turn(item[0], today, after)):
         chosen = _of_open_day(small, limits) if day == today else _of_day_over(small, now_ms, limits)
         if chosen:
             size_bytes = sum(file.size_bytes for file in chosen)
             found.append(Rewrite(day, tuple(chosen), max(1, round(size_bytes / limits.target_bytes))))
     return found
+
+
+def _turn(day: date, today: date, after: date) -> tuple[bool, bool, bool, date]:
+    return day != today, (today - day).days != 1, day <= after, day
 
 
 def _of_open_day(small: Sequence[LiveFile], limits: Limits) -> list[LiveFile]:

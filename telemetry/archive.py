@@ -266,13 +266,13 @@ class Archive:
         `table` is the handle that `old` was read from; all are of one day. Raises `PlanOutdated` if another
         compaction, retention or sweep touched that day meanwhile.
         """
-        self._commit_day(
-            table, old[0].day, [*self._added(new, now_ms, is_new=False), *self._removed(old, now_ms, is_lost=False)]
+        self._commit_days(
+            table, [old[0].day], [*self._added(new, now_ms, is_new=False), *self._removed(old, now_ms, is_lost=False)]
         )
 
     def give_up(self, table: DeltaTable, files: Sequence[LiveFile], now_ms: int) -> None:
-        """Take a day's files, and their rows, out of the table; as `replace`."""
-        self._commit_day(table, files[0].day, self._removed(files, now_ms, is_lost=True))
+        """Take files of some days, and their rows, out of the table; as `replace`, of all of these days."""
+        self._commit_days(table, sorted({file.day for file in files}), self._removed(files, now_ms, is_lost=True))
 
     def erase(
         self, table: DeltaTable, old: Sequence[LiveFile], new: Sequence[DataFile], now_ms: int, name: str, records: int
@@ -281,7 +281,7 @@ class Archive:
         told = {DELETION: name, DELETED_DAY: old[0].day.isoformat()}
         told |= {DELETED_RECORDS: str(records), DELETED_FILES: str(len(old))}
         actions = [*self._added(new, now_ms, is_new=True), *self._removed(old, now_ms, is_lost=True)]
-        self._commit_day(table, old[0].day, actions, told)
+        self._commit_days(table, [old[0].day], actions, told)
 
     def erased(self, name: str, after: int, upto: int) -> list[Erased]:
         """What a deletion's commits took out of the table in its versions behind `after`, up to `upto`."""
@@ -295,20 +295,22 @@ class Archive:
 
     def fence(self, table: DeltaTable, day: date) -> None:
         """Have every compaction of a day that was planned before this refused when it commits."""
-        self._commit_day(table, day, [])
+        self._commit_days(table, [day], [])
 
-    def _commit_day(
+    def _commit_days(
         self,
         table: DeltaTable,
-        day: date,
+        days: Sequence[date],
         actions: Sequence[AddAction | RemoveAction],
         told: Mapping[str, str] | None = None,
     ) -> None:
-        name = f"{COMPACTED}-{day.isoformat()}"
+        names = [f"{COMPACTED}-{day.isoformat()}" for day in days]
+        transactions = [Transaction(name, (table.transaction_version(name) or 0) + 1) for name in names]
         try:
-            self._commit(table, actions, Transaction(name, (table.transaction_version(name) or 0) + 1), told=told)
+            self._commit(table, actions, *transactions, told=told)
         except CommitFailedError as error:
-            raise PlanOutdated(f"cannot change the files of {day}: another did meanwhile: {error}") from error
+            which = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+            raise PlanOutdated(f"cannot change the files of {which}: another did meanwhile: {error}") from error
 
     def _commit(
         self,

@@ -309,6 +309,28 @@ def test_old_days_are_given_up_whole(files: Files) -> None:
     assert files.compactor(limits=limits).retain() == []
 
 
+def test_many_days_are_given_up_together_and_only_for_a_while(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("compactor.compact.GIVEN_UP_DAYS", 4)
+    for day in range(10, 20):
+        files.add(1, day)
+    compactor, before = files.compactor(limits=Limits(retention_days=5)), files.archive.open().version()
+    asked = iter([False, False, True])
+    assert len(compactor.retain(lambda: next(asked))) == 8
+    assert files.archive.open().version() == before + 2
+    assert len(compactor.retain()) == 2
+    assert files.live() == []
+
+
+def test_days_are_merged_in_turn(files: Files) -> None:
+    for day in (30, 20, 10):
+        files.add(9, day)
+    compactor = files.compactor()
+    merged = [rewrite.day for _ in range(2) if (rewrite := compactor.compact())]
+    files.add(9, 30)
+    merged += [rewrite.day for _ in range(2) if (rewrite := compactor.compact())]
+    assert merged == [day_of(NOW_US - day * DAY_US) for day in (30, 20, 10, 30)]
+
+
 # The sweep -------------------------------------------------------------------------------------------
 
 
@@ -475,3 +497,22 @@ def test_a_save_whose_file_was_swept_fails_and_is_done_again(files: Files, shard
         Saver(files.archive, files.connection, lambda: NOW_US // 1_000, reached=swept).save(shard)
     Saver(files.archive, files.connection, lambda: NOW_US // 1_000).save(shard)
     assert archived(files.connection, files.archive) == ledger.acknowledged
+
+
+def test_a_sweep_fences_some_days_and_leaves_others_to_the_next(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("compactor.compact.FENCED_DAYS", 2)
+    for day in (1, 2, 3, 4, 5):
+        files.add(9, day)
+    settle(files.compactor())
+    for day in (1, 2, 3, 4, 5):
+        files.add(8, day)
+    settle(files.compactor())
+    hands, fences = Hands(), []
+    sweep = Sweep(files.archive, list, hands, 3_600, lambda step: fences.append(step) if step == "fence" else None)
+    deleted = 0
+    for looks in (2, 4, 5, 5):
+        deleted += len(sweep.sweep())
+        assert len(fences) == looks
+        hands.now_s += 3_600
+    assert deleted == 5 * 18
+    assert on_disk(files.archive) == {file.path for file in files.live()}

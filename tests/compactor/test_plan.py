@@ -144,3 +144,13 @@ def test_days_are_given_up_by_age_and_by_size_the_oldest_first() -> None:
     assert expired(files, TODAY, LIMITS._replace(retention_max_bytes=801)) == [ago[5], ago[4], ago[3]]
     everything = expired(files, TODAY, LIMITS._replace(retention_max_bytes=1, retention_days=1))
     assert everything == ago[:0:-1], "never the open day, nor one of the future"
+
+
+def test_days_take_turns_so_that_many_small_ones_delay_no_other() -> None:
+    """The open day comes first, then yesterday, whatever became of days long ago."""
+    days = [TODAY, TODAY - timedelta(days=1), *(TODAY - timedelta(days=number) for number in range(100, 110))]
+    files = [file(1, day, 0) for day in days for _ in range(LIMITS.max_open_files)]
+    due = [one.day for one in rewrites(files, TODAY, NOW_MS, LIMITS)]
+    assert due[:3] == [TODAY, TODAY - timedelta(days=1), min(days)]
+    behind = [one.day for one in rewrites(files, TODAY, NOW_MS, LIMITS, after=due[6])]
+    assert behind == [*due[:2], *due[7:], *due[2:7]]
