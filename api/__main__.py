@@ -26,6 +26,7 @@ from api.deleting import Deleting
 from api.forward import MAX_SQL_BYTES, QueryProgram
 from api.latest import LatestRoutes
 from api.live import LiveRoutes
+from api.login import LoginRoutes
 from api.metrics import ASK_S, Metrics, Page
 from api.missing import refusal, too_many_at
 from api.needs import need_of
@@ -34,22 +35,24 @@ from api.page import PageRoutes
 from api.quick import QuickLatest
 from api.quick_http import QuickAnswers, QuickConnection
 from api.sampling import Sampler, ask
+from api.sign_in import SignIn
 from api.states import States
 from api.timed import Timed
 from collector.http import HttpLimits, make_arrival, make_intake, routes
-from telemetry import keyring, meters, notes, refusals, reports
+from telemetry import keyring, meters, notes, refusals, reports, session_cache
 from telemetry.addresses import Addresses
 from telemetry.asking import Asks, asker
 from telemetry.direct import DirectAsker
 from telemetry.disk import Room
-from telemetry.gate import Gate
+from telemetry.gate import Gate, Sessions
 from telemetry.http_protocol import ConnectionLimits
 from telemetry.keyring import Keyring
 from telemetry.program import main
 from telemetry.rates import Rates
-from telemetry.redis_client import connect, connect_async
+from telemetry.redis_client import READ_TIMEOUT_S, connect, connect_async
 from telemetry.request_ids import Named
 from telemetry.serve import http_server, listen, query_socket, renew_on_sighup, stop_on_signals
+from telemetry.session_cookie import Cookies
 from telemetry.settings import Settings
 from telemetry.throttle import OfKeys, throttled
 from telemetry.tls import Identity
@@ -61,13 +64,17 @@ log = logging.getLogger("api")
 async def serve(settings: Settings) -> None:
     """Answer until a signal comes; then end what was begun."""
     stopped = stop_on_signals()
-    async with keyring.required(settings, is_noting=True) as keys:
-        await answer(settings, stopped, keys)
+    async with (
+        keyring.required(settings, is_noting=True) as keys,
+        session_cache.required(settings, sees_all=True) as cache,
+    ):
+        sessions = Sessions(cache, Cookies.of(settings)) if cache is not None else None
+        await answer(settings, stopped, keys, sessions)
 
 
-async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | None) -> None:
-    """The same, asking for a key if there are any."""
-    page = PageRoutes.of(settings)
+async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | None, sessions: Sessions | None) -> None:
+    """The same, asking for a key or a session if there are any."""
+    page = PageRoutes.of(settings, sessions)
     listening = listen(settings.api.host, settings.api.port)
     a, tls = settings.api, Identity.of(settings)
     renew_on_sighup(tls)
@@ -101,9 +108,10 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
         program.forward(refusal, MAX_SQL_BYTES),
         Deleting(connect(settings), settings.redis.shards),
         page,
+        login_routes(settings, sessions),
     )
     rates = Rates.of(settings)
-    named = in_front(settings, application, latest, keys, rates)
+    named = in_front(settings, application, latest, keys, rates, sessions)
     make_connection = quick_connections(settings, asks, keys, rates, named)
     server = http_server(named, ConnectionLimits.of(settings), tls, make=make_connection)
     gc.freeze()  # what is here stays: to look through it for garbage takes 26 ms, in which nothing is answered
@@ -123,15 +131,26 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
 
 
 def in_front(
-    settings: Settings, application: ASGIApp, latest: LatestRoutes, keys: Keyring | None, rates: Rates
+    settings: Settings,
+    application: ASGIApp,
+    latest: LatestRoutes,
+    keys: Keyring | None,
+    rates: Rates,
+    sessions: Sessions | None = None,
 ) -> Named:
     """The application behind what a request passes first: its name, CORS, rates, keys, the quick way of latest."""
     plain = ProxyHeadersMiddleware(application)  # type: ignore[arg-type]  # uvicorn words ASGI's types its own way
     quick = QuickLatest(plain, latest)  # type: ignore[arg-type]
-    gate = Gate(OfKeys(quick, too_many_at) if rates.key_requests else quick, keys, need_of)
+    gate = Gate(OfKeys(quick, too_many_at) if rates.key_requests else quick, keys, need_of, sessions)
     limited = throttled(gate, rates, Addresses.of(settings), too_many_at, keys is not None)
     origins = settings.api.cors_origins
     return Named(Timed(Cors(limited, origins) if origins else limited), settings.log.access)
+
+
+def login_routes(settings: Settings, sessions: Sessions | None) -> LoginRoutes:
+    """What signs people in and out."""
+    sign_in = SignIn(sessions, connect(settings, READ_TIMEOUT_S), settings.auth) if sessions is not None else None
+    return LoginRoutes(sessions, sign_in, Addresses.of(settings))
 
 
 def quick_connections(

@@ -16,6 +16,7 @@ from api.html import STATIC
 from api.latest import LATEST_OF_DEVICE, LatestRoutes, is_plain
 from api.leaving import EndsWithClient
 from api.live import LIVE, LiveRoutes
+from api.login import LoginRoutes
 from api.metrics import Metrics
 from api.missing import HANDLERS
 from api.older import documents
@@ -42,6 +43,7 @@ def app(
     sql: Forward,
     deleting: Deleting,
     page: PageRoutes,
+    login: LoginRoutes,
 ) -> Starlette:
     """The API's application. `intake` are the collector's routes, so that one port serves a whole round trip."""
     register_url_convertor("device", DeviceConvertor())
@@ -61,6 +63,7 @@ def app(
             *documents.routes(),
             *viewers.routes(),
             *page.routes(),
+            *login.routes(),
             Mount("/static", STATIC),
             Route("/v1/records", forwarded, methods=["GET"]),  # beside the intake's POST
         ],

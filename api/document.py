@@ -24,6 +24,7 @@ from collector.http import Content, Operation, Parameter, Schema
 from telemetry import keys, problem
 from telemetry.gate import Need
 from telemetry.problem import Problem
+from telemetry.session_cookie import SAFE_METHODS
 
 OPENAPI = Operation(
     "GET",
@@ -149,7 +150,9 @@ class Document:
     def _problems(self, one: Operation, need: Need) -> dict[int, list[Problem]]:
         kinds = [*one.problems, *ANY]
         if self._has_keys and not need.is_open:
-            kinds += [problem.NO_KEY, problem.WRONG_KEY, problem.WRONG_SCOPE]
+            kinds += [problem.NO_KEY, problem.WRONG_KEY, problem.NO_SESSION, problem.WRONG_SCOPE]
+            if one.method not in SAFE_METHODS:
+                kinds.append(problem.WRONG_CSRF)
             if not need.is_whole:
                 kinds.append(problem.OTHER_DEVICE)
         found: defaultdict[int, list[Problem]] = defaultdict(list)

@@ -16,11 +16,14 @@ from telemetry import keys
 from telemetry.gate import ADMIN, INGEST, OPEN, READ, READ_WHOLE, SQL, Need
 
 READY = Need(keys.READ, is_open=True)
+KNOWN = Need(keys.READ, is_open=True)
+"""Open, and the caller is known if there is one: signing in and out, and who is signed in."""
 
 NEEDS: dict[str, Need] = {
     "/healthz": OPEN,
     **dict.fromkeys(("/", "/page/tiles", "/openapi.json", "/docs", "/docs/", "/redoc", "/redoc/"), OPEN),
     "/readyz": READY,
+    **dict.fromkeys(("/login", "/login/oidc", "/login/callback", "/logout", "/v1/session"), KNOWN),
     "/status": READ_WHOLE,
     "/metrics": READ_WHOLE,
     "/v1/box": READ_WHOLE,

@@ -15,6 +15,7 @@ from starlette.routing import Route
 from api.answers import wants_json
 from api.html import page
 from telemetry.errors import ConfigError
+from telemetry.gate import LOGIN, Sessions
 from telemetry.settings import Settings
 
 TILES = "/page/tiles"
@@ -25,19 +26,26 @@ MAGIC = b"PMTiles\x03"
 class PageRoutes:
     """The page, and the file of map tiles if there is one."""
 
-    def __init__(self, tile_url: str = "", tile_file: Path | None = None, tile_credit: str = "") -> None:
+    def __init__(
+        self,
+        tile_url: str = "",
+        tile_file: Path | None = None,
+        tile_credit: str = "",
+        sessions: Sessions | None = None,
+    ) -> None:
+        self._sessions = sessions
         self._tile_url = tile_url
         self._tile_file = tile_file
         self._tile_credit = tile_credit
         self._policy = policy(_origin(tile_url))
 
     @classmethod
-    def of(cls, settings: Settings) -> PageRoutes:
+    def of(cls, settings: Settings, sessions: Sessions | None = None) -> PageRoutes:
         """As the settings say. Raises `ConfigError` if there is no such file, or it is another kind."""
         path = settings.tile_path
         if path is not None:
             _check(path)
-        return cls(settings.page.tile_url, path, settings.page.tile_credit)
+        return cls(settings.page.tile_url, path, settings.page.tile_credit, sessions)
 
     def routes(self) -> list[Route]:
         """All routes."""
@@ -49,9 +57,9 @@ class PageRoutes:
             raise HTTPException(404)
         headers = {"Content-Security-Policy": self._policy, "Cache-Control": "no-cache"}
         file = TILES if self._tile_file else ""
-        return page(
-            "page.html", headers=headers, tile_url=self._tile_url, tile_file=file, tile_credit=self._tile_credit
-        )
+        login = LOGIN if self._sessions is not None and self._sessions.are_offered else ""
+        url, credit = self._tile_url, self._tile_credit
+        return page("page.html", headers=headers, login=login, tile_url=url, tile_file=file, tile_credit=credit)
 
     async def get_tiles(self, _request: Request) -> Response:
         """The file of map tiles, or the ranges of it that are asked for."""

@@ -34,6 +34,7 @@ from api.history import RECORDS, History
 from api.latest import LATEST_OF_DEVICE, LatestRoutes
 from api.leaving import EndsWithClient
 from api.live import LIVE
+from api.login import SESSION
 from api.looking import look_for_ever
 from api.missing import HANDLERS
 from api.needs import need_of
@@ -52,19 +53,20 @@ from api.timed import Timed
 from api.trips import STOPS, TRIPS, Trips
 from api.watching import METRICS, READYZ
 from collector import http as intake
-from telemetry import hot, keyring, meters, notes, refusals, reports
+from telemetry import hot, keyring, meters, notes, refusals, reports, session_cache
 from telemetry.archive import Archive
 from telemetry.asking import asker
 from telemetry.columns import open_duckdb
 from telemetry.disk import Room
 from telemetry.forwards import held_by
-from telemetry.gate import Gate
+from telemetry.gate import Gate, Sessions
 from telemetry.http_protocol import ConnectionLimits
 from telemetry.keyring import Keyring
 from telemetry.program import main
 from telemetry.redis_client import READ_TIMEOUT_S, connect, connect_async
 from telemetry.request_ids import Named
 from telemetry.serve import http_server, listen_at, query_socket, stop_on_signals
+from telemetry.session_cookie import Cookies
 from telemetry.settings import Settings
 from telemetry.watchdog import watchdog
 
@@ -89,6 +91,7 @@ OPERATIONS = (
     STATUS,
     METRICS,
     BOX,
+    SESSION,
     OPENAPI,
 )
 """What the document describes: all of this program's routes and of the API program's."""
@@ -132,11 +135,12 @@ def app(
 async def serve(settings: Settings) -> None:
     """Answer until a signal comes; then end what was begun."""
     stopped = stop_on_signals()
-    async with keyring.required(settings) as keys:
-        await answer(settings, stopped, keys)
+    async with keyring.required(settings) as keys, session_cache.required(settings, sees_all=False) as cache:
+        sessions = Sessions(cache, Cookies.of(settings)) if cache is not None else None
+        await answer(settings, stopped, keys, sessions)
 
 
-async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | None) -> None:
+async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | None, sessions: Sessions | None) -> None:
     """The same. The API program has asked for a key already; whoever else finds the socket is asked, too."""
     listening = listen_at(query_socket(settings))
     a, shards = settings.api, settings.redis.shards
@@ -164,7 +168,7 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
         DeletionRoutes(client, shards, archive, held_by(settings), settings.archive.grace_seconds),
         Sql(snapshots, settings.sql, str(archive.root)).post_sql if settings.sql.enabled else off,
     )
-    gate = Gate(EndsWithClient(Timed(application)), keys, need_of)
+    gate = Gate(EndsWithClient(Timed(application)), keys, need_of, sessions)
     server = http_server(Named(gate), within(ConnectionLimits.of(settings)), is_behind_another=True)
     gc.freeze()  # as in the API program
     serving = asyncio.create_task(server.serve([listening]))

@@ -93,6 +93,7 @@ COMMANDS: dict[str, str] = {
     "sniff": "cli.sniff:COMMAND",
     "devices": "cli.devices:COMMAND",
     "keys": "cli.keys:COMMAND",
+    "users": "cli.users:COMMAND",
 }
 """Name → where its `Command` is."""
 

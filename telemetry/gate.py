@@ -6,6 +6,9 @@ anybody else sees the request, whether a key is required or not, and so it is in
 
 A request holds its key until it is answered: once the key was revoked, changed or expired, it is ended (admission.py).
 
+A request without a key may have the session of a person who signed in (session_cookie.py) instead, where the gate knows
+sessions. Both lead to a `Caller`, and scopes and bindings of both are checked at the same place.
+
 Behind the gate `caller_of(scope)` says who asks. How often one key or one address may ask is for others to bound; they
 go by its `key_id` and by `scope["client"]`. Wrong keys are counted by refusals.py.
 """
@@ -17,7 +20,7 @@ import base64
 import binascii
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
-from urllib.parse import unquote_plus
+from urllib.parse import quote, unquote_plus
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -27,11 +30,14 @@ from telemetry.errors import StoreUnavailable
 from telemetry.keyring import Keyring
 from telemetry.keys import ANYBODY, NO_KEY, NOBODY, Caller, Denied, lacks, looks_like_key
 from telemetry.problem import Problem
+from telemetry.session_cache import SessionCache
+from telemetry.session_cookie import CSRF_HEADER, Cookies, lacks_token
 
 CALLER = "whimbrel.caller"
 """Where in a scope its caller stands."""
 
 RETRY_S = 2
+LOGIN = "/login"
 
 
 class Need(NamedTuple):
@@ -62,13 +68,29 @@ def caller_of(scope: Scope) -> Caller:
     return scope.get(CALLER, ANYBODY)  # type: ignore[no-any-return]
 
 
-class Gate:
-    """The application. Without a keyring no key is required."""
+class Sessions(NamedTuple):
+    """What a gate needs to accept sessions. `has_provider`: people may sign in by OIDC, too."""
 
-    def __init__(self, behind: ASGIApp, keyring: Keyring | None, needs: Needs) -> None:
+    cache: SessionCache
+    cookies: Cookies
+    has_provider: bool = False
+
+    @property
+    def are_offered(self) -> bool:
+        """Whether anybody can sign in."""
+        return self.has_provider or self.cache.has_users
+
+
+class Gate:
+    """The application. Without a keyring no key is required; without sessions only keys count."""
+
+    def __init__(
+        self, behind: ASGIApp, keyring: Keyring | None, needs: Needs, sessions: Sessions | None = None
+    ) -> None:
         self._behind = behind
         self._keyring = keyring
         self._needs = needs
+        self._sessions = sessions
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request in, or say why not."""
@@ -79,10 +101,11 @@ class Gate:
         caller, need, keyring = NOBODY, OPEN, self._keyring
         if keyring is not None:
             need = self._needs(scope)
-            found = _admitted(keyring, need, scope["headers"], given)
+            found = self._of_key(keyring, need, scope, given)
+            if found is None:
+                found = await self._of_session(need, scope)
             if isinstance(found, Denied):
-                refusals.count(found.kind)
-                await refuse(found, send)
+                await self._deny(found, scope, send)
                 return
             scope[CALLER] = caller = found
         if given:
@@ -90,36 +113,69 @@ class Gate:
         if keyring is None or not caller.key_id:
             await self._behind(scope, receive, send)
         else:
-            admission = Admission(receive, send, need.scope in (keys.READ, keys.SQL))
-            await self._answer(keyring, caller, admission, scope)
+            admission = Admission(receive, send, need.scope in (keys.READ, keys.SQL) and not need.is_open)
+            await self._answer(self._held_by(keyring, caller), caller, admission, scope)
 
-    async def _answer(self, keyring: Keyring, caller: Caller, admission: Admission, scope: Scope) -> None:
-        """Answer a request for as long as its key counts."""
-        keyring.hold(caller, admission)
+    async def _answer(self, holds: Keyring | SessionCache, caller: Caller, admission: Admission, scope: Scope) -> None:
+        """Answer a request for as long as its key or session counts."""
+        holds.hold(caller, admission)
         try:
             await self._behind(scope, admission.receive, admission.send)
         except asyncio.CancelledError:
             if not await admission.is_withdrawn(refuse):
                 raise
         finally:
-            keyring.release(caller, admission)
+            holds.release(caller, admission)
+
+    def _held_by(self, keyring: Keyring, caller: Caller) -> Keyring | SessionCache:
+        return self._sessions.cache if caller.session and self._sessions is not None else keyring
+
+    def _of_key(self, keyring: Keyring, need: Need, scope: Scope, given: str) -> Caller | Denied | None:
+        """None if there is no key, and there may be a session."""
+        text = key_in(scope["headers"]) or given
+        if not text and self._sessions is not None and need.scope:
+            return None
+        try:
+            return _caller(keyring, need, text)
+        except StoreUnavailable as error:
+            return Denied(problem.BUSY, str(error))
+
+    async def _of_session(self, need: Need, scope: Scope) -> Caller | Denied:
+        if self._sessions is None:
+            return NO_KEY
+        try:
+            return await _caller_of_session(self._sessions, need, scope)
+        except StoreUnavailable as error:
+            return Denied(problem.BUSY, str(error))
+
+    async def _deny(self, denied: Denied, scope: Scope, send: Send) -> None:
+        sessions = self._sessions
+        if sessions is not None and sessions.are_offered and _is_opened_by_a_person(denied, scope):
+            await send_to_login(scope, send)
+            return
+        refusals.count(denied.kind)
+        await refuse(denied, send, is_of_page=any(name == CSRF_HEADER for name, _ in scope["headers"]))
 
 
-def _admitted(keyring: Keyring, need: Need, headers: Headers, given: str) -> Caller | Denied:
-    try:
-        return _caller(keyring, need, headers, given)
-    except StoreUnavailable as error:
-        return Denied(problem.BUSY, str(error))
-
-
-def _caller(keyring: Keyring, need: Need, headers: Headers, given: str) -> Caller | Denied:
-    text = key_in(headers) or given
+def _caller(keyring: Keyring, need: Need, text: str) -> Caller | Denied:
     if need.is_open:
         caller = keyring.check(text) if text and need.scope else NOBODY
         return NOBODY if isinstance(caller, Denied) else caller
+    return _allowed(keyring.check(text), need) if text else NO_KEY
+
+
+async def _caller_of_session(sessions: Sessions, need: Need, scope: Scope) -> Caller | Denied:
+    text = sessions.cookies.session(scope["headers"])
     if not text:
-        return NO_KEY
-    caller = keyring.check(text)
+        return NOBODY if need.is_open else NO_KEY
+    lacking = lacks_token(scope["method"], scope["headers"], text)
+    caller = lacking or await sessions.cache.check(text)
+    if need.is_open:
+        return NOBODY if isinstance(caller, Denied) else caller
+    return _allowed(caller, need)
+
+
+def _allowed(caller: Caller | Denied, need: Need) -> Caller | Denied:
     if isinstance(caller, Denied):
         return caller
     return lacks(caller, need.scope) or _is_bound(caller, need) or caller
@@ -181,17 +237,21 @@ def _hand_on(scope: Scope, given: str) -> None:
 CHALLENGES = {
     problem.NO_KEY: (b'Bearer realm="whimbrel"', b'Basic realm="whimbrel", charset="UTF-8"'),
     problem.WRONG_KEY: (b'Bearer realm="whimbrel", error="invalid_token"', b'Basic realm="whimbrel", charset="UTF-8"'),
+    problem.NO_SESSION: (b'Bearer realm="whimbrel"',),
     problem.WRONG_SCOPE: (b'Bearer realm="whimbrel", error="insufficient_scope"',),
 }
 
 
-async def refuse(denied: Denied, send: Send) -> None:
-    """Answer with a problem. The older service's clients read the same `detail`."""
+async def refuse(denied: Denied, send: Send, is_of_page: bool = False) -> None:
+    """Answer with a problem. The older service's clients read the same `detail`.
+
+    The page asks for keys itself: a challenge of Basic would have the browser ask for a password.
+    """
     body = problem.body(denied.kind, denied.reason)
     headers = [
         (b"content-type", problem.CONTENT_TYPE.encode()),
         (b"content-length", b"%d" % len(body)),
-        *more_headers(denied.kind),
+        *(one for one in more_headers(denied.kind) if not (is_of_page and one[1].startswith(b"Basic"))),
     ]
     await send({"type": "http.response.start", "status": denied.kind.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
@@ -202,3 +262,20 @@ def more_headers(kind: Problem) -> list[tuple[bytes, bytes]]:
     if kind is problem.BUSY:
         return [(b"retry-after", b"%d" % RETRY_S)]
     return [(b"www-authenticate", challenge) for challenge in CHALLENGES.get(kind, ())]
+
+
+def _is_opened_by_a_person(denied: Denied, scope: Scope) -> bool:
+    """Whether a browser opens an address in a window, without a credential that counts."""
+    headers = dict(scope["headers"])
+    asks = scope["method"] == "GET" and b"text/html" in headers.get(b"accept", b"")
+    return asks and b"authorization" not in headers and denied.kind in (problem.NO_KEY, problem.NO_SESSION)
+
+
+async def send_to_login(scope: Scope, send: Send) -> None:
+    """Redirect to the login page, which leads back."""
+    query = scope["query_string"].decode("latin-1")
+    target = scope["path"] + (f"?{query}" if query else "")
+    location = f"{LOGIN}?next={quote(target, safe='/')}".encode()
+    headers = [(b"location", location), (b"content-length", b"0"), (b"cache-control", b"no-store")]
+    await send({"type": "http.response.start", "status": 303, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})

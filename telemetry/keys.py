@@ -18,7 +18,7 @@ import binascii
 import hashlib
 import hmac
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -111,13 +111,17 @@ class Key(Struct, frozen=True, omit_defaults=True):
 
 
 class Caller(Struct, frozen=True, gc=False):
-    """Who asks, once it is known: by which key, and what that allows. `device` is whose token it was, if it was one."""
+    """Who asks, once it is known: by which key, and what that allows. `device` is whose token it was, if it was one.
+
+    If a person asks by a session (users.py), `key_id` is "user:" and the name, and `session` the session's id.
+    """
 
     key_id: str
     scopes: frozenset[str]
     binding: Binding = EVERY_DEVICE
     device: str = ""
     expires_s: int = 0
+    session: str = ""
 
     def may(self, scope: str) -> bool:
         """Whether the key has a scope; admin has all."""
@@ -200,24 +204,28 @@ def _check(wish: Wish, now_s: int) -> None:
     if unknown or not wish.scopes:
         named = f"there is no scope {unknown[0]}" if unknown else "it needs a scope"
         raise InvalidKey(f"cannot make this key: {named}; scopes are {', '.join(SCOPES)}")
-    if wish.devices and wish.prefix:
-        raise InvalidKey("cannot make this key: bind it to devices or to a prefix, not to both")
-    is_bound = bool(wish.devices or wish.prefix)
-    whole = [scope for scope in wish.scopes if scope not in BOUND]
-    if is_bound and whole:
-        raise InvalidKey(
-            f"cannot make this key: the scope {whole[0]} can't be bound to devices, it is for the whole box"
-        )
-    if wish.is_fleet and (whole or wish.devices or SQL in wish.scopes):
+    require_valid_binding(wish.scopes, wish.devices, wish.prefix)
+    if wish.is_fleet and (wish.devices or SQL in wish.scopes or ADMIN in wish.scopes):
         raise InvalidKey("cannot make this key: a fleet's is for ingest, read or both, of all devices or of a prefix")
-    if len(wish.devices) > MAX_BOUND_DEVICES:
-        raise InvalidKey(f"cannot make this key: it may name {MAX_BOUND_DEVICES} devices; a prefix takes any number")
-    if any(not 0 < len(one) <= MAX_ID_CHARACTERS for one in (*wish.devices, wish.prefix or "-")):
-        raise InvalidKey(f"cannot make this key: a device's id has 1 to {MAX_ID_CHARACTERS} characters")
     if len(wish.name) > MAX_NAME_CHARACTERS:
         raise InvalidKey(f"cannot make this key: its name may have {MAX_NAME_CHARACTERS} characters")
     if wish.expires_s and wish.expires_s <= now_s:
         raise InvalidKey("cannot make this key: it would have expired already")
+
+
+def require_valid_binding(scopes: Iterable[str], devices: Sequence[str], prefix: str) -> None:
+    """Check to which devices scopes shall be bound, if to any. Raises `InvalidKey`."""
+    if devices and prefix:
+        raise InvalidKey("cannot make this key: bind it to devices or to a prefix, not to both")
+    whole = [scope for scope in scopes if scope not in BOUND]
+    if (devices or prefix) and whole:
+        raise InvalidKey(
+            f"cannot make this key: the scope {whole[0]} can't be bound to devices, it is for the whole box"
+        )
+    if len(devices) > MAX_BOUND_DEVICES:
+        raise InvalidKey(f"cannot make this key: it may name {MAX_BOUND_DEVICES} devices; a prefix takes any number")
+    if any(not 0 < len(one) <= MAX_ID_CHARACTERS for one in (*devices, prefix or "-")):
+        raise InvalidKey(f"cannot make this key: a device's id has 1 to {MAX_ID_CHARACTERS} characters")
 
 
 def device_token(fleet_key: str, device_id: str) -> str:

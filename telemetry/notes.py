@@ -1,12 +1,15 @@
 """What the programs of a box tell each other in Redis, beside the shards: small keys that belong to all of it.
 
-This file is all that knows these keys.
+This file is all that knows these keys, with user_store.py for those of users and sessions.
 
     whimbrel:alive     hash  program → s since epoch of its last sign of life
     whimbrel:refused   hash  reason → how much was ever refused for it (refusals.py)
     whimbrel:forward   hash  name → how far the courier is with it, JSON (`Forwarded`); gone a day after its last note
     whimbrel:keys      hash  id → a key, JSON (keys.py); "version" → a text that changes with each change but a removal
     whimbrel:used      hash  id of a key → s since epoch of its last use, as noted once a minute
+    whimbrel:users     hash  name → a user, JSON (users.py); ":version" as above (user_store.py has the functions)
+    whimbrel:sessions  hash  SHA-256 of a session's cookie, in hex → the session, JSON (users.py); ":version" as above
+    whimbrel:sessions:used  hash  the same id → s since epoch of its last request, at most a minute old
     whimbrel:alert     hash  name → what waits for a receiver of events, JSON (`Told`); the same
     whimbrel:sniff     sorted set  port → ms since epoch until which somebody wants to see its frames
     whimbrel:changed   channel  whose latest has changed, told by `append` (hot.lua): ids with a zero byte in between
@@ -37,6 +40,9 @@ FORWARD = "whimbrel:forward"
 ALERT = "whimbrel:alert"
 KEYS = "whimbrel:keys"
 USED = "whimbrel:used"
+USERS = "whimbrel:users"
+SESSIONS = "whimbrel:sessions"
+SESSIONS_USED = "whimbrel:sessions:used"
 
 METERS = "whimbrel:meters"
 CHANGED = "whimbrel:changed"
@@ -58,6 +64,9 @@ WRITERS = {
     ALERT: ("courier",),
     KEYS: (),
     USED: TAKERS,
+    USERS: (),
+    SESSIONS: ("api",),
+    SESSIONS_USED: ("api",),
     SNIFF: (),
     BOX: ("api",),
     BACKUP: (),

@@ -89,6 +89,19 @@ class Auth(Section, frozen=True):
     allow_anonymous: Annotated[
         bool, Meta(description="Allow a host that is not loopback although no key is asked for.")
     ] = False
+    session_max_s: Annotated[
+        int, Meta(ge=60, description="Maximum lifetime of a session of a person who signed in, seconds. 24 h.")
+    ] = 86_400
+    session_idle_s: Annotated[
+        int, Meta(ge=60, description="Time without a request after which a session ends, seconds. 2 h.")
+    ] = 7_200
+    public_url: Annotated[
+        str,
+        Meta(
+            description="URL of the page as browsers reach it, if a proxy terminates TLS or people sign in by OIDC, "
+            "like https://fleet.example.com. Empty = the box's own address."
+        ),
+    ] = ""
 
 
 TrackerProtocol = Literal["teltonika", "gt06", "h02", "gps103", "tk103", "gl200", "nmea"]

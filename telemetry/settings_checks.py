@@ -30,6 +30,7 @@ def check(settings: Settings) -> None:
     _check_ports(settings)
     _check_brokers(settings.collector.mqtt)
     _check_origins(settings.api.cors_origins)
+    _check_public_url(settings.auth.public_url)
     _check_tiles(settings.page)
     if bool(settings.tls.certificate) != bool(settings.tls.key):
         raise ConfigError("tls.certificate and tls.key must be set together")
@@ -45,6 +46,13 @@ def _check_origins(origins: Sequence[str]) -> None:
     for origin in origins:
         if origin != "*" and not re.fullmatch(r"https?://[a-z0-9.\-\[\]:]+", origin):
             raise ConfigError(f"api.cors_origins: {origin!r} is no origin: write it like https://map.example.com, or *")
+
+
+def _check_public_url(url: str) -> None:
+    if url and not re.fullmatch(r"https?://[A-Za-z0-9.\-\[\]:]+", url):
+        raise ConfigError(
+            f"auth.public_url: cannot use {url!r}: it is no origin; write it like https://fleet.example.com"
+        )
 
 
 def _check_tiles(page: Page) -> None:

@@ -28,6 +28,7 @@ from api.health import Health
 from api.history import History
 from api.latest import MORE, PARAMETERS, LatestRoutes
 from api.live import LiveRoutes
+from api.login import LoginRoutes
 from api.metrics import Metrics
 from api.older.lists import ListRoutes
 from api.older.routes import OlderRoutes
@@ -39,6 +40,7 @@ from api.summary_sql import FIELDS
 from api.trips import Trips
 from collector.http import names, routes
 from telemetry import keys, problem
+from telemetry.addresses import Addresses
 from telemetry.problem import Problem
 from tests.api.conftest import Box, assert_problem
 
@@ -54,9 +56,14 @@ ELSEWHERE = (
     "/docs",
     "/redoc",
     "/page/",
+    "/login",
+    "/logout",
 )
 """Addresses that the document doesn't describe: the older service's, which have their own, and pages for people, of
 which `/` is one."""
+
+
+NO_LOGIN = LoginRoutes(None, None, Addresses((), ""))
 
 
 def described(has_keys: bool = False) -> dict[str, Any]:
@@ -69,7 +76,9 @@ def of_api() -> Starlette:
     parts = (LatestRoutes, LiveRoutes, OlderRoutes, Metrics, BoxRoutes)
     intake = routes(NOTHING, NOTHING, NOTHING)
     made = [cast("Any", object.__new__(one)) for one in parts]
-    return api_program.app(intake, *made, NOTHING, NOTHING, cast("Any", object.__new__(Deleting)), PageRoutes())  # type: ignore[call-arg]
+    return api_program.app(
+        intake, *made, NOTHING, NOTHING, cast("Any", object.__new__(Deleting)), PageRoutes(), NO_LOGIN
+    )  # type: ignore[call-arg]
 
 
 def of_query() -> Starlette:
@@ -165,6 +174,7 @@ def test_errors_are_of_kinds_that_there_are() -> None:
     known = {one.type for one in vars(problem).values() if isinstance(one, Problem)}
     named = set(re.findall(r"urn:whimbrel:problem:[\w-]+", json.dumps(described(True))))
     never = {problem.NOT_FOUND.type, problem.WRONG_METHOD.type, problem.INVALID_FRAME.type}
+    never |= {problem.WRONG_LOGIN.type, problem.LOGINS_LIMITED.type}  # of the login page
     assert named == known - never
 
 

@@ -111,7 +111,8 @@ def test_who_may_write_what(own: Settings) -> None:
     assert writable(own, "courier", everything) == {notes.FORWARD, notes.ALERT}
     assert writable(own, "scheduler", everything) == {notes.ALIVE, *of_rq}
     assert writable(own, "collector", everything) == {notes.REFUSED, notes.USED, *appended}
-    assert writable(own, "api", everything) == {notes.REFUSED, notes.USED, notes.BOX, *appended}
+    of_api = {notes.REFUSED, notes.USED, notes.BOX, notes.SESSIONS, notes.SESSIONS_USED}
+    assert writable(own, "api", everything) == {*of_api, *appended}
     of_worker = {notes.ALIVE, notes.REFUSED}
     assert writable(own, "worker", everything) == {*of_saving, *appended, *of_rq, *of_worker}
 
