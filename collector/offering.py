@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from collector.intake import Intake
 from collector.protocols.contract import Rejected
 from collector.tally import Tally
 from telemetry import refusals
+from telemetry.entries import Aside
 
 
-def note_rejected(intake: Intake, message: Rejected, tally: Tally) -> None:
-    """Count a message that can't be used, and keep what of it is worth a look; who sent it waits for nothing."""
+def count_rejected(message: Rejected, tally: Tally) -> None:
+    """Count a message that can't be used."""
     if message.kind is not None:
         refusals.count(message.kind)
         tally.reject(message.kind)
-    if message.aside:
-        intake.offer((), 0, aside=message.aside).add_done_callback(heard)
+
+
+def set_aside(intake: Intake, aside: Sequence[Aside]) -> None:
+    """Keep what of such messages is worth a look, of all that were read at once; their sender waits for nothing."""
+    if aside:
+        intake.offer((), 0, aside=aside).add_done_callback(heard)
 
 
 def heard(future: asyncio.Future[bool]) -> None:

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from collector import sniffing
 from collector.intake import Intake
-from collector.offering import note_rejected
+from collector.offering import count_rejected, set_aside
 from collector.protocols.contract import Message, Received, Rejected
 from collector.protocols.framed import Framed
 from collector.tally import Tally, tally_for
@@ -91,6 +91,7 @@ class UdpCollector:
             sniffing.see_frame(self.port, "udp", sniffing.address(address), decoder, data, messages)
         if self.rates is not None:
             self.rates.spend_records(owner(address[0]), "", max(1, records))
+        set_aside(self.intake, [one for message in messages if isinstance(message, Rejected) for one in message.aside])
         for message in messages:
             self._take(message, send, tally)
             if isinstance(message, Rejected) and message.kind is not None and log.isEnabledFor(logging.DEBUG):
@@ -111,7 +112,7 @@ class UdpCollector:
             tally.reject(problem.INVALID_RECORD, len(message.aside))
             future.add_done_callback(partial(self._on_stored, message.stored, send))
             return
-        note_rejected(self.intake, message, tally)
+        count_rejected(message, tally)
         if message.answer:
             send(message.answer)
 

@@ -40,6 +40,10 @@ class Options(NamedTuple):
     answers_all: bool = False
 
 
+PIECE_BYTES = 4_096
+"""Bytes taken into the buffer at once: a frame's end is looked for in no more than a frame may have and so many."""
+
+
 class FrameFault(SenderError):
     """A frame is not what its protocol says."""
 
@@ -66,6 +70,7 @@ class Framed(ABC):
         self.device_id = ""  # as the device named itself on this connection
         self._max_bytes = min(self.MAX_FRAME_BYTES, options.max_bytes)
         self._buffer = bytearray()
+        self._looked_bytes = 0  # of an unfinished frame, in how many `cut` found no end; 0 again once one is cut
         self._is_over = False
 
     @property
@@ -87,16 +92,21 @@ class Framed(ABC):
     def feed(self, data: bytes | bytearray, arrival: Arrival) -> list[Message]:
         """Take what was received; returns the messages that are complete."""
         messages: list[Message] = []
-        if self._is_over:
-            return messages
-        self._buffer += data
+        for at in range(0, len(data), PIECE_BYTES):
+            if self._is_over:
+                break
+            self._buffer += data[at : at + PIECE_BYTES]
+            self._cut_frames(messages, arrival)
+        return messages
+
+    def _cut_frames(self, messages: list[Message], arrival: Arrival) -> None:
+        """Add what the buffer's whole frames say."""
         while self._buffer and not self._is_over:
             message, is_cut = self._next(arrival)
             if message is not None:
                 messages.append(message)
             if not is_cut:
                 break
-        return messages
 
     def datagram(self, data: bytes, arrival: Arrival) -> list[Message]:
         """A datagram, of a decoder made for it."""
@@ -115,10 +125,10 @@ class Framed(ABC):
         """What is whole if nothing follows."""
         messages: list[Message] = []
         while self._buffer and (cut := self.end(self._buffer)) is not None:
-            del self._buffer[: cut.size_bytes]
+            self._drop(cut.size_bytes)
             message = self._message(cut.frame, arrival)
             messages += [] if message is None else [message]
-            messages += self.feed(b"", arrival)
+            self._cut_frames(messages, arrival)
         return messages
 
     def _next(self, arrival: Arrival) -> tuple[Message | None, bool]:
@@ -131,12 +141,16 @@ class Framed(ABC):
             return self._over(str(fault)), False
         if cut is None:
             return None, False
-        del self._buffer[: cut.size_bytes]
+        self._drop(cut.size_bytes)
         message = self._message(cut.frame, arrival) if cut.frame else None
         if message is not None and message.last:
             self._is_over = True
             self._buffer.clear()
         return message, True
+
+    def _drop(self, size_bytes: int) -> None:
+        del self._buffer[:size_bytes]
+        self._looked_bytes = 0
 
     def _is_too_long(self, cut: Cut | None) -> bool:
         """Whether it came in one piece or in many; junk may be of any length."""
@@ -165,7 +179,11 @@ class Framed(ABC):
 
     @abstractmethod
     def cut(self, buffer: bytearray) -> Cut | None:
-        """The next piece of a buffer that is not empty; None if its end has not come. Raises `OutOfStep`."""
+        """The next piece of a buffer that is not empty; None if its end has not come. Raises `OutOfStep`.
+
+        A call that returns a piece may look at few more bytes than the piece has, for a sender may send any number of
+        short ones. A call that returns None may leave in `_looked_bytes` where the next one begins to look.
+        """
 
     def end(self, _buffer: bytearray) -> Cut | None:
         """The frame that `cut` waits for if nothing follows; None if it is not whole then."""

@@ -28,7 +28,8 @@ from telemetry.record import Sent
 SOURCE = "gl200"
 
 _END = re.compile(rb"[$\x00]")
-_HEAD = re.compile(rb"\+(?:RESP|BUFF|ACK):")
+_END_OR_HEAD = re.compile(rb"[$\x00]|\+(?:RESP|BUFF|ACK):")
+_HEAD_BYTES = 6
 _MESSAGE = re.compile(r"\+(RESP|BUFF|ACK):GT([A-Z0-9]{3}),(.*)")
 _TAIL = re.compile(rb"(,-?\d{1,3}\.\d+,-?\d{1,3}\.\d+)?,\d{14},[0-9A-Fa-f]{4}(?:,[0-9A-F]{10})?\s*\Z")
 _TAIL_BYTES = 60
@@ -57,10 +58,12 @@ class Gl200(Framed):
         start = buffer.find(b"+")
         if start:
             return Cut(start if start > 0 else len(buffer))
-        end, after = _END.search(buffer), _HEAD.search(buffer, 1)
-        if after and (end is None or after.start() < end.start()):
-            return Cut(after.start(), bytes(buffer[: after.start()]))
-        return Cut(end.end(), bytes(buffer[: end.end()])) if end else None
+        found = _END_OR_HEAD.search(buffer, max(1, self._looked_bytes))
+        if found is None:
+            self._looked_bytes = len(buffer) - _HEAD_BYTES + 1
+            return None
+        end = found.start() if found[0].startswith(b"+") else found.end()  # its end was lost, another begins
+        return Cut(end, bytes(buffer[:end]))
 
     def end(self, buffer: bytearray) -> Cut | None:
         return Cut(len(buffer), bytes(buffer))

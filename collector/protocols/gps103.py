@@ -111,8 +111,11 @@ class Gps103(Framed):
         self._ahead_us: int | None = None  # how far the device's local time is ahead of UTC, once it has told
 
     def cut(self, buffer: bytearray) -> Cut | None:
-        end = _END.search(buffer)
-        return None if end is None else Cut(end.end(), bytes(buffer[: end.start()]).strip())
+        end = _END.search(buffer, self._looked_bytes)
+        if end is None:
+            self._looked_bytes = len(buffer)
+            return None
+        return Cut(end.end(), bytes(buffer[: end.start()]).strip())
 
     def end(self, buffer: bytearray) -> Cut | None:
         """Over UDP, and from some devices, the semicolon is missing."""

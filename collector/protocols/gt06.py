@@ -9,6 +9,7 @@ heard. An answer is the same type and serial without content. What contents mean
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta, timezone
 
 from collector.protocols import gt06_content as content
@@ -24,6 +25,7 @@ from telemetry.record import Sent
 SOURCE = "gt06"
 SHORT, LONG = b"\x78\x78", b"\x79\x79"
 END = b"\r\n"
+_START = re.compile(rb"xx|yy")
 LEAST_BYTES = 5
 """Type, serial and checksum: the length of a frame without content."""
 
@@ -105,9 +107,8 @@ def framed(kind: int, body: bytes, serial: bytes, head: bytes = SHORT) -> bytes:
 
 def _start(buffer: bytearray) -> int:
     """Where the first frame begins, or might: what stands before is junk."""
-    found = [at for at in (buffer.find(SHORT), buffer.find(LONG)) if at >= 0]
-    if found:
-        return min(found)
+    if found := _START.search(buffer):
+        return found.start()
     return len(buffer) - 1 if buffer[-1] in (SHORT[0], LONG[0]) else len(buffer)
 
 

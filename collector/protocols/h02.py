@@ -58,17 +58,19 @@ class H02(Framed):
             return self._junk(buffer[: marker.start()] if marker else buffer)
         if buffer[0] == ord("$"):
             return self._cut_binary(buffer)
-        after = _TEXT_HEAD.search(buffer, 1)
         if buffer[0] == ord("X"):
+            after = _TEXT_HEAD.search(buffer, 1, OTHER_BINARY_BYTES + _TEXT_HEAD_BYTES - 1)
             size = min(OTHER_BINARY_BYTES, after.start() if after else OTHER_BINARY_BYTES)
             return Cut(size, bytes(buffer[:size])) if len(buffer) >= size else None
         size = buffer.find(b"#") + 1
-        if after and not 0 < size <= after.start():
+        if after := _TEXT_HEAD.search(buffer, 1, size or len(buffer)):
             size = after.start()  # its end was lost
         return Cut(size, bytes(buffer[:size])) if size else None
 
     def _cut_binary(self, buffer: bytearray) -> Cut | None:
-        size = self._binary_bytes or _binary_size(buffer)
+        size = self._binary_bytes
+        if not size:
+            size, self._looked_bytes = _binary_size(buffer, max(MIN_BINARY_BYTES, self._looked_bytes))
         if not size or len(buffer) < size:
             return None
         self._binary_bytes = size
@@ -135,16 +137,17 @@ def _utc(arrival: Arrival) -> datetime:
 # Where binary frames end -----------------------------------------------------------------------------
 
 
-def _binary_size(buffer: bytearray) -> int:
-    """How long the first frame is: up to the next one's head; 0 if none is seen."""
-    for marker in _MARKER.finditer(buffer, MIN_BINARY_BYTES):
+def _binary_size(buffer: bytearray, start: int) -> tuple[int, int]:
+    """How long the first frame is: up to the next one's head, from `start` on; 0 if none is seen. And where to look
+    next."""
+    for marker in _MARKER.finditer(buffer, start):
         at = marker.start()
         is_head = _is_head(buffer, at)
         if is_head is None:
-            return 0
+            return 0, at
         if is_head:
-            return at
-    return 0
+            return at, at
+    return 0, max(start, len(buffer))
 
 
 def _is_head(buffer: bytearray, at: int) -> bool | None:

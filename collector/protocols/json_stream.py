@@ -51,6 +51,10 @@ records that a read cuts in two is two entries for Redis and the worker: of 10 r
 
 MANY_BYTES = 2**13
 
+LOOKED_AT_BYTES = 2**12
+"""Of an unfinished value, so many bytes are looked at for errors at each silence. A longer one must have grown by an
+eighth: a byte every tenth of a second behind a megabyte would cost a parse of it each."""
+
 _BLANK = re.compile(rb"[ \t\r\n]*")
 _BLANK_IN_LINE = re.compile(rb"[ \t\r]*")
 _SCALAR_END = re.compile(rb"[\s,\[\]{}\"]")
@@ -162,7 +166,7 @@ class JsonStream:
         """Silence: an older message is whole, and an unfinished value is looked at for errors."""
         messages: list[Message] = []
         while self.waits_for_quiet:
-            fault = self._fault_so_far()
+            fault = self._fault_so_far(is_quiet=True)
             if isinstance(fault, Truncated):
                 break
             self._take_rest(fault, messages, arrival)
@@ -307,13 +311,20 @@ class JsonStream:
             messages.append(self._older_message(arrival))
         self._go_on(messages, arrival)
 
-    def _fault_so_far(self) -> SyntaxFault | None:
+    def _fault_so_far(self, is_quiet: bool = False) -> SyntaxFault | None:
         """What is wrong with a value that has not ended. None if it has, or if there is no telling yet."""
         if self._held is not None or not _is_bracketed(self._buffer):
             return None
         if self._scanner.end(self._buffer, len(self._buffer)) is not None:
             return None
+        if is_quiet and not self._is_worth_a_look:
+            return Truncated("cut short")
         return self._look(len(self._buffer))
+
+    @property
+    def _is_worth_a_look(self) -> bool:
+        """Whether so much has come since an unfinished value was looked at that another look is no waste."""
+        return len(self._buffer) <= LOOKED_AT_BYTES or len(self._buffer) >= self._checked_bytes * 9 // 8
 
     def _look(self, stop: int) -> SyntaxFault | None:
         self._checked_bytes = stop

@@ -18,6 +18,11 @@ from telemetry.record import Sent
 
 SOURCE = "tk103"
 
+_START = re.compile(rb"\(\(++")
+_FRAME = re.compile(rb"\([^$()]*+(?:\(|\)|(?:\$[^$]*+\$[^$)]*+)++\))")
+"""A frame up to where its parenthesis closes, which within a free text between two `$` it doesn't; or up to the next
+one's, if its end was lost."""
+
 _COMMAND = re.compile(r"(\d{1,20}|\w{12}),?([A-Z]{2}[0-9A-Z]{2})(.*)", re.ASCII | re.DOTALL)
 _FIX = re.compile(
     r"(?P<date>\d{6})(?P<valid>[AV])"
@@ -78,11 +83,13 @@ class Tk103(Framed):
         start = buffer.find(b"(")
         if start:
             return Cut(start if start > 0 else len(buffer))
-        end = _close(buffer)
-        after = buffer.find(b"(", 1)
-        if after > 0 and not 0 < end < after and b"$" not in buffer[:after]:
-            return Cut(after, bytes(buffer[:after]))  # its end was lost
-        return Cut(end + 1, bytes(buffer[: end + 1])) if end > 0 else None
+        if starts := _START.match(buffer):
+            return Cut(starts.end() - 1)  # no frame is a parenthesis alone
+        found = _FRAME.match(buffer)
+        if found is None:
+            return None
+        end = found.end() - 1 if found[0].endswith(b"(") else found.end()  # its end was lost
+        return Cut(end, bytes(buffer[:end]))
 
     def read(self, frame: bytes, arrival: Arrival) -> Message | None:
         text = ascii_lines(frame)
@@ -172,14 +179,6 @@ class Tk103(Framed):
             "extra": ",".join(rest).strip(",") or None,
         }
         return self._sent(arrival, _moment_us(date, time), attributes, place)
-
-
-def _close(buffer: bytearray) -> int:
-    """Where a frame's parenthesis closes, which within a free text between two `$` it doesn't; -1 if not yet."""
-    end = buffer.find(b")")
-    while end > 0 and buffer.count(b"$", 0, end) % 2:
-        end = buffer.find(b")", end + 1)
-    return end
 
 
 def _moment_us(date: str, time: str) -> int:

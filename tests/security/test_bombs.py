@@ -1,0 +1,240 @@
+"""Attacks with few bytes that are dear to read: their cost grows with their size and no faster, and others go on."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import socket
+import tracemalloc
+import zlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from time import process_time
+from typing import NamedTuple
+
+import httpx
+import msgpack
+import psutil
+import pytest
+from backports import zstd
+
+from collector.bodies import JSON, MSGPACK, NDJSON, Form, read_batch
+from collector.encodings import inflate
+from collector.listeners import decoder_of
+from collector.protocols import PROTOCOLS, TRACKERS, MessageLimits
+from collector.protocols.contract import Decoder
+from collector.protocols.framed import Options
+from collector.protocols.json_stream import JsonStream
+from telemetry.errors import SyntaxFault, TooLarge
+from telemetry.fields import Arrival
+from tests.box import free_ports, plain_http
+from tests.collector.program import Program, program
+from tests.conftest import RedisServer
+from tests.senders import wait_until
+
+HOST, PATIENCE_S = "127.0.0.1", 60
+ARRIVAL = Arrival(1_795_500_000_000_000)
+LIMITS = MessageLimits(2**20, 10_000)
+
+SMALL_BYTES, LARGE_BYTES = 2_000, 16_000
+MAX_GROWTH = 5
+"""How often the time per byte of the larger input may be that of the smaller one: it is 8 if time is quadratic."""
+
+MAX_S_PER_BYTE = 40e-6
+"""Five times what the costliest bytes took on a busy machine. What was quadratic within a frame took 90."""
+
+LEAST_S = 0.02
+"""Less is never too much, for it can't be measured."""
+
+# Streams ---------------------------------------------------------------------------------------------
+
+BYTES = [bytes([byte]) for byte in range(256)]
+STARTS = [
+    *(b"(a", b"(a)", b"($", b"($)", b"$)", b"+RESP:", b"+RESP:$", b"*HQ,", b"*HQ,#", b"*#", b"X*HQ,", b"$\0", b"imei:"),
+    *(b"imei:;", b"##,imei:1,A;", b"12345678;", b"xx\r\n", b"yy\r\n", b"xx\x05", b"yy\0\x05", b"\0\0\0\0", b"\0\x0f"),
+    *(b"$GPRMC,", b"$GPRMC\n", b"$\n", b"$*00\n", b"IMEI ", b"QZE,\n", b"\0\0\0\1\xc0", b"\x81\xa0\x91", b"\x91\xc1"),
+    *(b"{\n", b"[\n", b'"\n', b"[{", b'{"a":', b'{"":"\\', b"[1,", b'"\\"', b'["', b'["a",', b"[[],", b"{} ", b"1e9"),
+]
+PIECES_BYTES = (LARGE_BYTES, 1_024, 61)
+MARKS = [bytes([byte]) for byte in (*b'\0\n "#$()*+,-:;?[\\]{}X09atxy', *range(0x80, 0x100, 9))]
+"""Bytes that mean something to one of the protocols, and some that mean something to msgpack."""
+
+DECODERS: dict[str, Callable[[], Decoder]] = {
+    name: partial(decoder_of, name, LIMITS, Options()) for name in (*TRACKERS, *PROTOCOLS, "auto")
+}
+
+
+def cost_s(make: Callable[[], Decoder], data: bytes, piece_bytes: int) -> float:
+    """CPU time that a stream takes, of connections one after another where one is ended."""
+    begun_s, decoder = process_time(), make()
+    for at in range(0, len(data), piece_bytes):
+        messages = decoder.feed(data[at : at + piece_bytes], ARRIVAL)
+        if messages and messages[-1].last:
+            decoder = make()
+    return process_time() - begun_s
+
+
+def is_dear(make: Callable[[], Decoder], start: bytes, piece_bytes: int) -> bool:
+    """Whether a stream of nothing but repetitions costs too much, three times in a row: others use this machine."""
+    for _ in range(3):
+        small_s, large_s = (cost_s(make, repeated(start, size), piece_bytes) for size in (SMALL_BYTES, LARGE_BYTES))
+        growth = LARGE_BYTES / SMALL_BYTES * MAX_GROWTH
+        if large_s < max(LEAST_S, min(growth * small_s, LARGE_BYTES * MAX_S_PER_BYTE)):
+            return False
+    return True
+
+
+def repeated(start: bytes, size_bytes: int) -> bytes:
+    return (start * (size_bytes // len(start) + 1))[:size_bytes]
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_each_byte_and_each_start_costs_as_much_as_it_is_long(name: str) -> None:
+    dear = [
+        (start, piece_bytes)
+        for start in (*(BYTES if name in TRACKERS else MARKS[::3]), *(STARTS if name in TRACKERS else STARTS[-30:]))
+        for piece_bytes in (PIECES_BYTES if name in TRACKERS and start in MARKS else PIECES_BYTES[2:])
+        if is_dear(DECODERS[name], start, piece_bytes)
+    ]
+    assert not dear
+
+
+@pytest.mark.parametrize("tracker", ["tk103", "h02", "gl200", "auto"])
+def test_a_mebibyte_of_starts(tracker: str) -> None:
+    starts = {"tk103": b"(", "h02": b"$", "gl200": b"+RESP:", "auto": b"("}
+    assert cost_s(DECODERS[tracker], repeated(starts[tracker], 2**20), 2**14) < 2**20 * MAX_S_PER_BYTE / 4
+
+
+def test_silences_amid_a_long_value_cost_no_parse_each() -> None:
+    decoder = JsonStream(2**20, 10)
+    decoder.feed(b'[{"device_id":"' + b"a" * 500_000, ARRIVAL)
+    assert decoder.quiet(ARRIVAL) == []
+    looked = decoder._checked_bytes
+    for _ in range(1_000):
+        decoder.feed(b"a", ARRIVAL)
+        assert decoder.quiet(ARRIVAL) == []
+    assert decoder._checked_bytes == looked
+    decoder.feed(b'"} oops' + b"a" * 100_000, ARRIVAL)
+    assert decoder.quiet(ARRIVAL) != [] or decoder._held is not None
+
+
+# Bodies ----------------------------------------------------------------------------------------------
+
+MIB = 2**20
+BODIES: dict[str, tuple[Form, bytes]] = {
+    "nested arrays": (JSON, b"[" * MIB),
+    "nested objects": (JSON, b'{"a":' * (MIB // 5)),
+    "nested and closed": (JSON, b"[" * 400_000 + b"]" * 400_000),
+    "nested within a record": (JSON, b'{"device_id":"a","x":' + b"[" * 40_000 + b"]" * 40_000 + b"}"),
+    "an exponent": (JSON, b'{"device_id":"a","latitude":1e999999}'),
+    "an exponent in text": (JSON, b'{"device_id":"a","latitude":"1e999999"}'),
+    "digits": (JSON, b'{"device_id":"a","x":' + b"9" * 100_000 + b"}"),
+    "digits in text": (JSON, b'{"device_id":"a","latitude":"' + b"9" * MIB + b'"}'),
+    "digits of a fraction": (JSON, b'{"device_id":"a","x":1.' + b"1" * MIB + b"}"),
+    "digits of a time": (JSON, b'{"device_id":"a","timestamp":"' + b"9" * MIB + b'"}'),
+    "digits of a device": (JSON, b'{"device_id":' + b"9" * 4_000 + b"}"),
+    "names that are the same": (JSON, b'{"device_id":"a"' + b',"k":1' * (MIB // 6) + b"}"),
+    "names that differ": (JSON, json.dumps({"device_id": "a", **{f"k{n}": 1 for n in range(90_000)}}).encode()),
+    "small objects": (JSON, b"[" + b"{}," * (MIB // 3) + b"{}]"),
+    "empty lines": (NDJSON, b"\n" * MIB),
+    "short lines": (NDJSON, b"{\n" * (MIB // 2)),
+    "backslashes": (JSON, b'{"device_id":"' + b"\\" * MIB),
+    "msgpack, nested": (MSGPACK, b"\x91" * MIB),
+    "msgpack, nested maps": (MSGPACK, b"\x81\xa1a" * (MIB // 3)),
+    "msgpack, an announced array": (MSGPACK, b"\xdd\xff\xff\xff\xff"),
+    "msgpack, an announced map": (MSGPACK, b"\xdf\xff\xff\xff\xff" * 10),
+    "msgpack, numbers as names": (MSGPACK, msgpack.packb({number << 44: 1 for number in range(90_000)})),
+    "msgpack, empty maps": (MSGPACK, b"\x80" * MIB),
+}
+
+
+@pytest.mark.parametrize("bomb", BODIES)
+def test_a_body_costs_little_memory_and_time(bomb: str) -> None:
+    form, body = BODIES[bomb]
+    tracemalloc.start()
+    begun_s = process_time()
+    try:
+        batch = read_batch(form, body, 10_000, ARRIVAL, 100)
+        assert len(batch.records) + len(batch.refused) <= 10_000
+    except (SyntaxFault, TooLarge):
+        pass
+    finally:
+        took_s, (_, most_bytes) = process_time() - begun_s, tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert most_bytes < 64 * MIB
+    assert took_s < 20
+
+
+GIB = 2**30
+
+
+def squeezed(name: str) -> bytes:
+    """A tenth of a gibibyte of zeros, and for gzip more of them in a second layer of members."""
+    if name == "zstd":
+        return zstd.compress(bytes(GIB // 10), 1)
+    if name == "deflate":
+        return zlib.compress(bytes(GIB // 10), 1)
+    return gzip.compress(bytes(MIB), 9) * 100
+
+
+@pytest.mark.parametrize("name", ["gzip", "deflate", "zstd"])
+def test_a_body_inflates_to_no_more_than_it_may(name: str) -> None:
+    bomb = squeezed(name)
+    tracemalloc.start()
+    try:
+        with pytest.raises(TooLarge):
+            inflate(bomb, name, 10 * MIB)
+        _, most_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most_bytes < 40 * MIB
+
+
+# As they were run ------------------------------------------------------------------------------------
+
+
+class Running(NamedTuple):
+    """A collector and the port on which any tracker may speak, and that of TK103."""
+
+    program: Program
+    ports: dict[str, int]
+
+    def cpu_s(self) -> float:
+        """CPU time that its process has used."""
+        assert self.program.process is not None
+        times = psutil.Process(self.program.process.pid).cpu_times()
+        return times.user + times.system
+
+    def http(self) -> httpx.Client:
+        return plain_http(f"http://{HOST}:{self.program.http_port}")
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory, shared_redis: RedisServer) -> Iterator[Running]:
+    with shared_redis.client() as client:
+        client.flushall()
+        client.config_set("maxmemory", 0)
+    ports = dict(zip(("auto", "tk103"), free_ports(2), strict=True))
+    listen = json.dumps([{"protocol": protocol, "port": port} for protocol, port in ports.items()])
+    folder = tmp_path_factory.mktemp("bombs")
+    with program(shared_redis, folder, collector__listen=listen) as found:
+        with plain_http(f"http://{HOST}:{found.http_port}") as http:
+            wait_until(lambda: is_ready(http), PATIENCE_S)
+        yield Running(found, ports)
+
+
+def is_ready(http: httpx.Client) -> bool:
+    try:
+        return http.get("/healthz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@pytest.mark.parametrize("protocol", ["auto", "tk103"])
+def test_a_mebibyte_of_parentheses_costs_a_collector_little(running: Running, protocol: str) -> None:
+    before_s = running.cpu_s()
+    with socket.create_connection((HOST, running.ports[protocol]), PATIENCE_S) as device:
+        device.sendall(b"(" * MIB)
+        device.sendall(b"(012345678901BP00000012345678901HSO)")
+        assert device.recv(100) == b"(012345678901AP01HSO)"
+    assert running.cpu_s() - before_s < 5
