@@ -34,6 +34,7 @@ from api.older.routes import OlderRoutes
 from api.page import PageRoutes
 from api.quick import QuickLatest
 from api.quick_http import QuickAnswers, QuickConnection
+from api.readers import Readers
 from api.sampling import Sampler, ask
 from api.sign_in import SignIn
 from api.states import States
@@ -47,6 +48,7 @@ from telemetry.disk import Room
 from telemetry.gate import Gate, Sessions
 from telemetry.http_protocol import ConnectionLimits
 from telemetry.keyring import Keyring
+from telemetry.pending import Pending
 from telemetry.program import main
 from telemetry.rates import Rates
 from telemetry.redis_client import READ_TIMEOUT_S, connect, connect_async
@@ -82,10 +84,11 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
     intake.start()
     limits, arrival = HttpLimits.of(settings), make_arrival(settings, intake)
     asks = asker(settings)
-    latest = LatestRoutes(connect_async(settings), asks, settings.redis.shards, a.max_page_records)
+    latest = LatestRoutes(connect_async(settings), asks, settings.redis.shards, a.max_page_records, asker(settings))
     states = States(latest, connect_async(settings))
-    live = LiveRoutes(states, a.max_live_readers)
-    meters.LIVE_READERS.one.watch(lambda: states.readers)
+    readers = Readers.of(settings)
+    live = LiveRoutes(states, latest, readers)
+    meters.LIVE_READERS.one.watch(lambda: readers.count)
     meters.LIVE_READERS_LIMIT.one.set(a.max_live_readers)
     longest_s = max(a.query_timeout_s, 2 * settings.sql.timeout_s)  # a question in SQL may wait as long as it may take
     program = QueryProgram(query_socket(settings), longest_s, tls is not None)
@@ -113,7 +116,7 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
     rates = Rates.of(settings)
     named = in_front(settings, application, latest, keys, rates, sessions)
     make_connection = quick_connections(settings, asks, keys, rates, named)
-    server = http_server(named, ConnectionLimits.of(settings), tls, make=make_connection)
+    server = http_server(named, ConnectionLimits.of(settings), Pending.of(settings), tls, make=make_connection)
     gc.freeze()  # what is here stays: to look through it for garbage takes 26 ms, in which nothing is answered
     serving = asyncio.create_task(server.serve([listening]))
     log.info("answering on %s:%d", a.host, a.port)

@@ -77,7 +77,7 @@ class _Latest:
     """`GET /v1/latest`: plain JSON comes from Redis at once, all else from the query program."""
 
     def __init__(self, latest: LatestRoutes, forwarded: ASGIApp) -> None:
-        self._plain = request_response(latest.get_all)
+        self._plain = EndsWithClient(request_response(latest.get_all))
         self._forwarded = forwarded
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from api import answers
 from api.counts import Count, Counts
-from api.latest import PARAMETERS, LatestAnswer, LatestRoutes
+from api.latest import PARAMETERS, LatestRoutes, Seen
 from api.queries import Queries
 from collector.http import Content, Operation, choice, invalid_parameter, names, number, refuse_unknown
 from telemetry import clock, problem
@@ -72,12 +72,12 @@ class DeviceRoutes:
         refuse_unknown(request, names(DEVICES.parameters))
         limit, asked, after = self._latest.asked(request)
         states = _States.of(request)
-        found: list[LatestAnswer] = []
+        found: list[Seen] = []
         more = True
         while more and len(found) <= limit:
             devices = await self._latest.devices(asked, after, limit + 1)
             more = len(devices) > limit
-            answered = await self._latest.answers(devices[:limit])
+            answered = await self._latest.seen(devices[:limit])
             found += [one for one in answered if states.is_wanted(one.last_seen)]
             after = devices[limit - 1] if more else after
         shown = found[:limit]
@@ -120,7 +120,7 @@ class _States:
         return self._wanted is None or self.state(last_seen) == self._wanted
 
 
-def _answer(one: LatestAnswer, states: _States, counts: dict[str, Count]) -> DeviceAnswer:
+def _answer(one: Seen, states: _States, counts: dict[str, Count]) -> DeviceAnswer:
     count = counts.get(one.device_id)
     return DeviceAnswer(
         one.device_id,

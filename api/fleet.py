@@ -18,7 +18,8 @@ from api.formats import FORMATS
 from api.formats.choice import FORMAT, chosen, kinds
 from api.formats.contract import Format
 from api.latest import PARAMETERS as OF_ALL
-from api.latest import LatestAnswer, LatestPage, LatestRoutes, with_position
+from api.latest import LatestRoutes
+from api.latest_answer import LatestAnswer, LatestPage, with_position
 from api.params import moment
 from api.past import Moment, past
 from api.queries import Queries

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis
 import redis.asyncio
-from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api import answers, bound, params
-from api.answers import RecordAnswer
+from api import bound, params
 from api.bound import Devices
+from api.in_texts import TextsResponse
+from api.latest_answer import LatestAnswer, answer_of
+from api.latest_page import Batch, page
+from api.latest_texts import SharedTexts
 from api.params import DEVICE_CURSOR, DEVICE_ID, LIMIT
 from collector.http import Content, Operation, Parameter, ProblemError, names, refuse_unknown
 from telemetry import problem
@@ -23,28 +26,20 @@ from telemetry.asking import Asks
 from telemetry.entries import Latest, decode_latest
 from telemetry.hot import Keys, shard_of
 
-VARY = {"Vary": "Accept"}
 MORE = ("format", "at", "within_days", "bbox", "near")
 """Parameters of `/v1/latest` that the query program answers, which has what it takes."""
 
 DEVICE_SCHEMA = {"type": "string", "minLength": 1}
 
+READ_DEVICES = 32
+READ_BYTES = 2**20
+"""Devices, and about how many bytes, whose latest are read at once: a latest may have 3 MB."""
+
+MAX_QUESTIONS = 64
+"""Questions for one device under way: Redis keeps the answers to all of them."""
+
 _OTHER = re.compile(r"(?i)csv|ndjson|geo\+json|arrow|parquet|gpx|kml")
 """What is in `Accept` where another form than JSON may be wanted."""
-
-
-class LatestAnswer(RecordAnswer, frozen=True, gc=False):
-    """A device's newest record, when it was last seen, and its newest record with a fix."""
-
-    last_seen: datetime
-    position: RecordAnswer | None
-
-
-class LatestPage(Struct, frozen=True):
-    """Devices in the order of their ids; `next_cursor` is null at the end."""
-
-    records: list[LatestAnswer]
-    next_cursor: str | None
 
 
 PARAMETERS = (DEVICE_ID, LIMIT, DEVICE_CURSOR)
@@ -62,40 +57,45 @@ LATEST_OF_DEVICE = Operation(
 )
 
 
-def answer_of(device_id: str, value: bytes) -> LatestAnswer:
-    """The answer that a device's latest in Redis makes."""
-    latest = decode_latest(value)
-    newest, position = latest.newest, latest.position
-    if newest is None:
-        raise ValueError(f"device {device_id} was seen but never sent a record")
-    record = answers.of_stored(newest.stored(device_id))
-    where = None
-    if position is not None:
-        where = record if position is newest else answers.of_stored(position.stored(device_id))
-    return with_position(record, answers.moment(latest.last_seen_ms * 1_000), where)
-
-
-def with_position(record: RecordAnswer, last_seen: datetime, position: RecordAnswer | None) -> LatestAnswer:
-    """The answer for a device whose newest record this is."""
-    values = {name: getattr(record, name) for name in RecordAnswer.__struct_fields__}
-    return LatestAnswer(**values, last_seen=last_seen, position=position)
-
-
 def is_plain(request: Request) -> bool:
     """Whether plain JSON is asked for, which needs Redis alone."""
     accepted = request.headers.get("accept", "*/*")
     return not any(name in request.query_params for name in MORE) and not _OTHER.search(accepted)
 
 
-class LatestRoutes:
-    """`GET /v1/devices/{id}/latest` and `GET /v1/latest`."""
+class Seen(NamedTuple):
+    """A device's latest without its records: when the device was last seen, and how its newest record came."""
 
-    def __init__(self, client: redis.asyncio.Redis, asker: Asks, shards: int, max_page_records: int) -> None:
+    device_id: str
+    last_seen: datetime
+    transport: str
+    source: str
+
+
+class LatestRoutes:
+    """`GET /v1/devices/{id}/latest` and `GET /v1/latest`.
+
+    `asker` asks for one device; `pages`, over another connection, for many: their answers are longer.
+    """
+
+    def __init__(
+        self,
+        client: redis.asyncio.Redis,
+        asker: Asks,
+        shards: int,
+        max_page_records: int,
+        pages: Asks | None = None,
+    ) -> None:
         self._client = client
         self._asker = asker
+        self._pages = pages or asker
         self._shards = shards
         self._keys = [Keys(number) for number in range(shards)]
         self._max_page_records = max_page_records
+        self._asking = asyncio.Semaphore(MAX_QUESTIONS)
+        self._reading = asyncio.Lock()
+        self._count = READ_DEVICES
+        self.shared = SharedTexts()
 
     async def get_device(self, request: Request) -> Response:
         """The latest of one device."""
@@ -105,15 +105,14 @@ class LatestRoutes:
         value = await self.value(device_id)
         if value is None:
             raise ProblemError(problem.UNKNOWN_DEVICE, f"no record of device {device_id} was ever received")
-        return answers.json(answer_of(device_id, value))
+        return TextsResponse(self.shared.of(device_id, value))
 
     async def get_all(self, request: Request) -> Response:
         """The latest of the devices named, or a page of all."""
         refuse_unknown(request, [*names(PARAMETERS), *MORE])
         limit, asked, after = self.asked(request)
         devices = await self.devices(asked, after, limit + 1)
-        found = await self.answers(devices[:limit])
-        return answers.json(LatestPage(found, devices[limit - 1] if len(devices) > limit else None), headers=VARY)
+        return await page(self.batches(devices[:limit]), devices[limit - 1] if len(devices) > limit else None)
 
     def asked(self, request: Request) -> tuple[int, Devices, str]:
         """How many devices a request asks for, which, and behind which. Raises `ProblemError`."""
@@ -128,8 +127,18 @@ class LatestRoutes:
 
     async def answers(self, devices: Sequence[str]) -> list[LatestAnswer]:
         """The latest of those devices that are known."""
-        values = await self._values(devices)
-        return [answer_of(device, value) for device, value in zip(devices, values, strict=True) if value is not None]
+        found = list[LatestAnswer]()
+        async for batch in self.batches(devices):
+            found += [answer_of(device, value) for device, value in batch if value is not None]
+        return found
+
+    async def seen(self, devices: Sequence[str]) -> list[Seen]:
+        """When those devices that are known were last seen."""
+        found = list[Seen]()
+        async for batch in self.batches(devices):
+            answered = [answer_of(device, value) for device, value in batch if value is not None]
+            found += [Seen(one.device_id, one.last_seen, one.transport, one.source) for one in answered]
+        return found
 
     async def latest(self, device_id: str) -> Latest | None:
         """What Redis knows of one device."""
@@ -139,7 +148,25 @@ class LatestRoutes:
     async def value(self, device_id: str) -> bytes | None:
         """The bytes of one device's latest."""
         keys = self._keys[shard_of(device_id, self._shards)]
-        return await ask(self._asker.ask("HGET", keys.latest, device_id))  # type: ignore[no-any-return]
+        async with self._asking:
+            return await ask(self._asker.ask("HGET", keys.latest, device_id))  # type: ignore[no-any-return]
+
+    async def batches(self, devices: Sequence[str]) -> AsyncGenerator[Batch, None]:
+        """Each device with the bytes of its latest, None if it is unknown: about `READ_BYTES` at a time.
+
+        How many are read at once depends on how large those before were. Only one caller reads at a time, so that a
+        batch of unexpectedly large ones is in memory once.
+        """
+        at = 0
+        while at < len(devices):
+            async with self._reading:
+                wanted = devices[at : at + self._count]
+                batch = _up_to(READ_BYTES, zip(wanted, await self._values(wanted), strict=True))
+                mean_bytes = sum(len(value) for _, value in batch if value is not None) // len(batch) + 1
+                self._count = max(1, min(READ_DEVICES, READ_BYTES // mean_bytes))
+            at += len(batch)
+            yield batch
+            await asyncio.sleep(0)
 
     async def _devices(self, after: str, prefix: str, count: int) -> list[str]:
         """The first devices behind one, of those whose id begins so."""
@@ -156,9 +183,20 @@ class LatestRoutes:
         for number, keys in enumerate(self._keys):
             mine = [device for device in devices if shard_of(device, self._shards) == number]
             if mine:
-                found = await ask(self._client.hmget(keys.latest, mine))
+                found = await ask(self._pages.ask("HMGET", keys.latest, *mine))
                 values.update(zip(mine, found, strict=True))
         return [values[device] for device in devices]
+
+
+def _up_to(max_bytes: int, found: Iterable[tuple[str, bytes | None]]) -> Batch:
+    """The first devices whose latest have so many bytes together, at least one device."""
+    batch, size = Batch(), 0
+    for device, value in found:
+        size += len(value or b"")
+        if batch and size > max_bytes:
+            break
+        batch.append((device, value))
+    return batch
 
 
 async def ask(question: Any) -> Any:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import re
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from starlette.requests import Request
@@ -21,11 +22,15 @@ from api import bound
 from api.area import PARAMETERS as AREA
 from api.area import Area, area
 from api.bound import Devices
-from api.changes import AN_EVENT, Changes, State
+from api.changes import AN_EVENT, EVENT_BYTES, Changes, State, Texts
+from api.in_texts import send_texts
+from api.latest import LatestRoutes
 from api.params import DEVICE_ID
+from api.readers import Readers
 from api.states import States
 from collector.http import Content, Operation, ProblemError, flag, names, refuse_unknown, whole
 from telemetry import problem
+from telemetry.errors import BusyError
 
 INTERVAL_MS, LEAST_INTERVAL_MS, MOST_INTERVAL_MS = 500, 100, 60_000
 HEARTBEAT_S = 15.0
@@ -33,8 +38,10 @@ RETRY_MS = 1_000
 
 _EVENT_ID = re.compile(r"([0-9a-f]{16})-(\d{1,16})", re.ASCII)
 
-Sender = Callable[[bytes], Awaitable[None]]
-"""Sends text to a reader; returns when there is room for more."""
+log = logging.getLogger(__name__)
+
+Sender = Callable[[Sequence[bytes]], Awaitable[None]]
+"""Sends texts to a reader; returns when there is room for more. Raises `BusyError` if there is no room for them."""
 
 
 class Wanted(NamedTuple):
@@ -65,11 +72,12 @@ class Filter:
 
     def next_states(self, changes: Changes, number: int) -> tuple[list[tuple[str, State]], int]:
         """The next of what has changed since a number and is shown, and the number that is reached with it."""
-        shown = list[tuple[str, State]]()
+        shown, size = list[tuple[str, State]](), 0
         for device, state in self._candidates(changes, number):
             if self.keeps(device, state):
                 shown.append((device, state))
-            if len(shown) == AN_EVENT:
+                size += state.size
+            if len(shown) == AN_EVENT or size >= EVENT_BYTES:
                 return shown, state.number
         self._goes_on = False
         return shown, changes.number
@@ -123,9 +131,10 @@ LIVE = Operation(
 class LiveRoutes:
     """`GET /v1/live`."""
 
-    def __init__(self, states: States, most_readers: int) -> None:
+    def __init__(self, states: States, latest: LatestRoutes, readers: Readers) -> None:
         self._states = states
-        self._most_readers = most_readers
+        self._latest = latest
+        self._readers = readers
         self._is_over = asyncio.Event()
         self._turns = asyncio.Lock()
 
@@ -139,13 +148,18 @@ class LiveRoutes:
         refuse_unknown(request, names(LIVE.parameters))
         wanted = Wanted(bound.devices(request), area(request), INTERVAL.of(request) / 1_000)
         has_snapshot = SNAPSHOT.of(request)
-        if self._states.readers >= self._most_readers:
-            raise ProblemError(problem.BUSY, "too many read changes already", {"Retry-After": "5"})
         seen = request.headers.get("last-event-id", "")
-        return _Stream(lambda send: self._serve(wanted, seen, has_snapshot, send))
+        return _Stream(self._readers, lambda send: self._serve(wanted, seen, has_snapshot, send))
 
     async def _serve(self, wanted: Wanted, seen: str, has_snapshot: bool, send: Sender) -> None:
-        await send(f"retry: {RETRY_MS}\n\n".encode())
+        """Send events until the reader is let go, or there is no room for its next event: then it comes again."""
+        try:
+            await self._send_events(wanted, seen, has_snapshot, send)
+        except (ProblemError, BusyError) as error:
+            log.warning("a stream of changes ends early: %s", error)
+
+    async def _send_events(self, wanted: Wanted, seen: str, has_snapshot: bool, send: Sender) -> None:
+        await send((f"retry: {RETRY_MS}\n\n".encode(),))
         with self._states.read():
             while not self._states.is_whole and not self._is_over.is_set():
                 await self._changed(send)
@@ -154,8 +168,9 @@ class LiveRoutes:
             while not self._is_over.is_set():
                 newest = self._states.changes.number
                 while number < newest and not self._is_over.is_set():
-                    await self._turn()
-                    event, number = self._next_event(wanted, kept, number)
+                    async with self._turns:  # of the readers that are at this point, one goes on at a time
+                        await asyncio.sleep(0)
+                        event, number = await self._next_event(wanted, kept, number)
                     if event:
                         await send(event)
                 await self._sleep(wanted.interval_s)
@@ -169,17 +184,25 @@ class LiveRoutes:
             return int(found[2])
         return 0 if has_snapshot or found else self._states.changes.number
 
-    def _next_event(self, wanted: Wanted, kept: Filter, number: int) -> tuple[bytes, int]:
+    async def _next_event(self, wanted: Wanted, kept: Filter, number: int) -> tuple[Texts, int]:
         changes = self._states.changes
-        if wanted.is_all:
-            return changes.next_event(number)
-        shown, reached = kept.next_states(changes, number)
-        return changes.event(shown, reached), reached
+        if not wanted.is_all:
+            shown, reached = kept.next_states(changes, number)
+            return await self._event(changes, shown, reached), reached
+        span = changes.next_span(number)
+        texts = changes.shared(span)
+        if texts is None:
+            texts = await self._event(changes, changes.states_in(span), span.reached)
+            changes.share(span, texts)
+        return texts, span.reached
 
-    async def _turn(self) -> None:
-        """Let all else go first, and of the readers that are at this point only one go on at a time."""
-        async with self._turns:
-            await asyncio.sleep(0)
+    async def _event(self, changes: Changes, states: Sequence[tuple[str, State]], reached: int) -> Texts:
+        """States as an event; JSON that is missing is read, and may be newer than the state."""
+        missing = [device for device, state in states if state.is_missing]
+        read = dict[str, Texts]()
+        async for batch in self._latest.batches(missing):
+            read |= {device: self._latest.shared.of(device, value) for device, value in batch if value is not None}
+        return changes.event(states, reached, read)
 
     async def _changed(self, send: Sender) -> None:
         """Wait until something has changed; say meanwhile that all is well."""
@@ -187,7 +210,7 @@ class LiveRoutes:
             async with asyncio.timeout(HEARTBEAT_S):
                 await self._states.tick()
         except TimeoutError:
-            await send(b": nothing has changed\n\n")
+            await send((b": nothing has changed\n\n",))
 
     async def _sleep(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -198,19 +221,17 @@ class LiveRoutes:
 class _Stream(Response):
     """An answer that goes on until its reader leaves or is let go."""
 
-    def __init__(self, serve: Callable[[Sender], Awaitable[None]]) -> None:
+    def __init__(self, readers: Readers, serve: Callable[[Sender], Awaitable[None]]) -> None:
         self.status_code, self.background = 200, None
         self.init_headers(
             {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         )
+        self._readers = readers
         self._serve = serve
 
-    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
-        """Answer."""
-
-        async def send_text(text: bytes) -> None:
-            await send({"type": "http.response.body", "body": text, "more_body": True})
-
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        await self._serve(send_text)
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        """Answer. Raises `ProblemError` if there are too many readers."""
+        with self._readers.admitted(scope):
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            await self._serve(lambda texts: send_texts(scope, send, texts))
+            await send({"type": "http.response.body", "body": b"", "more_body": False})

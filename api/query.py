@@ -62,6 +62,7 @@ from telemetry.forwards import held_by
 from telemetry.gate import Gate, Sessions
 from telemetry.http_protocol import ConnectionLimits
 from telemetry.keyring import Keyring
+from telemetry.pending import Pending
 from telemetry.program import main
 from telemetry.redis_client import READ_TIMEOUT_S, connect, connect_async
 from telemetry.request_ids import Named
@@ -169,7 +170,9 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
         Sql(snapshots, settings.sql, str(archive.root)).post_sql if settings.sql.enabled else off,
     )
     gate = Gate(EndsWithClient(Timed(application)), keys, need_of, sessions)
-    server = http_server(Named(gate), within(ConnectionLimits.of(settings)), is_behind_another=True)
+    server = http_server(
+        Named(gate), within(ConnectionLimits.of(settings)), Pending.of(settings), is_behind_another=True
+    )
     gc.freeze()  # as in the API program
     serving = asyncio.create_task(server.serve([listening]))
     warming = asyncio.create_task(warm_up(queries, pages))

@@ -10,7 +10,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api import bound
 from api.answers import encode
-from api.latest import LatestRoutes, answer_of
+from api.in_texts import TextsResponse
+from api.latest import LatestRoutes
+from api.latest_answer import answer_of
+from api.latest_texts import LARGE_BYTES
 from api.timed import ROUTE
 from collector.http import ProblemError
 
@@ -41,10 +44,22 @@ class QuickLatest:
             await self._behind(scope, receive, send)
             return
         scope[ROUTE] = ROUTE_OF_LATEST
+        if len(value) > LARGE_BYTES:
+            response = TextsResponse(self._latest.shared.of(device_id, value))
+            del value  # it would stay in memory until the client has read the response
+            await _answer_large(response, scope, receive, send)
+            return
         body = encode(answer_of(device_id, value))
         headers = [(b"content-length", str(len(body)).encode()), (b"content-type", b"application/json")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+
+
+async def _answer_large(response: TextsResponse, scope: Scope, receive: Receive, send: Send) -> None:
+    try:
+        await response(scope, receive, send)
+    except ProblemError as error:
+        await error.response()(scope, receive, send)
 
 
 def _device(scope: Scope) -> str:

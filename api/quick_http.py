@@ -16,7 +16,8 @@ from typing import Any
 import msgspec
 
 from api.answers import encode
-from api.latest import answer_of
+from api.latest_answer import answer_of
+from api.latest_texts import LARGE_BYTES
 from api.quick import END, ROUTE_OF_LATEST, START
 from telemetry import meters
 from telemetry.answer_head import AnswerHead, Headers
@@ -43,7 +44,7 @@ class QuickAnswers:
         """The answer, whole; None if it is for the application."""
         begun_s = time.monotonic()
         value = self._asker.at_once("HGET", self._keys[shard_of(device_id, len(self._keys))].latest, device_id)
-        if value is None:
+        if value is None or len(value) > LARGE_BYTES:
             return None
         try:
             body = encode(answer_of(device_id, value))

@@ -12,12 +12,16 @@ from collections.abc import Iterator
 import redis
 import redis.asyncio
 
-from api import answers
+from api.answers import RecordAnswer, encode
 from api.bound import Devices
 from api.changes import Changes, Place
-from api.latest import LatestAnswer, LatestRoutes
+from api.latest import LatestRoutes
+from api.latest_answer import answer_of
+from api.latest_texts import LARGE_BYTES
 from collector.http import ProblemError
+from telemetry.entries import decode_latest
 from telemetry.notes import CHANGED
+from telemetry.record import Record
 
 log = logging.getLogger(__name__)
 
@@ -44,11 +48,6 @@ class States:
         self._following: asyncio.Task[None] | None = None
         self.is_whole = False  # whether all devices were looked at
         self._ticked = asyncio.Event()
-
-    @property
-    def readers(self) -> int:
-        """How many read."""
-        return self._readers
 
     @contextlib.contextmanager
     def read(self) -> Iterator[None]:
@@ -131,14 +130,24 @@ class States:
             self.wake()
 
     async def _take(self, devices: list[str]) -> None:
-        found = await self._latest.answers(devices)
-        for device in set(devices).difference(one.device_id for one in found):
+        async for batch in self._latest.batches(devices):
+            for device, value in batch:
+                self._note(device, value)
+
+    def _note(self, device: str, value: bytes | None) -> None:
+        """Note what Redis has of a device."""
+        if value is None:
             self.changes.forget(device)
-        for one in found:
-            self.changes.add(one.device_id, _place(one), answers.encode(one))
+        elif len(value) > LARGE_BYTES:
+            position = decode_latest(value).position
+            where = None if position is None else position.stored(device).record
+            self.changes.add_large(device, _place(where), len(value), hash(value))
+        else:
+            answer = answer_of(device, value)
+            self.changes.add(device, _place(answer.position), encode(answer))
 
 
-def _place(one: LatestAnswer) -> Place:
-    if one.position is None or one.position.latitude is None or one.position.longitude is None:
+def _place(where: RecordAnswer | Record | None) -> Place:
+    if where is None or where.latitude is None or where.longitude is None:
         return None
-    return one.position.latitude, one.position.longitude
+    return where.latitude, where.longitude

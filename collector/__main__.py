@@ -34,6 +34,7 @@ from telemetry.addresses import Addresses
 from telemetry.fields import Arrival
 from telemetry.http_protocol import ConnectionLimits
 from telemetry.keyring import Keyring
+from telemetry.pending import Pending
 from telemetry.process import allow_open_files
 from telemetry.program import main
 from telemetry.rates import Rates
@@ -95,13 +96,14 @@ async def collect(settings: Settings, listening: Sockets, stopped: asyncio.Event
         return Named(limited(app), settings.log.access)
 
     tcp = make_tcp(lambda _address: PROTOCOLS["any"](limits), arrival, tls, keys)
-    further = listeners.Listeners(settings, intake, arrival, make_tcp, tls, keys, rates, named)
+    pending = Pending.of(settings)
+    further = listeners.Listeners(settings, intake, arrival, make_tcp, tls, keys, rates, named, pending)
     collecting = named(app(intake, HttpLimits.of(settings), arrival, keys, rates.key_requests is not None))
     make_connection = None
     if keys is None and not rates.are_set and not settings.log.access:
         quick = QuickPosts(intake, HttpLimits.of(settings), arrival, collecting.name_of)
         make_connection = partial(QuickConnection, quick)
-    server = http_server(collecting, ConnectionLimits.of(settings), tls, make=make_connection)
+    server = http_server(collecting, ConnectionLimits.of(settings), pending, tls, make=make_connection)
     heard = brokers(settings, intake, arrival) if listening.process == 0 else None  # a broker knows one of a name
     await tcp.start(listening.tcp)
     await further.start(listening.more)

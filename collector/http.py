@@ -74,6 +74,7 @@ __all__ = [  # what the API uses, of which it may import this file alone
     "Schema",
     "Unfit",
     "admit",
+    "busy",
     "choice",
     "flag",
     "healthz",

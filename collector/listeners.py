@@ -27,6 +27,7 @@ from telemetry.fields import Arrival
 from telemetry.gate import INGEST, Gate
 from telemetry.http_protocol import ConnectionLimits
 from telemetry.keyring import Keyring
+from telemetry.pending import Pending
 from telemetry.rates import Rates
 from telemetry.serve import Server, http_server, listen, listen_udp
 from telemetry.settings import Collector, Listen, Settings
@@ -106,6 +107,7 @@ class Listeners:
         keyring: Keyring | None = None,
         rates: Rates | None = None,
         in_front: Callable[[ASGIApp], ASGIApp] = lambda app: app,
+        pending: Pending | None = None,
     ) -> None:
         self._settings = settings
         self._intake = intake
@@ -115,6 +117,7 @@ class Listeners:
         self._keyring = keyring
         self._rates = rates
         self._in_front = in_front
+        self._pending = pending or Pending.of(settings)
         self._running: list[Running] = []
 
     async def start(self, listening: Sequence[socket.socket]) -> None:
@@ -137,7 +140,7 @@ class Listeners:
             app = alone(BY_NAME[one.protocol], options, self._intake, HttpLimits.of(self._settings), self._arrival)
             behind = OfKeys(app, too_many_at) if self._rates is not None and self._rates.key_requests else app
             gate = self._in_front(Gate(behind, keyring, lambda _: INGEST))
-            return HttpListener(http_server(gate, ConnectionLimits.of(self._settings), tls))
+            return HttpListener(http_server(gate, ConnectionLimits.of(self._settings), self._pending, tls))
         if one.transport == "udp":
             make = TRACKERS[one.protocol]
             return UdpCollector(

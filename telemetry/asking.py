@@ -7,6 +7,7 @@ Without TLS direct.py asks in a third of this time.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Protocol
 
 import redis
@@ -16,6 +17,9 @@ from redis.asyncio.connection import AbstractConnection
 from telemetry.direct import DirectAsker
 from telemetry.redis_client import READ_TIMEOUT_S, connect, connect_async
 from telemetry.settings import Settings
+
+MAX_CONNECTIONS = 32
+"""Connections of one `Asker`, so concurrent questions: an answer may have 3 MB."""
 
 
 class Asks(Protocol):
@@ -39,9 +43,14 @@ class Asker:
     def __init__(self, client: redis.asyncio.Redis) -> None:
         self._pool = client.connection_pool
         self._free: list[AbstractConnection] = []
+        self._places = asyncio.Semaphore(MAX_CONNECTIONS)
 
     async def ask(self, *command: str | bytes) -> Any:
         """What Redis answers to a command. Raises `redis.RedisError`."""
+        async with self._places:
+            return await self._asked(command)
+
+    async def _asked(self, command: tuple[str | bytes, ...]) -> Any:
         if self._free:
             try:
                 return await self._ask(self._free.pop(), command)

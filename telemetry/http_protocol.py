@@ -12,9 +12,11 @@ import asyncio
 import socket
 from collections import Counter
 from collections.abc import Callable, Sized
+from functools import partial
 from typing import Any, NamedTuple
 
 import httptools
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
@@ -22,6 +24,8 @@ from uvicorn.server import ServerState
 
 from telemetry import problem, refusals
 from telemetry.addresses import Addresses, owner
+from telemetry.http_response import Response
+from telemetry.pending import CLIENT, PIECE_BYTES, Pending
 from telemetry.problem import Problem
 from telemetry.settings import Settings
 
@@ -34,7 +38,7 @@ MAX_PARAMETERS = 1_100
 MAX_PIPELINED = 16
 """Requests of one connection that wait for the answer of one before, from which on no more bytes are parsed."""
 
-PIECE_BYTES = 2**11
+FED_BYTES = 2**11
 """Bytes fed to the parser at once: so far may what it gathers go beyond the limit, and so many more requests may
 wait as these hold; each takes some 3 KB, and 18 bytes are enough for one."""
 
@@ -43,6 +47,9 @@ KERNEL_BYTES = 2**17
 
 JOINED_BYTES = 2**16
 """Of a body that is written with its head; a longer one is not worth copying."""
+
+UNSENT_BYTES = 2**14
+"""Unsent output of one connection that is not counted: 4,000 connections have 64 MB of it."""
 
 LINGER_S = 1.0
 """How long a refused sender may go on sending before it is cut off: cut off at once, it may never see the answer."""
@@ -78,11 +85,19 @@ class ConnectionLimits(NamedTuple):
         )
 
 
+class Shared(NamedTuple):
+    """State that all connections of a server share: their limits, connections by address, bytes that wait."""
+
+    limits: ConnectionLimits
+    inside: Counter[str]
+    pending: Pending
+
+
 def limited(
-    limits: ConnectionLimits, make: Callable[..., LimitedProtocol] | None = None
+    limits: ConnectionLimits, pending: Pending, make: Callable[..., LimitedProtocol] | None = None
 ) -> Callable[..., asyncio.Protocol]:
     """What makes a connection for uvicorn, in place of its protocol class; by `make`, if its class is a further one."""
-    inside: Counter[str] = Counter()
+    shared = Shared(limits, Counter(), pending)
 
     def connection(
         config: Config,
@@ -90,7 +105,7 @@ def limited(
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> LimitedProtocol:
-        return (make or LimitedProtocol)(limits, inside, config, server_state, app_state, _loop)
+        return (make or LimitedProtocol)(shared, config, server_state, app_state, _loop)
 
     return connection
 
@@ -157,16 +172,14 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def __init__(
         self,
-        limits: ConnectionLimits,
-        inside: Counter[str],
+        shared: Shared,
         config: Config,
         server_state: ServerState,
         app_state: dict[str, Any],
         loop: asyncio.AbstractEventLoop | None,
     ) -> None:
         super().__init__(config, server_state, app_state, loop)
-        self._limits = limits
-        self._inside = inside  # connections of each address, where that is limited
+        self._limits, self._inside, self.pending = shared
         self._owner = ""
         self._is_refused = False
         self._is_arriving = False
@@ -185,6 +198,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.flow = _Flow(transport, self.pipeline)
+        transport.set_write_buffer_limits(UNSENT_BYTES)
         if isinstance(self.client, tuple):  # else it is a unix socket
             sock = transport.get_extra_info("socket")
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, KERNEL_BYTES)
@@ -219,6 +233,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._leave()
         self._stop_timer()
         self._stop_unread_timer()
+        self.pending.resume(self)
         self._unset_keepalive_if_required()
         if self._answering is not None:  # uvicorn tells only the last of several requests
             self._answering.disconnected = True
@@ -239,8 +254,8 @@ class LimitedProtocol(HttpToolsProtocol):
         """Parse what was received, until too many requests wait: then nothing more is read."""
         data, at = self._unparsed, 0
         while at < len(data) and self.may_parse:
-            self._feed(data[at : at + PIECE_BYTES])
-            at += PIECE_BYTES
+            self._feed(data[at : at + FED_BYTES])
+            at += FED_BYTES
         self._unparsed = b"" if self._is_refused else data[at:]
         if self._is_arriving and self._arrival_timer is None and not self._is_refused:
             self._start_timer()
@@ -328,7 +343,11 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._answering = cycle
-        super()._start_asgi_task(cycle, app)
+        super()._start_asgi_task(cycle, partial(self._run, app))
+
+    async def _run(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[CLIENT] = self
+        await app(scope, receive, Response(self, send).send)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -357,9 +376,13 @@ class LimitedProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         self._watch_unread()
+        self.pending.stall(
+            self, self._unread_bytes + (PIECE_BYTES if self.scheme == "https" else 0)
+        )  # TLS has two buffers
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        self.pending.resume(self)
         self._stop_unread_timer()
 
     def _watch_unread(self) -> None:
@@ -377,6 +400,10 @@ class LimitedProtocol(HttpToolsProtocol):
             self._watch_unread()
         else:
             self.transport.abort()
+
+    def disconnect(self) -> None:
+        """Close the connection at once and drop its unsent output."""
+        self.transport.abort()
 
     # Refusing ----------------------------------------------------------------------------------------
 

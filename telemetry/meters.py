@@ -114,6 +114,10 @@ QUERIES_LIMIT = _gauge("whimbrel_queries_limit", "How many may run or wait; a fu
 LIVE_READERS = _gauge("whimbrel_live_readers", "Readers of /v1/live.")
 LIVE_READERS_LIMIT = _gauge("whimbrel_live_readers_limit", "api.max_live_readers; a further one is answered 503.")
 
+PENDING_BYTES = _gauge("whimbrel_pending_bytes", "Bytes that wait for HTTP clients of a process.")
+PENDING_LIMIT = _gauge("whimbrel_pending_limit_bytes", "api.pending_bytes; beyond, the slowest clients are closed.")
+SLOW_CLIENTS = _counter("whimbrel_slow_clients_closed_total", "HTTP clients closed because of api.pending_bytes.")
+
 CACHE_BYTES = _gauge("whimbrel_page_cache_bytes", "What of the older service's list pages is kept in memory.")
 CACHE_LIMIT = _gauge("whimbrel_page_cache_limit_bytes", "api.page_memory_bytes.")
 QUERY_MEMORY = _gauge("whimbrel_query_memory_bytes", "Memory that queries use.")

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 from telemetry import meters
 from telemetry.errors import ConfigError
 from telemetry.http_protocol import ConnectionLimits, LimitedProtocol, limited
+from telemetry.pending import Pending
 from telemetry.runtime import make_private, runtime_dir
 from telemetry.settings import Settings
 from telemetry.tls import HANDSHAKE_S, Identity
@@ -115,19 +116,23 @@ STRICT_TRANSPORT = ("Strict-Transport-Security", "max-age=86400")
 def http_server(
     app: ASGIApp,
     limits: ConnectionLimits,
+    pending: Pending,
     tls: Identity | None = None,
     is_behind_another: bool = False,
     make: Callable[..., LimitedProtocol] | None = None,
 ) -> Server:
     """A server for `app`; run it with `await server.serve([socket])`, end it with `server.should_exit = True`.
 
-    One behind another leaves it to that to say what every answer says. `make` makes its connections.
+    One behind another leaves it to that to say what every answer says. `make` makes its connections, whose unsent
+    responses `pending` counts.
     """
+    meters.PENDING_BYTES.one.watch(lambda: pending.bytes)
+    meters.PENDING_LIMIT.one.set(pending.max_bytes)
     headers = [] if is_behind_another else [*SAFE_HEADERS, *([STRICT_TRANSPORT] if tls else [])]
     config = uvicorn.Config(
         app,
         loop="none",
-        http=limited(limits, make),  # type: ignore[arg-type]  # it is only called
+        http=limited(limits, pending, make),  # type: ignore[arg-type]  # it is only called
         ws="none",
         lifespan="off",
         access_log=False,

@@ -64,8 +64,26 @@ class Api(Section, frozen=True):
         Meta(description="Origins whose pages may ask the API from a browser, like https://map.example.com; or *."),
     ] = ()
     max_live_readers: Annotated[
-        Positive, Meta(description="Readers that may follow /v1/live at once; one more is answered 503.")
+        Positive, Meta(description="Maximum concurrent readers of /v1/live; one more is answered 503.")
     ] = 1_000
+    max_live_readers_per_key: Annotated[
+        int, Meta(ge=0, description="Maximum concurrent readers of /v1/live with one key. 0 = off.")
+    ] = 250
+    max_live_readers_per_address: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Maximum concurrent readers of /v1/live from one address that is no trusted proxy. 0 = off.",
+        ),
+    ] = 250
+    pending_bytes: Annotated[
+        int,
+        Meta(
+            ge=2**24,
+            description="Memory limit for responses that wait for HTTP clients, bytes in each process; beyond, the "
+            "slowest clients are disconnected. 256 MiB.",
+        ),
+    ] = 2**28
 
 
 class Sql(Section, frozen=True):

@@ -89,6 +89,10 @@ class Box:
         process.wait(STOP_S)
         return program
 
+    def pid(self, program: str) -> int:
+        """The process id of a program that was started."""
+        return next(one.pid for one in self._processes if one.args[-1] == program)  # type: ignore[index]
+
     def stop(self) -> None:
         """End the API as its supervisor does."""
         self.http.close()

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 
-from telemetry.record import Sent
+from telemetry.record import Record, Sent
 from tests.api.conftest import Box, assert_problem, box_on, record, segment
 from tests.conftest import RedisServer
 
@@ -44,6 +44,10 @@ def box(
 
 def latest(box: Box, device_id: str) -> httpx.Response:
     return box.http.get(f"/v1/devices/{segment(device_id)}/latest")
+
+
+def record_of(number: int) -> Record:
+    return record(AT_US + number)
 
 
 def moment(text: str) -> datetime:
@@ -210,6 +214,24 @@ def test_an_unknown_parameter_is_refused_by_name(box: Box) -> None:
     found = assert_problem(box.get("/v1/latest", ("start", 1)), 400, "invalid-parameter")
     assert found["parameter"] == "start"
     assert "device_id, limit, cursor" in str(found["detail"])
+
+
+def test_large_records_are_shown_whole_alone_and_among_others(box: Box) -> None:
+    """A page of them is made while it is sent."""
+    for number in range(8):
+        record = {"device_id": f"large {number}", "latitude": number, "longitude": 1, "text": "ü" * 150_000}
+        assert box.http.post("/v1/records", json=record).status_code == 202
+        box.append(Sent(f"large {number} small", record_of(number)))
+    names = sorted([f"large {number}{end}" for number in range(8) for end in ("", " small")])
+    page = box.get("/v1/latest", *(("device_id", name) for name in names)).json()
+    assert [one["device_id"] for one in page["records"]] == names
+    assert page["next_cursor"] is None
+    for one in page["records"]:
+        assert one == latest(box, one["device_id"]).json()
+    part = box.get("/v1/latest", ("limit", 12), *(("device_id", name) for name in names)).json()
+    assert part == {"records": page["records"][:12], "next_cursor": names[11]}
+    assert box.http.head("/v1/latest").status_code == 200
+    assert box.http.head("/v1/devices/large 1/latest").headers["content-length"]
 
 
 # All, and those named --------------------------------------------------------------------------------

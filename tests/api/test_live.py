@@ -9,7 +9,7 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import httpx
@@ -20,10 +20,12 @@ from api.bound import Devices
 from api.changes import State
 from api.latest import LatestRoutes
 from api.live import Filter, LiveRoutes, Wanted
+from api.readers import Readers
 from api.states import States
 from telemetry.asking import asker
 from telemetry.entries import pack
 from telemetry.hot import Batch, Limits, shard_of
+from telemetry.http_protocol import NOBODY_TRUSTED
 from telemetry.record import Sent
 from telemetry.redis_client import connect_async
 from tests.api.conftest import Box, assert_problem, box_on, record
@@ -206,6 +208,19 @@ def test_a_connection_to_redis_that_breaks_loses_nothing(box: Box) -> None:
         assert reader.next() == [latest(box, "a")]
 
 
+def test_a_large_state_is_shown_whole(box: Box) -> None:
+    """It is read for the event: no such state stays in memory."""
+    with Reader(box) as reader:
+        reader.until(lambda records: devices(records) >= set("abc"))
+        sent: Row = {"device_id": "large", "latitude": 1, "longitude": 2, "text": "ü" * 100_000}
+        assert box.http.post("/v1/records", json=sent).status_code == 202
+        box.append(at("a", 600, 10.0))
+        found = reader.until(lambda records: devices(records) >= {"large", "a"})
+        assert latest(box, "large") in found
+        assert latest(box, "a") in found
+    assert box.http.delete("/v1/devices/large").status_code == 202
+
+
 def store(box: Box, sent: list[Sent]) -> None:
     """Store records, and look at nothing."""
     for number, shard in enumerate(box.shards):
@@ -272,12 +287,12 @@ def test_nothing_changed_is_said(box: Box, monkeypatch: pytest.MonkeyPatch) -> N
     async def test() -> bytes:
         client = connect_async(box.settings)
         latest = LatestRoutes(client, asker(box.settings), box.settings.redis.shards, 10)
-        routes = LiveRoutes(States(latest, client), 1)
+        routes = LiveRoutes(States(latest, client), latest, Readers(NOBODY_TRUSTED, 1))
         text = b""
 
-        async def send(piece: bytes) -> None:
+        async def send(pieces: Sequence[bytes]) -> None:
             nonlocal text
-            text += piece
+            text += b"".join(pieces)
             if text.endswith(b": nothing has changed\n\n") and b"data" in text:
                 routes.end()
 

@@ -23,6 +23,7 @@ from telemetry.direct import DirectAsker
 from telemetry.entries import pack
 from telemetry.hot import Batch, Limits
 from telemetry.http_protocol import ConnectionLimits
+from telemetry.pending import Pending
 from telemetry.record import Record, Sent
 from telemetry.redis_client import connect, connect_async
 from telemetry.request_ids import Named
@@ -80,7 +81,7 @@ async def serving(settings: Settings, is_quick: bool) -> AsyncIterator[tuple[int
         named = Named(behind)
         make = partial(QuickConnection, QuickAnswers(asker, 1, named.name_of))
         limits = ConnectionLimits(16_384, 1_000, 100, 10.0, KEEP_ALIVE_S, 8_192)
-        server = http_server(named, limits, make=make if is_quick else None)
+        server = http_server(named, limits, Pending(2**24), make=make if is_quick else None)
         listening = listen(HOST, 0)
         running = asyncio.create_task(server.serve([listening]))
         try:

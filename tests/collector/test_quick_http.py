@@ -20,6 +20,7 @@ from collector.requests import Arriving, HttpLimits
 from telemetry.fields import Arrival
 from telemetry.hot import Limits, Shard
 from telemetry.http_protocol import ConnectionLimits
+from telemetry.pending import Pending
 from telemetry.request_ids import Named
 from telemetry.serve import Server, http_server, listen
 from telemetry.shapes import LEARN_RECORDS
@@ -68,7 +69,7 @@ async def serving(
         named = Named(behind)
         make = partial(QuickConnection, QuickPosts(intake, LIMITS, lambda: arrival, named.name_of))
         limits = ConnectionLimits(16_384, LIMITS.max_body_bytes, 100, request_timeout_s, KEEP_ALIVE_S, 8_192)
-        server = http_server(named, limits, make=make if is_quick else None)
+        server = http_server(named, limits, Pending(2**24), make=make if is_quick else None)
         listening = listen(HOST, 0)
         running = asyncio.create_task(server.serve([listening]))
         try:

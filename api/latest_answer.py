@@ -1,0 +1,50 @@
+"""A device's latest as the API answers it, and the page of them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from msgspec import Struct
+
+from api import answers
+from api.answers import RecordAnswer
+from telemetry.entries import Latest, Slot, decode_latest
+
+
+class LatestAnswer(RecordAnswer, frozen=True, gc=False):
+    """A device's newest record, when it was last seen, and its newest record with a fix."""
+
+    last_seen: datetime
+    position: RecordAnswer | None
+
+
+class LatestPage(Struct, frozen=True):
+    """Devices in the order of their ids; `next_cursor` is null at the end."""
+
+    records: list[LatestAnswer]
+    next_cursor: str | None
+
+
+def answer_of(device_id: str, value: bytes) -> LatestAnswer:
+    """The answer that a device's latest in Redis makes. Raises `ValueError` if there is no record in it."""
+    latest = decode_latest(value)
+    newest, position = newest_of(device_id, latest), latest.position
+    record = answers.of_stored(newest.stored(device_id))
+    where = None
+    if position is not None:
+        where = record if position is newest else answers.of_stored(position.stored(device_id))
+    return with_position(record, answers.moment(latest.last_seen_ms * 1_000), where)
+
+
+def newest_of(device_id: str, latest: Latest) -> Slot:
+    """The newest record. Raises `ValueError` if there is none."""
+    newest = latest.newest
+    if newest is None:
+        raise ValueError(f"device {device_id} was seen but never sent a record")
+    return newest
+
+
+def with_position(record: RecordAnswer, last_seen: datetime, position: RecordAnswer | None) -> LatestAnswer:
+    """The answer for a device whose newest record this is."""
+    values = {name: getattr(record, name) for name in RecordAnswer.__struct_fields__}
+    return LatestAnswer(**values, last_seen=last_seen, position=position)

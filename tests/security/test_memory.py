@@ -1,0 +1,183 @@
+"""Memory of the API and the query program while clients ask for large answers and do not read them.
+
+Each attack is run as it was found, against the real programs; the peak of a program's resident memory must stay below
+the `MemoryMax` of its systemd unit. Meanwhile others are answered.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from cli.systemd import MEMORY_MAX
+from tests.api.conftest import Box, box_on
+from tests.conftest import RedisServer
+
+pytestmark = pytest.mark.slow
+
+RECORD_BYTES = 10**6
+DEVICES = 300
+CLIENTS = 1_000
+ADDRESSES = 5
+"""Addresses that the clients come from: a single one would meet the limits for one address first."""
+
+UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
+SHARE = 0.75
+"""Part of `MemoryMax` that an attack may take at most."""
+
+WAIT_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def box(shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+    with box_on(shared_redis.url, tmp_path_factory.mktemp("memory")) as found:
+        found.http.timeout = httpx.Timeout(WAIT_S)
+        post(found, "ordinary", 100)
+        yield found
+
+
+def post(box: Box, device: str, size: int) -> None:
+    """Store a record with attributes of so many bytes."""
+    record = {"device_id": device, "latitude": 1, "longitude": 2, "text": "x" * size}
+    assert box.http.post("/v1/records", json=record).status_code == 202
+
+
+def limit_bytes(program: str) -> float:
+    """What an attack may take a program to."""
+    text = MEMORY_MAX[program]
+    return SHARE * int(text[:-1]) * UNITS[text[-1]]
+
+
+class Peak:
+    """The peak of a program's resident memory since this was made, as the kernel counts it."""
+
+    def __init__(self, box: Box, module: str) -> None:
+        self._folder = Path("/proc") / str(box.pid(module))
+        (self._folder / "clear_refs").write_text("5")
+
+    @property
+    def bytes(self) -> int:
+        status = (self._folder / "status").read_text()
+        [line] = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+        return int(line.split()[1]) * 1_024
+
+
+@contextlib.contextmanager
+def unread(box: Box, path: str, clients: int = CLIENTS) -> Iterator[list[socket.socket]]:
+    """Clients that send a request each and never read the response."""
+    request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
+    with contextlib.ExitStack() as stack:
+        found = []
+        for number in range(clients):
+            client = stack.enter_context(socket.socket())
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            client.bind((f"127.0.0.{2 + number % ADDRESSES}", 0))
+            client.connect(("127.0.0.1", box.port))
+            client.sendall(request)
+            found.append(client)
+        yield found
+
+
+def answered(box: Box, device: str = "ordinary") -> None:
+    """An ordinary client is answered."""
+    assert box.http.get(f"/v1/devices/{device}/latest").json()["device_id"] == device
+
+
+def stand(box: Box, peak: Peak, seconds: float, most: float) -> None:
+    """Ask for a while as an ordinary client does, and see that the program stays below its limit."""
+    stop_s = time.monotonic() + seconds
+    while time.monotonic() < stop_s:
+        answered(box)
+        assert peak.bytes < most, f"{peak.bytes / 1e6:.0f} MB"
+        time.sleep(0.1)
+
+
+class Events:
+    """A client that reads `/v1/live`."""
+
+    def __init__(self, box: Box, path: str) -> None:
+        self._stream = httpx.stream("GET", f"http://127.0.0.1:{box.port}{path}", timeout=WAIT_S)
+
+    def __enter__(self) -> Events:
+        self._lines = self._stream.__enter__().iter_lines()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stream.__exit__(*error)
+
+    def next(self) -> list[dict[str, Any]]:
+        """The records of the next event."""
+        text = next(line for line in self._lines if line.startswith("data: "))
+        found: list[dict[str, Any]] = json.loads(text.removeprefix("data: "))["records"]
+        return found
+
+
+def test_a_thousand_unread_streams_of_a_large_record(box: Box) -> None:
+    post(box, "large", RECORD_BYTES)
+    peak = Peak(box, "api")
+    with Events(box, "/v1/live?device_id=ordinary") as healthy, unread(box, "/v1/live"):
+        assert healthy.next()
+        for number in range(5):
+            post(box, "large", RECORD_BYTES - number)
+            post(box, "ordinary", 100 + number)
+            assert [one["device_id"] for one in healthy.next()] == ["ordinary"]
+            stand(box, peak, 1, limit_bytes("api"))
+    print(f"live: {peak.bytes / 1e6:.0f} MB")
+
+
+def test_a_thousand_unread_streams_of_one_device(box: Box) -> None:
+    post(box, "large", RECORD_BYTES)
+    peak = Peak(box, "api")
+    with unread(box, "/v1/live?device_id=large"):
+        stand(box, peak, 4, limit_bytes("api"))
+    print(f"live of one: {peak.bytes / 1e6:.0f} MB")
+
+
+def test_a_thousand_unread_answers_of_a_large_latest(box: Box) -> None:
+    post(box, "large", RECORD_BYTES)
+    peak = Peak(box, "api")
+    with unread(box, "/v1/devices/large/latest"):
+        stand(box, peak, 4, limit_bytes("api"))
+    print(f"latest: {peak.bytes / 1e6:.0f} MB")
+
+
+@pytest.fixture(scope="module")
+def fleet(box: Box) -> Box:
+    """A box with many devices whose latest records are large."""
+    for number in range(DEVICES):
+        post(box, f"fleet-{number:03}", RECORD_BYTES)
+    return box
+
+
+def test_one_reader_of_a_fleet_with_large_records(fleet: Box) -> None:
+    peak = Peak(fleet, "api")
+    with Events(fleet, "/v1/live") as reader:
+        seen: set[str] = set()
+        while len(seen) < DEVICES:
+            seen |= {one["device_id"] for one in reader.next() if one["device_id"].startswith("fleet-")}
+            assert peak.bytes < limit_bytes("api")
+    print(f"live of a fleet: {peak.bytes / 1e6:.0f} MB")
+
+
+def test_one_page_of_a_fleet_with_large_records(fleet: Box) -> None:
+    peak = Peak(fleet, "api")
+    with fleet.http.stream("GET", "/v1/latest") as response:
+        size = sum(map(len, response.iter_raw(2**20)))
+    assert size > 2 * DEVICES * RECORD_BYTES
+    assert peak.bytes < limit_bytes("api")
+    print(f"page of a fleet: {peak.bytes / 1e6:.0f} MB")
+
+
+def test_unread_pages_of_a_fleet_with_large_records(fleet: Box) -> None:
+    peak = Peak(fleet, "api")
+    with unread(fleet, "/v1/latest", 300):
+        stand(fleet, peak, 5, limit_bytes("api"))
+    print(f"unread pages of a fleet: {peak.bytes / 1e6:.0f} MB")
