@@ -198,7 +198,7 @@ async def quiet(readers: list[Reader]) -> None:
 
 def of_kind(kind: str, size: Size) -> Iterator[Result]:
     """In a box of its own."""
-    with box(api__max_live_readers=str(size.readers + 1)) as found:
+    with box(api__max_live_readers=str(size.readers + 1), api__max_live_readers_per_address="0") as found:
         uvloop.run(store_once(found, size))
         meter = Meter(found)
         seen = uvloop.run(watch(found, kind, size))

@@ -17,8 +17,8 @@ BIG = '{"text":"' + "ü" * LARGE_BYTES + '"}'
 
 
 def slot(number: int, attributes: str, fix: bool = True) -> Slot:
-    place = (1.0, 2.0) if fix else (None, None)
-    record = Record(AT_US + number, "http", "json", *place, attributes=attributes)
+    latitude, longitude = (1.0, 2.0) if fix else (None, None)
+    record = Record(AT_US + number, "http", "json", latitude, longitude, attributes=attributes)
     return Slot(number, number, number, fix, encode_record(record))
 
 
