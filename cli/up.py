@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 import errno
 import fcntl
 import http.client
@@ -22,6 +23,7 @@ from typing import IO, NoReturn
 from cli import redis_server, supervise
 from cli.command import FAILED, OK, Command
 from cli.first_key import give_first_key
+from telemetry.config import load
 from telemetry.durable import make_folder
 from telemetry.endpoints import api_url, collector_url, http_url, reachable
 from telemetry.errors import ConfigError
@@ -30,6 +32,7 @@ from telemetry.runtime import REFUSED, UP_LOCK, make_private, refusal, require_r
 from telemetry.settings import PROJECT, Settings
 from telemetry.tls import Identity, any_certificate
 
+SECURE = "WHIMBREL__AUTH__SECURE"
 LOOK_S = 0.25
 PROBE_TIMEOUT_S = 2.0
 PREDECESSOR_S = 15.0
@@ -45,6 +48,10 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     """Run the box until SIGTERM or SIGINT. Raises `ConfigError` if it can't start."""
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGINT, _leave)
+    if args.secure and not settings.auth.secure:
+        os.environ[SECURE] = "true"
+        settings = load(args.config)
+        say("whimbrel up: other commands need the setting, too: set auth.secure = true in the settings file")
     programs = supervise.read_procfile(PROJECT / "Procfile")
     if settings.redis.url:
         programs.pop(supervise.REDIS, None)
@@ -54,6 +61,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         redis_server.find(settings)
     if not settings.needs_courier:
         programs.pop(supervise.COURIER, None)
+    if settings.has_own_certificate:
+        _ensure_certificate(settings)
     Identity.of(settings)  # what is wrong with it stops the start here, where somebody looks
     make_folder(settings.data_dir, OWN_FOLDER)
     _lock(settings.data_dir)
@@ -67,6 +76,18 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     _await_ports(settings)
     environment = _environment(args)
     return Box(supervise.start(folder, programs, environment), folder, settings, environment).run()
+
+
+def _ensure_certificate(settings: Settings) -> None:
+    """Loads cryptography, 20 MB, only where the box makes its own certificate. Raises `ConfigError`."""
+    made = importlib.import_module("cli.own_certificate")
+    certificate, key = settings.tls_paths or (Path(), Path())
+    try:
+        hosts = made.own_hosts(settings.api.host, settings.collector.host)
+        fingerprint = made.ensure(certificate, key, hosts, datetime.datetime.now(datetime.UTC))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot use or make the box's own certificate {certificate}: {error}") from None
+    say(f"whimbrel up: the box's own certificate has the SHA-256 fingerprint {fingerprint}")
 
 
 def _leave(*_: object) -> NoReturn:
@@ -279,7 +300,11 @@ def _write(line: bytes) -> None:
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    pass
+    parser.add_argument(
+        "--secure",
+        action="store_true",
+        help="require keys, use TLS with a certificate of the box's own, limit each address and key; as auth.secure",
+    )
 
 
 COMMAND = Command(

@@ -1,8 +1,8 @@
 """Where a setting's value comes from.
 
 The last one wins: its default in `telemetry/settings.py`, the TOML file (`--config FILE`, else `WHIMBREL_CONFIG`,
-else `config.toml` beside the code), the environment variable `WHIMBREL__SECTION__KEY`. An unknown section, key or a
-wrong type raises `ConfigError`.
+else `config.toml` beside the code), the environment variable `WHIMBREL__SECTION__KEY`. `auth.secure` then switches on
+what `secure_defaults.py` names. An unknown section, key or a wrong type raises `ConfigError`.
 
 Some settings are lists of entries, `[[forward]]` or, inside a section, `[[section.key]]`; an error names the entry,
 counted from 1: `forward[2].url`. In the environment such a list is JSON: `WHIMBREL__FORWARD='[{…}]'`.
@@ -20,6 +20,7 @@ from typing import Annotated, Any, get_origin
 
 import msgspec
 
+from telemetry import secure_defaults
 from telemetry.errors import ConfigError
 from telemetry.settings import LISTS, PROJECT, SECTIONS, Section, Settings
 from telemetry.settings_checks import check
@@ -36,7 +37,9 @@ def load(file: str | os.PathLike[str] | None = None, environ: Mapping[str, str] 
     path = Path(file or env.get("WHIMBREL_CONFIG") or PROJECT / "config.toml")
     named = file is not None or "WHIMBREL_CONFIG" in env
     values = _read_file(path, must_exist=named)
-    sections = {name: _section(name, values.pop(name, {}), env, path) for name in SECTIONS}
+    merged = {name: _section(name, values.pop(name, {}), env, path) for name in SECTIONS}
+    secure_defaults.apply(merged)
+    sections = {name: kind(**merged[name]) for name, kind in SECTIONS.items()}
     lists = {name: _list(name, values.pop(name, []), env, path) for name in LISTS}
     if values:
         known = ", ".join((*SECTIONS, *LISTS))
@@ -60,7 +63,8 @@ def _read_file(path: Path, must_exist: bool) -> dict[str, Any]:
         raise ConfigError(f"cannot read settings {path}: {error}") from error
 
 
-def _section(name: str, values: object, env: Mapping[str, str], path: Path) -> Section:
+def _section(name: str, values: object, env: Mapping[str, str], path: Path) -> dict[str, Any]:
+    """The values that the file and the environment set, by key."""
     kind = SECTIONS[name]
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: {name} must be a section, [{name}]")
@@ -72,7 +76,7 @@ def _section(name: str, values: object, env: Mapping[str, str], path: Path) -> S
         if variable.upper().startswith(start):
             key = variable[len(start) :].lower()
             merged[key] = _value(kind, name, key, text, f"environment variable {variable}", strict=False)
-    return kind(**merged)
+    return merged
 
 
 def _list(name: str, values: object, env: Mapping[str, str], path: Path) -> object:

@@ -13,6 +13,9 @@ from msgspec import Meta, Struct
 PROJECT = Path(__file__).resolve().parent.parent
 """The folder of the code, where `config.toml` lies."""
 
+OWN_CERTIFICATE, OWN_KEY = "tls/certificate.pem", "tls/key.pem"
+"""The box's own certificate and its key, below the data folder, where `auth.secure` asks for them."""
+
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Positive = Annotated[int, Meta(ge=1)]
 
@@ -120,6 +123,13 @@ class Auth(Section, frozen=True):
             "like https://fleet.example.com. Empty = the box's own address."
         ),
     ] = ""
+    secure: Annotated[
+        bool,
+        Meta(
+            description="Require keys, use TLS (with a certificate that `whimbrel up` makes, if none is named) and "
+            "limit each address and key where no limit is set."
+        ),
+    ] = False
 
 
 TrackerProtocol = Literal["teltonika", "gt06", "h02", "gps103", "tk103", "gl200", "nmea"]
@@ -592,6 +602,14 @@ class Settings(Section, frozen=True):
         base = Path(self.base or PROJECT)
         certificate, key = (base / Path(one).expanduser() for one in (self.tls.certificate, self.tls.key))
         return certificate.absolute(), key.absolute()
+
+    @property
+    def has_own_certificate(self) -> bool:
+        """Whether the certificate is the one that `whimbrel up` makes."""
+        return self.auth.secure and self.tls_paths == (
+            self.data_dir / OWN_CERTIFICATE,
+            self.data_dir / OWN_KEY,
+        )
 
     @property
     def needs_courier(self) -> bool:
