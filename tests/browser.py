@@ -86,6 +86,10 @@ class Browser:
         self._attach_to(self._call("Target.createTarget", url="about:blank")["targetId"])
         self._call("Target.closeTarget", targetId=before)
 
+    def forget_cookies(self) -> None:
+        """Forget the cookies of all pages."""
+        self._call("Network.clearBrowserCookies")
+
     def _call(self, method: str, **parameters: object) -> Message:
         number = next(self._ids)
         message = {"id": number, "method": method, "params": parameters}

@@ -1,5 +1,7 @@
 /**
- * All requests to the box. The key is kept for this tab alone, and asked for when the box asks for one.
+ * All requests to the box. The key is kept for this tab alone, and asked for when the box asks for one. Without a key
+ * requests carry the cookie of the session, if somebody signed in; where people may, the login page opens in place of
+ * the question for a key.
  *
  * @typedef {Record<string, string | number | boolean | string[] | null | undefined>} Parameters
  *   those that are null or undefined are left out; of a list each value is a parameter
@@ -26,14 +28,49 @@ export class ApiError extends Error {
 
 export class Api {
   #askForKey;
+  #login;
+  #csrfToken = "";
   /** @type {Promise<string> | null} */
   #asking = null;
   /** How far the box's clock is ahead of this one, in milliseconds. */
   #aheadMs = 0;
 
-  /** @param {(why: string) => Promise<string>} askForKey asks whoever looks at the page */
-  constructor(askForKey) {
+  /**
+   * @param {(why: string) => Promise<string>} askForKey asks whoever looks at the page
+   * @param {string} login address of the login page; empty: only keys count
+   */
+  constructor(askForKey, login = "") {
     this.#askForKey = askForKey;
+    this.#login = login;
+  }
+
+  /**
+   * The person who signed in; null if nobody did, or a key is used.
+   *
+   * @returns {Promise<{user: string, scopes: string[]} | null>}
+   */
+  async whoIsThere() {
+    if (!this.#login || this.hasKey) return null;
+    const response = await this.#fetch("/v1/session", {}, { Accept: "application/json" });
+    if (!response.ok) return null;
+    const found = await response.json();
+    this.#csrfToken = found.csrf_token ?? "";
+    return found.user ? found : null;
+  }
+
+  /** End the session, and open the login page. */
+  async signOut() {
+    const headers = { "X-CSRF-Token": this.#csrfToken };
+    const response = await fetch("/logout", { method: "POST", headers, credentials: "same-origin" });
+    if (!response.ok && response.status !== 403) throw await problemOf(response); // 403: it has ended already
+    location.assign(this.#login);
+  }
+
+  /** Open the login page, which leads back to what the page shows; the page is left. */
+  #openLogin() {
+    const target = `${location.pathname}${location.hash}`;
+    location.assign(`${this.#login}?next=${encodeURIComponent(target)}`);
+    return new Promise(() => {});
   }
 
   /** Whether this tab has a key. */
@@ -76,6 +113,7 @@ export class Api {
     if (response.ok || alsoGood.includes(response.status)) return response;
     const problem = await problemOf(response);
     if (response.status !== 401) throw problem;
+    if (this.#login && key === null && !this.hasKey) return this.#openLogin();
     const isStillThere = sessionStorage.getItem(KEY) === key;
     if (isStillThere) await this.askForAnother(problem);
     return this.get(path, parameters, { signal, headers, alsoGood });
@@ -94,10 +132,12 @@ export class Api {
     sessionStorage.setItem(KEY, await this.#asking);
   }
 
-  async #fetch(path, parameters, headers, signal) {
+  async #fetch(path, parameters, headers, signal = undefined) {
     const key = sessionStorage.getItem(KEY);
-    const all = key === null ? headers : { ...headers, Authorization: `Bearer ${key}` };
-    const how = /** @type {const} */ ({ cache: "no-store", credentials: "omit" }); // else browsers ask for a password
+    // the header tells the box that the page asks: it leaves out the challenge by which browsers ask for a password
+    const own = key === null ? { "X-CSRF-Token": this.#csrfToken } : { Authorization: `Bearer ${key}` };
+    const all = { ...headers, ...own };
+    const how = /** @type {const} */ ({ cache: "no-store", credentials: key === null ? "same-origin" : "omit" });
     const sentMs = Date.now();
     try {
       const response = await fetch(address(path, parameters), { headers: all, signal, ...how });

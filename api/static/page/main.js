@@ -24,9 +24,10 @@ import { notice } from "./notice.js";
 import * as points from "./points.js";
 import { State } from "./state.js";
 import { Tabs } from "./tabs.js";
+import { loginPage, showWho } from "./who.js";
 
 const state = new State();
-const api = new Api(askForKey);
+const api = new Api(askForKey, loginPage());
 const fleet = new Fleet(() => api.now());
 const map = new WorldMap(element("map"), state);
 const tabs = new Tabs(state);
@@ -38,6 +39,7 @@ for (const part of [list, points, device, history, box]) part.start(context);
 tabs.start();
 map.start().catch(() => map.fail("This browser can't draw the map: it has no WebGL. The list works without."));
 follow(context);
+showWho(context);
 
 element("forget-key").addEventListener("click", () => {
   api.forgetKey();
