@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -17,6 +18,7 @@ from starlette.types import ASGIApp, Scope
 from collector import posted
 from collector.bodies import MSGPACK, Batch, Form, Refused, Unreadable, read_batch
 from collector.described import HEALTHZ, OPERATIONS, POST_RECORDS
+from collector.device_days import DeviceDays
 from collector.guard import admit
 from collector.intake import Intake
 from collector.marks import Watermarks, memory_percent
@@ -112,6 +114,7 @@ def make_intake(settings: Settings) -> Intake:
         c.max_pending_bytes,
         Watermarks(settings.redis.full_percent, settings.redis.resume_percent, Room.of(settings)),
         settings.persist.quarantine_max_bytes,
+        DeviceDays(settings.limits.device_days_per_hour, clock.now_us, time.monotonic),
     )
 
 

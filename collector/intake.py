@@ -16,13 +16,14 @@ from functools import partial
 
 import redis
 
+from collector.device_days import DeviceDays
 from collector.lanes import Lane, Numbered
 from collector.loads import Load
 from collector.marks import Watermarks
 from collector.writer import Outcome, Part, Store, Tell, Writer
-from telemetry import meters
+from telemetry import clock, meters
 from telemetry.entries import Aside
-from telemetry.errors import BusyError
+from telemetry.errors import BusyError, TooManyDays
 from telemetry.hot import Limits, shard_of
 from telemetry.record import Sent
 
@@ -43,9 +44,11 @@ class Intake:
         max_pending_bytes: int,
         watermarks: Watermarks | None = None,
         max_aside_bytes: int = 16 * 2**20,
+        device_days: DeviceDays | None = None,
     ) -> None:
         self._store = Store(connect, shards, limits, watermarks or Watermarks(), max_aside_bytes)
         self._shards = shards
+        self._device_days = device_days or DeviceDays(0, clock.now_us, time.monotonic)
         self._max_pending_bytes = max_pending_bytes
         self._pending_bytes = 0
         self._room = asyncio.Event()
@@ -89,16 +92,20 @@ class Intake:
         name: str = "",
         body_hash: bytes = b"",
         aside: Sequence[Aside] = (),
+        limits_days: bool = True,
     ) -> None:
         """Store the records of one request; return when they, and what is `aside`, are on disk.
 
         `cost_bytes` is what they count against the bound. With a `name` they are stored once however often
-        they come. Raises `BusyError` if they can't be stored now, `KeyReusedError` if `name` came before
+        they come. `limits_days` is false for senders that cannot be told to wait. Raises `BusyError` if they can't be
+        stored now (`TooManyDays` if their device has to wait), `KeyReusedError` if `name` came before
         with another `body_hash`. With several shards a failure may leave a part stored; the retry with the
         same name stores the rest.
         """
         if not self.has_room:
             raise BusyError("more records are waiting for the store than may", retry_after_s=1)
+        if limits_days and (excess := self._device_days.excess(records)) is not None:
+            raise excess
         parts = self._parts(records)
         if name:
             home = shard_of(name, self._shards)  # decides first whether the name is free, for all shards
@@ -144,11 +151,15 @@ class Intake:
     ) -> None:
         """The same for who is told by a call, which comes to all of a group one after the other. It may not raise. A
         future and its callback cost 1 µs more."""
+        excess = self._device_days.excess(records)
+        if excess is not None and numbered is None and self._loop is not None:
+            self._loop.call_soon(tell, excess)
+            return
         parts = self._parts(records)
         sender, number, lane = numbered or ("", 0, None)
         if numbered and not records:
             parts = dict.fromkeys(range(self._shards), records)
-        self._put_all(tell, parts, cost_bytes, sender, b"", number, lane, aside)
+        self._put_all(tell, parts, cost_bytes, sender, b"", number, lane, aside, excess)
 
     def _future(self) -> tuple[asyncio.Future[bool], Tell]:
         """A future, and what gives it its result."""
@@ -175,6 +186,7 @@ class Intake:
         number: int = 0,
         lane: Lane | None = None,
         aside: Sequence[Aside] = (),
+        excess: TooManyDays | None = None,
     ) -> None:
         """Put each shard's part, and what is `aside`; once all is known `tell` hears of it."""
         waits = len(parts) + bool(aside)
@@ -184,7 +196,7 @@ class Intake:
         if waits > 1:
             tell = _Joined(waits, tell)
         for shard, part in parts.items():
-            self._put(tell, shard, part, cost_bytes, name, body_hash, number, lane)
+            self._put(tell, shard, part, cost_bytes, name, body_hash, number, lane, excess=excess)
         if aside:
             self._put(tell, 0, (), 0, "", b"", aside=aside)
 
@@ -199,6 +211,7 @@ class Intake:
         number: int = 0,
         lane: Lane | None = None,
         aside: Sequence[Aside] = (),
+        excess: TooManyDays | None = None,
     ) -> None:
         if self._loop is None:
             raise BusyError("the intake is not running")
@@ -206,7 +219,7 @@ class Intake:
         if not self.has_room:
             self._room.clear()
         begun_s, load = time.monotonic(), Load.of(records)
-        self._writers[shard].put(Part(load, cost_bytes, name, body_hash, tell, begun_s, number, lane, aside))
+        self._writers[shard].put(Part(load, cost_bytes, name, body_hash, tell, begun_s, number, lane, aside, excess))
 
     def _tell(self, group: Sequence[Part], outcomes: Sequence[Outcome], took_s: float) -> None:
         """Tell those who wait for a group, whose call took so long."""

@@ -136,7 +136,7 @@ class Subscriber:
     async def _store(self, client: aiomqtt.Client, message: aiomqtt.Message, heard: Heard, size_bytes: int) -> None:
         while True:
             try:
-                await self._intake.submit(heard.records, size_bytes, aside=heard.aside)
+                await self._intake.submit(heard.records, size_bytes, aside=heard.aside, limits_days=False)
                 break
             except BusyError as error:
                 await asyncio.sleep(error.retry_after_s)

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 
 from telemetry import problem, refusals
-from telemetry.errors import BusyError
+from telemetry.errors import BusyError, TooManyDays
 from telemetry.problem import Problem
 from telemetry.rates import Over
 
@@ -35,7 +35,12 @@ def invalid_parameter(name: str, reason: str) -> ProblemError:
 
 def busy(error: BusyError) -> ProblemError:
     """The problem of what can't be stored now."""
-    return ProblemError(problem.BUSY, str(error), {"Retry-After": str(error.retry_after_s)})
+    return ProblemError(busy_kind(error), str(error), {"Retry-After": str(error.retry_after_s)})
+
+
+def busy_kind(error: BaseException | None) -> Problem:
+    """The kind of problem of what was not stored."""
+    return problem.TOO_MANY_DAYS if isinstance(error, TooManyDays) else problem.BUSY
 
 
 def too_many(over: Over) -> ProblemError:

@@ -16,6 +16,7 @@ from collector.guard import Pass
 from collector.intake import Intake
 from collector.lanes import Lane, Numbered
 from collector.offering import count_rejected, set_aside
+from collector.problems import busy_kind
 from collector.protocols.contract import QUIET_S, Decoder, Message, Received, Rejected
 from collector.tally import Tally, tally_for
 from collector.writer import Outcome
@@ -233,7 +234,7 @@ class _Awaited:
         if isinstance(message, Rejected):
             return message.answer
         if isinstance(outcome, Exception):
-            refusals.count(problem.BUSY)
+            refusals.count(busy_kind(outcome))
             return message.not_stored(str(outcome) if isinstance(outcome, BusyError) else "the store failed")
         return message.repeated if outcome and message.sender else message.stored
 

@@ -17,6 +17,7 @@ from typing import Any, cast
 from collector import sniffing
 from collector.intake import Intake
 from collector.offering import count_rejected, set_aside
+from collector.problems import busy_kind
 from collector.protocols.contract import Message, Received, Rejected
 from collector.protocols.framed import Framed
 from collector.tally import Tally, tally_for
@@ -118,8 +119,9 @@ class UdpCollector:
 
     def _on_stored(self, answer: bytes, send: Callable[[bytes], None], future: asyncio.Future[bool]) -> None:
         self._waiting.discard(future)
-        if future.cancelled() or future.exception() is not None:
-            refusals.count(problem.BUSY)
+        error = None if future.cancelled() else future.exception()
+        if error is not None or future.cancelled():
+            refusals.count(busy_kind(error))
         elif answer:
             send(answer)
 

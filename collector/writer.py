@@ -24,7 +24,7 @@ from collector.marks import Gate, Watermarks
 from collector.small_groups import Call, SmallGroups, appended, are_small
 from telemetry import hot
 from telemetry.entries import Aside
-from telemetry.errors import BusyError, ConfigError, KeyReusedError, StoreError, StoreUnavailable
+from telemetry.errors import BusyError, ConfigError, KeyReusedError, StoreError, StoreUnavailable, TooManyDays
 from telemetry.hot import DevicesFull, Limits, Shard
 from telemetry.redis_client import require_answer
 
@@ -62,8 +62,13 @@ class Part(NamedTuple):
     number: int = 0
     lane: Lane | None = None
     aside: Sequence[Aside] = ()
+    excess: TooManyDays | None = None
+    """Why a numbered batch is refused: it passes the writer all the same, so that none behind it overtakes it."""
 
     def may_go(self, shard: int) -> bool:
+        if self.excess is not None:
+            self.note_failure(shard)  # at once: those behind it may be of the same group
+            return False
         return self.lane is None or self.lane.may_go(shard, self.name, self.number)
 
     def note_failure(self, shard: int) -> None:
@@ -275,9 +280,9 @@ class Writer(threading.Thread):
         """What becomes of each part; none overtakes one of its sender that failed."""
         goes = [part.may_go(self._number) for part in group]
         tried = iter(self._try([part for part, may in zip(group, goes, strict=True) if may]))
-        outcomes = [next(tried) if may else BusyError("an earlier batch of this sender failed") for may in goes]
+        outcomes = [next(tried) if may else _overtakes(part) for part, may in zip(group, goes, strict=True)]
         for part, outcome in zip(group, outcomes, strict=True):
-            if isinstance(outcome, Exception):
+            if isinstance(outcome, Exception) and part.excess is None:
                 part.note_failure(self._number)
         return outcomes
 
@@ -333,6 +338,10 @@ class _Given(NamedTuple):
 def _give_back(done: asyncio.Future[list[Part]], group: list[Part]) -> None:
     if not done.done():  # the loop is about to end
         done.set_result(group)
+
+
+def _overtakes(part: Part) -> Exception:
+    return part.excess or BusyError("an earlier batch of this sender failed")
 
 
 def _outcome(status: int) -> Outcome:

@@ -89,6 +89,10 @@ class BusyError(WhimbrelError):
         self.retry_after_s = retry_after_s
 
 
+class TooManyDays(BusyError):
+    """A device's records touch more old days than they may in an hour (limits.device_days_per_hour)."""
+
+
 class StoreError(WhimbrelError):
     """The hot store or the archive is not in the state that the caller needs."""
 

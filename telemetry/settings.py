@@ -304,6 +304,14 @@ class LimitsSection(Section, frozen=True):
             description="Requests a minute of one address without a good key; beyond, 429 and not 401; 0: all 401.",
         ),
     ] = 60
+    device_days_per_hour: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Maximum past days, besides yesterday, that one device's records may touch per hour, in each "
+            "process. 0 = off.",
+        ),
+    ] = 1_000
     max_buckets: Annotated[
         Positive, Meta(description="Addresses, or keys, that each limit remembers; beyond, the longest unseen goes.")
     ] = 100_000

@@ -12,6 +12,7 @@ import pytest
 import redis
 import uvloop
 
+from collector.device_days import DeviceDays
 from collector.door import Door
 from collector.intake import Intake
 from collector.marks import Watermarks
@@ -72,9 +73,10 @@ async def taking(
     limits: Limits | None = None,
     max_pending_bytes: int = PENDING_BYTES,
     marks: Watermarks | None = None,
+    device_days: DeviceDays | None = None,
 ) -> AsyncIterator[Intake]:
     """A running intake."""
-    intake = Intake(connect_to, shards, limits or Limits(), max_pending_bytes, marks)
+    intake = Intake(connect_to, shards, limits or Limits(), max_pending_bytes, marks, device_days=device_days)
     intake.start()
     try:
         yield intake

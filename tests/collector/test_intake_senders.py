@@ -10,16 +10,18 @@ import pytest
 import redis
 
 from collector import lanes
+from collector.device_days import DeviceDays
 from collector.intake import Intake
 from collector.lanes import Lane, Numbered
 from telemetry.archive import Archive
-from telemetry.errors import BusyError
+from telemetry.days import DAY_US
+from telemetry.errors import BusyError, TooManyDays
 from telemetry.hot import DevicesFull, Keys, Limits, Shard, shard_of
-from telemetry.record import Sent
+from telemetry.record import Record, Sent
 from telemetry.redis_client import connect
 from telemetry.settings import Settings
 from telemetry.setup import set_up
-from tests.collector.conftest import Connect, numbers, run, sent, tail, taking
+from tests.collector.conftest import NOW_US, Connect, numbers, run, sent, tail, taking
 from tests.conftest import RedisServer, settings_of
 
 PAUSE_MS = 10_000
@@ -288,5 +290,44 @@ def test_whatever_fails_each_batch_is_stored_once_and_in_order(
             await asyncio.gather(*(one(intake, sender) for sender in senders))
             for sender in senders:
                 assert numbers(tail(shard, sender)) == list(range(1, 41))
+
+    run(test)
+
+
+def test_no_batch_overtakes_one_with_too_many_past_days(connect_shared: Connect, shard: Shard) -> None:
+    """Whatever a sender sends before it hears of it: else the retry would be taken for a repeat, and be lost."""
+
+    def old(number: int) -> list[Sent]:
+        past = [NOW_US - (10 * number + ago) * DAY_US for ago in (2, 3, 4)]
+        return [Sent("d", Record(at_us, "tcp", "json", altitude_m=float(number))) for at_us in past]
+
+    async def test() -> None:
+        now_s = 50.0
+        days = DeviceDays(4, lambda: NOW_US, lambda: now_s)
+        async with taking(connect_shared, device_days=days) as intake:
+            lane = Lane()
+            batches = {1: old(1), 2: old(2), 3: [sent("d", 3)], 4: [sent("e", 4)]}
+            offers = [intake.offer(batches[number], 1, Numbered("s", number, lane)) for number in batches]
+            assert await results(*offers) == [STORED, TooManyDays, BusyError, BusyError]
+            assert await results(intake.offer(old(2), 1)) == [TooManyDays]
+            assert await results(intake.offer(batches[2], 1, Numbered("s", 2, lane))) == [TooManyDays]
+            now_s += 3_600
+            for number in (2, 3, 4):
+                assert await results(intake.offer(batches[number], 1, Numbered("s", number, lane))) == [STORED]
+            assert numbers(tail(shard, "d")) == [1, 1, 1, 2, 2, 2, 3]
+
+    run(test)
+
+
+def test_senders_that_cannot_be_told_to_wait_may_have_as_many_days_as_they_like(
+    connect_shared: Connect, shard: Shard
+) -> None:
+    async def test() -> None:
+        async with taking(connect_shared, device_days=DeviceDays(1, lambda: NOW_US, lambda: 0.0)) as intake:
+            records = [Sent("d", Record(NOW_US - ago * DAY_US, "mqtt", "json")) for ago in range(2, 9)]
+            with pytest.raises(TooManyDays):
+                await intake.submit(records, 1)
+            await intake.submit(records, 1, limits_days=False)
+            assert len(tail(shard, "d")) == 7
 
     run(test)
