@@ -24,6 +24,7 @@ from api.box import BoxRoutes
 from api.cors import Cors
 from api.deleting import Deleting
 from api.forward import MAX_SQL_BYTES, QueryProgram
+from api.html import is_page
 from api.latest import LatestRoutes
 from api.live import LiveRoutes
 from api.login import LoginRoutes
@@ -46,6 +47,7 @@ from telemetry.asking import Asks, asker
 from telemetry.direct import DirectAsker
 from telemetry.disk import Room
 from telemetry.gate import Gate, Sessions
+from telemetry.hosts import Hosts
 from telemetry.http_protocol import ConnectionLimits
 from telemetry.keyring import Keyring
 from telemetry.pending import Pending
@@ -56,6 +58,7 @@ from telemetry.request_ids import Named
 from telemetry.serve import http_server, listen, query_socket, renew_on_sighup, stop_on_signals
 from telemetry.session_cookie import Cookies
 from telemetry.settings import Settings
+from telemetry.site_check import SiteCheck
 from telemetry.throttle import OfKeys, throttled
 from telemetry.tls import Identity
 from telemetry.watchdog import watchdog
@@ -114,8 +117,9 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
         login_routes(settings, sessions),
     )
     rates = Rates.of(settings)
-    named = in_front(settings, application, latest, keys, rates, sessions)
-    make_connection = quick_connections(settings, asks, keys, rates, named)
+    hosts = Hosts.of(settings, a.host, keys is None and tls is None)
+    named = in_front(settings, application, latest, keys, rates, hosts, sessions)
+    make_connection = quick_connections(settings, asks, keys, rates, named, hosts)
     server = http_server(named, ConnectionLimits.of(settings), Pending.of(settings), tls, make=make_connection)
     gc.freeze()  # what is here stays: to look through it for garbage takes 26 ms, in which nothing is answered
     serving = asyncio.create_task(server.serve([listening]))
@@ -139,14 +143,17 @@ def in_front(
     latest: LatestRoutes,
     keys: Keyring | None,
     rates: Rates,
+    hosts: Hosts,
     sessions: Sessions | None = None,
 ) -> Named:
-    """The application behind what a request passes first: its name, CORS, rates, keys, the quick way of latest."""
+    """The application behind what a request passes first: its name, CORS, rates, the check of its host and origin,
+    keys, the quick way of latest."""
     plain = ProxyHeadersMiddleware(application)  # type: ignore[arg-type]  # uvicorn words ASGI's types its own way
     quick = QuickLatest(plain, latest)  # type: ignore[arg-type]
     gate = Gate(OfKeys(quick, too_many_at) if rates.key_requests else quick, keys, need_of, sessions)
-    limited = throttled(gate, rates, Addresses.of(settings), too_many_at, keys is not None)
     origins = settings.api.cors_origins
+    checked = SiteCheck(gate, hosts, origins, is_page)
+    limited = throttled(checked, rates, Addresses.of(settings), too_many_at, keys is not None)
     return Named(Timed(Cors(limited, origins) if origins else limited), settings.log.access)
 
 
@@ -157,13 +164,13 @@ def login_routes(settings: Settings, sessions: Sessions | None) -> LoginRoutes:
 
 
 def quick_connections(
-    settings: Settings, asks: Asks, keys: Keyring | None, rates: Rates, named: Named
+    settings: Settings, asks: Asks, keys: Keyring | None, rates: Rates, named: Named, hosts: Hosts
 ) -> Callable[..., QuickConnection] | None:
     """What makes connections that answer latest by themselves; None where the application has more to do with it."""
     does_more = keys is not None or rates.are_set or settings.api.cors_origins or settings.log.access
     if does_more or not isinstance(asks, DirectAsker):
         return None
-    return partial(QuickConnection, QuickAnswers(asks, settings.redis.shards, named.name_of))
+    return partial(QuickConnection, QuickAnswers(asks, settings.redis.shards, named.name_of, hosts.has))
 
 
 if __name__ == "__main__":

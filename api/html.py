@@ -38,6 +38,19 @@ HEADERS = {
     **SAFE_HEADERS,
 }
 
+PAGES = frozenset(
+    (
+        "/",
+        "/status",
+        *(
+            f"{path}{slash}"
+            for path in ("/docs", "/redoc", "/tracking/swagger", "/tracking/redoc")
+            for slash in ("", "/")
+        ),
+    )
+)
+"""Where pages for people are, which a link of another site may open; and so is what lies below `/static/`."""
+
 _TEMPLATES = Environment(
     loader=FileSystemLoader(HERE / "templates"),
     autoescape=True,
@@ -45,6 +58,11 @@ _TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+
+
+def is_page(path: str) -> bool:
+    """Whether a page for people, or a file of one, is at a path."""
+    return path in PAGES or path.startswith("/static/")
 
 
 def page(template: str, status: int = 200, headers: Mapping[str, str] | None = None, **values: object) -> Response:

@@ -19,14 +19,14 @@ from api.answers import encode
 from api.latest_answer import answer_of
 from api.latest_texts import LARGE_BYTES
 from api.quick import END, ROUTE_OF_LATEST, START
-from telemetry import meters
+from telemetry import meters, site_check
 from telemetry.answer_head import AnswerHead, Headers
 from telemetry.direct import DirectAsker
 from telemetry.hot import Keys, shard_of
 from telemetry.http_protocol import LimitedProtocol
 
 _START, _END = START.encode(), END.encode()
-_UNUSUAL = frozenset((b"content-length", b"expect", b"transfer-encoding", b"upgrade"))
+_UNUSUAL = site_check.UNUSUAL | {b"content-length", b"expect", b"transfer-encoding", b"upgrade"}
 _NOT_PLAIN = b"%?#"
 """What may be in an address that is not a path as it is."""
 
@@ -34,11 +34,28 @@ _NOT_PLAIN = b"%?#"
 class QuickAnswers:
     """What all such connections share. `name` gives a request its name, by its headers (telemetry/request_ids.py)."""
 
-    def __init__(self, asker: DirectAsker, shards: int, name: Callable[[Headers], bytes]) -> None:
+    def __init__(
+        self,
+        asker: DirectAsker,
+        shards: int,
+        name: Callable[[Headers], bytes],
+        is_own_host: Callable[[bytes], bool],
+    ) -> None:
         self._asker = asker
         self._keys: Sequence[Keys] = [Keys(number) for number in range(shards)]
         self._name = name
+        self._is_own_host = is_own_host
         self._head = AnswerHead(200)
+
+    def is_usual(self, headers: Headers) -> bool:
+        """Whether nothing about a request's headers is for the application."""
+        hosts = 0
+        for name, value in headers:
+            if name in _UNUSUAL:
+                return False
+            if name == b"host":
+                hosts += 1 if self._is_own_host(value) else 2
+        return hosts == 1
 
     def answer(self, device_id: str, headers: Headers, common: Headers) -> bytes | None:
         """The answer, whole; None if it is for the application."""
@@ -91,7 +108,7 @@ class QuickConnection(LimitedProtocol):
         url = self.url
         if not url.startswith(_START) or not url.endswith(_END) or not url.isascii():
             return ""
-        if not self.may_answer(b"GET") or any(name in _UNUSUAL for name, _ in self.headers):
+        if not self.may_answer(b"GET") or not self._answers.is_usual(self.headers):
             return ""
         device_id = url[len(_START) : -len(_END)]
         return "" if any(byte in _NOT_PLAIN for byte in device_id) else device_id.decode()

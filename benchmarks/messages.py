@@ -94,13 +94,14 @@ def json_arrays(some: Sequence[Batch]) -> list[bytes]:
 
 def post(body: bytes, records: int, path: str = "/v1/records") -> Message:
     """The request that sends JSON."""
-    head = f"POST {path} HTTP/1.1\r\nHost: box\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    more = f"Content-Type: application/json\r\nContent-Length: {len(body)}"
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\n{more}\r\n\r\n"
     return Message(head.encode() + body, records)
 
 
 def get(target: str) -> Message:
     """A question."""
-    return Message(f"GET {target} HTTP/1.1\r\nHost: box\r\n\r\n".encode())
+    return Message(f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
 
 
 def day(number: int) -> date:

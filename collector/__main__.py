@@ -32,6 +32,7 @@ from collector.tcp import TcpCollector, Timeouts
 from telemetry import keyring, notes, refusals, reports
 from telemetry.addresses import Addresses
 from telemetry.fields import Arrival
+from telemetry.hosts import Hosts
 from telemetry.http_protocol import ConnectionLimits
 from telemetry.keyring import Keyring
 from telemetry.pending import Pending
@@ -42,6 +43,7 @@ from telemetry.redis_client import connect
 from telemetry.request_ids import Named
 from telemetry.serve import GRACE_S, http_server, listen, renew_on_sighup, stop_on_signals
 from telemetry.settings import Collector, Settings
+from telemetry.site_check import SiteCheck
 from telemetry.throttle import throttled
 from telemetry.tls import Identity
 from telemetry.watchdog import watchdog
@@ -98,10 +100,12 @@ async def collect(settings: Settings, listening: Sockets, stopped: asyncio.Event
     tcp = make_tcp(lambda _address: PROTOCOLS["any"](limits), arrival, tls, keys)
     pending = Pending.of(settings)
     further = listeners.Listeners(settings, intake, arrival, make_tcp, tls, keys, rates, named, pending)
-    collecting = named(app(intake, HttpLimits.of(settings), arrival, keys, rates.key_requests is not None))
+    hosts = Hosts.of(settings, c.host, keys is None and tls is None)
+    guarded = app(intake, HttpLimits.of(settings), arrival, keys, rates.key_requests is not None)
+    collecting = named(SiteCheck(guarded, hosts, settings.api.cors_origins))
     make_connection = None
     if keys is None and not rates.are_set and not settings.log.access:
-        quick = QuickPosts(intake, HttpLimits.of(settings), arrival, collecting.name_of)
+        quick = QuickPosts(intake, HttpLimits.of(settings), arrival, collecting.name_of, hosts.has)
         make_connection = partial(QuickConnection, quick)
     server = http_server(collecting, ConnectionLimits.of(settings), pending, tls, make=make_connection)
     heard = brokers(settings, intake, arrival) if listening.process == 0 else None  # a broker knows one of a name

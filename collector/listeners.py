@@ -25,12 +25,14 @@ from collector.tcp import TcpCollector
 from collector.udp import UdpCollector
 from telemetry.fields import Arrival
 from telemetry.gate import INGEST, Gate
+from telemetry.hosts import Hosts
 from telemetry.http_protocol import ConnectionLimits
 from telemetry.keyring import Keyring
 from telemetry.pending import Pending
 from telemetry.rates import Rates
 from telemetry.serve import Server, http_server, listen, listen_udp
 from telemetry.settings import Collector, Listen, Settings
+from telemetry.site_check import SiteCheck
 from telemetry.throttle import OfKeys
 from telemetry.tls import Identity
 
@@ -139,8 +141,10 @@ class Listeners:
         if one.transport == "http":
             app = alone(BY_NAME[one.protocol], options, self._intake, HttpLimits.of(self._settings), self._arrival)
             behind = OfKeys(app, too_many_at) if self._rates is not None and self._rates.key_requests else app
-            gate = self._in_front(Gate(behind, keyring, lambda _: INGEST))
-            return HttpListener(http_server(gate, ConnectionLimits.of(self._settings), self._pending, tls))
+            gate = Gate(behind, keyring, lambda _: INGEST)
+            hosts = Hosts.of(self._settings, one.host or c.host, keyring is None and tls is None)
+            in_front = self._in_front(SiteCheck(gate, hosts, self._settings.api.cors_origins))
+            return HttpListener(http_server(in_front, ConnectionLimits.of(self._settings), self._pending, tls))
         if one.transport == "udp":
             make = TRACKERS[one.protocol]
             return UdpCollector(

@@ -25,6 +25,7 @@ from collector.tally import tally_of
 from telemetry import problem, refusals
 from telemetry.errors import BusyError
 from telemetry.fields import Arrival
+from telemetry.origins import is_of_browser
 
 METHODS = ("GET", "POST")
 """OsmAnd's phones ask, all others post; one that asks what it should post is told what is missing."""
@@ -48,6 +49,10 @@ class Posted:
 
     async def answer(self, request: Request) -> Response:
         """Store what a request says, then answer as its protocol has it."""
+        if request.method != "POST" and is_of_browser(request.scope["headers"]):
+            raise ProblemError(
+                problem.FOREIGN_PAGE, "a browser stores nothing by GET, whose address may be in any page: send a POST"
+            )
         body = await inflated(
             await read_body(request, self._limits), read_encoding(request), self._limits.max_body_bytes
         )

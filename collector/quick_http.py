@@ -21,7 +21,7 @@ from collector.quick import PATH, UNUSUAL, form_called
 from collector.requests import LARGE_BODY_BYTES, HttpLimits
 from collector.tally import tally_of
 from collector.writer import Outcome, Tell
-from telemetry import problem, refusals
+from telemetry import problem, refusals, site_check
 from telemetry.answer_head import AnswerHead, Headers, header_lines
 from telemetry.errors import BusyError
 from telemetry.fields import Arrival
@@ -29,25 +29,31 @@ from telemetry.http_protocol import LimitedProtocol
 from telemetry.record import Sent
 
 _PATH = PATH.encode()
-_UNUSUAL = UNUSUAL | {b"expect", b"transfer-encoding", b"upgrade"}
+_UNUSUAL = UNUSUAL | site_check.UNUSUAL | {b"expect", b"transfer-encoding", b"upgrade"}
 
 
 class QuickPosts:
     """What all such connections share. `name` gives a request its name, by its headers (telemetry/request_ids.py)."""
 
     def __init__(
-        self, intake: Intake, limits: HttpLimits, arrival: Callable[[], Arrival], name: Callable[[Headers], bytes]
+        self,
+        intake: Intake,
+        limits: HttpLimits,
+        arrival: Callable[[], Arrival],
+        name: Callable[[Headers], bytes],
+        is_own_host: Callable[[bytes], bool],
     ) -> None:
         self._intake = intake
         self._max_records = limits.max_records
         self._max_body_bytes = min(limits.max_body_bytes, LARGE_BODY_BYTES - 1)
         self._arrival = arrival
         self.name = name
+        self._is_own_host = is_own_host
         self._accepted = AnswerHead(202)
 
     def form(self, headers: Headers) -> Form | None:
         """The form of a body with these headers; None if there is anything unusual about them."""
-        content_type = b""
+        content_type, hosts = b"", 0
         for name, value in headers:
             if name in _UNUSUAL:
                 return None
@@ -55,7 +61,9 @@ class QuickPosts:
                 content_type = value
             elif name == b"content-length" and int(value) > self._max_body_bytes:
                 return None
-        return form_called(content_type)
+            elif name == b"host":
+                hosts += 1 if self._is_own_host(value) else 2
+        return form_called(content_type) if hosts == 1 else None
 
     def records(self, form: Form, body: bytes) -> list[Sent] | None:
         """The records of a body; None if they are for the application."""

@@ -18,6 +18,7 @@ from collector.lanes import Lane, Numbered
 from collector.offering import count_rejected, set_aside
 from collector.problems import busy_kind
 from collector.protocols.contract import QUIET_S, Decoder, Message, Received, Rejected
+from collector.protocols.http_start import HTTP, is_http
 from collector.tally import Tally, tally_for
 from collector.writer import Outcome
 from telemetry import meters, problem, refusals
@@ -255,6 +256,7 @@ class _Connection(asyncio.BufferedProtocol):
         self.name = collector.name()
         self._heard_s = self._begun_s = self._loop.time()
         self._quiet_timer: asyncio.TimerHandle | None = None
+        self._is_first = True  # until the first bytes have come
         self._no_more = False  # nothing further is decoded: the sender ended, or a last message came
         self._lingers = True
         self._peer_ended = False
@@ -290,7 +292,11 @@ class _Connection(asyncio.BufferedProtocol):
         self._heard_s = self._loop.time()
         was_mid_message = self._decoder.is_mid_message
         data = self._collector.received[:nbytes]
-        messages = self._allowed(self._decoder.feed(data, self._collector.arrival()))
+        is_first, self._is_first = self._is_first, False
+        if is_first and is_http(data):
+            messages: list[Message] = [HTTP]
+        else:
+            messages = self._allowed(self._decoder.feed(data, self._collector.arrival()))
         self._most_bytes = SIP_BYTES if len(messages) * TINY_BYTES > max(nbytes, SIP_BYTES // 2) else TURN_BYTES
         self._see(data, messages)
         if messages or not was_mid_message:

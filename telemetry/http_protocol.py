@@ -40,7 +40,7 @@ MAX_PIPELINED = 16
 
 FED_BYTES = 2**11
 """Bytes fed to the parser at once: so far may what it gathers go beyond the limit, and so many more requests may
-wait as these hold; each takes some 3 KB, and 18 bytes are enough for one."""
+wait as these hold; each takes some 3 KB, and 25 bytes are enough for one."""
 
 KERNEL_BYTES = 2**17
 """What of an answer the kernel may hold unsent; it holds megabytes, and how much is read of them can't be seen."""
@@ -307,6 +307,7 @@ class LimitedProtocol(HttpToolsProtocol):
             raise self._too_much()
 
     def on_headers_complete(self) -> None:
+        self._check_host()
         self._check_query(self.url.partition(b"?")[2])
         super().on_headers_complete()  # raises for an address that is none: that is still a fault of the head
         self._is_in_head = False
@@ -322,6 +323,14 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.parser.get_method() != method or self.parser.get_http_version() != "1.1":
             return False
         return bool(self.parser.should_keep_alive())
+
+    def _check_host(self) -> None:
+        """HTTP/1.1 requires one Host (RFC 9112 3.2); simple devices that speak HTTP/1.0 may have none."""
+        hosts = sum([name == b"host" for name, _ in self.headers])
+        if hosts > 1:
+            raise _Refusal(problem.INVALID_REQUEST, "a request may have one Host header")
+        if not hosts and self.parser.get_http_version() == "1.1":
+            raise _Refusal(problem.INVALID_REQUEST, "a request of HTTP/1.1 needs a Host header")
 
     def _check_query(self, query: bytes) -> None:
         if len(query) > self._limits.max_query_bytes:

@@ -105,6 +105,7 @@ def _port_of(listening: socket.socket) -> str:
 SAFE_HEADERS = (
     ("X-Content-Type-Options", "nosniff"),
     ("X-Frame-Options", "DENY"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
     ("Referrer-Policy", "same-origin"),
 )
 """What every answer says, so that no browser takes it for what it isn't, or shows it inside another page."""

@@ -89,6 +89,16 @@ class Api(Section, frozen=True):
     ] = 2**28
 
 
+class Http(Section, frozen=True):
+    allowed_hosts: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Further host names by which clients reach the API and the HTTP collector, like "
+            "box.example.com, *.example.com for all below it, or * for any name."
+        ),
+    ] = ()
+
+
 class Sql(Section, frozen=True):
     enabled: Annotated[bool, Meta(description="Answer questions in SQL, POST /v1/sql.")] = False
     timeout_s: Annotated[Positive, Meta(description="Seconds after which a question is given up.")] = 30
@@ -559,6 +569,7 @@ class Settings(Section, frozen=True):
 
     data: Data = Data()
     api: Api = Api()
+    http: Http = Http()
     sql: Sql = Sql()
     auth: Auth = Auth()
     collector: Collector = Collector()
@@ -628,6 +639,7 @@ class Settings(Section, frozen=True):
 SECTIONS: dict[str, type[Section]] = {
     "data": Data,
     "api": Api,
+    "http": Http,
     "sql": Sql,
     "auth": Auth,
     "collector": Collector,

@@ -31,6 +31,7 @@ def check(settings: Settings) -> None:
     _check_brokers(settings.collector.mqtt)
     _check_origins(settings.api.cors_origins)
     _check_public_url(settings.auth.public_url)
+    _check_allowed_hosts(settings.http.allowed_hosts)
     _check_tiles(settings.page)
     if bool(settings.tls.certificate) != bool(settings.tls.key):
         raise ConfigError("tls.certificate and tls.key must be set together")
@@ -53,6 +54,14 @@ def _check_public_url(url: str) -> None:
         raise ConfigError(
             f"auth.public_url: cannot use {url!r}: it is no origin; write it like https://fleet.example.com"
         )
+
+
+def _check_allowed_hosts(names: Sequence[str]) -> None:
+    for name in names:
+        if name != "*" and not re.fullmatch(r"(\*\.)?[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+            raise ConfigError(
+                f"http.allowed_hosts: {name!r} is no host name: write it like box.example.com, *.example.com or *"
+            )
 
 
 def _check_tiles(page: Page) -> None:

@@ -281,8 +281,8 @@ def questions() -> Iterator[str]:
 
 # Whole requests --------------------------------------------------------------------------------------
 
-POST = b"POST /v1/records HTTP/1.1\r\nHost: box\r\nContent-Type: application/json\r\n"
-SMUGGLED = b"GET /healthz HTTP/1.1\r\nHost: box\r\n\r\n"
+POST = b"POST /v1/records HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+SMUGGLED = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 SMUGGLING: dict[str, bytes] = {
     "a length and chunks": POST + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + SMUGGLED,

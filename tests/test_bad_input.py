@@ -219,7 +219,7 @@ def test_what_looks_bad_and_is_good_comes_back_as_it_was_sent(box: Box) -> None:
 def asked(port: int, target: str) -> httpx.Response:
     """GET a target as it stands, which no client would send."""
     with socket.create_connection((HOST, port), timeout=WAIT_S) as sender:
-        sender.sendall(b"GET " + target.encode() + b" HTTP/1.1\r\nHost: box\r\nConnection: close\r\n\r\n")
+        sender.sendall(b"GET " + target.encode() + b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         return answers_of(received(sender))[0]
 
 

@@ -494,7 +494,7 @@ def asking(box: Box, stack: ExitStack) -> socket.socket:
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
     client.settimeout(20)
     client.connect(("127.0.0.1", box.port))
-    client.sendall(b"GET /v1/export?format=csv HTTP/1.1\r\nHost: box\r\n\r\n")
+    client.sendall(b"GET /v1/export?format=csv HTTP/1.1\r\nHost: localhost\r\n\r\n")
     return client
 
 

@@ -50,9 +50,11 @@ def test_what_nobody_knows_is_not_found(box: Box) -> None:
 def test_a_body_where_none_is_read_does_no_harm(box: Box) -> None:
     """Its bytes are no second request."""
     with socket.create_connection(("127.0.0.1", box.port), timeout=10) as connection:
-        body = b"GET /v1/latest HTTP/1.1\r\nHost: x\r\n\r\n"
+        body = b"GET /v1/latest HTTP/1.1\r\nHost: localhost\r\n\r\n"
         connection.sendall(
-            b"GET /v1/records HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+            b"GET /v1/records HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+            % len(body)
+            + body
         )
         answer = b""
         while part := connection.recv(65_536):
@@ -64,7 +66,7 @@ def test_a_body_where_none_is_read_does_no_harm(box: Box) -> None:
 @pytest.mark.parametrize("target", [b"*", b"//evil/x", b"/a/../b", b"/%zz?%", b"http://evil/x?y#z", b"/a?b#c"])
 def test_odd_addresses_and_headers_are_answered(box: Box, target: bytes) -> None:
     """The query program is asked, whatever host an address seems to name, and says that it knows none of these."""
-    head = b"OPTIONS %b HTTP/1.1\r\nHost: \xe9\r\nConnection: close\r\nX-Odd: \xff\t,\r\n\r\n"
+    head = b"OPTIONS %b HTTP/1.1\r\nHost: \xe9.localhost\r\nConnection: close\r\nX-Odd: \xff\t,\r\n\r\n"
     with socket.create_connection(("127.0.0.1", box.port), timeout=10) as connection:
         connection.sendall(head % target)
         answer = b""

@@ -234,7 +234,7 @@ def test_a_slow_reader_misses_what_lies_between(box: Box) -> None:
     target = box.http.base_url
     with socket.create_connection((target.host, target.port or 80), timeout=WAIT_S) as reader:
         reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
-        reader.sendall(b"GET /v1/live?interval_ms=100&snapshot=false HTTP/1.1\r\nHost: h\r\n\r\n")
+        reader.sendall(b"GET /v1/live?interval_ms=100&snapshot=false HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert reader.recv(1).startswith(b"H")
         for second in range(60):
             store(box, [at(name, second, 10.0) for name in names])

@@ -21,6 +21,7 @@ from api.quick_http import QuickAnswers, QuickConnection
 from telemetry.archive import Archive
 from telemetry.direct import DirectAsker
 from telemetry.entries import pack
+from telemetry.hosts import Hosts
 from telemetry.hot import Batch, Limits
 from telemetry.http_protocol import ConnectionLimits
 from telemetry.pending import Pending
@@ -79,7 +80,7 @@ async def serving(settings: Settings, is_quick: bool) -> AsyncIterator[tuple[int
         route = Route("/v1/devices/{device_id:path}/latest", latest.get_device)
         behind = Behind(QuickLatest(Starlette(routes=[route], exception_handlers=HANDLERS), latest))
         named = Named(behind)
-        make = partial(QuickConnection, QuickAnswers(asker, 1, named.name_of))
+        make = partial(QuickConnection, QuickAnswers(asker, 1, named.name_of, Hosts(["box"]).has))
         limits = ConnectionLimits(16_384, 1_000, 100, 10.0, KEEP_ALIVE_S, 8_192)
         server = http_server(named, limits, Pending(2**24), make=make if is_quick else None)
         listening = listen(HOST, 0)

@@ -384,7 +384,7 @@ ENDLESS = "SELECT count(*) FROM range(10000000000000) a"
 def asking(box: Box, query: str) -> socket.socket:
     """A connection that has asked, and waits."""
     body = b'{"query": "' + query.encode() + b'"}'
-    head = b"POST /v1/sql HTTP/1.1\r\nHost: x\r\nAuthorization: %b\r\nContent-Length: %d\r\n\r\n"
+    head = b"POST /v1/sql HTTP/1.1\r\nHost: localhost\r\nAuthorization: %b\r\nContent-Length: %d\r\n\r\n"
     connection = socket.create_connection(("127.0.0.1", box.port), timeout=10)
     connection.sendall(head % (box.http.headers["Authorization"].encode(), len(body)) + body)
     return connection

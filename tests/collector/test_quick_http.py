@@ -18,6 +18,7 @@ from collector.intake import Intake
 from collector.quick_http import QuickConnection, QuickPosts
 from collector.requests import Arriving, HttpLimits
 from telemetry.fields import Arrival
+from telemetry.hosts import Hosts
 from telemetry.hot import Limits, Shard
 from telemetry.http_protocol import ConnectionLimits
 from telemetry.pending import Pending
@@ -67,7 +68,7 @@ async def serving(
         arrival = Arrival(NOW_US)
         behind = Behind(app(intake, LIMITS, lambda: arrival))
         named = Named(behind)
-        make = partial(QuickConnection, QuickPosts(intake, LIMITS, lambda: arrival, named.name_of))
+        make = partial(QuickConnection, QuickPosts(intake, LIMITS, lambda: arrival, named.name_of, Hosts(["box"]).has))
         limits = ConnectionLimits(16_384, LIMITS.max_body_bytes, 100, request_timeout_s, KEEP_ALIVE_S, 8_192)
         server = http_server(named, limits, Pending(2**24), make=make if is_quick else None)
         listening = listen(HOST, 0)

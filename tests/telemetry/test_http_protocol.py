@@ -39,8 +39,8 @@ PER_ADDRESS = 15
 OTHER_HOST = "127.0.0.2"
 TIMEOUT_S = 1
 KEEP_ALIVE_S = 2
-ALIVE = b"GET /healthz HTTP/1.1\r\nHost: box\r\n\r\n"
-POST = b"POST /v1/records HTTP/1.1\r\nHost: box\r\nContent-Type: application/json\r\n"
+ALIVE = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+POST = b"POST /v1/records HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 PADDED = ALIVE[:-2] + b"X: " + b"x" * 500 + b"\r\n\r\n"
 """Long enough for what is received at once not to hold more requests than may wait."""
 
@@ -202,7 +202,7 @@ LATE = f"a request may take {TIMEOUT_S} s to arrive"
 
 
 def test_as_much_as_may_be(sender: Sender) -> None:
-    room = HEADER_BYTES - len(b"/healthzHost: box\r\nX: \r\n")
+    room = HEADER_BYTES - len(b"/healthzHost: localhost\r\nX: \r\n")
     for _ in range(2):
         sender.send(ALIVE[:-2] + b"X: " + b"x" * room + b"\r\n\r\n")
         assert sender.answer()[0] == 200
@@ -254,7 +254,7 @@ def test_memory_stays_flat_however_much_is_sent(served: Served, sender: Sender, 
 @pytest.mark.parametrize("path", [b"/healthz", b"/v1/records"])
 def test_a_body_that_nobody_reads(served: Served, sender: Sender, path: bytes, length: bytes) -> None:
     before = served.memory_bytes
-    sender.send(b"DELETE " + path + b" HTTP/1.1\r\nHost: box\r\n" + length)
+    sender.send(b"DELETE " + path + b" HTTP/1.1\r\nHost: localhost\r\n" + length)
     chunk = b"10000\r\n" + b"x" * 65_536 + b"\r\n"
     gone = sender.flood(chunk if b"chunked" in length else b"x" * 65_536, 200 * 2**20)
     assert gone < 200 * 2**20
@@ -375,7 +375,7 @@ def test_the_answer_before_a_refusal_is_whole(sender: Sender) -> None:
 def test_more_requests_at_once_than_may_wait_are_all_answered(served: Served, sender: Sender) -> None:
     count = 100 * MAX_PIPELINED
     served.signal(signal.SIGSTOP)
-    sender.send(ALIVE.replace(b"GET", b"PUT") + b"GET /healthz HTTP/1.1\r\n\r\n" * count)
+    sender.send(ALIVE.replace(b"GET", b"PUT") + b"GET /healthz HTTP/1.1\r\nHost:\r\n\r\n" * count)
     served.signal(signal.SIGCONT)
     assert [sender.answer()[0] for _ in range(count + 1)] == [405, *[200] * count]
     sender.send(ALIVE)

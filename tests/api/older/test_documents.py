@@ -187,8 +187,8 @@ def test_every_operation_is_whole(document: Document) -> None:
 
 
 def test_the_host_is_the_one_that_was_asked(box: Box) -> None:
-    answer = box.http.get(PAGES[0], headers={"Host": "box.example:81", "Accept": JSON})
-    assert answer.json()["host"] == "box.example:81"
+    answer = box.http.get(PAGES[0], headers={"Host": "box.localhost:81", "Accept": JSON})
+    assert answer.json()["host"] == "box.localhost:81"
 
 
 def test_it_names_the_older_addresses_and_their_methods(document: Document) -> None:
