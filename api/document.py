@@ -37,6 +37,8 @@ OPENAPI = Operation(
 
 ANY = (
     problem.INVALID_REQUEST,
+    problem.FOREIGN_PAGE,
+    problem.MISDIRECTED,
     problem.TIMED_OUT,
     problem.ADDRESS_TOO_LONG,
     problem.RATE_LIMITED,

@@ -29,7 +29,7 @@ LOCAL_ENDINGS = (".local", ".internal", ".home.arpa")
 MAX_KNOWN_HOSTS = 256
 """Values of `Host` whose verdict is remembered."""
 
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+(?:%[\w.%~-]+)?\]|[^\s/?#@\[\]:\"<>\\^`{|}]*)(?::(\d{0,5}))?")
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+(?:%[\w.%~-]+)?\]|[^\s,/?#@\[\]:\"<>\\^`{|}]*)(?::(\d{0,5}))?")
 """A name or an address, and perhaps a port (RFC 9110 7.2)."""
 
 
