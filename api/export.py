@@ -20,7 +20,7 @@ from api.answers import RecordAnswer
 from api.area import PARAMETERS as AREA
 from api.area import area
 from api.formats import FORMATS
-from api.formats.choice import FORMAT, chosen, kinds
+from api.formats.choice import CSV_SAFE, FORMAT, chosen, kinds
 from api.formats.contract import Format
 from api.ordered import in_order
 from api.params import DEVICE_ID, END, START
@@ -50,7 +50,7 @@ EXPORT = Operation(
     "All records of a range as one file",
     "records",
     {200: Content("The file, sent while it is made", {**kinds(FORMATS), "application/json": list[RecordAnswer]})},
-    (DEVICE_ID, START, END, FORMAT, *AREA, *THINNED),
+    (DEVICE_ID, START, END, FORMAT, CSV_SAFE, *AREA, *THINNED),
     problems=(problem.INVALID_PARAMETER, problem.NOT_ACCEPTABLE, problem.NOT_TOGETHER),
     description="Records come by day in UTC, device, time and id. What breaks it off closes the connection.",
 )

@@ -15,7 +15,7 @@ from api.answers import RecordAnswer
 from api.area import PARAMETERS as AREA
 from api.area import Area, area
 from api.formats import FORMATS
-from api.formats.choice import FORMAT, chosen, kinds
+from api.formats.choice import CSV_SAFE, FORMAT, chosen, kinds
 from api.formats.contract import Format
 from api.latest import PARAMETERS as OF_ALL
 from api.latest import LatestRoutes
@@ -43,7 +43,7 @@ LATEST = Operation(
     "The newest record of all devices, or of some",
     "latest",
     {200: Content("A page, in the order of ids", {**kinds(FORMATS), "application/json": LatestPage})},
-    (*OF_ALL, FORMAT, AT, WITHIN, *AREA),
+    (*OF_ALL, FORMAT, CSV_SAFE, AT, WITHIN, *AREA),
     problems=(problem.INVALID_PARAMETER, problem.NOT_ACCEPTABLE, problem.NOT_TOGETHER),
 )
 

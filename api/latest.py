@@ -26,7 +26,7 @@ from telemetry.asking import Asks
 from telemetry.entries import Latest, decode_latest
 from telemetry.hot import Keys, shard_of
 
-MORE = ("format", "at", "within_days", "bbox", "near")
+MORE = ("format", "csv_safe", "at", "within_days", "bbox", "near")
 """Parameters of `/v1/latest` that the query program answers, which has what it takes."""
 
 DEVICE_SCHEMA = {"type": "string", "minLength": 1}

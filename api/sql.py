@@ -17,7 +17,8 @@ from starlette.responses import Response
 
 from api import bound
 from api.formats import FORMATS
-from api.formats.choice import chosen, kinds, parameter
+from api.formats.choice import CSV_SAFE, chosen, kinds, parameter
+from api.formats.csv import SAFE
 from api.paged import VARY
 from api.snapshot import Snapshots, Wanted
 from api.sql_child import COSTLY, FAILED, LENGTH_BYTES, WRONG, Outcome, Question
@@ -70,7 +71,7 @@ SQL = Operation(
     "A question in SQL over all records and each device's newest",
     "records",
     {200: Content("The rows", {**kinds(FORMS), "application/json": SqlAnswer})},
-    (FORMAT,),
+    (FORMAT, CSV_SAFE),
     Content("The question", {"application/json": SqlQuestion}),
     problems=(
         problem.INVALID_PARAMETER,
@@ -114,14 +115,12 @@ class Sql:
         refuse_unknown(request, names(SQL.parameters))
         kind = chosen(request, FORMS)
         query = await _query(request)
-        form = next(name for name, one in FORMS.items() if one is kind)
+        form = "csv_safe" if kind is SAFE else next(name for name, one in FORMS.items() if one is kind)
         async with self._place():
             outcome, data = await self._ask(request, query, form)
         if outcome.wrong:
             raise ProblemError(_PROBLEMS[outcome.wrong], self._without_paths(outcome))
         headers = {"Content-Type": kind.content_type, **VARY}
-        if form == "csv":
-            headers["Content-Type"] = "text/csv; charset=utf-8; header=present"
         if outcome.truncated:
             headers[TRUNCATED] = "true"
         return Response(data, headers=headers)

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import msgspec
 import pyarrow as pa
 
+from api.spreadsheet import safe
+
 BATCH_ROWS = 1_024
 
 _ENCODER = msgspec.json.Encoder(enc_hook=str, decimal_format="number")
@@ -78,27 +80,62 @@ def json(rows: pa.RecordBatchReader, kinds: list[str], max_rows: int, max_bytes:
 
 def csv(rows: pa.RecordBatchReader, _kinds: list[str], max_rows: int, max_bytes: int) -> Written:
     """As RFC 4180 has it, with a header. Nothing at all is null; lists and structs are JSON."""
+    return _csv(rows, max_rows, max_bytes, _line)
+
+
+def csv_safe(rows: pa.RecordBatchReader, _kinds: list[str], max_rows: int, max_bytes: int) -> Written:
+    """The same for spreadsheets: no text is a formula."""
+    return _csv(rows, max_rows, max_bytes, _safe_line)
+
+
+def _csv(
+    rows: pa.RecordBatchReader, max_rows: int, max_bytes: int, line: Callable[[tuple[Any, ...]], bytes]
+) -> Written:
     cut = _Cut(rows, max_rows, max_bytes)
-    head = _line(tuple(cut.schema.names)) + b"\r\n"
-    return Written(head + b"".join(cut.lines(_line, head, b"\r\n")), cut.is_truncated)
+    head = line(tuple(cut.schema.names)) + b"\r\n"
+    return Written(head + b"".join(cut.lines(line, head, b"\r\n")), cut.is_truncated)
 
 
 def _line(row: tuple[Any, ...]) -> bytes:
     return ",".join(map(_cell, row)).encode()
 
 
+def _safe_line(row: tuple[Any, ...]) -> bytes:
+    return ",".join(map(_safe_cell, row)).encode()
+
+
 def _cell(value: Any) -> str:
+    if value is None or _is_number(value):
+        return _plain(value)
+    text = _plain(value)
+    needs = text == "" or any(one in text for one in ',"\r\n')
+    return _quoted(text) if needs else text
+
+
+def _safe_cell(value: Any) -> str:
+    if value is None or _is_number(value):
+        return _plain(value)
+    return _quoted(safe(_plain(value)))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, Decimal)) and not isinstance(value, bool)
+
+
+def _plain(value: Any) -> str:
+    """A value's text, before anything is quoted."""
     if value is None:
         return ""
-    if isinstance(value, (int, Decimal)) and not isinstance(value, bool):
-        return str(value)
-    if isinstance(value, float):
-        return repr(value)
-    text = value if isinstance(value, str) else _ENCODER.encode(value).decode()
-    if not isinstance(value, str) and text.startswith('"'):
-        text = text[1:-1]
-    needs = text == "" or any(one in text for one in ',"\r\n')
-    return '"' + text.replace('"', '""') + '"' if needs else text
+    if isinstance(value, str):
+        return value
+    if _is_number(value):
+        return repr(value) if isinstance(value, float) else str(value)
+    text = _ENCODER.encode(value).decode()
+    return text[1:-1] if text.startswith('"') else text
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"'
 
 
 def arrow(rows: pa.RecordBatchReader, _kinds: list[str], max_rows: int, max_bytes: int) -> Written:
@@ -116,5 +153,6 @@ def arrow(rows: pa.RecordBatchReader, _kinds: list[str], max_rows: int, max_byte
 FORMS: dict[str, Callable[[pa.RecordBatchReader, list[str], int, int], Written]] = {
     "json": json,
     "csv": csv,
+    "csv_safe": csv_safe,
     "arrow": arrow,
 }

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 
 from cli.command import FAILED, OK, Command
-from cli.output import output
+from cli.output import output, print_json
 from cli.saying import lines_of
 from collector.protocols import PROTOCOLS, TRACKERS, MessageLimits
 from collector.protocols.contract import Decoder, Message, Received
@@ -58,10 +58,10 @@ def run(args: argparse.Namespace, _settings: Settings) -> int:
     with output():
         for frame in _frames(args):
             for message in _decoded(args, frame):
-                print(_as_json(message) if args.json else _as_text(message))
+                print_json(_as_json(message)) if args.json else print(_as_text(message))
                 status = status if _is_good(message) else FAILED
         for message in [] if args.udp else _decoder(args).eof(_arrival()):
-            print(_as_json(message) if args.json else _as_text(message))
+            print_json(_as_json(message)) if args.json else print(_as_text(message))
             status = FAILED
     return status
 

@@ -8,13 +8,13 @@ import time
 
 from cli.command import FAILED, OK, Command
 from cli.output import output
-from cli.query import printable
 from telemetry import deletions, hot
 from telemetry.deletions import DONE, Deletion
 from telemetry.entries import last_seen_ms
 from telemetry.hot import Shard
 from telemetry.redis_client import connect
 from telemetry.settings import Settings
+from telemetry.terminal_text import printable
 
 DESCRIPTION = """\
 delete    a device and all its records, for good: what was accepted before goes, wherever it is, and what comes later

@@ -13,6 +13,7 @@ from cli import check_access, check_certificate, check_machine, check_permission
 from cli.command import FAILED, OK, Command
 from cli.finding import Finding
 from telemetry.settings import Settings
+from telemetry.terminal_text import printable
 
 Check = Callable[[Settings], Iterable[Finding]]
 
@@ -54,8 +55,8 @@ def worst(findings: Iterable[Finding]) -> Literal["ok", "warning", "failure"]:
 
 
 def _line(name: str, finding: Finding) -> str:
-    line = f"{finding.level:<8} {name:<13} {finding.text}"
-    return f"{line}\n{'':<23}{finding.advice}" if finding.advice else line
+    line = f"{finding.level:<8} {name:<13} {printable(finding.text, keeps_lines=True)}"
+    return f"{line}\n{'':<23}{printable(finding.advice, keeps_lines=True)}" if finding.advice else line
 
 
 CHECKS: dict[str, Check] = {

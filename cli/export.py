@@ -12,7 +12,7 @@ from pathlib import Path
 import duckdb
 from tqdm import tqdm
 
-from api.formats import FORMATS
+from api.formats import FORMATS, csv
 from api.formats.contract import Format
 from api.ordered import in_order
 from api.params import moment_us
@@ -37,6 +37,10 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     kind = FORMATS[args.format] if args.format else ENDINGS.get(out.suffix.lstrip("."))
     if kind is None:
         raise WhimbrelError(f"cannot export to {out}: let its name end in .{', .'.join(ENDINGS)}, or say --format")
+    if args.csv_safe:
+        if kind is not csv.FORMAT:
+            raise WhimbrelError(f"cannot use --csv-safe with .{kind.suffix}: it is for CSV")
+        kind = csv.SAFE
     wanted = Wanted(
         tuple(args.device),
         moment_us(args.start, 0) if args.start else EARLIEST_US,
@@ -82,6 +86,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--start", metavar="TIME", help="ISO 8601, epoch s, or a date; inclusive")
     parser.add_argument("--end", metavar="TIME", help="exclusive; a bare date includes that whole day")
     parser.add_argument("--format", choices=FORMATS, help="instead of the file's ending")
+    parser.add_argument(
+        "--csv-safe", action="store_true", help="put a quote in front of texts that spreadsheets would run as formulas"
+    )
     parser.add_argument("--json", action="store_true", help="answer with one JSON object")
 
 

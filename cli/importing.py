@@ -23,6 +23,7 @@ from cli.imports.formats import PRESETS, READERS, format_of
 from cli.imports.journal import Journal
 from cli.imports.judge import TRANSPORTS, Judge, Naming
 from cli.imports.source import digest_of, opened
+from cli.output import print_json
 from cli.saving import Box
 from telemetry import clock
 from telemetry.days import DAY_US, day_of, iso
@@ -32,6 +33,7 @@ from telemetry.fields import KMH, Arrival
 from telemetry.record import LATEST_US, Sent
 from telemetry.settings import Settings
 from telemetry.steps import teller
+from telemetry.terminal_text import printable
 from worker.budget import Bounds
 from worker.imports import Importer
 from worker.persist import Saver
@@ -218,7 +220,7 @@ class Refusals:
         for one in piece.refused:
             self.count += 1
             if self.count <= SHOWN:
-                tqdm.write(f"{self._file_name}, {one.where}: {one.reason}", file=sys.stderr)
+                tqdm.write(printable(f"{self._file_name}, {one.where}: {one.reason}"), file=sys.stderr)
             if self.count == SHOWN + 1 and self._file is None:
                 tqdm.write("... and more; --rejects FILE keeps all of them", file=sys.stderr)
             if self._file is not None:
@@ -274,7 +276,7 @@ def _dry_run(args: argparse.Namespace, kind: str, judge: Judge) -> int:
             first = piece.sent[: max(0, min(left, piece.rows) - len(bad))]
             refuse(Piece(0, [], bad))
             for sent in first:
-                print(json.dumps(_shown(sent), ensure_ascii=False))
+                print_json(json.dumps(_shown(sent), ensure_ascii=False))
             good += len(first)
             left -= piece.rows
             if left <= 0:

@@ -15,14 +15,14 @@ import redis
 
 from cli.command import FAILED, OK, Command
 from cli.given_key import add_key_argument, given_key
-from cli.output import output
-from cli.query import printable
+from cli.output import output, print_json
 from telemetry import notes
 from telemetry.errors import WhimbrelError
 from telemetry.fields import iso_us
 from telemetry.keys import SCOPES, Key, Wish, device_token, make
 from telemetry.redis_client import connect
 from telemetry.settings import Settings
+from telemetry.terminal_text import printable
 
 DESCRIPTION = """\
 Keys say who may write and who may read. They are asked for where auth.required = true.
@@ -153,7 +153,7 @@ class Line(msgspec.Struct):
 def run_list(args: argparse.Namespace, found: list[Key], used_s: Mapping[str, int]) -> int:
     """Print all keys."""
     if args.json:
-        print(msgspec.json.encode({"keys": [line_of(key, time.time(), used_s.get(key.id)) for key in found]}).decode())
+        print_json(msgspec.json.encode({"keys": [line_of(key, time.time(), used_s.get(key.id)) for key in found]}))
         return OK
     print(LINE.format("id", "scopes", "created", "expires", "last used", "devices", "name"))
     for key in found:

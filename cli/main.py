@@ -12,6 +12,7 @@ from telemetry import unneeded
 from telemetry.config import load
 from telemetry.errors import WhimbrelError
 from telemetry.permissions import keep_private, share_archive
+from telemetry.terminal_text import printable
 
 INTERRUPTED = 130
 
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             share_archive(settings)
         return command.run(args, settings)
     except WhimbrelError as error:
-        print(f"whimbrel {chosen.command}: {error}", file=sys.stderr)
+        print(printable(f"whimbrel {chosen.command}: {error}", keeps_lines=True), file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -14,8 +14,7 @@ import msgspec
 from tqdm import tqdm
 
 from cli.command import FAILED, OK, Command
-from cli.output import output
-from cli.query import printable
+from cli.output import output, print_json
 from telemetry import hot
 from telemetry.entries import Entry, packed
 from telemetry.errors import WhimbrelError
@@ -23,6 +22,7 @@ from telemetry.hot import Quarantined, Shard
 from telemetry.record import DECODE_ERRORS, Record, decode, decode_rows
 from telemetry.redis_client import connect
 from telemetry.settings import Settings
+from telemetry.terminal_text import printable
 
 DESCRIPTION = """\
 A record that can't be read when its shard is saved is moved to a quarantine in Redis, so that the others go on.
@@ -105,7 +105,7 @@ def run_list(args: argparse.Namespace, shards: list[Shard]) -> int:
     lines = [_line(found) for found in kept(shards)]
     counts = [{"shard": shard.shard, **shard.quarantine_counts()._asdict()} for shard in shards]
     if args.json:
-        print(msgspec.json.encode({"quarantined": lines, "shards": counts}).decode())
+        print_json(msgspec.json.encode({"quarantined": lines, "shards": counts}))
         return OK
     if lines:
         print(LINE.format("when", "id", "device", "bytes", "reason"))
@@ -134,7 +134,7 @@ def run_export(shards: list[Shard]) -> int:
             "values": values_of(one.raw),
             "records": [msgspec.structs.asdict(record) for record in records_of(one)],
         }
-        print(msgspec.json.encode(fields).decode())
+        print_json(msgspec.json.encode(fields))
     return OK
 
 

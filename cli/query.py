@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from urllib.parse import quote
 
 import httpx
 import msgspec
 
+from api.spreadsheet import safe
 from cli import arguments
 from cli.command import FAILED, OK, Command
 from cli.given_key import add_key_argument, given_key
 from cli.http_client import add_ca_file, client, trusted
-from cli.output import output
+from cli.output import output, print_json
 from telemetry.endpoints import api_url
 from telemetry.errors import BusyError, SenderError
 from telemetry.settings import Settings
+from telemetry.terminal_text import printable, printable_json
 
 PAGE_RECORDS = 5_000
 """Records in one answer of history: enough that the way there hardly counts, few enough to come at once."""
@@ -98,6 +101,7 @@ def add_history_arguments(parser: argparse.ArgumentParser) -> None:
     add("--start", metavar="TIME", help="from this instant on: ISO 8601, epoch seconds, or a date for its whole day")
     add("--end", metavar="TIME", help="before this instant; a date includes its day")
     add("--order", choices=("asc", "desc"), default="asc", help="by time (default: asc)")
+    add("--csv-safe", action="store_true", help="put a quote in front of texts that spreadsheets would run as formulas")
     add("--limit", type=arguments.count, metavar="RECORDS", help="no more than these (else all)")
     _add_common_arguments(parser)
 
@@ -118,7 +122,10 @@ def run_latest(args: argparse.Namespace, settings: Settings) -> int:
                 print(LATEST_HEADER)
             latest = msgspec.json.decode(record, type=Latest)
             unknown.pop(latest.device_id, None)
-            print(bytes(record).decode() if args.json else latest_line(latest, time.time()))
+            if args.json:
+                print_json(bytes(record))
+            else:
+                print(latest_line(latest, time.time()))
     for device in unknown:
         print(f"whimbrel latest: no record of device {device!r}", file=sys.stderr)
     return FAILED if unknown else OK
@@ -148,11 +155,6 @@ def latest_line(latest: Latest, now: float) -> str:
     return line if fix.timestamp == latest.timestamp else f"{line}  position of {fix.timestamp}"
 
 
-def printable(text: str) -> str:
-    """Text that can't command the terminal: senders choose their device ids."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in text)
-
-
 def age(seconds: float) -> str:
     """An age in a unit that suits it; below 0 if the device's clock runs ahead."""
     for length, unit in AGES:
@@ -172,9 +174,9 @@ def run_history(args: argparse.Namespace, settings: Settings) -> int:
         records = pages(api, "/v1/records", history_params(args), page_records, args.limit)
         if args.json:
             for record in records:
-                print(bytes(record).decode())
+                print_json(bytes(record))
         else:
-            write_csv(records)
+            write_csv(records, args.csv_safe, sys.stdout.isatty())
     return OK
 
 
@@ -184,14 +186,32 @@ def history_params(args: argparse.Namespace) -> Params:
     return _named(args.device) + [(name, value) for name, value in filters if value is not None]
 
 
-def write_csv(records: Iterable[msgspec.Raw]) -> None:
-    """A header and a line a record; what is null is empty, attributes are JSON."""
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(COLUMNS)
+def write_csv(records: Iterable[msgspec.Raw], is_safe: bool = False, is_terminal: bool = False) -> None:
+    """A header and a line a record; what is null is empty, attributes are JSON.
+
+    With `is_safe` no text is a spreadsheet's formula; on a terminal none commands it.
+    """
+    write_row(COLUMNS)
     for record in records:
         fields: dict[str, object] = msgspec.json.decode(record, type=dict[str, object])
         fields["attributes"] = msgspec.json.encode(fields.get("attributes") or {}).decode()
-        writer.writerow([fields.get(name) for name in COLUMNS])
+        if is_terminal:
+            fields["attributes"] = printable_json(str(fields["attributes"]))
+            fields = {name: _changed(value, printable) for name, value in fields.items()}
+        if is_safe:
+            fields = {name: _changed(value, safe) for name, value in fields.items()}
+        write_row([fields.get(name) for name in COLUMNS])
+
+
+def write_row(cells: Iterable[object]) -> None:
+    """A line of CSV. The module quotes what holds a part of its own line end: of LF alone it would leave a CR bare."""
+    line = io.StringIO(newline="")
+    csv.writer(line).writerow(cells)
+    sys.stdout.write(line.getvalue().removesuffix("\r\n") + "\n")
+
+
+def _changed(value: object, change: Callable[[str], str]) -> object:
+    return change(value) if isinstance(value, str) else value
 
 
 def pages(

@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from cli.query import printable
 from collector.protocols.lines import Line
+from telemetry.terminal_text import printable
 
 MEASURED = (("altitude_m", "m"), ("speed_kmh", "km/h"), ("heading_deg", "deg"))
 

@@ -25,6 +25,7 @@ from cli.tcp_sender import TcpSender
 from telemetry.endpoints import collector_url, reachable
 from telemetry.errors import BusyError, SenderError
 from telemetry.settings import Collector, Settings
+from telemetry.terminal_text import printable
 from telemetry.tls import trusting_files
 
 BATCH_RECORDS = 500
@@ -165,7 +166,7 @@ def progress_bar(quiet: bool) -> tqdm[NoReturn]:
 
 def say(text: str) -> None:
     """A line on standard error, above the progress."""
-    tqdm.write(text, file=sys.stderr)
+    tqdm.write(printable(text, keeps_lines=True), file=sys.stderr)
 
 
 def batch_records(args: argparse.Namespace) -> int:

@@ -25,6 +25,7 @@ from telemetry.errors import ConfigError, StoreError
 from telemetry.record import EARLIEST_US, LATEST_US
 from telemetry.redis_client import connect
 from telemetry.settings import Settings
+from telemetry.terminal_text import printable
 
 DESCRIPTION = """\
 Ask in SQL. Two views are there: `records`, every record, and `latest`, the newest of each device. They are those of the
@@ -102,10 +103,10 @@ def _answer(connection: duckdb.DuckDBPyConnection, sql: str) -> bool:
             for statement in connection.extract_statements(sql):
                 found = connection.sql(statement.query)
                 if found is not None:
-                    print(found)
+                    print(printable(str(found), keeps_lines=True))
         return True
     except duckdb.Error as error:
-        print(f"whimbrel shell: {error}", file=sys.stderr)
+        print(printable(f"whimbrel shell: {error}", keeps_lines=True), file=sys.stderr)
         return False
 
 

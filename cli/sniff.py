@@ -12,14 +12,14 @@ from datetime import UTC, datetime
 import msgspec
 
 from cli.command import OK, Command
-from cli.output import output
-from cli.query import printable
+from cli.output import output, print_json
 from cli.saying import lines_of
 from collector.sniffing import Seen
 from telemetry import clock, notes
 from telemetry.errors import WhimbrelError
 from telemetry.redis_client import connect
 from telemetry.settings import Settings
+from telemetry.terminal_text import printable
 
 DESCRIPTION = """\
 What comes to a port of the collector while the command runs: each piece of a stream, each datagram and each request of
@@ -63,7 +63,8 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
             for raw in pieces(settings, args.port, args.seconds):
                 seen = decode(raw)
                 if is_wanted(seen, args.device, args.peer):
-                    print(raw.decode() if args.json else text_of(seen), flush=True)
+                    print_json(raw) if args.json else print(text_of(seen))
+                    sys.stdout.flush()
         except KeyboardInterrupt:
             print(file=sys.stderr)
     return OK

@@ -19,12 +19,13 @@ from api.quick_facts import Backup, Courier, Disk, Entries, Programs, Refusals, 
 from api.status import Status, ago, utc
 from cli import arguments
 from cli.command import FAILED, OK, Command
-from cli.output import output
+from cli.output import output, print_json
 from telemetry import hot
 from telemetry.archive import Archive
 from telemetry.disk import Room, in_words
 from telemetry.redis_client import connect
 from telemetry.settings import Settings
+from telemetry.terminal_text import printable
 
 T = TypeVar("T")
 
@@ -85,9 +86,10 @@ def status_of(settings: Settings, client: redis.Redis) -> Status:
 
 def _print(found: Facts, args: argparse.Namespace) -> None:
     if args.json:
-        print(msgspec.json.encode(found.flat()).decode(), flush=True)
+        print_json(msgspec.json.encode(found.flat()))
+        sys.stdout.flush()
         return
-    lines = list(block(found))
+    lines = [printable(line) for line in block(found)]
     if args.watch is None:
         print("\n".join(lines))
     elif sys.stdout.isatty():

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from telemetry import meters
+from telemetry.terminal_text import printable
 
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 """The name of the request that is answered (request_ids.py); empty elsewhere."""
@@ -34,14 +35,6 @@ QUIETER = {"uvicorn.error": logging.WARNING}
 
 COUNTED_FROM_START = ("error", "critical")
 """Severities whose count is 0, not missing, before there is a line: what rises from 0 can set off an alarm."""
-
-_ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(0x80, 0xA0))} | {
-    ord("\n"): "\\n",
-    ord("\r"): "\\r",
-    ord("\t"): "\\t",
-    0x2028: "\\u2028",
-    0x2029: "\\u2029",
-}
 
 
 def of_connection(name: str) -> dict[str, str]:
@@ -123,7 +116,7 @@ class Text(logging.Formatter):
         name = getattr(record, "connection", "") or REQUEST_ID.get()
         request = f" [{name}]" if name else ""
         note = f" (and {left_out} more like this before)" if left_out else ""
-        said = record.getMessage().translate(_ESCAPES)
+        said = printable(record.getMessage())
         line = f"{moment_of(record)} {self._program} {record.levelname} {record.name}: {said}{request}{note}"
         return "\n    ".join([line, *_traceback(self, record)])
 
@@ -162,4 +155,4 @@ def moment_of(record: logging.LogRecord) -> str:
 
 def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> list[str]:
     found = formatter.formatException(record.exc_info) if record.exc_info else ""
-    return [line.translate(_ESCAPES) for line in found.split("\n")] if found else []
+    return [printable(line) for line in found.split("\n")] if found else []

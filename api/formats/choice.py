@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 
 from starlette.requests import Request
 
-from api.formats import FORMATS
+from api.formats import FORMATS, csv
 from api.formats.contract import Format
 from api.older.answers import Range
-from collector.http import Parameter, ProblemError, Schema, choice
+from collector.http import Parameter, ProblemError, Schema, choice, flag
 from telemetry import problem
 
 ANY = "*/*"
@@ -26,6 +26,12 @@ def parameter(formats: Mapping[str, Format]) -> Parameter[str | None]:
 
 FORMAT = parameter(FORMATS)
 
+CSV_SAFE = flag(
+    "csv_safe",
+    "In CSV, a single quote in front of texts that a spreadsheet would run as formulas; numbers stay numbers.",
+    False,
+)
+
 
 def kinds(formats: Mapping[str, Format]) -> dict[str, Schema]:
     """What answers in these formats hold, as documents describe it: JSON anything, all else text or bytes."""
@@ -34,6 +40,11 @@ def kinds(formats: Mapping[str, Format]) -> dict[str, Schema]:
 
 def chosen(request: Request, formats: Mapping[str, Format]) -> Format:
     """The format; the first of those that the client likes as well. Raises `ProblemError`."""
+    is_safe, found = CSV_SAFE.of(request), _chosen(request, formats)
+    return csv.SAFE if is_safe and found is csv.FORMAT else found
+
+
+def _chosen(request: Request, formats: Mapping[str, Format]) -> Format:
     name = request.query_params.get(FORMAT.name)
     if name is not None:
         parameter(formats).of_text(name)

@@ -1,6 +1,7 @@
 """CSV as RFC 4180 has it: a header, lines that end in CRLF, quotes where a text needs them.
 
-A text that begins with = + - or @ stays as it is: it is data, and no spreadsheet's formula. Times all have six digits
+A text that begins with = + - or @ stays as it is in `FORMAT`, for programs; in `SAFE` it is no spreadsheet's formula
+(spreadsheet.py). Times all have six digits
 of fraction: readers that guess a column's form by its first value, as pandas does, stumble over two forms in one.
 """
 
@@ -10,6 +11,7 @@ import pyarrow as pa
 
 from api.formats.contract import Format
 from api.formats.lines import iso, lines
+from api.spreadsheet import safe_sql
 from telemetry.columns import COLUMNS, TIME
 
 
@@ -23,8 +25,10 @@ def _text(name: str) -> str:
     return f"CASE WHEN {name} = '' OR {needs} THEN {_quoted(name)} ELSE {name} END"
 
 
-def _value(name: str) -> str:
+def _value(name: str, is_safe: bool) -> str:
     column = COLUMNS.field(name)
+    if is_safe and column.type == pa.string():
+        return _quoted(f"({safe_sql(name)})")
     if name == "attributes":  # has quotes in any case
         return _quoted(name)
     if column.type == TIME:
@@ -32,11 +36,16 @@ def _value(name: str) -> str:
     return _text(name) if column.type == pa.string() else name
 
 
-_VALUES = ", ',', ".join(map(_value, COLUMNS.names))
+def _format(is_safe: bool) -> Format:
+    values = ", ',', ".join(_value(name, is_safe) for name in COLUMNS.names)
+    return Format(
+        ("text/csv",),
+        "csv",
+        lines(f"concat({values}, chr(13), chr(10))", head=",".join(COLUMNS.names) + "\r\n"),
+        parameters="; charset=utf-8; header=present",
+    )
 
-FORMAT = Format(
-    ("text/csv",),
-    "csv",
-    lines(f"concat({_VALUES}, chr(13), chr(10))", head=",".join(COLUMNS.names) + "\r\n"),
-    parameters="; charset=utf-8; header=present",
-)
+
+FORMAT = _format(is_safe=False)
+SAFE = _format(is_safe=True)
+"""The same for spreadsheets: no text is a formula."""

@@ -17,7 +17,7 @@ import pytest
 from msgspec import convert
 
 from cli.command import Command
-from cli.query import COLUMNS, HISTORY, LATEST, Latest, age, latest_line, printable
+from cli.query import COLUMNS, HISTORY, LATEST, Latest, age, latest_line
 from telemetry.errors import BusyError, SenderError
 from telemetry.settings import Api, Settings
 from tests.cli.fake_box import Reply, Request, http_server
@@ -147,7 +147,8 @@ class TestLatest:
         assert latest_line(convert(record | {"position": None}, Latest), now).split()[2:5] == ["-", "-", "-"]
 
     def test_a_device_id_can_t_command_the_terminal(self) -> None:
-        assert printable("\x1b[2Jbüs\n") == "\ufffd[2Jbüs\ufffd"
+        record = {"device_id": "\x1b[2Jbüs\n", "timestamp": "2026-11-24T10:25:00Z", "latitude": 1, "longitude": 2}
+        assert latest_line(convert(record, Latest), 1795516000.0).startswith("\\x1b[2Jbüs\\n ")
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,11 @@
 import { make } from "./dom.js";
 
 const FORMATS = /** @type {const} */ ([
-  ["GPX", "gpx", "Tracks, for maps and watches: records with a place"],
-  ["CSV", "csv", "A table, for spreadsheets"],
-  ["GeoJSON", "geojson", "Points with all their values, for maps"],
-  ["Parquet", "parquet", "Typed columns, for DuckDB, pandas and QGIS"],
+  ["GPX", "gpx", "Tracks, for maps and watches: records with a place", {}],
+  // Senders choose texts: none of them may be run as a formula.
+  ["CSV", "csv", "A table, for spreadsheets", { csv_safe: "true" }],
+  ["GeoJSON", "geojson", "Points with all their values, for maps", {}],
+  ["Parquet", "parquet", "Typed columns, for DuckDB, pandas and QGIS", {}],
 ]);
 const KEPT_MS = 60_000;
 
@@ -21,13 +22,13 @@ const KEPT_MS = 60_000;
  */
 export function downloads(api, asked) {
   const said = make("p", { className: "soft", role: "status" });
-  const buttons = FORMATS.map(([name, format, title]) => {
+  const buttons = FORMATS.map(([name, format, title, more]) => {
     const button = make("button", { type: "button", className: "quiet", title, "data-format": format }, name);
     button.addEventListener("click", async () => {
       for (const one of buttons) one.disabled = true;
       said.textContent = `The box writes ${name}…`;
       try {
-        said.textContent = `${await download(api, { ...asked(), format })} is downloaded.`;
+        said.textContent = `${await download(api, { ...asked(), format, ...more })} is downloaded.`;
       } catch (error) {
         said.textContent = `There is no ${name}. ${error.message}`;
       }
