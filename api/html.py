@@ -34,7 +34,8 @@ SAFE_HEADERS = {"Cross-Origin-Opener-Policy": "same-origin"}
 """What every page says, and every answer of the older service, besides what all answers say (telemetry/serve.py)."""
 
 HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self'; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'",
     **SAFE_HEADERS,
 }
 

@@ -308,6 +308,7 @@ def test_what_is_downloaded_is_what_is_shown(box: Box, browser: Browser, tmp_pat
     with downloaded(browser, tmp_path, "csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert sorted((row["device_id"], us(row["timestamp"])) for row in rows) == expected
+    assert ["csv_safe=true" in url for url in browser.asked() if "format=csv" in url] == [True]
     collection = json.loads(downloaded(browser, tmp_path, "geojson").read_bytes())
     properties = [one["properties"] for one in collection["features"]]
     assert sorted((one["device_id"], us(one["timestamp"])) for one in properties) == expected
