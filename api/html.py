@@ -34,8 +34,7 @@ SAFE_HEADERS = {"Cross-Origin-Opener-Policy": "same-origin"}
 """What every page says, and every answer of the older service, besides what all answers say (telemetry/serve.py)."""
 
 HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self'; frame-ancestors 'none'",
     **SAFE_HEADERS,
 }
 
@@ -43,6 +42,9 @@ PAGES = frozenset(
     (
         "/",
         "/status",
+        "/login",
+        "/login/oidc",
+        "/login/callback",
         *(
             f"{path}{slash}"
             for path in ("/docs", "/redoc", "/tracking/swagger", "/tracking/redoc")

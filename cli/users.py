@@ -14,12 +14,12 @@ import redis
 from cli.command import FAILED, OK, Command
 from cli.keys import iso
 from cli.output import output
-from cli.query import printable
 from telemetry import user_store
 from telemetry.errors import WhimbrelError
 from telemetry.passwords import MAX_BYTES, SALT_BYTES, hash_password, require_usable
 from telemetry.redis_client import connect
 from telemetry.settings import Settings
+from telemetry.terminal_text import printable
 from telemetry.users import MAX_USERS, ROLES, SHOWN_ID_CHARACTERS, InvalidUser, User, make_user, with_role
 
 DESCRIPTION = """\

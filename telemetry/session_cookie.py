@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from telemetry import problem
 from telemetry.keys import Denied
+from telemetry.origins import Origins, seen_in
 from telemetry.settings import Settings
 from telemetry.users import csrf_token
 
@@ -21,8 +22,8 @@ NAME = "whimbrel_session"
 CSRF_HEADER = b"x-csrf-token"
 
 SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS"))
-OWN_SITES = frozenset((b"same-origin", b"none"))
-"""Values of Sec-Fetch-Site: a page of this origin, or the person at the browser."""
+OWN = Origins()
+"""The box's own pages, whichever others may ask without a session."""
 
 MAX_COOKIE_BYTES = 4_096
 
@@ -72,12 +73,7 @@ class Cookies(NamedTuple):
 
 def is_same_origin(headers: Headers) -> bool:
     """Whether the box's own page, or a client that is no browser, sent a request."""
-    found = dict(headers)
-    site = found.get(b"sec-fetch-site")
-    if site is not None and site not in OWN_SITES:
-        return False
-    origin = found.get(b"origin")
-    return origin is None or origin.partition(b"://")[2].lower() == found.get(b"host", b"").lower()
+    return not OWN.is_foreign(seen_in(headers))
 
 
 def has_csrf_token(headers: Headers, text: str) -> bool:
