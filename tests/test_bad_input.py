@@ -300,7 +300,7 @@ def test_messages(box: Box) -> None:
     stop_s = time.monotonic() + WAIT_S
     while (found := refused(box) - before).total() < len(bad_input.messages()) - 4 and time.monotonic() < stop_s:
         time.sleep(0.2)
-    assert set(found) == {"invalid-json", "invalid-msgpack", "invalid-record", "body-too-large"}
+    assert set(found) == {"invalid-json", "invalid-msgpack", "invalid-record", "body-too-large", "invalid-request"}
     assert found.total() >= len(bad_input.messages()) - 4  # which are two good lines, or end behind the first
 
 
