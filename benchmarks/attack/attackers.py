@@ -133,18 +133,21 @@ def maybe(data: bytes, rng: random.Random) -> bytes:
 
 
 def http(attack: Attack, rng: random.Random, port: int, name: str) -> None:
-    """Requests with a mutated body, target or header, or mutated as a whole."""
-    seeds, raw = corpus.requests(), corpus.raw_requests()
+    """Requests with a mutated target or body, or mutated as a whole, with a good key, a wrong one or none."""
+    seeds, raw = list(corpus.requests().values()), corpus.raw_requests()
     while not attack.is_over():
         key = rng.choice(["", "wk_aaaaaaaa_wrong", *attack.plan.keys])
-        request = rng.choice(seeds)
-        if rng.random() < 0.2:
+        request = rng.choice(rng.choice(seeds))
+        part = rng.random()
+        if part < 0.1:
             data = maybe(rng.choice(raw), rng)
-        elif rng.random() < 0.3:
+        elif part < 0.3:
             data = mutated(request.packed(key), rng)
+        elif part < 0.6:
+            target = mutated(request.target, rng).replace(b" ", b"%20").replace(b"\n", b"%0a")
+            data = request._replace(target=target).packed(key)
         else:
-            target = maybe(request.target, rng).replace(b" ", b"%20").replace(b"\n", b"%0a")
-            data = request._replace(target=target, body=maybe(request.body, rng)).packed(key)
+            data = request._replace(body=maybe(request.body, rng)).packed(key)
         attack.answered(name, data, exchange(port, data, rng))
 
 

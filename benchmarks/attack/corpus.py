@@ -40,6 +40,9 @@ POSTED = (
 )
 
 
+JSON = (b"Content-Type", bad_input.JSON.encode())
+
+
 class Request(NamedTuple):
     """An HTTP request before it is put together."""
 
@@ -59,23 +62,24 @@ class Request(NamedTuple):
         return b"%s %s HTTP/1.1\r\n%s\r\n%s" % (self.method.encode(), self.target, lines, self.body)
 
 
-def requests() -> list[Request]:
-    """Questions, records in each form, SQL, and other methods."""
-    found = [Request("GET", target.encode("ascii", "replace")) for target in (*bad_input.questions(), *PLACES)]
-    found += [Request("GET", target.encode()) for target in POSTED]
-    found += [Request("POST", target.encode(), body=json.dumps(GOOD_RECORD).encode()) for target in POSTED]
-    found += list(_bodies())
-    for question in QUESTIONS:
-        body = json.dumps({"query": question}).encode()
-        found.append(Request("POST", b"/v1/sql", ((b"Content-Type", b"application/json"),), body))
-    found += [Request(method, b"/v1/devices/mallory") for method in ("DELETE", "PUT", "HEAD", "OPTIONS", "PATCH")]
-    return found
+def requests() -> dict[str, list[Request]]:
+    """Kind to requests of it. Kinds are drawn alike, however many requests each has."""
+    record = json.dumps(GOOD_RECORD).encode()
+    return {
+        "questions": [Request("GET", one.encode("ascii", "replace")) for one in (*bad_input.questions(), *PLACES)],
+        "posts": [Request("POST", target.encode(), (JSON,), record) for target in POSTED],
+        "records": [
+            Request("POST", b"/v1/records", (JSON,), json.dumps([GOOD_RECORD] * count).encode())
+            for count in (1, 5, 200)
+        ],
+        "bodies": list(_bodies()),
+        "writing GETs": [Request("GET", target.encode()) for target in POSTED],
+        "sql": [Request("POST", b"/v1/sql", (JSON,), json.dumps({"query": one}).encode()) for one in QUESTIONS],
+        "methods": [Request(one, b"/v1/devices/mallory") for one in ("DELETE", "PUT", "HEAD", "OPTIONS", "PATCH")],
+    }
 
 
 def _bodies() -> Iterator[Request]:
-    kind = (b"Content-Type", bad_input.JSON.encode())
-    many = json.dumps([GOOD_RECORD] * 200).encode()
-    yield Request("POST", b"/v1/records", (kind,), many)
     for body in bad_input.bodies():
         if len(body.data) < 2**18:
             headers = [(b"Content-Type", body.kind.encode())]
@@ -86,7 +90,7 @@ def _bodies() -> Iterator[Request]:
 
 def raw_requests() -> list[bytes]:
     """Whole requests that differ from what a client would send."""
-    return [*bad_input.SMUGGLING.values(), *(one.packed("") for one in requests()[:200])]
+    return [*bad_input.SMUGGLING.values(), *(one.packed("") for some in requests().values() for one in some[:50])]
 
 
 def messages() -> list[bytes]:

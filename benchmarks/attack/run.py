@@ -110,7 +110,7 @@ class Run:
         keys = [
             box.new_key("--scope", "read", "--scope", "sql"),
             box.new_key("--scope", "ingest", "--device", "mallory"),
-            box.new_key("--scope", "read", "--scope", "ingest", "--prefix", "m"),
+            box.new_key("--scope", "ingest"),  # so that what is stored, saved and read is mutated, too
         ]
         ports = (box.api_port, box.http_port, box.tcp_port)
         return Plan(self._seed, self._seconds, *ports, self._ports, self._udp_ports, keys)
