@@ -99,13 +99,14 @@ async def collect(settings: Settings, listening: Sockets, stopped: asyncio.Event
 
     tcp = make_tcp(lambda _address: PROTOCOLS["any"](limits), arrival, tls, keys)
     pending = Pending.of(settings)
-    further = listeners.Listeners(settings, intake, arrival, make_tcp, tls, keys, rates, named, pending)
+    http_limits = HttpLimits.of(settings)  # one for all, for what arrives is bounded together
+    further = listeners.Listeners(settings, intake, arrival, make_tcp, tls, keys, rates, named, pending, http_limits)
     hosts = Hosts.of(settings, c.host, keys is None and tls is None)
-    guarded = app(intake, HttpLimits.of(settings), arrival, keys, rates.key_requests is not None)
+    guarded = app(intake, http_limits, arrival, keys, rates.key_requests is not None)
     collecting = named(SiteCheck(guarded, hosts, settings.api.cors_origins))
     make_connection = None
     if keys is None and not rates.are_set and not settings.log.access:
-        quick = QuickPosts(intake, HttpLimits.of(settings), arrival, collecting.name_of, hosts.has)
+        quick = QuickPosts(intake, http_limits, arrival, collecting.name_of, hosts.has)
         make_connection = partial(QuickConnection, quick)
     server = http_server(collecting, ConnectionLimits.of(settings), pending, tls, make=make_connection)
     heard = brokers(settings, intake, arrival) if listening.process == 0 else None  # a broker knows one of a name

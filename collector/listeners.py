@@ -110,6 +110,7 @@ class Listeners:
         rates: Rates | None = None,
         in_front: Callable[[ASGIApp], ASGIApp] = lambda app: app,
         pending: Pending | None = None,
+        http_limits: HttpLimits | None = None,
     ) -> None:
         self._settings = settings
         self._intake = intake
@@ -120,6 +121,7 @@ class Listeners:
         self._rates = rates
         self._in_front = in_front
         self._pending = pending or Pending.of(settings)
+        self._http_limits = http_limits or HttpLimits.of(settings)
         self._running: list[Running] = []
 
     async def start(self, listening: Sequence[socket.socket]) -> None:
@@ -139,7 +141,7 @@ class Listeners:
         options, tls = options_of(one, c.max_message_bytes), self._tls if one.tls else None
         keyring = None if one.allow_anonymous else self._keyring
         if one.transport == "http":
-            app = alone(BY_NAME[one.protocol], options, self._intake, HttpLimits.of(self._settings), self._arrival)
+            app = alone(BY_NAME[one.protocol], options, self._intake, self._http_limits, self._arrival)
             behind = OfKeys(app, too_many_at) if self._rates is not None and self._rates.key_requests else app
             gate = Gate(behind, keyring, lambda _: INGEST)
             hosts = Hosts.of(self._settings, one.host or c.host, keyring is None and tls is None)

@@ -5,6 +5,7 @@ and the calls between uvicorn and an application: a third of what a request with
 collector where it was 122, on a busy machine). Its body is gathered first, for many clients send it behind the head.
 All else goes on as it came, to the application (first to quick.py); so do requests that came at once, but for the
 last, since uvicorn keeps their order.
+A body that is not whole yet counts among those that arrive (arriving.py).
 It is there where nobody asks for keys, limits how often one may ask, or has requests logged: the application does that.
 """
 
@@ -14,11 +15,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from collector.arriving import Arriving, Upload
 from collector.bodies import Form
 from collector.intake import Intake
 from collector.problems import ProblemError, busy
 from collector.quick import PATH, UNUSUAL, form_called
-from collector.requests import LARGE_BODY_BYTES, HttpLimits
+from collector.requests import LARGE_BODY_BYTES, HttpLimits, sender
 from collector.tally import tally_of
 from collector.writer import Outcome, Tell
 from telemetry import problem, refusals, site_check
@@ -49,6 +51,7 @@ class QuickPosts:
         self._arrival = arrival
         self.name = name
         self._is_own_host = is_own_host
+        self.arriving: Arriving = limits.arriving
         self._accepted = AnswerHead(202)
 
     def form(self, headers: Headers) -> Form | None:
@@ -107,6 +110,7 @@ class QuickConnection(LimitedProtocol):
         self._is_whole = False
         self._waits = False  # for the store; nothing is parsed meanwhile
         self._is_last = False
+        self._upload: Upload | None = None  # of a body that did not come whole with its head
 
     # What arrives ------------------------------------------------------------------------------------
 
@@ -114,6 +118,8 @@ class QuickConnection(LimitedProtocol):
         if self._waits:
             self.flow.pause_reading()
         super().data_received(data)
+        if self._pending is not None and self._body and not self._is_whole:
+            self._hold()
 
     @property
     def may_parse(self) -> bool:
@@ -149,6 +155,27 @@ class QuickConnection(LimitedProtocol):
         else:
             self._is_whole, self._is_arriving = True, False
             self._stop_timer()
+            self._let_go()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._let_go()
+        super().connection_lost(exc)
+
+    def _hold(self) -> None:
+        """Count an unfinished body, and refuse it if there is no room."""
+        if self._upload is None:
+            self._upload = Upload(sender(self.client[0] if self.client else ""), self._give_up)
+        if not self._posts.arriving.hold(self._upload, len(self._body)):
+            self.refuse_busy("more bodies are arriving than may")
+
+    def _give_up(self) -> None:
+        self._upload = None
+        self.refuse_busy("given up: others need the room, and this body came slowly")
+
+    def _let_go(self) -> None:
+        if self._upload is not None:
+            self._posts.arriving.hold(self._upload, 0)
+            self._upload = None
 
     def _usual_form(self) -> Form | None:
         if self.url != _PATH or not self.may_answer(b"POST"):
@@ -160,6 +187,7 @@ class QuickConnection(LimitedProtocol):
         if self._pending is None:
             return
         self._pending = None
+        self._let_go()
         super().on_headers_complete()
         if self._body:
             super().on_body(self._body)

@@ -9,13 +9,16 @@ from typing import NamedTuple, TypeVar
 
 from starlette.requests import Request
 
+from collector.arriving import Arriving, Upload
 from collector.bodies import Form, form_of
 from collector.described import MAX_KEY_CHARACTERS, MAX_NUMBER, MAX_SENDER_CHARACTERS, ON_ERROR, POST_RECORDS
 from collector.encodings import DECODERS, inflate
 from collector.operations import names
 from collector.problems import ProblemError, invalid_parameter, refuse_unknown
 from telemetry import problem
+from telemetry.addresses import owner
 from telemetry.errors import EncodingFault, TooLarge
+from telemetry.gate import caller_of
 from telemetry.settings import Settings
 
 T = TypeVar("T")
@@ -24,17 +27,10 @@ LARGE_BODY_BYTES = 64 * 2**10
 """A body from this size on is decoded in a thread, so that short requests need not wait for it."""
 
 CLOSE = {"Connection": "close"}
+NO_ROOM = {"Retry-After": "1", **CLOSE}
 
 ENCODINGS = ", ".join(DECODERS)
 FORM_NAMES = "application/json, application/x-ndjson, application/msgpack"
-
-
-class Arriving:
-    """Bytes of bodies that are not whole yet, of all requests of a process: many slow senders may hold much."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
-        self.bytes = 0
 
 
 class HttpLimits(NamedTuple):
@@ -128,19 +124,35 @@ async def read_body(request: Request, limits: HttpLimits) -> bytes:
     too_large = ProblemError(problem.BODY_TOO_LARGE, f"a body may have {limits.max_body_bytes} bytes", CLOSE)
     if int(request.headers.get("content-length") or 0) > limits.max_body_bytes:
         raise too_large
-    chunks, size, arriving = [], 0, limits.arriving
+    chunks, size, upload = [], 0, _upload(request)
     try:
         async for chunk in request.stream():
             size += len(chunk)
-            arriving.bytes += len(chunk)
             if size > limits.max_body_bytes:
                 raise too_large
-            if arriving.bytes > arriving.max_bytes and arriving.bytes > size:  # one alone may always come
-                raise ProblemError(problem.BUSY, "more bodies are arriving than may", {"Retry-After": "1", **CLOSE})
+            if not limits.arriving.hold(upload, size):
+                raise ProblemError(problem.BUSY, "more bodies are arriving than may", NO_ROOM)
             chunks.append(chunk)
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if not upload.is_given_up or task is None or task.uncancel():  # somebody else wants the task to end, too
+            raise
+        raise ProblemError(problem.BUSY, "given up: others need the room, and this body came slowly", NO_ROOM) from None
     finally:
-        arriving.bytes -= size
+        limits.arriving.hold(upload, 0)
     return b"".join(chunks)
+
+
+def _upload(request: Request) -> Upload:
+    """A body that is about to be read in the task that runs now."""
+    task = asyncio.current_task()
+    address = request.client.host if request.client else ""
+    return Upload(sender(address, caller_of(request.scope).key_id), task.cancel if task else str)
+
+
+def sender(address: str, key_id: str = "") -> str:
+    """What is counted as one sender of bodies: an address with a key, or without."""
+    return f"{owner(address)} {key_id}"
 
 
 async def off_loop(size_bytes: int, work: Callable[[], T]) -> T:

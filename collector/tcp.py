@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple, cast
 
 from collector import sniffing
+from collector.arriving import Arriving, Upload
 from collector.door import Door
 from collector.guard import Pass
 from collector.intake import Intake
@@ -97,8 +98,7 @@ class TcpCollector:
         self._long_turn = memoryview(self.received)
         self._turn, self._sip = self._long_turn[:TURN_BYTES], self._long_turn[:SIP_BYTES]
         self.port = 0
-        self.held_bytes = 0  # of messages that are not complete, of all connections
-        self._max_held_bytes = max_held_bytes
+        self.arriving = Arriving(max_held_bytes)  # messages that are not complete, of all connections
         self._door = door
         self._tls = tls
         self.rates = rates if rates is not None and rates.count_records else None
@@ -115,8 +115,8 @@ class TcpCollector:
         """Take connections from a listening socket."""
         loop = asyncio.get_running_loop()
         self.port = listening.getsockname()[1]
-        meters.HELD_BYTES.of(str(self.port)).watch(lambda: self.held_bytes)
-        meters.HELD_LIMIT.of(str(self.port)).set(self._max_held_bytes)
+        meters.HELD_BYTES.of(str(self.port)).watch(lambda: self.arriving.bytes)
+        meters.HELD_LIMIT.of(str(self.port)).set(self.arriving.max_bytes)
         tls = tls_arguments(self._tls)
         self._server = await loop.create_server(lambda: _Connection(self), sock=listening, backlog=1024, **tls)
         self._tasks = [loop.create_task(self._sweep()), loop.create_task(self._release())]
@@ -167,14 +167,6 @@ class TcpCollector:
         self._held.discard(connection)
         if not self._connections:
             self._all_closed.set()
-
-    def may_keep(self, held_bytes: int, more_bytes: int) -> bool:
-        """Count what a connection keeps of an unfinished message; False if all together keep too much.
-
-        One alone may always keep a whole message.
-        """
-        self.held_bytes += more_bytes
-        return more_bytes <= 0 or self.held_bytes <= max(self._max_held_bytes, held_bytes)
 
     def answer_soon(self, connection: _Connection) -> None:
         """Have a connection write its answers, all of a group that are its own at once."""
@@ -248,6 +240,7 @@ class _Connection(asyncio.BufferedProtocol):
         self._pass = None if collector.keyring is None else Pass(collector.keyring, self)
         self._loop = asyncio.get_running_loop()
         self._held_bytes = 0  # of a message that is not complete, as the collector knows it
+        self._upload: Upload | None = None  # made for the first such message
         self._turn_bytes = TURN_BYTES
         self._most_bytes = FIRST_TURN_BYTES  # of the next turn
         self._answers: deque[_Awaited] = deque()
@@ -374,8 +367,13 @@ class _Connection(asyncio.BufferedProtocol):
     # What is kept of unfinished messages
 
     def _may_keep(self) -> bool:
-        before, self._held_bytes = self._held_bytes, self._decoder.held_bytes
-        return self._collector.may_keep(self._held_bytes, self._held_bytes - before)
+        held_bytes = self._decoder.held_bytes
+        if held_bytes == self._held_bytes:
+            return True
+        self._held_bytes = held_bytes
+        if self._upload is None:
+            self._upload = Upload(self._owner, self._refuse_to_keep)
+        return self._collector.arriving.hold(self._upload, held_bytes)
 
     def _refuse_to_keep(self) -> None:
         """The sender hears nothing, and so keeps the message; it is free to come again when there is room."""
@@ -386,7 +384,8 @@ class _Connection(asyncio.BufferedProtocol):
 
     def _forget(self) -> None:
         """Let go of what was kept."""
-        self._collector.may_keep(0, -self._held_bytes)
+        if self._upload is not None:
+            self._collector.arriving.hold(self._upload, 0)
         self._held_bytes = 0
         self._decoder = self._collector.make_decoder(self.address)
 

@@ -416,6 +416,10 @@ class LimitedProtocol(HttpToolsProtocol):
 
     # Refusing ----------------------------------------------------------------------------------------
 
+    def refuse_busy(self, detail: str) -> None:
+        """Answer 503, and close: there is no room for the rest of the request."""
+        self._refuse(_Refusal(problem.BUSY, detail))
+
     def _refuse(self, refusal: _Refusal) -> None:
         """Answer, unless that can't be any more, and close once the sender has had time to see it."""
         refusals.count(refusal.kind)

@@ -219,7 +219,7 @@ class Collector(Section, frozen=True):
         Positive,
         Meta(
             description="Bytes that may wait for Redis (beyond, HTTP answers 503, TCP stops reading), "
-            "or be of unfinished messages."
+            "or be of unfinished messages (beyond, stalled ones are given up)."
         ),
     ] = 64 * 2**20
     max_devices: Annotated[

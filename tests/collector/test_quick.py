@@ -10,10 +10,11 @@ import pytest
 from starlette.applications import Starlette
 from starlette.types import Message
 
+from collector.arriving import Arriving
 from collector.bodies import FORMS
 from collector.http import EXCEPTION_HANDLERS, routes
 from collector.quick import Quick
-from collector.requests import LARGE_BODY_BYTES, Arriving, HttpLimits
+from collector.requests import LARGE_BODY_BYTES, HttpLimits
 from telemetry import problem
 from telemetry.fields import Arrival
 from telemetry.hot import Limits, Shard

@@ -12,11 +12,12 @@ import msgpack
 import pytest
 import redis
 
+from collector.arriving import Arriving
 from collector.bodies import FORMS
 from collector.http import app
 from collector.intake import Intake
 from collector.quick_http import QuickConnection, QuickPosts
-from collector.requests import Arriving, HttpLimits
+from collector.requests import HttpLimits
 from telemetry.fields import Arrival
 from telemetry.hosts import Hosts
 from telemetry.hot import Limits, Shard

@@ -637,20 +637,20 @@ def test_halves_of_messages_are_bounded_together(connect_shared: Connect, shard:
     async def test() -> None:
         async with collecting(connect_shared, max_held_bytes=1_000) as box, sending(box) as first:
             await first.send(half)
-            await until(lambda: box.tcp.held_bytes == len(half))
+            await until(lambda: box.tcp.arriving.bytes == len(half))
             async with sending(box) as second, sending(box) as third:
                 await second.send(half)
                 assert await second.rest() == b""
                 await third.send(line("d"))
                 assert await third.answer() == RECEIVED
-            assert box.tcp.held_bytes == len(half)
+            assert box.tcp.arriving.bytes == len(half)
             await first.send(b'"}\n')
             assert json.loads(await first.answer())["retry"] is False, "its device has a long name"
-            await until(lambda: box.tcp.held_bytes == 0)
+            await until(lambda: box.tcp.arriving.bytes == 0)
             async with sending(box) as fourth:
                 await fourth.send(half)
-                await until(lambda: box.tcp.held_bytes == len(half))
-            await until(lambda: box.tcp.held_bytes == 0)
+                await until(lambda: box.tcp.arriving.bytes == len(half))
+            await until(lambda: box.tcp.arriving.bytes == 0)
 
     run(test)
     assert len(tail(shard, "d")) == 1

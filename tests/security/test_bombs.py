@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import socket
+import time
 import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
@@ -217,7 +219,8 @@ def running(tmp_path_factory: pytest.TempPathFactory, shared_redis: RedisServer)
     ports = dict(zip(("auto", "tk103"), free_ports(2), strict=True))
     listen = json.dumps([{"protocol": protocol, "port": port} for protocol, port in ports.items()])
     folder = tmp_path_factory.mktemp("bombs")
-    with program(shared_redis, folder, collector__listen=listen) as found:
+    more = {"collector__listen": listen, "collector__max_pending_bytes": str(3 * MIB)}
+    with program(shared_redis, folder, **more) as found:
         with plain_http(f"http://{HOST}:{found.http_port}") as http:
             wait_until(lambda: is_ready(http), PATIENCE_S)
         yield Running(found, ports)
@@ -238,3 +241,82 @@ def test_a_mebibyte_of_parentheses_costs_a_collector_little(running: Running, pr
         device.sendall(b"(012345678901BP00000012345678901HSO)")
         assert device.recv(100) == b"(012345678901AP01HSO)"
     assert running.cpu_s() - before_s < 5
+
+
+# Uploads that stall ----------------------------------------------------------------------------------
+
+STALLED_BYTES, WHOLE_BYTES = 400_000, 900_000
+SMALL_STALLED_BYTES = 60_000
+OTHER = "127.0.0.2"
+
+
+def connected(port: int, address: str = HOST) -> socket.socket:
+    return socket.create_connection((HOST, port), PATIENCE_S, source_address=(address, 0))
+
+
+def head(length: int) -> bytes:
+    return b"POST /v1/records HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % length
+
+
+def record_of(size_bytes: int) -> bytes:
+    start, end = b'{"device_id":"a","x":"', b'"}'
+    return start + b"x" * (size_bytes - len(start) - len(end)) + end
+
+
+def statuses(devices: list[socket.socket]) -> list[bytes]:
+    """What those heard that were answered."""
+    found = []
+    for device in devices:
+        device.setblocking(False)
+        try:
+            found.append(device.recv(12)[-3:])
+        except BlockingIOError:
+            continue
+        except ConnectionResetError:
+            found.append(b"503")
+    return found
+
+
+def test_stalled_uploads_of_one_sender_make_room_for_a_large_body_of_another(running: Running) -> None:
+    port = running.program.http_port
+    with contextlib.ExitStack() as stack:
+        stalled = [stack.enter_context(connected(port)) for _ in range(8)]
+        for device in stalled:
+            device.sendall(head(WHOLE_BYTES) + record_of(WHOLE_BYTES)[:STALLED_BYTES])
+        for _ in range(3):
+            with connected(port, OTHER) as device:
+                device.sendall(head(WHOLE_BYTES) + record_of(WHOLE_BYTES))
+                assert device.recv(12) == b"HTTP/1.1 202"
+        assert set(statuses(stalled)) == {b"503"}
+
+
+def test_unfinished_posts_on_the_quick_way_are_bounded(running: Running) -> None:
+    port = running.program.http_port
+    most = 3 * MIB // SMALL_STALLED_BYTES
+    with contextlib.ExitStack() as stack:
+        stalled = [stack.enter_context(connected(port)) for _ in range(2 * most)]
+        for device in stalled:
+            device.sendall(head(SMALL_STALLED_BYTES + 10) + record_of(SMALL_STALLED_BYTES)[:-1])
+        found: list[bytes] = []
+
+        def are_refused() -> bool:
+            found.extend(statuses(stalled))
+            return len(found) >= most - 1
+
+        wait_until(are_refused, PATIENCE_S)
+        assert set(found) == {b"503"}, "not 408, once they are late"
+        with running.http() as http:
+            assert http.post("/v1/records", json={"device_id": "a"}).status_code == 202
+
+
+def test_unfinished_messages_of_one_address_make_room_for_those_of_another(running: Running) -> None:
+    port = running.program.port
+    with contextlib.ExitStack() as stack:
+        stalled = [stack.enter_context(connected(port)) for _ in range(8)]
+        for device in stalled:
+            device.sendall(record_of(WHOLE_BYTES)[:STALLED_BYTES])
+        time.sleep(0.2)
+        for _ in range(3):
+            with connected(port, OTHER) as device:
+                device.sendall(record_of(WHOLE_BYTES) + b"\n")
+                assert json.loads(device.makefile("rb").readline())["accepted"] == 1
