@@ -32,6 +32,7 @@ from api.metrics import ASK_S, Metrics, Page
 from api.missing import refusal, too_many_at
 from api.needs import need_of
 from api.older.routes import OlderRoutes
+from api.pace import minimum_pace
 from api.page import PageRoutes
 from api.quick import QuickLatest
 from api.quick_http import QuickAnswers, QuickConnection
@@ -93,8 +94,15 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
     live = LiveRoutes(states, latest, readers)
     meters.LIVE_READERS.one.watch(lambda: readers.count)
     meters.LIVE_READERS_LIMIT.one.set(a.max_live_readers)
-    longest_s = max(a.query_timeout_s, 2 * settings.sql.timeout_s)  # a question in SQL may wait as long as it may take
-    program = QueryProgram(query_socket(settings), longest_s, tls is not None)
+    longest_s = 2 * max(a.query_timeout_s, settings.sql.timeout_s)  # a question may wait as long as it may take
+    program = QueryProgram(
+        query_socket(settings),
+        longest_s,
+        tls is not None,
+        Addresses.of(settings),
+        minimum_pace(a),
+        a.max_share_percent,
+    )
     teller = reports.Teller(notes.API)
     listener = reports.Listener(lambda: connect(settings, ASK_S))
     listener.start()

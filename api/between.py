@@ -13,3 +13,6 @@ KEEP_ALIVE_S = 60
 
 SCHEME = b"whimbrel-scheme"
 """A header of ours: what the client speaks, https or http, which links in answers need."""
+
+ADDRESS = b"whimbrel-address"
+"""The same: the client's address, as limits know it (telemetry/addresses.py). Empty if it has none."""

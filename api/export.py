@@ -5,10 +5,12 @@ What ends an export after its first bytes breaks the answer off: the connection 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from collections.abc import Callable
 from functools import cached_property
+from typing import NamedTuple
 
 import duckdb
 from starlette.requests import Request
@@ -23,6 +25,7 @@ from api.formats import FORMATS
 from api.formats.choice import CSV_SAFE, FORMAT, chosen, kinds
 from api.formats.contract import Format
 from api.ordered import in_order
+from api.pace import MinimumPace, PacedClient
 from api.params import DEVICE_ID, END, START
 from api.piped import Piped
 from api.queries import Queries
@@ -39,6 +42,11 @@ AT_ONCE = 4
 
 WAITING = 8
 """Exports that may wait; one more is answered 503."""
+
+HEAD_S = 1.0
+"""How long an export that has its slot may look for its first record before its answer begins all the same."""
+
+ANY_PACE = MinimumPace()
 
 MAX_NAME_CHARACTERS = 64
 """Of a device's id in a file's name."""
@@ -61,9 +69,18 @@ log = logging.getLogger(__name__)
 class Exports:
     """`GET /v1/export`. `open_queries` makes what runs them, at the first: a DuckDB of their own costs memory."""
 
-    def __init__(self, snapshots: Snapshots, open_queries: Callable[[], Queries]) -> None:
+    def __init__(
+        self,
+        snapshots: Snapshots,
+        open_queries: Callable[[], Queries],
+        minimum: MinimumPace = ANY_PACE,
+        head_s: float = HEAD_S,
+    ) -> None:
+        """An answer begins within `head_s` even if no record has been read; a later failure breaks it off."""
         self._snapshots = snapshots
         self._open_queries = open_queries
+        self._minimum = minimum
+        self._head_s = head_s
 
     async def get_export(self, request: Request) -> Response:
         """All records of a range, of the devices named or of all."""
@@ -78,10 +95,16 @@ class Exports:
         }
         if request.method == "HEAD":
             return _Export(headers)
-        piped = Piped(self._queries, lambda connection, file: self._write(connection, file, kind, wanted, thin))
+        client = PacedClient(self._minimum)
+        piped = Piped(self._queries, lambda connection, file: self._write(connection, file, kind, wanted, thin), client)
+        first = asyncio.ensure_future(piped.read())
         try:
-            return _Export(headers, piped, await piped.read())
+            await asyncio.wait((first,), timeout=self._head_s)
+            if first.done():
+                first.result()
+            return _Export(headers, _Body(piped, first, client))
         except BaseException:
+            first.cancel()
             piped.close()
             raise
 
@@ -106,33 +129,45 @@ class Exports:
             await self._queries.close()
 
 
-class _Export(Response):
-    """The answer: what was read of a pipe already, and what comes behind it."""
+class _Body(NamedTuple):
+    """What is read of a pipe: the first bytes, which may have yet to come, and what comes behind them."""
 
-    def __init__(self, headers: dict[str, str], piped: Piped | None = None, first: bytes = b"") -> None:
+    piped: Piped
+    first: asyncio.Future[bytes]
+    client: PacedClient
+
+    async def send(self, send: Send) -> bool:
+        """Send it. Returns whether all of it was sent."""
+        with self.client:
+            try:
+                data = await self.first
+                while data:
+                    await self.client.send(send, data, True)
+                    data = await self.piped.read()
+                return True
+            except Exception as error:  # whatever it was, the rest is missing
+                log.error("an export broke off: %s", error)
+            finally:
+                self.first.cancel()
+                self.piped.close()
+        if self.client.was_ended:
+            log.warning("an export broke off: its client read too slowly while others waited for a slot")
+        return False
+
+
+class _Export(Response):
+    """The answer."""
+
+    def __init__(self, headers: dict[str, str], body: _Body | None = None) -> None:
         self.status_code, self.background = 200, None
         self.init_headers(headers)
-        self._piped = piped
-        self._first = first
+        self._body = body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer; or return without an end, upon which the server closes the connection."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        if self._piped is not None:
-            try:
-                await _pass_on(self._first, self._piped, send)
-            except Exception as error:  # whatever it was, the rest is missing
-                log.error("an export broke off: %s", error)
-                return
-            finally:
-                self._piped.close()
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-async def _pass_on(data: bytes, piped: Piped, send: Send) -> None:
-    while data:
-        await send({"type": "http.response.body", "body": data, "more_body": True})
-        data = await piped.read()
+        if self._body is None or await self._body.send(send):
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def file_name(wanted: Wanted) -> str:

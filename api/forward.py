@@ -8,16 +8,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote_from_bytes
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from api.between import SCHEME
+from api.asker import asker_of
+from api.between import ADDRESS, SCHEME
+from api.pace import MinimumPace, PacedClient
 from api.query_connections import Connections, Unanswered
 from collector.http import ProblemError
 from telemetry import problem
+from telemetry.addresses import Addresses
 
 ANSWER_TIMEOUT_S = 20.0
 """How much longer than a query's own time the program may take before it is given up."""
@@ -25,7 +29,7 @@ ANSWER_TIMEOUT_S = 20.0
 OWN_HEADERS = frozenset((b"connection", b"keep-alive", b"transfer-encoding", b"date", b"upgrade", b"te"))
 """What each connection says for itself."""
 
-NOT_ASKED = OWN_HEADERS | {b"content-length", b"expect", SCHEME}
+NOT_ASKED = OWN_HEADERS | {b"content-length", b"expect", SCHEME, ADDRESS}
 """What is left out of a request. Its body goes only where it may, and then says its length anew."""
 
 SAFE = frozenset(("GET", "HEAD", "OPTIONS"))
@@ -40,23 +44,50 @@ MAX_SQL_BYTES = 256 * 2**10
 log = logging.getLogger(__name__)
 
 
-class QueryProgram:
-    """The query program's socket, asked from a running event loop. `forward` makes what answers a route from there."""
+NO_PROXIES = Addresses((), "")
+ANY_PACE = MinimumPace()
 
-    def __init__(self, socket: Path, query_timeout_s: float, speaks_tls: bool = False) -> None:
+
+class QueryProgram:
+    """The query program's socket, asked from a running event loop. `forward` makes what answers a route from there.
+
+    `share_percent` is how many of the connections one key or address may use; a client below the minimum pace is cut
+    off while others wait for one.
+    """
+
+    def __init__(
+        self,
+        socket: Path,
+        query_timeout_s: float,
+        speaks_tls: bool = False,
+        addresses: Addresses = NO_PROXIES,
+        minimum: MinimumPace = ANY_PACE,
+        share_percent: int = 100,
+    ) -> None:
         self._scheme = b"https" if speaks_tls else b"http"
-        self._connections = Connections(socket, query_timeout_s + ANSWER_TIMEOUT_S)
+        self._connections = Connections(socket, query_timeout_s + ANSWER_TIMEOUT_S, share_percent)
+        self._clients = Clients(addresses, minimum)
 
     def forward(self, refusal: Callable[[str], Response], max_body_bytes: int = 0) -> Forward:
         """An ASGI application; `refusal` makes what a path is answered where the program does not.
 
         Bodies of requests are handed on if they may have any bytes.
         """
-        return Forward(self._connections, refusal, self._scheme, max_body_bytes)
+        return Forward(self._connections, refusal, self._scheme, max_body_bytes, self._clients)
 
     def close(self) -> None:
         """Close its connections."""
         self._connections.close()
+
+
+class Clients(NamedTuple):
+    """How clients are told apart, and how fast they have to read."""
+
+    addresses: Addresses = NO_PROXIES
+    minimum: MinimumPace = ANY_PACE
+
+
+UNLIMITED = Clients()
 
 
 class Forward:
@@ -68,7 +99,9 @@ class Forward:
         refusal: Callable[[str], Response],
         scheme: bytes = b"http",
         max_body_bytes: int = 0,
+        clients: Clients = UNLIMITED,
     ) -> None:
+        self._clients = clients
         self._connections = connections
         self._max_body_bytes = max_body_bytes
         self._scheme = scheme
@@ -79,21 +112,26 @@ class Forward:
         is_begun = False
         data = await _body(Request(scope, receive), self._max_body_bytes) if self._max_body_bytes else None
         method: str = scope["method"]
-        request, silent_s = _request(scope, self._scheme, data), self._connections.silent_s
+        asker, client = asker_of(scope, self._clients.addresses), PacedClient(self._clients.minimum)
+        request, silent_s = _request(scope, self._scheme, asker.address, data), self._connections.silent_s
+        asked = self._connections.asked(request, method == "HEAD", method in SAFE, asker, client)
         try:
-            async with self._connections.asked(request, method == "HEAD", method in SAFE) as answer:
-                headers = [(name, value) for name, value in answer.headers if name.lower() not in OWN_HEADERS]
-                await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-                is_begun = True
-                is_read = False
-                while not is_read:
-                    chunk, is_read = await answer.read(silent_s), answer.is_read
-                    await send({"type": "http.response.body", "body": chunk, "more_body": not is_read})
+            with client:
+                async with asked as answer:
+                    headers = [(name, value) for name, value in answer.headers if name.lower() not in OWN_HEADERS]
+                    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+                    is_begun = True
+                    is_read = False
+                    while not is_read:
+                        chunk, is_read = await answer.read(silent_s), answer.is_read
+                        await client.send(send, chunk, not is_read)
         except Unanswered as error:
             log.warning("the query program does not answer: %s", error)
             if is_begun:
                 return  # without an end: the server closes the connection, by which the client sees what is missing
             await self._refusal(scope["path"])(scope, receive, send)
+        if client.was_ended:
+            log.warning("an answer broke off: its client read too slowly while others waited")
 
 
 async def _body(request: Request, most_bytes: int) -> bytes:
@@ -107,14 +145,14 @@ async def _body(request: Request, most_bytes: int) -> bytes:
     return data
 
 
-def _request(scope: Scope, scheme: bytes, data: bytes | None) -> bytes:
+def _request(scope: Scope, scheme: bytes, address: str, data: bytes | None) -> bytes:
     """The request as it is asked there: what concerns its connection here is left out, and there is a Host and a
-    scheme, which links need."""
+    scheme, which links need, and the client's address."""
     headers = [(name, value) for name, value in scope["headers"] if name not in NOT_ASKED]
     if not any(name == b"host" for name, _ in headers):
         host, port = scope["server"]
         headers.append((b"host", f"{host}:{port}".encode()))
-    headers.append((SCHEME, scheme))
+    headers += [(SCHEME, scheme), (ADDRESS, address.encode("latin-1", "replace"))]
     if data is not None:
         headers.append((b"content-length", b"%d" % len(data)))
     lines = b"".join(b"%b: %b\r\n" % header for header in headers)

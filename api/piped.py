@@ -10,6 +10,7 @@ from typing import cast
 import duckdb
 
 from api.queries import Queries
+from api.slots import Reader
 
 MAX_WAITING_BYTES = 2**18
 """Bytes that may wait to be read; the pipe itself holds as many as the kernel says, mostly 64 KiB."""
@@ -24,7 +25,8 @@ class Piped(asyncio.Protocol):
     same, and dropped, until the writer has heard that it is to end.
     """
 
-    def __init__(self, queries: Queries, work: Work) -> None:
+    def __init__(self, queries: Queries, work: Work, reader: Reader | None = None) -> None:
+        """`reader` is who takes the bytes, and loses its slot if it is slow while others wait."""
         self._work = work
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.ReadTransport | None = None
@@ -32,7 +34,7 @@ class Piped(asyncio.Protocol):
         self._waiting = bytearray()
         self._is_unwanted = self._is_over = False
         self._has_changed = asyncio.Event()
-        self._writing = asyncio.create_task(queries.run(self._write))
+        self._writing = asyncio.create_task(queries.run(self._write, reader))
         self._writing.add_done_callback(self._on_written)
 
     async def read(self) -> bytes:

@@ -1,4 +1,4 @@
-"""Questions to DuckDB in threads: a few at once, a bounded number waiting, each with its time, ended if unwanted."""
+"""Questions to DuckDB in threads: some at once, others wait in fair turns; each has its time, and ends if unwanted."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Any, Generic, TypeVar
 
 import duckdb
 
+from api.asker import current_asker
+from api.slots import Reader, Slots, Terms
 from collector.http import ProblemError
 from telemetry import problem
 from telemetry.errors import NotTogether, StoreError
@@ -23,30 +25,31 @@ INTERRUPT_EVERY_S = 0.1
 class Queries:
     """Runs questions, each on a cursor of its own."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, threads: int, waiting: int, timeout_s: float) -> None:
-        self.threads = threads
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, terms: Terms, timeout_s: float, plural: str = "queries"
+    ) -> None:
+        """One thread for each slot of the terms."""
+        self.threads = threads = terms.slots
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="query")
         self._cursors: queue.SimpleQueue[duckdb.DuckDBPyConnection] = queue.SimpleQueue()
         for _ in range(threads):
             cursor = connection.cursor()
             cursor.execute(f"SET max_execution_time = {round(timeout_s * 1_000)}")
             self._cursors.put(cursor)
-        self.most = threads + waiting
-        self._places = self.most
+        self.most = threads + terms.waiting
+        self._slots = Slots(terms, plural)
         self._timeout_s = timeout_s
 
-    async def run(self, ask: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
-        """Answer one question; ends it when the caller is cancelled.
+    async def run(self, ask: Callable[[duckdb.DuckDBPyConnection], T], reader: Reader | None = None) -> T:
+        """Answer one question; ends it when the caller is cancelled. A slow `reader` of it is ended while others wait.
 
-        Raises `ProblemError` if too many wait or it takes too long.
+        Raises `ProblemError` if too many wait, or if waiting or the question itself takes too long.
         """
-        if self._places == 0:
-            raise ProblemError(problem.BUSY, "too many queries are waiting", {"Retry-After": "1"})
-        self._places -= 1
+        slot = await self._slots.take(current_asker(), reader)
         loop = asyncio.get_running_loop()
         question = _Question(ask)
         future = self._pool.submit(question.run, self._cursors)
-        future.add_done_callback(lambda _: loop.call_soon_threadsafe(self._free))
+        future.add_done_callback(lambda _: loop.call_soon_threadsafe(slot.free))
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
@@ -72,10 +75,7 @@ class Queries:
     @property
     def under_way(self) -> int:
         """How many run or wait."""
-        return self.most - self._places
-
-    def _free(self) -> None:
-        self._places += 1
+        return self._slots.count
 
     async def close(self) -> None:
         """Let queries under way end: each tells the event loop, which must not be gone by then."""

@@ -20,6 +20,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api.asker import KnowsAsker
 from api.between import KEEP_ALIVE_S, MAX_CONNECTIONS
 from api.box import BOX
 from api.counts import Counts
@@ -27,7 +28,7 @@ from api.deleting import DELETE_DEVICE
 from api.deletion import DELETION, DeletionRoutes
 from api.devices import DEVICES, DeviceRoutes
 from api.document import OPENAPI, Document
-from api.export import AT_ONCE, EXPORT, WAITING, Exports
+from api.export import AT_ONCE, EXPORT, HEAD_S, WAITING, Exports
 from api.fleet import LATEST, Fleet
 from api.health import Health
 from api.history import RECORDS, History
@@ -42,9 +43,11 @@ from api.older.lists import ListRoutes
 from api.older.pages import Pages
 from api.older.warm import warm_up
 from api.one_tail import OneTail
+from api.pace import minimum_pace
 from api.queries import Queries
 from api.quick_facts import Entries
 from api.remembered import Remembered
+from api.slots import Terms
 from api.snapshot import Snapshots
 from api.sql import SQL, Sql, off
 from api.status import STATUS, Status
@@ -150,10 +153,11 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
     remembered, one_tail = Remembered(a.tail_memory_bytes // shards), OneTail(attach)
     snapshots = Snapshots(lambda: hot.pinned(client, shards), archive, remembered, one_tail)
     connection = open_duckdb(settings.data_dir / "tmp" / "query", f"{a.query_memory_bytes}B")
-    queries = Queries(connection, a.query_threads, a.query_queue, a.query_timeout_s)
+    terms = Terms(a.query_threads, a.query_queue, a.query_timeout_s, a.max_share_percent)
+    queries = Queries(connection, terms, a.query_timeout_s)
     health = Health(client, attach, archive, settings.redis.durability, settings.redis.full_percent, room)
     pages = Pages(snapshots, a.page_memory_bytes)
-    exports = Exports(snapshots, partial(export_queries, settings))
+    exports = Exports(snapshots, partial(export_queries, settings), minimum_pace(a), a.export_wait_s + HEAD_S)
     latest = LatestRoutes(connect_async(settings), asker(settings), shards, a.max_page_records)
     application = app(
         History(snapshots, queries, a.max_page_records),
@@ -167,9 +171,9 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
         ListRoutes(queries, pages),
         Document(OPERATIONS, settings.auth.required, a.max_page_records),
         DeletionRoutes(client, shards, archive, held_by(settings), settings.archive.grace_seconds),
-        Sql(snapshots, settings.sql, str(archive.root)).post_sql if settings.sql.enabled else off,
+        Sql(snapshots, settings.sql, str(archive.root), a.max_share_percent).post_sql if settings.sql.enabled else off,
     )
-    gate = Gate(EndsWithClient(Timed(application)), keys, need_of, sessions)
+    gate = Gate(KnowsAsker(EndsWithClient(Timed(application))), keys, need_of, sessions)
     server = http_server(
         Named(gate), within(ConnectionLimits.of(settings)), Pending.of(settings), is_behind_another=True
     )
@@ -201,7 +205,9 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
 def export_queries(settings: Settings) -> Queries:
     """What runs exports: a slow client's holds its thread of DuckDB, and no other question may wait for that."""
     connection = open_duckdb(settings.data_dir / "tmp" / "export", f"{settings.api.query_memory_bytes}B")
-    return Queries(connection, AT_ONCE, WAITING, timeout_s=0)
+    a = settings.api
+    terms = Terms(AT_ONCE, WAITING, a.export_wait_s, a.max_share_percent, shares_slots=True)
+    return Queries(connection, terms, timeout_s=0, plural="exports")
 
 
 def within(limits: ConnectionLimits) -> ConnectionLimits:

@@ -14,10 +14,16 @@ from typing import cast
 
 import httptools
 
+from api.asker import THE_BOX, Asker
 from api.between import KEEP_ALIVE_S, MAX_CONNECTIONS
+from api.slots import Reader, Slots, Terms
+from collector.http import ProblemError
 
 CONNECT_TIMEOUT_S = 2.0
 """How long a request may wait for a connection of its own."""
+
+MAX_WAITING = 1_000
+"""Requests that may wait for a connection."""
 
 MAX_WAITING_BYTES = 2**18
 """Bytes of an answer that wait for who reads it, from which on no more are read of the socket."""
@@ -150,26 +156,28 @@ class Connection(asyncio.Protocol):
 
 
 class Connections:
-    """As many connections as are needed at once, up to `MAX_CONNECTIONS`."""
+    """As many connections as are needed at once, up to `MAX_CONNECTIONS`, shared fairly."""
 
-    def __init__(self, socket: Path, silent_s: float) -> None:
+    def __init__(self, socket: Path, silent_s: float, share_percent: int = 100) -> None:
         """A program that is silent for `silent_s` amid an answer is given up."""
         self._socket = socket
         self._idle: list[Connection] = []
-        self._places = asyncio.Semaphore(MAX_CONNECTIONS)
+        terms = Terms(MAX_CONNECTIONS, MAX_WAITING, CONNECT_TIMEOUT_S, share_percent, shares_slots=True)
+        self._slots = Slots(terms, "requests")
         self.silent_s = silent_s
 
     @asynccontextmanager
-    async def asked(self, request: bytes, is_head: bool, may_repeat: bool) -> AsyncIterator[Connection]:
+    async def asked(
+        self, request: bytes, is_head: bool, may_repeat: bool, asker: Asker = THE_BOX, reader: Reader | None = None
+    ) -> AsyncIterator[Connection]:
         """A connection on which the head of the answer has come. Raises `Unanswered`.
 
-        Is the answer not read to its end, then the connection is closed.
+        Is the answer not read to its end, then the connection is closed. A slow reader is ended while others wait.
         """
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                await self._places.acquire()
-        except TimeoutError:
-            raise Unanswered("too many requests are under way") from None
+            slot = await self._slots.take(asker, reader)
+        except ProblemError as error:
+            raise Unanswered(f"too many requests are under way: {error}") from None
         try:
             connection = await self._begun(request, is_head, may_repeat)
             try:
@@ -177,7 +185,7 @@ class Connections:
             finally:
                 self._put_back(connection)
         finally:
-            self._places.release()
+            slot.free()
 
     async def _begun(self, request: bytes, is_head: bool, may_repeat: bool) -> Connection:
         """One that was idle may have been closed just now: then the request is sent again, on a new one."""

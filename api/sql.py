@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import logging
 import sys
-from collections.abc import AsyncIterator
 from typing import Any, NamedTuple, cast
 
 import msgspec
@@ -16,10 +15,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api import bound
+from api.asker import current_asker
 from api.formats import FORMATS
 from api.formats.choice import CSV_SAFE, chosen, kinds, parameter
 from api.formats.csv import SAFE
 from api.paged import VARY
+from api.slots import Slots, Terms
 from api.snapshot import Snapshots, Wanted
 from api.sql_child import COSTLY, FAILED, LENGTH_BYTES, WRONG, Outcome, Question
 from collector.http import Content, Operation, ProblemError, names, refuse_unknown
@@ -103,12 +104,12 @@ async def off(request: Request) -> Response:
 class Sql:
     """Answers questions, some at once, each with its process."""
 
-    def __init__(self, snapshots: Snapshots, settings: SqlSection, archive_root: str) -> None:
+    def __init__(self, snapshots: Snapshots, settings: SqlSection, archive_root: str, share_percent: int = 100) -> None:
         self._snapshots = snapshots
         self._settings = settings
         self._archive_root = archive_root
-        self._running = asyncio.Semaphore(settings.at_once)
-        self._places = settings.at_once + settings.queue
+        terms = Terms(settings.at_once, settings.queue, settings.timeout_s, share_percent)
+        self._slots = Slots(terms, "questions in SQL")
 
     async def post_sql(self, request: Request) -> Response:
         """The rows of one SELECT. A client that leaves ends it."""
@@ -116,8 +117,11 @@ class Sql:
         kind = chosen(request, FORMS)
         query = await _query(request)
         form = "csv_safe" if kind is SAFE else next(name for name, one in FORMS.items() if one is kind)
-        async with self._place():
+        slot = await self._slots.take(current_asker())
+        try:
             outcome, data = await self._ask(request, query, form)
+        finally:
+            slot.free()
         if outcome.wrong:
             raise ProblemError(_PROBLEMS[outcome.wrong], self._without_paths(outcome))
         headers = {"Content-Type": kind.content_type, **VARY}
@@ -130,25 +134,6 @@ class Sql:
             log.error("a question in SQL failed: %s", outcome.detail or "its process ended")
             return "the records could not be read; the cause is in the log of the query program"
         return outcome.detail.replace(self._archive_root, "archive")
-
-    @contextlib.asynccontextmanager
-    async def _place(self) -> AsyncIterator[None]:
-        """A place among those that run. Raises `ProblemError` if too many wait, or one has waited too long."""
-        busy = ProblemError(problem.BUSY, "too many questions in SQL are waiting", {"Retry-After": "5"})
-        if self._places == 0:
-            raise busy
-        self._places -= 1
-        try:
-            try:
-                await asyncio.wait_for(self._running.acquire(), self._settings.timeout_s)
-            except TimeoutError:
-                raise busy from None
-            try:
-                yield
-            finally:
-                self._running.release()
-        finally:
-            self._places += 1
 
     async def _ask(self, request: Request, query: str, form: str) -> _Answered:
         s, binding = self._settings, bound.binding_of(request.scope)

@@ -87,6 +87,29 @@ class Api(Section, frozen=True):
             "slowest clients are disconnected. 256 MiB.",
         ),
     ] = 2**28
+    max_share_percent: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=100,
+            description="Maximum share of the export slots, of the connections to the query program and of the waiting "
+            "places of exports, history queries and SQL that one key or one address may hold, percent. 100 = off.",
+        ),
+    ] = 75
+    export_wait_s: Annotated[
+        Positive, Meta(description="Timeout for a free export slot, seconds; then the answer is 503.")
+    ] = 4
+    min_read_bytes_per_s: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Minimum pace of a client that reads an export or another large answer, bytes a second; a "
+            "slower client is disconnected while others wait for its slot. 0 = off. 16 KiB.",
+        ),
+    ] = 2**14
+    min_read_window_s: Annotated[
+        Positive, Meta(description="Time over which that pace is measured, seconds of waiting for the client.")
+    ] = 10
 
 
 class Http(Section, frozen=True):

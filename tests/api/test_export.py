@@ -33,6 +33,7 @@ from api.formats.lines import lines
 from api.ordered import in_order
 from api.piped import Piped
 from api.queries import Queries
+from api.slots import Terms
 from api.snapshot import Wanted
 from benchmarks import archives
 from telemetry.archive import Archive
@@ -482,8 +483,8 @@ MANY = 400_000
 
 @contextmanager
 def large(url: str, folder: Path, **more: str) -> Iterator[Box]:
-    """A box with many records."""
-    with box_on(url, folder, **more) as box:
+    """A box with many records, where one address may have all places."""
+    with box_on(url, folder, api__max_share_percent="100", **more) as box:
         archives.add(box.archive, [many(MANY)])
         yield box
 
@@ -530,7 +531,7 @@ def test_what_nobody_wants_any_more_is_not_written_to_its_end(connection: duckdb
         return lines("CAST(n AS VARCHAR)")(cursor, "SELECT range AS n FROM range(1000000000000)", file)
 
     async def run() -> None:
-        queries = Queries(connection, 1, 1, timeout_s=0)
+        queries = Queries(connection, Terms(1, 1, 5), timeout_s=0)
         piped = Piped(queries, work)
         assert await piped.read()
         await asyncio.sleep(0.2)  # the writer waits by now

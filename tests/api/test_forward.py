@@ -16,6 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from api.leaving import EndsWithClient
 from api.queries import Queries
+from api.slots import Terms
 from telemetry.record import Sent
 from tests.api.conftest import Box, assert_problem, box_on, record
 from tests.conftest import RedisServer
@@ -128,7 +129,7 @@ def test_a_query_program_that_hangs_costs_only_its_own_answers(
 
 def test_a_client_that_leaves_ends_its_query(connection: duckdb.DuckDBPyConnection) -> None:
     async def run() -> None:
-        queries = Queries(connection, 1, 1, 60)
+        queries = Queries(connection, Terms(1, 1, 60), 60)
         begun = threading.Event()
 
         def ask(cursor: duckdb.DuckDBPyConnection) -> object:
@@ -155,7 +156,7 @@ def test_a_client_that_leaves_ends_its_query(connection: duckdb.DuckDBPyConnecti
 
 def test_one_that_waits_never_begins_when_its_client_leaves(connection: duckdb.DuckDBPyConnection) -> None:
     async def run() -> None:
-        queries = Queries(connection, 1, 5, 60)
+        queries = Queries(connection, Terms(1, 5, 60), 60)
         go = threading.Event()
         asked: list[int] = []
         first = asyncio.create_task(queries.run(lambda _: go.wait(10)))

@@ -42,7 +42,7 @@ def test_a_named_file_must_exist(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "names"),
     [
-        ("[api]\nprot = 1\n", "settings.toml: unknown setting api.prot; known are cors_origins, host"),
+        ("[api]\nprot = 1\n", "settings.toml: unknown setting api.prot; known are cors_origins, export_wait_s, host"),
         ("[apis]\nport = 1\n", "settings.toml: unknown section [apis]; known are data, api"),
         ("base = 'x'\n", "unknown section [base]"),
         ("api = 3\n", "api must be a section"),

@@ -16,6 +16,7 @@ from api.older.pages import Page, Pages
 from api.older.records import TCP_TRACKING, TRACKING, RecordSet
 from api.older.warm import warm_up
 from api.queries import Queries
+from api.slots import Terms
 from telemetry.archive import READ_ERRORS
 from telemetry.record import EARLIEST_US, LATEST_US, Sent
 from tests.api.conftest import record
@@ -25,7 +26,7 @@ from tests.api.stores import MIDNIGHT_US, Stores
 @pytest.fixture
 def queries(connection: duckdb.DuckDBPyConnection) -> Iterator[Queries]:
     """One at a time."""
-    found = Queries(connection, threads=2, waiting=1, timeout_s=10)
+    found = Queries(connection, Terms(2, 1, 10), timeout_s=10)
     yield found
     asyncio.run(found.close())
 
@@ -125,7 +126,7 @@ def test_of_one_thread_nothing_is_taken(connection: duckdb.DuckDBPyConnection, s
             ended.set()
 
     async def warmed(threads: int) -> bool:
-        queries = Queries(connection, threads, waiting=1, timeout_s=10)
+        queries = Queries(connection, Terms(threads, 1, 10), timeout_s=10)
         await warm_up(queries, Noted(stores.snapshots, 1))
         await queries.close()
         return ended.is_set()
