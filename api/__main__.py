@@ -20,6 +20,7 @@ from starlette.types import ASGIApp
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from api.app import app
+from api.between import MAX_CONNECTIONS
 from api.box import BoxRoutes
 from api.cors import Cors
 from api.deleting import Deleting
@@ -45,12 +46,15 @@ from collector.http import HttpLimits, make_arrival, make_intake, routes
 from telemetry import keyring, meters, notes, refusals, reports, session_cache
 from telemetry.addresses import Addresses
 from telemetry.asking import Asks, asker
+from telemetry.concurrency import http_share
+from telemetry.connections import Connections
 from telemetry.direct import DirectAsker
 from telemetry.disk import Room
 from telemetry.gate import Gate, Sessions
 from telemetry.hosts import Hosts
 from telemetry.http_protocol import ConnectionLimits
 from telemetry.keyring import Keyring
+from telemetry.open_files import allow_api
 from telemetry.pending import Pending
 from telemetry.program import main
 from telemetry.rates import Rates
@@ -128,7 +132,11 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
     hosts = Hosts.of(settings, a.host, keys is None and tls is None)
     named = in_front(settings, application, latest, keys, rates, hosts, sessions)
     make_connection = quick_connections(settings, asks, keys, rates, named, hosts)
-    server = http_server(named, ConnectionLimits.of(settings), Pending.of(settings), tls, make=make_connection)
+    share = http_share(*allow_api(settings, MAX_CONNECTIONS).http)
+    clients = Connections(share, time.monotonic, 0, Addresses.of(settings), answers=True)
+    server = http_server(
+        named, ConnectionLimits.of(settings), Pending.of(settings), tls, make=make_connection, connections=clients
+    )
     gc.freeze()  # what is here stays: to look through it for garbage takes 26 ms, in which nothing is answered
     serving = asyncio.create_task(server.serve([listening]))
     log.info("answering on %s:%d", a.host, a.port)

@@ -18,12 +18,13 @@ from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
+from api.between import MAX_CONNECTIONS
 from cli.finding import Finding, failure, ok, warning
-from collector.__main__ import OTHER_FILES
 from collector.writer import GROUP_RECORDS
 from telemetry import clock, hot
 from telemetry.disk import Room, existing, in_words
 from telemetry.errors import ConfigError, StoreError
+from telemetry.open_files import api_caps, api_wants, collector_caps, collector_wants
 from telemetry.process import SUPERVISED
 from telemetry.redis_client import connect
 from telemetry.runtime import runtime_dir
@@ -142,16 +143,19 @@ def _folder(folder: Path) -> Finding:
 
 
 def open_files(settings: Settings) -> Iterator[Finding]:
-    """Each connection takes a file descriptor. Collectors raise their own limit, up to the hard one."""
+    """Each connection takes a file descriptor. Programs raise their own limit, up to the hard one."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    c = settings.collector
-    wanted = c.max_connections + c.max_http_connections + OTHER_FILES
+    wanted = max(collector_wants(settings), api_wants(settings, MAX_CONNECTIONS))
     if hard == resource.RLIM_INFINITY or hard >= wanted:
         yield ok(f"{wanted} files may be open, enough for all connections")
         return
+    collector, api = collector_caps(settings, hard), api_caps(settings, hard, MAX_CONNECTIONS)
     yield warning(
-        f"only {hard} files may be open, {wanted} are wanted for collector.max_connections = {c.max_connections}",
-        f"raise ulimit -Hn to {wanted} (systemd: LimitNOFILE={wanted}), or lower the setting",
+        f"only {hard} files may be open: the collector is limited to {collector.tcp.maximum} TCP connections "
+        f"({collector.tcp.per_address} per address) and {collector.http.maximum} over HTTP, the API to "
+        f"{api.http.maximum}",
+        f"raise ulimit -Hn to {wanted} (systemd: LimitNOFILE={wanted}), or lower collector.max_connections and "
+        "collector.max_http_connections",
     )
 
 

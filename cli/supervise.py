@@ -38,6 +38,7 @@ HEAD = """\
 nodaemon = true
 logfile = /dev/null
 logfile_maxbytes = 0
+minfds = 256
 pidfile = %(here)s/supervisord.pid
 umask = 077
 {user}

@@ -21,7 +21,6 @@ import uvloop
 from starlette.types import ASGIApp
 
 from collector import listeners, sniffing
-from collector.door import Door
 from collector.http import HttpLimits, app, make_arrival, make_intake
 from collector.problems import too_many_at
 from collector.processes import Sockets, run_each, sockets
@@ -29,20 +28,22 @@ from collector.protocols import PROTOCOLS, MessageLimits
 from collector.protocols.contract import Decoder
 from collector.quick_http import QuickConnection, QuickPosts
 from collector.tcp import TcpCollector, Timeouts
-from telemetry import keyring, notes, refusals, reports
+from telemetry import keyring, meters, notes, refusals, reports
 from telemetry.addresses import Addresses
+from telemetry.concurrency import Share, http_share, tcp_share
+from telemetry.connections import Connections
 from telemetry.fields import Arrival
 from telemetry.hosts import Hosts
 from telemetry.http_protocol import ConnectionLimits
 from telemetry.keyring import Keyring
+from telemetry.open_files import allow_collector
 from telemetry.pending import Pending
-from telemetry.process import allow_open_files
 from telemetry.program import main
 from telemetry.rates import Rates
 from telemetry.redis_client import connect
 from telemetry.request_ids import Named
 from telemetry.serve import GRACE_S, http_server, listen, renew_on_sighup, stop_on_signals
-from telemetry.settings import Collector, Settings
+from telemetry.settings import Settings
 from telemetry.site_check import SiteCheck
 from telemetry.throttle import throttled
 from telemetry.tls import Identity
@@ -57,9 +58,6 @@ log = logging.getLogger("collector")
 GC_OBJECTS = 5_000
 """Objects made before garbage is looked for: at the usual 700 looking takes a tenth of the collector's time where each
 message brings one record. With 50,000, connections that were closed amid a message keep 20 MB too long."""
-
-OTHER_FILES = 100
-"""Open files that are no devices' connections: to Redis, the log, libraries."""
 
 
 async def serve(settings: Settings, listening: Sockets) -> None:
@@ -80,7 +78,10 @@ async def collect(settings: Settings, listening: Sockets, stopped: asyncio.Event
     arrival = make_arrival(settings, intake)
     limits = MessageLimits(c.max_message_bytes, c.max_request_records)
     rates, addresses = Rates.of(settings), Addresses.of(settings)
-    door = Door(most_connections(c), c.max_connections_per_address, time.monotonic, listening.process)
+    caps = allow_collector(settings)
+    devices = Connections(tcp_share(*caps.tcp), time.monotonic, listening.process)
+    measured(devices.share)
+    clients = Connections(http_share(*caps.http), time.monotonic, listening.process, addresses, answers=True)
 
     def make_tcp(
         make_decoder: Callable[[str], Decoder],
@@ -89,7 +90,7 @@ async def collect(settings: Settings, listening: Sockets, stopped: asyncio.Event
         keys: Keyring | None,
     ) -> TcpCollector:
         timeouts = Timeouts(c.request_timeout_s, c.idle_timeout_s)
-        return TcpCollector(intake, make_decoder, arrival, timeouts, door, c.max_pending_bytes, tls, keys, rates)
+        return TcpCollector(intake, make_decoder, arrival, timeouts, devices, c.max_pending_bytes, tls, keys, rates)
 
     def limited(app: ASGIApp) -> ASGIApp:
         return throttled(app, rates, addresses, too_many_at, keys is not None)
@@ -100,7 +101,9 @@ async def collect(settings: Settings, listening: Sockets, stopped: asyncio.Event
     tcp = make_tcp(lambda _address: PROTOCOLS["any"](limits), arrival, tls, keys)
     pending = Pending.of(settings)
     http_limits = HttpLimits.of(settings)  # one for all, for what arrives is bounded together
-    further = listeners.Listeners(settings, intake, arrival, make_tcp, tls, keys, rates, named, pending, http_limits)
+    further = listeners.Listeners(
+        settings, intake, arrival, make_tcp, tls, keys, rates, named, pending, http_limits, clients
+    )
     hosts = Hosts.of(settings, c.host, keys is None and tls is None)
     guarded = app(intake, http_limits, arrival, keys, rates.key_requests is not None)
     collecting = named(SiteCheck(guarded, hosts, settings.api.cors_origins))
@@ -108,7 +111,9 @@ async def collect(settings: Settings, listening: Sockets, stopped: asyncio.Event
     if keys is None and not rates.are_set and not settings.log.access:
         quick = QuickPosts(intake, http_limits, arrival, collecting.name_of, hosts.has)
         make_connection = partial(QuickConnection, quick)
-    server = http_server(collecting, ConnectionLimits.of(settings), pending, tls, make=make_connection)
+    server = http_server(
+        collecting, ConnectionLimits.of(settings), pending, tls, make=make_connection, connections=clients
+    )
     heard = brokers(settings, intake, arrival) if listening.process == 0 else None  # a broker knows one of a name
     await tcp.start(listening.tcp)
     await further.start(listening.more)
@@ -136,16 +141,13 @@ def brokers(settings: Settings, intake: Intake, arrival: Callable[[], Arrival]) 
     return found
 
 
-def most_connections(c: Collector) -> int:
-    """`collector.max_connections`, or how many the system's limit of open files leaves."""
-    others = c.max_http_connections + OTHER_FILES
-    files = allow_open_files(c.max_connections + others)
-    most = min(c.max_connections, files - min(others, files // 4))
-    if most < c.max_connections:
-        log.warning(
-            "%d files may be open: %d TCP connections, not %d (raise ulimit -Hn)", files, most, c.max_connections
-        )
-    return most
+def measured(share: Share) -> None:
+    """Have meters show the connections of devices over TCP."""
+    meters.CONNECTIONS.one.watch(lambda: share.open)
+    meters.CONNECTIONS_LIMIT.one.set(share.maximum)
+    if share.max_per_owner:
+        meters.OF_ONE_ADDRESS.one.watch(lambda: share.largest)
+        meters.OF_ONE_ADDRESS_LIMIT.one.set(share.max_per_owner)
 
 
 def run(settings: Settings) -> None:

@@ -23,6 +23,7 @@ from collector.protocols.framed import Options
 from collector.requests import HttpLimits
 from collector.tcp import TcpCollector
 from collector.udp import UdpCollector
+from telemetry.connections import Connections
 from telemetry.fields import Arrival
 from telemetry.gate import INGEST, Gate
 from telemetry.hosts import Hosts
@@ -111,7 +112,9 @@ class Listeners:
         in_front: Callable[[ASGIApp], ASGIApp] = lambda app: app,
         pending: Pending | None = None,
         http_limits: HttpLimits | None = None,
+        clients: Connections | None = None,
     ) -> None:
+        """`clients` are the connections over HTTP of all ports."""
         self._settings = settings
         self._intake = intake
         self._arrival = arrival
@@ -122,6 +125,7 @@ class Listeners:
         self._in_front = in_front
         self._pending = pending or Pending.of(settings)
         self._http_limits = http_limits or HttpLimits.of(settings)
+        self._clients = clients
         self._running: list[Running] = []
 
     async def start(self, listening: Sequence[socket.socket]) -> None:
@@ -146,7 +150,11 @@ class Listeners:
             gate = Gate(behind, keyring, lambda _: INGEST)
             hosts = Hosts.of(self._settings, one.host or c.host, keyring is None and tls is None)
             in_front = self._in_front(SiteCheck(gate, hosts, self._settings.api.cors_origins))
-            return HttpListener(http_server(in_front, ConnectionLimits.of(self._settings), self._pending, tls))
+            return HttpListener(
+                http_server(
+                    in_front, ConnectionLimits.of(self._settings), self._pending, tls, connections=self._clients
+                )
+            )
         if one.transport == "udp":
             make = TRACKERS[one.protocol]
             return UdpCollector(

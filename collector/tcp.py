@@ -8,11 +8,11 @@ import logging
 import socket
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, cast
 
 from collector import sniffing
 from collector.arriving import Arriving, Upload
-from collector.door import Door
 from collector.guard import Pass
 from collector.intake import Intake
 from collector.lanes import Lane, Numbered
@@ -23,7 +23,8 @@ from collector.protocols.http_start import HTTP, is_http
 from collector.tally import Tally, tally_for
 from collector.writer import Outcome
 from telemetry import meters, problem, refusals
-from telemetry.addresses import owner
+from telemetry.acceptor import Acceptor
+from telemetry.connections import Connections, Ticket
 from telemetry.entries import Aside
 from telemetry.errors import BusyError
 from telemetry.fields import Arrival
@@ -31,7 +32,6 @@ from telemetry.keyring import Keyring
 from telemetry.keys import Denied
 from telemetry.logs import of_connection
 from telemetry.rates import Rates
-from telemetry.serve import tls_arguments
 from telemetry.tls import Identity
 
 log = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ class TcpCollector:
         make_decoder: Callable[[str], Decoder],
         arrival: Callable[[], Arrival],
         timeouts: Timeouts,
-        door: Door,
+        connections: Connections,
         max_held_bytes: int,
         tls: Identity | None = None,
         keyring: Keyring | None = None,
@@ -99,7 +99,7 @@ class TcpCollector:
         self._turn, self._sip = self._long_turn[:TURN_BYTES], self._long_turn[:SIP_BYTES]
         self.port = 0
         self.arriving = Arriving(max_held_bytes)  # messages that are not complete, of all connections
-        self._door = door
+        self._admission = connections
         self._tls = tls
         self.rates = rates if rates is not None and rates.count_records else None
         self._connections: set[_Connection] = set()
@@ -108,7 +108,7 @@ class TcpCollector:
         self._due: dict[_Connection, None] = {}  # those with answers to write, in order
         self._held: set[_Connection] = set()
         self._any_held = asyncio.Event()
-        self._server: asyncio.Server | None = None
+        self._acceptor: Acceptor | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self, listening: socket.socket) -> None:
@@ -117,14 +117,13 @@ class TcpCollector:
         self.port = listening.getsockname()[1]
         meters.HELD_BYTES.of(str(self.port)).watch(lambda: self.arriving.bytes)
         meters.HELD_LIMIT.of(str(self.port)).set(self.arriving.max_bytes)
-        tls = tls_arguments(self._tls)
-        self._server = await loop.create_server(lambda: _Connection(self), sock=listening, backlog=1024, **tls)
+        self._acceptor = Acceptor(listening, self._admission, partial(_Connection, self), self._tls)
         self._tasks = [loop.create_task(self._sweep()), loop.create_task(self._release())]
 
     async def stop(self, grace_s: float) -> None:
         """Take no more, answer what is with the intake, close all."""
-        if self._server is not None:
-            self._server.close()
+        if self._acceptor is not None:
+            self._acceptor.close()
         for connection in list(self._connections):
             connection.finish(linger=False)
         with contextlib.suppress(TimeoutError):
@@ -145,24 +144,13 @@ class TcpCollector:
             return self._turn[:most_bytes]
         return self._turn if wanted_bytes <= TURN_BYTES else self._long_turn[:wanted_bytes]
 
-    def name(self) -> str:
-        """What a connection that has come is called."""
-        return self._door.name()
-
-    def opened(self, connection: _Connection) -> bool:
-        """Count a connection in; False if there are too many."""
-        if not self._door.enter(connection.address, connection.name):
-            refusals.count(problem.BUSY)
-            return False
+    def opened(self, connection: _Connection) -> None:
+        """Note a connection that is open."""
         self._connections.add(connection)
         self._all_closed.clear()
-        return True
 
     def closed(self, connection: _Connection) -> None:
-        """Count a connection out, if it was counted in."""
-        if connection not in self._connections:
-            return
-        self._door.leave(connection.address)
+        """Forget a connection."""
         self._connections.discard(connection)
         self._held.discard(connection)
         if not self._connections:
@@ -235,8 +223,9 @@ class _Awaited:
 class _Connection(asyncio.BufferedProtocol):
     _decoder: Decoder  # made once the peer's address is known
 
-    def __init__(self, collector: TcpCollector) -> None:
+    def __init__(self, collector: TcpCollector, ticket: Ticket) -> None:
         self._collector = collector
+        self._ticket = ticket
         self._pass = None if collector.keyring is None else Pass(collector.keyring, self)
         self._loop = asyncio.get_running_loop()
         self._held_bytes = 0  # of a message that is not complete, as the collector knows it
@@ -246,7 +235,7 @@ class _Connection(asyncio.BufferedProtocol):
         self._answers: deque[_Awaited] = deque()
         self._lane: Lane | None = None  # made for the first batch of a sender who names itself
         self.address = ""
-        self.name = collector.name()
+        self.name = ticket.name
         self._heard_s = self._begun_s = self._loop.time()
         self._quiet_timer: asyncio.TimerHandle | None = None
         self._is_first = True  # until the first bytes have come
@@ -256,7 +245,7 @@ class _Connection(asyncio.BufferedProtocol):
         self._closing_s: float | None = None
         self._stalled_s: float | None = None  # since when the peer has not read its answers
         self._is_held = False
-        self._owner = ""
+        self._owner = ticket.owner
         self._rate_timer: asyncio.TimerHandle | None = None  # while its owner has sent too many records
         self._tally: Tally | None = None  # known once the first bytes have told the protocol
 
@@ -267,10 +256,7 @@ class _Connection(asyncio.BufferedProtocol):
         peer = transport.get_extra_info("peername")
         self.address = peer[0] if peer else ""
         self._decoder = self._collector.make_decoder(self.address)
-        self._owner = owner(self.address)
-        if not self._collector.opened(self):
-            self._no_more = True
-            self._transport.close()
+        self._collector.opened(self)
         self._see_event("opened")
         self._note("opened, on port %d", self._collector.port, level=logging.DEBUG)
 
@@ -331,6 +317,7 @@ class _Connection(asyncio.BufferedProtocol):
         if self._pass is not None:
             self._pass.release()
         self._collector.closed(self)
+        self._ticket.close()
         for timer in (self._quiet_timer, self._rate_timer):
             if timer is not None:
                 timer.cancel()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections import Counter
 from collections.abc import Callable, Sized
 from functools import partial
 from typing import Any, NamedTuple
@@ -23,7 +22,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from telemetry import problem, refusals
-from telemetry.addresses import Addresses, owner
+from telemetry.addresses import Addresses
+from telemetry.connections import NOBODY_TRUSTED, UNCOUNTED, Ticket
 from telemetry.http_response import Response
 from telemetry.pending import CLIENT, PIECE_BYTES, Pending
 from telemetry.problem import Problem
@@ -55,9 +55,6 @@ LINGER_S = 1.0
 """How long a refused sender may go on sending before it is cut off: cut off at once, it may never see the answer."""
 
 
-NOBODY_TRUSTED = Addresses((), "x-forwarded-for")
-
-
 class ConnectionLimits(NamedTuple):
     """What one connection may cost, and how many there may be."""
 
@@ -86,10 +83,9 @@ class ConnectionLimits(NamedTuple):
 
 
 class Shared(NamedTuple):
-    """State that all connections of a server share: their limits, connections by address, bytes that wait."""
+    """State that all connections of a server share: their limits, bytes that wait."""
 
     limits: ConnectionLimits
-    inside: Counter[str]
     pending: Pending
 
 
@@ -97,15 +93,16 @@ def limited(
     limits: ConnectionLimits, pending: Pending, make: Callable[..., LimitedProtocol] | None = None
 ) -> Callable[..., asyncio.Protocol]:
     """What makes a connection for uvicorn, in place of its protocol class; by `make`, if its class is a further one."""
-    shared = Shared(limits, Counter(), pending)
+    shared = Shared(limits, pending)
 
     def connection(
         config: Config,
         server_state: ServerState,
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
+        ticket: Ticket = UNCOUNTED,
     ) -> LimitedProtocol:
-        return (make or LimitedProtocol)(shared, config, server_state, app_state, _loop)
+        return (make or LimitedProtocol)(shared, config, server_state, app_state, _loop, ticket)
 
     return connection
 
@@ -177,10 +174,11 @@ class LimitedProtocol(HttpToolsProtocol):
         server_state: ServerState,
         app_state: dict[str, Any],
         loop: asyncio.AbstractEventLoop | None,
+        ticket: Ticket,
     ) -> None:
         super().__init__(config, server_state, app_state, loop)
-        self._limits, self._inside, self.pending = shared
-        self._owner = ""
+        self._limits, self.pending = shared
+        self._ticket = ticket
         self._is_refused = False
         self._is_arriving = False
         self._is_in_head = False
@@ -202,35 +200,15 @@ class LimitedProtocol(HttpToolsProtocol):
         if isinstance(self.client, tuple):  # else it is a unix socket
             sock = transport.get_extra_info("socket")
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, KERNEL_BYTES)
-        self._owner = self._enter()
-        if len(self.connections) > self._limits.max_connections:
-            self._refuse(_Refusal(problem.BUSY, f"{self._limits.max_connections} connections are open already"))
-        elif self._inside[self._owner] > self._limits.max_connections_per_address > 0:
-            most = self._limits.max_connections_per_address
-            self._refuse(_Refusal(problem.BUSY, f"{most} connections are open already from {self._owner}"))
+        if self._ticket.refusal:
+            self._refuse(_Refusal(problem.BUSY, self._ticket.refusal))
         else:  # uvicorn waits for a first request for ever
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
 
-    def _enter(self) -> str:
-        """Count the connection to whose it is; empty where that is not limited."""
-        if self.client is None or not self._limits.max_connections_per_address:
-            return ""
-        if self._limits.addresses.is_trusted(self.client[0]):
-            return ""
-        found = owner(self.client[0])
-        self._inside[found] += 1
-        return found
-
-    def _leave(self) -> None:
-        if self._owner:
-            self._inside[self._owner] -= 1
-            if not self._inside[self._owner]:
-                del self._inside[self._owner]
-
     def connection_lost(self, exc: Exception | None) -> None:
-        self._leave()
+        self._ticket.close()
         self._stop_timer()
         self._stop_unread_timer()
         self.pending.resume(self)

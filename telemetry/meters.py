@@ -76,7 +76,11 @@ CONNECTIONS_LIMIT = _gauge(
 OF_ONE_ADDRESS = _gauge("whimbrel_tcp_connections_of_one_address", "The same of the address that has most.")
 OF_ONE_ADDRESS_LIMIT = _gauge("whimbrel_tcp_connections_of_one_address_limit", "collector.max_connections_per_address.")
 HTTP_CONNECTIONS = _gauge("whimbrel_http_connections", "Open HTTP connections, by port.", "port")
-HTTP_CONNECTIONS_LIMIT = _gauge("whimbrel_http_connections_limit", "collector.max_http_connections.", "port")
+HTTP_CONNECTIONS_LIMIT = _gauge(
+    "whimbrel_http_connections_limit", "collector.max_http_connections, or what open files leave room for.", "port"
+)
+HANDSHAKES = _gauge("whimbrel_tls_handshakes", "TLS handshakes under way.")
+HANDSHAKES_LIMIT = _gauge("whimbrel_tls_handshakes_limit", "tls.max_handshakes; one more is closed.")
 BROKER_HEARD = _gauge("whimbrel_mqtt_broker_heard", "1 if the broker is heard, else 0.", "broker")
 
 # Saving and merging ----------------------------------------------------------------------------------

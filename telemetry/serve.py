@@ -6,48 +6,53 @@ import asyncio
 import contextlib
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from telemetry import meters
+from telemetry.acceptor import Acceptor
+from telemetry.concurrency import http_share
+from telemetry.connections import Connections, Ticket
 from telemetry.errors import ConfigError
 from telemetry.http_protocol import ConnectionLimits, LimitedProtocol, limited
 from telemetry.pending import Pending
 from telemetry.runtime import make_private, runtime_dir
 from telemetry.settings import Settings
-from telemetry.tls import HANDSHAKE_S, Identity
+from telemetry.tls import Identity
 
 GRACE_S = 3
 """Seconds that requests under way get after SIGTERM; the supervisor waits 5 before it kills."""
 
 
 class Server(uvicorn.Server):
-    """A uvicorn server that leaves signals to the program it runs in, and a handshake no more time than it needs."""
+    """A uvicorn server that leaves signals to the program it runs in, and accepts connections itself."""
 
-    def __init__(self, config: uvicorn.Config, tls: Identity | None, max_connections: int) -> None:
+    def __init__(self, config: uvicorn.Config, tls: Identity | None, connections: Connections) -> None:
         super().__init__(config)
         self._tls = tls
-        self._max_connections = max_connections
+        self._connections = connections
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve the sockets; uvicorn's own does the same, and lets a handshake take a minute."""
-        loop = asyncio.get_running_loop()
+        """Serve the sockets; uvicorn's own does the same, without limits before the handshake."""
         make = cast("Callable[..., asyncio.Protocol]", self.config.http_protocol_class)
         connection = partial(make, self.config, self.server_state, self.lifespan.state)
-        self.servers = [
-            await loop.create_server(connection, sock=one, backlog=self.config.backlog, **tls_arguments(self._tls))
-            for one in sockets or ()
-        ]
+
+        def connection_of(ticket: Ticket) -> asyncio.Protocol:
+            return connection(ticket=ticket)
+
+        acceptors = [Acceptor(one, self._connections, connection_of, self._tls) for one in sockets or ()]
+        self.servers = cast("list[asyncio.Server]", acceptors)  # it closes them, and waits for that
         self.started = True
         for one in sockets or ():
             name = _port_of(one)
             meters.HTTP_CONNECTIONS.of(name).watch(lambda: len(self.server_state.connections))
-            meters.HTTP_CONNECTIONS_LIMIT.of(name).set(self._max_connections)
+            meters.HTTP_CONNECTIONS_LIMIT.of(name).set(self._connections.share.maximum)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -91,11 +96,6 @@ def listen_at(path: Path) -> socket.socket:
     return found
 
 
-def tls_arguments(tls: Identity | None) -> dict[str, Any]:
-    """What `create_server` is told for TLS, or for none."""
-    return {} if tls is None else {"ssl": tls.context, "ssl_handshake_timeout": HANDSHAKE_S}
-
-
 def _port_of(listening: socket.socket) -> str:
     """A port's number, or the name of a unix socket."""
     name = listening.getsockname()
@@ -121,11 +121,12 @@ def http_server(
     tls: Identity | None = None,
     is_behind_another: bool = False,
     make: Callable[..., LimitedProtocol] | None = None,
+    connections: Connections | None = None,
 ) -> Server:
     """A server for `app`; run it with `await server.serve([socket])`, end it with `server.should_exit = True`.
 
     One behind another leaves it to that to say what every answer says. `make` makes its connections, whose unsent
-    responses `pending` counts.
+    responses `pending` counts, and which count among `connections`; without, they count alone.
     """
     meters.PENDING_BYTES.one.watch(lambda: pending.bytes)
     meters.PENDING_LIMIT.one.set(pending.max_bytes)
@@ -144,7 +145,10 @@ def http_server(
         timeout_keep_alive=limits.keep_alive_s,
         timeout_graceful_shutdown=GRACE_S,
     )
-    return Server(config, tls, limits.max_connections)
+    if connections is None:
+        share = http_share(limits.max_connections, limits.max_connections_per_address)
+        connections = Connections(share, time.monotonic, 0, limits.addresses, answers=True)
+    return Server(config, tls, connections)
 
 
 def stop_on_signals() -> asyncio.Event:

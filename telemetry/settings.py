@@ -299,6 +299,13 @@ class Tls(Section, frozen=True):
         ),
     ] = ""
     key: Annotated[str, Meta(description="PEM file of its private key, not encrypted.")] = ""
+    max_handshakes: Annotated[
+        Positive, Meta(description="Maximum concurrent TLS handshakes per process, 65 KB each; one more is closed.")
+    ] = 1_000
+    max_handshakes_per_address: Annotated[
+        int,
+        Meta(ge=0, description="The same per address that is none of limits.trusted_proxies. 0 = no such limit."),
+    ] = 250
 
 
 PerSecond = Annotated[float, Meta(ge=0)]

@@ -13,13 +13,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from telemetry import meters
+from telemetry.concurrency import Share, handshake_share
 from telemetry.errors import ConfigError
-from telemetry.settings import Settings
+from telemetry.settings import Settings, Tls
 
 log = logging.getLogger(__name__)
 
 HANDSHAKE_S = 10.0
-"""Seconds that a handshake may take: until it is over nobody counts the connection."""
+"""Time-out of a handshake, s. Those under way have limits: tls.max_handshakes, and the same per address."""
+
+SHUTDOWN_S = 5.0
+"""Time-out of a peer's answer to the end of TLS, s; until then the connection is open."""
 
 EXPIRED, NOT_YET_VALID = 10, 9
 """OpenSSL's codes of verification: X509_V_ERR_CERT_HAS_EXPIRED, X509_V_ERR_CERT_NOT_YET_VALID."""
@@ -41,10 +45,12 @@ class Validity(NamedTuple):
 class Identity:
     """The box's certificate and key, in files that may be replaced while it runs."""
 
-    def __init__(self, certificate: Path, key: Path) -> None:
+    def __init__(self, certificate: Path, key: Path, handshakes: Share | None = None) -> None:
         """Load them. Raises `ConfigError` that says what is wrong with which file."""
         self._certificate = certificate
         self._key = key
+        self.handshakes = handshakes or handshake_share(Tls().max_handshakes, Tls().max_handshakes_per_address)
+        """Handshakes under way on all ports of this process."""
         self._current = _loaded(certificate, key)
         self.context = _loaded(certificate, key)
         self.context.sni_callback = self._present
@@ -56,7 +62,10 @@ class Identity:
         paths = settings.tls_paths
         if paths is None:
             return None
-        found = cls(*paths)
+        handshakes = handshake_share(settings.tls.max_handshakes, settings.tls.max_handshakes_per_address)
+        meters.HANDSHAKES.one.watch(lambda: handshakes.open)
+        meters.HANDSHAKES_LIMIT.one.set(handshakes.maximum)
+        found = cls(*paths, handshakes)
         validity = found.validity()
         meters.CERTIFICATE_UNTIL_S.one.set(validity.until_s)
         if validity.fault:

@@ -23,9 +23,9 @@ from api.live import Filter, LiveRoutes, Wanted
 from api.readers import Readers
 from api.states import States
 from telemetry.asking import asker
+from telemetry.connections import NOBODY_TRUSTED
 from telemetry.entries import pack
 from telemetry.hot import Batch, Limits, shard_of
-from telemetry.http_protocol import NOBODY_TRUSTED
 from telemetry.record import Sent
 from telemetry.redis_client import connect_async
 from tests.api.conftest import Box, assert_problem, box_on, record

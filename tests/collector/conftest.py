@@ -12,12 +12,14 @@ import pytest
 import redis
 import uvloop
 
+from collector.__main__ import measured
 from collector.device_days import DeviceDays
-from collector.door import Door
 from collector.intake import Intake
 from collector.marks import Watermarks
 from collector.protocols import PROTOCOLS, MessageLimits
 from collector.tcp import TcpCollector, Timeouts
+from telemetry.concurrency import tcp_share
+from telemetry.connections import Connections
 from telemetry.entries import read_entry
 from telemetry.fields import Arrival
 from telemetry.hot import Limits, Shard
@@ -105,12 +107,14 @@ async def collecting(
 ) -> AsyncIterator[Collecting]:
     """A running TCP collector on a free port."""
     async with taking(connect_to, max_pending_bytes=max_pending_bytes) as intake:
+        connections = Connections(tcp_share(max_connections, max_per_address), time.monotonic)
+        measured(connections.share)
         tcp = TcpCollector(
             intake,
             lambda _address: PROTOCOLS["any"](MessageLimits(max_message_bytes, 1_000)),
             lambda: Arrival(NOW_US),
             timeouts or Timeouts(),
-            Door(max_connections, max_per_address, time.monotonic),
+            connections,
             max_held_bytes,
             keyring=keyring,
         )

@@ -65,9 +65,3 @@ def test_files_enough_as_far_as_may_be(wanted: int, expected: int) -> None:
     code = f"from telemetry.process import allow_open_files; print(allow_open_files({wanted}))\n"
     code += "print(*resource.getrlimit(resource.RLIMIT_NOFILE))"
     assert limited(100, 400, code) == f"{min(wanted, 400)}\n{expected} 400\n"
-
-
-def test_no_more_connections_than_files() -> None:
-    code = "from collector.__main__ import most_connections; from telemetry.settings import Collector\n"
-    code += "print(most_connections(Collector()), most_connections(Collector(max_connections=10)))"
-    assert limited(400, 800, code) == "600 10\n"
