@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 
 import duckdb
 import msgspec
@@ -19,7 +21,7 @@ from api.formats.choice import CSV_SAFE, FORMAT, chosen, kinds
 from api.formats.contract import Format
 from api.latest import PARAMETERS as OF_ALL
 from api.latest import LatestRoutes
-from api.latest_answer import LatestAnswer, LatestPage, with_position
+from api.latest_answer import LatestAnswer, LatestPage, answer_of, with_position
 from api.params import moment
 from api.past import Moment, past
 from api.queries import Queries
@@ -29,6 +31,12 @@ from telemetry import problem
 from telemetry.columns import COLUMNS
 
 WITHIN_DAYS, MOST_DAYS = 31, 3_660
+PAGE_BYTES = 2**23
+"""Size of the records of a page at which no further device is put into it."""
+
+PAGES_AT_ONCE = 4
+"""Concurrent pages in the making: each is in memory as records and as what is written of them."""
+
 PLACES = ("geojson", "gpx", "kml")
 """Formats of places: they show the newest record with a fix, as do all where an area is asked for."""
 
@@ -55,11 +63,16 @@ class Fleet:
         self._latest = latest
         self._snapshots = snapshots
         self._queries = queries
+        self._making = asyncio.Semaphore(PAGES_AT_ONCE)
 
     async def get_latest(self, request: Request) -> Response:
         """The latest of the devices named, or a page of all."""
         refuse_unknown(request, names(LATEST.parameters))
         kind, where, at = chosen(request, FORMATS), area(request), _moment(request)
+        async with self._making:
+            return await self._made(request, kind, where, at)
+
+    async def _made(self, request: Request, kind: Format, where: Area | None, at: Moment | None) -> Response:
         page = await self._page(request, where, at)
         if kind is FORMATS["json"]:
             return answers.json(page, headers=paged.VARY)
@@ -69,26 +82,44 @@ class Fleet:
         return paged.answer(request, kind, data, page.next_cursor)
 
     async def _page(self, request: Request, where: Area | None, moment: Moment | None) -> LatestPage:
-        """A page of those that lie where they should: found among all, a page after the other."""
+        """A page of those that lie where they should: found among all, a page after the other.
+
+        It ends early at a device with which it has `PAGE_BYTES`.
+        """
         limit, asked, after = self._latest.asked(request)
-        found: list[LatestAnswer] = []
+        found, size = list[LatestAnswer](), 0
         while True:
             devices = await self._latest.devices(asked, after, limit + 1)
-            answered = await self._answers(devices[:limit], moment)
-            found += [one for one in answered if where is None or _lies_in(where, one)]
-            if len(found) > limit:
-                return LatestPage(found[:limit], found[limit - 1].device_id)
+            async for device, one, size_bytes in self._answers(devices[:limit], moment):
+                if size >= PAGE_BYTES:
+                    return LatestPage(found, after)
+                after = device
+                if one is None or not (where is None or _lies_in(where, one)):
+                    continue
+                if len(found) == limit:
+                    return LatestPage(found, found[-1].device_id)
+                found.append(one)
+                size += size_bytes
             if len(devices) <= limit:
                 return LatestPage(found, None)
             after = devices[limit - 1]
             if len(found) == limit:
                 return LatestPage(found, after)
 
-    async def _answers(self, devices: Sequence[str], moment: Moment | None) -> list[LatestAnswer]:
+    async def _answers(
+        self, devices: Sequence[str], moment: Moment | None
+    ) -> AsyncGenerator[tuple[str, LatestAnswer | None, int], None]:
+        """Each device with its answer, None if there is none, and about how many bytes that has."""
         if moment is None:
-            return await self._latest.answers(devices)
+            async with aclosing(self._latest.batches(devices)) as batches:
+                async for batch in batches:
+                    for device, value in batch:
+                        yield device, None if value is None else answer_of(device, value), len(value or b"")
+            return
         found = await self._queries.run(lambda connection: past(connection, self._snapshots, devices, moment))
-        return [with_position(one.newest, one.newest.received_at, one.position) for one in found.values()]
+        for one in found.values():
+            answer = with_position(one.newest, one.newest.received_at, one.position)
+            yield answer.device_id, answer, len(bytes(msgspec.Raw(answer.attributes or b"")))
 
 
 def _lies_in(where: Area, one: LatestAnswer) -> bool:

@@ -181,3 +181,25 @@ def test_unread_pages_of_a_fleet_with_large_records(fleet: Box) -> None:
     with unread(fleet, "/v1/latest", 300):
         stand(fleet, peak, 5, limit_bytes("api"))
     print(f"unread pages of a fleet: {peak.bytes / 1e6:.0f} MB")
+
+
+def test_pages_of_a_fleet_in_another_format_end_early(fleet: Box) -> None:
+    peak, seen, cursor = Peak(fleet, "api.query"), list[str](), ""
+    while True:
+        response = fleet.http.get(f"/v1/latest?format=ndjson&limit=1000&cursor={cursor}")
+        assert response.status_code == 200, response.text[:200]
+        seen += [json.loads(line)["device_id"] for line in response.text.splitlines()]
+        cursor = response.headers.get("next-cursor", "")
+        if not cursor:
+            break
+    assert [device for device in seen if device.startswith("fleet-")] == [f"fleet-{n:03}" for n in range(DEVICES)]
+    assert peak.bytes < limit_bytes("query")
+    print(f"pages of a fleet as NDJSON: {peak.bytes / 1e6:.0f} MB")
+
+
+def test_unread_pages_of_the_query_program(fleet: Box) -> None:
+    peak, api = Peak(fleet, "api.query"), Peak(fleet, "api")
+    with unread(fleet, "/v1/latest?bbox=0,0,10,10", 200):
+        stand(fleet, api, 8, limit_bytes("api"))
+        assert peak.bytes < limit_bytes("query")
+    print(f"unread pages of the query program: {peak.bytes / 1e6:.0f} MB, of the API {api.bytes / 1e6:.0f} MB")
