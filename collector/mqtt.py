@@ -141,7 +141,7 @@ class Subscriber:
             except BusyError as error:
                 await asyncio.sleep(error.retry_after_s)
         self._tally.count(1, len(heard.records))
-        self._tally.reject(problem.INVALID_RECORD, len(heard.aside))
+        self._tally.reject(problem.INVALID_RECORD, heard.refused)
         client._client.ack(message.mid, message.qos)
 
 

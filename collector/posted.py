@@ -23,7 +23,7 @@ from collector.protocols.framed import Options
 from collector.requests import HttpLimits, inflated, off_loop, read_body, read_encoding
 from collector.tally import tally_of
 from telemetry import problem, refusals
-from telemetry.errors import BusyError
+from telemetry.errors import BusyError, TooLarge
 from telemetry.fields import Arrival
 from telemetry.origins import is_of_browser
 
@@ -56,7 +56,9 @@ class Posted:
         body = await inflated(
             await read_body(request, self._limits), read_encoding(request), self._limits.max_body_bytes
         )
-        post = Post(request.query_params.multi_items(), dict(request.headers), body, user_of(request))
+        post = Post(
+            request.query_params.multi_items(), dict(request.headers), body, user_of(request), self._limits.max_records
+        )
         told = await self._told(request, post)
         _see(request, body, Received(told.records, len(body), told.body, str.encode, aside=told.aside), told.status)
         if len(told.records) > self._limits.max_records:
@@ -67,14 +69,17 @@ class Posted:
         except BusyError as error:
             raise busy(error) from None
         self._tally.count(1, len(told.records))
-        self._tally.reject(problem.INVALID_RECORD, len(told.aside))
-        refusals.count(problem.INVALID_RECORD, len(told.aside))
+        refused = max(told.refused, len(told.aside))
+        self._tally.reject(problem.INVALID_RECORD, refused)
+        refusals.count(problem.INVALID_RECORD, refused)
         kind = "application/json" if told.body else None
         return Response(told.body, told.status, media_type=kind)
 
     async def _told(self, request: Request, post: Post) -> Told:
         try:
             return await off_loop(len(post.body), partial(self._read, post, self._options, self._arrival()))
+        except TooLarge as error:
+            raise ProblemError(problem.BODY_TOO_LARGE, str(error)) from None
         except NotOurs as error:
             _see(request, post.body, Rejected(problem.INVALID_RECORD, str(error), b""), 400)
             self._tally.reject(problem.INVALID_RECORD)

@@ -11,9 +11,15 @@ from typing import NamedTuple
 
 from collector.protocols.framed import Options
 from telemetry.entries import Aside
-from telemetry.errors import SenderError
+from telemetry.errors import SenderError, TooLarge
 from telemetry.fields import Arrival
 from telemetry.record import Sent
+
+MAX_RECORDS = 100_000
+"""Records and refused items of a request whose caller names no other limit."""
+
+MAX_ASIDE = 100
+"""Refused items of one request that are set aside; further ones are counted. Each may keep 4 KiB of it in Redis."""
 
 
 class Post(NamedTuple):
@@ -23,6 +29,7 @@ class Post(NamedTuple):
     headers: Mapping[str, str]
     body: bytes
     user: str = ""
+    max_records: int = MAX_RECORDS
 
     @property
     def content_type(self) -> str:
@@ -37,6 +44,41 @@ class Told(NamedTuple):
     aside: tuple[Aside, ...] = ()
     status: int = 200
     body: bytes = b""
+    refused: int = 0
+    """Items that can't be taken; of the first of them `aside` has the bytes."""
+
+
+class Gathered:
+    """The records of one request, and its refused items, as they are read.
+
+    `add` and `refuse` raise `TooLarge` beyond `max_records` of both: short items cost much more memory than their text.
+    """
+
+    def __init__(self, max_records: int) -> None:
+        self._max_records = max_records
+        self.records: list[Sent] = []
+        self.aside: list[Aside] = []
+        self.refused = 0
+
+    def add(self, record: Sent) -> None:
+        """Keep a record."""
+        self.records.append(record)
+        self._check()
+
+    def refuse(self, device_id: str, reason: str, raw: bytes) -> None:
+        """Count an item that can't be taken, and set the first of them aside."""
+        self.refused += 1
+        if self.refused <= MAX_ASIDE:
+            self.aside.append(Aside(device_id, reason, raw))
+        self._check()
+
+    def _check(self) -> None:
+        if len(self.records) + self.refused > self._max_records:
+            raise TooLarge(f"a request may have {self._max_records} records")
+
+    def told(self, status: int = 200, body: bytes = b"") -> Told:
+        """All of it, and its answer."""
+        return Told(self.records, tuple(self.aside), status, body, self.refused)
 
 
 class NotOurs(SenderError):
@@ -44,4 +86,4 @@ class NotOurs(SenderError):
 
 
 Read = Callable[[Post, Options, Arrival], Told]
-"""Reads a request. Raises `NotOurs`."""
+"""Reads a request. Raises `NotOurs`, or `TooLarge` beyond its `max_records`."""

@@ -15,9 +15,8 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from collector.posts.contract import NotOurs, Post, Told
+from collector.posts.contract import Gathered, NotOurs, Post, Told
 from collector.protocols.framed import Options
-from telemetry.entries import Aside
 from telemetry.errors import RecordError
 from telemetry.fields import Arrival, check_timestamp
 from telemetry.fields import read as read_fields
@@ -71,18 +70,22 @@ def read(post: Post, options: Options, arrival: Arrival) -> Told:
     precision = dict(post.query).get("precision", "ns")
     if precision not in NS_OF_PRECISION:
         raise NotOurs(f"precision={precision} is not one of {', '.join(NS_OF_PRECISION)}")
-    records, aside, said = [], [], []
+    gathered, said = Gathered(post.max_records), list[str]()
     for number, line in _lines(post.body):
         try:
-            records.append(_record(parse(line), NS_OF_PRECISION[precision], options, arrival))
+            record = _record(parse(line), NS_OF_PRECISION[precision], options, arrival)
         except RecordError as error:
-            aside.append(Aside("", f"line {number}: {error}", line.encode(errors="replace")))
-            said.append(f"line {number}: {error}")
-    if not aside:
-        return Told(records, status=STORED)
-    message = f"partial write: {len(aside)} of {len(aside) + len(records)} lines can't be taken: "
-    answer = {"code": "invalid", "message": message + "; ".join(said[:MAX_SAID])}
-    return Told(records, tuple(aside), 400, msgspec.json.encode(answer))
+            gathered.refuse("", f"line {number}: {error}", line.encode(errors="replace"))
+            if len(said) < MAX_SAID:
+                said.append(f"line {number}: {error}")
+        else:
+            gathered.add(record)
+    if not gathered.refused:
+        return gathered.told(STORED)
+    lines = gathered.refused + len(gathered.records)
+    message = f"partial write: {gathered.refused} of {lines} lines can't be taken: "
+    answer = {"code": "invalid", "message": message + "; ".join(said)}
+    return gathered.told(400, msgspec.json.encode(answer))
 
 
 def _lines(body: bytes) -> Iterator[tuple[int, str]]:

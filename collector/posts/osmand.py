@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import datetime, tzinfo
 from urllib.parse import parse_qsl
 
-from collector.posts.contract import NotOurs, Post, Told
+from collector.posts.contract import Gathered, NotOurs, Post, Told
 from collector.posts.json_body import flag, item, items, number, opened, read_json
 from collector.protocols.framed import Options
 from collector.protocols.tracker import Attributes, Position, cell, sent
@@ -49,7 +49,7 @@ Pairs = Sequence[tuple[str, str]]
 def read(post: Post, options: Options, arrival: Arrival) -> Told:
     """A request of any dialect. Raises `NotOurs`."""
     if post.content_type.startswith("application/json"):
-        return _read_json(post.body, options, arrival)
+        return _read_json(post.body, post.max_records, options, arrival)
     pairs = post.query or _form(post.body)
     fields = dict(pairs)
     device_id = fields.get("id") or fields.get("deviceid") or ""
@@ -145,19 +145,20 @@ def _access_points(pairs: Pairs) -> list[dict[str, object]]:
 # JSON ------------------------------------------------------------------------------------------------
 
 
-def _read_json(body: bytes, options: Options, arrival: Arrival) -> Told:
-    records, aside = [], []
-    value = read_json(body)
-    for one in opened(value):
+def _read_json(body: bytes, max_records: int, options: Options, arrival: Arrival) -> Told:
+    gathered = Gathered(max_records)
+    for one in opened(read_json(body)):
         device_id = str(one.get("device_id") or "")
         if not device_id:
             raise NotOurs("JSON without a `device_id`")
         for location in items(one, "location"):
             try:
-                records.append(_located(device_id, location, options, arrival))
+                record = _located(device_id, location, options, arrival)
             except RecordError as error:
-                aside.append(Aside(device_id, str(error), body))
-    return Told(records, tuple(aside))
+                gathered.refuse(device_id, str(error), body)
+            else:
+                gathered.add(record)
+    return gathered.told()
 
 
 def _located(device_id: str, location: dict[str, object], options: Options, arrival: Arrival) -> Sent:

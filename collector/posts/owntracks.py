@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import re
 
-from collector.posts.contract import Post, Told
+from collector.posts.contract import Gathered, Post, Told
 from collector.posts.json_body import Object, number, opened, read_json
 from collector.protocols.framed import Options
 from collector.protocols.tracker import Attributes, Position, sent
-from telemetry.entries import Aside
 from telemetry.errors import RecordError
 from telemetry.fields import Arrival, read_timestamp
 from telemetry.record import Sent
@@ -57,15 +56,17 @@ def read(post: Post, options: Options, arrival: Arrival) -> Told:
     if not post.body.strip():
         return Told([], body=NOTHING_TO_SAY)  # the app's way to ask whether there is a message to it
     named = _named(post)
-    records, aside = [], []
+    gathered = Gathered(post.max_records)
     for message in opened(read_json(post.body)):
         if message.get("_type") != "location":
             continue
         try:
-            records.append(located(named, message, options, arrival))
+            record = located(named, message, options, arrival)
         except RecordError as error:
-            aside.append(Aside(device_of(named, message), str(error), post.body))
-    return Told(records, tuple(aside), body=NOTHING_TO_SAY)
+            gathered.refuse(device_of(named, message), str(error), post.body)
+        else:
+            gathered.add(record)
+    return gathered.told(body=NOTHING_TO_SAY)
 
 
 def _named(post: Post) -> str:

@@ -5,11 +5,10 @@ One position a request, with the device that it came from; 2xx is "delivered".
 
 from __future__ import annotations
 
-from collector.posts.contract import NotOurs, Post, Told
+from collector.posts.contract import Gathered, NotOurs, Post, Told
 from collector.posts.json_body import Object, item, number, opened, read_json
 from collector.protocols.framed import Options
 from collector.protocols.tracker import Attributes, Position, sent
-from telemetry.entries import Aside
 from telemetry.errors import RecordError
 from telemetry.fields import KMH, Arrival, read_timestamp
 from telemetry.record import Sent
@@ -34,17 +33,19 @@ RENAMED = {
 
 def read(post: Post, options: Options, arrival: Arrival) -> Told:
     """A forwarded position, or an array of them. Raises `NotOurs`."""
-    records, aside = [], []
+    gathered = Gathered(post.max_records)
     for forwarded in opened(read_json(post.body)):
         position, device = item(forwarded, "position"), item(forwarded, "device")
         device_id = str(device.get("uniqueId") or "")
         if not position or not device_id:
             raise NotOurs("it has no `position`, or no `device` with a `uniqueId`")
         try:
-            records.append(_record(device_id, position, device, options, arrival))
+            record = _record(device_id, position, device, options, arrival)
         except RecordError as error:
-            aside.append(Aside(device_id, str(error), post.body))
-    return Told(records, tuple(aside))
+            gathered.refuse(device_id, str(error), post.body)
+        else:
+            gathered.add(record)
+    return gathered.told()
 
 
 def _record(device_id: str, position: Object, device: Object, options: Options, arrival: Arrival) -> Sent:

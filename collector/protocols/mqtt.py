@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from collector.posts import owntracks
-from collector.posts.contract import NotOurs
+from collector.posts.contract import MAX_RECORDS, Gathered, NotOurs
 from collector.posts.json_body import Object, opened, read_json
 from collector.protocols.framed import Options
 from telemetry.entries import Aside
-from telemetry.errors import RecordError
+from telemetry.errors import RecordError, TooLarge
 from telemetry.fields import Arrival
 from telemetry.fields import read as read_fields
 from telemetry.record import Sent
@@ -27,6 +27,8 @@ class Heard(NamedTuple):
 
     records: list[Sent]
     aside: tuple[Aside, ...] = ()
+    refused: int = 0
+    """Records that can't be used; of the first of them `aside` has the message."""
 
 
 def read(topic: str, payload: bytes, filters: Sequence[Filter], options: Options, arrival: Arrival) -> Heard:
@@ -37,14 +39,30 @@ def read(topic: str, payload: bytes, filters: Sequence[Filter], options: Options
     try:
         messages = opened(read_json(payload))
     except NotOurs as error:
-        return Heard([], (Aside(device_id or topic, f"{topic}: {error}", payload),))
-    records, aside = [], []
-    for message in messages:
-        try:
-            records += _records(topic, device_id, message, options, arrival)
-        except RecordError as error:
-            aside.append(Aside(device_id or topic, f"{topic}: {error}", payload))
-    return Heard(records, tuple(aside))
+        return _refused(device_id or topic, f"{topic}: {error}", payload)
+    gathered = Gathered(MAX_RECORDS)
+    try:
+        for message in messages:
+            _gather(gathered, topic, device_id, message, payload, options, arrival)
+    except TooLarge as error:
+        return _refused(device_id or topic, f"{topic}: {error}", payload)
+    return Heard(gathered.records, tuple(gathered.aside), gathered.refused)
+
+
+def _refused(device_id: str, reason: str, payload: bytes) -> Heard:
+    return Heard([], (Aside(device_id, reason, payload),), 1)
+
+
+def _gather(
+    gathered: Gathered, topic: str, device_id: str, message: Object, payload: bytes, options: Options, arrival: Arrival
+) -> None:
+    try:
+        found = _records(topic, device_id, message, options, arrival)
+    except RecordError as error:
+        gathered.refuse(device_id or topic, f"{topic}: {error}", payload)
+        return
+    for record in found:
+        gathered.add(record)
 
 
 def _records(topic: str, device_id: str, message: Object, options: Options, arrival: Arrival) -> list[Sent]:

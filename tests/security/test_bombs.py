@@ -23,7 +23,9 @@ from backports import zstd
 from collector.bodies import JSON, MSGPACK, NDJSON, Form, read_batch
 from collector.encodings import inflate
 from collector.listeners import decoder_of
-from collector.protocols import PROTOCOLS, TRACKERS, MessageLimits
+from collector.posts import influx, osmand, owntracks, traccar
+from collector.posts.contract import MAX_ASIDE, Post, Read
+from collector.protocols import PROTOCOLS, TRACKERS, MessageLimits, mqtt
 from collector.protocols.contract import Decoder
 from collector.protocols.framed import Options
 from collector.protocols.json_stream import JsonStream
@@ -320,3 +322,41 @@ def test_unfinished_messages_of_one_address_make_room_for_those_of_another(runni
             with connected(port, OTHER) as device:
                 device.sendall(record_of(WHOLE_BYTES) + b"\n")
                 assert json.loads(device.makefile("rb").readline())["accepted"] == 1
+
+
+# Bodies of other protocols ---------------------------------------------------------------------------
+
+ITEMS = 150_000
+POSTS: dict[str, tuple[Read, bytes]] = {
+    "owntracks": (owntracks.read, b"[" + b'{"_type":"location"},' * ITEMS + b"{}]"),
+    "traccar": (
+        traccar.read,
+        b"[" + b",".join([b'{"position":{"a":1},"device":{"uniqueId":1}}'] * (ITEMS // 4)) + b"]",
+    ),
+    "osmand": (osmand.read, b'{"device_id":"a","location":[' + b"{}," * ITEMS + b"{}]}"),
+    "influx, refused": (influx.read, b"a\n" * 1_000_000),
+    "influx, good": (influx.read, b"m,host=a v=1\n" * ITEMS),
+}
+
+
+@pytest.mark.parametrize("name", POSTS)
+def test_a_post_of_short_items_costs_little_memory(name: str) -> None:
+    read, body = POSTS[name]
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(TooLarge):
+            told = read(Post([], {"content-type": "application/json"}, body, "user", 10_000), Options(), ARRIVAL)
+            assert len(told.aside) <= MAX_ASIDE
+        _, most_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most_bytes < 100 * MIB
+
+
+def test_a_message_of_mqtt_sets_aside_no_more_than_a_post() -> None:
+    payload = b"[" + b"{}," * ITEMS + b"{}]"
+    heard = mqtt.read("a", payload, [], Options(), ARRIVAL)
+    assert len(heard.aside) <= MAX_ASIDE
+    assert heard.refused == len(heard.aside) == 1
+    heard = mqtt.read("a", b"[" + b"{}," * 5_000 + b"{}]", [], Options(), ARRIVAL)
+    assert (len(heard.aside), heard.refused) == (MAX_ASIDE, 5_001)
