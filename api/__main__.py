@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import logging
 import sys
 import time
@@ -78,7 +79,8 @@ async def serve(settings: Settings) -> None:
         keyring.required(settings, is_noting=True) as keys,
         session_cache.required(settings, sees_all=True) as cache,
     ):
-        sessions = Sessions(cache, Cookies.of(settings)) if cache is not None else None
+        has_provider = bool(settings.oidc.issuer)
+        sessions = Sessions(cache, Cookies.of(settings), has_provider) if cache is not None else None
         await answer(settings, stopped, keys, sessions)
 
 
@@ -174,9 +176,16 @@ def in_front(
 
 
 def login_routes(settings: Settings, sessions: Sessions | None) -> LoginRoutes:
-    """What signs people in and out."""
-    sign_in = SignIn(sessions, connect(settings, READ_TIMEOUT_S), settings.auth) if sessions is not None else None
-    return LoginRoutes(sessions, sign_in, Addresses.of(settings))
+    """What signs people in and out. The library of OIDC is loaded only where a provider is configured."""
+    addresses = Addresses.of(settings)
+    if sessions is None:
+        return LoginRoutes(None, None, addresses)
+    client = connect(settings, READ_TIMEOUT_S)
+    sign_in = SignIn(sessions, client, settings.auth)
+    if not settings.oidc.issuer:
+        return LoginRoutes(sessions, sign_in, addresses)
+    more = importlib.import_module("api.oidc_login").routes_of(settings, sessions, sign_in, client, addresses)
+    return LoginRoutes(sessions, sign_in, addresses, settings.oidc.name, more)
 
 
 def quick_connections(

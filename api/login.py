@@ -6,7 +6,7 @@ somebody in as another person.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from urllib.parse import parse_qs, quote
 
@@ -69,13 +69,15 @@ class LoginRoutes:
         sign_in: SignIn | None,
         addresses: Addresses,
         provider: str = "",
+        more: Sequence[Route] = (),
         passwords: Passwords | None = None,
     ) -> None:
-        """`provider`: how people call the OIDC provider; empty without one."""
+        """`provider`: name of the OIDC provider on the page, `more`: its routes; empty without one."""
         self._sessions = sessions
         self._sign_in = sign_in
         self._addresses = addresses
         self._provider = provider
+        self._more = more
         self._passwords = passwords or Passwords()
 
     def routes(self) -> list[Route]:
@@ -85,6 +87,7 @@ class LoginRoutes:
             Route(LOGIN, self.post_login, methods=["POST"]),
             Route(LOGOUT, self.post_logout, methods=["POST"]),
             SESSION.route(self.get_session),
+            *self._more,
         ]
 
     async def get_login(self, request: Request) -> Response:
@@ -102,10 +105,10 @@ class LoginRoutes:
             raise ProblemError(problem.WRONG_CSRF, "sign in at this box's own login page")
         form = await _form(request)
         name, target = form("name").strip().lower(), own_address(form("next"))
-        address = self.address_of(request)
+        address = address_of(request, self._addresses)
         try:
             user = await self._passwords.check(name, self._sessions.cache.user(name), form("password"), address)
-            return await self._sign_in.begin(request, user.name, address, target)
+            return see(target, await self._sign_in.begin(request, user.name, address))
         except ProblemError as error:
             if wants_json(request):
                 raise
@@ -129,15 +132,16 @@ class LoginRoutes:
             token = csrf_token(self._sessions.cookies.session(request.scope["headers"]))
         return answers.json(_shown(caller, token), headers=NO_STORE)
 
-    def address_of(self, request: Request) -> str:
-        """The address of the client, as limits know it."""
-        asking = request.scope.get(ASKING)
-        if asking is not None:
-            return str(asking.address)
-        return self._addresses.asking(request.client.host if request.client else "", request.scope["headers"])
-
     def _page(self, target: str, error: ProblemError | None = None, name: str = "") -> Response:
         return login_page(target, error, name, self._provider)
+
+
+def address_of(request: Request, addresses: Addresses) -> str:
+    """The address of the client, as limits know it."""
+    asking = request.scope.get(ASKING)
+    if asking is not None:
+        return str(asking.address)
+    return addresses.asking(request.client.host if request.client else "", request.scope["headers"])
 
 
 def login_page(target: str, error: ProblemError | None = None, name: str = "", provider: str = "") -> Response:

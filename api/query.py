@@ -140,7 +140,7 @@ async def serve(settings: Settings) -> None:
     """Answer until a signal comes; then end what was begun."""
     stopped = stop_on_signals()
     async with keyring.required(settings) as keys, session_cache.required(settings, sees_all=False) as cache:
-        sessions = Sessions(cache, Cookies.of(settings)) if cache is not None else None
+        sessions = Sessions(cache, Cookies.of(settings), bool(settings.oidc.issuer)) if cache is not None else None
         await answer(settings, stopped, keys, sessions)
 
 

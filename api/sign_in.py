@@ -42,8 +42,8 @@ class SignIn:
         self._client = client
         self._auth = auth
 
-    async def begin(self, request: Request, name: str, address: str, target: str, role: str = "") -> Response:
-        """Begin a session of `name` and redirect to `target`. `role` as in `Session`. Raises `ProblemError`."""
+    async def begin(self, request: Request, name: str, address: str, role: str = "") -> str:
+        """Begin a session of `name`; returns its Set-Cookie. `role` as in `Session`. Raises `ProblemError`."""
         if self._cache.count >= MAX_SESSIONS:
             raise ProblemError(problem.BUSY, f"cannot sign in: there are {MAX_SESSIONS} sessions; end some")
         text, now_s = new_session(secrets.token_bytes), int(time.time())
@@ -55,8 +55,7 @@ class SignIn:
         await self._store(lambda: user_store.end_sessions(self._client, filter(None, (before, *oldest))))
         await self._cache.read_again()
         log.info("user %s signed in from %s", name, address)
-        cookie = self._cookies.set(text, self._auth.session_max_s)
-        return see(target, cookie)
+        return self._cookies.set(text, self._auth.session_max_s)
 
     async def end(self, request: Request) -> Response:
         """End the session of a request and remove its cookie."""

@@ -165,6 +165,43 @@ class Auth(Section, frozen=True):
     ] = False
 
 
+RoleOfValue = Annotated[str, Meta(pattern="^.+=(viewer|dispatcher|admin)$")]
+
+
+class OidcSection(Section, frozen=True):
+    issuer: Annotated[
+        str,
+        Meta(
+            description="URL of an OpenID Connect provider at which people may sign in, like "
+            "https://login.example.com/realm. Empty = none."
+        ),
+    ] = ""
+    client_id: Annotated[str, Meta(description="Name of this box at the provider.")] = ""
+    client_secret: Annotated[
+        str, Meta(description="Secret of this box at the provider, or better env:NAME or file:PATH. Empty = none.")
+    ] = ""
+    name: Annotated[str, Meta(description="Name of the provider on the login page.")] = "single sign-on"
+    scopes: Annotated[str, Meta(description="Scopes to request; openid is one of them.")] = "openid email profile"
+    name_claim: Annotated[
+        str,
+        Meta(min_length=1, description="Claim that names the person; email counts only if the provider verified it."),
+    ] = "email"
+    role_claim: Annotated[
+        str, Meta(description="Claim that gives roles, one or a list; a dot leads inside, as in realm_access.roles.")
+    ] = "roles"
+    roles: Annotated[
+        tuple[RoleOfValue, ...],
+        Meta(
+            description="Roles by value of that claim, like fleet-admins=admin; the first that fits counts. A person "
+            "without a role is refused."
+        ),
+    ] = ()
+    email_domains: Annotated[
+        tuple[str, ...], Meta(description="Domains of verified email addresses that may sign in. Empty = all.")
+    ] = ()
+    ca_file: Annotated[str, Meta(description="Certificates to trust, PEM; empty: the system's.")] = ""
+
+
 TrackerProtocol = Literal["teltonika", "gt06", "h02", "gps103", "tk103", "gl200", "nmea"]
 ListenProtocol = Literal[
     "auto", "any", "json", "frames", "msgpack", TrackerProtocol, "osmand", "owntracks", "traccar", "influx"
@@ -602,6 +639,7 @@ class Settings(Section, frozen=True):
     http: Http = Http()
     sql: Sql = Sql()
     auth: Auth = Auth()
+    oidc: OidcSection = OidcSection()
     collector: Collector = Collector()
     tls: Tls = Tls()
     limits: LimitsSection = LimitsSection()
@@ -672,6 +710,7 @@ SECTIONS: dict[str, type[Section]] = {
     "http": Http,
     "sql": Sql,
     "auth": Auth,
+    "oidc": OidcSection,
     "collector": Collector,
     "tls": Tls,
     "limits": LimitsSection,

@@ -6,6 +6,7 @@ import ipaddress
 import re
 from collections import Counter
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from telemetry.errors import ConfigError
@@ -32,6 +33,7 @@ def check(settings: Settings) -> None:
     _check_origins(settings.api.cors_origins)
     _check_public_url(settings.auth.public_url)
     _check_allowed_hosts(settings.http.allowed_hosts)
+    _check_oidc(settings)
     _check_tiles(settings.page)
     if bool(settings.tls.certificate) != bool(settings.tls.key):
         raise ConfigError("tls.certificate and tls.key must be set together")
@@ -62,6 +64,28 @@ def _check_allowed_hosts(names: Sequence[str]) -> None:
             raise ConfigError(
                 f"http.allowed_hosts: {name!r} is no host name: write it like box.example.com, *.example.com or *"
             )
+
+
+def _check_oidc(settings: Settings) -> None:
+    found = settings.oidc
+    if not found.issuer:
+        return
+    host = urlsplit(found.issuer).hostname or ""
+    if not (found.issuer.startswith("https://") or (found.issuer.startswith("http://") and is_loopback(host))):
+        raise ConfigError(f"oidc.issuer: cannot use {found.issuer!r}: it must begin with https://")
+    missing = [name for name, is_set in _needed_by_oidc(settings).items() if not is_set]
+    if missing:
+        raise ConfigError(f"oidc.issuer needs {' and '.join(missing)}")
+    if "openid" not in found.scopes.split():
+        raise ConfigError("oidc.scopes must contain openid")
+
+
+def _needed_by_oidc(settings: Settings) -> dict[str, bool]:
+    return {
+        "oidc.client_id": bool(settings.oidc.client_id),
+        "auth.required = true": settings.auth.required,
+        "auth.public_url": bool(settings.auth.public_url),
+    }
 
 
 def _check_tiles(page: Page) -> None:

@@ -174,7 +174,7 @@ def test_errors_are_of_kinds_that_there_are() -> None:
     known = {one.type for one in vars(problem).values() if isinstance(one, Problem)}
     named = set(re.findall(r"urn:whimbrel:problem:[\w-]+", json.dumps(described(True))))
     never = {problem.NOT_FOUND.type, problem.WRONG_METHOD.type, problem.INVALID_FRAME.type}
-    never |= {problem.WRONG_LOGIN.type, problem.LOGINS_LIMITED.type}  # of the login page
+    never |= {problem.WRONG_LOGIN.type, problem.LOGINS_LIMITED.type, problem.LOGIN_REFUSED.type}  # of the login page
     assert named == known - never
 
 

@@ -6,6 +6,7 @@ import secrets
 
 import pytest
 
+from telemetry.config import load
 from telemetry.session_cookie import Cookies, has_csrf_token, is_same_origin, lacks_token
 from telemetry.users import csrf_token, new_session
 
@@ -23,6 +24,19 @@ def test_flags() -> None:
     assert PLAIN.set("x", 60) == "whimbrel_session=x; Path=/; Max-Age=60; HttpOnly; SameSite=Lax"
     assert SECURE.set("x", 60) == "__Host-whimbrel_session=x; Path=/; Max-Age=60; HttpOnly; SameSite=Lax; Secure"
     assert "Max-Age=0" in PLAIN.clear()
+
+
+@pytest.mark.parametrize(
+    ("environ", "is_secure"),
+    [
+        ({}, False),
+        ({"WHIMBREL__AUTH__PUBLIC_URL": "http://fleet.example.com"}, False),
+        ({"WHIMBREL__AUTH__PUBLIC_URL": "https://fleet.example.com"}, True),
+        ({"WHIMBREL__TLS__CERTIFICATE": "a.pem", "WHIMBREL__TLS__KEY": "b.pem"}, True),
+    ],
+)
+def test_cookies_are_secure_where_browsers_come_by_https(environ: dict[str, str], is_secure: bool) -> None:
+    assert Cookies.of(load(environ=environ)).is_secure == is_secure
 
 
 @pytest.mark.parametrize(

@@ -94,3 +94,36 @@ def test_others_let_in_by_a_key(tmp_path: Path) -> None:
         text += f"[[collector.listen]]\nprotocol = '{protocol}'\ntransport = '{transport}'\nport = {5_000 + number}\n"
     assert len(load(written(tmp_path, text), {}).collector.listen) == len(entries)
     assert "auth.required = true" in refused(tmp_path, "[api]\nhost = '0.0.0.0'\n")
+
+
+OIDC = """
+[auth]
+required = true
+public_url = "https://fleet.example.com"
+[oidc]
+client_id = "box"
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "names"),
+    [
+        ('issuer = "http://login.example.com"', "must begin with https://"),
+        ('issuer = "https://x"\nscopes = "email"', "oidc.scopes must contain openid"),
+        ('issuer = "https://x"\nroles = ["a=king"]', "cannot use oidc.roles[1]"),
+        ('issuer = "https://x"\nroles = ["=admin"]', "cannot use oidc.roles[1]"),
+    ],
+)
+def test_a_provider_that_cannot_be_used(tmp_path: Path, more: str, names: str) -> None:
+    assert names in refused(tmp_path, f"{OIDC}{more}\n")
+
+
+def test_a_provider_needs_keys_to_be_required_and_the_address_of_the_page(tmp_path: Path) -> None:
+    said = refused(tmp_path, '[oidc]\nissuer = "https://x"\n')
+    assert "oidc.issuer needs oidc.client_id and auth.required = true and auth.public_url" in said
+    assert load(written(tmp_path, f'{OIDC}issuer = "http://127.0.0.1:9/realm"\n'), {}).oidc.client_id == "box"
+
+
+@pytest.mark.parametrize("url", ["fleet.example.com", "https://fleet.example.com/", "https://a/b", "ftp://a"])
+def test_a_public_url_is_an_origin(tmp_path: Path, url: str) -> None:
+    assert "auth.public_url: cannot use" in refused(tmp_path, f'[auth]\npublic_url = "{url}"\n')

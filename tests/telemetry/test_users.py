@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from telemetry.keys import SCOPES
+from telemetry.settings import RoleOfValue
 from telemetry.users import (
     ROLES,
     InvalidUser,
@@ -26,6 +27,8 @@ SESSION = Session("ada", NOW_S, NOW_S + 60)
 
 def test_roles_are_made_of_the_scopes_of_keys() -> None:
     assert set(ROLES) == {"viewer", "dispatcher", "admin"}
+    for role in ROLES:
+        assert msgspec.convert(f"value={role}", RoleOfValue) == f"value={role}", "settings know each role"
     assert {scope for scopes in ROLES.values() for scope in scopes} <= set(SCOPES)
 
 
