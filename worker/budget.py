@@ -16,6 +16,10 @@ from telemetry.settings import Persist
 OPEN_DAYS = 1
 """Days before and after today whose files a save may write besides `max_days`."""
 
+MOST_SHARES = 16
+"""A device takes at most this part of a save's records and bytes before the other devices had their turn, or more if
+there are fewer devices."""
+
 DAY_SHARES = 4
 """A device takes at most this part of a save's old days before the other devices had their turn."""
 
@@ -43,9 +47,9 @@ class Share(NamedTuple):
 
     @classmethod
     def of(cls, bounds: Bounds, devices: int) -> Share:
-        """An equal share for each of `devices`."""
-        devices = max(devices, 1)
-        return cls(bounds.max_records // devices, bounds.max_bytes // devices, max(bounds.max_days // DAY_SHARES, 1))
+        """An equal share for each of `devices`, but not so small that streams are read again and again."""
+        parts = min(max(devices, 1), MOST_SHARES)
+        return cls(bounds.max_records // parts, bounds.max_bytes // parts, max(bounds.max_days // DAY_SHARES, 1))
 
 
 class Fit(Enum):
@@ -102,7 +106,7 @@ class Budget:
         most_days = self._bounds.max_days if self.share is None else self.share.days
         if not self._has_room(size_bytes, len(rows)) or (added and len(self._days) + len(added) > most_days):
             return False
-        if self.share is not None and not self._are_within_shares(devices, sizes_bytes, counts, len(added)):
+        if not self._are_within_shares(devices, sizes_bytes, counts, len(added)):
             return False
         self._spend(size_bytes, len(rows), added)
         return True
@@ -111,12 +115,18 @@ class Budget:
         self, devices: Sequence[str], sizes_bytes: Sequence[int], counts: Sequence[int], days: int
     ) -> bool:
         """Whether each device stays within its share; if so, what the pages take is counted."""
-        before = self._used
-        for device_id, size_bytes, count in zip(devices, sizes_bytes, counts, strict=True):
-            if not self._is_within_share(device_id, size_bytes, count):
-                self._used = before
-                return False
-            self._count(device_id, size_bytes, count, days)
+        share, before = self.share, self._used
+        if share is None:
+            return True
+        if before.records + sum(counts) > share.records or before.bytes + sum(sizes_bytes) > share.size_bytes:
+            for device_id, size_bytes, count in zip(devices, sizes_bytes, counts, strict=True):
+                if not self._is_within_share(device_id, size_bytes, count):
+                    self._used = before
+                    return False
+                self._count(device_id, size_bytes, count, days)
+            return True
+        last = [at for at, device_id in enumerate(devices) if device_id == devices[-1]]
+        self._count(devices[-1], sum(sizes_bytes[at] for at in last), sum(counts[at] for at in last), days)
         return True
 
     def _fit(self, device_id: str, size_bytes: int, records: int, days: int) -> Fit:
@@ -130,6 +140,11 @@ class Budget:
         if days and used.days and used.days + days > share.days:
             return Fit.DAYS
         return Fit.TAKEN if self._is_within_share(device_id, size_bytes, records) else Fit.SHARE
+
+    def has_had_share(self, device_id: str) -> bool:
+        """Whether a device has taken all that it may before the others had their turn."""
+        used, share = self._used_by(device_id), self.share
+        return share is not None and (used.records >= share.records or used.bytes >= share.size_bytes)
 
     def _added(self, rows: Sequence[Row]) -> set[int]:
         """The old days that records would add."""

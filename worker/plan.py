@@ -70,6 +70,17 @@ class Turns:
             blocked = set(self.blocked)
             self.waiting = [device for device in dirty if device not in blocked]
 
+    def are_over(self, looked_at: set[str]) -> bool:
+        """Whether the round ends with a save that looked at these."""
+        return looked_at.issuperset(self.waiting)
+
+    def read_more(self, dirty: Iterable[str], looked_at: set[str]) -> Iterator[str]:
+        """Begin the next round amid a save, with the devices that it has not looked at."""
+        known = looked_at | set(self.blocked)
+        more = [device for device in dirty if device not in known]
+        self.waiting += more
+        return iter(more)
+
     def note(self, taking: _Taking, looked_at: set[str]) -> None:
         """Take the devices off that were served; those for which a save had no room stay in front."""
         served, blocked = taking.ranges.keys(), taking.blocked
@@ -196,6 +207,9 @@ def _take_in_turn(taking: _Taking, shard: Shard, turns: Turns, most_devices: int
     """Serve devices in turn. True if some were left out."""
     turns.read_names(_dirty(shard))
     looked_at = _look(taking, shard, islice(turns.next_order(taking.budget), most_devices), most_entries)
+    if not taking.budget.is_spent and turns.are_over(looked_at):
+        more = turns.read_more(_dirty(shard), looked_at)
+        looked_at |= _look(taking, shard, islice(more, most_devices - len(looked_at)), most_entries)
     taking.budget.share = None
     for device_id in list(taking.short):
         _take_rest(taking, shard, device_id)
@@ -244,6 +258,9 @@ def _dirty(shard: Shard) -> Iterator[str]:
 def _take_stream(taking: _Taking, shard: Shard, device_id: str, page: list[RawEntry], most_entries: int) -> None:
     """Take a stream's first page, and if that is full, those behind it."""
     while page and taking.add(device_id, page) and len(page) == most_entries:
+        if taking.budget.has_had_share(device_id):
+            taking.short[device_id] = Fit.SHARE
+            break
         [page] = shard.entries([(device_id, next_of(page), "+")], READ_ENTRIES)
         most_entries = READ_ENTRIES
 

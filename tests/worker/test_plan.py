@@ -117,7 +117,7 @@ def test_a_device_is_taken_once_though_others_push_it_on(
         return found
 
     monkeypatch.setattr(Shard, "dirty", read)
-    assert devices(plan_of(shard, Bounds(), behind())) == ["a", "b", "c", "d"]
+    assert devices(plan_of(shard, Bounds(), behind())) == ["a", "b", "c", "d", "e"]
 
 
 def test_an_entry_that_finds_no_room_ends_what_is_read(shard: Shard, ledger: Ledger) -> None:
