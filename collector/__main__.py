@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import importlib
 import logging
@@ -30,6 +31,7 @@ from collector.quick_http import QuickConnection, QuickPosts
 from collector.tcp import TcpCollector, Timeouts
 from telemetry import keyring, meters, notes, refusals, reports
 from telemetry.addresses import Addresses
+from telemetry.client_certificates import ClientCertificates
 from telemetry.concurrency import Share, http_share, tcp_share
 from telemetry.connections import Connections
 from telemetry.fields import Arrival
@@ -63,13 +65,17 @@ message brings one record. With 50,000, connections that were closed amid a mess
 async def serve(settings: Settings, listening: Sockets) -> None:
     """Collect until a signal comes; then answer what was begun."""
     stopped = stop_on_signals()
-    async with keyring.required(settings, is_noting=True) as keys:
-        await collect(settings, listening, stopped, keys)
+    clients = ClientCertificates.of(settings)
+    judged = contextlib.nullcontext() if clients is None else clients.judged()
+    async with keyring.required(settings, is_noting=True) as keys, judged:
+        await collect(settings, listening, stopped, keys, Identity.of(settings, clients))
 
 
-async def collect(settings: Settings, listening: Sockets, stopped: asyncio.Event, keys: Keyring | None) -> None:
+async def collect(
+    settings: Settings, listening: Sockets, stopped: asyncio.Event, keys: Keyring | None, tls: Identity | None
+) -> None:
     """The same, asking for a key if there are any."""
-    c, tls = settings.collector, Identity.of(settings)
+    c = settings.collector
     gc.freeze()
     gc.set_threshold(GC_OBJECTS)
     renew_on_sighup(tls)

@@ -9,6 +9,7 @@ from starlette.types import Scope
 from collector.problems import ProblemError, too_many
 from collector.protocols.contract import Message, Received, Rejected
 from telemetry import problem
+from telemetry.client_certificates import Certified
 from telemetry.errors import StoreUnavailable
 from telemetry.gate import caller_of
 from telemetry.holds import Holder
@@ -50,13 +51,22 @@ class Pass:
         self._token = ""  # of the hello
         self._known = ""  # whose caller is known
         self._caller: Caller | None = None
-        self._realm = ""
         self._changes = -1
+        self._realm = ""
+        self._realm_caller: Caller | None = None  # whose realm is known
+        self._certified: Certified | None = None
+
+    def certify(self, certified: Certified) -> None:
+        """Let the certificate of the connection count where no key is given. It is held until `release`."""
+        self._certified = certified
+        certified.clients.hold(certified.caller, self._holder)
 
     @property
     def key_id(self) -> str:
-        """Of the key that counts now; empty until there is one."""
-        return "" if self._caller is None else self._caller.key_id
+        """Of the key, or certificate, that counts now; empty until there is one."""
+        if self._caller is not None:
+            return self._caller.key_id
+        return "" if self._certified is None else self._certified.caller.key_id
 
     def judged(self, messages: Sequence[Message]) -> Iterator[Message]:
         """The messages, those that are not allowed as `Rejected`. One of which nobody knows whose it is is the last."""
@@ -68,9 +78,9 @@ class Pass:
             if isinstance(caller, Denied):
                 yield _rejected(message, caller, last=True)
                 return
-            if message.token:
+            if message.token or self._certified is not None:
                 self._refusal = message.denied
-                if not message.records:
+                if message.token and not message.records:
                     self._token = message.token
             yield from self._allowed(message, caller)
 
@@ -80,6 +90,12 @@ class Pass:
 
     def release(self) -> None:
         """Forget the key: the connection is over, or its key is no longer good."""
+        self._release_key()
+        if self._certified is not None:
+            self._certified.clients.release(self._certified.caller, self._holder)
+            self._certified = None
+
+    def _release_key(self) -> None:
         if self._caller is not None:
             self._keyring.release(self._caller, self._holder)
             self._caller = None
@@ -90,16 +106,21 @@ class Pass:
             return
         denied = outside(caller, (sent.device_id for sent in message.records))
         if denied is None:
-            yield message._replace(sender=self._realm + message.sender) if message.sender else message
+            yield message._replace(sender=self._realm_of(caller) + message.sender) if message.sender else message
         elif message.parts is not None:
             for part in message.parts():
                 yield from self._allowed(part, caller)
         else:
             yield _rejected(message, denied, last=message.last)
 
+    def _realm_of(self, caller: Caller) -> str:
+        if caller is not self._realm_caller:
+            self._realm_caller, self._realm = caller, caller.realm
+        return self._realm
+
     def _caller_of(self, token: str) -> Caller | Denied:
         if not token:
-            return NO_HELLO
+            return NO_HELLO if self._certified is None else self._certified.check()
         if self._caller is not None and token == self._known and self._keyring.holds(self._caller, self._changes):
             return self._caller
         try:
@@ -108,11 +129,11 @@ class Pass:
             return Denied(problem.BUSY, str(error))
         denied = found if isinstance(found, Denied) else lacks(found, INGEST)
         if isinstance(found, Denied) or denied is not None:
-            self.release()
+            self._release_key()
             return denied or NO_HELLO
-        self.release()
+        self._release_key()
         self._keyring.hold(found, self._holder)
-        self._known, self._caller, self._realm, self._changes = token, found, found.realm, self._keyring.changes
+        self._known, self._caller, self._changes = token, found, self._keyring.changes
         return found
 
 

@@ -24,6 +24,7 @@ from collector.tally import Tally, tally_for
 from collector.writer import Outcome
 from telemetry import meters, problem, refusals
 from telemetry.acceptor import Acceptor
+from telemetry.client_certificates import Certified
 from telemetry.connections import Connections, Ticket
 from telemetry.entries import Aside
 from telemetry.errors import BusyError
@@ -144,6 +145,12 @@ class TcpCollector:
             return self._turn[:most_bytes]
         return self._turn if wanted_bytes <= TURN_BYTES else self._long_turn[:wanted_bytes]
 
+    def certified(self, transport: asyncio.BaseTransport) -> Certified | None:
+        """Who a connection is by its client certificate; None without one."""
+        if self._tls is None or self._tls.clients is None:
+            return None
+        return self._tls.clients.certified(transport.get_extra_info("peercert"))
+
     def opened(self, connection: _Connection) -> None:
         """Note a connection that is open."""
         self._connections.add(connection)
@@ -257,6 +264,9 @@ class _Connection(asyncio.BufferedProtocol):
         self.address = peer[0] if peer else ""
         self._decoder = self._collector.make_decoder(self.address)
         self._collector.opened(self)
+        certified = self._collector.certified(transport)
+        if certified is not None and self._pass is not None:
+            self._pass.certify(certified)
         self._see_event("opened")
         self._note("opened, on port %d", self._collector.port, level=logging.DEBUG)
 

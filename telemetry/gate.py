@@ -9,6 +9,8 @@ A request holds its key until it is answered: once the key was revoked, changed 
 A request without a key may have the session of a person who signed in (session_cookie.py) instead, where the gate knows
 sessions. Both lead to a `Caller`, and scopes and bindings of both are checked at the same place.
 
+A request without a key may also come over a connection with a client certificate (client_certificates.py).
+
 Behind the gate `caller_of(scope)` says who asks. How often one key or one address may ask is for others to bound; they
 go by its `key_id` and by `scope["client"]`. Wrong keys are counted by refusals.py.
 """
@@ -26,6 +28,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from telemetry import keys, problem, refusals
 from telemetry.admission import Admission
+from telemetry.client_certificates import CERTIFIED, Certified, ClientCertificates
 from telemetry.errors import StoreUnavailable
 from telemetry.keyring import Keyring
 from telemetry.keys import ANYBODY, NO_KEY, NOBODY, Caller, Denied, lacks, looks_like_key
@@ -56,6 +59,9 @@ READ_WHOLE = Need(keys.READ, is_whole=True)
 OPEN = Need("", is_open=True)
 
 Needs = Callable[[Scope], Need]
+
+Holding = Keyring | SessionCache | ClientCertificates
+"""Who ends what a caller has opened."""
 
 
 def ingest_only(scope: Scope) -> Need:
@@ -114,10 +120,10 @@ class Gate:
             await self._behind(scope, receive, send)
         else:
             admission = Admission(receive, send, need.scope in (keys.READ, keys.SQL) and not need.is_open)
-            await self._answer(self._held_by(keyring, caller), caller, admission, scope)
+            await self._answer(self._held_by(keyring, caller, scope), caller, admission, scope)
 
-    async def _answer(self, holds: Keyring | SessionCache, caller: Caller, admission: Admission, scope: Scope) -> None:
-        """Answer a request for as long as its key or session counts."""
+    async def _answer(self, holds: Holding, caller: Caller, admission: Admission, scope: Scope) -> None:
+        """Answer a request for as long as its key, session or certificate counts."""
         holds.hold(caller, admission)
         try:
             await self._behind(scope, admission.receive, admission.send)
@@ -127,12 +133,18 @@ class Gate:
         finally:
             holds.release(caller, admission)
 
-    def _held_by(self, keyring: Keyring, caller: Caller) -> Keyring | SessionCache:
+    def _held_by(self, keyring: Keyring, caller: Caller, scope: Scope) -> Holding:
+        certified: Certified | None = scope.get(CERTIFIED)
+        if certified is not None and caller is certified.caller:
+            return certified.clients
         return self._sessions.cache if caller.session and self._sessions is not None else keyring
 
     def _of_key(self, keyring: Keyring, need: Need, scope: Scope, given: str) -> Caller | Denied | None:
         """None if there is no key, and there may be a session."""
         text = key_in(scope["headers"]) or given
+        certified: Certified | None = scope.get(CERTIFIED)
+        if not text and certified is not None and not need.is_open:
+            return _allowed(certified.check(), need)
         if not text and self._sessions is not None and need.scope:
             return None
         try:

@@ -23,6 +23,7 @@ from uvicorn.server import ServerState
 
 from telemetry import problem, refusals
 from telemetry.addresses import Addresses
+from telemetry.client_certificates import CERTIFIED, Certified, ClientCertificates
 from telemetry.connections import NOBODY_TRUSTED, UNCOUNTED, Ticket
 from telemetry.http_response import Response
 from telemetry.pending import CLIENT, PIECE_BYTES, Pending
@@ -83,17 +84,21 @@ class ConnectionLimits(NamedTuple):
 
 
 class Shared(NamedTuple):
-    """State that all connections of a server share: their limits, bytes that wait."""
+    """State that all connections of a server share: their limits, bytes that wait, who verifies their certificates."""
 
     limits: ConnectionLimits
     pending: Pending
+    clients: ClientCertificates | None = None
 
 
 def limited(
-    limits: ConnectionLimits, pending: Pending, make: Callable[..., LimitedProtocol] | None = None
+    limits: ConnectionLimits,
+    pending: Pending,
+    make: Callable[..., LimitedProtocol] | None = None,
+    clients: ClientCertificates | None = None,
 ) -> Callable[..., asyncio.Protocol]:
     """What makes a connection for uvicorn, in place of its protocol class; by `make`, if its class is a further one."""
-    shared = Shared(limits, pending)
+    shared = Shared(limits, pending, clients)
 
     def connection(
         config: Config,
@@ -177,7 +182,8 @@ class LimitedProtocol(HttpToolsProtocol):
         ticket: Ticket,
     ) -> None:
         super().__init__(config, server_state, app_state, loop)
-        self._limits, self.pending = shared
+        self._limits, self.pending, self._clients = shared
+        self._certified: Certified | None = None
         self._ticket = ticket
         self._is_refused = False
         self._is_arriving = False
@@ -196,6 +202,8 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.flow = _Flow(transport, self.pipeline)
+        if self._clients is not None:
+            self._certified = self._clients.certified(transport.get_extra_info("peercert"))
         transport.set_write_buffer_limits(UNSENT_BYTES)
         if isinstance(self.client, tuple):  # else it is a unix socket
             sock = transport.get_extra_info("socket")
@@ -268,6 +276,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self._is_arriving = self._is_in_head = True
         self._gathered_bytes = self._header_bytes = self._body_bytes = 0
         super().on_message_begin()
+        if self._certified is not None:
+            self.scope[CERTIFIED] = self._certified  # type: ignore[literal-required]
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)

@@ -134,7 +134,7 @@ def http_server(
     config = uvicorn.Config(
         app,
         loop="none",
-        http=limited(limits, pending, make),  # type: ignore[arg-type]  # it is only called
+        http=limited(limits, pending, make, tls.clients if tls else None),  # type: ignore[arg-type]  # it is only called
         ws="none",
         lifespan="off",
         access_log=False,

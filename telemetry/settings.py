@@ -336,6 +336,16 @@ class Tls(Section, frozen=True):
         ),
     ] = ""
     key: Annotated[str, Meta(description="PEM file of its private key, not encrypted.")] = ""
+    client_ca: Annotated[
+        str,
+        Meta(
+            description="PEM file of authorities whose client certificates collectors accept in place of keys; the "
+            "common name is the device. SIGHUP has it read again. Empty = none are requested."
+        ),
+    ] = ""
+    client_crl: Annotated[
+        str, Meta(description="PEM file of these authorities' lists of revoked certificates. Empty = none.")
+    ] = ""
     max_handshakes: Annotated[
         Positive, Meta(description="Maximum concurrent TLS handshakes per process, 65 KB each; one more is closed.")
     ] = 1_000
@@ -689,6 +699,15 @@ class Settings(Section, frozen=True):
         base = Path(self.base or PROJECT)
         certificate, key = (base / Path(one).expanduser() for one in (self.tls.certificate, self.tls.key))
         return certificate.absolute(), key.absolute()
+
+    @property
+    def client_ca_paths(self) -> tuple[Path, Path | None] | None:
+        """Absolute paths of the authorities of client certificates and of their lists of revoked ones; None without."""
+        if not self.tls.client_ca:
+            return None
+        base = Path(self.base or PROJECT)
+        ca, crl = ((base / Path(one).expanduser()).absolute() for one in (self.tls.client_ca, self.tls.client_crl))
+        return ca, crl if self.tls.client_crl else None
 
     @property
     def has_own_certificate(self) -> bool:

@@ -37,6 +37,7 @@ def check(settings: Settings) -> None:
     _check_tiles(settings.page)
     if bool(settings.tls.certificate) != bool(settings.tls.key):
         raise ConfigError("tls.certificate and tls.key must be set together")
+    _check_client_certificates(settings)
     _check_login(settings.redis)
     if settings.redis.resume_percent > settings.redis.full_percent:
         raise ConfigError("redis.resume_percent must not be above redis.full_percent")
@@ -99,6 +100,16 @@ def _check_tiles(page: Page) -> None:
         )
 
 
+def _check_client_certificates(settings: Settings) -> None:
+    tls = settings.tls
+    if tls.client_crl and not tls.client_ca:
+        raise ConfigError("tls.client_crl is of no use without tls.client_ca")
+    if tls.client_ca and not (tls.certificate and settings.auth.required):
+        raise ConfigError(
+            "tls.client_ca needs tls.certificate and auth.required = true: client certificates take the place of keys"
+        )
+
+
 def _check_login(found: Redis) -> None:
     if (found.user or found.password) and not found.url:
         raise ConfigError("redis.user and redis.password are for a Redis that redis.url names; our own makes its users")
@@ -144,7 +155,8 @@ def _check_listener(name: str, one: Listen, settings: Settings) -> None:
         ZoneInfo(one.timezone)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise ConfigError(f"{name}.timezone = {one.timezone!r} is no time zone; one is Europe/Istanbul") from None
-    if settings.auth.required and not one.allow_anonymous and not _can_say_key(one):
+    can_prove = _can_say_key(one) or (one.tls and bool(settings.tls.client_ca))
+    if settings.auth.required and not one.allow_anonymous and not can_prove:
         raise ConfigError(
             f"{name}: auth.required is set, and who speaks {one.protocol} over {one.transport} can't say a key: "
             f"set allow_anonymous = true in its table if your network keeps strangers off port {one.port}"

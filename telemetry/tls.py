@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from telemetry import meters
+from telemetry.client_certificates import ClientCertificates
 from telemetry.concurrency import Share, handshake_share
 from telemetry.errors import ConfigError
 from telemetry.settings import Settings, Tls
@@ -45,19 +46,29 @@ class Validity(NamedTuple):
 class Identity:
     """The box's certificate and key, in files that may be replaced while it runs."""
 
-    def __init__(self, certificate: Path, key: Path, handshakes: Share | None = None) -> None:
-        """Load them. Raises `ConfigError` that says what is wrong with which file."""
+    def __init__(
+        self,
+        certificate: Path,
+        key: Path,
+        handshakes: Share | None = None,
+        clients: ClientCertificates | None = None,
+    ) -> None:
+        """Load them. Raises `ConfigError` that says what is wrong with which file.
+
+        With `clients` their certificates are asked for, and verified if they come.
+        """
         self._certificate = certificate
         self._key = key
         self.handshakes = handshakes or handshake_share(Tls().max_handshakes, Tls().max_handshakes_per_address)
         """Handshakes under way on all ports of this process."""
-        self._current = _loaded(certificate, key)
-        self.context = _loaded(certificate, key)
+        self.clients = clients
+        self._current = self._server_context()
+        self.context = self._server_context()
         self.context.sni_callback = self._present
         """What servers are given. OpenSSL calls back in each handshake, also where the client names no server."""
 
     @classmethod
-    def of(cls, settings: Settings) -> Identity | None:
+    def of(cls, settings: Settings, clients: ClientCertificates | None = None) -> Identity | None:
         """That of the settings; None where they name none. A certificate that clients would refuse is logged."""
         paths = settings.tls_paths
         if paths is None:
@@ -65,7 +76,7 @@ class Identity:
         handshakes = handshake_share(settings.tls.max_handshakes, settings.tls.max_handshakes_per_address)
         meters.HANDSHAKES.one.watch(lambda: handshakes.open)
         meters.HANDSHAKES_LIMIT.one.set(handshakes.maximum)
-        found = cls(*paths, handshakes)
+        found = cls(*paths, handshakes, clients)
         validity = found.validity()
         meters.CERTIFICATE_UNTIL_S.one.set(validity.until_s)
         if validity.fault:
@@ -79,17 +90,27 @@ class Identity:
             found = validity_of(renewed, self._certificate)
             if found.fault:
                 raise ConfigError(f"cannot use tls.certificate = {str(self._certificate)!r}: {found.fault}")
+            if self.clients is not None:
+                self.clients.configure(renewed)
         except ConfigError as error:
             log.error("the certificate is not renewed, the one before stays in use: %s", error)
             return False
         self._current = renewed
+        if self.clients is not None:
+            self.clients.read_again()
         meters.CERTIFICATE_UNTIL_S.one.set(found.until_s)
         log.info("the certificate is renewed: %s", self._certificate)
         return True
 
     def validity(self) -> Validity:
-        """Of the certificate in use."""
-        return validity_of(self._current, self._certificate)
+        """Of the certificate in the files, which is the one in use unless they changed."""
+        return validity_of(_loaded(self._certificate, self._key), self._certificate)
+
+    def _server_context(self) -> ssl.SSLContext:
+        found = _loaded(self._certificate, self._key)
+        if self.clients is not None:
+            self.clients.configure(found)
+        return found
 
     def _present(self, handshake: ssl.SSLObject | ssl.SSLSocket, _name: str | None, _context: ssl.SSLContext) -> None:
         handshake.context = self._current
