@@ -73,6 +73,10 @@ _MEANS = {b"0": b"\0", b"b": b"\b", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"Z":
 MAX_HEAD_BYTES = 2**20
 """Longest beginning of a statement, up to its first row."""
 
+MAX_TEXT_BYTES = 128 * 2**20
+"""Longest text in quotes of what is passed over: a quote without an end would have all the file read into memory.
+MySQL takes 64 MiB at once, escaped twice that."""
+
 _KEYWORD_BYTES = 64
 """So much of a statement tells which it is."""
 
@@ -94,6 +98,7 @@ class _Text:
     """The dump's bytes from where it was read to, as many as are needed."""
 
     def __init__(self, source: Source) -> None:
+        self._name = source.name
         self._blocks = source.blocks()
         self._data = b""
         self._at = 0
@@ -128,13 +133,15 @@ class _Text:
         return found
 
     def skip(self) -> None:
-        """Pass over the rest of a statement, however long it is."""
+        """Pass over the rest of a statement, however long it is. Raises `SenderError` at a quote without an end."""
         while True:
             if found := _OTHER.match(self._data, self._at):
                 self._at = found.end()
             if self._data[self._at : self._at + 1] == b";":
                 self._at += 1
                 return
+            if len(self._data) - self._at > MAX_TEXT_BYTES:
+                raise SenderError(f"cannot read {self._name} on: no end of the text that begins {self.left()!r}")
             if not self.fill():
                 self._data, self._at = b"", 0
                 return

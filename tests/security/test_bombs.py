@@ -11,6 +11,7 @@ import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from time import process_time
 from typing import NamedTuple
 
@@ -20,6 +21,9 @@ import psutil
 import pytest
 from backports import zstd
 
+from cli.imports import sql_dump
+from cli.imports.judge import Judge, Naming
+from cli.imports.source import opened
 from collector.bodies import JSON, MSGPACK, NDJSON, Form, read_batch
 from collector.encodings import inflate
 from collector.listeners import decoder_of
@@ -29,7 +33,7 @@ from collector.protocols import PROTOCOLS, TRACKERS, MessageLimits, mqtt
 from collector.protocols.contract import Decoder
 from collector.protocols.framed import Options
 from collector.protocols.json_stream import JsonStream
-from telemetry.errors import SyntaxFault, TooLarge
+from telemetry.errors import SenderError, SyntaxFault, TooLarge
 from telemetry.fields import Arrival
 from tests.box import free_ports, plain_http
 from tests.collector.program import Program, program
@@ -107,6 +111,15 @@ def test_each_byte_and_each_start_costs_as_much_as_it_is_long(name: str) -> None
 def test_a_mebibyte_of_starts(tracker: str) -> None:
     starts = {"tk103": b"(", "h02": b"$", "gl200": b"+RESP:", "auto": b"("}
     assert cost_s(DECODERS[tracker], repeated(starts[tracker], 2**20), 2**14) < 2**20 * MAX_S_PER_BYTE / 4
+
+
+@pytest.mark.parametrize("name", TRACKERS)
+def test_a_datagram_costs_as_much_as_it_is_long(name: str) -> None:
+    for start in (*STARTS[:24], *(bytes([byte]) for byte in b"($+*x#,\n")):
+        data = repeated(start, 2**16 - 100)
+        begun_s = process_time()
+        TRACKERS[name](Options()).datagram(data, ARRIVAL)
+        assert process_time() - begun_s < len(data) * MAX_S_PER_BYTE, start
 
 
 def test_silences_amid_a_long_value_cost_no_parse_each() -> None:
@@ -360,3 +373,15 @@ def test_a_message_of_mqtt_sets_aside_no_more_than_a_post() -> None:
     assert heard.refused == len(heard.aside) == 1
     heard = mqtt.read("a", b"[" + b"{}," * 5_000 + b"{}]", [], Options(), ARRIVAL)
     assert (len(heard.aside), heard.refused) == (MAX_ASIDE, 5_001)
+
+
+# Imports ---------------------------------------------------------------------------------------------
+
+
+def test_a_quote_without_an_end_ends_an_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sql_dump, "MAX_TEXT_BYTES", 3 * MIB)
+    file = tmp_path / "dump.sql"
+    file.write_bytes(b"INSERT INTO `other` VALUES ('" + b"a" * (8 * MIB))
+    judge = Judge(Naming(), ARRIVAL, "mysqldump")
+    with opened(file) as source, pytest.raises(SenderError, match="no end of the text that begins"):
+        list(sql_dump.read(source, judge))
