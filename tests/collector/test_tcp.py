@@ -493,6 +493,7 @@ def test_lines_that_wait_for_their_answer_are_bounded(
 
     async def test() -> None:
         async with collecting(connect_shared, max_pending_bytes=2**30) as box, sending(box) as sender:
+            await until(lambda: len(box.tcp._connections) == 1)
             client.client_pause(PAUSE_MS, all=False)
             sending_all = asyncio.ensure_future(sender.send(alone * count))
             [connection] = box.tcp._connections
