@@ -100,7 +100,13 @@ class OidcProvider:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                self.do_POST()
+                asked = urlsplit(self.path)
+                if asked.path != "/realm/authorization":
+                    self.do_POST()
+                    return
+                self.send_response(302)  # a person who is known there, and agreed before
+                self.send_header("Location", provider.authorize(dict(parse_qsl(asked.query))))
+                self.end_headers()
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
