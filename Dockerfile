@@ -28,7 +28,7 @@ RUN pip install --quiet --no-deps --no-build-isolation --config-settings editabl
     && python -m compileall -q api cli collector compactor telemetry worker
 
 # An empty volume takes the owner of the folder that it is mounted on.
-RUN mkdir -p /data/archive /data/courier /data/redis /data/run /data/tmp \
+RUN mkdir -p /data/archive /data/audit /data/courier /data/redis /data/run /data/tmp \
     && chown -R whimbrel:whimbrel /data && chmod -R go= /data
 
 # Lines of the log appear at once, and nobody writes beside the code.

@@ -21,6 +21,8 @@ from starlette.types import ASGIApp
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from api.app import app
+from api.audit import AuditRoutes
+from api.audited import Audited
 from api.between import MAX_CONNECTIONS
 from api.box import BoxRoutes
 from api.cors import Cors
@@ -44,9 +46,10 @@ from api.sign_in import SignIn
 from api.states import States
 from api.timed import Timed
 from collector.http import HttpLimits, make_arrival, make_intake, routes
-from telemetry import keyring, meters, notes, refusals, reports, session_cache
+from telemetry import audit_refusals, audit_settings, keyring, meters, notes, refusals, reports, session_cache
 from telemetry.addresses import Addresses
 from telemetry.asking import Asks, asker
+from telemetry.audit import Audit
 from telemetry.concurrency import http_share
 from telemetry.connections import Connections
 from telemetry.direct import DirectAsker
@@ -129,10 +132,13 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
         Deleting(connect(settings), settings.redis.shards),
         page,
         login_routes(settings, sessions),
+        AuditRoutes(settings.audit_dir),
     )
+    audit = Audit.of(settings, "api")
+    audit_settings.record(audit, settings)
     rates = Rates.of(settings)
     hosts = Hosts.of(settings, a.host, keys is None and tls is None)
-    named = in_front(settings, application, latest, keys, rates, hosts, sessions)
+    named = in_front(settings, application, latest, keys, rates, hosts, audit, sessions)
     make_connection = quick_connections(settings, asks, keys, rates, named, hosts)
     share = http_share(*allow_api(settings, MAX_CONNECTIONS).http)
     clients = Connections(share, time.monotonic, 0, Addresses.of(settings), answers=True)
@@ -143,7 +149,7 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
     serving = asyncio.create_task(server.serve([listening]))
     log.info("answering on %s:%d", a.host, a.port)
     watchdog.in_event_loop()
-    async with refusals.reported(lambda: connect(settings)):
+    async with refusals.reported(lambda: connect(settings)), audit_refusals.recorded(audit):
         with reports.told(lambda: connect(settings), teller):
             await asyncio.wait({serving, asyncio.create_task(stopped.wait())}, return_when=asyncio.FIRST_COMPLETED)
             server.should_exit = True
@@ -162,12 +168,13 @@ def in_front(
     keys: Keyring | None,
     rates: Rates,
     hosts: Hosts,
+    audit: Audit,
     sessions: Sessions | None = None,
 ) -> Named:
     """The application behind what a request passes first: its name, CORS, rates, the check of its host and origin,
     keys, the quick way of latest."""
     plain = ProxyHeadersMiddleware(application)  # type: ignore[arg-type]  # uvicorn words ASGI's types its own way
-    quick = QuickLatest(plain, latest)  # type: ignore[arg-type]
+    quick = Audited(QuickLatest(plain, latest), audit)  # type: ignore[arg-type]
     gate = Gate(OfKeys(quick, too_many_at) if rates.key_requests else quick, keys, need_of, sessions)
     origins = settings.api.cors_origins
     checked = SiteCheck(gate, hosts, origins, is_page)

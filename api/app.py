@@ -9,6 +9,7 @@ from starlette.routing import Mount, Route, request_response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api import viewers
+from api.audit import AUDIT, AuditRoutes
 from api.box import BOX, BoxRoutes
 from api.deleting import DELETE_DEVICE, Deleting
 from api.forward import Forward
@@ -44,6 +45,7 @@ def app(
     deleting: Deleting,
     page: PageRoutes,
     login: LoginRoutes,
+    audit: AuditRoutes,
 ) -> Starlette:
     """The API's application. `intake` are the collector's routes, so that one port serves a whole round trip."""
     register_url_convertor("device", DeviceConvertor())
@@ -59,6 +61,7 @@ def app(
             HEALTHZ.route(healthz),
             METRICS.route(metrics.get_metrics),
             BOX.route(box.get_box),
+            AUDIT.route(audit.get_audit),
             *older.routes(),
             *documents.routes(),
             *viewers.routes(),

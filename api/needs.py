@@ -28,6 +28,7 @@ NEEDS: dict[str, Need] = {
     "/metrics": READ_WHOLE,
     "/v1/box": READ_WHOLE,
     "/v1/sql": SQL,
+    "/v1/audit": ADMIN,
     **dict.fromkeys(POST_PATHS, INGEST),
 }
 """Path → what it needs whatever its method is."""

@@ -21,6 +21,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.asker import KnowsAsker
+from api.audit import AUDIT
 from api.between import KEEP_ALIVE_S, MAX_CONNECTIONS
 from api.box import BOX
 from api.counts import Counts
@@ -96,6 +97,7 @@ OPERATIONS = (
     METRICS,
     BOX,
     SESSION,
+    AUDIT,
     OPENAPI,
 )
 """What the document describes: all of this program's routes and of the API program's."""

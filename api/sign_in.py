@@ -30,6 +30,9 @@ MAX_SESSIONS = 10_000
 
 NO_STORE = {"Cache-Control": "no-store"}
 
+SIGNED_IN = "whimbrel.signed_in"
+"""Where in a scope it stands who has signed in by this request."""
+
 log = logging.getLogger(__name__)
 
 
@@ -54,6 +57,7 @@ class SignIn:
         await self._store(lambda: user_store.add_session(self._client, session_id(text), session))
         await self._store(lambda: user_store.end_sessions(self._client, filter(None, (before, *oldest))))
         await self._cache.read_again()
+        request.scope[SIGNED_IN] = name
         log.info("user %s signed in from %s", name, address)
         return self._cookies.set(text, self._auth.session_max_s)
 

@@ -143,4 +143,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object")
 
 
-COMMAND = Command("Copy Redis and the archive while the box runs.", _add_arguments, run, writes="data")
+def _action(args: argparse.Namespace) -> str:
+    return "" if args.verify else "backup"
+
+
+COMMAND = Command("Copy Redis and the archive while the box runs.", _add_arguments, run, writes="data", action=_action)

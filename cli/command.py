@@ -18,6 +18,10 @@ Writes = Literal["user", "data", "archive"]
 perhaps also those of the archive."""
 
 
+def _changes_nothing(_args: argparse.Namespace) -> str:
+    return ""
+
+
 class Command(NamedTuple):
     """A subcommand: a sentence for `--help`, its arguments, and what it does, returning the exit status."""
 
@@ -25,3 +29,5 @@ class Command(NamedTuple):
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace, Settings], int]
     writes: Writes = "user"
+    action: Callable[[argparse.Namespace], str] = _changes_nothing
+    """What it changes with these arguments, as the audit log names it, like `keys.create`; empty if nothing."""

@@ -86,6 +86,13 @@ COMPACT = Command(
     "Merge small files of the archive; the worker does it by itself.",
     _add_compact_arguments,
     run_compact,
-    writes="archive",
+    "archive",
+    lambda args: "" if args.dry_run else "compact",
 )
-RETAIN = Command("Give up days that archive.retention_* keep no longer.", _add_arguments, run_retain, writes="archive")
+RETAIN = Command(
+    "Give up days that archive.retention_* keep no longer.",
+    _add_arguments,
+    run_retain,
+    "archive",
+    lambda args: "" if args.dry_run else "retain",
+)

@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 
+from cli.audited import note
 from cli.command import FAILED, OK, Command
 from cli.output import output
 from telemetry import deletions, hot
@@ -47,6 +48,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         if name is None:
             print(f"whimbrel devices: there is no device {printable(args.id)}", file=sys.stderr)
             return FAILED
+        note(deletion=name)
         print(f"device {printable(args.id)} has gone from Redis; the archive follows: deletion {name}")
         return OK if args.no_wait else wait(shard, name)
 
@@ -89,4 +91,8 @@ def say(found: Deletion, said: str) -> str:
     return now
 
 
-COMMAND = Command("Delete a device and all its records.", add_arguments, run)
+def _action(args: argparse.Namespace) -> str:
+    return "device.delete" if args.yes else ""
+
+
+COMMAND = Command("Delete a device and all its records.", add_arguments, run, action=_action)

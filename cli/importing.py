@@ -328,4 +328,10 @@ def _span(days: list[int]) -> str:
     return f", {len(days)} days from {first} to {last}" if len(days) > 1 else f", of {first}"
 
 
-COMMAND = Command("Bring the records of a file into the archive, each once.", add_arguments, run, writes="archive")
+def _action(args: argparse.Namespace) -> str:
+    return "" if args.dry_run else "import"
+
+
+COMMAND = Command(
+    "Bring the records of a file into the archive, each once.", add_arguments, run, writes="archive", action=_action
+)

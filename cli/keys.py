@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 import msgspec
 import redis
 
+from cli.audited import note
 from cli.command import FAILED, OK, Command
 from cli.given_key import add_key_argument, given_key
 from cli.output import output, print_json
@@ -97,6 +98,7 @@ def run_create(args: argparse.Namespace, client: redis.Redis) -> int:
     text, key = make(wish, int(time.time()), secrets.token_bytes)
     if not notes.add_key(client, key):
         raise WhimbrelError("cannot make this key: its id, drawn by lot, is taken; try again")
+    note(key=key.id)
     print(f"key {key.id}: {' and '.join(key.scopes)} for {key.binding}, {until(key)}", file=sys.stderr)
     print(text)
     return OK
@@ -202,4 +204,10 @@ def expiry(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r} must be like 90d, 12h, 30m or 2027-06-01T00:00:00Z") from None
 
 
-COMMAND = Command("Say who may write and read: make keys, list them, take them back.", add_arguments, run)
+def _action(args: argparse.Namespace) -> str:
+    return f"keys.{args.action}" if args.action in ("create", "revoke") else ""
+
+
+COMMAND = Command(
+    "Say who may write and read: make keys, list them, take them back.", add_arguments, run, action=_action
+)

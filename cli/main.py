@@ -7,6 +7,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from cli.audited import audited
 from cli.command import FAILED, Command
 from telemetry import unneeded
 from telemetry.config import load
@@ -36,7 +37,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             keep_private()
         if command.writes == "archive":
             share_archive(settings)
-        return command.run(args, settings)
+        action = command.action(args)
+        if not action:
+            return command.run(args, settings)
+        with audited(chosen.command, action, args, settings) as outcome:
+            outcome.status = command.run(args, settings)
+        return outcome.status
     except WhimbrelError as error:
         print(printable(f"whimbrel {chosen.command}: {error}", keeps_lines=True), file=sys.stderr)
         return FAILED
@@ -95,6 +101,7 @@ COMMANDS: dict[str, str] = {
     "devices": "cli.devices:COMMAND",
     "keys": "cli.keys:COMMAND",
     "users": "cli.users:COMMAND",
+    "audit": "cli.audit:COMMAND",
 }
 """Name → where its `Command` is."""
 

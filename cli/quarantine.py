@@ -13,6 +13,7 @@ from typing import NamedTuple
 import msgspec
 from tqdm import tqdm
 
+from cli.audited import note
 from cli.command import FAILED, OK, Command
 from cli.output import output, print_json
 from telemetry import hot
@@ -179,6 +180,7 @@ def run_replay(args: argparse.Namespace, shards: list[Shard]) -> int:
     with tqdm(chosen, unit=" entries", disable=True if args.json else None, leave=False) as bar:
         for found in bar:
             became[_replay(found, args.dry_run)].append(found.id)
+    note(**{name: len(found) for name, found in became.items()})
     for name in became["gone"]:
         print(f"whimbrel quarantine: {name} is not in quarantine", file=sys.stderr)
     if args.json:
@@ -199,4 +201,10 @@ def _replay(found: Kept, is_dry: bool) -> str:
     return "gone"
 
 
-COMMAND = Command("Look at what could not be saved, and try it again.", add_arguments, run, writes="archive")
+def _action(args: argparse.Namespace) -> str:
+    return "quarantine.replay" if args.action == "replay" and not args.dry_run else ""
+
+
+COMMAND = Command(
+    "Look at what could not be saved, and try it again.", add_arguments, run, writes="archive", action=_action
+)

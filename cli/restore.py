@@ -142,4 +142,10 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--redis-dir", metavar="DIR", help="where a Redis that others run has its data")
 
 
-COMMAND = Command("Put a backup back into the data folder of a stopped box.", _add_arguments, run, writes="data")
+COMMAND = Command(
+    "Put a backup back into the data folder of a stopped box.",
+    _add_arguments,
+    run,
+    writes="data",
+    action=lambda _: "restore",
+)

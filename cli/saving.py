@@ -105,7 +105,13 @@ def _add_recover_arguments(parser: argparse.ArgumentParser) -> None:
     _add_json(parser)
 
 
-DRAIN = Command("Save all records that wait in Redis now, without RQ.", _add_json, run_drain, writes="archive")
+DRAIN = Command(
+    "Save all records that wait in Redis now, without RQ.", _add_json, run_drain, "archive", lambda _: "drain"
+)
 RECOVER = Command(
-    "Mend a box whose Redis and archive don't belong together.", _add_recover_arguments, run_recover, writes="archive"
+    "Mend a box whose Redis and archive don't belong together.",
+    _add_recover_arguments,
+    run_recover,
+    "archive",
+    lambda args: "recover" if args.yes else "",
 )

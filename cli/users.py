@@ -258,4 +258,10 @@ def _list_sessions(args: argparse.Namespace, client: redis.Redis) -> int:
     return OK
 
 
-COMMAND = Command("Manage people who sign in at the page: users, roles, sessions.", add_arguments, run)
+def _action(args: argparse.Namespace) -> str:
+    if args.action == "sessions":
+        return "users.sessions.end" if args.session_action == "end" else ""
+    return "" if args.action == "list" else f"users.{args.action}"
+
+
+COMMAND = Command("Manage people who sign in at the page: users, roles, sessions.", add_arguments, run, action=_action)

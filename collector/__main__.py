@@ -29,8 +29,9 @@ from collector.protocols import PROTOCOLS, MessageLimits
 from collector.protocols.contract import Decoder
 from collector.quick_http import QuickConnection, QuickPosts
 from collector.tcp import TcpCollector, Timeouts
-from telemetry import keyring, meters, notes, refusals, reports
+from telemetry import audit_refusals, keyring, meters, notes, refusals, reports
 from telemetry.addresses import Addresses
+from telemetry.audit import Audit
 from telemetry.client_certificates import ClientCertificates
 from telemetry.concurrency import Share, http_share, tcp_share
 from telemetry.connections import Connections
@@ -130,7 +131,11 @@ async def collect(
     if c.processes == 1:
         watchdog.in_event_loop()
     told = reports.told(lambda: connect(settings), reports.Teller(notes.COLLECTOR, listening.process))
-    async with refusals.reported(lambda: connect(settings)), sniffing.shown(lambda: connect(settings)):
+    async with (
+        refusals.reported(lambda: connect(settings)),
+        sniffing.shown(lambda: connect(settings)),
+        audit_refusals.recorded(Audit.of(settings, "collector")),
+    ):
         with told:
             await asyncio.wait({serving, asyncio.create_task(stopped.wait())}, return_when=asyncio.FIRST_COMPLETED)
             server.should_exit = True

@@ -37,6 +37,10 @@ def admit(scope: Scope, records: Sequence[Sent]) -> Caller:
     return caller
 
 
+def _ignore(_denied: Denied, _token: str) -> None:
+    pass
+
+
 class Pass:
     """What one connection may say, by the key of its hello or of each message.
 
@@ -44,9 +48,11 @@ class Pass:
     connection, which is ended when that key no longer counts.
     """
 
-    def __init__(self, keyring: Keyring, holder: Holder) -> None:
+    def __init__(self, keyring: Keyring, holder: Holder, note: Callable[[Denied, str], None] = _ignore) -> None:
+        """`note` is called with each refusal, and the key or token that was shown."""
         self._keyring = keyring
         self._holder = holder
+        self._note = note
         self._refusal: Callable[[Denied], bytes] = _silent
         self._token = ""  # of the hello
         self._known = ""  # whose caller is known
@@ -76,6 +82,7 @@ class Pass:
                 continue
             caller = self._caller_of(message.token or self._token)
             if isinstance(caller, Denied):
+                self._note(caller, message.token or self._token)
                 yield _rejected(message, caller, last=True)
                 return
             if message.token or self._certified is not None:
@@ -111,6 +118,7 @@ class Pass:
             for part in message.parts():
                 yield from self._allowed(part, caller)
         else:
+            self._note(denied, message.token or self._token)
             yield _rejected(message, denied, last=message.last)
 
     def _realm_of(self, caller: Caller) -> str:

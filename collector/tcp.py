@@ -22,15 +22,16 @@ from collector.protocols.contract import QUIET_S, Decoder, Message, Received, Re
 from collector.protocols.http_start import HTTP, is_http
 from collector.tally import Tally, tally_for
 from collector.writer import Outcome
-from telemetry import meters, problem, refusals
+from telemetry import audit_refusals, meters, problem, refusals
 from telemetry.acceptor import Acceptor
+from telemetry.audit_entry import ANONYMOUS, Actor
 from telemetry.client_certificates import Certified
 from telemetry.connections import Connections, Ticket
 from telemetry.entries import Aside
 from telemetry.errors import BusyError
 from telemetry.fields import Arrival
 from telemetry.keyring import Keyring
-from telemetry.keys import Denied
+from telemetry.keys import Denied, key_id_in
 from telemetry.logs import of_connection
 from telemetry.rates import Rates
 from telemetry.tls import Identity
@@ -233,7 +234,7 @@ class _Connection(asyncio.BufferedProtocol):
     def __init__(self, collector: TcpCollector, ticket: Ticket) -> None:
         self._collector = collector
         self._ticket = ticket
-        self._pass = None if collector.keyring is None else Pass(collector.keyring, self)
+        self._pass = None if collector.keyring is None else Pass(collector.keyring, self, self._note_refusal)
         self._loop = asyncio.get_running_loop()
         self._held_bytes = 0  # of a message that is not complete, as the collector knows it
         self._upload: Upload | None = None  # made for the first such message
@@ -391,6 +392,11 @@ class _Connection(asyncio.BufferedProtocol):
     def _allowed(self, messages: list[Message]) -> list[Message]:
         """What the sender's key allows, if one is asked for; the rest as `Rejected`."""
         return messages if self._pass is None else list(self._pass.judged(messages))
+
+    def _note_refusal(self, denied: Denied, token: str) -> None:
+        target, key_id = f"TCP port {self._collector.port}", self._key_id
+        actor = Actor("key", key_id) if key_id else ANONYMOUS
+        audit_refusals.note(denied.kind, self.address, target, actor, "" if key_id else key_id_in(token))
 
     def _take(self, messages: list[Message]) -> None:
         if not messages:

@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
+from starlette.types import Scope
+
 from telemetry.errors import ConfigError
 from telemetry.settings import Settings
 
@@ -37,6 +39,19 @@ def owner(address: str) -> str:
     if isinstance(found, ipaddress.IPv6Address):
         return str(ipaddress.ip_network((found, IPV6_BITS), strict=False))
     return str(found)
+
+
+ADDRESS = "whimbrel.address"
+"""Where in a scope it stands who asks, if that is another than the connection's peer."""
+
+
+def address_of(scope: Scope) -> str:
+    """Who asks in an HTTP request, for people to read: as found out behind proxies, else its connection's peer."""
+    found = scope.get(ADDRESS)
+    if found is not None:
+        return str(found)
+    peer = scope.get("client")
+    return str(peer[0]) if peer else UNKNOWN
 
 
 class Addresses:

@@ -35,6 +35,13 @@ class Admission:
         self._denied: Denied | None = None
         self._task = asyncio.current_task()
 
+    @property
+    def status(self) -> int:
+        """Status of the response, 0 if there was none."""
+        if self._head is not None:
+            return int(self._head["status"])
+        return 0 if self._denied is None else self._denied.kind.status
+
     async def receive(self) -> Message:
         """Receive as the server does."""
         self._is_arriving = True

@@ -9,6 +9,7 @@
     │   ├── EncodingFault      a compressed body that can't be inflated
     │   ├── TooLarge           a body of more bytes or records than may be
     │   └── KeyReusedError     an Idempotency-Key that came before with another body
+    ├── AuditError             the operator: a change can't be recorded in the audit log
     ├── BusyError              nobody: the box can't take it now; the sender keeps it and retries
     └── StoreError             the box itself
         ├── StoreUnavailable   Redis is away, still loading or read-only
@@ -91,6 +92,10 @@ class BusyError(WhimbrelError):
 
 class TooManyDays(BusyError):
     """A device's records touch more old days than they may in an hour (limits.device_days_per_hour)."""
+
+
+class AuditError(WhimbrelError):
+    """A change cannot be recorded in the audit log, and so is not carried out."""
 
 
 class StoreError(WhimbrelError):

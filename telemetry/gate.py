@@ -26,12 +26,15 @@ from urllib.parse import quote, unquote_plus
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from telemetry import keys, problem, refusals
+from telemetry import audit_refusals, keys, problem, refusals
+from telemetry.addresses import address_of
 from telemetry.admission import Admission
+from telemetry.audit_entry import ANONYMOUS, Actor, actor_of
+from telemetry.audit_refusals import target_of
 from telemetry.client_certificates import CERTIFIED, Certified, ClientCertificates
 from telemetry.errors import StoreUnavailable
 from telemetry.keyring import Keyring
-from telemetry.keys import ANYBODY, NO_KEY, NOBODY, Caller, Denied, lacks, looks_like_key
+from telemetry.keys import ANYBODY, NO_KEY, NOBODY, Caller, Denied, key_id_in, lacks, looks_like_key
 from telemetry.problem import Problem
 from telemetry.session_cache import SessionCache
 from telemetry.session_cookie import CSRF_HEADER, Cookies, lacks_token
@@ -111,7 +114,7 @@ class Gate:
             if found is None:
                 found = await self._of_session(need, scope)
             if isinstance(found, Denied):
-                await self._deny(found, scope, send)
+                await self._deny(found, scope, send, given)
                 return
             scope[CALLER] = caller = found
         if given:
@@ -132,6 +135,7 @@ class Gate:
                 raise
         finally:
             holds.release(caller, admission)
+            audit_refusals.note_status(admission.status, scope, actor_of(caller))
 
     def _held_by(self, keyring: Keyring, caller: Caller, scope: Scope) -> Holding:
         certified: Certified | None = scope.get(CERTIFIED)
@@ -160,13 +164,25 @@ class Gate:
         except StoreUnavailable as error:
             return Denied(problem.BUSY, str(error))
 
-    async def _deny(self, denied: Denied, scope: Scope, send: Send) -> None:
+    async def _deny(self, denied: Denied, scope: Scope, send: Send, given: str) -> None:
         sessions = self._sessions
         if sessions is not None and sessions.are_offered and _is_opened_by_a_person(denied, scope):
             await send_to_login(scope, send)
             return
         refusals.count(denied.kind)
+        await self._note(denied, scope, key_id_in(key_in(scope["headers"]) or given))
         await refuse(denied, send, is_of_page=any(name == CSRF_HEADER for name, _ in scope["headers"]))
+
+    async def _note(self, denied: Denied, scope: Scope, key_id: str) -> None:
+        """Note a refusal for the audit log: by the key or the person, if that is only not allowed to do this."""
+        address, target, actor = address_of(scope), target_of(scope), ANONYMOUS
+        if denied.kind is problem.WRONG_SCOPE and key_id:
+            actor, key_id = Actor("key", key_id), ""
+        elif self._sessions is not None and not key_id:
+            text = self._sessions.cookies.session(scope["headers"])
+            found = await self._sessions.cache.check(text) if text and denied.kind is not problem.BUSY else None
+            actor = actor_of(found) if isinstance(found, Caller) else ANONYMOUS
+        audit_refusals.note(denied.kind, address, target, actor, key_id)
 
 
 def _caller(keyring: Keyring, need: Need, text: str) -> Caller | Denied:

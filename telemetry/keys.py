@@ -54,6 +54,7 @@ MAX_REMEMBERED = 4_096
 _KEY = re.compile(r"wk_([a-z2-7]{8})_[a-z2-7]{26}", re.ASCII)
 _TOKEN = re.compile(r"wd_([a-z2-7]{8})_([a-z2-7]{26})_([A-Za-z0-9_-]+)", re.ASCII)
 _ANY = re.compile(rb"(w[kd]_[a-z2-7]{8}_)[A-Za-z0-9_-]+")
+_SHOWN_ID = re.compile(r"w[kd]_([a-z2-7]{8})_", re.ASCII)
 _CONTEXT = b"whimbrel: tokens of a fleet's devices"
 
 
@@ -246,6 +247,12 @@ def device_token(fleet_key: str, device_id: str) -> str:
 def looks_like_key(text: object) -> bool:
     """Whether a text is meant as a key or a device's token, good or bad."""
     return type(text) is str and text.startswith((KEY_START, TOKEN_START))
+
+
+def key_id_in(text: str) -> str:
+    """The id that a key's or a token's text shows, whether it is good or not; empty if it has no such shape."""
+    found = _SHOWN_ID.match(text)
+    return found[1] if found else ""
 
 
 def hidden(data: bytes) -> bytes:

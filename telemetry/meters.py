@@ -136,6 +136,9 @@ CERTIFICATE_UNTIL_S = _gauge(
 LOG_LINES = _counter("whimbrel_log_lines_total", "Lines of the log, by severity.", "level")
 LOG_LINES_LEFT_OUT = _counter("whimbrel_log_lines_left_out_total", "Lines left out as too many were alike.")
 
+AUDIT_ENTRIES = _counter("whimbrel_audit_entries_total", "Lines of the audit log, by kind.", "kind")
+AUDIT_FAILURES = _counter("whimbrel_audit_failures_total", "Lines of the audit log that could not be written.")
+
 # The process itself ----------------------------------------------------------------------------------
 
 CPU_S = _counter("whimbrel_process_cpu_seconds_total", "CPU time that the process has used.")

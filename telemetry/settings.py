@@ -528,6 +528,18 @@ class Page(Section, frozen=True):
     ] = ""
 
 
+class AuditSection(Section, frozen=True):
+    enabled: Annotated[
+        bool, Meta(description="Record in data.dir/audit who changed, asked in SQL or was refused what.")
+    ] = True
+    max_file_bytes: Annotated[
+        int, Meta(ge=65_536, description="Maximum size of an audit file, after which another begins, bytes. 8 MiB.")
+    ] = 2**23
+    files: Annotated[
+        Positive, Meta(description="Maximum closed audit files of each program and kind; the oldest is deleted.")
+    ] = 8
+
+
 class Log(Section, frozen=True):
     level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="Least severity that is logged.")
@@ -659,6 +671,7 @@ class Settings(Section, frozen=True):
     courier: CourierSection = CourierSection()
     page: Page = Page()
     log: Log = Log()
+    audit: AuditSection = AuditSection()
     forward: tuple[Forward, ...] = ()
     alert: tuple[Alert, ...] = ()
     base: str = ""
@@ -678,6 +691,11 @@ class Settings(Section, frozen=True):
     def redis_dir(self) -> Path:
         """Absolute path of everything that Whimbrel's own Redis keeps."""
         return self.data_dir / "redis"
+
+    @property
+    def audit_dir(self) -> Path:
+        """Absolute path of the audit log's files."""
+        return self.data_dir / "audit"
 
     @property
     def tile_path(self) -> Path | None:
@@ -739,6 +757,7 @@ SECTIONS: dict[str, type[Section]] = {
     "courier": CourierSection,
     "page": Page,
     "log": Log,
+    "audit": AuditSection,
 }
 
 LISTS: dict[str, type[Section]] = {"forward": Forward, "alert": Alert}

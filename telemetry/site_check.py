@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from telemetry import problem, refusals
+from telemetry import audit_refusals, problem, refusals
+from telemetry.addresses import address_of
 from telemetry.gate import refuse
 from telemetry.hosts import Hosts
 from telemetry.keys import Denied
@@ -45,6 +46,7 @@ class SiteCheck:
             await self._behind(scope, receive, send)
         else:
             refusals.count(denied.kind)
+            audit_refusals.note(denied.kind, address_of(scope), audit_refusals.target_of(scope))
             await refuse(denied, send)
 
     def denied(self, scope: Scope) -> Denied | None:

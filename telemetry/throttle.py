@@ -13,7 +13,7 @@ from typing import NamedTuple
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from telemetry import problem, refusals
-from telemetry.addresses import Addresses
+from telemetry.addresses import ADDRESS, Addresses, owner
 from telemetry.gate import caller_of
 from telemetry.rates import Over, Rates
 
@@ -60,6 +60,8 @@ class Throttle:
         peer = scope["client"]
         asking = Asking(self._addresses.asking(peer[0] if peer else "", scope["headers"]), self._rates)
         scope[ASKING] = asking
+        if peer and asking.address != owner(peer[0]):
+            scope[ADDRESS] = asking.address
         over = self._rates.request(asking.address, scope["method"] == "POST")
         answer = _Answer(self, scope, receive, send, asking)
         if over is None:

@@ -137,6 +137,7 @@ CASES: dict[str, Case] = {
         {'whimbrel_alert_pending_events{name="a"}': steady(7_000), "whimbrel_alert_pending_limit_events": steady(1e4)},
     ),
     "WhimbrelBrokerUnheard": gauge('whimbrel_mqtt_broker_heard{broker="b:1883"}', 0, 1),
+    "WhimbrelAuditFails": counter("whimbrel_audit_failures_total"),
     "WhimbrelBackupOld": gauge("whimbrel_backup_age_seconds", 3 * 86_400, 86_400),
     "WhimbrelCertificateExpires": gauge("whimbrel_certificate_expiry_time_seconds", 10 * 86_400, 60 * 86_400),
 }

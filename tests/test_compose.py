@@ -65,7 +65,7 @@ def services() -> dict[str, Any]:
     done = subprocess.run(command, cwd=PROJECT, env=environ, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
-    assert set(found["volumes"]) == {"archive", "courier", "redis", "run", "scratch"}
+    assert set(found["volumes"]) == {"archive", "audit", "courier", "redis", "run", "scratch"}
     services: dict[str, Any] = found["services"]
     return services
 
@@ -209,6 +209,7 @@ def test_who_may_write_where(services: dict[str, Any]) -> None:
         (REDIS, "/data"): ("redis", True),
         ("worker", "/data/archive"): ("archive", True),
         ("worker", "/data/tmp"): ("scratch", True),
+        ("worker", "/data/audit"): ("audit", True),
         ("query", "/data/archive"): ("archive", False),
         ("query", "/data/redis"): ("redis", False),
         ("query", "/data/run"): ("run", True),
@@ -216,8 +217,10 @@ def test_who_may_write_where(services: dict[str, Any]) -> None:
         ("api", "/data/archive"): ("archive", False),
         ("api", "/data/redis"): ("redis", False),
         ("api", "/data/run"): ("run", True),
+        ("api", "/data/audit"): ("audit", True),
         ("collector", "/data/archive"): ("archive", False),
         ("collector", "/data/redis"): ("redis", False),
+        ("collector", "/data/audit"): ("audit", True),
         ("courier", "/data/archive"): ("archive", False),
         ("courier", "/data/courier"): ("courier", True),
     }

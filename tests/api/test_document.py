@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import httpx
@@ -16,6 +17,7 @@ from starlette.routing import Mount, Route
 from api import app as api_program
 from api import query as query_program
 from api import sql
+from api.audit import AuditRoutes
 from api.box import BoxRoutes
 from api.deleting import Deleting
 from api.deletion import DeletionRoutes
@@ -77,7 +79,14 @@ def of_api() -> Starlette:
     intake = routes(NOTHING, NOTHING, NOTHING)
     made = [cast("Any", object.__new__(one)) for one in parts]
     return api_program.app(
-        intake, *made, NOTHING, NOTHING, cast("Any", object.__new__(Deleting)), PageRoutes(), NO_LOGIN
+        intake,
+        *made,
+        NOTHING,
+        NOTHING,
+        cast("Any", object.__new__(Deleting)),
+        PageRoutes(),
+        NO_LOGIN,
+        AuditRoutes(Path()),
     )  # type: ignore[call-arg]
 
 
