@@ -11,7 +11,7 @@ from telemetry.session_cookie import Cookies, has_csrf_token, is_same_origin, la
 from telemetry.users import csrf_token, new_session
 
 PLAIN, SECURE = Cookies(is_secure=False), Cookies(is_secure=True)
-TEXT = new_session(secrets.token_bytes)
+TEXT = new_session(bytes)  # always the same: it is part of the names of tests
 
 Headers = list[tuple[bytes, bytes]]
 
