@@ -195,6 +195,12 @@ def test_a_link_of_another_site_opens_pages(opened: Open) -> None:
         assert opened.api.get(path, headers={**FRAME, "Accept": "text/html"}).status_code == 403
 
 
+def test_an_oidc_provider_leads_back(opened: Open) -> None:
+    for path in ("/login", "/login/oidc", "/login/callback?code=a&state=b"):
+        answer = opened.api.get(path, headers={**LINK, "Accept": "application/json"})
+        assert "foreign-page" not in answer.text
+
+
 def test_own_pages_and_programs_go_on(opened: Open) -> None:
     own = {**USER, "Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "empty"}
     assert opened.api.get("/v1/devices/truck/latest", headers=own).status_code == 200
