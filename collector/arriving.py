@@ -1,6 +1,7 @@
 """Bounds the bytes of unfinished bodies and messages together, and gives up stalled and greedy ones first.
 
-A body counts from its first byte until it is whole. When all together exceed the limit, one of others is given up so
+A body counts from its first byte until its records are handed to the intake, which counts them itself; a message over
+TCP until it is whole. When all together exceed the limit, one of others is given up so
 that the new bytes find room: first one that has not brought `PACE_BYTES` for `STALLED_S`, then one of the sender that
 holds most, if that is twice what the sender of the new bytes holds. Otherwise the new bytes are refused. A sender is a
 key and an address. A body alone may always come.
@@ -60,14 +61,29 @@ class Arriving:
             victim.give_up()
         return True
 
+    def keep(self, upload: Upload, size_bytes: int) -> bool:
+        """Count a whole body, of perhaps another size now that it is inflated; nothing makes it give way any more.
+
+        False: no room, as for `hold`.
+        """
+        if not self.hold(upload, size_bytes):
+            return False
+        if upload in self._paced:
+            self._held[upload.sender] -= size_bytes
+            self._forget(upload)
+        return True
+
     def _count(self, upload: Upload, size_bytes: int) -> None:
         more_bytes = size_bytes - upload.bytes
-        was_held, upload.bytes = upload.bytes > 0, size_bytes
+        is_new, is_kept = upload.bytes == 0, upload.bytes > 0 and upload not in self._paced
+        upload.bytes = size_bytes
         self.bytes += more_bytes
+        if is_kept:
+            return
         self._held[upload.sender] = self._held.get(upload.sender, 0) + more_bytes
         if size_bytes == 0:
             self._forget(upload)
-        elif not was_held or not 0 <= size_bytes - upload.marked_bytes < PACE_BYTES:
+        elif is_new or not 0 <= size_bytes - upload.marked_bytes < PACE_BYTES:
             self._mark(upload)
 
     def _mark(self, upload: Upload) -> None:
@@ -90,7 +106,7 @@ class Arriving:
         slowest = next((one for one in self._paced if one is not upload), None)
         if slowest is not None and self._clock_s() - slowest.marked_s >= STALLED_S:
             return slowest
-        greedy = max(self._held, key=self._held.__getitem__)
-        if self._held[greedy] <= 2 * self._held[upload.sender]:
+        greedy = max(self._held, key=self._held.__getitem__, default=upload.sender)
+        if self._held.get(greedy, 0) <= 2 * self._held.get(upload.sender, 0):
             return None
         return next(iter(self._of[greedy]))

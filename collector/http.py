@@ -46,7 +46,7 @@ from collector.problems import (
     too_many_at,
 )
 from collector.quick import Quick
-from collector.requests import Head, HttpLimits, inflated, off_loop, read_body, read_head
+from collector.requests import Head, HttpLimits, Incoming, off_loop, read_body, read_head
 from collector.tally import tally_of
 from telemetry import clock, problem, refusals
 from telemetry.disk import Room
@@ -139,14 +139,13 @@ def routes(intake: Intake, limits: HttpLimits, arrival: Callable[[], Arrival]) -
 
     async def post_records(request: Request) -> Response:
         head = read_head(request)
-        raw = await read_body(request, limits)
-        now = arrival()
-        body = await inflated(raw, head.encoding, limits.max_body_bytes)
-        if head.number:
-            answer = await _store_numbered(intake, request.scope, head, body, limits, now)
-        else:
-            batch = await _store_once(intake, request.scope, head, body, limits, now)
-            answer = _accepted(batch, head.skips)
+        with Incoming(request, limits) as incoming:
+            body = await incoming.read(head.encoding)
+            if head.number:
+                answer = await _store_numbered(intake, request.scope, head, body, incoming, arrival())
+            else:
+                batch = await _store_once(intake, request.scope, head, body, incoming, arrival())
+                answer = _accepted(batch, head.skips)
         return Response(answer, 202, media_type="application/json")
 
     return [POST_RECORDS.route(post_records), *posted.routes(intake, limits, arrival)]
@@ -190,16 +189,18 @@ async def store(
 # From a body to an answer ----------------------------------------------------------------------------
 
 
-async def _store_once(intake: Intake, scope: Scope, head: Head, body: bytes, limits: HttpLimits, now: Arrival) -> Batch:
+async def _store_once(intake: Intake, scope: Scope, head: Head, body: bytes, incoming: Incoming, now: Arrival) -> Batch:
     """Store a body's records, and return what the answer is made of: the same if its key was seen before."""
     tried: list[list[int]] = []
     reused: ProblemError | None = None
+    limits = incoming.limits
     for moment in _moments(now, limits.key_s) if head.key and head.skips else (now,):
         batch = await off_loop(len(body), partial(_batch, head, body, limits.max_records, moment))
         if batch.refused in tried:
             continue
         tried.append(batch.refused)
         realm = admit(scope, batch.records).realm
+        incoming.let_go()
         try:
             await store(
                 intake,
@@ -218,11 +219,12 @@ async def _store_once(intake: Intake, scope: Scope, head: Head, body: bytes, lim
 
 
 async def _store_numbered(
-    intake: Intake, scope: Scope, head: Head, body: bytes, limits: HttpLimits, now: Arrival
+    intake: Intake, scope: Scope, head: Head, body: bytes, incoming: Incoming, now: Arrival
 ) -> bytes:
     """Store the batch of a sender that numbers them, and return the answer. Without records its number is given up."""
-    batch = await off_loop(len(body), partial(_batch, head, body, limits.max_records, now))
+    batch = await off_loop(len(body), partial(_batch, head, body, incoming.limits.max_records, now))
     sender = admit(scope, batch.records).realm + head.sender
+    incoming.let_go()
     try:
         is_repeated = await intake.submit_numbered(batch.records, len(body), sender, head.number)
     except BusyError as error:

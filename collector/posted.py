@@ -20,7 +20,7 @@ from collector.posts.contract import NotOurs, Post, Read, Told
 from collector.problems import EXCEPTION_HANDLERS, ProblemError, busy
 from collector.protocols.contract import Message, Received, Rejected
 from collector.protocols.framed import Options
-from collector.requests import HttpLimits, inflated, off_loop, read_body, read_encoding
+from collector.requests import HttpLimits, Incoming, off_loop, read_encoding
 from collector.tally import tally_of
 from telemetry import problem, refusals
 from telemetry.errors import BusyError, TooLarge
@@ -53,9 +53,11 @@ class Posted:
             raise ProblemError(
                 problem.FOREIGN_PAGE, "a browser stores nothing by GET, whose address may be in any page: send a POST"
             )
-        body = await inflated(
-            await read_body(request, self._limits), read_encoding(request), self._limits.max_body_bytes
-        )
+        with Incoming(request, self._limits) as incoming:
+            return await self._answer(request, incoming)
+
+    async def _answer(self, request: Request, incoming: Incoming) -> Response:
+        body = await incoming.read(read_encoding(request))
         post = Post(
             request.query_params.multi_items(), dict(request.headers), body, user_of(request), self._limits.max_records
         )
@@ -64,6 +66,7 @@ class Posted:
         if len(told.records) > self._limits.max_records:
             raise ProblemError(problem.BODY_TOO_LARGE, f"a request may have {self._limits.max_records} records")
         admit(request.scope, told.records)
+        incoming.let_go()
         try:
             await self._intake.submit(told.records, len(body), aside=told.aside)
         except BusyError as error:

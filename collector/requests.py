@@ -119,12 +119,51 @@ def _numbered(request: Request, is_otherwise: bool) -> tuple[str, int]:
 # The body --------------------------------------------------------------------------------------------
 
 
+class Incoming:
+    """The body of one request, which counts from its first byte until `let_go`, or until this is left."""
+
+    def __init__(self, request: Request, limits: HttpLimits) -> None:
+        self.limits = limits
+        self._request = request
+        self._upload = _upload(request)
+
+    def __enter__(self) -> Incoming:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.let_go()
+
+    async def read(self, encoding: str) -> bytes:
+        """The body, inflated if it has an encoding; it counts while it waits for a thread. Raises `ProblemError`."""
+        raw = await _read_body(self._request, self.limits, self._upload)
+        self._keep(len(raw))
+        body = await inflated(raw, encoding, self.limits.max_body_bytes)
+        self._keep(len(body))
+        return body
+
+    def _keep(self, size_bytes: int) -> None:
+        if size_bytes and not self.limits.arriving.keep(self._upload, size_bytes):
+            raise ProblemError(problem.BUSY, "more bodies are arriving than may", NO_ROOM)
+
+    def let_go(self) -> None:
+        """Count it no more: the intake does, or nobody needs it."""
+        self.limits.arriving.hold(self._upload, 0)
+
+
 async def read_body(request: Request, limits: HttpLimits) -> bytes:
     """The whole body as it is sent, within its size; telemetry/http_protocol.py bounds its time."""
+    upload = _upload(request)
+    try:
+        return await _read_body(request, limits, upload)
+    finally:
+        limits.arriving.hold(upload, 0)
+
+
+async def _read_body(request: Request, limits: HttpLimits, upload: Upload) -> bytes:
     too_large = ProblemError(problem.BODY_TOO_LARGE, f"a body may have {limits.max_body_bytes} bytes", CLOSE)
     if int(request.headers.get("content-length") or 0) > limits.max_body_bytes:
         raise too_large
-    chunks, size, upload = [], 0, _upload(request)
+    chunks, size = [], 0
     try:
         async for chunk in request.stream():
             size += len(chunk)
@@ -138,8 +177,6 @@ async def read_body(request: Request, limits: HttpLimits) -> bytes:
         if not upload.is_given_up or task is None or task.uncancel():  # somebody else wants the task to end, too
             raise
         raise ProblemError(problem.BUSY, "given up: others need the room, and this body came slowly", NO_ROOM) from None
-    finally:
-        limits.arriving.hold(upload, 0)
     return b"".join(chunks)
 
 

@@ -99,3 +99,20 @@ def test_a_slow_one_keeps_its_place_while_there_is_room(arriving: Arriving, cloc
         clock.now_s += 10
         assert arriving.hold(slow, size)
     assert not slow.is_given_up
+
+
+def test_a_whole_body_counts_on_but_makes_no_room(arriving: Arriving, clock: Clock) -> None:
+    given_up: list[str] = []
+    whole, greedy, small = upload("a", given_up), upload("a", given_up), upload("b", given_up)
+    assert arriving.hold(whole, 5 * KIB)
+    assert arriving.keep(whole, 5 * KIB)
+    assert arriving.keep(whole, 60 * KIB), "inflated"
+    assert arriving.hold(greedy, 30 * KIB)
+    clock.now_s += STALLED_S
+    assert arriving.hold(small, 20 * KIB)
+    assert given_up == ["a"]
+    assert greedy.is_given_up
+    assert not arriving.hold(small, 50 * KIB)
+    for one in (whole, small):
+        assert arriving.hold(one, 0)
+    assert (arriving.bytes, arriving._paced, arriving._of, arriving._held) == (0, {}, {}, {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gzip
 import json
@@ -20,19 +21,24 @@ import msgpack
 import psutil
 import pytest
 from backports import zstd
+from starlette.requests import Request
 
 from cli.imports import sql_dump
 from cli.imports.judge import Judge, Naming
 from cli.imports.source import opened
+from collector.arriving import Arriving
 from collector.bodies import JSON, MSGPACK, NDJSON, Form, read_batch
 from collector.encodings import inflate
 from collector.listeners import decoder_of
 from collector.posts import influx, osmand, owntracks, traccar
 from collector.posts.contract import MAX_ASIDE, Post, Read
+from collector.problems import ProblemError
 from collector.protocols import PROTOCOLS, TRACKERS, MessageLimits, mqtt
 from collector.protocols.contract import Decoder
 from collector.protocols.framed import Options
 from collector.protocols.json_stream import JsonStream
+from collector.requests import HttpLimits, Incoming
+from telemetry import problem
 from telemetry.errors import SenderError, SyntaxFault, TooLarge
 from telemetry.fields import Arrival
 from tests.box import free_ports, plain_http
@@ -303,6 +309,28 @@ def test_stalled_uploads_of_one_sender_make_room_for_a_large_body_of_another(run
                 device.sendall(head(WHOLE_BYTES) + record_of(WHOLE_BYTES))
                 assert device.recv(12) == b"HTTP/1.1 202"
         assert set(statuses(stalled)) == {b"503"}
+
+
+@pytest.mark.parametrize("encoding", ["", "gzip"])
+def test_whole_bodies_that_wait_for_a_thread_are_bounded(encoding: str) -> None:
+    limits = HttpLimits(8 * MIB, 10_000, 600, Arriving(10 * MIB))
+    body = bytes(4 * MIB)
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request", "body": gzip.compress(body, 1) if encoding else body}
+
+    async def test() -> None:
+        scope = {"type": "http", "method": "POST", "headers": [], "client": (HOST, 1)}
+        incoming = [Incoming(Request(scope, receive), limits) for _ in range(5)]
+        with contextlib.ExitStack() as stack:
+            for one in incoming:
+                stack.enter_context(one)
+            found = await asyncio.gather(*(one.read(encoding) for one in incoming), return_exceptions=True)
+            assert [one for one in found if isinstance(one, bytes)] == [body, body]
+            assert [one.kind for one in found if isinstance(one, ProblemError)] == [problem.BUSY] * 3
+        assert limits.arriving.bytes == 0
+
+    asyncio.run(test())
 
 
 def test_unfinished_posts_on_the_quick_way_are_bounded(running: Running) -> None:
