@@ -96,6 +96,7 @@ COMMANDS: dict[str, str] = {
     "backup": "cli.backup:COMMAND",
     "restore": "cli.restore:COMMAND",
     "quarantine": "cli.quarantine:COMMAND",
+    "senders": "cli.senders:COMMAND",
     "decode": "cli.decode:COMMAND",
     "sniff": "cli.sniff:COMMAND",
     "devices": "cli.devices:COMMAND",

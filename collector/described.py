@@ -123,6 +123,7 @@ POST_RECORDS = Operation(
         problem.INVALID_MSGPACK,
         problem.UNSUPPORTED_TYPE,
         problem.KEY_REUSED,
+        problem.SHARE_FULL,
         problem.TOO_MANY_DAYS,
     ),
     description="Bodies may be compressed with gzip, deflate or zstd, as `Content-Encoding` says.",

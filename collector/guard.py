@@ -8,11 +8,13 @@ from starlette.types import Scope
 
 from collector.problems import ProblemError, too_many
 from collector.protocols.contract import Message, Received, Rejected
+from collector.shares import Shares
 from telemetry import problem
 from telemetry.client_certificates import Certified
 from telemetry.errors import StoreUnavailable
 from telemetry.gate import caller_of
 from telemetry.holds import Holder
+from telemetry.hot import UNLIMITED
 from telemetry.keyring import Keyring
 from telemetry.keys import INGEST, NO_KEY, Caller, Denied, lacks, outside
 from telemetry.record import Sent
@@ -48,9 +50,16 @@ class Pass:
     connection, which is ended when that key no longer counts.
     """
 
-    def __init__(self, keyring: Keyring, holder: Holder, note: Callable[[Denied, str], None] = _ignore) -> None:
+    def __init__(
+        self,
+        keyring: Keyring,
+        holder: Holder,
+        note: Callable[[Denied, str], None] = _ignore,
+        shares: Shares | None = None,
+    ) -> None:
         """`note` is called with each refusal, and the key or token that was shown."""
         self._keyring = keyring
+        self._shares = shares
         self._holder = holder
         self._note = note
         self._refusal: Callable[[Denied], bytes] = _silent
@@ -113,7 +122,7 @@ class Pass:
             return
         denied = outside(caller, (sent.device_id for sent in message.records))
         if denied is None:
-            yield message._replace(sender=self._realm_of(caller) + message.sender) if message.sender else message
+            yield self._owned(message, caller)
         elif message.parts is not None:
             for part in message.parts():
                 yield from self._allowed(part, caller)
@@ -125,6 +134,11 @@ class Pass:
         if caller is not self._realm_caller:
             self._realm_caller, self._realm = caller, caller.realm
         return self._realm
+
+    def _owned(self, message: Received, caller: Caller) -> Received:
+        """An allowed message, its sender's name kept apart from others', and whose share it counts towards."""
+        owner = UNLIMITED if self._shares is None else self._shares.of_caller(caller)
+        return message._replace(sender=self._realm_of(caller) + message.sender if message.sender else "", owner=owner)
 
     def _caller_of(self, token: str) -> Caller | Denied:
         if not token:

@@ -47,13 +47,15 @@ from collector.problems import (
 )
 from collector.quick import Quick
 from collector.requests import Head, HttpLimits, Incoming, off_loop, read_body, read_head
+from collector.shares import Shares
 from collector.tally import tally_of
 from telemetry import clock, problem, refusals
+from telemetry.addresses import Addresses
 from telemetry.disk import Room
 from telemetry.errors import BusyError, KeyReusedError, SyntaxFault, TooLarge
 from telemetry.fields import Arrival
 from telemetry.gate import Gate, ingest_only
-from telemetry.hot import Limits
+from telemetry.hot import UNLIMITED, Limits, Owner
 from telemetry.keyring import Keyring
 from telemetry.problem import Problem
 from telemetry.record import LATEST_US, Sent
@@ -106,15 +108,23 @@ MAX_ERRORS = 100
 
 def make_intake(settings: Settings) -> Intake:
     """The intake that the settings describe; not started."""
-    c = settings.collector
+    c, one = settings.collector, settings.limits
+    limits = Limits(c.max_devices, c.max_idempotency_keys, c.idempotency_seconds * 1_000, c.max_senders)
     return Intake(
         lambda: connect(settings),
         settings.redis.shards,
-        Limits(c.max_devices, c.max_idempotency_keys, c.idempotency_seconds * 1_000, c.max_senders),
+        limits,
         c.max_pending_bytes,
         Watermarks(settings.redis.full_percent, settings.redis.resume_percent, Room.of(settings)),
         settings.persist.quarantine_max_bytes,
         DeviceDays(settings.limits.device_days_per_hour, clock.now_us, time.monotonic),
+        Shares(
+            limits,
+            one.owner_share_percent,
+            one.senders_per_device,
+            one.idempotency_keys_per_device,
+            Addresses.of(settings),
+        ),
     )
 
 
@@ -175,11 +185,16 @@ def app(
 
 
 async def store(
-    intake: Intake, records: Sequence[Sent], size_bytes: int, name: str = "", body_hash: bytes = b""
+    intake: Intake,
+    records: Sequence[Sent],
+    size_bytes: int,
+    name: str = "",
+    body_hash: bytes = b"",
+    owner: Owner = UNLIMITED,
 ) -> None:
     """Submit a request's records; what speaks against it becomes a problem."""
     try:
-        await intake.submit(records, size_bytes, name, body_hash)
+        await intake.submit(records, size_bytes, name, body_hash, owner=owner)
     except BusyError as error:
         raise busy(error) from None
     except KeyReusedError as error:
@@ -199,15 +214,16 @@ async def _store_once(intake: Intake, scope: Scope, head: Head, body: bytes, inc
         if batch.refused in tried:
             continue
         tried.append(batch.refused)
-        realm = admit(scope, batch.records).realm
+        caller = admit(scope, batch.records)
         incoming.let_go()
         try:
             await store(
                 intake,
                 batch.records,
                 len(body),
-                realm + head.key if head.key else "",
+                caller.realm + head.key if head.key else "",
                 _hash(body, batch.refused) if head.key else b"",
+                intake.shares.of_request(scope, caller),
             )
             _count(head.form, batch)
             return batch
@@ -223,10 +239,13 @@ async def _store_numbered(
 ) -> bytes:
     """Store the batch of a sender that numbers them, and return the answer. Without records its number is given up."""
     batch = await off_loop(len(body), partial(_batch, head, body, incoming.limits.max_records, now))
-    sender = admit(scope, batch.records).realm + head.sender
+    caller = admit(scope, batch.records)
+    owner = intake.shares.of_request(scope, caller)
     incoming.let_go()
     try:
-        is_repeated = await intake.submit_numbered(batch.records, len(body), sender, head.number)
+        is_repeated = await intake.submit_numbered(
+            batch.records, len(body), caller.realm + head.sender, head.number, owner
+        )
     except BusyError as error:
         raise busy(error) from None
     _count(head.form, batch)

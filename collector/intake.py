@@ -20,11 +20,12 @@ from collector.device_days import DeviceDays
 from collector.lanes import Lane, Numbered
 from collector.loads import Load
 from collector.marks import Watermarks
+from collector.shares import Shares
 from collector.writer import Outcome, Part, Store, Tell, Writer
 from telemetry import clock, meters
 from telemetry.entries import Aside
 from telemetry.errors import BusyError, TooManyDays
-from telemetry.hot import Limits, shard_of
+from telemetry.hot import UNLIMITED, Limits, Owner, shard_of
 from telemetry.record import Sent
 
 SWITCH_S = 0.0005
@@ -45,9 +46,11 @@ class Intake:
         watermarks: Watermarks | None = None,
         max_aside_bytes: int = 16 * 2**20,
         device_days: DeviceDays | None = None,
+        shares: Shares | None = None,
     ) -> None:
         self._store = Store(connect, shards, limits, watermarks or Watermarks(), max_aside_bytes)
         self._shards = shards
+        self.shares = shares or Shares(limits, 100, 0, 0)
         self._device_days = device_days or DeviceDays(0, clock.now_us, time.monotonic)
         self._max_pending_bytes = max_pending_bytes
         self._pending_bytes = 0
@@ -93,6 +96,7 @@ class Intake:
         body_hash: bytes = b"",
         aside: Sequence[Aside] = (),
         limits_days: bool = True,
+        owner: Owner = UNLIMITED,
     ) -> None:
         """Store the records of one request; return when they, and what is `aside`, are on disk.
 
@@ -110,20 +114,22 @@ class Intake:
         if name:
             home = shard_of(name, self._shards)  # decides first whether the name is free, for all shards
             done, tell = self._future()
-            self._put(tell, home, parts.pop(home, []), cost_bytes, name, body_hash)
+            self._put(tell, home, parts.pop(home, []), cost_bytes, name, body_hash, owner=owner)
             await done
         done, tell = self._future()
-        self._put_all(tell, parts, cost_bytes, name, body_hash, aside=aside)
+        self._put_all(tell, parts, cost_bytes, name, body_hash, aside=aside, owner=owner)
         await done
 
-    async def submit_numbered(self, records: Sequence[Sent], cost_bytes: int, sender: str, number: int) -> bool:
+    async def submit_numbered(
+        self, records: Sequence[Sent], cost_bytes: int, sender: str, number: int, owner: Owner = UNLIMITED
+    ) -> bool:
         """Like `submit`, of a sender that numbers its batches and waits for each answer; True if it was stored before.
 
         Raises `BusyError` if it can't be stored now: the same number has to come again before any greater one.
         """
         if not self.has_room:
             raise BusyError("more records are waiting for the store than may", retry_after_s=1)
-        return await self.offer(records, cost_bytes, Numbered(sender, number, Lane()))
+        return await self.offer(records, cost_bytes, Numbered(sender, number, Lane(), owner), owner=owner)
 
     def offer(
         self,
@@ -131,6 +137,7 @@ class Intake:
         cost_bytes: int,
         numbered: Numbered | None = None,
         aside: Sequence[Aside] = (),
+        owner: Owner = UNLIMITED,
     ) -> asyncio.Future[bool]:
         """Like `submit`, but at once and without regard to room: the caller waits for that.
 
@@ -138,7 +145,7 @@ class Intake:
         up: every shard remembers it. What is `aside` is in quarantine when the result comes.
         """
         done, tell = self._future()
-        self.hand_over(tell, records, cost_bytes, numbered, aside)
+        self.hand_over(tell, records, cost_bytes, numbered, aside, owner)
         return done
 
     def hand_over(
@@ -148,6 +155,7 @@ class Intake:
         cost_bytes: int,
         numbered: Numbered | None = None,
         aside: Sequence[Aside] = (),
+        owner: Owner = UNLIMITED,
     ) -> None:
         """The same for who is told by a call, which comes to all of a group one after the other. It may not raise. A
         future and its callback cost 1 µs more."""
@@ -156,10 +164,10 @@ class Intake:
             self._loop.call_soon(tell, excess)
             return
         parts = self._parts(records)
-        sender, number, lane = numbered or ("", 0, None)
+        sender, number, lane, owner = numbered or ("", 0, None, owner)
         if numbered and not records:
             parts = dict.fromkeys(range(self._shards), records)
-        self._put_all(tell, parts, cost_bytes, sender, b"", number, lane, aside, excess)
+        self._put_all(tell, parts, cost_bytes, sender, b"", number, lane, aside, excess, owner)
 
     def _future(self) -> tuple[asyncio.Future[bool], Tell]:
         """A future, and what gives it its result."""
@@ -187,6 +195,7 @@ class Intake:
         lane: Lane | None = None,
         aside: Sequence[Aside] = (),
         excess: TooManyDays | None = None,
+        owner: Owner = UNLIMITED,
     ) -> None:
         """Put each shard's part, and what is `aside`; once all is known `tell` hears of it."""
         waits = len(parts) + bool(aside)
@@ -196,7 +205,7 @@ class Intake:
         if waits > 1:
             tell = _Joined(waits, tell)
         for shard, part in parts.items():
-            self._put(tell, shard, part, cost_bytes, name, body_hash, number, lane, excess=excess)
+            self._put(tell, shard, part, cost_bytes, name, body_hash, number, lane, excess=excess, owner=owner)
         if aside:
             self._put(tell, 0, (), 0, "", b"", aside=aside)
 
@@ -212,6 +221,7 @@ class Intake:
         lane: Lane | None = None,
         aside: Sequence[Aside] = (),
         excess: TooManyDays | None = None,
+        owner: Owner = UNLIMITED,
     ) -> None:
         if self._loop is None:
             raise BusyError("the intake is not running")
@@ -219,7 +229,8 @@ class Intake:
         if not self.has_room:
             self._room.clear()
         begun_s, load = time.monotonic(), Load.of(records)
-        self._writers[shard].put(Part(load, cost_bytes, name, body_hash, tell, begun_s, number, lane, aside, excess))
+        part = Part(load, cost_bytes, name, body_hash, tell, begun_s, number, lane, aside, excess, owner)
+        self._writers[shard].put(part)
 
     def _tell(self, group: Sequence[Part], outcomes: Sequence[Outcome], took_s: float) -> None:
         """Tell those who wait for a group, whose call took so long."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from telemetry.hot import UNLIMITED, Owner
+
 MAX_FAILED_SENDERS = 1_000
 """Senders of one connection whose failures are remembered; a gateway with more begins a connection anew."""
 
@@ -40,3 +42,4 @@ class Numbered(NamedTuple):
     sender: str
     number: int
     lane: Lane
+    owner: Owner = UNLIMITED

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from telemetry.entries import Entry, by_device, pack_devices
-from telemetry.hot import Batch
+from telemetry.hot import Batch, Owner
 from telemetry.record import Record, Sent
 
 MANY = 4
@@ -56,6 +56,9 @@ class Bringing(Protocol):
     @property
     def number(self) -> int: ...
 
+    @property
+    def owner(self) -> Owner: ...
+
 
 def together(requests: Iterable[Bringing]) -> list[Batch]:
     """The batches of requests: the records of all in the first, each device's in order, and one without records of each
@@ -74,12 +77,17 @@ def together(requests: Iterable[Bringing]) -> list[Batch]:
             else:
                 found += records
         if one.name:
-            named.append(Batch((), one.name, one.body_hash, one.number))
+            named.append(Batch((), one.name, one.body_hash, one.number, one.owner))
     return [Batch(entries + pack_devices(devices)), *named]
 
 
 def apart(requests: Sequence[Bringing]) -> list[Batch]:
     """The same, each that has a name with its own records."""
     unnamed = together(one for one in requests if not one.name)
-    named = [Batch(one.load.packed(), one.name, one.body_hash, one.number) for one in requests if one.name]
+    named = [Batch(one.load.packed(), one.name, one.body_hash, one.number, one.owner) for one in requests if one.name]
     return [*unnamed, *named]
+
+
+def prefixes_of(requests: Iterable[Bringing]) -> dict[str, int]:
+    """The prefixes that the keys of requests are bound to, and how many devices each may have."""
+    return {one.owner.prefix: one.owner.max_devices for one in requests if one.owner.max_devices}

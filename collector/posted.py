@@ -65,10 +65,10 @@ class Posted:
         _see(request, body, Received(told.records, len(body), told.body, str.encode, aside=told.aside), told.status)
         if len(told.records) > self._limits.max_records:
             raise ProblemError(problem.BODY_TOO_LARGE, f"a request may have {self._limits.max_records} records")
-        admit(request.scope, told.records)
+        owner = self._intake.shares.of_caller(admit(request.scope, told.records))
         incoming.let_go()
         try:
-            await self._intake.submit(told.records, len(body), aside=told.aside)
+            await self._intake.submit(told.records, len(body), aside=told.aside, owner=owner)
         except BusyError as error:
             raise busy(error) from None
         self._tally.count(1, len(told.records))

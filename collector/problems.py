@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 
 from telemetry import problem, refusals
-from telemetry.errors import BusyError, TooManyDays
+from telemetry.errors import BusyError, ShareFull, TooManyDays
 from telemetry.problem import Problem
 from telemetry.rates import Over
 
@@ -40,6 +40,8 @@ def busy(error: BusyError) -> ProblemError:
 
 def busy_kind(error: BaseException | None) -> Problem:
     """The kind of problem of what was not stored."""
+    if isinstance(error, ShareFull):
+        return problem.SHARE_FULL
     return problem.TOO_MANY_DAYS if isinstance(error, TooManyDays) else problem.BUSY
 
 

@@ -74,8 +74,8 @@ class Quick:
             await self._behind(scope, _again(message, receive), send)
             return
         try:
-            admit(scope, records)
-            await self._intake.submit(records, len(body))
+            owner = self._intake.shares.of_caller(admit(scope, records))
+            await self._intake.submit(records, len(body), owner=owner)
         except (ProblemError, BusyError) as error:
             found = busy(error) if isinstance(error, BusyError) else error
             refusals.count(found.kind)

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import redis
 
-from collector.loads import Bringing, together
+from collector.loads import Bringing, prefixes_of, together
 from telemetry.direct import Line
 from telemetry.entries import Aside
 from telemetry.errors import StoreUnavailable
@@ -59,7 +59,7 @@ class SmallGroups:
 
     def begin(self, shard: Shard, group: Sequence[Small]) -> Call:
         """Send a group to a shard."""
-        return self._line.call(shard.packed_append(together(group), self._limits, is_whole=True))
+        return self._line.call(shard.packed_append(together(group), self._limits, True, prefixes_of(group)))
 
 
 async def appended(call: Call) -> Appended | None:

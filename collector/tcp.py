@@ -234,7 +234,9 @@ class _Connection(asyncio.BufferedProtocol):
     def __init__(self, collector: TcpCollector, ticket: Ticket) -> None:
         self._collector = collector
         self._ticket = ticket
-        self._pass = None if collector.keyring is None else Pass(collector.keyring, self, self._note_refusal)
+        self._pass: Pass | None = None
+        if collector.keyring is not None:
+            self._pass = Pass(collector.keyring, self, self._note_refusal, collector.intake.shares)
         self._loop = asyncio.get_running_loop()
         self._held_bytes = 0  # of a message that is not complete, as the collector knows it
         self._upload: Upload | None = None  # made for the first such message
@@ -410,7 +412,12 @@ class _Connection(asyncio.BufferedProtocol):
                 self._answers.append(awaited)
                 records += len(message.records)
                 self._collector.intake.hand_over(
-                    awaited.tell, message.records, message.size_bytes, self._numbered(message), message.aside
+                    awaited.tell,
+                    message.records,
+                    message.size_bytes,
+                    self._numbered(message),
+                    message.aside,
+                    message.owner,
                 )
                 if message.aside:
                     tally.reject(problem.INVALID_RECORD, len(message.aside))
@@ -438,7 +445,8 @@ class _Connection(asyncio.BufferedProtocol):
             return None
         if self._lane is None:
             self._lane = Lane()
-        return Numbered(message.sender, message.number, self._lane)
+        owner = message.owner if self._pass else self._collector.intake.shares.of_address(self.address)
+        return Numbered(message.sender, message.number, self._lane, owner)
 
     def answer_soon(self) -> None:
         """Write what is due once it is known what became of all messages of a group."""

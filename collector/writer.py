@@ -19,13 +19,21 @@ from typing import Any, NamedTuple
 import redis
 
 from collector.lanes import Lane
-from collector.loads import Load, apart, together
+from collector.loads import Load, apart, prefixes_of, together
 from collector.marks import Gate, Watermarks
 from collector.small_groups import Call, SmallGroups, appended, are_small
 from telemetry import hot
 from telemetry.entries import Aside
-from telemetry.errors import BusyError, ConfigError, KeyReusedError, StoreError, StoreUnavailable, TooManyDays
-from telemetry.hot import DevicesFull, Limits, Shard
+from telemetry.errors import (
+    BusyError,
+    ConfigError,
+    KeyReusedError,
+    ShareFull,
+    StoreError,
+    StoreUnavailable,
+    TooManyDays,
+)
+from telemetry.hot import UNLIMITED, DevicesFull, Limits, Owner, Shard
 from telemetry.redis_client import require_answer
 
 log = logging.getLogger(__name__)
@@ -63,6 +71,7 @@ class Part(NamedTuple):
     lane: Lane | None = None
     aside: Sequence[Aside] = ()
     excess: TooManyDays | None = None
+    owner: Owner = UNLIMITED
     """Why a numbered batch is refused: it passes the writer all the same, so that none behind it overtakes it."""
 
     def may_go(self, shard: int) -> bool:
@@ -320,12 +329,13 @@ class Writer(threading.Thread):
         aside = [one for part in group for one in part.aside]
         if aside:  # first: what is not stored then comes again, and better twice here than not at all
             shard.set_aside(aside, self._store.max_aside_bytes)
-        found = shard.append(together(group), self._store.limits, is_whole=True)
+        prefixes = prefixes_of(group)
+        found = shard.append(together(group), self._store.limits, True, prefixes)
         if any(found.statuses):
-            found = shard.append(apart(group), self._store.limits)
+            found = shard.append(apart(group), self._store.limits, False, prefixes)
         self.newest_ms = found.newest_ms
         statuses = iter(found.statuses[1:])
-        return [_outcome(next(statuses)) if part.name else False for part in group]
+        return [_outcome(next(statuses), part) if part.name else False for part in group]
 
 
 class _Given(NamedTuple):
@@ -344,11 +354,26 @@ def _overtakes(part: Part) -> Exception:
     return part.excess or BusyError("an earlier batch of this sender failed")
 
 
-def _outcome(status: int) -> Outcome:
+def _outcome(status: int, part: Part) -> Outcome:
     if status == hot.OTHER_BODY:
         return KeyReusedError("this Idempotency-Key came before with another body")
     if status == hot.KEYS_FULL:
         return BusyError("too many Idempotency-Keys are remembered", retry_after_s=30)
     if status == hot.SENDERS_FULL:
         return BusyError("collector.max_senders is reached: no new sender is taken", retry_after_s=30)
+    if status == hot.SHARE_FULL:
+        return _share_full(part)
     return status == hot.SEEN
+
+
+def _share_full(part: Part) -> ShareFull:
+    """Log whose share is full, and say so to its sender."""
+    what, settings = ("sender", "max_senders") if part.number else ("Idempotency-Key", "max_idempotency_keys")
+    each = "limits.senders_per_device" if part.number else "limits.idempotency_keys_per_device"
+    limit = part.owner.max_senders if part.number else part.owner.max_names
+    log.warning("%s has its share of collector.%s, %d: new ones are refused", part.owner.name, settings, limit)
+    return ShareFull(
+        f"cannot remember one more {what}: this key or address has {limit} already, its share of collector.{settings} "
+        f"({each}, limits.owner_share_percent)",
+        retry_after_s=hot.SHARE_RETRY_S,
+    )

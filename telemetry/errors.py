@@ -11,6 +11,7 @@
     │   └── KeyReusedError     an Idempotency-Key that came before with another body
     ├── AuditError             the operator: a change can't be recorded in the audit log
     ├── BusyError              nobody: the box can't take it now; the sender keeps it and retries
+    │   └── ShareFull          the key or address: it has its share, others go on
     └── StoreError             the box itself
         ├── StoreUnavailable   Redis is away, still loading or read-only
         │   └── NotSetUp       Redis is empty: the worker sets the store up, at its start or when it hears of it
@@ -92,6 +93,10 @@ class BusyError(WhimbrelError):
 
 class TooManyDays(BusyError):
     """A device's records touch more old days than they may in an hour (limits.device_days_per_hour)."""
+
+
+class ShareFull(BusyError):
+    """A key or an address has its share of what all senders share; others go on."""
 
 
 class AuditError(WhimbrelError):

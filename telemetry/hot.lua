@@ -248,7 +248,7 @@ end
 
 -- append ------------------------------------------------------------------------------------------
 
-local STORED, SEEN, OTHER_BODY, KEYS_FULL, SENDERS_FULL, APART = 0, 1, 2, 3, 4, 5
+local STORED, SEEN, OTHER_BODY, KEYS_FULL, SENDERS_FULL, APART, SHARE_FULL = 0, 1, 2, 3, 4, 5, 6
 local FIXED_KEYS = 9
 local FIXED_ARGS = 8
 local PIECE = 2000
@@ -266,10 +266,14 @@ local function read_batches(keys, args)
   local batches, arg, key = {}, FIXED_ARGS + 1, FIXED_KEYS + 1
   for _ = 1, tonumber(args[FIXED_ARGS]) do
     local batch = { name = args[arg], hash = args[arg + 1], number = tonumber(args[arg + 2]), entries = {} }
-    local entries = tonumber(args[arg + 3])
-    arg = arg + 4
+    local share, entries = tonumber(args[arg + 3]), tonumber(args[arg + 4])
+    arg = arg + 5
     if batch.name ~= '' and batch.number == 0 then
       batch.key = keys[key]
+      key = key + 1
+    end
+    if share > 0 then
+      batch.share, batch.owner_key = share, keys[key]
       key = key + 1
     end
     for number = 1, entries do
@@ -285,7 +289,24 @@ local function read_batches(keys, args)
     end
     batches[#batches + 1] = batch
   end
-  return batches
+  return batches, arg
+end
+
+-- True if the owner of a new name has its share already; else the name is counted. `counts` is what this call knows.
+local function is_share_full(batch, counts, before_ms)
+  if not batch.share then
+    return false
+  end
+  local key = batch.owner_key
+  if not counts[key] then
+    redis.call('ZREMRANGEBYSCORE', key, '-inf', before_ms)
+    counts[key] = redis.call('ZCARD', key)
+  end
+  if counts[key] >= batch.share then
+    return true
+  end
+  counts[key] = counts[key] + 1
+  return false
 end
 
 -- Decides about a batch with an Idempotency-Key. `named` is what this call knows of them so far.
@@ -299,6 +320,8 @@ local function decide_keyed(batch, named, until_key, steady_ms, max_keys)
     return known == batch.hash and SEEN or OTHER_BODY
   elseif named.room <= 0 then
     return KEYS_FULL
+  elseif is_share_full(batch, named.of, steady_ms) then
+    return SHARE_FULL
   end
   named.hashes[batch.name] = batch.hash
   named.room = named.room - 1
@@ -335,7 +358,10 @@ local function decide_numbered(batch, senders, senders_key, seen_key, before_ms,
     senders.room = senders.room or max_senders - redis.call('ZCARD', seen_key)
     if senders.room <= 0 then
       return SENDERS_FULL
+    elseif is_share_full(batch, senders.of, before_ms) then
+      return SHARE_FULL
     end
+    batch.is_new = true
     senders.room = senders.room - 1
   end
   senders.last[batch.name] = batch.number
@@ -352,7 +378,7 @@ end
 
 -- Decides what becomes of each named batch; an earlier one of the same call counts.
 local function decide(batches, keys, args, steady_ms)
-  local named, senders, numbered = { hashes = {} }, { last = {} }, count_numbered(batches)
+  local named, senders, numbered = { hashes = {}, of = {} }, { last = {}, of = {} }, count_numbered(batches)
   local before_ms = steady_ms - tonumber(args[6])
   if numbered > 0 then
     forget_senders(keys[8], keys[9], before_ms, numbered)
@@ -383,9 +409,17 @@ local function remember(batch, keys, args, steady_ms)
   if batch.number > 0 then
     redis.call('HSET', keys[8], batch.name, string.format('%.0f', batch.number))
     redis.call('ZADD', keys[9], string.format('%.0f', steady_ms), batch.name)
+    if batch.share then
+      redis.call('ZADD', batch.owner_key, batch.is_new and 'NX' or 'XX', string.format('%.0f', steady_ms), batch.name)
+      redis.call('PEXPIRE', batch.owner_key, args[6])
+    end
   elseif batch.name ~= '' then
     redis.call('SET', batch.key, batch.hash, 'PX', args[4])
     redis.call('ZADD', keys[7], steady_ms + args[4], batch.name)
+    if batch.share then
+      redis.call('ZADD', batch.owner_key, steady_ms + args[4], batch.name)
+      redis.call('PEXPIRE', batch.owner_key, args[4])
+    end
   end
 end
 
@@ -426,22 +460,38 @@ local function total_records(batches)
   return total
 end
 
+-- The first prefix of `args` from `at` on, pairs of a prefix and how many devices it may have, for which new devices
+-- are too many; nil if there is none.
+local function full_prefix(new, devices_key, args, at)
+  for position = at, #args, 2 do
+    local prefix, adds = args[position], 0
+    for _, name in ipairs(new) do
+      adds = adds + (string.sub(name, 1, #prefix) == prefix and 1 or 0)
+    end
+    local known = adds > 0 and redis.call('ZLEXCOUNT', devices_key, '[' .. prefix, '[' .. prefix .. '\255') or 0
+    if adds > 0 and known + adds > tonumber(args[position + 1]) then
+      return prefix
+    end
+  end
+end
+
 -- KEYS: store latest devices dirty unsaved next_id sent_until senders senders_seen, then for each batch its
---       sent key if it has an Idempotency-Key, and the stream of each entry.
+--       sent key if it has an Idempotency-Key, the set of its owner's names if they have a share, and the stream of
+--       each entry.
 -- ARGV: store id, most devices, most keys, ms that a key is remembered, most senders, ms that a sender is
 --       remembered, '1' if all batches are to be stored or none, number of batches, then for each batch: its
---       Idempotency-Key or its sender's id or '', hash of its body, its sender's number for it or 0, number of
---       entries, and for each entry: device, number of records, the msgpack array of its records, its candidates
---       for latest.
+--       Idempotency-Key or its sender's id or '', hash of its body, its sender's number for it or 0, how many names
+--       its owner may have or 0, number of entries, and for each entry: device, number of records, the msgpack array of
+--       its records, its candidates for latest. Last, pairs of a prefix and how many devices may have it.
 -- Returns {status of each batch, the clock's newest_ms, records unsaved now}.
--- Stores nothing and answers DEVICESFULL if it would bring more devices than may be. With nothing to store it writes
+-- Stores nothing and answers DEVICESFULL if it would bring more devices than may be, SHAREFULL if more of a prefix. With nothing to store it writes
 -- nothing, and is refused all the same where a write would be.
 local function append(keys, args)
   local store =
     redis.call('HMGET', keys[1], 'shard', 'shards', 'newest_ms', 'behind_since_ms', 'jumped_ms', 'clock_ms', 'floor_ms')
   local shard, shards, floor_ms = tonumber(store[1]), tonumber(store[2]), tonumber(store[7] or '-1')
   local clock = read_clock(store[3], store[4], store[5], store[6])
-  local batches = read_batches(keys, args)
+  local batches, rest = read_batches(keys, args)
   decide(batches, keys, args, clock.steady_ms)
   if args[7] == '1' then
     all_or_none(batches)
@@ -449,6 +499,10 @@ local function append(keys, args)
   local known, names, new = load_latest(batches, keys[2])
   if #new > 0 and redis.call('ZCARD', keys[3]) + #new > tonumber(args[2]) then
     return redis.error_reply('DEVICESFULL')
+  end
+  local prefix = #new > 0 and full_prefix(new, keys[3], args, rest)
+  if prefix then
+    return redis.error_reply('SHAREFULL ' .. prefix)
   end
 
   local total = total_records(batches)

@@ -31,6 +31,9 @@ is the shard's number.
     whimbrel:{s}:sent_until       zset    Idempotency-Key → steady ms at which it expires, to bound their number
     whimbrel:{s}:senders          hash    sender id → number of its last batch here
     whimbrel:{s}:senders_seen     zset    sender id → steady ms of that batch, to forget it and to bound their number
+    whimbrel:{s}:senders_of:<o>   zset    those senders that count towards the share of an owner (`Owner`), same scores;
+                                          it expires with the last of them
+    whimbrel:{s}:sent_of:<owner>  zset    the same of sent_until
     whimbrel:{s}:intent           string  msgpack [commit number, [[device, first and last entry id, records]…]];
                                           without a device that of an import, whose records were never here
     whimbrel:{s}:allotted         zset    token of an import's batch → s since epoch at which it was allotted its ids;
@@ -53,7 +56,7 @@ last id must not repeat; one whose device is deleted goes, and leaves that to fl
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -87,6 +90,7 @@ from telemetry.errors import (
     NotSetUp,
     OtherStoreError,
     PlanOutdated,
+    ShareFull,
     StoreError,
     StoreUnavailable,
 )
@@ -110,10 +114,14 @@ READ_LATEST = 500
 READ_LATEST_BYTES = 2**20
 """Latests read at once: first a few, to learn their size, then about so many bytes, 1 ms of Redis's time."""
 
+NO_PREFIX: Mapping[str, int] = {}
+SHARE_RETRY_S = 300
+"""When to try again after a share was full, s: it empties as names expire, not within seconds."""
+
 SENDER_KEPT_MS = 30 * 86_400_000
 """How long a sender's last number is remembered: longer than any device is out of reach with a batch unanswered."""
 
-STORED, SEEN, OTHER_BODY, KEYS_FULL, SENDERS_FULL, APART = range(6)
+STORED, SEEN, OTHER_BODY, KEYS_FULL, SENDERS_FULL, APART, SHARE_FULL = range(7)
 """What `append` answers for each batch."""
 
 
@@ -147,6 +155,12 @@ class Keys:
     def sent(self, key: str) -> str:
         return f"{self._start}sent:{key}"
 
+    def senders_of(self, owner: str) -> str:
+        return f"{self._start}senders_of:{owner}"
+
+    def sent_of(self, owner: str) -> str:
+        return f"{self._start}sent_of:{owner}"
+
     def deletion(self, name: str) -> str:
         return f"{self._start}deletion:{name}"
 
@@ -160,7 +174,7 @@ OF_SHARDS = "whimbrel:{*}:*"
 
 APPENDED = (
     *(_ANY.store, _ANY.stream("*"), _ANY.latest, _ANY.devices, _ANY.dirty, _ANY.unsaved, _ANY.next_id),
-    *(_ANY.sent("*"), _ANY.sent_until, _ANY.senders, _ANY.senders_seen),
+    *(_ANY.sent("*"), _ANY.sent_until, _ANY.senders, _ANY.senders_seen, _ANY.senders_of("*"), _ANY.sent_of("*")),
     *(_ANY.quarantine, _ANY.quarantine_state, _ANY.replayed),
 )
 """Patterns of the keys that who takes records changes, of all shards: all but those of saving."""
@@ -177,6 +191,23 @@ def shard_of(name: str, shards: int) -> int:
 # Appending -------------------------------------------------------------------------------------------
 
 
+class Owner(NamedTuple):
+    """Key or address whose share of each shard's limits a request counts towards. 0 = no share of its own.
+
+    Devices count by the `prefix` that the key is bound to.
+    """
+
+    name: str = ""
+    max_senders: int = 0
+    max_names: int = 0
+    prefix: str = ""
+    max_devices: int = 0
+
+
+UNLIMITED = Owner()
+"""An owner that may use all."""
+
+
 class Batch(NamedTuple):
     """Entries that are stored whole or not at all.
 
@@ -188,6 +219,12 @@ class Batch(NamedTuple):
     name: str = ""
     body_hash: bytes = b""
     number: int = 0
+    owner: Owner = UNLIMITED
+
+    @property
+    def share(self) -> int:
+        """How many names its owner may have; 0 = as many as all."""
+        return (self.owner.max_senders if self.number else self.owner.max_names) if self.name else 0
 
 
 class Appended(NamedTuple):
@@ -315,33 +352,42 @@ class Shard:
         self.store_id = store_id
         self.keys = Keys(shard)
 
-    def append(self, batches: Sequence[Batch], limits: Limits, is_whole: bool = False) -> Appended:
+    def append(
+        self, batches: Sequence[Batch], limits: Limits, is_whole: bool = False, prefixes: Mapping[str, int] = NO_PREFIX
+    ) -> Appended:
         """Store batches, ids allotted and `latest` set, in one call that is durable when it returns.
 
-        With `is_whole` all of them or none: the others are `APART` if one may not be stored.
+        With `is_whole` all of them or none: the others are `APART` if one may not be stored. `prefixes` are those that
+        may have so many devices. Raises `DevicesFull` and stores nothing if there would be too many devices.
         """
-        return Appended(*self.call("append", *self._append_words(batches, limits, is_whole)))
+        return Appended(*self.call("append", *self._append_words(batches, limits, is_whole, prefixes)))
 
-    def packed_append(self, batches: Sequence[Batch], limits: Limits, is_whole: bool = False) -> bytes:
+    def packed_append(
+        self, batches: Sequence[Batch], limits: Limits, is_whole: bool = False, prefixes: Mapping[str, int] = NO_PREFIX
+    ) -> bytes:
         """The same call as bytes for a connection to Redis; its answer is that of `Appended`."""
-        keys, args = self._append_words(batches, limits, is_whole)
+        keys, args = self._append_words(batches, limits, is_whole, prefixes)
         words: Any = ("FCALL", f"{FUNCTIONS}_append", len(keys), *keys, *args)  # its stubs know no texts of any number
         packed: bytes = hiredis.pack_command(words)
         return packed
 
     def _append_words(
-        self, batches: Sequence[Batch], limits: Limits, is_whole: bool
+        self, batches: Sequence[Batch], limits: Limits, is_whole: bool, prefixes: Mapping[str, int]
     ) -> tuple[list[str], list[str | bytes | int]]:
         k = self.keys
         keys = [k.store, k.latest, k.devices, k.dirty, k.unsaved, k.next_id, k.sent_until, k.senders, k.senders_seen]
         args: list[str | bytes | int] = [self.store_id, *limits, int(is_whole), len(batches)]
         stream = k.stream("")
         for batch in batches:
-            args += (batch.name, batch.body_hash, batch.number, len(batch.entries))
+            args += (batch.name, batch.body_hash, batch.number, batch.share, len(batch.entries))
             if batch.name and not batch.number:
                 keys.append(k.sent(batch.name))
+            if batch.share:
+                owner = batch.owner.name
+                keys.append(k.senders_of(owner) if batch.number else k.sent_of(owner))
             keys += [stream + entry.device_id for entry in batch.entries]
             args += chain.from_iterable(batch.entries)
+        args += chain.from_iterable(prefixes.items())
         return keys, args
 
     def require_writable(self) -> None:
@@ -754,6 +800,13 @@ def _from_response(text: str) -> StoreError | BusyError:
         return OtherStoreError("cannot use Redis: its store is another one than at the start")
     if text.startswith("DEVICESFULL"):
         return DevicesFull("collector.max_devices is reached: no new device is taken")
+    if text.startswith("SHAREFULL"):
+        prefix = text.partition(" ")[2]
+        return DeviceShareFull(
+            f"cannot add a device: those that begin with {prefix!r} have their share of collector.max_devices "
+            "(limits.owner_share_percent)",
+            retry_after_s=SHARE_RETRY_S,
+        )
     if text.startswith("OOM"):
         return BusyError("Redis is at its memory limit")
     return StoreUnavailable(f"cannot use Redis: {text}")
@@ -761,3 +814,7 @@ def _from_response(text: str) -> StoreError | BusyError:
 
 class DevicesFull(BusyError):
     """The records would bring more devices than their shard takes."""
+
+
+class DeviceShareFull(DevicesFull, ShareFull):
+    """The records would bring more devices than the prefix of their key may have."""

@@ -56,6 +56,7 @@ KEY_REUSED = Problem("idempotency-key-reused", 422, "The Idempotency-Key came be
 SQL_TOO_COSTLY = Problem("sql-too-costly", 422, "The question takes more than one may")
 RATE_LIMITED = Problem("rate-limited", 429, "There were too many requests or records")
 LOGINS_LIMITED = Problem("logins-limited", 429, "Too many failed attempts to sign in")
+SHARE_FULL = Problem("share-full", 429, "The share of this key or address is used up")
 TOO_MANY_DAYS = Problem("too-many-days", 429, "Too many past days of one device")
 HEADERS_TOO_LARGE = Problem("headers-too-large", 431, "The headers are too many or too long")
 INTERNAL = Problem("internal", 500, "Whimbrel failed; the cause is in its log")

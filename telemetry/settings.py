@@ -399,6 +399,23 @@ class LimitsSection(Section, frozen=True):
             "process. 0 = off.",
         ),
     ] = 1_000
+    owner_share_percent: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=100,
+            description="Maximum percent of collector.max_senders, max_idempotency_keys and max_devices for one key "
+            "with a prefix; without keys, of the first two for one address. 100 = no such limit.",
+        ),
+    ] = 80
+    senders_per_device: Annotated[
+        int,
+        Meta(ge=0, description="Maximum senders per shard for each device that a key or token names. 0 = no limit."),
+    ] = 16
+    idempotency_keys_per_device: Annotated[
+        int,
+        Meta(ge=0, description="Maximum remembered Idempotency-Keys for each device of such a key. 0 = no limit."),
+    ] = 2_000
     max_buckets: Annotated[
         Positive, Meta(description="Addresses, or keys, that each limit remembers; beyond, the longest unseen goes.")
     ] = 100_000

@@ -49,8 +49,8 @@ class OlderRoutes:
         value, size_bytes = await bodies.read(request, self._limits)
         now = self._arrival()
         echo, records = await off_loop(size_bytes, lambda: _check(value, self._limits.max_records, now))
-        admit(request.scope, records)
-        await store(self._intake, records, size_bytes)
+        owner = self._intake.shares.of_caller(admit(request.scope, records))
+        await store(self._intake, records, size_bytes, owner=owner)
         return Answer(202, {"message": older.RECEIVED, "data": echo})
 
     def _latest_of(self, records: RecordSet) -> Handler:

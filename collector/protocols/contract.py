@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 
 from telemetry.entries import Aside
 from telemetry.fields import Arrival
+from telemetry.hot import UNLIMITED, Owner
 from telemetry.keys import Denied
 from telemetry.problem import Problem
 from telemetry.record import Sent
@@ -37,7 +38,7 @@ class Received(NamedTuple):
 
     One with a `token` is of who has that key; without records it is a hello, and says so for all that follow on its
     connection. `denied` makes the answer if the key does not allow it. `parts` are what it was put together from, each
-    of which may be allowed by itself.
+    of which may be allowed by itself. `owner` is whose share it counts towards, where a key is required.
     """
 
     records: list[Sent]
@@ -52,6 +53,7 @@ class Received(NamedTuple):
     token: str = ""
     denied: Callable[[Denied], bytes] = _unsaid
     parts: Callable[[], list[Received]] | None = None
+    owner: Owner = UNLIMITED
 
     def without_records(self) -> Received:
         """The same for who only answers it, so that records don't outlast the need for them."""

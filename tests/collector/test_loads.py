@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from collector.loads import Load, apart, together
 from telemetry.entries import Entry
+from telemetry.hot import UNLIMITED, Owner
 from telemetry.record import Sent, decode_rows
 from tests.collector.conftest import sent
 
@@ -19,6 +20,7 @@ class Request(NamedTuple):
     name: str = ""
     body_hash: bytes = b""
     number: int = 0
+    owner: Owner = UNLIMITED
 
 
 def order(entries: Sequence[Entry]) -> dict[str, list[int]]:
