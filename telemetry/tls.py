@@ -10,13 +10,15 @@ import logging
 import re
 import ssl
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from telemetry import meters
-from telemetry.client_certificates import ClientCertificates
 from telemetry.concurrency import Share, handshake_share
 from telemetry.errors import ConfigError
 from telemetry.settings import Settings, Tls
+
+if TYPE_CHECKING:  # `whimbrel up` checks certificates, and needs no event loop for the months that it waits
+    from telemetry.client_certificates import ClientCertificates
 
 log = logging.getLogger(__name__)
 

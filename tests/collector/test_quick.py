@@ -67,6 +67,7 @@ async def answered(
         "type": "http",
         "method": method,
         "path": path,
+        "client": ("127.0.0.1", 1),
         "query_string": query,
         "headers": [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()],
     }
