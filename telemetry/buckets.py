@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from itertools import islice
 from typing import NamedTuple
 
 TOLERANCE = 1e-6
@@ -80,8 +81,7 @@ class Buckets:
 
     def _forget(self, now_s: float) -> None:
         """Drop the oldest that are full, two for each that may have come, and one more if there are too many."""
-        for _ in range(2):
-            who = next(iter(self._full_at_s))
+        for who in list(islice(self._full_at_s, 2)):  # none, if nothing was ever spent: a request without records
             if self._full_at_s[who] > now_s:
                 break
             del self._full_at_s[who]

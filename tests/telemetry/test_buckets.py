@@ -117,3 +117,10 @@ def test_a_burst_of_0_is_what_comes_in_a_second() -> None:
     assert Rate.of(50, 0) == (50, 50)
     assert Rate.of(0.1, 0) == (0.1, 1)
     assert Rate.of(50, 7) == (50, 7)
+
+
+def test_a_request_without_records_spends_nothing() -> None:
+    """The very first one, too, when nobody has spent anything yet: it was answered 500."""
+    found, _ = buckets(1, 1)
+    found.spend("a", 0)
+    assert found.take("a", 0) == 0
