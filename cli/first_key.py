@@ -9,9 +9,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
-from telemetry.durable import fsync
+from telemetry.durable import write_private
 from telemetry.settings import Settings
 
 FILE = "first-admin-key"
@@ -50,13 +49,5 @@ def give_first_key(
         say(f"whimbrel up: the first admin key, shown this once: {key}")
     elif key:
         path = settings.data_dir / FILE
-        _write(path, key)
+        write_private(path, f"{key}\n".encode("ascii"))
         say(f"whimbrel up: the first admin key is in {path}; note it and delete the file")
-
-
-def _write(path: Path, key: str) -> None:
-    """Readable by its owner alone from its first byte on."""
-    path.unlink(missing_ok=True)
-    with open(path, "x", opener=lambda name, flags: os.open(name, flags, 0o600), encoding="ascii") as file:
-        file.write(f"{key}\n")
-    fsync(path)

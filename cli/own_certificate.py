@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
-import os
 import socket
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from telemetry.durable import fsync, make_folder
+from telemetry.durable import make_folder, write_private
 
 VALID_DAYS = 397
 """The longest that browsers accept."""
@@ -74,8 +73,8 @@ def _made(certificate: Path, key: Path, hosts: tuple[str, ...], now: datetime.da
     pem, unencrypted = serialization.Encoding.PEM, serialization.NoEncryption()
     for path in (certificate, key):
         make_folder(path.parent, 0o700)
-    _write(key, private.private_bytes(pem, serialization.PrivateFormat.PKCS8, unencrypted))
-    _write(certificate, found.public_bytes(pem))
+    write_private(key, private.private_bytes(pem, serialization.PrivateFormat.PKCS8, unencrypted))
+    write_private(certificate, found.public_bytes(pem))
     return found
 
 
@@ -84,12 +83,3 @@ def _general_name(host: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
         return x509.DNSName(host)
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Readable by its owner alone from its first byte on, and on disk."""
-    path.unlink(missing_ok=True)
-    with open(path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-        file.write(data)
-    fsync(path)
-    fsync(path.parent)

@@ -21,3 +21,12 @@ def make_folder(path: Path, mode: int = 0o777) -> None:
         make_folder(path.parent)
         path.mkdir(mode, exist_ok=True)
         fsync(path.parent)
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Replace a file by one that its owner alone can read from its first byte on, on disk when this returns."""
+    path.unlink(missing_ok=True)
+    with open(path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        file.write(data)
+    fsync(path)
+    fsync(path.parent)
