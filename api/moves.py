@@ -5,7 +5,8 @@ Pure; moves_sql.py makes runs of records. The rules, whose parameters are `Rules
 - A record stands still if its speed, or without one that from the record before, is at most `stopped_kmh`.
 - More than `max_gap_s` between two records is a gap, which ends a trip and a stop: nobody knows what was. Where both
   lie within `rest_m` of each other, though, the device was at rest, as trackers that sleep while parked are.
-- Standing for less than `min_stop_s` is part of the trip around it, as at traffic lights.
+- Standing for less than `min_stop_s`, rest before and after it included, is part of the trip around it, as at traffic
+  lights.
 - Then, moving for less than `min_trip_m` is part of the stop around it, as a receiver at rest wanders about.
 - A trip begins where the stop before it ends, and ends where the next begins, so no distance is lost between the two.
 """
@@ -82,7 +83,7 @@ Move = Trip | Stop
 def moves(runs: Iterable[Run], rules: Rules) -> Iterator[Move]:
     """What a device did, in the order of time; `runs` are all of one device."""
     for connected in _connected(runs):
-        rested = [_still(run) if run.is_still and run.span_us < rules.min_stop_s * 1e6 else run for run in connected]
+        rested = [_without_short_stop(run, rules) for run in _joined(connected)]
         joined = _joined(rested)
         settled = [_moves_too_little(run, joined, rules) for run in joined]
         yield from (move for move in _moves(_joined(settled)) if _counts(move, rules))
@@ -96,12 +97,15 @@ def _counts(move: Move, rules: Rules) -> bool:
 
 
 def _connected(runs: Iterable[Run]) -> Iterator[list[Run]]:
-    """Runs without a gap between them; rest between two is a run of its own that stands still."""
+    """Runs without a gap between them; rest between two is a run of its own that stands still. The way over a gap is
+    no run's."""
     found: list[Run] = []
     for run in runs:
-        if run.before == GAP and found:
-            yield found
+        if run.before == GAP:
+            if found:
+                yield found
             found = []
+            run = run._replace(entry_m=0.0)  # noqa: PLW2901 (the way over a gap is nobody's)
         if run.before == REST and found:
             last = found[-1]
             found.append(Run(True, 0, last.last, run.first, 0, 0.0, run.entry_m, 0.0))
@@ -111,9 +115,10 @@ def _connected(runs: Iterable[Run]) -> Iterator[list[Run]]:
         yield found
 
 
-def _still(run: Run) -> Run:
+def _without_short_stop(run: Run, rules: Rules) -> Run:
     """A run that stands too shortly, as part of a trip."""
-    return run._replace(is_still=False)
+    is_short = run.is_still and run.span_us < rules.min_stop_s * 1e6
+    return run._replace(is_still=False) if is_short else run
 
 
 def _moves_too_little(run: Run, around: Sequence[Run], rules: Rules) -> Run:

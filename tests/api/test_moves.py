@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -202,6 +203,116 @@ def test_moves_lie_one_after_the_other_and_keep_to_the_rules(
 
 def way_m(found: list[Move]) -> float:
     return sum(move.way_m for move in found if isinstance(move, Trip))
+
+
+# Against the documented rules, applied to stretches of records ----------------------------------------
+
+
+class Piece(NamedTuple):
+    """A record, or a rest between two (0 records): when it begins and ends (s), and the way to it from the piece
+    before; of a rest, the way within it."""
+
+    is_still: bool
+    start_s: float
+    end_s: float
+    way_m: float
+    records: int
+
+
+def pieces(fixes: list[Fix], rules: Rules) -> list[list[Piece]]:
+    """Records and rests, divided at gaps."""
+    found: list[list[Piece]] = []
+    for number, fix in enumerate(fixes):
+        last = fixes[number - 1] if number else None
+        way_m = 0.0 if last is None else distance_m(Circle(last.north_m * M, 10.0, 0), fix.north_m * M, 10.0)
+        pause_s = 0.0 if last is None else fix.s - last.s
+        kmh = fix.kmh if fix.kmh is not None else way_m / pause_s * 3.6 if pause_s else 0.0
+        if last is None or (pause_s > rules.max_gap_s and way_m > rules.rest_m):
+            found.append([])
+            way_m = 0.0
+        elif pause_s > rules.max_gap_s:
+            found[-1].append(Piece(True, last.s, fix.s, way_m, 0))
+            way_m = 0.0
+        found[-1].append(Piece(kmh <= rules.stopped_kmh, fix.s, fix.s, way_m, 1))
+    return found
+
+
+def stretches(of: list[Piece]) -> list[list[Piece]]:
+    return [list(group) for _, group in groupby(of, key=lambda piece: piece.is_still)]
+
+
+def way_of(stretch: list[Piece]) -> float:
+    return sum(piece.way_m for piece in stretch)
+
+
+def with_state(stretch: list[Piece], is_still: bool) -> list[Piece]:
+    return [piece._replace(is_still=is_still) for piece in stretch]
+
+
+def without_short_stops(of: list[Piece], rules: Rules) -> list[Piece]:
+    found: list[Piece] = []
+    for stretch in stretches(of):
+        is_long = stretch[-1].end_s - stretch[0].start_s >= rules.min_stop_s
+        found += with_state(stretch, stretch[0].is_still and is_long)
+    return found
+
+
+def without_short_trips(of: list[Piece], rules: Rules) -> list[Piece]:
+    if not any(piece.is_still for piece in of):
+        return of
+    found: list[Piece] = []
+    for stretch in stretches(of):
+        found += with_state(stretch, stretch[0].is_still or way_of(stretch) < rules.min_trip_m)
+    return found
+
+
+def by_the_rules(fixes: list[Fix], rules: Rules) -> Iterator[tuple[str, float, float, int, float]]:
+    """Kind, start and end in s, records and, of a trip, metres."""
+    for connected in pieces(fixes, rules):
+        found = stretches(without_short_trips(without_short_stops(connected, rules), rules))
+        for number, stretch in enumerate(found):
+            start_s, end_s = stretch[0].start_s, stretch[-1].end_s
+            records = sum(piece.records for piece in stretch)
+            if stretch[0].is_still:
+                if end_s - start_s >= rules.min_stop_s:
+                    yield "stop", start_s, end_s, records, 0.0
+                continue
+            way_m = way_of(stretch)
+            if number:
+                start_s, records = found[number - 1][-1].end_s, records + 1
+            if number + 1 < len(found):
+                after = found[number + 1][0]
+                end_s, records = after.start_s, records + 1
+                way_m += after.way_m if after.records else 0.0
+            if way_m >= rules.min_trip_m:
+                yield "trip", start_s, end_s, records, way_m
+
+
+def described(move: Move) -> tuple[str, float, float, int, float]:
+    start_s, end_s = ((us - MIDNIGHT_US) / 1e6 for us in (move.start.us, move.end.us))
+    if isinstance(move, Stop):
+        return "stop", start_s, end_s, move.records, 0.0
+    return "trip", start_s, end_s, move.records, move.way_m
+
+
+@settings(deadline=None, max_examples=300)
+@given(FIXES, RULE_SETS)
+def test_moves_are_those_of_the_documented_rules(steps: list[tuple[float, float, float | None]], rules: Rules) -> None:
+    fixes = along(steps)
+    found, expected = list(map(described, moves(runs_of(fixes, rules), rules))), list(by_the_rules(fixes, rules))
+    assert [move[:4] for move in found] == [move[:4] for move in expected]
+    assert [move[4] for move in found] == pytest.approx([move[4] for move in expected], rel=1e-6, abs=1e-3)
+
+
+def test_short_stands_around_a_rest_are_one_stop() -> None:
+    still = [Fix(660, 6_000, 0.0), Fix(720, 6_000, 0.0), Fix(9_000, 6_000, 0.0), Fix(9_060, 6_000, 0.0)]
+    way = [*drives(0, 660, 0, 6_000), *still, *drives(9_060, 9_660, 6_000, 0)]
+    assert moves_of(way) == [("trip", 60, 660), ("stop", 660, 9_060), ("trip", 9_060, 9_600)]
+
+
+def test_the_way_over_a_gap_is_not_that_of_the_run_after_it() -> None:
+    way = [*drives(0, 600, 0, 6_000), Fix(3_000, 20_000, 4.0), *stays(3_060, 3_600, 20_010)]
+    assert moves_of(way) == [("trip", 60, 540), ("stop", 3_000, 3_600)]
 
 
 # Over HTTP --------------------------------------------------------------------------------------------
