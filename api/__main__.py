@@ -55,6 +55,7 @@ from telemetry.connections import Connections
 from telemetry.direct import DirectAsker
 from telemetry.disk import Room
 from telemetry.gate import Gate, Sessions
+from telemetry.hang_timeout import hang_timeout
 from telemetry.hosts import Hosts
 from telemetry.http_protocol import ConnectionLimits
 from telemetry.keyring import Keyring
@@ -150,7 +151,7 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
     log.info("answering on %s:%d", a.host, a.port)
     watchdog.in_event_loop()
     async with refusals.reported(lambda: connect(settings)), audit_refusals.recorded(audit):
-        with reports.told(lambda: connect(settings), teller):
+        with hang_timeout(), reports.told(lambda: connect(settings), teller):
             await asyncio.wait({serving, asyncio.create_task(stopped.wait())}, return_when=asyncio.FIRST_COMPLETED)
             server.should_exit = True
             live.end()

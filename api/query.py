@@ -64,6 +64,7 @@ from telemetry.columns import open_duckdb
 from telemetry.disk import Room
 from telemetry.forwards import held_by
 from telemetry.gate import Gate, Sessions
+from telemetry.hang_timeout import hang_timeout
 from telemetry.http_protocol import ConnectionLimits
 from telemetry.keyring import Keyring
 from telemetry.pending import Pending
@@ -194,7 +195,7 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
     watchdog.in_event_loop()
     told = reports.told(lambda: connect(settings), reports.Teller(notes.QUERY))
     async with refusals.reported(lambda: connect(settings)):
-        with told:
+        with hang_timeout(), told:
             await asyncio.wait({serving, asyncio.create_task(stopped.wait())}, return_when=asyncio.FIRST_COMPLETED)
             warming.cancel()
             looking.cancel()

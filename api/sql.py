@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import sys
-from typing import Any, NamedTuple, cast
+from typing import Any
 
 import msgspec
 import pyarrow as pa
@@ -23,19 +21,16 @@ from api.paged import VARY
 from api.slots import Slots, Terms
 from api.snapshot import Snapshots, Wanted
 from api.sql_child import COSTLY, FAILED, LENGTH_BYTES, WRONG, Outcome, Question
+from api.sql_process import Answer, SqlProcesses
 from collector.http import Content, Operation, ProblemError, names, refuse_unknown
 from telemetry import problem
 from telemetry.errors import NotTogether, StoreError
 from telemetry.record import EARLIEST_US, LATEST_US
-from telemetry.settings import PROJECT
 from telemetry.settings import Sql as SqlSection
 
-MAX_LINE_BYTES = 2**20
 SPARE_BYTES = 2**20
 FORMS = {"json": FORMATS["json"], "csv": FORMATS["csv"], "arrow": FORMATS["arrow"]}
 TRUNCATED = "Truncated"
-
-ENDED = "the question needs more memory or processor time than one may have"
 
 log = logging.getLogger(__name__)
 
@@ -90,11 +85,6 @@ SQL = Operation(
 )
 
 
-class _Answered(NamedTuple):
-    outcome: Outcome
-    data: bytes
-
-
 async def off(request: Request) -> Response:
     """What is answered where SQL is off."""
     refuse_unknown(request, names(SQL.parameters))
@@ -110,6 +100,7 @@ class Sql:
         self._archive_root = archive_root
         terms = Terms(settings.at_once, settings.queue, settings.timeout_s, share_percent)
         self._slots = Slots(terms, "questions in SQL")
+        self._processes = SqlProcesses(settings.at_once)
 
     async def post_sql(self, request: Request) -> Response:
         """The rows of one SELECT. A client that leaves ends it."""
@@ -135,7 +126,7 @@ class Sql:
             return "the records could not be read; the cause is in the log of the query program"
         return outcome.detail.replace(self._archive_root, "archive")
 
-    async def _ask(self, request: Request, query: str, form: str) -> _Answered:
+    async def _ask(self, request: Request, query: str, form: str) -> Answer:
         s, binding = self._settings, bound.binding_of(request.scope)
         wanted = Wanted(sorted(binding.devices), EARLIEST_US, LATEST_US, prefix=binding.prefix)
         try:
@@ -159,7 +150,7 @@ class Sql:
         )
         given = len(question).to_bytes(LENGTH_BYTES, "big") + question + tail
         try:
-            return await asyncio.wait_for(_answered(given, s.max_answer_bytes + SPARE_BYTES), s.timeout_s)
+            return await asyncio.wait_for(self._processes.answer(given, s.max_answer_bytes + SPARE_BYTES), s.timeout_s)
         except TimeoutError:
             detail = f"the question took longer than sql.timeout_s, {s.timeout_s} s: ask for less"
             raise ProblemError(problem.SQL_TOO_COSTLY, detail) from None
@@ -184,35 +175,3 @@ async def _query(request: Request) -> str:
         return msgspec.json.decode(await request.body(), type=SqlQuestion).query
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ProblemError(problem.INVALID_JSON, f'send {{"query": "SELECT …"}}: {error}') from None
-
-
-async def _answered(given: bytes, most_bytes: int) -> _Answered:
-    """What a new process answers; it is killed if this is cancelled."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "api.sql_child",
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        cwd=PROJECT,
-        env={"MALLOC_ARENA_MAX": "2"},
-        limit=MAX_LINE_BYTES,
-    )
-    stdin, stdout = cast("asyncio.StreamWriter", process.stdin), cast("asyncio.StreamReader", process.stdout)
-    try:
-        with contextlib.suppress(ConnectionError):  # that it ended says its output
-            stdin.write(given)
-            await stdin.drain()
-            stdin.close()
-        line = await stdout.readline()
-        if not line.endswith(b"\n"):
-            was_killed = await process.wait() < 0
-            return _Answered(Outcome(COSTLY, ENDED) if was_killed else Outcome(FAILED), b"")
-        outcome = msgspec.json.decode(line, type=Outcome)
-        if outcome.bytes > most_bytes:
-            return _Answered(Outcome(FAILED), b"")
-        return _Answered(outcome, await stdout.readexactly(outcome.bytes))
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()

@@ -36,6 +36,7 @@ from telemetry.client_certificates import ClientCertificates
 from telemetry.concurrency import Share, http_share, tcp_share
 from telemetry.connections import Connections
 from telemetry.fields import Arrival
+from telemetry.hang_timeout import hang_timeout
 from telemetry.hosts import Hosts
 from telemetry.http_protocol import ConnectionLimits
 from telemetry.keyring import Keyring
@@ -136,7 +137,7 @@ async def collect(
         sniffing.shown(lambda: connect(settings)),
         audit_refusals.recorded(Audit.of(settings, "collector")),
     ):
-        with told:
+        with hang_timeout(), told:
             await asyncio.wait({serving, asyncio.create_task(stopped.wait())}, return_when=asyncio.FIRST_COMPLETED)
             server.should_exit = True
             ending = [heard.stop(GRACE_S)] if heard else []

@@ -2,7 +2,7 @@
 
     python -m benchmarks.attack [--seconds 60] [--seed 1] [--json FILE] [--log FILE]
 
-Exit status 1 if an honest sender waited longer than 5 s for an acknowledgement, an acknowledged record is lost, an
+Exit status 1 if an honest client waited longer than 5 s (20 s for records), an acknowledged record is lost, an
 input caused a status of 500, a program ended or took more memory than its unit allows, or a traceback is in the log.
 The same seed sends the same messages, in an order that depends on the machine.
 """

@@ -98,12 +98,12 @@ def _asked(sock: socket.socket, message: dict[str, object]) -> dict[str, object]
     return found
 
 
-def reader(name: str, port: int, key: str, device_id: str) -> Sender:
-    """Not a sender, but timed as one: it asks for the latest of a device."""
+def reader(name: str, port: int, key: str, path: str) -> Sender:
+    """A reader, timed like a sender: requests the same path again and again."""
     client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=GIVE_UP_S)
 
     def ask(_record: dict[str, object]) -> bool:
-        answer = client.get(f"/v1/devices/{device_id}/latest", headers={"Authorization": f"Bearer {key}"})
+        answer = client.get(path, headers={"Authorization": f"Bearer {key}"})
         return answer.status_code == 200
 
     return Sender(name, ask, client.close)

@@ -51,6 +51,7 @@ def asked_box(url: str, folder: Path, timeout_s: int) -> Iterator[Box]:
 def box(shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
     """Whose questions have time."""
     with asked_box(shared_redis.url, tmp_path_factory.mktemp("sql"), 8) as found:
+        ask(found, "SELECT 1")  # makes the audit log and DuckDB's temporary folder, which tests list
         yield found
 
 
