@@ -20,7 +20,7 @@ from cli.output import output, print_json
 from telemetry import notes
 from telemetry.errors import WhimbrelError
 from telemetry.fields import iso_us
-from telemetry.keys import SCOPES, Key, Wish, device_token, make
+from telemetry.keys import SCOPES, Denied, Key, Wish, check, device_token, key_id_in, looks_like_key, make
 from telemetry.redis_client import connect
 from telemetry.settings import Settings
 from telemetry.terminal_text import printable
@@ -32,13 +32,17 @@ create    make a key and print it, alone on the last line. It is shown this once
           ingest writes records, read reads them, sql asks in SQL, admin may do all. With --device or --prefix it is
           for these devices only. With --fleet it can give each device a token of its own (see token).
 list      all keys: what they allow and when each was last used, to a minute; not what they are
-revoke    a key, by the id that list shows, which is also what stands between the underscores of its text; with
-          --device only the token of that device. It is refused within 5 seconds.
+revoke    revoke a key, by the id that list shows or by the whole key; with --device, or by a device's token, only the
+          token of that device. It is refused within 5 seconds. The key is neither printed nor logged.
 token     the token of each device named, alone on a line, worked out of its fleet's key (--key or WHIMBREL_KEY)
           without asking the box. It may do what the fleet's key may, for that device.
 """
 
 UNITS_S = {"m": 60, "h": 3_600, "d": 86_400}
+ID = re.compile(r"[a-z2-7]{8}", re.ASCII)
+NEVER_EXPIRED_S = 0.0
+"""The time by which a key that expired can be checked all the same."""
+
 LINE = "{:<8}  {:<12}  {:<20}  {:<20}  {:<20}  {:<30}  {}"
 
 
@@ -67,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing = actions.add_parser("list", help="all keys")
     listing.add_argument("--json", action="store_true", help="answer with one JSON object")
     revoke = actions.add_parser("revoke", help="take a key back")
-    revoke.add_argument("id", metavar="ID", help="as list shows it")
+    revoke.add_argument("id", metavar="KEY", type=Shown, help="id that list shows, the whole key, or a device's token")
     revoke.add_argument("--device", metavar="ID", help="only the token of this device of the fleet")
     token = actions.add_parser("token", help="the tokens of a fleet's devices")
     token.add_argument("device", nargs="+", metavar="DEVICE", help="these devices")
@@ -84,10 +88,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         found = notes.keys(client)
         if args.action == "list":
             return run_list(args, sorted(found.values(), key=lambda key: (key.created_s, key.id)), notes.used(client))
-        if args.id not in found:
-            print(f"whimbrel keys: there is no key {printable(args.id)}", file=sys.stderr)
-            return FAILED
-        return run_revoke(args, client, found[args.id])
+        return run_revoke(args, client, found)
 
 
 def run_create(args: argparse.Namespace, client: redis.Redis) -> int:
@@ -104,15 +105,40 @@ def run_create(args: argparse.Namespace, client: redis.Redis) -> int:
     return OK
 
 
-def run_revoke(args: argparse.Namespace, client: redis.Redis, key: Key) -> int:
-    """Take a key back, or the token of one of its devices."""
-    if args.device is None:
+def run_revoke(args: argparse.Namespace, client: redis.Redis, found: Mapping[str, Key]) -> int:
+    """Revoke a key, or the token of one of its devices."""
+    shown: Shown = args.id
+    key = found.get(shown.key_id)
+    if key is None:
+        print(f"whimbrel keys: there is no key {shown}", file=sys.stderr)
+        return FAILED
+    device = device_to_revoke(shown, key, args.device)
+    if device is None:
         notes.remove_key(client, key.id)
         print(f"key {key.id} is revoked")
     else:
-        notes.change_key(client, without(key, args.device))
-        print(f"the token of device {printable(args.device)} is revoked")
+        notes.change_key(client, without(key, device))
+        note(device=device)
+        print(f"the token of device {printable(device)} is revoked")
     return OK
+
+
+def device_to_revoke(shown: Shown, key: Key, device: str | None) -> str | None:
+    """The device whose token is to be revoked, None for the key itself.
+
+    Raises `WhimbrelError` for a text that shows the id of a key, and is not that key or a token of it.
+    """
+    if shown.is_id:
+        return device
+    caller = check(shown.text, {key.id: key}.get, NEVER_EXPIRED_S)
+    if isinstance(caller, Denied):
+        raise WhimbrelError(
+            f"cannot revoke this key: only its id is that of key {key.id}, or it is a token that was revoked already; "
+            f"give the id alone to revoke key {key.id}"
+        )
+    if caller.device and device not in (None, caller.device):
+        raise WhimbrelError("cannot revoke this token: it is not of the device that --device names; leave --device out")
+    return caller.device or device
 
 
 def run_token(args: argparse.Namespace) -> int:
@@ -131,6 +157,22 @@ def without(key: Key, device: str) -> Key:
     if not key.token_key:
         raise WhimbrelError(f"cannot revoke a device's token: key {key.id} was not made with --fleet")
     return msgspec.structs.replace(key, revoked_devices=tuple(sorted({*key.revoked_devices, device})))
+
+
+class Shown:
+    """What a user gives to name a key. Its text may be the whole key, so `str` and `repr` have only the id."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text.strip()
+        self.is_id = not looks_like_key(self.text)
+        self.key_id = self.text if self.is_id else key_id_in(self.text)
+
+    def __str__(self) -> str:
+        if ID.fullmatch(self.key_id):
+            return self.key_id
+        return "of this id" if self.is_id else "of this text"
+
+    __repr__ = __str__
 
 
 # Showing ---------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from starlette.types import Scope
 
@@ -16,7 +17,7 @@ from telemetry.gate import caller_of
 from telemetry.holds import Holder
 from telemetry.hot import UNLIMITED
 from telemetry.keyring import Keyring
-from telemetry.keys import INGEST, NO_KEY, Caller, Denied, lacks, outside
+from telemetry.keys import INGEST, NO_KEY, WRONG, Caller, Denied, lacks, outside
 from telemetry.record import Sent
 from telemetry.throttle import records_over
 
@@ -43,11 +44,24 @@ def _ignore(_denied: Denied, _token: str) -> None:
     pass
 
 
+class Unknown(NamedTuple):
+    """A key that is not known yet, and the messages that wait for its look-up: those from the first that shows it."""
+
+    token: str
+    messages: Sequence[Message]
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the good messages."""
+        return sum(one.size_bytes for one in self.messages if isinstance(one, Received))
+
+
 class Pass:
     """What one connection may say, by the key of its hello or of each message.
 
-    A key that was good is looked up again only when keys have changed. The newest good one is held for `holder`, the
-    connection, which is ended when that key no longer counts.
+    A key that was good is checked again only when keys have changed. The newest good one is held for `holder`, the
+    connection, which is ended when that key no longer counts. `judged` stops at a key that may be new, and keeps it and
+    the messages that wait as `unknown`: the connection reads nothing until `look_up` is done, and has them judged again.
     """
 
     def __init__(
@@ -70,6 +84,8 @@ class Pass:
         self._realm = ""
         self._realm_caller: Caller | None = None  # whose realm is known
         self._certified: Certified | None = None
+        self.unknown: Unknown | None = None  # until it was looked up
+        self._looked_up: dict[str, Denied] = {}  # the key of the last look-up, and why it is refused if it is
 
     def certify(self, certified: Certified) -> None:
         """Let the certificate of the connection count where no key is given. It is held until `release`."""
@@ -85,13 +101,19 @@ class Pass:
 
     def judged(self, messages: Sequence[Message]) -> Iterator[Message]:
         """The messages, those that are not allowed as `Rejected`. One of which nobody knows whose it is is the last."""
-        for message in messages:
+        for at, message in enumerate(messages):
             if isinstance(message, Rejected):
                 yield message
                 continue
             caller = self._caller_of(message.token or self._token)
             if isinstance(caller, Denied):
-                self._note(caller, message.token or self._token)
+                token = message.token or self._token
+                if caller is WRONG:
+                    if self._must_look_up(token):
+                        self.unknown = Unknown(token, messages[at:])
+                        return
+                    caller = self._looked_up.get(token, WRONG)
+                self._note(caller, token)
                 yield _rejected(message, caller, last=True)
                 return
             if message.token or self._certified is not None:
@@ -99,6 +121,19 @@ class Pass:
                 if message.token and not message.records:
                     self._token = message.token
             yield from self._allowed(message, caller)
+
+    async def look_up(self, address: str) -> Sequence[Message]:
+        """Look the unknown key up in Redis. Returns the messages that waited; they can be judged now."""
+        unknown = self.unknown
+        if unknown is None:
+            return ()
+        denied = WRONG
+        try:
+            await self._keyring.find_new(unknown.token, address)
+        except StoreUnavailable as error:
+            denied = Denied(problem.BUSY, str(error))
+        self.unknown, self._looked_up = None, {unknown.token: denied}
+        return unknown.messages
 
     def refused(self, denied: Denied) -> Rejected:
         """What ends a connection whose key no longer counts, answered as the message that brought the key would be."""
@@ -115,6 +150,9 @@ class Pass:
         if self._caller is not None:
             self._keyring.release(self._caller, self._holder)
             self._caller = None
+
+    def _must_look_up(self, token: str) -> bool:
+        return token not in self._looked_up and self._keyring.may_be_new(token)
 
     def _allowed(self, message: Received, caller: Caller) -> Iterator[Message]:
         if not caller.binding.is_bound:

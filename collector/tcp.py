@@ -256,6 +256,8 @@ class _Connection(asyncio.BufferedProtocol):
         self._stalled_s: float | None = None  # since when the peer has not read its answers
         self._is_held = False
         self._owner = ticket.owner
+        self._lookup: asyncio.Task[None] | None = None  # while messages wait for the look-up of their key
+        self._waiting_bytes = 0  # of those messages
         self._rate_timer: asyncio.TimerHandle | None = None  # while its owner has sent too many records
         self._tally: Tally | None = None  # known once the first bytes have told the protocol
 
@@ -307,12 +309,18 @@ class _Connection(asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         self._peer_ended = True
+        if self._lookup is None:
+            self._take_last()
+        return True
+
+    def _take_last(self) -> None:
+        """Take what the decoder still has once the sender has ended, and close."""
         if not self._no_more:
             messages = self._allowed(self._decoder.eof(self._collector.arrival()))
             self._see(b"", messages)
             self._take(messages)
-        self.finish()
-        return True
+        if self._lookup is None:
+            self.finish()
 
     def pause_writing(self) -> None:
         self._stalled_s = self._loop.time()
@@ -331,9 +339,9 @@ class _Connection(asyncio.BufferedProtocol):
             self._pass.release()
         self._collector.closed(self)
         self._ticket.close()
-        for timer in (self._quiet_timer, self._rate_timer):
-            if timer is not None:
-                timer.cancel()
+        for waiting in (self._quiet_timer, self._rate_timer, self._lookup):
+            if waiting is not None:
+                waiting.cancel()
 
     # For somebody who looks
 
@@ -367,7 +375,7 @@ class _Connection(asyncio.BufferedProtocol):
     # What is kept of unfinished messages
 
     def _may_keep(self) -> bool:
-        held_bytes = self._decoder.held_bytes
+        held_bytes = self._decoder.held_bytes + self._waiting_bytes
         if held_bytes == self._held_bytes:
             return True
         self._held_bytes = held_bytes
@@ -392,8 +400,31 @@ class _Connection(asyncio.BufferedProtocol):
     # Messages in, answers out
 
     def _allowed(self, messages: list[Message]) -> list[Message]:
-        """What the sender's key allows, if one is asked for; the rest as `Rejected`."""
-        return messages if self._pass is None else list(self._pass.judged(messages))
+        """What the sender's key allows, if one is asked for; the rest as `Rejected`. Messages of a key that may be new
+        are taken later, once it was looked up."""
+        if self._pass is None:
+            return messages
+        allowed = list(self._pass.judged(messages))
+        if self._pass.unknown is not None:
+            self._waiting_bytes = self._pass.unknown.size_bytes
+            self._lookup = self._loop.create_task(self._look_up(self._pass))
+            self._hold()
+        return allowed
+
+    async def _look_up(self, passing: Pass) -> None:
+        """Look up the key that is not known, then take the messages that waited. Until then nothing is read."""
+        waited = list(await passing.look_up(self.address))
+        self._lookup, self._waiting_bytes = None, 0
+        if not self._no_more:
+            messages = self._allowed(waited)
+            self._see(b"", messages)
+            self._take(messages)
+        if not self._may_keep():
+            self._refuse_to_keep()
+        elif self._peer_ended and self._lookup is None:
+            self._take_last()
+        else:
+            self.read_on()
 
     def _note_refusal(self, denied: Denied, token: str) -> None:
         target, key_id = f"TCP port {self._collector.port}", self._key_id
@@ -471,7 +502,9 @@ class _Connection(asyncio.BufferedProtocol):
         left_s = self._heard_s + QUIET_S - self._loop.time()
         if self._no_more or not self._decoder.waits_for_quiet:
             return
-        if left_s > 0:
+        if self._lookup is not None:
+            self._quiet_timer = self._loop.call_later(QUIET_S, self._on_quiet)
+        elif left_s > 0:
             self._quiet_timer = self._loop.call_later(left_s, self._on_quiet)
         else:
             messages = self._allowed(self._decoder.quiet(self._collector.arrival()))
@@ -489,6 +522,7 @@ class _Connection(asyncio.BufferedProtocol):
         return (
             self._stalled_s is None
             and self._rate_timer is None
+            and self._lookup is None
             and len(self._answers) < MAX_UNANSWERED
             and self._collector.intake.has_room
         )

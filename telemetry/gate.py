@@ -4,6 +4,9 @@ A key comes as a Bearer token, as `Token` (what InfluxDB's clients send), as the
 there is no password), as `?token=`, or as InfluxDB 1's `?u=&p=`. What came in the query is taken out of it before
 anybody else sees the request, whether a key is required or not, and so it is in no link, log or record.
 
+A key that the program does not know is looked up in Redis before it is refused (keyring.py). A request that is open to
+everybody causes no look-up.
+
 A request holds its key until it is answered: once the key was revoked, changed or expired, it is ended (admission.py).
 
 A request without a key may have the session of a person who signed in (session_cookie.py) instead, where the gate knows
@@ -34,7 +37,7 @@ from telemetry.audit_refusals import target_of
 from telemetry.client_certificates import CERTIFIED, Certified, ClientCertificates
 from telemetry.errors import StoreUnavailable
 from telemetry.keyring import Keyring
-from telemetry.keys import ANYBODY, NO_KEY, NOBODY, Caller, Denied, key_id_in, lacks, looks_like_key
+from telemetry.keys import ANYBODY, NO_KEY, NOBODY, WRONG, Caller, Denied, key_id_in, lacks, looks_like_key
 from telemetry.problem import Problem
 from telemetry.session_cache import SessionCache
 from telemetry.session_cookie import CSRF_HEADER, Cookies, lacks_token
@@ -111,6 +114,8 @@ class Gate:
         if keyring is not None:
             need = self._needs(scope)
             found = self._of_key(keyring, need, scope, given)
+            if found is WRONG:
+                found = await self._of_new_key(keyring, need, scope, given)
             if found is None:
                 found = await self._of_session(need, scope)
             if isinstance(found, Denied):
@@ -155,6 +160,14 @@ class Gate:
             return _caller(keyring, need, text)
         except StoreUnavailable as error:
             return Denied(problem.BUSY, str(error))
+
+    async def _of_new_key(self, keyring: Keyring, need: Need, scope: Scope, given: str) -> Caller | Denied | None:
+        """The same once more, after a look-up in Redis: the key may have been created a moment ago."""
+        try:
+            await keyring.find_new(key_in(scope["headers"]) or given, address_of(scope))
+        except StoreUnavailable as error:
+            return Denied(problem.BUSY, str(error))
+        return self._of_key(keyring, need, scope, given)
 
     async def _of_session(self, need: Need, scope: Scope) -> Caller | Denied:
         if self._sessions is None:

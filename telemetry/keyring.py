@@ -3,6 +3,9 @@
 Whatever outlives a check takes a hold (holds.py) and is ended within seconds after its key was revoked, was changed or
 expired.
 
+A key that is not known may have been created since the last read: `find_new` reads again at once, as often as the limit
+of look-ups allows (lookup_limit.py). Look-ups at the same time share a read.
+
 A key that was revoked is refused within `REFRESH_S` and the time that a read takes. While Redis is away the keys that
 were read last count on, for `MAX_STALE_S`: so long may a key that was revoked meanwhile still be taken, but what can be
 done with it then is little, for nothing is stored. Beyond, and until they were read for the first time, nobody can be
@@ -27,7 +30,8 @@ import redis
 from telemetry import keys, notes, problem
 from telemetry.errors import BusyError, StoreError, StoreUnavailable
 from telemetry.holds import Holder, Holds
-from telemetry.keys import Caller, Denied, Key, withdrawal
+from telemetry.keys import Caller, Denied, Key, complete_key_id, withdrawal
+from telemetry.lookup_limit import LookupLimit
 from telemetry.notes import Stamp
 from telemetry.redis_client import READ_TIMEOUT_S, connect
 from telemetry.settings import Settings
@@ -38,6 +42,9 @@ REFRESH_S = 1.0
 JUDGE_S = 0.5
 NOTE_USED_S = 60.0
 MAX_STALE_S = 300.0
+LOOKUP_TIMEOUT_S = 2.0
+"""Time that a request waits for the look-up of its key: less than `READ_TIMEOUT_S`, for a silent Redis holds it up."""
+
 UNKNOWN = "cannot tell whose key this is: Redis, where keys are, is away"
 
 Read = Callable[[Stamp | None], tuple[Stamp, dict[str, Key] | None]]
@@ -48,9 +55,18 @@ class Keyring:
     """Answers who has a key. All but `refresh` belongs to the event loop."""
 
     def __init__(
-        self, read: Read, now_s: Callable[[], float] = time.time, elapsed_s: Callable[[], float] = time.monotonic
+        self,
+        read: Read,
+        now_s: Callable[[], float] = time.time,
+        elapsed_s: Callable[[], float] = time.monotonic,
+        limit: LookupLimit | None = None,
     ) -> None:
         self._read = read
+        self._limit = limit or LookupLimit()
+        self._lock = asyncio.Lock()
+        self._lookups: dict[str, asyncio.Task[bool]] = {}  # by the id of the key
+        self._reads_begun = 0
+        self._has_read = False  # whether the last of them succeeded
         self._now_s = now_s
         self._elapsed_s = elapsed_s
         self._stamp: Stamp | None = None
@@ -70,6 +86,51 @@ class Keyring:
         if isinstance(found, Caller):
             self._used.add(found.key_id)
         return found
+
+    def may_be_new(self, text: str) -> bool:
+        """Whether a text that `check` does not know could be a key that was created since the last read."""
+        key_id = complete_key_id(text)
+        return bool(key_id) and key_id not in self._keys
+
+    async def find_new(self, text: str, address: str) -> None:
+        """Read the keys again if this may be a new one, so that `check` knows it; not beyond the limit of look-ups.
+
+        Raises `StoreUnavailable` if Redis does not answer: nobody can tell then whether the key is wrong.
+        """
+        if not self.may_be_new(text):
+            return
+        key_id = complete_key_id(text)
+        lookup = self._lookups.get(key_id)
+        if lookup is None:
+            if not self._limit.take(address):
+                return
+            lookup = self._lookups[key_id] = asyncio.create_task(self.read_again())
+            lookup.add_done_callback(lambda _: self._lookups.pop(key_id))
+        done, _ = await asyncio.wait((lookup,), timeout=LOOKUP_TIMEOUT_S)
+        if not done or lookup.cancelled() or not lookup.result():
+            raise StoreUnavailable(UNKNOWN)
+
+    async def read_again(self) -> bool:
+        """Have what Redis holds from now on; one read serves all that wait for it. False if it failed."""
+        begun = self._reads_begun
+        async with self._lock:
+            if self._reads_begun == begun:
+                self._reads_begun += 1
+                self._has_read = await self._try_refresh()
+            return self._has_read
+
+    async def _try_refresh(self) -> bool:
+        try:
+            await asyncio.to_thread(self.refresh)
+        except (StoreError, BusyError) as error:
+            log.debug("keys are as they were read last: %s", error)
+            return False
+        return True
+
+    def close(self) -> None:
+        """End the look-ups that are under way."""
+        for lookup in list(self._lookups.values()):
+            lookup.cancel()
 
     def holds(self, caller: Caller, changes: int) -> bool:
         """Whether a caller that was found at so many changes would be found again."""
@@ -122,17 +183,20 @@ class Keyring:
 
 
 @contextlib.asynccontextmanager
-async def kept(connect_to: Callable[[], redis.Redis], is_noting: bool = False) -> AsyncIterator[Keyring]:
+async def kept(
+    connect_to: Callable[[], redis.Redis], is_noting: bool = False, limit: LookupLimit | None = None
+) -> AsyncIterator[Keyring]:
     """Within this, a keyring that is kept up to date, and whose keys' use is noted if `is_noting`."""
     with connect_to() as client:
-        keyring = Keyring(partial(notes.keys_since, client))
-        await _refresh(keyring)
+        keyring = Keyring(partial(notes.keys_since, client), limit=limit)
+        await keyring.read_again()
         keeping = [asyncio.create_task(task) for task in (_refresh_for_ever(keyring), _end_for_ever(keyring))]
         if is_noting:
             keeping.append(asyncio.create_task(_note_used_for_ever(keyring, client)))
         try:
             yield keyring
         finally:
+            keyring.close()
             for task in keeping:
                 task.cancel()
             await asyncio.gather(*keeping, return_exceptions=True)
@@ -144,13 +208,13 @@ def required(settings: Settings, is_noting: bool = False) -> AbstractAsyncContex
     """The keyring of a program, if the settings require keys."""
     if not settings.auth.required:
         return contextlib.nullcontext()
-    return kept(lambda: connect(settings, READ_TIMEOUT_S), is_noting)
+    return kept(lambda: connect(settings, READ_TIMEOUT_S), is_noting, LookupLimit(settings.limits))
 
 
 async def _refresh_for_ever(keyring: Keyring) -> None:
     while True:
         await asyncio.sleep(REFRESH_S)
-        await asyncio.shield(_refresh(keyring))
+        await asyncio.shield(keyring.read_again())
 
 
 async def _end_for_ever(keyring: Keyring) -> None:
@@ -158,13 +222,6 @@ async def _end_for_ever(keyring: Keyring) -> None:
     while True:
         await asyncio.sleep(JUDGE_S)
         await keyring.end_withdrawn()
-
-
-async def _refresh(keyring: Keyring) -> None:
-    try:
-        await asyncio.to_thread(keyring.refresh)
-    except (StoreError, BusyError) as error:
-        log.debug("keys are as they were read last: %s", error)
 
 
 async def _note_used_for_ever(keyring: Keyring, client: redis.Redis) -> None:

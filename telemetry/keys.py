@@ -255,6 +255,14 @@ def key_id_in(text: str) -> str:
     return found[1] if found else ""
 
 
+def complete_key_id(text: str) -> str:
+    """The id in a text that has the whole shape of a key or a token; empty for any other, which cannot be good."""
+    if len(text) > MAX_TEXT_CHARACTERS:
+        return ""
+    found = _KEY.fullmatch(text) or _TOKEN.fullmatch(text)
+    return found[1] if found else ""
+
+
 def hidden(data: bytes) -> bytes:
     """Bytes that people may see: of each key in them only its id is left."""
     return _ANY.sub(rb"\1***", data)
