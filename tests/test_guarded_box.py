@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.box import Box
+from tests.box import Box, plain_http
 
 pytestmark = pytest.mark.slow
 
@@ -49,6 +50,28 @@ def test_what_is_open(box: Box) -> None:
         assert answer.status_code == 401, path
         assert len(answer.headers.get_list("WWW-Authenticate")) == 2
         assert answer.json()["type"] == "urn:whimbrel:problem:no-key"
+
+
+def created(box: Box, *scopes: str) -> dict[str, str]:
+    """The header of a key that was created this moment, and that no program was asked about."""
+    done = box.whimbrel("keys", "create", *(word for scope in scopes for word in ("--scope", scope)))
+    return {"Authorization": f"Bearer {done.stdout.splitlines()[-1]}"}
+
+
+def test_a_new_key_is_known_to_every_program_at_once(box: Box) -> None:
+    """A key each: the first request with it must be let in, whenever the program reads keys by itself."""
+    record = {"device_id": "new-1", "altitude": 1}
+    with plain_http(f"http://127.0.0.1:{box.http_port}") as collector:
+        for _ in range(4):
+            assert collector.post("/v1/records", json=[record], headers=created(box, "ingest")).status_code == 202
+            assert box.http.post("/v1/records", json=[record], headers=created(box, "ingest")).status_code == 202
+            assert box.http.get("/v1/latest", headers=created(box, "read")).status_code == 200
+            page = box.http.get("/v1/records", headers=created(box, "read"))  # through to the query program
+            assert page.status_code == 200
+            key = created(box, "ingest")["Authorization"].partition(" ")[2]
+            with socket.create_connection(("127.0.0.1", box.tcp_port), 30) as connection:
+                connection.sendall(json.dumps(record | {"token": key}).encode() + b"\n")
+                assert json.loads(connection.makefile("rb").readline())["accepted"] == 1
 
 
 def test_a_reader_reads_all_and_writes_nothing(box: Box) -> None:

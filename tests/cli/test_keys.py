@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
+import secrets
 import time
 
 import pytest
@@ -12,7 +14,7 @@ import redis
 from cli import keys as command
 from cli import main as cli_main
 from telemetry import notes
-from telemetry.keys import Caller, Denied, check
+from telemetry.keys import Caller, Denied, Wish, check, device_token, make
 from telemetry.redis_client import url
 from telemetry.settings import Settings
 
@@ -70,6 +72,56 @@ def test_a_fleets_devices_have_tokens(
     assert isinstance(revoked, Denied)
     assert isinstance(good, Caller)
     assert good.device == "van-8"
+
+
+def test_the_whole_key_revokes_it_and_is_shown_nowhere(
+    client: redis.Redis, settings: Settings, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(0)
+    text, other = created(capfd, "--scope", "read"), created(capfd, "--scope", "ingest")
+    key_id, secret = text.split("_")[1:]
+    wrong = (f"wk_{key_id}_{26 * 'a'}", f"wk_{key_id}_{secret[:-1]}", f"wk_{26 * 'a'}", secret, f"Bearer {text}")
+    for given in wrong:
+        assert whimbrel("revoke", given) == 1
+        said = capfd.readouterr()
+        assert "whimbrel keys: " in said.err
+        assert not {secret, secret[:-1], 26 * "a"} & set(re.split(r"[\s_]+", said.out + said.err))
+    assert key_id in notes.keys(client)
+    assert whimbrel("revoke", text) == 0
+    assert notes.keys(client).keys() == {other.split("_")[1]}
+    said = capfd.readouterr()
+    assert said.out == f"key {key_id} is revoked\n"
+    assert whimbrel("revoke", text) == 1
+    said = capfd.readouterr()
+    assert f"there is no key {key_id}" in said.err
+    logged = b"".join(path.read_bytes() for path in settings.data_dir.rglob("*") if path.is_file())
+    assert key_id.encode() in logged  # in the audit log
+    for shown in (logged.decode(errors="replace"), said.out, said.err, caplog.text):
+        assert secret[:-1] not in shown
+        assert 26 * "a" not in shown
+
+
+def test_an_expired_key_is_revoked_by_its_text(client: redis.Redis, capsys: pytest.CaptureFixture[str]) -> None:
+    text, key = make(Wish(("read",), expires_s=2), 1, secrets.token_bytes)
+    notes.add_key(client, key)
+    assert whimbrel("revoke", text) == 0
+    assert notes.keys(client) == {}
+
+
+def test_a_devices_token_revokes_that_device_alone(client: redis.Redis, capsys: pytest.CaptureFixture[str]) -> None:
+    fleet = created(capsys, "--scope", "ingest", "--fleet")
+    seven, eight = (device_token(fleet, device) for device in ("van-7", "van-8"))
+    assert whimbrel("revoke", seven, "--device", "van-8") == 1
+    assert "--device" in capsys.readouterr().err
+    assert whimbrel("revoke", seven) == 0
+    assert capsys.readouterr().out == "the token of device van-7 is revoked\n"
+    revoked, good = [check(token, notes.keys(client).get, time.time()) for token in (seven, eight)]
+    assert isinstance(revoked, Denied)
+    assert isinstance(good, Caller)
+    assert whimbrel("revoke", seven) == 1
+    assert "revoked already" in capsys.readouterr().err
+    assert whimbrel("revoke", fleet, "--device", "van-8") == 0
+    assert isinstance(check(eight, notes.keys(client).get, time.time()), Denied)
 
 
 def test_what_is_no_key_is_said(capsys: pytest.CaptureFixture[str]) -> None:

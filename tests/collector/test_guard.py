@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+import threading
 import time
 from collections.abc import Callable, Coroutine
 from functools import partial
@@ -49,10 +50,15 @@ class Guarded(NamedTuple):
         return [json.loads(one) for one in (await self.ask(b"".join(data))).splitlines()]
 
     def make(self, *scopes: str, **more: Any) -> str:
-        """A new key."""
+        """A new key, which the collector knows."""
+        text = self.create(*scopes, **more)
+        self.keyring.refresh()
+        return text
+
+    def create(self, *scopes: str, **more: Any) -> str:
+        """A new key, which the collector has not read yet."""
         text, key = make(Wish(scopes, **more), int(time.time()), secrets.token_bytes)
         notes.add_key(self.client, key)
-        self.keyring.refresh()
         return text
 
     def revoke(self, text: str) -> None:
@@ -134,6 +140,113 @@ def test_keys_that_open_nothing(guarded: Callable[[Test], None]) -> None:
         assert not tail(box.shard, "d")
 
     guarded(test)
+
+
+def test_a_new_key_is_taken_at_once_and_all_that_follows_in_order(guarded: Callable[[Test], None]) -> None:
+    async def test(box: Guarded) -> None:
+        key = box.create("ingest")
+        many = [line(f"d-{number % 100}", number) for number in range(300)]  # more than one read
+        assert await box.ask(hello(key) + b"".join(many)) == WELCOME + 300 * RECEIVED
+        assert all(numbers(tail(box.shard, f"d-{one}")) == [one, one + 100, one + 200] for one in range(100))
+        known, first, second = box.make("ingest"), box.create("ingest"), box.create("ingest")
+        said = [with_key(one, "e", number) for number, one in enumerate((known, first, known, second, first, known))]
+        assert await box.ask(b"".join(said)) == 6 * RECEIVED
+        assert numbers(tail(box.shard, "e")) == list(range(6))
+
+    guarded(test)
+
+
+def test_each_protocol_takes_a_new_key(guarded: Callable[[Test], None]) -> None:
+    async def test(box: Guarded) -> None:
+        token = keys.device_token(box.create("ingest", is_fleet=True), "van-1")
+        said = answers(await box.ask(frame([frames.HELLO, token]) + batch(1, "van-1") + batch(2, "van-1")))
+        assert [one[:2] for one in said] == [[None, 0], [1, frames.STORED], [2, frames.STORED]]
+        values = [{"token": box.create("ingest")}, {"device_id": "van-1", "altitude": 3}]
+        assert len(list(unpacked(await box.ask(b"".join(map(msgpack.packb, values)))))) == 2
+        value = {"device_id": "van-1", "location": "1.5,2.5", "timestamp": "2026-11-24T10:25:00Z", "altitude": 4}
+        older = json.dumps(value | {"speed": 5, "heading": 1, "token": box.create("ingest")}).encode()
+        assert json.loads(await box.ask(older))["message"] == "Data received"  # without an end of line
+        assert numbers(tail(box.shard, "van-1")) == [1, 2, 3, 4]
+
+    guarded(test)
+
+
+def test_wrong_keys_of_an_address_are_looked_up_within_the_limit(guarded: Callable[[Test], None]) -> None:
+    async def test(box: Guarded) -> None:
+        before = box.client.info("commandstats").get("cmdstat_hlen", {"calls": 0})["calls"]
+        begun_s = time.monotonic()
+        wrong = [f"wk_{''.join('abcdefghij'[int(digit)] for digit in f'{n:08}')}_{26 * 'a'}" for n in range(200)]
+        for said in await asyncio.gather(*(box.lines(hello(one), line("d")) for one in wrong)):
+            assert [(one["message"], one["status"], one["retry"]) for one in said] == [("Not authorized.", 401, False)]
+        reads = box.client.info("commandstats")["cmdstat_hlen"]["calls"] - before
+        assert 0 < reads <= 61 + time.monotonic() - begun_s
+        assert box.keyring._lookups == {}
+        assert not tail(box.shard, "d")
+
+    guarded(test)
+
+
+class SlowReads:
+    """Reads keys, once from Redis, then only when told to; `fails` to have Redis away by then."""
+
+    def __init__(self, client: redis.Redis, fails: bool = False) -> None:
+        self.may_go_on = threading.Event()
+        self.is_reading = threading.Event()
+        self.fails = fails
+        self._client = client
+        self._is_first = True
+
+    def __call__(self, stamp: Stamp | None) -> tuple[Stamp, dict[str, Key] | None]:
+        if not self._is_first:
+            self.is_reading.set()
+            assert self.may_go_on.wait(10)
+            if self.fails:
+                raise StoreUnavailable("away")
+        self._is_first = False
+        return notes.keys_since(self._client, stamp)
+
+
+def test_a_sender_that_leaves_or_ends_during_the_look_up(
+    connect_shared: Connect, client: redis.Redis, shard: Shard
+) -> None:
+    async def test() -> None:
+        reads = SlowReads(client)
+        keyring = Keyring(reads)
+        keyring.refresh()
+        async with collecting(connect_shared, keyring=keyring) as found:
+            box = Guarded(found.port, keyring, client, shard)
+            key = box.create("ingest")
+            left = (await asyncio.open_connection(HOST, found.port))[1]
+            left.write(hello(key) + line("left", 1))
+            ends = asyncio.create_task(box.ask(hello(key) + line("ends", 1) + line("ends", 2)))
+            await asyncio.to_thread(reads.is_reading.wait, 10)
+            await asyncio.sleep(0.1)
+            assert found.tcp.arriving.bytes >= 2 * len(line("ends", 1))  # what waits is counted
+            left.transport.abort()
+            await asyncio.sleep(0.1)
+            reads.may_go_on.set()
+            assert await ends == WELCOME + 2 * RECEIVED
+            assert numbers(tail(shard, "ends")) == [1, 2]
+            assert found.tcp.arriving.bytes == 0
+
+    run(test)
+
+
+def test_a_key_that_cannot_be_looked_up_is_not_called_wrong(connect_shared: Connect, client: redis.Redis) -> None:
+    async def test() -> None:
+        reads = SlowReads(client, fails=True)
+        reads.may_go_on.set()
+        keyring = Keyring(reads)
+        keyring.refresh()
+        async with collecting(connect_shared, keyring=keyring) as found:
+            reader, writer = await asyncio.open_connection(HOST, found.port)
+            writer.write(hello("wk_aaaaaaaa_" + "a" * 26))
+            said = json.loads(await reader.readline())
+            assert said["retry"] is True
+            assert "Redis" in said["error"]
+            writer.close()
+
+    run(test)
 
 
 def test_a_key_ends_amid_a_connection(guarded: Callable[[Test], None]) -> None:

@@ -185,6 +185,50 @@ def test_while_keys_can_not_be_told_apart_all_wait() -> None:
     assert (b"retry-after", b"2") in asked.headers
 
 
+class Growing:
+    """Keys of which one more was created after the first read; Redis may be away by then."""
+
+    def __init__(self, is_away: bool = False) -> None:
+        self.is_away = is_away
+        self.reads = 0
+
+    def read(self, _: Stamp | None) -> tuple[Stamp, dict[str, Key]]:
+        self.reads += 1
+        if self.reads == 1:
+            return Stamp(b"", 0), {}
+        if self.is_away:
+            raise StoreUnavailable("away")
+        return Stamp(b"", 1), KNOWN
+
+    def ring(self) -> Keyring:
+        found = Keyring(self.read, lambda: NOW_S, lambda: 0.0)
+        found.refresh()
+        return found
+
+
+def test_a_key_that_was_just_created_is_let_in() -> None:
+    keys_read = Growing()
+    asked = ask({"Authorization": f"Bearer {READING}"}, ring=keys_read.ring)
+    assert asked.status == 200
+    assert caller_of(asked.behind).key_id == READ_KEY.id
+    asked = ask(query=f"token={keys.device_token(FLEET, 'van-7')}", need=INGEST, ring=Growing().ring)
+    assert caller_of(asked.behind).device == "van-7"
+    assert ask({"Authorization": f"Bearer {BOUND}"}, need=READ_WHOLE, ring=Growing().ring).problem == "wrong-scope"
+
+
+def test_a_key_that_cannot_be_looked_up_is_not_called_wrong() -> None:
+    asked = ask({"Authorization": f"Bearer {READING}"}, ring=Growing(is_away=True).ring)
+    assert (asked.status, asked.problem) == (503, "busy")
+    assert (b"retry-after", b"2") in asked.headers
+
+
+def test_what_is_no_key_or_needs_none_causes_no_look_up() -> None:
+    for headers, need in (({"Authorization": "Bearer x"}, READ), ({"Authorization": f"Bearer {READING}"}, OPEN)):
+        keys_read = Growing()
+        ask(headers, need=need, ring=keys_read.ring)
+        assert keys_read.reads == 1
+
+
 @given(
     st.lists(st.tuples(st.sampled_from(["a", "token", "p", "u", "tokens", "%74oken"]), st.text(max_size=5)), max_size=6)
 )

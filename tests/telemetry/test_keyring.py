@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
+import signal
 import time
 
 import msgspec
@@ -12,8 +14,9 @@ import redis
 
 from telemetry import keyring, notes, problem
 from telemetry.errors import StoreUnavailable
-from telemetry.keyring import MAX_STALE_S, Keyring, kept
+from telemetry.keyring import LOOKUP_TIMEOUT_S, MAX_STALE_S, Keyring, kept
 from telemetry.keys import INGEST, READ, WRONG, Caller, Denied, Key, Wish, device_token, make
+from telemetry.lookup_limit import TOTAL
 from telemetry.notes import Stamp
 from telemetry.redis_client import connect
 from telemetry.settings import Settings
@@ -274,3 +277,110 @@ def test_a_redis_that_is_away_keeps_no_program_from_ending(own_redis: RedisServe
             own_redis.kill()
 
     asyncio.run(use())
+
+
+def wrong_key(number: int) -> str:
+    """A key of the right shape that nobody has."""
+    digits = "".join("abcdefghij"[int(digit)] for digit in f"{number:08}")
+    return f"wk_{digits}_{26 * 'a'}"
+
+
+def times_read(client: redis.Redis) -> int:
+    """How often Redis was asked for the number of keys, as each read of keys does."""
+    return int(client.info("commandstats").get("cmdstat_hlen", {"calls": 0})["calls"])
+
+
+@pytest.fixture
+def _no_refresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys are read at the start, and then only by look-ups."""
+    monkeypatch.setattr(keyring, "REFRESH_S", 3_600.0)
+
+
+@pytest.mark.usefixtures("_no_refresh")
+def test_a_new_key_and_a_token_of_a_new_fleet_are_found_at_once(client: redis.Redis, settings: Settings) -> None:
+    text, key = make(Wish((READ,)), int(time.time()), secrets.token_bytes)
+    fleet, fleet_key = make(Wish((INGEST,), is_fleet=True), int(time.time()), secrets.token_bytes)
+    token = device_token(fleet, "van-7")
+
+    async def test() -> None:
+        async with kept(lambda: connect(settings)) as ring:
+            for one, shown in ((key, text), (fleet_key, token)):
+                await ring.find_new(shown, "192.0.2.1")
+                assert ring.check(shown) is WRONG
+                notes.add_key(client, one)
+                await ring.find_new(shown, "192.0.2.1")
+                assert isinstance(ring.check(shown), Caller)
+
+    asyncio.run(test())
+
+
+@pytest.mark.usefixtures("_no_refresh")
+def test_concurrent_look_ups_of_a_key_share_one(client: redis.Redis, settings: Settings) -> None:
+    text, key = make(Wish((READ,)), int(time.time()), secrets.token_bytes)
+
+    async def test() -> None:
+        async with kept(lambda: connect(settings)) as ring:
+            before = times_read(client)
+            notes.add_key(client, key)
+            await asyncio.gather(*(ring.find_new(text, "192.0.2.1") for _ in range(1_000)))
+            assert isinstance(ring.check(text), Caller)
+            assert times_read(client) == before + 1
+
+    asyncio.run(test())
+
+
+@pytest.mark.usefixtures("_no_refresh")
+def test_wrong_keys_cause_no_more_reads_than_the_limit(client: redis.Redis, settings: Settings) -> None:
+    known, key = make(Wish((READ,)), int(time.time()), secrets.token_bytes)
+    notes.add_key(client, key)
+
+    async def reads(ring: Keyring, *asked: tuple[str, str]) -> int:
+        before = times_read(client)
+        for text, address in asked:
+            await ring.find_new(text, address)
+            assert not isinstance(ring.check(text), Caller) or text == known
+        return times_read(client) - before
+
+    async def test() -> None:
+        async with kept(lambda: connect(settings)) as ring:
+            shapeless = ("", "secret", "wk_", "wk_aaaaaaaa_short", known[:-1] + "-", "wk_" + "a" * 2_000)
+            others_secret = known[:-26] + "a" * 26
+            assert await reads(ring, *((text, "192.0.2.1") for text in (*shapeless, others_secret, known))) == 0
+            one_address = [(wrong_key(number), "192.0.2.1") for number in range(500)]
+            begun_s = time.monotonic()
+            of_one = await reads(ring, *one_address)
+            assert 60 <= of_one <= 61 + time.monotonic() - begun_s
+            many = [(wrong_key(number), f"192.0.{number // 200}.{number % 200}") for number in range(1_000)]
+            of_many = await reads(ring, *many)
+            assert of_one + of_many <= TOTAL.burst + TOTAL.per_s * (time.monotonic() - begun_s) + 1
+
+    asyncio.run(test())
+
+
+@pytest.mark.usefixtures("_no_refresh")
+def test_a_key_is_not_called_wrong_while_redis_is_away_or_silent(own_redis: RedisServer) -> None:
+    text, key = make(Wish((READ,)), int(time.time()), secrets.token_bytes)
+
+    async def test() -> None:
+        async with kept(own_redis.client) as ring:
+            with own_redis.client() as client:
+                notes.add_key(client, key)
+                pid = int(client.info("server")["process_id"])
+            os.kill(pid, signal.SIGSTOP)
+            begun_s = time.monotonic()
+            try:
+                found = await asyncio.gather(
+                    *(ring.find_new(one, "192.0.2.1") for one in (text, text, wrong_key(1))), return_exceptions=True
+                )
+            finally:
+                os.kill(pid, signal.SIGCONT)
+            assert [type(one) for one in found] == [StoreUnavailable] * 3
+            assert time.monotonic() - begun_s < LOOKUP_TIMEOUT_S + 2
+            await ring.find_new(text, "192.0.2.1")
+            assert isinstance(ring.check(text), Caller)
+            own_redis.kill()
+            with pytest.raises(StoreUnavailable, match="cannot tell whose key"):
+                await ring.find_new(wrong_key(2), "192.0.2.1")
+            assert isinstance(ring.check(text), Caller)
+
+    asyncio.run(test())
