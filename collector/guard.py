@@ -61,7 +61,7 @@ class Pass:
 
     A key that was good is checked again only when keys have changed. The newest good one is held for `holder`, the
     connection, which is ended when that key no longer counts. `judged` stops at a key that may be new, and keeps it and
-    the messages that wait as `unknown`: the connection reads nothing until `look_up` is done, and has them judged again.
+    the messages that wait as `unknown`: the connection reads nothing until `look_up` is done and they are judged.
     """
 
     def __init__(

@@ -388,7 +388,8 @@ class LimitsSection(Section, frozen=True):
         int,
         Meta(
             ge=0,
-            description="Requests a minute of one address without a good key; beyond, 429 and not 401; 0: all 401.",
+            description="Maximum requests of one address without a good key a minute, then 429 and not 401; also "
+            "look-ups of its keys. 0 = off.",
         ),
     ] = 60
     device_days_per_hour: Annotated[
