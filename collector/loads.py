@@ -67,8 +67,9 @@ def together(requests: Iterable[Bringing]) -> list[Batch]:
     devices: dict[str, list[Record]] = {}
     named = []
     for one in requests:
-        earlier = [entry.device_id for entry in one.load.entries if entry.device_id in devices] if devices else ()
-        entries += pack_devices({device: devices.pop(device) for device in earlier})
+        if devices:
+            earlier = dict.fromkeys(entry.device_id for entry in one.load.entries if entry.device_id in devices)
+            entries += pack_devices({device: devices.pop(device) for device in earlier})
         entries += one.load.entries
         for device, records in one.load.devices.items():
             found = devices.get(device)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from collector.loads import Load, apart, together
 from telemetry.entries import Entry
 from telemetry.hot import UNLIMITED, Owner
-from telemetry.record import Sent, decode_rows
+from telemetry.record import MAX_ENTRY_SPAN_US, Sent, decode_rows
 from tests.collector.conftest import sent
 
 
@@ -81,3 +81,10 @@ def test_records_of_many_devices_wait_to_be_put_together() -> None:
     [batch] = together([Request(some), Request(other)])
     assert [(entry.device_id, entry.size) for entry in batch.entries] == [("a", 1), ("b", 2), ("c", 1)]
     assert Load.of([sent("a", number) for number in range(4)]).entries, "those of few are packed at once"
+
+
+def test_a_request_may_have_two_entries_of_a_device_that_an_earlier_one_has() -> None:
+    far_apart = [sent("a", number * 2 * MAX_ENTRY_SPAN_US) for number in range(1, 5)]
+    [batch] = together([Request(Load.of([sent("a")])), Request(Load.of(far_apart))])
+    assert [entry.size for entry in batch.entries] == [1, 1, 1, 1, 1]
+    assert order(batch.entries) == order_of([[sent("a")], far_apart])
