@@ -29,7 +29,7 @@ from api.params import DEVICE_ID
 from api.readers import Readers
 from api.states import States
 from collector.http import Content, Operation, ProblemError, flag, names, refuse_unknown, whole
-from telemetry import problem
+from telemetry import corruption, problem
 from telemetry.errors import BusyError
 
 INTERVAL_MS, LEAST_INTERVAL_MS, MOST_INTERVAL_MS = 500, 100, 60_000
@@ -201,7 +201,12 @@ class LiveRoutes:
         missing = [device for device, state in states if state.is_missing]
         read = dict[str, Texts]()
         async for batch in self._latest.batches(missing):
-            read |= {device: self._latest.shared.of(device, value) for device, value in batch if value is not None}
+            for device, value in batch:
+                try:
+                    if value is not None:
+                        read[device] = self._latest.shared.of(device, value)
+                except corruption.ERRORS as error:
+                    corruption.skip("latest", device, error)
         return changes.event(states, reached, read)
 
     async def _changed(self, send: Sender) -> None:

@@ -11,6 +11,7 @@ from api.health import Health
 from telemetry import clock, meters
 from telemetry.archive import READ_ERRORS, Archive
 from telemetry.days import day_of
+from telemetry.periodic import run_periodically
 
 log = logging.getLogger(__name__)
 
@@ -20,14 +21,13 @@ LOOK_S = 10.0
 
 async def look_for_ever(archive: Archive, health: Health, cursor: duckdb.DuckDBPyConnection) -> None:
     """Look again and again, in threads."""
-    while True:
-        try:
-            await asyncio.to_thread(look_at_archive, archive, clock.now_us())
-            await asyncio.to_thread(look_at_health, health)
-            await asyncio.to_thread(look_at_memory, cursor)
-        except Exception:  # the next look may find it well again
-            log.exception("cannot look at the box")
-        await asyncio.sleep(LOOK_S)
+
+    async def look() -> None:
+        await asyncio.to_thread(look_at_archive, archive, clock.now_us())
+        await asyncio.to_thread(look_at_health, health)
+        await asyncio.to_thread(look_at_memory, cursor)
+
+    await run_periodically("gauges of the archive", LOOK_S, look, first_after_s=0.0)
 
 
 def look_at_archive(archive: Archive, now_us: int) -> None:

@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from api import quick_facts
 from api.counted import Counts, Reports, between, counts_of, quantile
-from telemetry import clock, hot, meters, notes
+from telemetry import clock, hot, meters, notes, periodic
 from telemetry.disk import Room
 from telemetry.errors import BusyError, ConfigError, StoreError
 from telemetry.hot import Fill
@@ -220,7 +220,7 @@ class Sampler:
                 try:
                     self.take(client)
                 except Exception:  # the next look may go well again
-                    log.exception("cannot note how the box is")
+                    periodic.note_error("samples of the box")
 
 
 def _readable(texts: list[bytes]) -> list[Sample]:

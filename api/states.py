@@ -19,14 +19,17 @@ from api.latest import LatestRoutes
 from api.latest_answer import answer_of
 from api.latest_texts import LARGE_BYTES
 from collector.http import ProblemError
+from telemetry import corruption
 from telemetry.entries import decode_latest
 from telemetry.notes import CHANGED
+from telemetry.periodic import run_periodically
 from telemetry.record import Record
 
 log = logging.getLogger(__name__)
 
 TICK_S = 0.1
 LISTEN_S = 1.0
+RETRY_S = 1.0
 
 DEVICES_AT_ONCE = 250
 """Devices whose states are read and encoded before others have their turn, some 2 ms."""
@@ -56,7 +59,9 @@ class States:
         try:
             if self._following is None:
                 self.changes, self.is_whole = Changes(secrets.token_hex(8)), False
-                self._following = asyncio.create_task(self._follow_for_ever())
+                self._following = asyncio.create_task(
+                    run_periodically("live", RETRY_S, self._try_to_follow, first_after_s=0.0)
+                )
             yield
         finally:
             self._readers -= 1
@@ -76,13 +81,11 @@ class States:
 
     # Following
 
-    async def _follow_for_ever(self) -> None:
-        while True:
-            try:
-                await self._follow()
-            except (redis.RedisError, ProblemError) as error:
-                log.warning("changes can't be followed: %s; trying again", error)
-            await asyncio.sleep(1)
+    async def _try_to_follow(self) -> None:
+        try:
+            await self._follow()
+        except (redis.RedisError, ProblemError) as error:
+            log.warning("changes can't be followed: %s; trying again", error)
 
     async def _follow(self) -> None:
         """Follow until the connection ends. All devices are looked at first: nobody told what changed before."""
@@ -135,7 +138,13 @@ class States:
                 self._note(device, value)
 
     def _note(self, device: str, value: bytes | None) -> None:
-        """Note what Redis has of a device."""
+        """Note what Redis has of a device. What cannot be decoded is skipped: readers keep the state before."""
+        try:
+            self._note_decoded(device, value)
+        except corruption.ERRORS as error:
+            corruption.skip("latest", device, error)
+
+    def _note_decoded(self, device: str, value: bytes | None) -> None:
         if value is None:
             self.changes.forget(device)
         elif len(value) > LARGE_BYTES:

@@ -27,6 +27,7 @@ from collector.protocols.lines import Line, line_of
 from telemetry import notes
 from telemetry.errors import BusyError, StoreError
 from telemetry.keys import hidden
+from telemetry.periodic import run_periodically
 
 log = logging.getLogger(__name__)
 
@@ -155,10 +156,11 @@ async def shown(connect: Callable[[], redis.Redis]) -> AsyncIterator[None]:
 
 
 async def _show_for_ever(client: redis.Redis) -> None:
-    global _ports  # noqa: PLW0603
     look_at_s = 0.0
-    while True:
-        await asyncio.sleep(SHOW_S if _ports else LOOK_S)
+
+    async def show() -> None:
+        nonlocal look_at_s
+        global _ports  # noqa: PLW0603
         try:
             await asyncio.to_thread(notes.publish_frames, client, _taken())
             if time.monotonic() >= look_at_s:
@@ -166,6 +168,8 @@ async def _show_for_ever(client: redis.Redis) -> None:
                 _ports = await asyncio.to_thread(notes.ports_asked_for, client, time.time_ns() // 1_000_000)
         except (StoreError, BusyError) as error:
             log.debug("nothing is shown: %s", error)
+
+    await run_periodically("frames", lambda: SHOW_S if _ports else LOOK_S, show)
 
 
 def _taken() -> list[tuple[int, bytes]]:

@@ -33,6 +33,7 @@ from telemetry.fields import Arrival
 from telemetry.keyring import Keyring
 from telemetry.keys import Denied, key_id_in
 from telemetry.logs import of_connection
+from telemetry.periodic import run_periodically
 from telemetry.rates import Rates
 from telemetry.tls import Identity
 
@@ -120,7 +121,10 @@ class TcpCollector:
         meters.HELD_BYTES.of(str(self.port)).watch(lambda: self.arriving.bytes)
         meters.HELD_LIMIT.of(str(self.port)).set(self.arriving.max_bytes)
         self._acceptor = Acceptor(listening, self._admission, partial(_Connection, self), self._tls)
-        self._tasks = [loop.create_task(self._sweep()), loop.create_task(self._release())]
+        self._tasks = [
+            loop.create_task(run_periodically("idle connections", SWEEP_S, self._sweep)),
+            loop.create_task(run_periodically("held connections", 0.0, self._release)),
+        ]
 
     async def stop(self, grace_s: float) -> None:
         """Take no more, answer what is with the intake, close all."""
@@ -182,24 +186,26 @@ class TcpCollector:
 
     async def _sweep(self) -> None:
         """Close what was silent or slow for too long: one look at all is cheaper than a timer for each."""
-        while True:
-            await asyncio.sleep(SWEEP_S)
-            now_s = asyncio.get_running_loop().time()
-            connections = list(self._connections)
-            for start in range(0, len(connections), SWEEP_CONNECTIONS):
-                for connection in connections[start : start + SWEEP_CONNECTIONS]:
-                    connection.check(now_s)
-                await asyncio.sleep(0)
+        now_s = asyncio.get_running_loop().time()
+        connections = list(self._connections)
+        for start in range(0, len(connections), SWEEP_CONNECTIONS):
+            for connection in connections[start : start + SWEEP_CONNECTIONS]:
+                connection.check(now_s)
+            await asyncio.sleep(0)
 
     async def _release(self) -> None:
         """Read on, once the intake has room, from connections that were held while it had none."""
-        while True:
-            await self._any_held.wait()
-            await self.intake.room()
-            self._any_held.clear()
-            held, self._held = self._held, set()
-            for connection in held:
-                connection.read_on()
+        await self._any_held.wait()
+        await self.intake.room()
+        self._any_held.clear()
+        held, self._held = self._held, set()
+        try:
+            while held:
+                held.pop().read_on()
+        finally:
+            if held:  # one failed; the others still wait
+                self._held |= held
+                self._any_held.set()
 
 
 class _Awaited:

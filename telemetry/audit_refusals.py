@@ -20,6 +20,7 @@ from starlette.types import Scope
 from telemetry.addresses import address_of
 from telemetry.audit import Audit
 from telemetry.audit_entry import ANONYMOUS, Actor, Entry, moment, new_id
+from telemetry.periodic import run_periodically
 from telemetry.problem import Problem
 
 WINDOW_S, FLUSH_S = 60.0, 1.0
@@ -106,10 +107,12 @@ async def recorded(audit: Audit) -> AsyncIterator[None]:
 
 
 async def _record_for_ever(audit: Audit) -> None:
-    while True:
-        await asyncio.sleep(FLUSH_S)
-        if entries := _due(is_last=False):
-            await asyncio.shield(asyncio.to_thread(_write, audit, entries))
+    await run_periodically("audit of refusals", FLUSH_S, lambda: _record(audit))
+
+
+async def _record(audit: Audit) -> None:
+    if entries := _due(is_last=False):
+        await asyncio.shield(asyncio.to_thread(_write, audit, entries))
 
 
 def _due(is_last: bool) -> list[tuple[_Alike, _Counted]]:

@@ -20,6 +20,7 @@ from telemetry import problem
 from telemetry.errors import ConfigError
 from telemetry.holds import Holder, Holds
 from telemetry.keys import INGEST, MAX_ID_CHARACTERS, Binding, Caller, Denied
+from telemetry.periodic import run_periodically
 from telemetry.settings import Settings
 
 CERTIFIED = "whimbrel.certified"
@@ -115,10 +116,13 @@ class ClientCertificates:
             await asyncio.gather(judging, return_exceptions=True)
 
     async def _judge_for_ever(self) -> None:
-        generation = self._generation
-        while True:
-            await asyncio.sleep(JUDGE_S)
-            generation = await self.end_withdrawn(generation)
+        ended_generation = self._generation
+
+        async def end_withdrawn() -> None:
+            nonlocal ended_generation
+            ended_generation = await self.end_withdrawn(ended_generation)
+
+        await run_periodically("expired certificates", JUDGE_S, end_withdrawn)
 
 
 class Certified:

@@ -33,6 +33,7 @@ from telemetry.holds import Holder, Holds
 from telemetry.keys import Caller, Denied, Key, complete_key_id, withdrawal
 from telemetry.lookup_limit import LookupLimit
 from telemetry.notes import Stamp
+from telemetry.periodic import run_periodically
 from telemetry.redis_client import READ_TIMEOUT_S, connect
 from telemetry.settings import Settings
 
@@ -212,22 +213,16 @@ def required(settings: Settings, is_noting: bool = False) -> AbstractAsyncContex
 
 
 async def _refresh_for_ever(keyring: Keyring) -> None:
-    while True:
-        await asyncio.sleep(REFRESH_S)
-        await asyncio.shield(keyring.read_again())
+    await run_periodically("keys", REFRESH_S, lambda: asyncio.shield(keyring.read_again()))
 
 
 async def _end_for_ever(keyring: Keyring) -> None:
     """A task of its own: a read that waits for a silent Redis must not keep an expired key alive."""
-    while True:
-        await asyncio.sleep(JUDGE_S)
-        await keyring.end_withdrawn()
+    await run_periodically("withdrawn keys", JUDGE_S, keyring.end_withdrawn)
 
 
 async def _note_used_for_ever(keyring: Keyring, client: redis.Redis) -> None:
-    while True:
-        await asyncio.sleep(NOTE_USED_S)
-        await asyncio.shield(_note_used(keyring, client))
+    await run_periodically("use of keys", NOTE_USED_S, lambda: asyncio.shield(_note_used(keyring, client)))
 
 
 async def _note_used(keyring: Keyring, client: redis.Redis) -> None:

@@ -93,6 +93,13 @@ TIDY_S = _histogram("whimbrel_tidy_duration_seconds", "A look for days to give u
 DELETIONS = _counter("whimbrel_deletions_total", "Deletions of a device that are done.")
 JOB_FAILURES = _counter("whimbrel_job_failures_total", "Background jobs that ended with an error.", "job")
 
+LOOP_ERRORS = _counter(
+    "whimbrel_loop_errors_total", "Unexpected errors in background loops, which are retried.", "loop"
+)
+UNDECODABLE = _counter(
+    "whimbrel_undecodable_values_total", "Values in Redis skipped because they cannot be decoded, by kind.", "kind"
+)
+
 JOBS_WAITING = _gauge("whimbrel_jobs_waiting", "Jobs that wait in RQ's queue, as the scheduler saw it.")
 JOBS_FAILED = _gauge("whimbrel_jobs_failed", "Jobs that RQ has noted as failed within the last minute.")
 

@@ -31,6 +31,7 @@ import msgspec
 import redis
 from msgspec import Struct
 
+from telemetry import corruption
 from telemetry.hot import translated
 from telemetry.keys import Key
 
@@ -155,7 +156,10 @@ def keys(client: redis.Redis) -> dict[str, Key]:
 
 
 def keys_since(client: redis.Redis, known: Stamp | None) -> tuple[Stamp, dict[str, Key] | None]:
-    """All keys by their ids, and their stamp; None for them if it is still the one that is known."""
+    """All keys by their ids, and their stamp; None for them if it is still the one that is known.
+
+    A key that cannot be decoded is skipped (corruption.py): nobody can use it.
+    """
     pipe = client.pipeline(transaction=True)
     pipe.hget(KEYS, VERSION)
     pipe.hlen(KEYS)
@@ -163,7 +167,8 @@ def keys_since(client: redis.Redis, known: Stamp | None) -> tuple[Stamp, dict[st
         return known, None
     found = translated(lambda: client.hgetall(KEYS))
     stamp = Stamp(found.get(VERSION.encode()), len(found))
-    return stamp, {name.decode(): _decode_key(text) for name, text in found.items() if name != VERSION.encode()}
+    fields = ((name, text) for name, text in found.items() if name != VERSION.encode())
+    return stamp, corruption.decoded("keys", fields, _decode_key)
 
 
 _decode_key = msgspec.json.Decoder(Key).decode

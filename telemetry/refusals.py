@@ -18,6 +18,7 @@ import redis
 
 from telemetry import notes, problem
 from telemetry.errors import BusyError, StoreError
+from telemetry.periodic import run_periodically
 from telemetry.problem import Problem
 
 log = logging.getLogger(__name__)
@@ -66,9 +67,7 @@ async def reported(connect: Callable[[], redis.Redis]) -> AsyncIterator[None]:
 
 
 async def _report_for_ever(client: redis.Redis) -> None:
-    while True:
-        await asyncio.sleep(REPORT_S)
-        await asyncio.shield(_report(client))
+    await run_periodically("refusals", REPORT_S, lambda: asyncio.shield(_report(client)))
 
 
 async def _report(client: redis.Redis) -> None:

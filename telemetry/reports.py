@@ -25,7 +25,7 @@ import msgspec
 import redis
 from msgspec import Struct
 
-from telemetry import meters, notes
+from telemetry import meters, notes, periodic
 from telemetry.errors import BusyError, StoreError
 from telemetry.metering import Value
 
@@ -109,7 +109,7 @@ def _tell_until(stop: threading.Event, connect: Callable[[], redis.Redis], telle
             except (StoreError, BusyError) as error:
                 log.debug("nobody is told what was counted: %s", error)
             except Exception:  # a meter that can't be read must not silence the others for good
-                log.exception("cannot tell what was counted")
+                periodic.note_error("meters")
 
 
 class Listener:
@@ -153,6 +153,9 @@ class Listener:
                     self._listen(channel)
             except redis.RedisError as error:
                 log.debug("nothing is heard of what was counted: %s", error)
+                self._stop.wait(WAIT_S)
+            except Exception:  # the thread must not end
+                periodic.note_error("reports")
                 self._stop.wait(WAIT_S)
 
     def _listen(self, channel: redis.client.PubSub) -> None:

@@ -27,6 +27,7 @@ from telemetry.errors import BusyError, StoreError, StoreUnavailable
 from telemetry.holds import Holder, Holds
 from telemetry.keyring import MAX_STALE_S, REFRESH_S
 from telemetry.keys import Caller, Denied
+from telemetry.periodic import run_periodically
 from telemetry.redis_client import READ_TIMEOUT_S, connect
 from telemetry.settings import Settings
 from telemetry.user_store import People, Stamp
@@ -157,16 +158,15 @@ class SessionCache:
 
     async def read_for_ever(self) -> None:
         """Read once a second."""
-        while True:
-            await asyncio.sleep(REFRESH_S)
-            async with self._lock:
-                await asyncio.shield(self._refresh())
+        await run_periodically("sessions", REFRESH_S, self._read)
 
     async def end_for_ever(self) -> None:
         """End what is over once a second, also while a read waits for Redis."""
-        while True:
-            await asyncio.sleep(REFRESH_S)
-            await self.end_withdrawn()
+        await run_periodically("ended sessions", REFRESH_S, self.end_withdrawn)
+
+    async def _read(self) -> None:
+        async with self._lock:
+            await asyncio.shield(self._refresh())
 
     async def _refresh(self) -> None:
         try:

@@ -4,6 +4,8 @@ A change writes a new random version beside the entries; a removal does not, bec
 noticed by the number of entries. A user can be disabled, and a session ended, while Redis accepts no writes but
 removals: sessions are removed first.
 
+A user or a session that cannot be decoded is skipped (corruption.py).
+
 Each function raises `StoreUnavailable` if Redis cannot be asked, `BusyError` if it is at its memory limit.
 """
 
@@ -17,6 +19,7 @@ from typing import NamedTuple
 import msgspec
 import redis
 
+from telemetry import corruption
 from telemetry.hot import translated
 from telemetry.notes import SESSIONS, SESSIONS_USED, USERS
 from telemetry.users import Session, User
@@ -64,13 +67,13 @@ def _read(client: redis.Redis) -> tuple[Stamp, People]:
     users, sessions = translated(pipe.execute)
     stamp = Stamp(*((found.get(VERSION.encode()), len(found)) for found in (users, sessions)))
     return stamp, People(
-        {name: _decode_user(text) for name, text in _entries(users)},
-        {at: _decode_session(text) for at, text in _entries(sessions)},
+        corruption.decoded("users", _entries(users), _decode_user),
+        corruption.decoded("sessions", _entries(sessions), _decode_session),
     )
 
 
-def _entries(found: Mapping[bytes, bytes]) -> Iterable[tuple[str, bytes]]:
-    return ((name.decode(), text) for name, text in found.items() if name != VERSION.encode())
+def _entries(found: Mapping[bytes, bytes]) -> Iterable[tuple[bytes, bytes]]:
+    return ((name, text) for name, text in found.items() if name != VERSION.encode())
 
 
 def people(client: redis.Redis) -> People:
@@ -86,7 +89,7 @@ def user(client: redis.Redis, name: str) -> User | None:
 
 def used(client: redis.Redis) -> dict[str, int]:
     """Session id → s since epoch of its last request."""
-    return {at.decode(): int(used_s) for at, used_s in translated(lambda: client.hgetall(SESSIONS_USED)).items()}
+    return corruption.decoded("uses", translated(lambda: client.hgetall(SESSIONS_USED)).items(), int)
 
 
 _decode_user = msgspec.json.Decoder(User).decode

@@ -22,10 +22,11 @@ from api.latest import LatestRoutes
 from api.live import Filter, LiveRoutes, Wanted
 from api.readers import Readers
 from api.states import States
+from telemetry import notes
 from telemetry.asking import asker
 from telemetry.connections import NOBODY_TRUSTED
 from telemetry.entries import pack
-from telemetry.hot import Batch, Limits, shard_of
+from telemetry.hot import Batch, Keys, Limits, shard_of
 from telemetry.record import Sent
 from telemetry.redis_client import connect_async
 from tests.api.conftest import Box, assert_problem, box_on, record
@@ -206,6 +207,24 @@ def test_a_connection_to_redis_that_breaks_loses_nothing(box: Box) -> None:
         assert reader.next() == [latest(box, "a")]
         box.append(at("a", 501, 10.0))
         assert reader.next() == [latest(box, "a")]
+
+
+@pytest.mark.parametrize("value", [b"\xc1", b"\xc1" * 20_000], ids=["small", "large"])
+def test_a_latest_that_cannot_be_decoded_costs_only_itself(box: Box, value: bytes) -> None:
+    latest_key = Keys(shard_of("broken", len(box.shards))).latest
+    with Reader(box) as reader:
+        reader.until(lambda records: devices(records) >= set("abc"))
+        box.client.hset(latest_key, "broken", value)
+        box.client.publish(notes.CHANGED, "broken")
+        time.sleep(0.5)  # so that it is read before the next change
+        box.append(at("a", 550, 10.0))
+        reader.until(lambda records: latest(box, "a") in records)
+    box.client.zadd(Keys(shard_of("broken", len(box.shards))).devices, {"broken": 0})
+    with Reader(box) as alone:  # all devices are read again
+        found = alone.until(lambda records: devices(records) >= set("abc"))
+        assert "broken" not in devices(found)
+    box.client.hdel(latest_key, "broken")
+    box.client.zrem(Keys(shard_of("broken", len(box.shards))).devices, "broken")
 
 
 def test_a_large_state_is_shown_whole(box: Box) -> None:

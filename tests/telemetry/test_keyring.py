@@ -12,7 +12,7 @@ import msgspec
 import pytest
 import redis
 
-from telemetry import keyring, notes, problem
+from telemetry import keyring, meters, notes, problem
 from telemetry.errors import StoreUnavailable
 from telemetry.keyring import LOOKUP_TIMEOUT_S, MAX_STALE_S, Keyring, kept
 from telemetry.keys import INGEST, READ, WRONG, Caller, Denied, Key, Wish, device_token, make
@@ -384,3 +384,47 @@ def test_a_key_is_not_called_wrong_while_redis_is_away_or_silent(own_redis: Redi
             assert isinstance(ring.check(text), Caller)
 
     asyncio.run(test())
+
+
+def test_a_key_that_cannot_be_decoded_costs_only_itself(
+    client: redis.Redis, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = [make(Wish((READ,)), int(time.time()), secrets.token_bytes) for _ in range(3)]
+    for _, key in made[:2]:
+        notes.add_key(client, key)
+    counted = meters.UNDECODABLE.of("keys").value
+
+    async def test() -> None:
+        async with kept(lambda: connect(settings)) as ring:
+            assert isinstance(ring.check(made[0][0]), Caller)
+            client.hset(notes.KEYS, made[0][1].id, b'{"id": 5')
+            client.hset(notes.KEYS, b"\xff\xfe", b"{}")
+            for text, key in made[2:]:
+                notes.add_key(client, key)
+                await becomes(ring, text, Caller)
+            assert isinstance(ring.check(made[1][0]), Caller)
+            assert ring.check(made[0][0]) is WRONG
+
+    asyncio.run(test())
+    assert meters.UNDECODABLE.of("keys").value >= counted + 2
+    assert caplog.text.count(f"cannot decode '{made[0][1].id}' of keys") == 1
+
+
+def test_an_unexpected_error_does_not_end_the_reading_of_keys(
+    client: redis.Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, key = make(Wish((READ,)), int(time.time()), secrets.token_bytes)
+
+    async def test() -> None:
+        async with kept(lambda: connect(settings)) as ring:
+            with monkeypatch.context() as patched:
+                patched.setattr(ring, "refresh", lambda: 1 // 0)
+                while not meters.LOOP_ERRORS.of("keys").value:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+            notes.add_key(client, key)
+            await becomes(ring, text, Caller)
+
+    counted = meters.LOOP_ERRORS.of("keys")
+    counted.value = 0
+    asyncio.run(test())
+    assert counted.value >= 1
