@@ -12,6 +12,7 @@ import os
 import re
 import resource
 import sys
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from telemetry import unneeded
@@ -86,9 +87,7 @@ def locked(question: Question, tail: pa.Table) -> duckdb.DuckDBPyConnection:
     )
     connection.execute("SET GLOBAL TimeZone = 'UTC'")
     connection.register("tail", tail)
-    names = ", ".join(COLUMNS.names)
-    archived = records_sql(question.files) if question.files else nothing_sql()
-    records = f"SELECT {names} FROM {archived} UNION ALL SELECT {names} FROM tail"
+    records = all_sql(question.files, "tail")
     readable = question.files
     if question.devices or question.prefix:
         connection.execute("SET preserve_insertion_order = false")  # otherwise each file takes blocks of its own: 40 kB
@@ -102,6 +101,17 @@ def locked(question: Question, tail: pa.Table) -> duckdb.DuckDBPyConnection:
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
     return connection
+
+
+def all_sql(files: Sequence[str], tail: str) -> str:
+    """SQL that selects all records: those of the archive's files, and those of the table `tail`.
+
+    Besides the columns of the files it has `date`, the day of `timestamp` in UTC whatever the session's time zone.
+    It is computed: from the paths DuckDB would also take columns that folders above happen to be named like.
+    """
+    columns = f"{', '.join(COLUMNS.names)}, (timestamp AT TIME ZONE 'UTC')::DATE AS date"
+    archived = records_sql(files) if files else nothing_sql()
+    return f"SELECT {columns} FROM {archived} UNION ALL SELECT {columns} FROM {tail}"
 
 
 def latest_sql(records: str) -> str:

@@ -14,13 +14,13 @@ import duckdb
 import pyarrow as pa
 
 from api.snapshot import Snapshots, Wanted
-from api.sql_child import latest_sql
+from api.sql_child import all_sql, latest_sql
 from cli.command import FAILED, OK, Command
 from cli.files import find
 from cli.output import output
 from telemetry import hot
 from telemetry.archive import Archive
-from telemetry.columns import COLUMNS, nothing_sql, open_duckdb, records_sql, sql_text
+from telemetry.columns import COLUMNS, open_duckdb, sql_text
 from telemetry.errors import ConfigError, StoreError
 from telemetry.record import EARLIEST_US, LATEST_US
 from telemetry.redis_client import connect
@@ -64,12 +64,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 
 def views_sql(files: list[str], tail: str) -> str:
     """Statements that make both views of files and of a table of the tail."""
-    names = ", ".join(COLUMNS.names)
-    archived = records_sql(files) if files else nothing_sql()
-    return (
-        f"CREATE VIEW records AS SELECT {names} FROM {archived} UNION ALL SELECT {names} FROM {tail};\n"
-        f"CREATE VIEW latest AS {latest_sql('records')};\n"
-    )
+    return f"CREATE VIEW records AS {all_sql(files, tail)};\nCREATE VIEW latest AS {latest_sql('records')};\n"
 
 
 def _records(settings: Settings) -> tuple[list[str], pa.Table]:

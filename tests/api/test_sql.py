@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -77,6 +78,16 @@ def test_each_record_is_there_once_and_the_newest_is_latest(box: Box) -> None:
     assert rows(ask(box, "SELECT device_id, count(*) FROM records GROUP BY 1 ORDER BY 1")) == [[d, 2] for d in DEVICES]
     found = ask(box, "FROM latest SELECT device_id, epoch_us(timestamp) ORDER BY device_id")
     assert rows(found) == [[d, AT_US + 1_000_000 + place] for place, d in enumerate(DEVICES)]
+
+
+@pytest.mark.parametrize("table", ["records", "latest"])
+def test_the_date_is_the_day_in_utc(box: Box, table: str) -> None:
+    found = ask(box, f"SELECT DISTINCT date, strftime(timestamp, '%Y-%m-%d') FROM {table} ORDER BY ALL")
+    assert found.json()["columns"][0] == {"name": "date", "type": "DATE"}
+    assert rows(found)
+    assert all(date == day for date, day in rows(found))
+    day = datetime.fromtimestamp(AT_US // 10**6, UTC).date()
+    assert rows(ask(box, f"SELECT count(*) > 0 FROM {table} WHERE date = '{day}'")) == [[True]]
 
 
 def test_json(box: Box) -> None:

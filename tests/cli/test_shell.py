@@ -49,6 +49,13 @@ def test_one_question(filled: Shard, settings: Settings, call: Run) -> None:
     assert "nothing" in wrong.err
 
 
+def test_the_date_of_what_is_saved_and_of_what_is_not(filled: Shard, settings: Settings, call: Run) -> None:
+    done = call(COMMAND, settings, "-c", "SELECT date, 'n' || count(*) FROM records GROUP BY ALL")
+    assert (done.status, done.err) == (0, "")
+    assert "2026-11-24" in done.out
+    assert "n3" in done.out
+
+
 def test_without_redis_the_files_alone(filled: Shard, settings: Settings, tmp_path: Path, call: Run) -> None:
     away = settings_of("redis://127.0.0.1:1", tmp_path)
     assert away.archive_dir == settings.archive_dir
@@ -76,3 +83,11 @@ def test_what_the_program_begins_with_is_sql(connection: duckdb.DuckDBPyConnecti
     connection.execute(f"CREATE TABLE t AS FROM {nothing_sql()}")
     connection.execute(views_sql([], "t"))
     assert connection.execute("SELECT count(*) FROM latest").fetchone() == (0,)
+
+
+def test_the_date_is_in_utc_in_any_time_zone(connection: duckdb.DuckDBPyConnection) -> None:
+    connection.execute(f"CREATE TABLE late AS FROM {nothing_sql()}")
+    connection.execute("INSERT INTO late (device_id, timestamp) VALUES ('van', '2026-03-01T23:30:00Z')")
+    connection.execute(views_sql([], "late"))
+    connection.execute("SET TimeZone = 'Asia/Tokyo'")
+    assert connection.execute("SELECT date::VARCHAR FROM records").fetchall() == [("2026-03-01",)]
