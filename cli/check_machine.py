@@ -19,6 +19,7 @@ from importlib import metadata
 from pathlib import Path
 
 from api.between import MAX_CONNECTIONS
+from cli import markers
 from cli.finding import Finding, failure, ok, warning
 from collector.writer import GROUP_RECORDS
 from telemetry import clock, hot
@@ -257,7 +258,8 @@ def _command(pid: int) -> str:
 TIME_ERROR = 5
 """What adjtimex says while nothing keeps the clock right."""
 
-LOCKED = re.compile(r"^([\w.-]+)==([^ ;\\]+)(.*)$", re.MULTILINE)
+LOCKED = re.compile(r"^([\w.-]+)==([^ ;\\]+)[ ]*(?:;([^\\\n#]*))?", re.MULTILINE)
+"""Name, version and environment marker of a library."""
 
 
 def time_of_day(settings: Settings) -> Iterator[Finding]:
@@ -298,13 +300,17 @@ def versions(_settings: Settings) -> Iterator[Finding]:
 
 
 def differing(lock: str) -> Iterator[str]:
-    """Each library that isn't the locked one. One that is locked for other systems may be missing."""
-    for name, locked, rest in LOCKED.findall(lock):
+    """Each library that isn't the locked one. Lines whose environment marker does not hold here are passed over."""
+    variables = markers.environment()
+    for name, locked, marker in LOCKED.findall(lock):
         try:
+            if not markers.applies(marker, variables):
+                continue
             found = metadata.version(name)
         except metadata.PackageNotFoundError:
-            if ";" not in rest:
-                yield f"{name} is missing"
-            continue
-        if found != locked:
-            yield f"{name} is {found}, not {locked}"
+            yield f"{name} is missing"
+        except ValueError as error:
+            yield f"{name}: {error}"
+        else:
+            if found != locked:
+                yield f"{name} is {found}, not {locked}"

@@ -6,6 +6,7 @@ import os
 import resource
 import socket
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import duckdb
@@ -164,6 +165,21 @@ def test_libraries_are_compared_with_the_lock() -> None:
     assert len(wrong) == 2
     assert wrong[0].endswith("not 0.1")
     assert wrong[1] == "nobody-made-this is missing"
+
+
+def test_a_library_is_locked_once_for_each_python_and_only_ours_counts() -> None:
+    found = metadata.version("redis")
+    assert list(differing(f"redis=={found} ; python_version >= '3'\nredis==0.1 ; python_version < '3'\n")) == []
+    assert list(differing("redis==0.1 ; python_version >= '3' \\\n")) == [f"redis is {found}, not 0.1"]
+    assert list(differing("nobody-made-this==1 ; python_version >= '3'\n")) == ["nobody-made-this is missing"]
+    [unreadable] = differing(f"redis=={found} ; nosuch == 'x'\n")
+    assert unreadable.startswith("redis: cannot read")
+
+
+def test_an_install_from_the_lock_is_as_in_the_lock(settings: Settings) -> None:
+    """The libraries here are those of the lock for tests, which holds all of those of the other."""
+    [found] = check_machine.versions(settings)
+    assert found.level == "ok", found.text
 
 
 def test_a_clock_behind_the_newest_record_fails(shard: Shard, settings: Settings, client: redis.Redis) -> None:
