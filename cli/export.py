@@ -92,4 +92,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="answer with one JSON object")
 
 
-COMMAND = Command("Write the records of a range to one file, in one of six formats.", _add_arguments, run)
+COMMAND = Command(
+    f"Write the records of a range to one file, as {', '.join(FORMATS)}.",
+    _add_arguments,
+    run,
+)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -120,6 +122,8 @@ def _zone(text: str) -> ZoneInfo:
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Import the file; 0 if every row of it is in the archive then."""
+    if not args.file.exists():  # before its format and the box are asked for: it is the clearer error
+        raise SenderError(f"cannot read {args.file}: {os.strerror(errno.ENOENT)}")
     kind = format_of(args.file, args.format, args.preset)
     naming = _naming(args)
     if args.dry_run:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.metadata
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from cli.audited import audited
 from cli.command import FAILED, Command
+from cli.output import drop_output, has_reader, output
 from telemetry import unneeded
 from telemetry.config import load
 from telemetry.errors import WhimbrelError
@@ -19,9 +22,25 @@ INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand, the one of this process unless `argv` says another; returns its exit status."""
+    """Run one subcommand, the one of this process unless `argv` says another; returns its exit status.
+
+    A reader of standard output that leaves early (`| head`) is no error, but a command that it cut off has failed.
+    """
     if argv is None:
         unneeded.refuse()
+    try:
+        return _run(argv)
+    except BrokenPipeError:
+        if has_reader():  # it was another pipe that broke
+            raise
+        drop_output()
+        return FAILED
+    finally:
+        with output():
+            pass  # what is left is written out
+
+
+def _run(argv: Sequence[str] | None) -> int:
     top = top_parser()
     chosen = top.parse_args(argv)
     if chosen.command not in COMMANDS:
@@ -53,10 +72,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 def top_parser() -> argparse.ArgumentParser:
     """The parser up to the subcommand's name; what follows is the subcommand's own."""
     parser = _Parser(prog="whimbrel", description="Collect device telemetry and lose nothing of it.")
+    parser.add_argument("--version", action=_Version)
     parser.add_argument("--config", metavar="FILE", help="settings file (else WHIMBREL_CONFIG, else config.toml)")
     parser.add_argument("command", metavar="COMMAND", help=f"{', '.join(COMMANDS)}; COMMAND --help tells more")
     parser.add_argument("arguments", metavar="...", nargs=argparse.REMAINDER, help="arguments of the command")
     return parser
+
+
+class _Version(argparse.Action):
+    """Prints the version of this installation. It is looked up only then."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help="print the version and exit")
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        print(f"whimbrel {importlib.metadata.version('whimbrel')}")
+        parser.exit()
 
 
 class _Parser(argparse.ArgumentParser):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,9 +16,21 @@ def output() -> Iterator[None]:
     """Stop quietly when the reader of standard output has had enough (`| head`)."""
     try:
         yield
-        sys.stdout.flush()
+        print(end="", flush=True)  # unlike sys.stdout.flush() it takes a standard output that is closed
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+        drop_output()
+
+
+def drop_output() -> None:
+    """Have all further output go nowhere; Python flushes once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def has_reader() -> bool:
+    """False if standard output is a pipe or a connection whose other end is closed."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return not any(events & select.POLLERR for _, events in poll.poll(0))
 
 
 def print_json(data: str | bytes) -> None:

@@ -109,10 +109,9 @@ def _add_flow_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Send the file; 0 if every record was accepted."""
-    read, collector = READERS[file_format(args)], settings.collector
-    label = "standard input" if args.file == "-" else args.file
-    with open_input(args.file) as file:
-        rows = read(file, label, file_naming(args))
+    collector, label = settings.collector, "standard input" if args.file == "-" else args.file
+    with open_input(args.file) as file:  # before its format is asked for: a missing file is the clearer error
+        rows = READERS[file_format(args)](file, label, file_naming(args))
         bar = progress_bar(args.quiet)
         tally = Tally(label, say, bar.update)
         patience = Patience(args.retry_seconds, *CLOCK, say)

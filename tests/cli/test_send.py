@@ -360,7 +360,9 @@ class TestBeforeAnythingIsSent:
         ("name", "arguments", "reason"),
         [
             ("none.csv", [], "cannot read .*none.csv: No such file"),
-            ("", [], "cannot tell the format of"),
+            ("none", [], "cannot read .*none: No such file"),
+            ("", [], "cannot read .*: Is a directory"),
+            ("some.txt", [], "cannot tell the format of .*some.txt: name it with --format"),
             ("", ["--format", "csv"], "cannot read .*: Is a directory"),
             ("some.csv", ["--map", "device_id=x"], "line 1: no column 'x'"),
             ("some.csv", ["--map", "a=v", "--map", "a=w"], "cannot map one name to two columns"),
@@ -368,7 +370,8 @@ class TestBeforeAnythingIsSent:
         ],
     )
     def test_errors(self, run: Send, tmp_path: Path, name: str, arguments: list[str], reason: str) -> None:
-        (tmp_path / "some.csv").write_text("v,w\n1,2\n")
+        for some in ("some.csv", "some.txt"):
+            (tmp_path / some).write_text("v,w\n1,2\n")
         with pytest.raises(SenderError, match=reason):
             run(tmp_path / name, *arguments, "--url", "http://127.0.0.1:1")
 
