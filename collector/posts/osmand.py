@@ -1,7 +1,8 @@
 """OsmAnd's protocol, which Traccar's phone apps speak, in three dialects: a query, a form, or JSON.
 
-A query or form has a record's fields as they are, its speed in knots unless the listener says otherwise. JSON, of the
-apps from version 9 on, has one location, its speed in m/s; below 0 is unknown.
+A query or form has a record's fields as they are. Nothing in it names the unit of its speed: OsmAnd and GPSLogger send
+m/s, Traccar Client sends knots. `_speed_unit` tells them apart by the names of their fields, unless the listener has a
+`speed_unit`. JSON, of Traccar Client 9, has one location, its speed in m/s; below 0 is unknown.
 """
 
 from __future__ import annotations
@@ -43,6 +44,10 @@ PLACES = ("lat", "lon", "location", "speed", "bearing", "heading", "altitude", "
 KNOWN = frozenset(("id", "deviceid", "timestamp", "cell", "wifi", *PLACES, *SECRETS))
 """What is more than an attribute. All else is one."""
 
+TRACCAR_CLIENT, OTHER_APPS = "batt", "hdop"
+"""Traccar Client sends `batt` in all versions, and `hdop` in none. The addresses that OsmAnd and GPSLogger document have
+`hdop`."""
+
 Pairs = Sequence[tuple[str, str]]
 
 
@@ -83,13 +88,17 @@ def _record(device_id: str, pairs: Pairs, fields: dict[str, str], options: Optio
         latitude,
         longitude,
         read_number("altitude", fields.get("altitude") or None),
-        None if speed is None else speed * KMH[options.speed_unit or "knots"],
+        None if speed is None else speed * KMH[options.speed_unit or _speed_unit(fields)],
         _from_0(read_number("bearing", fields.get("bearing") or fields.get("heading") or None)),
         _from_0(read_number("accuracy", fields.get("accuracy") or None)),
         fields.get("valid", "true").lower() in TRUE,
     )
     at_us = _timestamp(fields.get("timestamp"), options.timezone, arrival)
     return sent(device_id, SOURCE, options, arrival, at_us, attributes, position)
+
+
+def _speed_unit(fields: dict[str, str]) -> str:
+    return "knots" if TRACCAR_CLIENT in fields and OTHER_APPS not in fields else "ms"
 
 
 def _coordinates(fields: dict[str, str]) -> tuple[float | None, float | None]:

@@ -48,6 +48,7 @@ def test_osmand_asks_and_posts(box: Box, http: httpx.Client) -> None:
     posted = http.post("/osmand", data={"id": "phone", "lat": "3.5", "lon": "4.5"})
     assert [(answer.status_code, answer.text) for answer in (asked, posted)] == [(200, "")] * 2
     assert places(box, "phone") == [(1.5, 2.5), (3.5, 4.5)]
+    assert [entry.record.speed_kmh for entry in tail(box.shard, "phone")] == [36, None]
 
 
 def test_a_phone_never_hears_that_its_record_is_bad(box: Box, http: httpx.Client) -> None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta, timezone
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from collector.posts.contract import NotOurs
+from collector.posts.contract import NotOurs, Post
 from collector.posts.osmand import read
 from tests.collector.posts.posting import HTTP, form, only, posted, query, told
 from tests.collector.protocols.three_ways import NOW_US
 
-GOOD = "id=dev1&lat=41.0082&lon=28.9784&timestamp=1772366400&speed=19.438&bearing=270&altitude=35"
+GOOD = "id=dev1&lat=41.0082&lon=28.9784&timestamp=1772366400&speed=10&bearing=270&altitude=35"
 NOON_US = 1_772_366_400_000_000
 
 
@@ -22,13 +23,36 @@ def test_a_query_and_a_form(post: object) -> None:
     device, record, attributes = only(told(read, post))  # type: ignore[arg-type]
     assert (device, record.source, record.transport, record.timestamp_us) == ("dev1", "osmand", "http", NOON_US)
     assert (record.latitude, record.longitude, record.altitude_m, record.heading_deg) == (41.0082, 28.9784, 35, 270)
-    assert record.speed_kmh == pytest.approx(35.999, abs=0.001)
+    assert record.speed_kmh == 36
     assert attributes == {}
 
 
-@pytest.mark.parametrize(("unit", "kmh"), [("kmh", 10), ("ms", 36), ("mph", 16.09344), ("", 18.52)])
-def test_the_listener_says_what_speeds_are_in(unit: str, kmh: float) -> None:
-    _, record, _ = only(told(read, query("id=1&lat=1&lon=2&speed=10"), HTTP._replace(speed_unit=unit)))
+OSMAND = "id=1&lat=53.1&lon=-2.1&timestamp=1772366400123&hdop=4.0&altitude=35.0&speed=9.5&bearing=270.0"
+TRACCAR_CLIENT = "id=1&timestamp=1772366400&lat=53.1&lon=-2.1&speed=9.5&bearing=270.0&altitude=35.0"
+
+
+@pytest.mark.parametrize("dialect", [query, form], ids=["query", "form"])
+@pytest.mark.parametrize(
+    ("text", "kmh"),
+    [
+        ("id=1&lat=53.1&lon=-2.1&speed=9.5", 34.2),
+        (OSMAND, 34.2),
+        (f"{OSMAND}&batt=80", 34.2),
+        (f"{OSMAND}&accuracy=5", 34.2),
+        (f"{TRACCAR_CLIENT}&accuracy=5.0&batt=80.0", 17.594),
+        (f"{TRACCAR_CLIENT}&batt=80.0", 17.594),
+    ],
+    ids=["least", "OsmAnd", "GPSLogger", "with accuracy", "Traccar Client", "Traccar Client, older"],
+)
+def test_the_app_says_what_speeds_are_in(dialect: Callable[[str], Post], text: str, kmh: float) -> None:
+    _, record, _ = only(told(read, dialect(text)))
+    assert record.speed_kmh == pytest.approx(kmh)
+
+
+@pytest.mark.parametrize(("unit", "kmh"), [("kmh", 10), ("ms", 36), ("mph", 16.09344), ("knots", 18.52)])
+@pytest.mark.parametrize("app", ["", "&batt=80"], ids=["another app", "Traccar Client"])
+def test_the_listener_overrides_the_app(unit: str, kmh: float, app: str) -> None:
+    _, record, _ = only(told(read, query(f"id=1&lat=1&lon=2&speed=10{app}"), HTTP._replace(speed_unit=unit)))
     assert record.speed_kmh == pytest.approx(kmh)
 
 
