@@ -45,8 +45,7 @@ KNOWN = frozenset(("id", "deviceid", "timestamp", "cell", "wifi", *PLACES, *SECR
 """What is more than an attribute. All else is one."""
 
 TRACCAR_CLIENT, OTHER_APPS = "batt", "hdop"
-"""Traccar Client sends `batt` in all versions, and `hdop` in none. The addresses that OsmAnd and GPSLogger document have
-`hdop`."""
+"""Traccar Client sends `batt` in all versions and `hdop` in none; addresses for OsmAnd and GPSLogger have `hdop`."""
 
 Pairs = Sequence[tuple[str, str]]
 

@@ -28,11 +28,20 @@ from collector.protocols.gt06_parts import (
     readable,
     state_bits,
 )
+from collector.protocols.gt06_told import has_state_modules, read_state_modules, state_modules
 from collector.protocols.tracker import NOWHERE, Attributes, Position, cell
 from telemetry.errors import RecordError
 
 CARD_LEAST_BYTES = 90
 """What stands behind a place that ends with a card is as long at least."""
+
+HEAD_BYTES = 15
+"""Before the place of some models: why it was sent (u8), the device's number, and the time of sending."""
+
+LONG_CELL_BYTES = 9
+KEY_BYTES = 8
+VALUES_KEY_BYTES = 21
+"""Behind the cell of a VL103: 13 bytes of values without a known meaning, and the driver's key."""
 
 
 def place(body: Body, zone: tzinfo) -> Content:
@@ -79,10 +88,38 @@ def place_cell_event(body: Body, zone: tzinfo) -> Content:
 
 def place_cell_event_22(body: Body, zone: tzinfo) -> Content:
     """The same; or of models that begin with the device's number and the time of sending."""
-    start = body.peek(21).rest()
-    if start[9:15] == start[15:21] and body.left > 15 + PLACE_BYTES:
-        return _named_place(body, zone)
-    return place_cell_event(body, zone)
+    return _named_place(body, zone) if _has_head(body, zone) else place_cell_event(body, zone)
+
+
+def place_state_driver(body: Body, zone: tzinfo) -> Content:
+    """Of the XT40: a head, a place, a cell with its length, a state with volts, distance, minutes, and the driver.
+
+    A content that does not begin with that head is a place and a cell. What does not fit the rest is kept as sent.
+    """
+    is_headed = _has_head(body, zone)
+    body.take(HEAD_BYTES if is_headed else 0)
+    at_us, attributes, position = read_place(body, zone)
+    rest = body.rest()
+    try:
+        attributes |= _state_driver(Body(rest)) if is_headed else _long_cell_data(Body(rest))
+    except IndexError:
+        attributes["data"] = rest.hex()
+    return at_us, attributes, position
+
+
+def place_key_or_state(body: Body, zone: tzinfo) -> Content:
+    """Of the VL103 a place, a long cell and the driver's key; of other models a state and modules."""
+    if not _has_date(body.peek(6), zone) or has_state_modules(body):
+        return state_modules(body, zone)
+    at_us, attributes, position = read_place(body, zone)
+    return at_us, attributes | _long_cell_data(body), position
+
+
+def place_cell_state_modules(body: Body, zone: tzinfo) -> Content:
+    """An alarm: a place, a cell of the network's kind, a state, and modules."""
+    at_us, attributes, position = read_place(body, zone)
+    attributes |= _cell_of_kind(body)
+    return at_us, attributes | read_state_modules(body), position
 
 
 def place_wide_cell(body: Body, zone: tzinfo) -> Content:
@@ -152,11 +189,8 @@ def place_wide_cell_state(body: Body, zone: tzinfo) -> Content:
 def place_kept_cell(body: Body, zone: tzinfo) -> Content:
     """Of long frames: a place, why it was sent, whether late, a cell of the network's kind, and modules."""
     at_us, attributes, position = read_place(body, zone)
-    event, is_late, network = body.u8(), body.u8() != 0, body.u8()
-    is_wide = network >= 3
-    attributes |= {"event": event or None, "buffered": is_late or None}
-    attributes |= read_cell(body, 4, 8) if is_wide else read_cell(body)
-    body.take(2 if is_wide else 1)
+    event, is_late = body.u8(), body.u8() != 0
+    attributes |= {"event": event or None, "buffered": is_late or None, **_cell_of_kind(body)}
     modules, accuracy_m = _modules(body)
     return at_us, attributes | modules, position._replace(accuracy_m=accuracy_m)
 
@@ -242,6 +276,35 @@ def _has_date(start: Body, zone: tzinfo) -> bool:
     return True
 
 
+def _has_head(body: Body, zone: tzinfo) -> bool:
+    """Whether the place is not first: the time of sending stands before its own, and no time at the start."""
+    start = body.peek(HEAD_BYTES + 6).rest()
+    at, place_at = start[HEAD_BYTES - 6 : HEAD_BYTES], start[HEAD_BYTES:]
+    if body.left <= HEAD_BYTES + PLACE_BYTES:
+        return False
+    return at == place_at or (
+        not _has_date(Body(start[:6]), zone) and _has_date(Body(at), zone) and _has_date(Body(place_at), zone)
+    )
+
+
+def _cell_of_kind(body: Body) -> Attributes:
+    """The network's kind (from 3 on numbers are wide), a cell, and its strength."""
+    is_wide = body.u8() >= 3
+    found = read_cell(body, 4, 8) if is_wide else read_cell(body)
+    body.take(2 if is_wide else 1)
+    return found
+
+
+def _long_cell_data(body: Body) -> Attributes:
+    """A cell of nine bytes, if there are so many; what follows is kept as sent, without the driver's key at its end."""
+    found = cell_of_size(body.take(LONG_CELL_BYTES)) if body.left >= LONG_CELL_BYTES else {}
+    if body.left == VALUES_KEY_BYTES:
+        found["data"] = body.take(VALUES_KEY_BYTES - KEY_BYTES).hex()
+        key = body.take(KEY_BYTES)
+        return found | {"driver_id": key.hex() if any(key) else None}
+    return found | {"data": body.rest().hex() or None}
+
+
 def _cell_bytes(said: int, left: int, last_bytes: tuple[int, ...]) -> int:
     """How long a cell is, of which the length is told with itself or without; what is no cell is skipped."""
     for last in last_bytes:
@@ -301,17 +364,36 @@ def _place_altitude(body: Body, zone: tzinfo) -> Content:
 
 def _named_place(body: Body, zone: tzinfo) -> Content:
     """A place, a cell with its length, volts of the supply and of the battery in a state, distance and minutes."""
-    body.take(15)
+    body.take(HEAD_BYTES)
     at_us, attributes, position = read_place(body, zone)
     attributes |= cell_of_size(body.take(9)[1:])
     if body.left >= 7:
-        attributes |= state_bits(body.u8()) | {"external_v": body.u16() / 100, "battery_v": body.u8() / 10}
-        attributes |= {"gsm_signal": body.u8()}
-        attributes |= {"alarm": ALARMS.get(body.u8()) or attributes["alarm"]}
-        body.u8()
+        attributes |= _state_volts(body)
     if body.left >= 6:
-        attributes |= {"odometer_m": body.number(3) or None, "engine_hours": body.number(3) / 60}
+        attributes |= _distance_minutes(body)
     return at_us, attributes, position
+
+
+def _state_driver(body: Body) -> Attributes:
+    """The cell's length may count itself. The driver's key stands behind its length and its kind."""
+    size_bytes = body.u8()
+    found = cell_of_size(body.take(LONG_CELL_BYTES if size_bytes == LONG_CELL_BYTES + 1 else size_bytes))
+    found |= _state_volts(body) | _distance_minutes(body)
+    if key := Body(body.take(body.u8())).rest()[1:]:
+        found["driver_id"] = key.hex()
+    return found | _tail(body) | {"data": body.rest().hex() or None}
+
+
+def _state_volts(body: Body) -> Attributes:
+    found = state_bits(body.u8()) | {"external_v": body.u16() / 100, "battery_v": body.u8() / 10}
+    found |= {"gsm_signal": body.u8()}
+    found |= {"alarm": ALARMS.get(body.u8()) or found["alarm"]}
+    body.u8()
+    return found
+
+
+def _distance_minutes(body: Body) -> Attributes:
+    return {"odometer_m": body.number(3) or None, "engine_hours": body.number(3) / 60}
 
 
 def _plain_state(body: Body) -> Attributes:

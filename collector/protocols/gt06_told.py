@@ -9,6 +9,7 @@ from collector.protocols.gt06_parts import (
     ALARMS,
     MAC_BYTES,
     NAME_BYTES,
+    STATE_BYTES,
     Body,
     Content,
     Means,
@@ -106,14 +107,27 @@ def wide_cell(body: Body, _zone: tzinfo) -> Content:
 
 
 def state_modules(body: Body, _zone: tzinfo) -> Content:
-    attributes = read_state(body.peek(5))
-    body.take(5)
+    return None, read_state_modules(body), NOWHERE
+
+
+def has_state_modules(body: Body) -> bool:
+    """Whether the content is a state and modules to its end. Modules have numbers below 100 hexadecimal."""
+    rest = Body(body.peek(body.left).rest())
+    try:
+        rest.take(STATE_BYTES)
+        return all(what < 0x100 for what, _ in rest.modules(1))
+    except IndexError:
+        return False
+
+
+def read_state_modules(body: Body) -> Attributes:
+    attributes = read_state(Body(body.take(STATE_BYTES)))
     for what, value in body.modules(1):
         if what == 0x18:
             attributes["battery_v"] = value.u16() / 100
         elif what == 0x6A:
             attributes["battery_percent"] = battery_percent(value.u8())
-    return None, attributes, NOWHERE
+    return attributes
 
 
 def traction_battery(body: Body, _zone: tzinfo) -> Content:

@@ -220,6 +220,114 @@ def test_what_models_put_behind_a_place(kind: int, behind: bytes, expected: dict
     assert attributes(found).items() >= {"satellites": 9, "cells": CELL_FOUND, **expected}.items()
 
 
+VL103 = HEX(
+    "78783536190c1d0f1724cf026cc9140c367d4000940001cc0025ef0540e88c"
+    "01000000000064051428000006c3000001453f9201003477560d0a"
+)
+
+
+def test_a_place_of_a_vl103() -> None:
+    _, message = feed(Gt06(Options()), [LOGIN, VL103])
+    (found,) = records([message])
+    assert found.latitude == pytest.approx(22.60211)
+    assert found.longitude == pytest.approx(113.832)
+    assert (found.has_fix, found.speed_kmh, found.heading_deg) == (True, 0, 0)
+    assert datetime.fromtimestamp(found.timestamp_us / 1e6, UTC) == datetime(2025, 12, 29, 15, 23, 36, tzinfo=UTC)
+    assert attributes(found) == {
+        "satellites": 15,
+        "cells": [{"mcc": 460, "mnc": 0, "lac": 9_711, "cid": 88_139_916}],
+        "data": "01000000000064051428000006",
+        "driver_id": "c3000001453f9201",
+    }
+    assert answer(message) == framed(0x36, b"", b"\x00\x34")
+
+
+LONG_CELL = HEX("011e 01 1234 0000abcd")
+
+
+@pytest.mark.parametrize(
+    ("behind", "expected"),
+    [
+        (b"", {}),
+        (LONG_CELL, {"cells": CELL_FOUND}),
+        (LONG_CELL + HEX("0102"), {"cells": CELL_FOUND, "data": "0102"}),
+        (LONG_CELL + bytes(21), {"cells": CELL_FOUND, "data": "00" * 13}),
+    ],
+)
+def test_a_place_of_type_36_survives_what_follows_it(behind: bytes, expected: dict[str, object]) -> None:
+    found, _ = said(0x36, place() + behind)
+    assert (found.latitude, found.longitude, found.timestamp_us) == (41.0082, 28.9784, NOON_US)
+    assert attributes(found) == {"satellites": 9, **expected}
+
+
+@pytest.mark.parametrize("state", ["46 64 04 00 02", "1a 03 01 0c 02"], ids=["no date", "like a date"])
+def test_a_state_of_type_36_is_no_place(state: str) -> None:
+    found, _ = said(0x36, HEX(state + "0018 02 019d 006a 01 50 00ff 0a 00112233445566778899"))
+    assert (found.latitude, found.timestamp_us) == (None, NOW_US)
+    assert attributes(found).items() >= {"battery_v": 4.13, "battery_percent": 80}.items()
+
+
+SENT_LATER = bytes((26, 3, 1, 12, 0, 9))
+VOLTS_STATE = HEX("06 0514 28 1f 01 02")
+KEY = HEX("09 01 c3000001453f9201")
+
+
+@pytest.mark.parametrize("sent_at", [CLOCK, SENT_LATER], ids=["at once", "9 s later"])
+@pytest.mark.parametrize("size_bytes", [9, 10])
+@pytest.mark.parametrize(
+    ("driver", "expected"),
+    [
+        (KEY, {"driver_id": "c3000001453f9201"}),
+        (b"\x00", {}),
+        (KEY + HEX("01 00 01"), {"driver_id": "c3000001453f9201", "buffered": True}),
+        (b"\x00" + HEX("abcd"), {"data": "abcd"}),
+    ],
+)
+def test_a_place_of_an_xt40(sent_at: bytes, size_bytes: int, driver: bytes, expected: dict[str, object]) -> None:
+    cell = bytes((size_bytes,)) + LONG_CELL
+    found, ack = said(0x25, b"\x01" + NAME + sent_at + place() + cell + VOLTS_STATE + HEX("0003e8 00003c") + driver)
+    assert (found.latitude, found.longitude, found.timestamp_us) == (41.0082, 28.9784, NOON_US)
+    assert ack == framed(0x25, b"", SERIAL)
+    assert attributes(found) == {
+        "satellites": 9,
+        "cells": CELL_FOUND,
+        "status": 6,
+        "ignition": True,
+        "charging": True,
+        "blocked": False,
+        "external_v": 13,
+        "battery_v": 4,
+        "gsm_signal": 31,
+        "alarm": "sos",
+        "odometer_m": 1_000,
+        "engine_hours": 1,
+        **expected,
+    }
+
+
+def test_a_place_of_type_25_survives_what_follows_it() -> None:
+    found, _ = said(0x25, b"\x01" + NAME + CLOCK + place() + HEX("0901"))
+    assert (found.latitude, attributes(found)) == (41.0082, {"satellites": 9, "data": "0901"})
+    found, _ = said(0x25, place() + LONG_CELL)
+    assert (found.latitude, attributes(found)) == (41.0082, {"satellites": 9, "cells": CELL_FOUND})
+
+
+def test_a_place_of_type_22_may_be_older_than_its_frame() -> None:
+    for sent_at in (CLOCK, SENT_LATER):
+        found, _ = said(0x22, b"\x01" + NAME + sent_at + place() + b"\x09" + CELL + VOLTS_STATE)
+        assert (found.latitude, found.timestamp_us) == (41.0082, NOON_US)
+        assert attributes(found).items() >= {"cells": CELL_FOUND, "external_v": 13, "alarm": "sos"}.items()
+
+
+@pytest.mark.parametrize("cell", [HEX("00") + CELL + b"\x1f", HEX("03") + WIDE_CELL + HEX("001f")])
+def test_an_alarm_with_modules_has_a_place(cell: bytes) -> None:
+    found, ack = said(0x39, place() + cell + HEX("46 64 04 01 02 0018 02 019d 0099 01 07"))
+    assert (found.latitude, found.longitude, found.timestamp_us) == (41.0082, 28.9784, NOON_US)
+    assert ack == framed(0x39, b"", SERIAL)
+    expected = {"cells": CELL_FOUND, "alarm": "sos", "battery_percent": 100, "battery_v": 4.13, "ignition": True}
+    assert attributes(found).items() >= expected.items()
+
+
 def test_an_altitude_and_an_accuracy() -> None:
     found, _ = said(0x31, place() + HEX("011e 0001 1234 0000abcd 01 00 00 000003e8 ffdd"))
     assert found.altitude_m == -35
