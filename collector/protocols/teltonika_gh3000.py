@@ -11,16 +11,24 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
+from collector.protocols.teltonika_io import is_named
 from collector.protocols.tracker import NOWHERE, Attributes, Position, cell
 
 SINCE_S = 1_167_609_600
 """2007-01-01, from which its seconds count."""
 
-_OF_1000 = {67: "battery_v"}
-_OF_10 = {20: "hdop", 22: "pdop"}
-_PLAIN = {1: "battery_percent"}
-_SIZES = ((0x02, "B"), (0x04, "H"), (0x08, "I"))
-_SOS, _MOTION = 222, 240
+_NAMES: dict[int, tuple[str, int, int]] = {
+    1: ("battery_percent", 1, 1),
+    20: ("hdop", 2, 10),
+    22: ("pdop", 2, 10),
+    67: ("battery_v", 2, 1_000),
+    222: ("alarm", 1, 1),
+    240: ("motion", 1, 1),
+}
+"""Number → attribute, its maximum size in bytes, and how many of its parts are one."""
+
+_SIZES = ((0x02, "B", 1), (0x04, "H", 2), (0x08, "I", 4))
+"""Bit of the mask, layout and size in bytes of a value."""
 
 
 class Read(NamedTuple):
@@ -55,9 +63,9 @@ def read(data: bytes, at: int) -> Read:
     head, parts = values.take("I"), values.take("B")
     attributes: Attributes = {"priority": head >> 30}
     position = _place(values, attributes) if parts & 1 else NOWHERE
-    for bit, layout in _SIZES:
+    for bit, layout, size_bytes in _SIZES:
         for _ in range(values.take("B") if parts & bit else 0):
-            attributes |= _named(values.take("B"), values.take(layout))
+            attributes |= _named(values.take("B"), values.take(layout), size_bytes)
     return Read(((head & 0x3FFF_FFFF) + SINCE_S) * 1_000_000, attributes, position, values.at)
 
 
@@ -78,13 +86,13 @@ def _place(values: _Values, attributes: Attributes) -> Position:
     return Position(latitude, longitude, altitude_m, speed_kmh, heading_deg, is_fix=is_fix)
 
 
-def _named(number: int, value: int) -> Attributes:
-    if number in _PLAIN:
-        return {_PLAIN[number]: value}
-    if number in _OF_10:
-        return {_OF_10[number]: value / 10}
-    if number in _OF_1000:
-        return {_OF_1000[number]: value / 1_000}
-    if number == _SOS:
+def _named(number: int, value: int, size_bytes: int) -> Attributes:
+    known = _NAMES.get(number)
+    if known is None or not is_named(known[0], known[1], value, size_bytes):
+        return {f"io{number}": value}
+    name, _, of_one = known
+    if name == "alarm":
         return {"alarm": "sos"} if value else {}
-    return {"motion": value != 0} if number == _MOTION else {f"io{number}": value}
+    if name == "motion":
+        return {"motion": value != 0}
+    return {name: value if of_one == 1 else value / of_one}

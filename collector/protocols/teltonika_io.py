@@ -1,6 +1,7 @@
 """Which of Teltonika's numbered values is what (vendor's wiki, "AVL ID" lists of its devices).
 
-Only what all models agree on has a name; every other value is kept as `io<number>`, as it came.
+Only what all models agree on has a name; every other value is kept as `io<number>`, as it came. Some models give a
+number another meaning, with more bytes: 113 is a battery's percentage in one byte only.
 """
 
 from __future__ import annotations
@@ -15,13 +16,18 @@ Named = Callable[[int, int], object]
 
 
 def named(number: int, value: int, size_bytes: int) -> Attributes:
-    """A value under its name: {"external_v": 12.65}."""
+    """A value under its name, {"external_v": 12.65}, or under its number if it has more bytes than that name allows."""
     known = NAMES.get(number)
-    if known is None:
+    if known is None or not is_named(known[0], known[1], value, size_bytes):
         return {f"io{number}": value}
-    name, means = known
+    name, _, means = known
     meaning = means(value, size_bytes)
     return {} if meaning is None else {name: meaning}
+
+
+def is_named(name: str, max_bytes: int, value: int, size_bytes: int) -> bool:
+    """Whether a value can be what its name says: it has no more bytes than that, and a percentage is at most 100."""
+    return size_bytes <= max_bytes and not (name.endswith("_percent") and value > 100)
 
 
 def named_text(number: int, value: bytes) -> Attributes:
@@ -88,49 +94,49 @@ def _harsh(value: int, _size: int) -> str | None:
     return {1: "hard_acceleration", 2: "hard_braking", 3: "hard_cornering"}.get(value)
 
 
-NAMES: dict[int, tuple[str, Named]] = {
-    1: ("input1", _flag),
-    2: ("input2", _flag),
-    3: ("input3", _flag),
-    4: ("input4", _flag),
-    179: ("output1", _flag),
-    180: ("output2", _flag),
-    9: ("adc1_v", _parts(1_000)),
-    10: ("adc2_v", _parts(1_000)),
-    16: ("odometer_m", _plain),
-    17: ("acceleration_x_mg", _signed),
-    18: ("acceleration_y_mg", _signed),
-    19: ("acceleration_z_mg", _signed),
-    21: ("gsm_signal", _plain),
-    66: ("external_v", _parts(1_000)),
-    67: ("battery_v", _parts(1_000)),
-    68: ("battery_a", _amperes),
-    72: ("temperature_c", _degrees(10)),
-    73: ("temperature2_c", _degrees(10)),
-    74: ("temperature3_c", _degrees(10)),
-    75: ("temperature4_c", _degrees(10)),
-    78: ("driver_id", _key),
-    113: ("battery_percent", _plain),
-    181: ("pdop", _parts(10)),
-    182: ("hdop", _parts(10)),
-    199: ("trip_m", _plain),
-    236: ("alarm", _alarm("general")),
-    239: ("ignition", _flag),
-    240: ("motion", _flag),
-    241: ("operator", _plain),
-    246: ("alarm", _alarm("tow")),
-    247: ("alarm", _alarm("accident")),
-    249: ("alarm", _alarm("jamming")),
-    251: ("alarm", _alarm("idle")),
-    252: ("alarm", _alarm("power_cut")),
-    253: ("alarm", _harsh),
-    255: ("alarm", _alarm("overspeed")),
-    10800: ("temperature_c", _degrees(100)),
-    10801: ("temperature2_c", _degrees(100)),
-    10802: ("temperature3_c", _degrees(100)),
-    10803: ("temperature4_c", _degrees(100)),
+NAMES: dict[int, tuple[str, int, Named]] = {
+    1: ("input1", 1, _flag),
+    2: ("input2", 1, _flag),
+    3: ("input3", 1, _flag),
+    4: ("input4", 1, _flag),
+    179: ("output1", 1, _flag),
+    180: ("output2", 1, _flag),
+    9: ("adc1_v", 2, _parts(1_000)),
+    10: ("adc2_v", 2, _parts(1_000)),
+    16: ("odometer_m", 4, _plain),
+    17: ("acceleration_x_mg", 2, _signed),
+    18: ("acceleration_y_mg", 2, _signed),
+    19: ("acceleration_z_mg", 2, _signed),
+    21: ("gsm_signal", 1, _plain),
+    66: ("external_v", 2, _parts(1_000)),
+    67: ("battery_v", 2, _parts(1_000)),
+    68: ("battery_a", 2, _amperes),
+    72: ("temperature_c", 4, _degrees(10)),
+    73: ("temperature2_c", 4, _degrees(10)),
+    74: ("temperature3_c", 4, _degrees(10)),
+    75: ("temperature4_c", 4, _degrees(10)),
+    78: ("driver_id", 8, _key),
+    113: ("battery_percent", 1, _plain),
+    181: ("pdop", 2, _parts(10)),
+    182: ("hdop", 2, _parts(10)),
+    199: ("trip_m", 4, _plain),
+    236: ("alarm", 1, _alarm("general")),
+    239: ("ignition", 1, _flag),
+    240: ("motion", 1, _flag),
+    241: ("operator", 4, _plain),
+    246: ("alarm", 1, _alarm("tow")),
+    247: ("alarm", 1, _alarm("accident")),
+    249: ("alarm", 1, _alarm("jamming")),
+    251: ("alarm", 1, _alarm("idle")),
+    252: ("alarm", 1, _alarm("power_cut")),
+    253: ("alarm", 1, _harsh),
+    255: ("alarm", 1, _alarm("overspeed")),
+    10800: ("temperature_c", 2, _degrees(100)),
+    10801: ("temperature2_c", 2, _degrees(100)),
+    10802: ("temperature3_c", 2, _degrees(100)),
+    10803: ("temperature4_c", 2, _degrees(100)),
 }
-"""Number → attribute (docs/attributes.md) and what its value means."""
+"""Number → attribute (docs/attributes.md), its maximum size in bytes, and what its value means."""
 
 TEXTS = {256: "vin", 281: "fault_codes", 325: "vin"}
 """Number → attribute of a value that is text."""

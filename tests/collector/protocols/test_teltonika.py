@@ -12,6 +12,7 @@ from collector.protocols.checksums import crc16_arc
 from collector.protocols.contract import Received, Rejected
 from collector.protocols.framed import Options
 from collector.protocols.teltonika import Teltonika
+from collector.protocols.teltonika_io import NAMES
 from tests.collector.protocols.three_ways import ARRIVAL, answer, feed
 from tests.collector.protocols.trackers import attributes, records
 from tests.collector.protocols.vectors import Exceptions, Vector, differences, vectors
@@ -109,6 +110,46 @@ def test_codec_8_extended_has_numbers_of_two_bytes_and_texts() -> None:
     assert attributes(found)["io999"] == "ff01"
     assert attributes(found)["temperature_c"] == -10.5
     assert attributes(found)["ignition"] is True
+
+
+SIZES = {1: "B", 2: "H", 4: "I", 8: "Q"}
+
+
+def values_of(number: int, value: int, size_bytes: int) -> bytes:
+    """The values of a record of codec 8 extended that has one."""
+    found = struct.pack(">HH", 0, 1)
+    for size, layout in SIZES.items():
+        found += struct.pack(f">HH{layout}", 1, number, value) if size == size_bytes else bytes(2)
+    return found + bytes(2)
+
+
+def of_value(number: int, value: int, size_bytes: int) -> dict[str, object]:
+    (found,) = records(feed(connected(), [packet(0x8E, record(values=values_of(number, value, size_bytes)))]))
+    told = attributes(found)
+    assert (told.pop("satellites"), told.pop("priority")) == (9, 1)
+    return told
+
+
+@pytest.mark.parametrize(
+    ("value", "size_bytes", "expected"),
+    [
+        (0, 1, {"battery_percent": 0}),
+        (100, 1, {"battery_percent": 100}),
+        (101, 1, {"io113": 101}),
+        (4_294_806_661, 4, {"io113": 4_294_806_661}),
+        (80, 2, {"io113": 80}),
+    ],
+)
+def test_a_percentage_is_one_byte_and_at_most_100(value: int, size_bytes: int, expected: dict[str, object]) -> None:
+    assert of_value(113, value, size_bytes) == expected
+
+
+@pytest.mark.parametrize("number", sorted(NAMES))
+def test_a_value_of_more_bytes_than_its_name_has_none(number: int) -> None:
+    name, max_bytes, _ = NAMES[number]
+    for size_bytes in SIZES:
+        expected = {name} if size_bytes <= max_bytes else {f"io{number}"}
+        assert set(of_value(number, 1, size_bytes)) == expected
 
 
 def test_codec_16_has_a_byte_more_and_counts_of_one() -> None:
@@ -250,6 +291,14 @@ def test_codec_7_tells_which_parts_it_has() -> None:
         "io5": 3300,
     }
     assert (empty.latitude, attributes(empty), answer(one)) == (None, {"priority": 0}, b"\x00\x00\x00\x02")
+
+
+@pytest.mark.parametrize("number", [1, 20, 22, 67, 222, 240])
+def test_a_value_of_codec_7_of_more_bytes_than_its_name_has_none(number: int) -> None:
+    values = b"\x01" + bytes((number,)) + (4_294_806_661).to_bytes(4, "big")
+    (one,) = feed(connected(), [packet(7, struct.pack(">IB", AT_MS // 1_000 - 1_167_609_600, 0x08) + values)])
+    (found,) = records([one])
+    assert attributes(found) == {"priority": 0, f"io{number}": 4_294_806_661}
 
 
 def named_text(number: int, value: bytes) -> dict[str, object]:
