@@ -216,10 +216,24 @@ def _after(name: str, values: list[str], mask: object = None) -> Attributes:
         values = ["", *values[1:]]
     for at in (3, 4, 2, 5):
         if len(values) > at + 1 and STATUS.fullmatch(values[at + 1]) and _is_percent(values[at]):
-            found |= {f"adc{n}_v": int(mv) / 1_000 for n, mv in enumerate(values[1:at], 1) if _ADC_MV.fullmatch(mv)}
+            found |= _analog(values[1:at])
             found |= {"battery_percent": percent(values[at]), **_status(values[at + 1])}
-            return found | (_accessories(values[at + 2 :], mask) if name == "ERI" else {})
+            rest = values[at + 2 :]
+            return found | (_accessories(rest, mask) if name == "ERI" else vehicle.engine(rest))
     return {**found, "extra": ",".join(values).strip(",") or None}
+
+
+def _analog(values: Sequence[str]) -> Attributes:
+    """Inputs in mV, or `F<percent>` where a gauge of fuel is connected; what is neither is kept as sent."""
+    found: Attributes = {}
+    for n, value in enumerate(values, 1):
+        if _ADC_MV.fullmatch(value):
+            found[f"adc{n}_v"] = int(value) / 1_000
+        elif (level := percent(value[1:])) is not None and value[0] == "F":
+            found["fuel2_percent" if "fuel_percent" in found else "fuel_percent"] = level
+        elif value:
+            found["data"] = ",".join(values)
+    return found
 
 
 def _ignited(values: list[str]) -> Attributes:

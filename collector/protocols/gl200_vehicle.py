@@ -1,7 +1,8 @@
-"""What Queclink's CAN and OBD messages say of a vehicle: values of which a mask tells which are there.
+"""What Queclink's messages say of a vehicle. In CAN and OBD messages a mask tells which values are there.
 
 CAN: `report type,state of the bus,mask,…`; the values of its first bits are read, those behind them are kept as sent.
 OBD: `…,mask,VIN,connected,mV,numbers known (8 digits),rpm,speed,coolant,…,throttle,load,fuel,…`.
+Reports of a position: `rpm,l/100 km,% of the tank` behind the state; the second is `Inf` or `NaN` while it is unknown.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ _MASK = re.compile(r"[0-9A-F]{8}")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?", re.ASCII)
 _CODES = re.compile(r"(?:[0-9A-F]{4})+")
 _VIN = re.compile(r"[0-9A-Z]{17}")
+
+_ENGINE = re.compile(r"(\d{1,5})?,(\d{1,4}(?:\.\d+)?|inf|nan)?,(\d{1,2}|100)?,*", re.ASCII | re.IGNORECASE)
 
 Value = Callable[[str], object]
 
@@ -48,6 +51,17 @@ def obd(values: Sequence[str]) -> Attributes:
         found["fault_codes"] = [codes[n : n + 4] for n in range(0, len(codes), 4)]
     names = ("throttle_percent", "engine_load_percent", "fuel_percent")
     return found | {name: _number(value) for name, value in zip(names, values[at + 10 : at + 13], strict=False)}
+
+
+def engine(values: Sequence[str]) -> Attributes:
+    """What stands behind the state of a position; kept as sent if it is not that."""
+    text = ",".join(values)
+    match = _ENGINE.fullmatch(text)
+    if match is None:
+        return {"extra": text.strip(",") or None}
+    names = ("rpm", "fuel_l_per_100km", "fuel_percent")
+    found = {name: _number(value or "") for name, value in zip(names, match.groups(), strict=True)}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _number(text: str) -> float | None:

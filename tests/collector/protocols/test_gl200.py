@@ -107,6 +107,32 @@ def test_a_vehicle() -> None:
     assert "adc2_v" not in found
 
 
+ENGINE = ("rpm", "fuel_l_per_100km", "fuel_percent", "fuel2_percent", "data", "extra")
+
+
+@pytest.mark.parametrize(
+    ("tail", "expected"),
+    [
+        ("00,74.1,,,,83,220000,799,7.3,", {"rpm": 799, "fuel_l_per_100km": 7.3}),
+        ("20460.9,00080:03:37,,,100,210000,791,,56", {"rpm": 791, "fuel_percent": 56}),
+        ("00,0.0,,,,100,410000,0,nan,", {"rpm": 0}),
+        ("00,0.0,,,,100,220100,800,Inf,0", {"rpm": 800, "fuel_percent": 0}),
+        ("00,2000.0,12345:12:34,,92,80,210100,,,50", {"fuel_percent": 50}),
+        ("00,0.0,,,,100,210100,,,", {}),
+        ("00,0.0,,,,100,210100,,,101", {"extra": "101"}),
+        ("00,0.0,,,,100,210100,ABC,1,2,3", {"extra": "ABC,1,2,3"}),
+        ("01,12,0.0,,F0,F55,,100,1A0201,,,", {"fuel_percent": 0, "fuel2_percent": 55}),
+        ("00,0.0,,F50,,100,210100,,,40", {"fuel_percent": 40}),
+        ("00,0.0,,F101,,100,210100,,,", {"data": "F101,"}),
+    ],
+)
+@pytest.mark.parametrize("name", ["FRI", "RTL"])
+def test_an_engine_and_its_fuel(name: str, tail: str, expected: dict[str, object]) -> None:
+    found = attributes(record_of(Gl200, message(name, f"gv500,12802,10,1,{FIX},{tail}")))
+    assert {key: found[key] for key in ENGINE if key in found} == expected
+    assert "status" in found
+
+
 @pytest.mark.parametrize(
     ("name", "before", "expected"),
     [
