@@ -18,7 +18,7 @@ from collector.intake import Intake
 from collector.lanes import Lane, Numbered
 from collector.offering import count_rejected, set_aside
 from collector.problems import busy_kind
-from collector.protocols.contract import QUIET_S, Decoder, Message, Received, Rejected
+from collector.protocols.contract import MORE_S, QUIET_S, Decoder, Message, Received, Rejected
 from collector.protocols.http_start import HTTP, is_http
 from collector.tally import Tally, tally_for
 from collector.writer import Outcome
@@ -306,7 +306,7 @@ class _Connection(asyncio.BufferedProtocol):
             self._refuse_to_keep()
             return
         if self._decoder.waits_for_quiet and self._quiet_timer is None:
-            self._quiet_timer = self._loop.call_later(QUIET_S, self._on_quiet)
+            self._quiet_timer = self._loop.call_later(self._quiet_s, self._on_quiet)
         if not self._may_read and not self._no_more:
             self._hold()
         elif nbytes == self._turn_bytes:
@@ -337,6 +337,7 @@ class _Connection(asyncio.BufferedProtocol):
         self.read_on()
 
     def connection_lost(self, error: Exception | None) -> None:
+        self._take_whole()
         self._no_more = True
         self._see_event("closed")
         self._note("closed%s", f": {type(error).__name__}" if error else "", level=logging.DEBUG)
@@ -505,7 +506,7 @@ class _Connection(asyncio.BufferedProtocol):
 
     def _on_quiet(self) -> None:
         self._quiet_timer = None
-        left_s = self._heard_s + QUIET_S - self._loop.time()
+        left_s = self._heard_s + self._quiet_s - self._loop.time()
         if self._no_more or not self._decoder.waits_for_quiet:
             return
         if self._lookup is not None:
@@ -513,9 +514,21 @@ class _Connection(asyncio.BufferedProtocol):
         elif left_s > 0:
             self._quiet_timer = self._loop.call_later(left_s, self._on_quiet)
         else:
-            messages = self._allowed(self._decoder.quiet(self._collector.arrival()))
-            self._see(b"", messages)
-            self._take(messages)
+            self._take_quiet()
+
+    @property
+    def _quiet_s(self) -> float:
+        return MORE_S if self._decoder.waits_for_more else QUIET_S
+
+    def _take_quiet(self) -> None:
+        messages = self._allowed(self._decoder.quiet(self._collector.arrival()))
+        self._see(b"", messages)
+        self._take(messages)
+
+    def _take_whole(self) -> None:
+        """Take what was sent whole, and waits only for more that could belong to it."""
+        if not self._no_more and self._decoder.waits_for_more:
+            self._take_quiet()
 
     # Reading in turns, and no faster than storing
 
@@ -585,6 +598,7 @@ class _Connection(asyncio.BufferedProtocol):
 
     def finish(self, linger: bool = True) -> None:
         """Decode nothing further; close once all is answered."""
+        self._take_whole()
         self._no_more = True
         self._lingers = linger
         if not self._answers:

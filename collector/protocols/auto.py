@@ -92,6 +92,10 @@ class Auto:
         return self._chosen is not None and self._chosen.waits_for_quiet
 
     @property
+    def waits_for_more(self) -> bool:
+        return self._chosen is not None and self._chosen.waits_for_more
+
+    @property
     def is_mid_message(self) -> bool:
         return bool(self._start) if self._chosen is None else self._chosen.is_mid_message
 

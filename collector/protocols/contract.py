@@ -1,8 +1,9 @@
 """What a decoder is: bytes in, values out, with no socket, clock, Redis or file of its own.
 
 The socket calls `feed` with what it received, `quiet` after `QUIET_S` of silence if the decoder
-`waits_for_quiet`, and `eof` when the sender has ended sending. Each returns the messages that became
-complete, in order; each message is answered in that order. A bad message is a value, `Rejected`, and
+`waits_for_quiet` (`MORE_S` if it `waits_for_more`), and `eof` when the sender has ended sending. It also calls
+`quiet` of one that `waits_for_more` when the connection ends without an end of sending. Each returns the
+messages that became complete, in order; each message is answered in that order. A bad message is a value, `Rejected`, and
 costs only itself; only a message that is the `last` ends the connection after its answer.
 """
 
@@ -20,6 +21,9 @@ from telemetry.record import Sent
 
 QUIET_S = 0.1
 """Silence after which a message that has no end mark of its own is taken as whole."""
+
+MORE_S = 1.0
+"""The same where the messages of one second make one record: what belongs to a second is sent within it."""
 
 
 def _unsaid(_denied: Denied) -> bytes:
@@ -85,6 +89,11 @@ class Decoder(Protocol):
         ...
 
     @property
+    def waits_for_more(self) -> bool:
+        """Whether it holds a record of whole messages, to which a further message could add."""
+        ...
+
+    @property
     def is_mid_message(self) -> bool:
         """Whether a message has begun that is not complete: the sender's time for it is limited."""
         ...
@@ -105,7 +114,7 @@ class Decoder(Protocol):
         ...
 
     def quiet(self, arrival: Arrival) -> list[Message]:
-        """Take note of `QUIET_S` of silence."""
+        """Take note of silence."""
         ...
 
     def eof(self, arrival: Arrival) -> list[Message]:

@@ -78,6 +78,10 @@ class Framed(ABC):
         return False
 
     @property
+    def waits_for_more(self) -> bool:
+        return False
+
+    @property
     def is_mid_message(self) -> bool:
         return bool(self._buffer)
 

@@ -142,6 +142,10 @@ class JsonStream:
         return not self._is_over and (first or len(self._buffer) > self._checked_bytes)
 
     @property
+    def waits_for_more(self) -> bool:
+        return False
+
+    @property
     def is_mid_message(self) -> bool:
         return bool(self._buffer) or self._skips_line
 

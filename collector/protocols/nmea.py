@@ -1,9 +1,9 @@
 """NMEA 0183 sentences in lines, as GPS receivers and simple trackers send them: RMC, GGA and GLL tell a position; so do
 u-blox' PUBX,00, TRCCR and QZE, three makers' own.
 
-All sentences of one second are one record. It is complete with the first sentence of another second, with silence or
-with the end of sending. A sentence without a date is of the day that puts it nearest to the last record of its
-connection, or to its arrival.
+All sentences of one second are one record. It is complete with the first sentence of another second, after `MORE_S` of
+silence, or with the end of the connection. A sentence without a date is of the day that puts it nearest to the last
+record of its connection, or to its arrival.
 
 Sentences don't name their device. Its id comes in a line of its own or before the `$` of a sentence, in one of the ways
 that are usual; without one it is the listener's `address`.
@@ -78,6 +78,10 @@ class Nmea(Framed):
     @property
     def waits_for_quiet(self) -> bool:
         return self._is_pending and not self._buffer
+
+    @property
+    def waits_for_more(self) -> bool:
+        return self._is_pending
 
     @property
     def held_bytes(self) -> int:

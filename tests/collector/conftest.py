@@ -17,6 +17,7 @@ from collector.device_days import DeviceDays
 from collector.intake import Intake
 from collector.marks import Watermarks
 from collector.protocols import PROTOCOLS, MessageLimits
+from collector.protocols.contract import Decoder
 from collector.tcp import TcpCollector, Timeouts
 from telemetry.concurrency import tcp_share
 from telemetry.connections import Connections
@@ -104,14 +105,16 @@ async def collecting(
     max_message_bytes: int = 2**20,
     max_held_bytes: int = 2**26,
     keyring: Keyring | None = None,
+    make_decoder: Callable[[], Decoder] | None = None,
 ) -> AsyncIterator[Collecting]:
     """A running TCP collector on a free port."""
     async with taking(connect_to, max_pending_bytes=max_pending_bytes) as intake:
         connections = Connections(tcp_share(max_connections, max_per_address), time.monotonic)
+        limits = MessageLimits(max_message_bytes, 1_000)
         measured(connections.share)
         tcp = TcpCollector(
             intake,
-            lambda _address: PROTOCOLS["any"](MessageLimits(max_message_bytes, 1_000)),
+            lambda _address: make_decoder() if make_decoder else PROTOCOLS["any"](limits),
             lambda: Arrival(NOW_US),
             timeouts or Timeouts(),
             connections,

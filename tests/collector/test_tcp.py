@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import socket
+import struct
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -16,8 +17,10 @@ import pytest
 import redis
 
 from collector import tcp as tcp_module
-from collector.protocols.contract import QUIET_S, Message
+from collector.protocols.contract import MORE_S, QUIET_S, Message
+from collector.protocols.framed import Options
 from collector.protocols.json_stream import JsonStream
+from collector.protocols.nmea import Nmea
 from collector.tcp import MAX_UNANSWERED, SIP_BYTES, TURN_BYTES, Timeouts
 from telemetry import refusals
 from telemetry.archive import Archive
@@ -78,6 +81,11 @@ class Sender:
     def abort(self) -> None:
         """Close with a reset."""
         self._writer.transport.abort()
+
+    def reset(self) -> None:
+        """The same where there is nothing unread, too."""
+        self._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.abort()
 
 
 @contextlib.asynccontextmanager
@@ -550,6 +558,62 @@ def test_whoever_was_let_go_too_late_is_held_again(connect_shared: Connect) -> N
             intake._room.set()
             await sender.send(b'"d"}\n')
             assert await sender.answer() == RECEIVED
+
+    run(test)
+
+
+# Sentences of one second -----------------------------------------------------------------------------
+
+RMC = b"van7/$GPRMC,120000.000,A,4100.4920,N,02858.7040,E,19.44,270,010326,,\n"
+GGA = b"van7/$GPGGA,120000.000,4100.4920,N,02858.7040,E,1,08,1.0,12.5,M,16.2,M,,\n"
+
+
+def make_nmea() -> Nmea:
+    return Nmea(Options())
+
+
+def fixes(shard: Shard) -> list[tuple[bool, float | None]]:
+    """Of each record whether it has a speed, which RMC tells, and its altitude, which GGA tells."""
+    return [(one.record.speed_kmh is not None, one.record.altitude_m) for one in tail(shard, "van7")]
+
+
+@pytest.mark.parametrize("pause_s", [0.02, 0.15, 0.5, 0.8])
+def test_sentences_of_one_second_are_one_record(connect_shared: Connect, shard: Shard, pause_s: float) -> None:
+    async def test() -> None:
+        async with collecting(connect_shared, make_decoder=make_nmea) as box, sending(box) as sender:
+            await sender.send(RMC)
+            await asyncio.sleep(pause_s)
+            assert fixes(shard) == []
+            await sender.send(GGA)
+            await until(lambda: fixes(shard) != [])
+            await asyncio.sleep(2 * QUIET_S)
+            assert fixes(shard) == [(True, 12.5)]
+
+    run(test)
+
+
+def test_silence_of_a_second_makes_a_record(connect_shared: Connect, shard: Shard) -> None:
+    async def test() -> None:
+        async with collecting(connect_shared, make_decoder=make_nmea) as box, sending(box) as sender:
+            began_s = time.monotonic()
+            await sender.send(RMC)
+            await until(lambda: fixes(shard) == [(True, None)])
+            assert time.monotonic() - began_s > 0.9 * MORE_S
+
+    run(test)
+
+
+@pytest.mark.parametrize("begun", [b"", b"van7/$GPGG"], ids=["whole", "another has begun"])
+@pytest.mark.parametrize("ending", ["end", "close", "reset", "stop"])
+def test_a_record_that_waits_for_more_outlives_its_connection(
+    connect_shared: Connect, shard: Shard, ending: str, begun: bytes
+) -> None:
+    async def test() -> None:
+        async with collecting(connect_shared, make_decoder=make_nmea) as box, sending(box) as sender:
+            await sender.send(RMC + begun)
+            await until(lambda: [one._decoder.held_bytes for one in box.tcp._connections] == [len(RMC + begun)])
+            await box.tcp.stop(WAIT_S) if ending == "stop" else getattr(sender, ending)()
+            await until(lambda: fixes(shard) == [(True, None)])
 
     run(test)
 

@@ -97,6 +97,15 @@ def test_a_start_is_bounded_and_its_pieces_don_t_matter(stream: bytes, places: l
     assert chosen
 
 
+def test_it_waits_as_the_chosen_one_does() -> None:
+    decoder = Auto(lambda protocol: TRACKERS[protocol](Options(address="a")))
+    assert not decoder.waits_for_more
+    decoder.feed(b"$GPRMC,120000,A,4100.4920,N,02858.7040,E,19.44,270,010326,,\n", ARRIVAL)
+    assert (decoder.waits_for_quiet, decoder.waits_for_more) == (True, True)
+    assert len(decoder.quiet(ARRIVAL)) == 1
+    assert not decoder.waits_for_more
+
+
 def test_who_only_looks_whether_the_port_is_open_is_no_fault() -> None:
     (message,) = Auto(make).eof(ARRIVAL)
     assert answer(message) is not None

@@ -67,6 +67,7 @@ def test_silence_is_passed_on() -> None:
     found = PROTOCOLS["any"](LIMITS)
     assert found.feed(b'{"device_id":"a","location":"x","speed":1}', ARRIVAL) == []
     assert found.waits_for_quiet
+    assert not found.waits_for_more
     assert found.is_mid_message
     [message] = found.quiet(ARRIVAL)
     assert devices(message) == ["a"]

@@ -50,15 +50,18 @@ def test_it_comes_with_the_next_second_with_silence_or_with_the_end() -> None:
     assert not decoder.waits_for_quiet
     assert decoder.feed(ID + sentence(RMC), ARRIVAL) == []
     assert decoder.waits_for_quiet
+    assert decoder.waits_for_more
     [first] = decoder.feed(sentence(RMC.replace("094907", "094908")), ARRIVAL)
     assert isinstance(first, Received)
     assert (len(first.records), first.stored) == (1, b"OK1\r\n")
     assert decoder.feed(b"$GP", ARRIVAL) == []
     assert not decoder.waits_for_quiet, "a sentence has begun"
+    assert decoder.waits_for_more
     assert decoder.feed(b"GSV\n", ARRIVAL) == []
     [second] = decoder.quiet(ARRIVAL)
     assert isinstance(second, Received)
     assert not decoder.waits_for_quiet
+    assert not decoder.waits_for_more
     assert decoder.held_bytes == 0
     assert decoder.quiet(ARRIVAL) == decoder.eof(ARRIVAL) == []
 
