@@ -3,8 +3,8 @@
 The socket calls `feed` with what it received, `quiet` after `QUIET_S` of silence if the decoder
 `waits_for_quiet` (`MORE_S` if it `waits_for_more`), and `eof` when the sender has ended sending. It also calls
 `quiet` of one that `waits_for_more` when the connection ends without an end of sending. Each returns the
-messages that became complete, in order; each message is answered in that order. A bad message is a value, `Rejected`, and
-costs only itself; only a message that is the `last` ends the connection after its answer.
+messages that became complete, in order; each message is answered in that order. A bad message is a value, `Rejected`,
+and costs only itself; only a message that is the `last` ends the connection after its answer.
 """
 
 from __future__ import annotations
