@@ -131,7 +131,7 @@ class TcpCollector:
         if self._acceptor is not None:
             self._acceptor.close()
         for connection in list(self._connections):
-            connection.finish(linger=False)
+            self._for_one(connection, "last answers", partial(connection.finish, linger=False))
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._all_closed.wait(), grace_s)
         for task in self._tasks:
@@ -177,7 +177,17 @@ class TcpCollector:
     def _answer_due(self) -> None:
         due, self._due = self._due, {}
         for connection in due:
-            connection.answer()
+            try:
+                connection.answer()
+            except Exception:
+                connection.fail("answers")
+
+    def _for_one(self, connection: _Connection, name: str, act: Callable[[], None]) -> None:
+        """Do something for one of many connections: an unexpected error ends that connection and no other."""
+        try:
+            act()
+        except Exception:
+            connection.fail(name)
 
     def hold(self, connection: _Connection) -> None:
         """Have a connection read on once the intake has room."""
@@ -190,7 +200,7 @@ class TcpCollector:
         connections = list(self._connections)
         for start in range(0, len(connections), SWEEP_CONNECTIONS):
             for connection in connections[start : start + SWEEP_CONNECTIONS]:
-                connection.check(now_s)
+                self._for_one(connection, "idle connections", partial(connection.check, now_s))
             await asyncio.sleep(0)
 
     async def _release(self) -> None:
@@ -199,13 +209,8 @@ class TcpCollector:
         await self.intake.room()
         self._any_held.clear()
         held, self._held = self._held, set()
-        try:
-            while held:
-                held.pop().read_on()
-        finally:
-            if held:  # one failed; the others still wait
-                self._held |= held
-                self._any_held.set()
+        for connection in held:
+            self._for_one(connection, "held connections", connection.read_on)
 
 
 class _Awaited:
@@ -618,6 +623,12 @@ class _Connection(asyncio.BufferedProtocol):
 
     def abort(self) -> None:
         self._transport.abort()
+
+    def fail(self, name: str) -> None:
+        """Abort for the exception that is being handled, which the background loop of this name met."""
+        log.exception("%s: closed for an unexpected error (%s)", self._peer, name, extra=of_connection(self.name))
+        meters.LOOP_ERRORS.of(name).add()
+        self.abort()
 
     def check(self, now_s: float) -> None:
         """Close if a time limit has passed."""

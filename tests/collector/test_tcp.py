@@ -22,7 +22,7 @@ from collector.protocols.framed import Options
 from collector.protocols.json_stream import JsonStream
 from collector.protocols.nmea import Nmea
 from collector.tcp import MAX_UNANSWERED, SIP_BYTES, TURN_BYTES, Timeouts
-from telemetry import refusals
+from telemetry import meters, refusals
 from telemetry.archive import Archive
 from telemetry.fields import Arrival
 from telemetry.hot import Shard
@@ -408,6 +408,70 @@ def test_who_does_not_read_the_last_answer_is_let_go_of(
                 async with sending(box) as other:
                     await other.send(line("d"))
                     assert await other.answer() == RECEIVED, "there is room for another connection again"
+
+    run(test)
+
+
+def broken(*_arguments: object, **_more: object) -> None:
+    """What a connection does that has a fault of its own."""
+    raise RuntimeError("this connection is broken")
+
+
+def test_an_error_of_one_connection_costs_only_that_one(connect_shared: Connect) -> None:
+    """The others are still cut when they are silent."""
+
+    async def test() -> None:
+        counted = meters.LOOP_ERRORS.of("idle connections").value
+        async with (
+            collecting(connect_shared, Timeouts(message_s=60, idle_s=0.3)) as box,
+            contextlib.AsyncExitStack() as stack,
+        ):
+            senders = [await stack.enter_async_context(sending(box)) for _ in range(5)]
+            await until(lambda: len(box.tcp._connections) == len(senders))
+            first = next(iter(box.tcp._connections))
+            first.check = broken  # type: ignore[method-assign]
+            await until(lambda: not box.tcp._connections)
+            assert meters.LOOP_ERRORS.of("idle connections").value == counted + 1
+
+    run(test)
+
+
+def test_an_answer_that_fails_costs_no_other_its_answer(connect_shared: Connect, client: redis.Redis) -> None:
+    async def test() -> None:
+        async with collecting(connect_shared) as box, sending(box) as sender:
+            await until(lambda: len(box.tcp._connections) == 1)
+            [connection] = box.tcp._connections
+            async with sending(box) as other:
+                client.client_pause(PAUSE_MS, all=False)
+                for one in (sender, other):
+                    await one.send(line("d"))
+                await until(lambda: sum(len(one._answers) for one in box.tcp._connections) == 2)
+                connection.answer = broken  # type: ignore[method-assign]
+                client.client_unpause()
+                assert await other.answer() == RECEIVED
+                assert await sender.rest() == b""
+
+    run(test)
+
+
+def test_a_connection_that_cannot_end_keeps_no_other_from_its_last_answer(
+    connect_shared: Connect, client: redis.Redis
+) -> None:
+    async def test() -> None:
+        async with collecting(connect_shared) as box, contextlib.AsyncExitStack() as stack:
+            senders = [await stack.enter_async_context(sending(box)) for _ in range(3)]
+            client.client_pause(PAUSE_MS, all=False)
+            for one in senders:
+                await one.send(line("d"))
+            await until(lambda: sum(len(one._answers) for one in box.tcp._connections) == len(senders))
+            first = next(iter(box.tcp._connections))
+            first.finish = broken  # type: ignore[method-assign]
+            stopping = asyncio.create_task(box.tcp.stop(WAIT_S))
+            await asyncio.sleep(0.05)
+            client.client_unpause()
+            await stopping
+            rests = await asyncio.gather(*(one.rest() for one in senders), return_exceptions=True)
+            assert rests.count(RECEIVED) == len(senders) - 1
 
     run(test)
 
