@@ -22,7 +22,7 @@ from api.answers import RecordAnswer
 from api.area import PARAMETERS as AREA
 from api.area import area
 from api.formats import FORMATS
-from api.formats.choice import CSV_SAFE, FORMAT, chosen, kinds
+from api.formats.choice import CSV_SAFE, FORMAT, MAX_GAP, chosen, kinds
 from api.formats.contract import Format
 from api.ordered import in_order
 from api.pace import MinimumPace, PacedClient
@@ -58,9 +58,10 @@ EXPORT = Operation(
     "All records of a range as one file",
     "records",
     {200: Content("The file, sent while it is made", {**kinds(FORMATS), "application/json": list[RecordAnswer]})},
-    (DEVICE_ID, START, END, FORMAT, CSV_SAFE, *AREA, *THINNED),
+    (DEVICE_ID, START, END, FORMAT, CSV_SAFE, MAX_GAP, *AREA, *THINNED),
     problems=(problem.INVALID_PARAMETER, problem.NOT_ACCEPTABLE, problem.NOT_TOGETHER),
-    description="Records come by day in UTC, device, time and id. What breaks it off closes the connection.",
+    description="Records come by day in UTC, device, time and id; in GPX and KML by device, time and id. What breaks "
+    "it off closes the connection.",
 )
 
 log = logging.getLogger(__name__)
@@ -112,7 +113,7 @@ class Exports:
         self, connection: duckdb.DuckDBPyConnection, file: int, kind: Format, wanted: Wanted, thin: Thinned
     ) -> None:
         with (
-            in_order(connection, self._snapshots.take(wanted), wanted) as records,
+            in_order(connection, self._snapshots.take(wanted), wanted, kind.has_tracks) as records,
             thin.of_sorted(connection, records) as (reading, kept),
         ):
             kind.write(reading, kept, file)

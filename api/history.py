@@ -16,7 +16,7 @@ from api.answers import RecordAnswer
 from api.area import PARAMETERS as AREA
 from api.area import area
 from api.formats import FORMATS
-from api.formats.choice import CSV_SAFE, FORMAT, chosen, kinds
+from api.formats.choice import CSV_SAFE, FORMAT, MAX_GAP, chosen, kinds
 from api.formats.contract import Format
 from api.one_device import OneDevice
 from api.page_ranges import ranges
@@ -51,7 +51,7 @@ RECORDS = Operation(
     "Records of a range, page by page",
     "records",
     {200: Content("A page", {**kinds(FORMATS), "application/json": RecordsPage})},
-    (DEVICE_ID, START, END, ORDER, LIMIT, CURSOR, FORMAT, CSV_SAFE, *AREA, *THINNED),
+    (DEVICE_ID, START, END, ORDER, LIMIT, CURSOR, FORMAT, CSV_SAFE, MAX_GAP, *AREA, *THINNED),
     problems=(problem.INVALID_PARAMETER, problem.NOT_ACCEPTABLE, problem.NOT_TOGETHER),
     description="One snapshot of archive and tail. In formats other than JSON the headers `Link` and `Next-Cursor` "
     "name the next page.",

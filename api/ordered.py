@@ -1,8 +1,11 @@
-"""Records of a range in the order of day, device, timestamp and id, sorted while they are read.
+"""Records of a range in the order of day, device, timestamp and id, or without the day, sorted while they are read.
 
 A day in one file is in that order already and is read as it is. Any other is read in slices, each of some devices next
 to one another, and only a slice is sorted at once: so memory is bounded whatever the range, and the first records come
 soon. What is read so goes through Arrow, since DuckDB sorts all of a statement's rows before it gives the first.
+
+Several days device by device are read in such slices, too, each out of all days; a device with many records is read
+day by day.
 """
 
 from __future__ import annotations
@@ -40,15 +43,21 @@ class _Day(NamedTuple):
 
 
 @contextmanager
-def in_order(connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, wanted: Wanted) -> Iterator[str]:
-    """SQL that selects a snapshot's records of `wanted` in order, all columns; good for one statement."""
+def in_order(
+    connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, wanted: Wanted, is_by_device: bool = False
+) -> Iterator[str]:
+    """SQL that selects a snapshot's records of `wanted` in order, all columns; good for one statement.
+
+    With `is_by_device` all records of a device come one after another, whatever their days.
+    """
     days = _days(snapshot)
-    if all(day.is_sorted for day in days):
+    is_by_device = is_by_device and len(days) > 1 and len(wanted.devices) != 1
+    if all(day.is_sorted for day in days) and not is_by_device:
         connection.register("tail", _NOTHING)
         yield records_in([day.files[0] for day in days], wanted)
         return
     with connection.cursor() as cursor:
-        batches = _batches(cursor, days, wanted)
+        batches = _batches(cursor, (_by_device if is_by_device else _by_day)(cursor, days, wanted))
         connection.register("sorted", pa.RecordBatchReader.from_batches(COLUMNS, batches))
         try:
             yield "SELECT * FROM sorted"
@@ -65,15 +74,13 @@ def _days(snapshot: Snapshot) -> list[_Day]:
     return [_Day(files[day], tails.get(day, _NOTHING)) for day in sorted({*files, *tails})]
 
 
-def _batches(
-    cursor: duckdb.DuckDBPyConnection, days: Sequence[_Day], wanted: Wanted
-) -> Generator[pa.RecordBatch, None, None]:
-    for sql in _statements(cursor, days, wanted):
+def _batches(cursor: duckdb.DuckDBPyConnection, statements: Iterator[str]) -> Generator[pa.RecordBatch, None, None]:
+    for sql in statements:
         with cursor.sql(sql).to_arrow_reader(_BATCH_ROWS) as found:
             yield from found
 
 
-def _statements(cursor: duckdb.DuckDBPyConnection, days: Sequence[_Day], wanted: Wanted) -> Iterator[str]:
+def _by_day(cursor: duckdb.DuckDBPyConnection, days: Sequence[_Day], wanted: Wanted) -> Iterator[str]:
     """One for each run of days that are sorted already, one for each slice of the others."""
     for is_sorted, run in groupby(days, key=lambda day: day.is_sorted):
         if is_sorted:
@@ -82,15 +89,57 @@ def _statements(cursor: duckdb.DuckDBPyConnection, days: Sequence[_Day], wanted:
             continue
         for day in run:
             cursor.register("tail", day.tail)
-            yield from _slices(cursor, records_in(day.files, wanted))
+            records = records_in(day.files, wanted)
+            yield from (_sorted(records, one.devices) for one in _slices(cursor, records))
 
 
-def _slices(cursor: duckdb.DuckDBPyConnection, records: str) -> Iterator[str]:
-    """Statements that select a day's records, each those of devices with some `SLICE_ROWS` records together."""
-    counted = f"SELECT device_id, sum(count(*)) OVER (ORDER BY device_id) AS so_far FROM ({records}) GROUP BY device_id"
-    ends = cursor.execute(
-        f"SELECT min(device_id), max(device_id) FROM ({counted}) GROUP BY (so_far - 1) // {SLICE_ROWS} ORDER BY 1"
+def _by_device(cursor: duckdb.DuckDBPyConnection, days: Sequence[_Day], wanted: Wanted) -> Iterator[str]:
+    """One for each slice of all days; of a device that has more than a slice's records, one for each of its days."""
+    files, tail = [file for day in days for file in day.files], pa.concat_tables([day.tail for day in days])
+    records = records_in(files, wanted)
+    cursor.register("tail", tail)
+    for one in _slices(cursor, records):
+        if one.rows_of_first <= SLICE_ROWS:
+            yield _sorted(records, one.devices)
+            continue
+        yield from _days_of(cursor, days, wanted._replace(devices=(one.first,)))
+        if one.first != one.last:
+            cursor.register("tail", tail)
+            yield _sorted(records, f"device_id > {sql_text(one.first)} AND device_id <= {sql_text(one.last)}")
+
+
+def _days_of(cursor: duckdb.DuckDBPyConnection, days: Sequence[_Day], wanted: Wanted) -> Iterator[str]:
+    """One for each day of one device."""
+    for day in days:
+        files = [file for file in day.files if file.may_hold(wanted.start_us, wanted.end_us, wanted.devices)]
+        cursor.register("tail", day.tail)
+        yield _sorted(records_in(files, wanted), "true")
+
+
+def _sorted(records: str, condition: str) -> str:
+    return f"SELECT * FROM ({records}) WHERE {condition} ORDER BY device_id, timestamp, id"
+
+
+class _Slice(NamedTuple):
+    """Devices next to one another that have some `SLICE_ROWS` records together, unless the first has more."""
+
+    first: str
+    last: str
+    rows_of_first: int
+
+    @property
+    def devices(self) -> str:
+        """SQL that holds of their records."""
+        return f"device_id BETWEEN {sql_text(self.first)} AND {sql_text(self.last)}"
+
+
+def _slices(cursor: duckdb.DuckDBPyConnection, records: str) -> list[_Slice]:
+    counted = (
+        "SELECT device_id, count(*) AS rows, sum(count(*)) OVER (ORDER BY device_id) AS so_far "
+        f"FROM ({records}) GROUP BY device_id"
+    )
+    found = cursor.execute(
+        f"SELECT min(device_id), max(device_id), arg_min(rows, device_id) FROM ({counted}) "
+        f"GROUP BY (so_far - 1) // {SLICE_ROWS} ORDER BY 1"
     ).fetchall()
-    for first, last in ends:
-        between = f"device_id BETWEEN {sql_text(first)} AND {sql_text(last)}"
-        yield f"SELECT * FROM ({records}) WHERE {between} ORDER BY device_id, timestamp, id"
+    return [_Slice(*one) for one in found]

@@ -13,11 +13,14 @@ import duckdb
 from tqdm import tqdm
 
 from api.formats import FORMATS, csv
+from api.formats.choice import MAX_GAP
 from api.formats.contract import Format
+from api.formats.tracks import MAX_GAP_S
 from api.ordered import in_order
 from api.params import moment_us
 from api.snapshot import Snapshots, Wanted
 from cli.command import OK, Command
+from collector.http import Unfit
 from telemetry import hot
 from telemetry.archive import Archive
 from telemetry.columns import open_duckdb
@@ -41,6 +44,10 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         if kind is not csv.FORMAT:
             raise WhimbrelError(f"cannot use --csv-safe with .{kind.suffix}: it is for CSV")
         kind = csv.SAFE
+    if args.max_gap_s is not None:
+        if not kind.has_tracks:
+            raise WhimbrelError(f"cannot use --max-gap-s with .{kind.suffix}: it is for GPX and KML")
+        kind = kind.with_gap(args.max_gap_s)
     wanted = Wanted(
         tuple(args.device),
         moment_us(args.start, 0) if args.start else EARLIEST_US,
@@ -52,7 +59,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     start_s = time.monotonic()
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
-        with in_order(connection, snapshots.take(wanted), wanted) as records:
+        with in_order(connection, snapshots.take(wanted), wanted, kind.has_tracks) as records:
             rows = _write(connection, records, part, kind)
         fsync(part)
         part.replace(out)
@@ -79,6 +86,13 @@ def _write(connection: duckdb.DuckDBPyConnection, records: str, path: Path, kind
         return writing.result()
 
 
+def _seconds(text: str) -> float:
+    try:
+        return MAX_GAP.read(text)
+    except Unfit as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     endings = ", ".join(f".{ending}" for ending in ENDINGS)
     parser.add_argument("file", help=f"file to write; its ending says its format: {endings}")
@@ -88,6 +102,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=FORMATS, help="instead of the file's ending")
     parser.add_argument(
         "--csv-safe", action="store_true", help="put a quote in front of texts that spreadsheets would run as formulas"
+    )
+    parser.add_argument(
+        "--max-gap-s",
+        type=_seconds,
+        metavar="S",
+        help=f"begin a new segment of a GPX or KML track after a longer gap, seconds (default: {MAX_GAP_S:g})",
     )
     parser.add_argument("--json", action="store_true", help="answer with one JSON object")
 

@@ -9,8 +9,9 @@ from starlette.requests import Request
 
 from api.formats import FORMATS, csv
 from api.formats.contract import Format
+from api.formats.tracks import MAX_GAP_S
 from api.older.answers import Range
-from collector.http import Parameter, ProblemError, Schema, choice, flag
+from collector.http import Parameter, ProblemError, Schema, choice, flag, number
 from telemetry import problem
 
 ANY = "*/*"
@@ -33,6 +34,15 @@ CSV_SAFE = flag(
 )
 
 
+MAX_GAP = number(
+    "max_gap_s",
+    "In GPX and KML a new segment of a device's track begins where more time lies between two records.",
+    MAX_GAP_S,
+    0,
+    31 * 86_400,
+)
+
+
 def kinds(formats: Mapping[str, Format]) -> dict[str, Schema]:
     """What answers in these formats hold, as documents describe it: JSON anything, all else text or bytes."""
     return {one.media_types[0]: {} if "json" in one.suffix else {"type": "string"} for one in formats.values()}
@@ -41,7 +51,7 @@ def kinds(formats: Mapping[str, Format]) -> dict[str, Schema]:
 def chosen(request: Request, formats: Mapping[str, Format]) -> Format:
     """The format; the first of those that the client likes as well. Raises `ProblemError`."""
     is_safe, found = CSV_SAFE.of(request), _chosen(request, formats)
-    return csv.SAFE if is_safe and found is csv.FORMAT else found
+    return csv.SAFE if is_safe and found is csv.FORMAT else found.with_gap(MAX_GAP.of(request))
 
 
 def _chosen(request: Request, formats: Mapping[str, Format]) -> Format:

@@ -23,9 +23,19 @@ class Format(NamedTuple):
     write: Write
     parameters: str = ""
     """What `Content-Type` says behind the media type."""
-    has_tracks: bool = False
-    """Whether it needs the records device by device."""
+    write_tracks: Callable[[float], Write] | None = None
+    """Of a format of tracks, which needs the records device by device: what writes them with a new segment wherever
+    more than so many seconds lie between two records of a device."""
 
     @property
     def content_type(self) -> str:
         return self.media_types[0] + self.parameters
+
+    @property
+    def has_tracks(self) -> bool:
+        """Whether it needs the records device by device."""
+        return self.write_tracks is not None
+
+    def with_gap(self, max_gap_s: float) -> Format:
+        """The same format with other segments, if it has tracks."""
+        return self if self.write_tracks is None else self._replace(write=self.write_tracks(max_gap_s))

@@ -2,27 +2,45 @@
 
 from __future__ import annotations
 
-from api.formats.contract import Format
-from api.formats.lines import iso
-from api.formats.tracks import tracks, xml_text
+import duckdb
+
+from api.formats.contract import Format, Write
+from api.formats.lines import iso, lines
+from api.formats.tracks import BEGINS_TRACK, MAX_GAP_S, begins_segment, places, xml_decimal, xml_text
 
 HEAD = (
     '<?xml version="1.0" encoding="UTF-8"?>\n'
     '<gpx version="1.1" creator="Whimbrel" xmlns="http://www.topografix.com/GPX/1/1" '
     'xmlns:gpxtpx="http://www.garmin.com/xmlschemas/TrackPointExtension/v2">\n'
 )
-END = "</trkseg></trk>\n"
+END_OF_TRACK, END_OF_FILE = "</trkseg></trk>\n", "</gpx>\n"
 
-_BEGIN = f"concat('<trk><name>', {xml_text('device_id')}, '</name><trkseg>', chr(10))"
+_BEGIN = f"concat('{END_OF_TRACK}<trk><name>', {xml_text('device_id')}, '</name><trkseg>', chr(10))"
+_NEW_SEGMENT = "'</trkseg><trkseg>' || chr(10)"
+_LONGITUDE = f"CASE WHEN longitude = 180 THEN '-180.0' ELSE {xml_decimal('longitude')} END"
+"""GPX knows the 180th meridian as -180 alone."""
+
 _SPEED = "coalesce('<gpxtpx:speed>' || CAST(speed_kmh / 3.6 AS VARCHAR) || '</gpxtpx:speed>', '')"
-_COURSE = "coalesce('<gpxtpx:course>' || CAST(heading_deg AS VARCHAR) || '</gpxtpx:course>', '')"
+_COURSE = f"coalesce('<gpxtpx:course>' || ({xml_decimal('heading_deg')}) || '</gpxtpx:course>', '')"
 _POINT = (
-    "concat('<trkpt lat=\"', CAST(latitude AS VARCHAR), '\" lon=\"', CAST(longitude AS VARCHAR), '\">', "
-    "coalesce('<ele>' || CAST(altitude_m AS VARCHAR) || '</ele>', ''), "
+    f"concat('<trkpt lat=\"', {xml_decimal('latitude')}, '\" lon=\"', {_LONGITUDE}, '\">', "
+    f"coalesce('<ele>' || ({xml_decimal('altitude_m')}) || '</ele>', ''), "
     f"'<time>', {iso('timestamp')}, '</time>', "
     "CASE WHEN speed_kmh IS NULL AND heading_deg IS NULL THEN '' ELSE "
     f"concat('<extensions><gpxtpx:TrackPointExtension>', {_SPEED}, {_COURSE}, "
     "'</gpxtpx:TrackPointExtension></extensions>') END, '</trkpt>', chr(10))"
 )
 
-FORMAT = Format(("application/gpx+xml",), "gpx", tracks(HEAD, _BEGIN, _POINT, END, "</gpx>\n"), has_tracks=True)
+
+def _write(max_gap_s: float) -> Write:
+    new_segment = f"WHEN {begins_segment(max_gap_s)} THEN {_NEW_SEGMENT}"
+    line = f"concat(CASE WHEN {BEGINS_TRACK} THEN {_BEGIN} {new_segment} ELSE '' END, {_POINT})"
+    write_lines = lines(line, HEAD, END_OF_TRACK, END_OF_TRACK + END_OF_FILE, nothing=HEAD + END_OF_FILE)
+
+    def write(connection: duckdb.DuckDBPyConnection, records: str, file: int) -> int:
+        return write_lines(connection, places(records), file)
+
+    return write
+
+
+FORMAT = Format(("application/gpx+xml",), "gpx", _write(MAX_GAP_S), write_tracks=_write)

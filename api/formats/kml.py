@@ -1,30 +1,90 @@
-"""KML 2.2 with Google's `gx:Track`: a placemark a device, whose places have their times."""
+"""KML 2.2 with Google's `gx:MultiTrack`: a placemark a device, a `gx:Track` a segment, whose places have their times.
+
+The schema of these wants all times of a segment before its first place. So the places wait until the segment ends, the
+many of a long one in a file.
+"""
 
 from __future__ import annotations
 
-from api.formats.contract import Format
-from api.formats.lines import iso
-from api.formats.tracks import tracks, xml_text
+import os
+from collections.abc import Iterator
+from tempfile import SpooledTemporaryFile
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from api.formats.contract import BATCH_ROWS, Format, Write
+from api.formats.lines import iso, put, texts
+from api.formats.tracks import BEGINS_TRACK, MAX_GAP_S, begins_segment, places, xml_decimal, xml_text
 
 HEAD = (
     '<?xml version="1.0" encoding="UTF-8"?>\n'
     '<kml xmlns="http://www.opengis.net/kml/2.2" xmlns:gx="http://www.google.com/kml/ext/2.2">\n'
     "<Document><name>Whimbrel</name>\n"
 )
-END = "</gx:Track></Placemark>\n"
+END_OF_TRACK, END_OF_FILE = "</gx:Track></gx:MultiTrack></Placemark>\n", "</Document></kml>\n"
 
-_BEGIN = (
-    f"concat('<Placemark><name>', {xml_text('device_id')}, '</name><gx:Track>"
-    "<altitudeMode>clampToGround</altitudeMode>', chr(10))"
-)
-_POINT = (
-    f"concat('<when>', {iso('timestamp')}, '</when><gx:coord>', CAST(longitude AS VARCHAR), ' ', "
-    "CAST(latitude AS VARCHAR), ' ', CAST(coalesce(altitude_m, 0) AS VARCHAR), '</gx:coord>', chr(10))"
+WAITING_BYTES = 2**22
+"""Places of a segment that wait in memory, some 100,000; more of them wait in a temporary file."""
+
+_SEGMENT = "'<gx:Track><altitudeMode>clampToGround</altitudeMode>' || chr(10)"
+_TRACK = f"concat('<Placemark><name>', {xml_text('device_id')}, '</name><gx:MultiTrack>', chr(10), {_SEGMENT})"
+_TIME = f"concat('<when>', {iso('timestamp')}, '</when>', chr(10))"
+_PLACE = (
+    f"concat('<gx:coord>', {xml_decimal('longitude')}, ' ', {xml_decimal('latitude')}, ' ', "
+    f"{xml_decimal('coalesce(altitude_m, 0)')}, '</gx:coord>', chr(10))"
 )
 
-FORMAT = Format(
-    ("application/vnd.google-earth.kml+xml",),
-    "kml",
-    tracks(HEAD, _BEGIN, _POINT, END, "</Document></kml>\n"),
-    has_tracks=True,
-)
+
+def _write(max_gap_s: float) -> Write:
+    is_first = begins_segment(max_gap_s)
+    begin = (
+        f"CASE WHEN previous_id IS NULL THEN {_TRACK} WHEN {BEGINS_TRACK} THEN '{END_OF_TRACK}' || {_TRACK} "
+        f"WHEN {is_first} THEN '</gx:Track>' || chr(10) || {_SEGMENT} ELSE '' END"
+    )
+    columns = f"{is_first} AS is_first, concat({begin}, {_TIME}) AS times, {_PLACE} AS places"
+
+    def write(connection: duckdb.DuckDBPyConnection, records: str, file: int) -> int:
+        rows = 0
+        put(file, HEAD.encode())
+        with (
+            SpooledTemporaryFile(WAITING_BYTES, dir=_folder(connection)) as waiting,
+            connection.sql(f"SELECT {columns} FROM ({places(records)})").to_arrow_reader(BATCH_ROWS) as batches,
+        ):
+            for batch in batches:
+                for first, end in _pieces(batch):
+                    if batch.column("is_first")[first].as_py():
+                        _flush(waiting, file)
+                    put(file, texts(batch.column("times"), first, end))
+                    waiting.write(texts(batch.column("places"), first, end))
+                rows += batch.num_rows
+            _flush(waiting, file)
+        put(file, ((END_OF_TRACK if rows else "") + END_OF_FILE).encode())
+        return rows
+
+    return write
+
+
+def _pieces(batch: pa.RecordBatch) -> Iterator[tuple[int, int]]:
+    """Rows of a batch that are of one segment: the first, and the one after the last."""
+    firsts = [row for row in pc.indices_nonzero(batch.column("is_first")).to_pylist() if row]
+    return zip([0, *firsts], [*firsts, batch.num_rows], strict=True) if batch.num_rows else iter(())
+
+
+def _flush(waiting: SpooledTemporaryFile[bytes], file: int) -> None:
+    """Write the places that wait to a file descriptor, and forget them."""
+    waiting.seek(0)
+    while data := waiting.read(2**16):
+        put(file, data)
+    waiting.seek(0)
+    waiting.truncate()
+
+
+def _folder(connection: duckdb.DuckDBPyConnection) -> str | None:
+    """The folder into which DuckDB puts what it has no memory for, if it has one."""
+    [(folder,)] = connection.execute("SELECT current_setting('temp_directory')").fetchall()
+    return folder if os.path.isdir(folder) else None
+
+
+FORMAT = Format(("application/vnd.google-earth.kml+xml",), "kml", _write(MAX_GAP_S), write_tracks=_write)

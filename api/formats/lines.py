@@ -25,13 +25,13 @@ def lines(line: str, head: str = "", joint: str = "", tail: str = "", nothing: s
         rows = 0
         with connection.sql(f"SELECT {line} AS line FROM ({records})").to_arrow_reader(BATCH_ROWS) as batches:
             for batch in batches:
-                text = _text(batch.column(0))
+                text = texts(batch.column(0), 0, len(batch))
                 if rows == 0 and text:
-                    _put(file, head.encode())
+                    put(file, head.encode())
                     text = text[len(joint) :]
-                _put(file, text)
+                put(file, text)
                 rows += batch.num_rows
-        _put(file, (tail if rows else empty).encode())
+        put(file, (tail if rows else empty).encode())
         return rows
 
     return write
@@ -42,13 +42,14 @@ def iso(name: str, form: str = "%Y-%m-%dT%H:%M:%S.%fZ") -> str:
     return f"strftime(make_timestamp(epoch_us({name})), '{form}')"
 
 
-def _text(column: pa.StringArray) -> memoryview:
-    """The texts of a column, one after the other, as they lie in memory."""
+def texts(column: pa.StringArray, first: int, end: int) -> memoryview:
+    """The texts of a column's rows from `first` to before `end`, one after the other, as they lie in memory."""
     _, offsets, data = column.buffers()
     starts = memoryview(offsets).cast("i")
-    return memoryview(data)[starts[column.offset] : starts[column.offset + len(column)]]
+    return memoryview(data)[starts[column.offset + first] : starts[column.offset + end]]
 
 
-def _put(file: int, data: bytes | memoryview) -> None:
+def put(file: int, data: bytes | memoryview) -> None:
+    """Write all of `data` to a file descriptor."""
     while data:
         data = data[os.write(file, data) :]

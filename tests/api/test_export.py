@@ -245,9 +245,10 @@ def test_a_text_that_looks_like_a_formula_stays_as_it_is(corpus: Corpus) -> None
 # Order ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("is_by_device", [False, True])
 @pytest.mark.parametrize("seed", range(4))
 def test_any_mixture_of_files_and_tail_comes_in_order(
-    stores: Stores, monkeypatch: pytest.MonkeyPatch, seed: int
+    stores: Stores, monkeypatch: pytest.MonkeyPatch, seed: int, is_by_device: bool
 ) -> None:
     """Days of one file, of several, with a tail and of nothing else, in slices of a few records."""
     monkeypatch.setattr(ordered, "SLICE_ROWS", 3)
@@ -259,13 +260,13 @@ def test_any_mixture_of_files_and_tail_comes_in_order(
             stores.save(Bounds(max_records=chance.choice([7, 1_000])))
     wanted = Wanted(chance.choice([(), ("b", "d")]), MIDNIGHT_US, MIDNIGHT_US + 5 * DAY_US)
     expected = sorted(
-        (one.record.timestamp_us // DAY_US, one.device_id, one.record.timestamp_us, one.id)
+        (0 if is_by_device else one.record.timestamp_us // DAY_US, one.device_id, one.record.timestamp_us, one.id)
         for one in stores.stored
         if wanted.matches(one) and (not wanted.devices or one.device_id in wanted.devices)
     )
-    with in_order(stores.connection, stores.snapshots.take(wanted), wanted) as records:
+    with in_order(stores.connection, stores.snapshots.take(wanted), wanted, is_by_device) as records:
         rows = stores.connection.execute(f"SELECT device_id, epoch_us(timestamp), id FROM ({records})").fetchall()
-    assert [(at // DAY_US, device, at, number) for device, at, number in rows] == expected
+    assert [(0 if is_by_device else row[1] // DAY_US, *row) for row in rows] == expected
     assert len(rows) > 20
 
 
@@ -277,6 +278,22 @@ def test_files_are_read_as_they_are_and_in_order(stores: Stores) -> None:
     with in_order(stores.connection, stores.snapshots.take(wanted), wanted) as records:
         found = stores.connection.sql(f"SELECT id FROM ({records})").to_arrow_table()["id"]
     assert found.to_pylist() == [*range(2, rows + 1), *range(rows + 1, 2 * rows + 1)]
+
+
+@pytest.mark.parametrize("most", [2, 30, 65_536])
+def test_days_are_read_device_by_device(stores: Stores, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    """Devices with more records than a slice has, alone in it and before others, and the same with less than that."""
+    monkeypatch.setattr(ordered, "SLICE_ROWS", most)
+    for day in range(3):
+        for device, many in (("a", 1), ("b", 20), ("c", 1), ("d", 20), ("e", 20)):
+            stores.append(*(Sent(device, record(MIDNIGHT_US + day * DAY_US + n)) for n in range(many)))
+        if day < 2:
+            stores.save()
+    wanted = Wanted((), MIDNIGHT_US + 1, MIDNIGHT_US + 2 * DAY_US + 10)
+    with in_order(stores.connection, stores.snapshots.take(wanted), wanted, is_by_device=True) as records:
+        rows = stores.connection.execute(f"SELECT device_id, epoch_us(timestamp), id FROM ({records})").fetchall()
+    matching = (one for one in stores.stored if wanted.matches(one))
+    assert rows == sorted((one.device_id, one.record.timestamp_us, one.id) for one in matching)
 
 
 def many(rows: int, day: int = 0) -> pa.Table:

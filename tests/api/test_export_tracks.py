@@ -1,23 +1,32 @@
-"""Exports as GPX and KML: what a reader of XML finds in them are the records that say where a device was."""
+"""Exports as GPX and KML: what a reader of XML finds in them are the records that say where a device was, in segments
+that end at gaps; and both are valid by their schemas."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from itertools import groupby
+from itertools import accumulate, groupby, pairwise
+from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree.ElementTree import Element
 
 import pytest
 from defusedxml.ElementTree import fromstring
 
+from api.formats import FORMATS, kml
+from api.formats.contract import BATCH_ROWS
+from telemetry.columns import COLUMNS, open_duckdb
 from telemetry.record import Sent
-from tests.api.conftest import Box, box_on, record
+from tests.api.conftest import Box, assert_problem, box_on, record
 from tests.api.test_history import MIDNIGHT_US
 from tests.conftest import RedisServer
+from tests.third_party import invalid, needs_third_party
 
 DAY_US = 86_400_000_000
+GAP_US = 600_000_000
+"""The longest time between two records of a segment."""
+
 GPX, TPX = "{http://www.topografix.com/GPX/1/1}", "{http://www.garmin.com/xmlschemas/TrackPointExtension/v2}"
 KML, GX = "{http://www.opengis.net/kml/2.2}", "{http://www.google.com/kml/ext/2.2}"
 
@@ -31,6 +40,10 @@ SENT = [
     Sent(ODD, record(MIDNIGHT_US + 6)),
     Sent("van", record(MIDNIGHT_US + DAY_US)),
     Sent("bus", record(MIDNIGHT_US + DAY_US + 1)),
+    Sent("bus", record(MIDNIGHT_US + DAY_US - 30_000_000, latitude=-90.0, longitude=180.0)),
+    Sent("bus", record(MIDNIGHT_US + DAY_US + 1 + GAP_US, latitude=90.0, longitude=-180.0, altitude_m=-1.5e-5)),
+    Sent("bus", record(MIDNIGHT_US + DAY_US + 2 + 2 * GAP_US, latitude=1e-5, longitude=-2.5e-7, heading_deg=1e-5)),
+    Sent("bus", record(MIDNIGHT_US + 21 * DAY_US, latitude=5e-324, speed_kmh=1e-9)),
 ]
 
 
@@ -45,7 +58,8 @@ class Point(NamedTuple):
     heading_deg: float | None = None
 
 
-Tracks = list[tuple[str, list[Point]]]
+Segment = list[Point]
+Tracks = list[tuple[str, list[Segment]]]
 
 
 def number(text: str | None) -> float | None:
@@ -55,7 +69,11 @@ def number(text: str | None) -> float | None:
 def of_gpx(data: bytes) -> Tracks:
     root = fromstring(data)
     assert (root.tag, root.attrib["version"]) == (f"{GPX}gpx", "1.1")
-    return [(track.findtext(f"{GPX}name", ""), list(map(gpx_point, track.iter(f"{GPX}trkpt")))) for track in root]
+    return [(track.findtext(f"{GPX}name", ""), gpx_segments(track)) for track in root]
+
+
+def gpx_segments(track: Element) -> list[Segment]:
+    return [[gpx_point(point) for point in segment] for segment in track.iter(f"{GPX}trkseg")]
 
 
 def gpx_point(found: Element) -> Point:
@@ -79,13 +97,16 @@ def of_kml(data: bytes) -> Tracks:
     assert root.tag == f"{KML}kml"
     found = []
     for place in root.iter(f"{KML}Placemark"):
-        track = place.find(f"{GX}Track")
-        assert track is not None
-        times = [datetime.fromisoformat(when.text or "") for when in track.iter(f"{KML}when")]
-        places = [[float(part) for part in (coord.text or "").split()] for coord in track.iter(f"{GX}coord")]
-        points = [Point(at, lat, lon, alt) for at, (lon, lat, alt) in zip(times, places, strict=True)]
-        found.append((place.findtext(f"{KML}name", ""), points))
+        tracks = place.find(f"{GX}MultiTrack")
+        assert tracks is not None
+        found.append((place.findtext(f"{KML}name", ""), [kml_segment(track) for track in tracks]))
     return found
+
+
+def kml_segment(track: Element) -> Segment:
+    times = [datetime.fromisoformat(when.text or "") for when in track.iter(f"{KML}when")]
+    places = [[float(part) for part in (coord.text or "").split()] for coord in track.iter(f"{GX}coord")]
+    return [Point(at, lat, lon, alt) for at, (lon, lat, alt) in zip(times, places, strict=True)]
 
 
 READERS: dict[str, Callable[[bytes], Tracks]] = {"gpx": of_gpx, "kml": of_kml}
@@ -108,29 +129,115 @@ def box(
 
 
 def expected(box: Box, kind: str, *query: tuple[str, str]) -> Tracks:
-    """The tracks that `/v1/records` tells of, in the order of exports."""
+    """The tracks that `/v1/records` tells of, a device each, in segments without a gap."""
+    gap_s = float(dict(query).get("max_gap_s", GAP_US / 1e6))
     rows: list[dict[str, Any]] = json.loads(box.get("/v1/records", *query).content)["records"]
     placed = [row for row in rows if row["latitude"] is not None and (row["attributes"] or {}).get("fix") is not False]
-    placed.sort(key=lambda row: (row["timestamp"][:10], row["device_id"].encode(), row["timestamp"]))
+    placed.sort(key=lambda row: (row["device_id"].encode(), datetime.fromisoformat(row["timestamp"])))
     return [
-        (name.replace("\x0b", "\ufffd").replace("\ufffe", "\ufffd"), [point_of(kind, row) for row in group])
+        (
+            name.replace("\x0b", "\ufffd").replace("\ufffe", "\ufffd"),
+            segments([point_of(kind, row) for row in group], gap_s),
+        )
         for name, group in groupby(placed, key=lambda row: str(row["device_id"]))
     ]
 
 
+def segments(points: list[Point], gap_s: float) -> list[Segment]:
+    found = [points[:1]]
+    for before, point in pairwise(points):
+        if (point.at - before.at).total_seconds() > gap_s:
+            found.append([])
+        found[-1].append(point)
+    return found
+
+
 def point_of(kind: str, row: dict[str, Any]) -> Point:
-    at = datetime.fromisoformat(row["timestamp"])
+    """A record as a format has it: near 0 with 12 digits of fraction; GPX knows the longitude 180 as -180 alone."""
+    at, altitude_m = datetime.fromisoformat(row["timestamp"]), rounded(row["altitude_m"])
+    latitude, longitude = round(row["latitude"], 12), round(row["longitude"], 12)
     if kind == "kml":
-        return Point(at, row["latitude"], row["longitude"], row["altitude_m"] or 0.0)
-    return Point(at, row["latitude"], row["longitude"], row["altitude_m"], row["speed_kmh"], row["heading_deg"])
+        return Point(at, latitude, longitude, altitude_m or 0.0)
+    longitude = -180.0 if longitude == 180 else longitude
+    speed_kmh = None if row["speed_kmh"] is None else round(row["speed_kmh"], 9)
+    return Point(at, latitude, longitude, altitude_m, speed_kmh, rounded(row["heading_deg"]))
+
+
+def rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 12)
 
 
 @pytest.mark.parametrize("kind", READERS)
-@pytest.mark.parametrize("query", [(), (("device_id", "van"),), (("device_id", ODD),), (("start", "2200-01-01"),)])
+@pytest.mark.parametrize(
+    "query",
+    [
+        (),
+        (("device_id", "van"),),
+        (("device_id", "bus"),),
+        (("device_id", ODD),),
+        (("start", "2200-01-01"),),
+        (("max_gap_s", "0"),),
+        (("max_gap_s", "2678400"),),
+    ],
+)
 def test_the_tracks_are_the_records_with_a_fix(box: Box, kind: str, query: tuple[tuple[str, str], ...]) -> None:
     answer = box.get("/v1/export", ("format", kind), *query)
     assert (answer.status_code, answer.headers["content-type"]) == (200, MEDIA_TYPES[kind])
     assert READERS[kind](answer.content) == expected(box, kind, *query)
+
+
+@pytest.mark.parametrize("kind", READERS)
+@pytest.mark.parametrize("path", ["/v1/export", "/v1/records"])
+def test_a_device_s_segments_end_at_gaps_whatever_else_is_in_the_file(box: Box, kind: str, path: str) -> None:
+    """Not at midnight, where another device's records may lie between, and not where a record has no fix."""
+    tracks = dict(READERS[kind](box.get(path, ("format", kind)).content))
+    assert [len(segment) for segment in tracks["bus"]] == [3, 1, 1]
+    assert [len(segment) for segment in tracks["van"]] == [3, 1]
+    for device in ("bus", "van"):
+        alone = READERS[kind](box.get(path, ("format", kind), ("device_id", device)).content)
+        assert alone == [(device, tracks[device])]
+
+
+@pytest.mark.parametrize("gap", ["-1", "x", "2678401"])
+def test_a_gap_that_is_refused(box: Box, gap: str) -> None:
+    assert_problem(box.get("/v1/export", ("format", "gpx"), ("max_gap_s", gap)), 400, "invalid-parameter")
+
+
+@needs_third_party
+@pytest.mark.parametrize("kind", READERS)
+@pytest.mark.parametrize("path", ["/v1/export", "/v1/records", "/v1/latest"])
+def test_files_are_valid(box: Box, kind: str, path: str, tmp_path: Path) -> None:
+    """By the schemas: KML with Google's extensions, GPX 1.1."""
+    queries = [(), (("device_id", "nobody"),)] if path == "/v1/latest" else [(), (("start", "2200-01-01"),)]
+    files = []
+    for number, query in enumerate(queries):
+        files.append(tmp_path / f"{number}.{kind}")
+        files[-1].write_bytes(box.get(path, ("format", kind), *query).content)
+    assert invalid(kind, *files) == ""
+
+
+@pytest.mark.parametrize("kind", READERS)
+@pytest.mark.parametrize("waiting_bytes", [1, kml.WAITING_BYTES])
+def test_long_segments(kind: str, waiting_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several batches, with places that wait in memory and in a file."""
+    monkeypatch.setattr(kml, "WAITING_BYTES", waiting_bytes)
+    lengths = [1, 3 * BATCH_ROWS, 20, BATCH_ROWS - 21, 2]
+    rows, out = sum(lengths), tmp_path / f"long.{kind}"
+    columns = dict.fromkeys(COLUMNS.names, "NULL::DOUBLE") | {
+        "device_id": "'a'",
+        "attributes": "NULL",
+        "timestamp": f"make_timestamptz({MIDNIGHT_US} + id * 1000000 + gaps * {GAP_US})",
+        "latitude": "id / 1000",
+        "longitude": "-id / 1000",
+    }
+    firsts = list(accumulate(lengths[:-1]))
+    gaps = f"SELECT id, len(list_filter({firsts}, lambda first: first <= id)) AS gaps FROM range({rows}) AS r(id)"
+    records = f"SELECT {', '.join(f'{sql} AS {name}' for name, sql in columns.items())} FROM ({gaps})"
+    with open_duckdb(tmp_path / "duckdb") as connection, out.open("wb") as file:
+        assert FORMATS[kind].write(connection, records, file.fileno()) == rows
+    [(name, segments)] = READERS[kind](out.read_bytes())
+    assert (name, list(map(len, segments))) == ("a", lengths)
+    assert [point.latitude * 1000 for segment in segments for point in segment] == pytest.approx(range(rows))
 
 
 @pytest.mark.parametrize("kind", READERS)

@@ -56,6 +56,21 @@ def test_tracks_for_maps(stores: Stores, settings: Settings, call: Run, tmp_path
     assert fromstring(out.read_bytes()).tag.endswith(kind)
 
 
+@pytest.mark.parametrize(("gap", "segments"), [("0.000003", 3), ("0.000004", 2)])
+def test_where_segments_end_may_be_said(
+    stores: Stores, settings: Settings, call: Run, tmp_path: Path, gap: str, segments: int
+) -> None:
+    """The device has a record of the day before, and two of the day, 4 µs apart."""
+    out = tmp_path / "out.gpx"
+    assert call(COMMAND, settings, out, "--device", "a", "--max-gap-s", gap).status == 0
+    assert out.read_text().count("<trkseg>") == segments
+
+
+def test_segments_of_what_has_none(stores: Stores, settings: Settings, call: Run, tmp_path: Path) -> None:
+    with pytest.raises(WhimbrelError, match=r"cannot use --max-gap-s with \.csv"):
+        call(COMMAND, settings, tmp_path / "out.csv", "--max-gap-s", "60")
+
+
 def test_the_format_may_be_named(stores: Stores, settings: Settings, call: Run, tmp_path: Path) -> None:
     assert call(COMMAND, settings, tmp_path / "out.txt", "--format", "ndjson", "--device", "b").status == 0
     assert len(READERS["ndjson"]((tmp_path / "out.txt").read_bytes())) == 1
