@@ -1,11 +1,14 @@
-"""What a thread writes to a pipe, read by the event loop: only as fast as the client reads it, and in no file."""
+"""What a thread writes to a pipe, read by the event loop: only as fast as the client reads it, and in no file.
+
+The pipe is read without a transport. uvloop's closes its file twice, and another thread's that got the same number in
+between would be closed instead.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
 from collections.abc import Callable
-from typing import cast
 
 import duckdb
 
@@ -15,10 +18,13 @@ from api.slots import Reader
 MAX_WAITING_BYTES = 2**18
 """Bytes that may wait to be read; the pipe itself holds as many as the kernel says, mostly 64 KiB."""
 
+READ_BYTES = 2**16
+"""Bytes that are read at once."""
+
 Work = Callable[[duckdb.DuckDBPyConnection, int], object]
 
 
-class Piped(asyncio.Protocol):
+class Piped:
     """The bytes that `work(connection, file)` writes, as one of the queries, on their way.
 
     A writer that nobody reads from waits for ever, deaf to an interrupt. So what nobody wants any more is read all the
@@ -29,10 +35,10 @@ class Piped(asyncio.Protocol):
         """`reader` is who takes the bytes, and loses its slot if it is slow while others wait."""
         self._work = work
         self._loop = asyncio.get_running_loop()
-        self._transport: asyncio.ReadTransport | None = None
-        self._opening: asyncio.Task[object] | None = None
+        self._file: int | None = None
         self._waiting = bytearray()
-        self._is_unwanted = self._is_over = False
+        self._is_unwanted = self._is_over = self._is_opening = False
+        self._is_paused = True
         self._has_changed = asyncio.Event()
         self._writing = asyncio.create_task(queries.run(self._write, reader))
         self._writing.add_done_callback(self._on_written)
@@ -55,14 +61,11 @@ class Piped(asyncio.Protocol):
         self._writing.cancel()
         self._read_on()
 
-    def _read_on(self) -> None:
-        if self._transport is not None:
-            self._transport.resume_reading()
-
     # In a thread of the queries
 
     def _write(self, connection: duckdb.DuckDBPyConnection) -> None:
         read_end, write_end = os.pipe()
+        self._is_opening = True
         self._loop.call_soon_threadsafe(self._open, read_end)
         try:
             self._work(connection, write_end)
@@ -71,30 +74,38 @@ class Piped(asyncio.Protocol):
 
     # In the event loop
 
-    def _open(self, read_end: int) -> None:
-        pipe = os.fdopen(read_end, "rb", buffering=0)
-        self._opening = asyncio.create_task(self._loop.connect_read_pipe(lambda: self, pipe))
+    def _open(self, file: int) -> None:
+        os.set_blocking(file, False)
+        self._file = file
+        self._read_on()
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.ReadTransport", transport)
+    def _read_on(self) -> None:
+        if self._is_paused and self._file is not None:
+            self._is_paused = False
+            self._loop.add_reader(self._file, self._on_readable, self._file)
 
-    def data_received(self, data: bytes) -> None:
-        if self._is_unwanted:
+    def _on_readable(self, file: int) -> None:
+        try:
+            data = os.read(file, READ_BYTES)
+        except BlockingIOError:
             return
-        self._waiting += data
-        self._has_changed.set()
-        if len(self._waiting) >= MAX_WAITING_BYTES and self._transport is not None:
-            self._transport.pause_reading()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._end()
+        if not data:
+            self._loop.remove_reader(file)
+            os.close(file)
+            self._end()
+        elif not self._is_unwanted:
+            self._waiting += data
+            self._has_changed.set()
+            if len(self._waiting) >= MAX_WAITING_BYTES:
+                self._is_paused = True
+                self._loop.remove_reader(file)
 
     def _on_written(self, writing: asyncio.Task[None]) -> None:
         if not writing.cancelled():
             writing.exception()  # it is raised for who reads to the end
-        if self._opening is None:  # it never began
+        if not self._is_opening:  # it never began
             self._end()
 
     def _end(self) -> None:
-        self._transport, self._is_over = None, True
+        self._file, self._is_over = None, True
         self._has_changed.set()
