@@ -23,6 +23,7 @@ from starlette.types import ASGIApp
 
 from collector import listeners, sniffing
 from collector.http import HttpLimits, app, make_arrival, make_intake
+from collector.listeners import COMMON, Rules
 from collector.problems import too_many_at
 from collector.processes import Sockets, run_each, sockets
 from collector.protocols import PROTOCOLS, MessageLimits
@@ -47,7 +48,7 @@ from telemetry.rates import Rates
 from telemetry.redis_client import connect
 from telemetry.request_ids import Named
 from telemetry.serve import GRACE_S, http_server, listen, renew_on_sighup, stop_on_signals
-from telemetry.settings import Settings
+from telemetry.settings import Collector, Settings
 from telemetry.site_check import SiteCheck
 from telemetry.throttle import throttled
 from telemetry.tls import Identity
@@ -96,9 +97,12 @@ async def collect(
         arrival: Callable[[], Arrival],
         tls: Identity | None,
         keys: Keyring | None,
+        rules: Rules = COMMON,
     ) -> TcpCollector:
-        timeouts = Timeouts(c.request_timeout_s, c.idle_timeout_s)
-        return TcpCollector(intake, make_decoder, arrival, timeouts, devices, c.max_pending_bytes, tls, keys, rates)
+        timeouts = timeouts_of(c, rules.idle_s)
+        return TcpCollector(
+            intake, make_decoder, arrival, timeouts, devices, c.max_pending_bytes, tls, keys, rates, rules.logins
+        )
 
     def limited(app: ASGIApp) -> ASGIApp:
         return throttled(app, rates, addresses, too_many_at, keys is not None)
@@ -143,6 +147,17 @@ async def collect(
             ending = [heard.stop(GRACE_S)] if heard else []
             await asyncio.gather(tcp.stop(GRACE_S), further.stop(GRACE_S), serving, *ending)
             await intake.stop()
+
+
+def timeouts_of(c: Collector, idle_s: int) -> Timeouts:
+    """Those of a port over TCP; `idle_s` is its own, 0 if it has none."""
+    return Timeouts(
+        c.request_timeout_s,
+        idle_s or c.idle_timeout_s,
+        idle_s or c.tracker_idle_timeout_s,
+        c.tcp_keepalive_s,
+        c.tcp_user_timeout_s,
+    )
 
 
 def brokers(settings: Settings, intake: Intake, arrival: Callable[[], Arrival]) -> Brokers | None:

@@ -99,6 +99,11 @@ class Pass:
             return self._caller.key_id
         return "" if self._certified is None else self._certified.caller.key_id
 
+    def covers(self, device_id: str) -> bool:
+        """Whether the key, or certificate, that counts now is for a device."""
+        caller = self._caller or (None if self._certified is None else self._certified.caller)
+        return caller is not None and caller.binding.covers(device_id)
+
     def judged(self, messages: Sequence[Message]) -> Iterator[Message]:
         """The messages, those that are not allowed as `Rejected`. One of which nobody knows whose it is is the last."""
         for at, message in enumerate(messages):

@@ -7,12 +7,13 @@ import logging
 import socket
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from zoneinfo import ZoneInfo
 
 from starlette.types import ASGIApp
 
 from collector.intake import Intake
+from collector.logins import Logins
 from collector.posted import alone
 from collector.posts import BY_NAME
 from collector.problems import too_many_at
@@ -39,9 +40,22 @@ from telemetry.tls import Identity
 
 log = logging.getLogger(__name__)
 
-MakeTcp = Callable[[Callable[[str], Decoder], Callable[[], Arrival], Identity | None, Keyring | None], TcpCollector]
-"""What makes a TCP collector, of what makes its decoders, what tells the arrival of its messages, TLS or none, and the
-keys that it asks for."""
+
+class Rules(NamedTuple):
+    """Rules of one port: its idle timeout, 0 = by protocol, and who ends older connections of a device."""
+
+    idle_s: int = 0
+    logins: Logins | None = None
+
+
+COMMON = Rules()
+"""Of the common port: what is spoken there knows no logins of devices."""
+
+MakeTcp = Callable[
+    [Callable[[str], Decoder], Callable[[], Arrival], Identity | None, Keyring | None, Rules], TcpCollector
+]
+"""What makes a TCP collector, of what makes its decoders, what tells the arrival of its messages, TLS or none, the keys
+that it asks for, and its rules."""
 
 
 class Running(Protocol):
@@ -161,7 +175,9 @@ class Listeners:
                 self._intake, lambda address: make(options._replace(address=address)), self._arrival, self._rates
             )
         limits = MessageLimits(c.max_message_bytes, c.max_request_records)
-        return self._make_tcp(partial(decoder_of, one.protocol, limits, options), self._arrival_of(one), tls, keyring)
+        rules = Rules(one.idle_timeout_s, Logins() if one.one_connection_per_device else None)
+        make_decoder = partial(decoder_of, one.protocol, limits, options)
+        return self._make_tcp(make_decoder, self._arrival_of(one), tls, keyring, rules)
 
     def _arrival_of(self, one: Listen) -> Callable[[], Arrival]:
         """That of JSON and msgpack has the unit of a plain speed."""

@@ -131,12 +131,18 @@ def address(peer: Sequence[object] | None) -> str:
 
 def speaker(decoder: Decoder) -> tuple[str, str]:
     """Protocol and device of a connection, as far as it told."""
-    while isinstance(decoder, Auto | FirstByte):
-        if decoder.chosen is None:
-            return "", ""
-        decoder = decoder.chosen
+    decoder = innermost(decoder)
+    if isinstance(decoder, Auto | FirstByte):
+        return "", ""
     name = type(decoder).__module__.rpartition(".")[2]
     return name, decoder.device_id if isinstance(decoder, Framed) else ""
+
+
+def innermost(decoder: Decoder) -> Decoder:
+    """The decoder that a port of several protocols has chosen; the one that will choose if no byte has told yet."""
+    while isinstance(decoder, Auto | FirstByte) and decoder.chosen is not None:
+        decoder = decoder.chosen
+    return decoder
 
 
 # To Redis --------------------------------------------------------------------------------------------

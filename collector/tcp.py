@@ -15,10 +15,14 @@ from collector import sniffing
 from collector.arriving import Arriving, Upload
 from collector.guard import Pass
 from collector.intake import Intake
+from collector.keepalive import set_keepalive
 from collector.lanes import Lane, Numbered
+from collector.logins import Login, Logins
 from collector.offering import count_rejected, set_aside
 from collector.problems import busy_kind
+from collector.protocols.auto import Auto
 from collector.protocols.contract import MORE_S, QUIET_S, Decoder, Message, Received, Rejected
+from collector.protocols.framed import Framed
 from collector.protocols.http_start import HTTP, is_http
 from collector.tally import Tally, tally_for
 from collector.writer import Outcome
@@ -65,16 +69,32 @@ LINGER_S = 2.0
 SHORTEST_WAIT_S, LONGEST_WAIT_S = 0.02, 5.0
 """Between two looks whether a sender over its rate may send on."""
 
+GIVE_WAY_S = 1.0
+"""How long an older connection of a device is still read from: what it brought before the newer login may be unread."""
+
 SWEEP_S = 0.5
 SWEEP_CONNECTIONS = 500
 """Connections whose time limits are looked at before others have their turn: half a millisecond."""
 
 
 class Timeouts(NamedTuple):
-    """Seconds that a message may take to arrive, and that a connection may be silent."""
+    """Seconds that a message may take to arrive; that a connection may be silent, a tracker's and any other; and those
+    of keepalive.py."""
 
     message_s: float = 30.0
     idle_s: float = 86_400.0
+    tracker_idle_s: float = 1_800.0
+    keepalive_s: int = 300
+    user_timeout_s: int = 600
+
+    @property
+    def shortest_idle_s(self) -> float:
+        return min(self.idle_s, self.tracker_idle_s)
+
+    def idle_s_of(self, decoder: Decoder) -> float:
+        """That of who speaks so; one of whom a port of all protocols knows nothing yet may be a tracker."""
+        is_tracker = isinstance(sniffing.innermost(decoder), Framed | Auto)
+        return self.tracker_idle_s if is_tracker else self.idle_s
 
 
 class TcpCollector:
@@ -91,12 +111,16 @@ class TcpCollector:
         tls: Identity | None = None,
         keyring: Keyring | None = None,
         rates: Rates | None = None,
+        logins: Logins | None = None,
     ) -> None:
+        """With `logins` a tracker's older connection ends after it has logged in over a newer one."""
         self.intake = intake
         self.keyring = keyring
         self.make_decoder = make_decoder
         self.arrival = arrival
         self.timeouts = timeouts
+        self.shortest_idle_s = timeouts.shortest_idle_s
+        self.logins = logins
         self.received = bytearray(LONG_TURN_BYTES)  # one for all: what is read is decoded before the next read
         self._long_turn = memoryview(self.received)
         self._turn, self._sip = self._long_turn[:TURN_BYTES], self._long_turn[:SIP_BYTES]
@@ -118,6 +142,7 @@ class TcpCollector:
         """Take connections from a listening socket."""
         loop = asyncio.get_running_loop()
         self.port = listening.getsockname()[1]
+        set_keepalive(listening, self.timeouts.keepalive_s, self.timeouts.user_timeout_s)
         meters.HELD_BYTES.of(str(self.port)).watch(lambda: self.arriving.bytes)
         meters.HELD_LIMIT.of(str(self.port)).set(self.arriving.max_bytes)
         self._acceptor = Acceptor(listening, self._admission, partial(_Connection, self), self._tls)
@@ -240,6 +265,43 @@ class _Awaited:
 
 
 class _Connection(asyncio.BufferedProtocol):
+    # beyond 30 attributes a dict of its own would cost each connection memory, and each look-up time
+    __slots__ = (
+        "_answers",
+        "_begun_s",
+        "_closing_s",
+        "_collector",
+        "_decoder",
+        "_device_id",
+        "_gives_way_s",
+        "_heard_s",
+        "_held_bytes",
+        "_is_first",
+        "_is_held",
+        "_lane",
+        "_lingers",
+        "_login",
+        "_lookup",
+        "_loop",
+        "_most_bytes",
+        "_no_more",
+        "_owner",
+        "_pass",
+        "_peer_ended",
+        "_quiet_timer",
+        "_rate_timer",
+        "_stalled_s",
+        "_tally",
+        "_ticket",
+        "_tracker",
+        "_transport",
+        "_turn_bytes",
+        "_upload",
+        "_waiting_bytes",
+        "address",
+        "name",
+    )
+
     _decoder: Decoder  # made once the peer's address is known
 
     def __init__(self, collector: TcpCollector, ticket: Ticket) -> None:
@@ -271,6 +333,10 @@ class _Connection(asyncio.BufferedProtocol):
         self._waiting_bytes = 0  # of those messages
         self._rate_timer: asyncio.TimerHandle | None = None  # while its owner has sent too many records
         self._tally: Tally | None = None  # known once the first bytes have told the protocol
+        self._tracker: Framed | None = None  # known then, too: the decoder, if a tracker speaks
+        self._login: Login | None = None  # made once a tracker has named itself
+        self._device_id = ""  # the device that it named last
+        self._gives_way_s: float | None = None  # since when there is a newer connection of its device
 
     # Called by asyncio
 
@@ -351,6 +417,8 @@ class _Connection(asyncio.BufferedProtocol):
             self._pass.release()
         self._collector.closed(self)
         self._ticket.close()
+        if self._login is not None:
+            self._login.close()
         for waiting in (self._quiet_timer, self._rate_timer, self._lookup):
             if waiting is not None:
                 waiting.cancel()
@@ -474,14 +542,29 @@ class _Connection(asyncio.BufferedProtocol):
         if messages and self._collector.rates is not None:
             self._pay(self._collector.rates, messages)
         tally.count(len(messages), records)
+        if self._tracker is not None and self._tracker.device_id != self._device_id:
+            self._log_in(self._tracker.device_id, messages)
         if self._answers[0].outcome is not None:
             self.answer()
 
     def _find_tally(self) -> Tally:
         """That of the protocol, once the first bytes have told it."""
         tally = tally_for(self._decoder, "tcp")
-        self._tally = tally if tally.is_known else None
+        if tally.is_known:
+            self._tally, chosen = tally, sniffing.innermost(self._decoder)
+            self._tracker = chosen if isinstance(chosen, Framed) else None
         return tally
+
+    def _log_in(self, device_id: str, messages: list[Message]) -> None:
+        """Take note of the device that a tracker has named, if it may speak for it."""
+        if self._no_more or not any(isinstance(one, Received) for one in messages):
+            return
+        self._device_id = device_id
+        if self._collector.logins is None or (self._pass is not None and not self._pass.covers(device_id)):
+            return
+        if self._login is None:
+            self._login = Login(self._collector.logins, self.give_way)
+        self._login.name(device_id)
 
     def _numbered(self, message: Received) -> Numbered | None:
         if not message.sender:
@@ -601,6 +684,21 @@ class _Connection(asyncio.BufferedProtocol):
         else:
             self._take([self._pass.refused(denied)])
 
+    def give_way(self) -> None:
+        """Close soon: the device has logged in over a newer connection."""
+        self._gives_way_s = self._loop.time()
+
+    def _end_for_newer(self) -> None:
+        self._gives_way_s = None
+        if self._login is not None and self._login.is_gateway:  # it has named another device since
+            return
+        self._note("closed: its device has logged in over a newer connection")
+        meters.REPLACED.one.add()
+        if self._stalled_s is not None:  # it reads no answers
+            self.abort()
+        else:
+            self.finish(linger=False)
+
     def finish(self, linger: bool = True) -> None:
         """Decode nothing further; close once all is answered."""
         self._take_whole()
@@ -640,12 +738,15 @@ class _Connection(asyncio.BufferedProtocol):
         elif self._closing_s is not None:
             if now_s - self._closing_s > LINGER_S:
                 self._transport.close()
+        elif self._gives_way_s is not None and now_s - self._gives_way_s > GIVE_WAY_S:
+            self._end_for_newer()
         elif self._transport.is_reading() and not self._answers:
+            silent_s = now_s - self._heard_s
             is_slow = self._decoder.is_mid_message and now_s - self._begun_s > timeouts.message_s
             if is_slow:
                 refusals.count(problem.TIMED_OUT)
                 self._note("closed: a message took more than %g s to arrive", timeouts.message_s)
                 self._transport.close()
-            elif now_s - self._heard_s > timeouts.idle_s:
-                self._note("closed: silent for more than %g s", timeouts.idle_s)
+            elif silent_s > self._collector.shortest_idle_s and silent_s > timeouts.idle_s_of(self._decoder):
+                self._note("closed: silent for more than %g s", timeouts.idle_s_of(self._decoder))
                 self._transport.close()

@@ -69,6 +69,9 @@ DATAGRAMS_DROPPED = _counter(
 )
 HELD_BYTES = _gauge("whimbrel_unfinished_bytes", "Bytes of messages that are not complete, by TCP port.", "port")
 HELD_LIMIT = _gauge("whimbrel_unfinished_limit_bytes", "collector.max_pending_bytes, which bounds them.", "port")
+REPLACED = _counter(
+    "whimbrel_tcp_connections_replaced_total", "Connections closed since their device logged in over a newer one."
+)
 CONNECTIONS = _gauge("whimbrel_tcp_connections", "Open TCP connections of devices.")
 CONNECTIONS_LIMIT = _gauge(
     "whimbrel_tcp_connections_limit", "collector.max_connections, or what open files leave room for."

@@ -240,6 +240,18 @@ class Listen(Section, frozen=True):
         bool, Meta(description="Keep each frame as hex, as `frame` among the attributes of its first record.")
     ] = False
     tls: Annotated[bool, Meta(description="Speak TLS there, with the certificate of [tls].")] = False
+    idle_timeout_s: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Idle timeout of a TCP connection there, seconds. 0 = collector.tracker_idle_timeout_s for "
+            "trackers, collector.idle_timeout_s for others.",
+        ),
+    ] = 0
+    one_connection_per_device: Annotated[
+        bool,
+        Meta(description="Close a tracker's older connection after it has logged in over a newer one of this port."),
+    ] = True
 
 
 class Mqtt(Section, frozen=True):
@@ -316,8 +328,23 @@ class Collector(Section, frozen=True):
         Positive, Meta(description="Seconds that one request or message may take to arrive.")
     ] = 30
     idle_timeout_s: Annotated[
-        Positive, Meta(description="Seconds without a byte after which a TCP connection is closed.")
+        Positive, Meta(description="Idle timeout of a TCP connection that is no tracker's, seconds.")
     ] = 86_400
+    tracker_idle_timeout_s: Annotated[
+        Positive, Meta(description="Idle timeout of a tracker's TCP connection, seconds.")
+    ] = 1_800
+    tcp_keepalive_s: Annotated[
+        int,
+        Meta(ge=0, description="Idle time of a TCP connection after which keepalive probes begin, seconds. 0 = off."),
+    ] = 300
+    tcp_user_timeout_s: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Timeout for data and probes that a TCP peer does not acknowledge, seconds; then the "
+            "connection ends. 0 = the system's.",
+        ),
+    ] = 600
     speed_unit: Annotated[SpeedUnit, Meta(description="Unit of a plain `speed` field: kmh, knots, ms or mph.")] = "kmh"
     idempotency_seconds: Annotated[Positive, Meta(description="Seconds that an Idempotency-Key is remembered.")] = 600
     max_idempotency_keys: Annotated[

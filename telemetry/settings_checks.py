@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from telemetry.errors import ConfigError
-from telemetry.settings import Alert, Forward, Listen, Mqtt, Page, Redis, Settings
+from telemetry.settings import Alert, Collector, Forward, Listen, Mqtt, Page, Redis, Settings
 from telemetry.topics import Filter
 
 FORWARD_SCHEMES = ("whimbrel", "whimbrels", "http", "https", "s3")
@@ -29,6 +29,7 @@ def check(settings: Settings) -> None:
     _check_host("api.host", settings.api.host, settings)
     _check_host("collector.host", settings.collector.host, settings)
     _check_ports(settings)
+    _check_keepalive(settings.collector)
     _check_brokers(settings.collector.mqtt)
     _check_origins(settings.api.cors_origins)
     _check_public_url(settings.auth.public_url)
@@ -149,6 +150,8 @@ def _check_listener(name: str, one: Listen, settings: Settings) -> None:
         raise ConfigError(f"{name}.transport = 'udp': {one.protocol} is spoken over tcp")
     if one.tls and one.transport == "udp":
         raise ConfigError(f"{name}.tls = true: TLS is spoken over tcp and http")
+    if one.idle_timeout_s and one.transport != "tcp":
+        raise ConfigError(f"{name}.idle_timeout_s is of no use over {one.transport}: it is for TCP connections")
     if one.tls and not settings.tls.certificate:
         raise ConfigError(f"{name}.tls = true: set tls.certificate and tls.key")
     try:
@@ -168,6 +171,14 @@ def _check_listener(name: str, one: Listen, settings: Settings) -> None:
 def _can_say_key(one: Listen) -> bool:
     """Whether a protocol has a place for a key; behind auto are trackers, whose have none."""
     return one.protocol in POSTED or (one.protocol in STREAMS and one.protocol != "auto")
+
+
+def _check_keepalive(collector: Collector) -> None:
+    if 0 < collector.tcp_user_timeout_s <= collector.tcp_keepalive_s:
+        raise ConfigError(
+            "collector.tcp_user_timeout_s must be above collector.tcp_keepalive_s: the first probe without an answer "
+            "would end a connection; raise one or lower the other, or set it to 0"
+        )
 
 
 def _check_brokers(brokers: Sequence[Mqtt]) -> None:

@@ -15,6 +15,7 @@ import uvloop
 from collector.__main__ import measured
 from collector.device_days import DeviceDays
 from collector.intake import Intake
+from collector.logins import Logins
 from collector.marks import Watermarks
 from collector.protocols import PROTOCOLS, MessageLimits
 from collector.protocols.contract import Decoder
@@ -106,6 +107,7 @@ async def collecting(
     max_held_bytes: int = 2**26,
     keyring: Keyring | None = None,
     make_decoder: Callable[[], Decoder] | None = None,
+    logins: Logins | None = None,
 ) -> AsyncIterator[Collecting]:
     """A running TCP collector on a free port."""
     async with taking(connect_to, max_pending_bytes=max_pending_bytes) as intake:
@@ -120,6 +122,7 @@ async def collecting(
             connections,
             max_held_bytes,
             keyring=keyring,
+            logins=logins,
         )
         listening = listen(HOST, 0)
         await tcp.start(listening)

@@ -15,12 +15,14 @@ import msgpack
 import pytest
 import redis
 
+from collector.guard import Pass
 from collector.protocols import frames
+from collector.protocols.contract import Received
 from telemetry import keys, notes
 from telemetry.errors import StoreUnavailable
 from telemetry.hot import Shard
 from telemetry.keyring import Keyring
-from telemetry.keys import Key, Wish, make
+from telemetry.keys import Denied, Key, Wish, make
 from telemetry.notes import Stamp
 from telemetry.shapes import LEARN_RECORDS
 from tests.collector.conftest import HOST, RECEIVED, Connect, collecting, line, numbers, run, tail
@@ -439,3 +441,22 @@ def test_where_no_key_is_asked_for_none_is_kept(connect_shared: Connect, shard: 
 
     run(test)
     assert [stored.record.attributes for stored in tail(shard, "d")] == [None, '{"token":"mine"}']
+
+
+class Ignoring:
+    """A connection that ends in nobody's test."""
+
+    def end(self, denied: Denied) -> None:
+        raise AssertionError(denied)
+
+
+def test_a_connection_speaks_for_the_devices_of_its_key_alone(guarded: Callable[[Test], None]) -> None:
+    async def test(box: Guarded) -> None:
+        for devices, covers in (((), True), (("van-7",), True), (("van-8",), False)):
+            passing = Pass(box.keyring, Ignoring())
+            assert not passing.covers("van-7"), "before its key"
+            hello = Received([], 0, b"", lambda _: b"", token=box.make("ingest", devices=devices))
+            assert len(list(passing.judged([hello]))) == 1
+            assert passing.covers("van-7") is covers
+
+    guarded(test)

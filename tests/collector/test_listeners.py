@@ -6,6 +6,7 @@ import contextlib
 import json
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,6 +86,27 @@ def test_auto_over_tcp(listening: tuple[Box, list[int]]) -> None:
     assert exchange(port, b'{"device_id": "j", "lat": 1, "lon": 2}\n', 10).startswith(b'{"message"')
     for device, count in before.items():
         assert len(tail(box.shard, device)) == count + 1
+
+
+def test_a_tracker_keeps_one_connection_in_each_process(listening: tuple[Box, list[int]]) -> None:
+    """Its older ones are closed a little after the login over a newer one."""
+    _, (port, *_) = listening
+    with contextlib.ExitStack() as stack:
+        trackers = [stack.enter_context(socket.create_connection((HOST, port), WAIT_S)) for _ in range(8)]
+        for tracker in trackers:
+            tracker.sendall(test_gt06.LOGIN)
+            assert len(tracker.recv(100)) == 10
+        time.sleep(4)
+        still_open = [tracker for tracker in trackers if is_open(tracker)]
+    assert 1 <= len(still_open) <= 2
+
+
+def is_open(tracker: socket.socket) -> bool:
+    tracker.setblocking(False)
+    try:
+        return tracker.recv(1) != b""
+    except BlockingIOError:
+        return True
 
 
 def test_teltonika_over_udp(listening: tuple[Box, list[int]]) -> None:

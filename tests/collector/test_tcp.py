@@ -412,9 +412,14 @@ def test_who_does_not_read_the_last_answer_is_let_go_of(
     run(test)
 
 
-def broken(*_arguments: object, **_more: object) -> None:
-    """What a connection does that has a fault of its own."""
-    raise RuntimeError("this connection is broken")
+def break_one(connection: tcp_module._Connection, method: str) -> None:
+    """Give a connection a fault of its own."""
+
+    def broken(*_arguments: object, **_more: object) -> None:
+        raise RuntimeError("this connection is broken")
+
+    members = {"__slots__": (), method: broken}
+    connection.__class__ = type("Broken", (tcp_module._Connection,), members)
 
 
 def test_an_error_of_one_connection_costs_only_that_one(connect_shared: Connect) -> None:
@@ -429,7 +434,7 @@ def test_an_error_of_one_connection_costs_only_that_one(connect_shared: Connect)
             senders = [await stack.enter_async_context(sending(box)) for _ in range(5)]
             await until(lambda: len(box.tcp._connections) == len(senders))
             first = next(iter(box.tcp._connections))
-            first.check = broken  # type: ignore[method-assign]
+            break_one(first, "check")
             await until(lambda: not box.tcp._connections)
             assert meters.LOOP_ERRORS.of("idle connections").value == counted + 1
 
@@ -446,7 +451,7 @@ def test_an_answer_that_fails_costs_no_other_its_answer(connect_shared: Connect,
                 for one in (sender, other):
                     await one.send(line("d"))
                 await until(lambda: sum(len(one._answers) for one in box.tcp._connections) == 2)
-                connection.answer = broken  # type: ignore[method-assign]
+                break_one(connection, "answer")
                 client.client_unpause()
                 assert await other.answer() == RECEIVED
                 assert await sender.rest() == b""
@@ -465,7 +470,7 @@ def test_a_connection_that_cannot_end_keeps_no_other_from_its_last_answer(
                 await one.send(line("d"))
             await until(lambda: sum(len(one._answers) for one in box.tcp._connections) == len(senders))
             first = next(iter(box.tcp._connections))
-            first.finish = broken  # type: ignore[method-assign]
+            break_one(first, "finish")
             stopping = asyncio.create_task(box.tcp.stop(WAIT_S))
             await asyncio.sleep(0.05)
             client.client_unpause()

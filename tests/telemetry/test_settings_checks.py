@@ -25,10 +25,19 @@ from tests.settings_file import refused, written
         ),
         ("protocol = 'gt07'\nport = 5", "cannot use collector.listen[1].protocol"),
         ("port = 5", "collector.listen[1]"),
+        (
+            "protocol = 'h02'\nport = 5\ntransport = 'udp'\nidle_timeout_s = 9",
+            "listen[1].idle_timeout_s is of no use over udp",
+        ),
     ],
 )
 def test_a_wrong_listener_is_refused_by_its_place(tmp_path: Path, entry: str, names: str) -> None:
     assert names in refused(tmp_path, f"[[collector.listen]]\n{entry}\n")
+
+
+@pytest.mark.parametrize("more", ["tcp_user_timeout_s = 0", "tcp_keepalive_s = 0", "tcp_user_timeout_s = 301"])
+def test_keepalive_and_user_timeout_each_alone(tmp_path: Path, more: str) -> None:
+    load(written(tmp_path, f"[collector]\n{more}\n"), {})
 
 
 def test_udp_may_have_the_number_of_a_tcp_port(tmp_path: Path) -> None:
@@ -61,6 +70,10 @@ def test_not_loopback(host: str) -> None:
     [
         ("[api]\nport = 8001\n", "api.port, collector.http_port and collector.tcp_port must differ"),
         ("[redis]\nresume_percent = 90\n", "redis.resume_percent must not be above redis.full_percent"),
+        (
+            "[collector]\ntcp_user_timeout_s = 300\n",
+            "collector.tcp_user_timeout_s must be above",
+        ),
         ("[persist]\nmax_records = 10\n", "persist.flush_records must not be above persist.max_records"),
     ],
 )
