@@ -11,13 +11,19 @@ import msgspec
 from msgspec import Struct
 
 from api.answers import moment
+from api.latest_answer import newest_of
 from api.quick_facts import Backup, Courier, Disk, Programs, Refusals, Server, ShardFacts, shard_of
+from telemetry import corruption
 from telemetry.archive import Archive
 from telemetry.entries import decode_latest
 from telemetry.hot import Shard
+from telemetry.record import LATEST_US
 
 NEWEST_DEVICES = 20
 NEWEST_DAYS = 14
+LATEST_MS = LATEST_US // 1_000
+"""A device that was seen after this has a value in Redis that cannot be decoded."""
+
 SPANS_MS = (300_000, 3_600_000, 86_400_000)
 """The spans of `devices_seen_…`."""
 
@@ -101,25 +107,32 @@ def _devices(shards: Sequence[Shard], newest: Sequence[Seen], now_ms: int) -> li
     for shard in shards:
         mine = [one.device for one in newest if one.shard == shard.shard]
         latest.update(zip(mine, shard.latest(mine), strict=True))
-    return [_device(one, latest[one.device], now_ms) for one in newest]
+    found = (_device(one, latest[one.device], now_ms) for one in newest if one.ms <= LATEST_MS)
+    return [one for one in found if one is not None]
 
 
-def _device(seen: Seen, latest: bytes | None, now_ms: int) -> DeviceFacts:
+def _device(seen: Seen, latest: bytes | None, now_ms: int) -> DeviceFacts | None:
+    """None for a device that was deleted meanwhile. Of a latest that cannot be decoded the device alone is shown."""
+    if latest is None:
+        return None
     found = DeviceFacts(seen.device.decode(), moment(seen.ms * 1_000), (now_ms - seen.ms) / 1_000)
     try:
-        known = decode_latest(latest or b"")
-        slot, place = known.newest, known.position
-        record = slot and slot.stored(found.device_id).record
-        where = place and place.stored(found.device_id).record
-    except msgspec.DecodeError:
+        return msgspec.structs.replace(found, **_newest(found.device_id, latest))
+    except corruption.ERRORS as error:
+        corruption.skip("latest", found.device_id, error)
         return found
-    more: dict[str, Any] = {}
-    if record:
-        more = {name: getattr(record, name) for name in ("transport", "source", "location", "speed_kmh")}
-        more["timestamp"] = moment(record.timestamp_us)
-    if where:
-        more |= {"latitude": where.latitude, "longitude": where.longitude}
-    return msgspec.structs.replace(found, **more)
+
+
+def _newest(device_id: str, latest: bytes) -> dict[str, Any]:
+    """Fields of a device's newest record. Raises as decoders do."""
+    known = decode_latest(latest)
+    record = newest_of(device_id, known).stored(device_id).record
+    found: dict[str, Any] = {name: getattr(record, name) for name in ("transport", "source", "location", "speed_kmh")}
+    found["timestamp"] = moment(record.timestamp_us)
+    if known.position is not None:
+        where = known.position.stored(device_id).record
+        found |= {"latitude": where.latitude, "longitude": where.longitude}
+    return found
 
 
 # The archive -----------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from api.formats.choice import CSV_SAFE, FORMAT, chosen, kinds
 from api.formats.contract import Format
 from api.latest import PARAMETERS as OF_ALL
 from api.latest import LatestRoutes
-from api.latest_answer import LatestAnswer, LatestPage, answer_of, with_position
+from api.latest_answer import LatestAnswer, LatestPage, answer_if_decodable, with_position
 from api.params import moment
 from api.past import Moment, past
 from api.queries import Queries
@@ -114,7 +114,7 @@ class Fleet:
             async with aclosing(self._latest.batches(devices)) as batches:
                 async for batch in batches:
                     for device, value in batch:
-                        yield device, None if value is None else answer_of(device, value), len(value or b"")
+                        yield device, answer_if_decodable(device, value), len(value or b"")
             return
         found = await self._queries.run(lambda connection: past(connection, self._snapshots, devices, moment))
         for one in found.values():

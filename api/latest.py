@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import redis
 import redis.asyncio
@@ -14,14 +14,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api import bound, params
+from api.answers import moment
 from api.bound import Devices
 from api.in_texts import TextsResponse
-from api.latest_answer import LatestAnswer, answer_of
+from api.latest_answer import LatestAnswer, answer_if_decodable, newest_of
 from api.latest_page import Batch, page
-from api.latest_texts import SharedTexts
+from api.latest_texts import SharedTexts, Texts
 from api.params import DEVICE_CURSOR, DEVICE_ID, LIMIT
 from collector.http import Content, Operation, Parameter, ProblemError, names, refuse_unknown
-from telemetry import problem
+from telemetry import corruption, problem
 from telemetry.asking import Asks
 from telemetry.entries import Latest, decode_latest
 from telemetry.hot import Keys, shard_of
@@ -37,6 +38,8 @@ READ_BYTES = 2**20
 
 MAX_QUESTIONS = 64
 """Questions for one device under way: Redis keeps the answers to all of them."""
+
+T = TypeVar("T")
 
 _OTHER = re.compile(r"(?i)csv|ndjson|geo\+json|arrow|parquet|gpx|kml")
 """What is in `Accept` where another form than JSON may be wanted."""
@@ -105,7 +108,7 @@ class LatestRoutes:
         value = await self.value(device_id)
         if value is None:
             raise ProblemError(problem.UNKNOWN_DEVICE, f"no record of device {device_id} was ever received")
-        return TextsResponse(self.shared.of(device_id, value))
+        return TextsResponse(self.texts(device_id, value))
 
     async def get_all(self, request: Request) -> Response:
         """The latest of the devices named, or a page of all."""
@@ -129,21 +132,26 @@ class LatestRoutes:
         """The latest of those devices that are known."""
         found = list[LatestAnswer]()
         async for batch in self.batches(devices):
-            found += [answer_of(device, value) for device, value in batch if value is not None]
+            answers = (answer_if_decodable(device, value) for device, value in batch)
+            found += [answer for answer in answers if answer is not None]
         return found
 
     async def seen(self, devices: Sequence[str]) -> list[Seen]:
         """When those devices that are known were last seen."""
         found = list[Seen]()
         async for batch in self.batches(devices):
-            answered = [answer_of(device, value) for device, value in batch if value is not None]
-            found += [Seen(one.device_id, one.last_seen, one.transport, one.source) for one in answered]
+            seen = (_seen(device, value) for device, value in batch if value is not None)
+            found += [one for one in seen if one is not None]
         return found
 
     async def latest(self, device_id: str) -> Latest | None:
-        """What Redis knows of one device."""
+        """What Redis knows of one device. Raises `ProblemError` if it cannot be decoded."""
         value = await self.value(device_id)
-        return None if value is None else decode_latest(value)
+        return None if value is None else sole(device_id, lambda: decode_latest(value))
+
+    def texts(self, device_id: str, value: bytes) -> Texts:
+        """JSON of one device's latest. Raises `ProblemError` if it cannot be decoded."""
+        return sole(device_id, lambda: self.shared.of(device_id, value))
 
     async def value(self, device_id: str) -> bytes | None:
         """The bytes of one device's latest."""
@@ -186,6 +194,26 @@ class LatestRoutes:
                 found = await ask(self._pages.ask("HMGET", keys.latest, *mine))
                 values.update(zip(mine, found, strict=True))
         return [values[device] for device in devices]
+
+
+def sole(device_id: str, decode: Callable[[], T]) -> T:
+    """The decoded latest of the only device that is asked for. Raises `ProblemError` if that cannot be done."""
+    try:
+        return decode()
+    except corruption.ERRORS as error:
+        corruption.skip("latest", device_id, error)
+        raise ProblemError(problem.INTERNAL, f"cannot decode the latest record of device {device_id}") from None
+
+
+def _seen(device_id: str, value: bytes) -> Seen | None:
+    """None for a value that cannot be decoded, which is counted."""
+    try:
+        latest = decode_latest(value)
+        newest = newest_of(device_id, latest).stored(device_id).record
+        return Seen(device_id, moment(latest.last_seen_ms * 1_000), newest.transport, newest.source)
+    except corruption.ERRORS as error:
+        corruption.skip("latest", device_id, error)
+        return None
 
 
 def _up_to(max_bytes: int, found: Iterable[tuple[str, bytes | None]]) -> Batch:

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from api import answers
 from api.answers import RecordAnswer
+from telemetry import corruption
 from telemetry.entries import Latest, Slot, decode_latest
 
 
@@ -34,6 +35,15 @@ def answer_of(device_id: str, value: bytes) -> LatestAnswer:
     if position is not None:
         where = record if position is newest else answers.of_stored(position.stored(device_id))
     return with_position(record, answers.moment(latest.last_seen_ms * 1_000), where)
+
+
+def answer_if_decodable(device_id: str, value: bytes | None) -> LatestAnswer | None:
+    """As `answer_of`; None without a value, and for one that cannot be decoded, which is counted."""
+    try:
+        return None if value is None else answer_of(device_id, value)
+    except corruption.ERRORS as error:
+        corruption.skip("latest", device_id, error)
+        return None
 
 
 def newest_of(device_id: str, latest: Latest) -> Slot:

@@ -9,8 +9,9 @@ from starlette.responses import Response
 
 from api.answers import encode
 from api.in_texts import StreamedResponse
-from api.latest_answer import LatestAnswer, answer_of
+from api.latest_answer import LatestAnswer, answer_if_decodable
 from api.latest_texts import LARGE_BYTES, Texts, texts_of
+from telemetry import corruption
 
 VARY = {"Vary": "Accept"}
 
@@ -50,26 +51,47 @@ class _Parts:
 
     async def next(self) -> Sequence[bytes]:
         """The next texts; none behind the end. Raises `ProblemError`."""
+        while await self._has_waiting():
+            if texts := self._taken():
+                before, self._before = self._before, b","
+                return before, *texts
+        before, self._before = self._before, b""
+        begin = b"" if before == b"," else before
+        return (begin + b'],"next_cursor":' + encode(self._cursor) + b"}",) if before else ()
+
+    async def _has_waiting(self) -> bool:
+        """Read until a value waits. False at the end."""
         while not self._waiting and not self._is_over:
             batch = await anext(self._batches, None)
             self._is_over = batch is None
             if batch is not None:
                 self._waiting.extend((device, value) for device, value in batch if value is not None)
                 batch.clear()  # the generator still has it
-        if self._waiting:
-            before, self._before = self._before, b","
-            return before, *self._taken()
-        before, self._before = self._before, b""
-        begin = b"" if before == b"," else before
-        return (begin + b'],"next_cursor":' + encode(self._cursor) + b"}",) if before else ()
+        return bool(self._waiting)
 
     async def close(self) -> None:
         """End the reading."""
         await self._batches.aclose()
 
     def _taken(self) -> Texts:
-        """The JSON of a device with a large value, or of those before the next such device, commas between."""
+        """The JSON of a device with a large value, or of those before the next such device, commas between.
+
+        Empty if none of them can be decoded.
+        """
+        if len(self._waiting[0][1]) > LARGE_BYTES:
+            return _texts_if_decodable(*self._waiting.popleft())
         small = list[LatestAnswer]()
         while self._waiting and len(self._waiting[0][1]) <= LARGE_BYTES:
-            small.append(answer_of(*self._waiting.popleft()))
-        return (encode(small)[1:-1],) if small else texts_of(*self._waiting.popleft())
+            answer = answer_if_decodable(*self._waiting.popleft())
+            if answer is not None:
+                small.append(answer)
+        return (encode(small)[1:-1],) if small else ()
+
+
+def _texts_if_decodable(device_id: str, value: bytes) -> Texts:
+    """As `texts_of`; none for a value that cannot be decoded, which is counted."""
+    try:
+        return texts_of(device_id, value)
+    except corruption.ERRORS as error:
+        corruption.skip("latest", device_id, error)
+        return ()

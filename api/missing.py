@@ -14,7 +14,7 @@ from api.answers import wants_json
 from api.html import page
 from api.older.answers import TO_READ, Answer, as_json
 from collector.http import EXCEPTION_HANDLERS, ProblemError, too_many
-from telemetry import problem
+from telemetry import problem, refusals
 from telemetry.rates import Over
 
 
@@ -28,6 +28,8 @@ async def not_found(request: Request, error: Exception) -> Response:
 
 def refusal(path: str) -> Response:
     """503 while the query program is away, in the shape that clients of an address know."""
+    if path != "/readyz":  # asked by monitoring, which sees it itself
+        refusals.count(problem.BUSY)
     why = "the program that answers this is away; it is started again by itself"
     if is_older(path):
         return as_json(Answer(503, {"detail": why}, {"Retry-After": "1"}), TO_READ)

@@ -11,11 +11,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from api import bound
 from api.answers import encode
 from api.in_texts import TextsResponse
-from api.latest import LatestRoutes
+from api.latest import LatestRoutes, sole
 from api.latest_answer import answer_of
 from api.latest_texts import LARGE_BYTES
 from api.timed import ROUTE
 from collector.http import ProblemError
+from telemetry import refusals
 
 START, END = "/v1/devices/", "/latest"
 ROUTE_OF_LATEST = f"{START}{{device_id}}{END}"
@@ -34,32 +35,26 @@ class QuickLatest:
         if not device_id:
             await self._behind(scope, receive, send)
             return
+        scope[ROUTE] = ROUTE_OF_LATEST
         try:
             bound.allow(scope, (device_id,))
             value = await self._latest.value(device_id)
+            if value is not None and len(value) > LARGE_BYTES:
+                response = TextsResponse(self._latest.texts(device_id, value))
+                del value  # it would stay in memory until the client has read the response
+                await response(scope, receive, send)
+                return
+            body = None if value is None else sole(device_id, lambda: encode(answer_of(device_id, value)))
         except ProblemError as error:
+            refusals.count(error.kind)
             await error.response()(scope, receive, send)
             return
-        if value is None:
+        if body is None:
             await self._behind(scope, receive, send)
             return
-        scope[ROUTE] = ROUTE_OF_LATEST
-        if len(value) > LARGE_BYTES:
-            response = TextsResponse(self._latest.shared.of(device_id, value))
-            del value  # it would stay in memory until the client has read the response
-            await _answer_large(response, scope, receive, send)
-            return
-        body = encode(answer_of(device_id, value))
         headers = [(b"content-length", str(len(body)).encode()), (b"content-type", b"application/json")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
-
-
-async def _answer_large(response: TextsResponse, scope: Scope, receive: Receive, send: Send) -> None:
-    try:
-        await response(scope, receive, send)
-    except ProblemError as error:
-        await error.response()(scope, receive, send)
 
 
 def _device(scope: Scope) -> str:

@@ -13,13 +13,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import msgspec
-
 from api.answers import encode
 from api.latest_answer import answer_of
 from api.latest_texts import LARGE_BYTES
 from api.quick import END, ROUTE_OF_LATEST, START
-from telemetry import meters, site_check
+from telemetry import corruption, meters, site_check
 from telemetry.answer_head import AnswerHead, Headers
 from telemetry.direct import DirectAsker
 from telemetry.hot import Keys, shard_of
@@ -65,7 +63,7 @@ class QuickAnswers:
             return None
         try:
             body = encode(answer_of(device_id, value))
-        except (ValueError, msgspec.MsgspecError):
+        except corruption.ERRORS:
             return None  # who answers everything says what is wrong with it
         meters.REQUEST_S.of(ROUTE_OF_LATEST).observe(time.monotonic() - begun_s)
         meters.ANSWERS.of(ROUTE_OF_LATEST, "2xx").add()

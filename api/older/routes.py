@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from api import bound
-from api.latest import LatestRoutes
+from api.latest import LatestRoutes, sole
 from api.older import bodies
 from api.older.answers import PARSES, TO_POST, Answer, Handler, OlderError, Resource, readable, redirect
 from api.older.records import TCP_TRACKING, TRACKING, RecordSet, Shown
@@ -61,7 +61,8 @@ class OlderRoutes:
             slot = None if latest is None else records.newest(latest)
             if slot is None:
                 return Answer(404, {"message": "No data found"})
-            return Answer(200, records.show(Shown.of(slot.stored(device_id))))
+            stored = sole(device_id, lambda: slot.stored(device_id))
+            return Answer(200, records.show(Shown.of(stored)))
 
         return get_latest
 

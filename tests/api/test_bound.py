@@ -8,12 +8,13 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from telemetry import keys
+from telemetry import keys, notes
 from telemetry.record import Sent
 from tests.api.conftest import Box, assert_problem, box_on, record
 from tests.conftest import RedisServer
 
 AT_US = 1_769_250_300_000_000
+WAIT_S = 20.0
 DEVICES = ("bus-1", "van", "van-", "van-1", "van-1/x", "van-2", "van-é", "van.", "vao", "wan-1")
 VANS = sorted((name for name in DEVICES if name.startswith("van-")), key=str.encode)
 
@@ -162,6 +163,24 @@ def test_older_addresses(readers: Readers) -> None:
 def test_what_is_of_the_whole_box_is_not_for_them(readers: Readers) -> None:
     for path in ("/status", "/metrics", "/v1/anything"):
         assert_problem(readers.get(readers.vans, path), 403, "wrong-scope")
+
+
+def test_refusals_of_the_most_frequent_question_are_counted(readers: Readers) -> None:
+    def answered() -> float:
+        route = 'route="/v1/devices/{device_id}/latest"'
+        lines = readers.box.http.get("/metrics").text.splitlines()
+        found = (
+            one for one in lines if one.startswith("whimbrel_http_answers_total{") and route in one and '"4xx"' in one
+        )
+        return sum(float(one.rpartition(" ")[2]) for one in found)
+
+    before, answered_before = notes.refused(readers.box.client).get("other-device", 0), answered()
+    for _ in range(3):
+        assert_problem(readers.get(readers.vans, "/v1/devices/bus-1/latest"), 403, "other-device")
+    stop_s = time.monotonic() + WAIT_S
+    while notes.refused(readers.box.client).get("other-device", 0) < before + 3 or answered() < answered_before + 3:
+        assert time.monotonic() < stop_s
+        time.sleep(0.05)
 
 
 def test_others_see_all(readers: Readers) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 import httpx
 import pytest
 
+from telemetry import notes, refusals
 from telemetry.record import Record, Sent
 from tests.api.conftest import Box, assert_problem, box_on, record, segment
 from tests.conftest import RedisServer
 
 AT_US = 1_769_250_300_000_000
 AT = "2026-01-24T10:25:00Z"
+WAIT_S = 20.0
 NAMES = [
     "device_id",
     "timestamp",
@@ -52,6 +55,13 @@ def record_of(number: int) -> Record:
 
 def moment(text: str) -> datetime:
     return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%f%z" if "." in text else "%Y-%m-%dT%H:%M:%S%z")
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    stop_s = time.monotonic() + WAIT_S
+    while not is_so():
+        assert time.monotonic() < stop_s
+        time.sleep(0.05)
 
 
 def wait_for_another_ms(box: Box, received_ms: int) -> None:
@@ -322,6 +332,8 @@ def test_without_redis_it_says_so_and_recovers(
     with box_on(own_redis.url, tmp_path_factory.mktemp("away")) as box:
         box.append(Sent("a", record(AT_US)))
         before = latest(box, "a").json()
+        time.sleep(2 * refusals.REPORT_S)  # while the box started, its API refused questions
+        refused = notes.refused(box.client).get("busy", 0)
         own_redis.kill()
         for path in ("/v1/devices/a/latest", "/v1/latest"):
             answer = box.http.get(path)
@@ -330,3 +342,4 @@ def test_without_redis_it_says_so_and_recovers(
         own_redis.start()
         assert latest(box, "a").json() == before
         assert box.get("/v1/latest").json()["records"] == [before]
+        until(lambda: notes.refused(box.client).get("busy") == refused + 2)

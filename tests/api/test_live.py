@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import queue
+import signal
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -277,6 +280,24 @@ def test_too_many_readers_are_told(box: Box) -> None:
         assert answer.headers["retry-after"]
     with Reader(box) as reader:
         assert reader.next()
+
+
+def test_a_burst_of_readers_is_admitted_up_to_the_limit(box: Box) -> None:
+    """Their requests are parsed in one turn of the event loop, before any of their streams has begun."""
+    target, statuses = box.http.base_url, list[bytes]()
+    with contextlib.ExitStack() as stack:
+        readers = [
+            stack.enter_context(socket.create_connection((target.host, target.port or 80), timeout=WAIT_S))
+            for _ in range(4 * READERS)
+        ]
+        os.kill(box.pid("api"), signal.SIGSTOP)
+        try:
+            for reader in readers:
+                reader.sendall(b"GET /v1/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        finally:
+            os.kill(box.pid("api"), signal.SIGCONT)
+        statuses += [reader.recv(12).rpartition(b" ")[2] for reader in readers]
+    assert Counter(statuses) == {b"200": READERS, b"503": 3 * READERS}
 
 
 @pytest.mark.parametrize(
