@@ -56,6 +56,8 @@ DEVICES = Operation(
     {200: Content("A page, in the order of ids", {"application/json": DevicesPage})},
     (*PARAMETERS, STATE, SILENT, OFFLINE),
     problems=(problem.INVALID_PARAMETER, problem.NOT_TOGETHER),
+    description="A page for which many devices of another state were passed over may be short, or empty: "
+    "`next_cursor` goes on.",
 )
 
 
@@ -72,16 +74,15 @@ class DeviceRoutes:
         refuse_unknown(request, names(DEVICES.parameters))
         limit, asked, after = self._latest.asked(request)
         states = _States.of(request)
-        found: list[Seen] = []
-        more = True
-        while more and len(found) <= limit:
-            devices = await self._latest.devices(asked, after, limit + 1)
-            more = len(devices) > limit
-            answered = await self._latest.seen(devices[:limit])
+        found, are_more = list[Seen](), False
+        async for ids in self._latest.scan(asked, after, limit):
+            answered = await self._latest.seen(ids.devices)
             found += [one for one in answered if states.is_wanted(one.last_seen)]
-            after = devices[limit - 1] if more else after
+            after, are_more = ids.devices[-1], ids.are_more
+            if len(found) > limit:
+                break
         shown = found[:limit]
-        cursor = shown[-1].device_id if len(found) > limit else after if more else None
+        cursor = shown[-1].device_id if len(found) > limit else after if are_more else None
         counts = await self._counted([one.device_id for one in shown])
         return answers.json(DevicesPage([_answer(one, states, counts) for one in shown], cursor))
 

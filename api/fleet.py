@@ -53,6 +53,7 @@ LATEST = Operation(
     {200: Content("A page, in the order of ids", {**kinds(FORMATS), "application/json": LatestPage})},
     (*OF_ALL, FORMAT, CSV_SAFE, AT, WITHIN, *AREA),
     problems=(problem.INVALID_PARAMETER, problem.NOT_ACCEPTABLE, problem.NOT_TOGETHER),
+    description="A page for which many devices elsewhere were passed over may be short, or empty: `next_cursor` goes on.",
 )
 
 
@@ -82,15 +83,14 @@ class Fleet:
         return paged.answer(request, kind, data, page.next_cursor)
 
     async def _page(self, request: Request, where: Area | None, moment: Moment | None) -> LatestPage:
-        """A page of those that lie where they should: found among all, a page after the other.
+        """A page of those that lie where they should: found among all, some after the other.
 
-        It ends early at a device with which it has `PAGE_BYTES`.
+        It ends early at a device with which it has `PAGE_BYTES`, and after `MAX_SCAN_DEVICES`.
         """
         limit, asked, after = self._latest.asked(request)
-        found, size = list[LatestAnswer](), 0
-        while True:
-            devices = await self._latest.devices(asked, after, limit + 1)
-            async for device, one, size_bytes in self._answers(devices[:limit], moment):
+        found, size, are_more = list[LatestAnswer](), 0, False
+        async for ids in self._latest.scan(asked, after, limit):
+            async for device, one, size_bytes in self._answers(ids.devices, moment):
                 if size >= PAGE_BYTES:
                     return LatestPage(found, after)
                 after = device
@@ -100,11 +100,10 @@ class Fleet:
                     return LatestPage(found, found[-1].device_id)
                 found.append(one)
                 size += size_bytes
-            if len(devices) <= limit:
-                return LatestPage(found, None)
-            after = devices[limit - 1]
+            after, are_more = ids.devices[-1], ids.are_more
             if len(found) == limit:
-                return LatestPage(found, after)
+                break
+        return LatestPage(found, after if are_more else None)
 
     async def _answers(
         self, devices: Sequence[str], moment: Moment | None

@@ -36,6 +36,11 @@ READ_DEVICES = 32
 READ_BYTES = 2**20
 """Devices, and about how many bytes, whose latest are read at once: a latest may have 3 MB."""
 
+SCAN_STEP_DEVICES = 1_000
+MAX_SCAN_DEVICES = 20_000
+"""Devices that a page looks through at a time and in total for those that are shown. It may end with fewer than
+`limit`: its cursor goes on."""
+
 MAX_QUESTIONS = 64
 """Questions for one device under way: Redis keeps the answers to all of them."""
 
@@ -73,6 +78,13 @@ class Seen(NamedTuple):
     last_seen: datetime
     transport: str
     source: str
+
+
+class Ids(NamedTuple):
+    """Some devices, at least one, in the order of their ids, and whether there are more."""
+
+    devices: list[str]
+    are_more: bool
 
 
 class LatestRoutes:
@@ -127,6 +139,22 @@ class LatestRoutes:
         if asked.named:
             return sorted(device for device in asked.named if device > after)[:count]
         return await self._devices(after, asked.prefix, count)
+
+    async def scan(self, asked: Devices, after: str, limit: int) -> AsyncGenerator[Ids, None]:
+        """The devices named, or all that may be asked for, behind one: for pages that show only some of them.
+
+        `limit` of them first, then more at a time; it ends after `MAX_SCAN_DEVICES`.
+        """
+        step, count, are_more = limit, 0, True
+        while are_more and count < MAX_SCAN_DEVICES:
+            devices = await self.devices(asked, after, step + 1)
+            are_more = len(devices) > step
+            if not devices:
+                return
+            found = Ids(devices[:step], are_more)
+            yield found
+            after, count = found.devices[-1], count + len(found.devices)
+            step = max(step, min(4 * step, SCAN_STEP_DEVICES))
 
     async def answers(self, devices: Sequence[str]) -> list[LatestAnswer]:
         """The latest of those devices that are known."""
