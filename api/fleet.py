@@ -53,7 +53,8 @@ LATEST = Operation(
     {200: Content("A page, in the order of ids", {**kinds(FORMATS), "application/json": LatestPage})},
     (*OF_ALL, FORMAT, CSV_SAFE, AT, WITHIN, *AREA),
     problems=(problem.INVALID_PARAMETER, problem.NOT_ACCEPTABLE, problem.NOT_TOGETHER),
-    description="A page for which many devices elsewhere were passed over may be short, or empty: `next_cursor` goes on.",
+    description="A page for which many devices elsewhere were passed over may be short, or empty: "
+    "`next_cursor` goes on.",
 )
 
 

@@ -33,7 +33,7 @@ def box(shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> 
 
 def lists_read(box: Box) -> int:
     """How often Redis was asked for ids of devices."""
-    return int(box.client.info("commandstats").get("cmdstat_zrangebylex", {}).get("calls", 0))  # type: ignore[union-attr]
+    return int(box.client.info("commandstats").get("cmdstat_zrangebylex", {}).get("calls", 0))
 
 
 @pytest.mark.parametrize(
