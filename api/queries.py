@@ -21,6 +21,9 @@ T = TypeVar("T")
 
 INTERRUPT_EVERY_S = 0.1
 
+RELATIONS = ("asked", "counts", "left_records", "page", "simplified", "sorted", "tail")
+"""Names under which questions register relations: an idle cursor must not keep their records in memory."""
+
 
 class Queries:
     """Runs questions, each on a cursor of its own."""
@@ -101,6 +104,8 @@ class _Question(Generic[T]):
         finally:
             with self._lock:
                 self._cursor = None
+            for name in RELATIONS:
+                cursor.unregister(name)
             cursors.put(cursor)
 
     def interrupt(self) -> None:
