@@ -7,11 +7,19 @@ of its AOF.
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 from typing import NamedTuple
 
 from telemetry.settings import Settings
+
+UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
+WITH_DECIMAL = UNITS.index("GiB")
+"""First unit of which a size always has a decimal."""
+
+FEW = 10
+"""A size below this has a decimal in smaller units, too."""
 
 
 class Usage(NamedTuple):
@@ -58,11 +66,24 @@ def existing(folder: Path) -> Path:
     return next(path for path in (folder, *folder.parents) if path.exists())
 
 
-def in_words(size_bytes: int) -> str:
-    """A size as people write it, with its unit."""
-    size = float(size_bytes)
-    for unit in ("bytes", "KiB", "MiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}"
-        size /= 1024
-    return f"{size:.1f} GiB"
+def in_words(size_bytes: float) -> str:
+    """A size as people read it, with its unit, 1,024 of one making the next: `10.6 GiB`.
+
+    Bytes are whole; other units have one decimal below 10 and from GiB on. `api/static/page/units.js` rounds in the
+    same way, so that a limit is one figure wherever it is shown.
+    """
+    step = 0
+    while step < len(UNITS) - 1 and _rounded(size_bytes / 1024**step, step) >= 1024:
+        step += 1
+    size = size_bytes / 1024**step
+    return f"{_rounded(size, step):.{_decimals(size, step)}f} {UNITS[step]}"
+
+
+def _rounded(size: float, step: int) -> float:
+    """Halves go up, as in JavaScript; Python's own rounding takes them to the even neighbour."""
+    scale = 10.0 ** _decimals(size, step)
+    return float(math.floor(size * scale + 0.5) / scale)
+
+
+def _decimals(size: float, step: int) -> int:
+    return 1 if step >= WITH_DECIMAL or (step > 0 and size < FEW) else 0

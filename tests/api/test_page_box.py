@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from api.sampling import MOST, Sample
 from telemetry import notes
+from telemetry.disk import in_words
 from tests.api.conftest import Box, box_on
 from tests.box import PROJECT
 from tests.browser import Browser, running_browser
@@ -26,6 +28,13 @@ NOT_READY = "503 (Service Unavailable)"
 """What the browser says of `/readyz`, as worker and scheduler don't run here."""
 
 UNKNOWN = "\N{EN DASH}"
+REDIS_LIMIT_BYTES = 11_403_436_032
+SIZES = [
+    *(0, 1, 999, 1_000, 1_023, 1_024, 10_239, 10_240, 2**20 - 1, 5 * 2**28, 2**30 - 1, REDIS_LIMIT_BYTES, 2**50, 2**60),
+    *(count * 2**power // 20 for power in (10, 20, 30, 40) for count in range(1, 400)),
+]
+"""Sizes in bytes: ends of units, and halves that rounding takes up."""
+
 AXE = (PROJECT / "tests" / "data" / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
 SERIOUS = (
     "axe.run('#panel-box').then(({violations}) => violations.filter((one) => /serious|critical/.test(one.impact)))"
@@ -38,6 +47,7 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
     with running_redis() as server:
         found = Box(server.url, tmp_path_factory.mktemp("box"), collector__max_devices="40")
         found.set_up()
+        found.client.config_set("maxmemory", REDIS_LIMIT_BYTES)
         now_ms = time.time_ns() // 1_000_000
         for number in range(MOST - 1, 0, -1):
             if not 180 <= number < 210:
@@ -100,6 +110,24 @@ def test_it_shows_the_hour_and_what_is_near_its_limit(
         browser.wait_for(f"document.querySelectorAll('#panel-box canvas').length === {CHARTS}")
         assert browser.run(SERIOUS) == [], scheme
         browser.screenshot(tmp_path / f"box-{scheme}.png")
+
+
+def test_redis_has_one_limit_wherever_it_is_shown(box: Box, browser: Browser) -> None:
+    browser.look_at(*DESK)
+    open_box(browser, box)
+    browser.wait_for("document.querySelector('.bounds li') !== null")
+    limit = in_words(REDIS_LIMIT_BYTES)
+    assert limit == "10.6 GiB"
+    said = browser.run("document.querySelector('.bounds li').textContent")
+    assert re.search(rf"of {limit}; above 80 %, records are refused$", said), said
+    said = " ".join(box.http.get("/status", headers={"Accept": "text/html"}).text.split())
+    assert re.search(rf"of {limit} memory used; above 80 %, records are refused<", said), said
+
+
+def test_a_size_is_rounded_in_one_way_here_and_in_the_programs(box: Box, browser: Browser) -> None:
+    open_box(browser, box)
+    said = browser.run(f"import('/static/page/units.js').then(({{bytes}}) => {json.dumps(SIZES)}.map(bytes))")
+    assert said == [in_words(size) for size in SIZES]
 
 
 def test_the_pointer_reads_a_chart_and_five_minutes_of_nothing_are_a_gap(box: Box, browser: Browser) -> None:

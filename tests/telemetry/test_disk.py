@@ -51,10 +51,15 @@ def test_a_box_has_room_for_its_data_archive_and_redis(disk: SmallDisk) -> None:
     [
         (0, "0 bytes"),
         (1023, "1023 bytes"),
-        (1024, "1 KiB"),
+        (1024, "1.0 KiB"),
+        (10 * 1024, "10 KiB"),
         (31 * MIB, "31 MiB"),
+        (2**30 - 1, "1.0 GiB"),
         (2**30, "1.0 GiB"),
-        (5 * 2**40, "5120.0 GiB"),
+        (5 * 2**28, "1.3 GiB"),
+        (11_403_436_032, "10.6 GiB"),
+        (5 * 2**40, "5.0 TiB"),
+        (2**60, "1048576.0 TiB"),
     ],
 )
 def test_sizes_in_words(size: int, words: str) -> None:

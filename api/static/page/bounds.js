@@ -9,14 +9,14 @@
  */
 
 import { make } from "./dom.js";
-import { bytes, whole } from "./units.js";
+import { bytes, number, whole } from "./units.js";
 
 const NEAR = 0.8;
 
 /** @type {Record<string, {title: string, write: (value: number) => string, beyond: string}>} */
 const KNOWN = {
-  redis_memory_bytes: { title: "Redis memory", write: bytes, beyond: "beyond, records are refused" },
-  disk_used_bytes: { title: "Disk", write: bytes, beyond: "beyond, records are refused" },
+  redis_memory_bytes: { title: "Redis memory", write: bytes, beyond: "records are refused" },
+  disk_used_bytes: { title: "Disk", write: bytes, beyond: "records are refused" },
   devices: { title: "Devices", write: whole, beyond: "further ones are refused" },
   tcp_connections: { title: "TCP connections", write: whole, beyond: "further ones are closed" },
   pending_bytes: { title: "Waiting for Redis", write: bytes, beyond: "beyond, senders wait" },
@@ -39,9 +39,11 @@ export function bars(found) {
 
 function bar({ title, write, beyond }, { value, limit, whole: all }) {
   const scale = Math.max(all ?? limit, limit, 1);
-  const percent = limit > 0 ? (100 * value) / limit : 100;
-  const state = percent >= 100 ? "full" : percent >= 100 * NEAR ? "near" : "fine";
-  const words = `${write(value)} of ${write(limit)}`;
+  const share = limit > 0 ? value / limit : 1;
+  const percent = (100 * value) / scale;
+  const state = share >= 1 ? "full" : share >= NEAR ? "near" : "fine";
+  const words = `${write(value)} of ${write(all ?? limit)}`;
+  const until = all === null ? "" : `above ${number((100 * limit) / scale)} %, `;
   const filled = make("span", { className: "filled" });
   filled.style.width = `${Math.min(100, (100 * value) / scale)}%`;
   const mark = make("span", { className: "mark" });
@@ -58,6 +60,6 @@ function bar({ title, write, beyond }, { value, limit, whole: all }) {
     { "data-state": state },
     make("p", {}, make("strong", {}, title), make("span", { className: "sign-text" }, sign)),
     meter,
-    make("p", { className: "soft" }, `${words}; ${beyond}`),
+    make("p", { className: "soft" }, `${words}; ${until}${beyond}`),
   );
 }

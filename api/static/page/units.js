@@ -1,7 +1,9 @@
 /** Numbers as people read them, with their units. What is not known is a dash. */
 
 const UNKNOWN = "–";
-const BYTES = ["B", "kB", "MB", "GB", "TB", "PB"];
+const BYTES = ["bytes", "KiB", "MiB", "GiB", "TiB"];
+const WITH_DECIMAL = BYTES.indexOf("GiB");
+const FEW = 10;
 
 /** @param {number | null | undefined} value */
 const isKnown = (value) => value !== null && value !== undefined && Number.isFinite(value);
@@ -28,12 +30,25 @@ export const quantity = (value, unit) => (isKnown(value) ? number(value) + unit 
 /** @param {number | null | undefined} value */
 export const whole = (value) => (isKnown(value) ? Math.round(value).toLocaleString("en") : UNKNOWN);
 
-/** @param {number | null | undefined} value */
+/**
+ * A size in units of 1,024, each of the one before: 10.6 GiB. `telemetry/disk.py: in_words` rounds in the same way.
+ *
+ * @param {number | null | undefined} value
+ */
 export function bytes(value) {
   if (!isKnown(value)) return UNKNOWN;
-  const step = value < 1 ? 0 : Math.min(Math.floor(Math.log10(value) / 3), BYTES.length - 1);
-  return `${number(value / 1000 ** step)} ${BYTES[step]}`;
+  let step = 0;
+  while (step < BYTES.length - 1 && rounded(value / 1024 ** step, step) >= 1024) step += 1;
+  const size = value / 1024 ** step;
+  return `${rounded(size, step).toFixed(decimals(size, step))} ${BYTES[step]}`;
 }
+
+function rounded(size, step) {
+  const scale = 10 ** decimals(size, step);
+  return Math.floor(size * scale + 0.5) / scale;
+}
+
+const decimals = (size, step) => (step >= WITH_DECIMAL || (step > 0 && size < FEW) ? 1 : 0);
 
 /**
  * Seconds in the largest two units that say something: 17 s, 5 min, 3 h 20 min, 12 d 4 h.
