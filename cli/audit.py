@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import msgspec
 from cli import arguments
 from cli.command import OK, Command
 from cli.moments import moment
-from cli.output import output
+from cli.output import output, print_json
 from telemetry.audit_entry import OUTCOMES, Entry
 from telemetry.audit_entry import moment as text_of
 from telemetry.audit_read import Wanted, entries
@@ -90,7 +91,11 @@ def _newest(found: Iterator[Entry], most: int | None) -> Iterator[Entry]:
 
 
 def _print(entry: Entry, is_json: bool) -> None:
-    print(msgspec.json.encode(entry).decode() if is_json else printable(line_of(entry)), flush=True)
+    if is_json:
+        print_json(msgspec.json.encode(entry))
+    else:
+        print(printable(line_of(entry)))
+    sys.stdout.flush()
 
 
 def line_of(entry: Entry) -> str:

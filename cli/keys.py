@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import msgspec
 import redis
 
-from cli.audited import note
+from cli.audited import audited, note
 from cli.command import FAILED, OK, Command
 from cli.given_key import add_key_argument, given_key
 from cli.output import output, print_json
@@ -37,6 +37,9 @@ revoke    revoke a key, by the id that list shows or by the whole key; with --de
 token     the token of each device named, alone on a line, worked out of its fleet's key (--key or WHIMBREL_KEY)
           without asking the box. It may do what the fleet's key may, for that device.
 """
+
+CREATE = "keys.create"
+"""Name of the change in the audit log."""
 
 UNITS_S = {"m": 60, "h": 3_600, "d": 86_400}
 ID = re.compile(r"[a-z2-7]{8}", re.ASCII)
@@ -84,17 +87,24 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         return run_token(args)
     with connect(settings) as client, output():
         if args.action == "create":
-            return run_create(args, client)
+            return run_first(args, client, settings) if args.first else run_create(args, client)
         found = notes.keys(client)
         if args.action == "list":
             return run_list(args, sorted(found.values(), key=lambda key: (key.created_s, key.id)), notes.used(client))
         return run_revoke(args, client, found)
 
 
+def run_first(args: argparse.Namespace, client: redis.Redis, settings: Settings) -> int:
+    """Make a key if there is none yet. Each start of a box asks for that, so only a key that is made is recorded."""
+    if notes.keys(client):
+        return OK
+    with audited("keys", CREATE, args, settings) as outcome:
+        outcome.status = run_create(args, client)
+    return outcome.status
+
+
 def run_create(args: argparse.Namespace, client: redis.Redis) -> int:
     """Make a key and print it; what it is for goes to standard error."""
-    if args.first and notes.keys(client):
-        return OK
     wish = Wish(tuple(args.scope), tuple(args.device), args.prefix, args.expires or 0, args.name, args.fleet)
     text, key = make(wish, int(time.time()), secrets.token_bytes)
     if not notes.add_key(client, key):
@@ -247,7 +257,9 @@ def expiry(text: str) -> int:
 
 
 def _action(args: argparse.Namespace) -> str:
-    return f"keys.{args.action}" if args.action in ("create", "revoke") else ""
+    if args.action == "create":
+        return "" if args.first else CREATE
+    return "keys.revoke" if args.action == "revoke" else ""
 
 
 COMMAND = Command(

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from telemetry.keys import Caller, hidden
+from telemetry.keys import CERTIFICATE_ID, Caller, hidden
 from telemetry.users import KEY_ID
 
 MAX_LINE_BYTES = 4_096
@@ -19,11 +19,13 @@ ID_BYTES = 8
 
 Outcome = Literal["begun", "done", "failed", "refused"]
 OUTCOMES: tuple[Outcome, ...] = ("begun", "done", "failed", "refused")
-ActorKind = Literal["key", "user", "local", "program", "anonymous"]
+ActorKind = Literal["key", "certificate", "user", "local", "program", "anonymous"]
 
 
 class Actor(Struct, frozen=True, omit_defaults=True):
-    """Who acted: a key by its id, a user of the page or the machine (`uid:login`), a program, or somebody unknown."""
+    """Who acted: a key by its id, a client certificate by its device, a user of the page or the machine (`uid:login`),
+    a program, or somebody unknown.
+    """
 
     kind: ActorKind
     id: str = ""
@@ -36,9 +38,11 @@ ANONYMOUS = Actor("anonymous")
 
 
 def actor_of(caller: Caller) -> Actor:
-    """The actor of an HTTP request."""
+    """The actor of a request over HTTP or a connection of TCP."""
     if caller.session:
         return Actor("user", caller.key_id.removeprefix(KEY_ID))
+    if caller.key_id.startswith(CERTIFICATE_ID):
+        return Actor("certificate", caller.key_id.removeprefix(CERTIFICATE_ID))
     return Actor("key", caller.key_id) if caller.key_id else ANONYMOUS
 
 

@@ -19,15 +19,12 @@ from typing import Any
 from telemetry import problem
 from telemetry.errors import ConfigError
 from telemetry.holds import Holder, Holds
-from telemetry.keys import INGEST, MAX_ID_CHARACTERS, Binding, Caller, Denied
+from telemetry.keys import CERTIFICATE_ID, INGEST, MAX_ID_CHARACTERS, Binding, Caller, Denied
 from telemetry.periodic import run_periodically
 from telemetry.settings import Settings
 
 CERTIFIED = "whimbrel.certified"
 """Where in the scope of a request over HTTP its `Certified` stands."""
-
-KEY_ID = "certificate:"
-"""Prefix of a device's id where other callers have the id of their key."""
 
 JUDGE_S = 1.0
 
@@ -146,4 +143,4 @@ def _caller_of(certificate: dict[str, Any]) -> Caller | None:
         return None
     [device] = names
     expires_s = ssl.cert_time_to_seconds(certificate["notAfter"])
-    return Caller(KEY_ID + device, frozenset({INGEST}), Binding(frozenset({device})), device, expires_s)
+    return Caller(CERTIFICATE_ID + device, frozenset({INGEST}), Binding(frozenset({device})), device, expires_s)

@@ -111,6 +111,10 @@ class Key(Struct, frozen=True, omit_defaults=True):
         return Binding(frozenset(self.devices), self.prefix)
 
 
+CERTIFICATE_ID = "certificate:"
+"""Prefix of the device's id that a caller with a client certificate has in the place of a key's."""
+
+
 class Caller(Struct, frozen=True, gc=False):
     """Who asks, once it is known: by which key, and what that allows. `device` is whose token it was, if it was one.
 

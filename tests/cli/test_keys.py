@@ -13,7 +13,7 @@ import redis
 
 from cli import keys as command
 from cli import main as cli_main
-from telemetry import notes
+from telemetry import audit_read, notes
 from telemetry.keys import Caller, Denied, Wish, check, device_token, make
 from telemetry.redis_client import url
 from telemetry.settings import Settings
@@ -143,7 +143,9 @@ def test_an_expiry_is_a_length_or_an_instant() -> None:
             command.expiry(wrong)
 
 
-def test_the_first_key_is_made_once(client: redis.Redis, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_first_key_is_made_and_recorded_once(
+    client: redis.Redis, settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
     first = ("create", "--first", "--scope", "admin")
     assert whimbrel(*first) == 0
     key = capsys.readouterr().out.strip()
@@ -151,3 +153,5 @@ def test_the_first_key_is_made_once(client: redis.Redis, capsys: pytest.CaptureF
     assert whimbrel(*first) == 0
     assert capsys.readouterr().out == ""
     assert len(notes.keys(client)) == 1
+    entries = audit_read.entries(settings.audit_dir, audit_read.Wanted())
+    assert [(one.action, one.outcome) for one in entries] == [("keys.create", "begun"), ("keys.create", "done")]

@@ -17,6 +17,8 @@ import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
+from telemetry.audit_entry import Actor
+from telemetry.audit_read import Wanted, entries
 from tests.box import Box, free_ports
 from tests.certificates import Authority
 from tests.senders import wait_until
@@ -133,6 +135,13 @@ def test_a_device_writes_as_itself_alone(fleet: Fleet) -> None:
         assert b"Data received" in say(connection, "van-7")
         assert b"not for device" in say(connection, "van-8")
         assert b"Data received" in say(connection, "van-7")
+
+
+def test_the_audit_log_names_a_certificate_by_its_device(fleet: Fleet) -> None:
+    assert fleet.post(fleet.client("van-9"), "van-8").status_code == 403
+    refusals = Wanted(key="van-9", outcome="refused")
+    wait_until(lambda: any(entries(fleet.box.data / "audit", refusals)))
+    assert {one.actor for one in entries(fleet.box.data / "audit", refusals)} == {Actor("certificate", "van-9")}
 
 
 def test_who_has_neither_certificate_nor_key_is_refused(fleet: Fleet) -> None:
