@@ -6,6 +6,7 @@ Questions to the archive run in that program, so that decoding and sorting never
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -41,6 +42,9 @@ AS_SENT = "".join(map(chr, range(0x21, 0x7F))).replace("#", "")
 MAX_SQL_BYTES = 256 * 2**10
 """Body of a question in SQL; a thousand devices by name have room in it."""
 
+START_S = 10.0
+"""The query program may take so long to answer for the first time: until then that is no warning."""
+
 log = logging.getLogger(__name__)
 
 
@@ -67,13 +71,14 @@ class QueryProgram:
         self._scheme = b"https" if speaks_tls else b"http"
         self._connections = Connections(socket, query_timeout_s + ANSWER_TIMEOUT_S, share_percent)
         self._clients = Clients(addresses, minimum)
+        self._start = Start()
 
     def forward(self, refusal: Callable[[str], Response], max_body_bytes: int = 0) -> Forward:
         """An ASGI application; `refusal` makes what a path is answered where the program does not.
 
         Bodies of requests are handed on if they may have any bytes.
         """
-        return Forward(self._connections, refusal, self._scheme, max_body_bytes, self._clients)
+        return Forward(self._connections, refusal, self._start, self._scheme, max_body_bytes, self._clients)
 
     def close(self) -> None:
         """Close its connections."""
@@ -90,6 +95,23 @@ class Clients(NamedTuple):
 UNLIMITED = Clients()
 
 
+class Start:
+    """The query program's start, during which it does not answer yet."""
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._over_s = monotonic() + START_S
+
+    def end(self) -> None:
+        """Note that the program has answered."""
+        self._over_s = 0.0
+
+    @property
+    def unanswered_level(self) -> int:
+        """Severity of the log's line about a request that the program does not answer."""
+        return logging.DEBUG if self._monotonic() < self._over_s else logging.WARNING
+
+
 class Forward:
     """Answers each request with what the query program answers."""
 
@@ -97,6 +119,7 @@ class Forward:
         self,
         connections: Connections,
         refusal: Callable[[str], Response],
+        start: Start,
         scheme: bytes = b"http",
         max_body_bytes: int = 0,
         clients: Clients = UNLIMITED,
@@ -106,6 +129,7 @@ class Forward:
         self._max_body_bytes = max_body_bytes
         self._scheme = scheme
         self._refusal = refusal
+        self._start = start
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request. An answer that breaks off there breaks off here, never ending as if whole."""
@@ -118,6 +142,7 @@ class Forward:
         try:
             with client:
                 async with asked as answer:
+                    self._start.end()
                     headers = [(name, value) for name, value in answer.headers if name.lower() not in OWN_HEADERS]
                     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
                     is_begun = True
@@ -126,7 +151,7 @@ class Forward:
                         chunk, is_read = await answer.read(silent_s), answer.is_read
                         await client.send(send, chunk, not is_read)
         except Unanswered as error:
-            log.warning("the query program does not answer: %s", error)
+            log.log(self._start.unanswered_level, "the query program does not answer: %s", error)
             if is_begun:
                 return  # without an end: the server closes the connection, by which the client sees what is missing
             await self._refusal(scope["path"])(scope, receive, send)

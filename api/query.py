@@ -191,7 +191,7 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
     meters.ARCHIVE_LIMIT.one.set(settings.archive.retention_max_bytes or None)
     meters.OPEN_DAY_LIMIT.one.set(settings.archive.max_open_files)
     looking = asyncio.create_task(look_for_ever(archive, health, connection.cursor()))
-    log.info("answering the API program")
+    log.debug("answering the API program")
     watchdog.in_event_loop()
     told = reports.told(lambda: connect(settings), reports.Teller(notes.QUERY))
     async with refusals.reported(lambda: connect(settings)):

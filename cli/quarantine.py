@@ -182,7 +182,7 @@ def run_replay(args: argparse.Namespace, shards: list[Shard]) -> int:
             became[_replay(found, args.dry_run)].append(found.id)
     note(**{name: len(found) for name, found in became.items()})
     for name in became["gone"]:
-        print(f"whimbrel quarantine: {name} is not in quarantine", file=sys.stderr)
+        print(f"whimbrel quarantine: {printable(name)} is not in quarantine", file=sys.stderr)
     if args.json:
         print(json.dumps(became))
     else:

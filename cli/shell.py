@@ -76,7 +76,7 @@ def _records(settings: Settings) -> tuple[list[str], pa.Table]:
             snapshot = Snapshots(lambda: hot.pinned(client, shards), archive).take(ALL)
             return [file.path for file in snapshot.files], snapshot.records
     except (StoreError, ConfigError) as error:
-        print(f"whimbrel shell: without what waits to be saved: {error}", file=sys.stderr)
+        print(printable(f"whimbrel shell: without what waits to be saved: {error}"), file=sys.stderr)
         return [file.path for file in find(archive, ALL)], COLUMNS.empty_table()
 
 

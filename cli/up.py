@@ -23,6 +23,7 @@ from typing import IO, NoReturn
 from cli import redis_server, supervise
 from cli.command import FAILED, OK, Command
 from cli.first_key import give_first_key
+from cli.program_log import ProgramLog
 from telemetry.config import load
 from telemetry.durable import make_folder
 from telemetry.endpoints import api_url, collector_url, http_url, reachable
@@ -30,6 +31,7 @@ from telemetry.errors import ConfigError
 from telemetry.permissions import OWN_FOLDER, restrict
 from telemetry.runtime import REFUSED, UP_LOCK, make_private, refusal, require_restored, runtime_dir
 from telemetry.settings import PROJECT, Settings
+from telemetry.terminal_text import printable
 from telemetry.tls import Identity, any_certificate
 
 SECURE = "WHIMBREL__AUTH__SECURE"
@@ -162,7 +164,7 @@ class Box:
         self.environment = environment
         self.folder = folder
         self.settings = settings
-        self.copier = Thread(target=_copy, args=(supervisord.stdout,), daemon=True)
+        self.copier = Thread(target=_copy, args=(supervisord.stdout, ProgramLog(settings.log)), daemon=True)
         self.stop_by: float | None = None
         self.refused = ""
         self.had_terminal = os.isatty(sys.stdin.fileno())
@@ -276,15 +278,15 @@ def ready_line(settings: Settings) -> str:
     )
 
 
-def _copy(output: IO[bytes]) -> None:
+def _copy(output: IO[bytes], log: ProgramLog) -> None:
     """Hand on the programs' lines, whole, to whatever our standard output is; supervisord itself can't use a socket."""
     for line in output:
-        _write(line)
+        _write(log.of(line))
 
 
 def say(text: str) -> None:
     """Print one whole line at once, between those of the programs."""
-    _write(f"{text}\n".encode())
+    _write(f"{printable(text)}\n".encode())
 
 
 def _write(line: bytes) -> None:

@@ -23,6 +23,7 @@ from telemetry.redis_client import check_server, connect, wait
 from telemetry.redis_login import act_as
 from telemetry.runtime import refuse, require_restored
 from telemetry.settings import Settings
+from telemetry.terminal_text import printable
 from telemetry.watchdog import watchdog
 
 FAILED = 1
@@ -31,6 +32,9 @@ WRONG_SETTINGS = 2
 
 PAUSE_S = 2.0
 """How long a supervised program that can't go on waits before it ends: a cause that stays costs no CPU then."""
+
+QUIET_S = 10.0
+"""A start that waits no longer than this says why at severity DEBUG only: programs of a box start side by side."""
 
 
 def main(program: str, run: Callable[[Settings], None], needs_store: bool = True, waits: bool = True) -> int:
@@ -65,18 +69,23 @@ def _run(program: str, config: str | None, run: Callable[[Settings], None], need
             run(settings)
     except LayoutError as error:
         refuse(settings.data_dir, str(error))
-        print(f"{program}: {error}", file=sys.stderr)
+        _print(program, error)
         return WRONG_SETTINGS
     except ConfigError as error:
-        print(f"{program}: {error}", file=sys.stderr)
+        _print(program, error)
         return WRONG_SETTINGS
     except WhimbrelError as error:
-        print(f"{program}: {error}", file=sys.stderr)
+        _print(program, error)
         return FAILED
     except Exception:
         logging.getLogger("start").exception("%s can't go on", program)
         return FAILED
     return 0
+
+
+def _print(program: str, error: WhimbrelError) -> None:
+    """Print why a program ends: with settings and other programs' words in it, which command no terminal."""
+    print(printable(f"{program}: {error}", keeps_lines=True), file=sys.stderr)
 
 
 def _pause(stopped: Callable[[], bool]) -> None:
@@ -112,10 +121,9 @@ def wait_for_store(settings: Settings, stopped: Callable[[], bool], needs_store:
 
     False if stopped meanwhile.
     """
-    log = logging.getLogger("start")
-    said = ""
+    tell = Waiting()
     with connect(settings) as client:
-        while wait(client, log.info, stopped):
+        while wait(client, tell, stopped):
             try:
                 check_server(client, settings.redis.durability)
                 if needs_store:
@@ -124,11 +132,25 @@ def wait_for_store(settings: Settings, stopped: Callable[[], bool], needs_store:
                     _require_writable(client)
                 return True
             except StoreUnavailable as error:
-                if str(error) != said:
-                    said = str(error)
-                    log.info("waiting: %s", said)
+                tell(f"waiting: {error}")
                 time.sleep(0.2)
     return False
+
+
+class Waiting:
+    """Logs why a start waits: each reason once at once, at severity DEBUG, and once at INFO if it waits for longer."""
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._log = logging.getLogger("start")
+        self._monotonic = monotonic
+        self._usual_until_s = monotonic() + QUIET_S
+        self._said = ("", logging.NOTSET)
+
+    def __call__(self, reason: str) -> None:
+        level = logging.DEBUG if self._monotonic() < self._usual_until_s else logging.INFO
+        if (reason, level) != self._said:
+            self._said = (reason, level)
+            self._log.log(level, "%s", reason)
 
 
 def _require_writable(client: redis.Redis) -> None:

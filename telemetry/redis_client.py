@@ -88,16 +88,12 @@ def wait(
     stopped: Callable[[], bool] = lambda: False,
     sleep: Callable[[float], None] = time.sleep,
 ) -> bool:
-    """Wait until Redis answers and has loaded its data, telling what it waits for. False if stopped."""
-    said = ""
+    """Wait until Redis answers and has loaded its data, telling at each try what it waits for. False if stopped."""
     while not stopped():
         try:
             client.ping()
         except redis.RedisError as error:
-            reason = f"waiting for Redis: {error}"
-            if reason != said:
-                tell(reason)
-            said = reason
+            tell(f"waiting for Redis: {error}")
             sleep(0.1)
         else:
             return True

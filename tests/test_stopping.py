@@ -74,8 +74,9 @@ def box(tmp_path: Path) -> Iterator[Box]:
 
 
 def pid_of(box: Box, program: str) -> int:
-    """The newest process of a program, as supervisord told."""
-    found = [one[1] for line in list(box.output) if (one := re.search(rf"spawned: '{program}' with pid (\d+)", line))]
+    """The newest process of a program, as the log has it."""
+    started = rf" supervisor: {program} started, process (\d+)"
+    found = [one[1] for line in list(box.output) if (one := re.search(started, line))]
     return int(found[-1])
 
 
@@ -102,10 +103,10 @@ def stop(box: Box, program: str) -> None:
     """SIGTERM to one program: it ends with status 0 in time, and is started again."""
     pid, start = pid_of(box, program), len(box.output)
     os.kill(pid, signal.SIGTERM)
-    ended = rf"exited: {program} \((.*)\)"
+    ended = rf" supervisor: {program} ended by itself: (.*); it is started again"
     wait_until(lambda: any(re.search(ended, line) for line in box.output[start:]), STOP_S)
     [how] = [found[1] for line in box.output[start:] if (found := re.search(ended, line))]
-    assert how.startswith("exit status 0"), how
+    assert how == "exit status 0"
     wait_until(lambda: pid_of(box, program) != pid, STOP_S)
 
 
@@ -122,8 +123,8 @@ def test_the_whole_box(box: Box, tmp_path: Path) -> None:
         running = [stack.enter_context(load) for load in loads(box)]
         wait_until(lambda: all(load.tally.accepted > 20 for load in running))
         assert box.stop() == 0
-        ends = [found[1] for line in box.output if (found := re.search(r" stopped: (\w+ \(.*\))", line))]
-        assert sorted(ends) == sorted(f"{program} (exit status 0)" for program in PROGRAMS)
+        ends = [found[1] for line in box.output if (found := re.search(r" supervisor: (\w+ stopped: .*)", line))]
+        assert sorted(ends) == sorted(f"{program} stopped: exit status 0" for program in PROGRAMS)
         box.start()
         before = [load.tally.accepted for load in running]
         wait_until(lambda: all(load.tally.accepted > was + 20 for load, was in zip(running, before, strict=True)))

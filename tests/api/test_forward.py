@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import socket
 import threading
@@ -14,6 +15,7 @@ import httpx
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
+from api.forward import START_S, Start
 from api.leaving import EndsWithClient
 from api.queries import Queries
 from api.slots import Terms
@@ -84,6 +86,18 @@ def test_an_old_client_without_host_gets_links_all_the_same(box: Box) -> None:
         while part := connection.recv(65_536):
             answer += part
     assert b'"next":"http://127.0.0.1:%d/tracking/data/list/?device_id=host&page=2"' % box.port in answer
+
+
+def test_a_query_program_that_has_yet_to_start_is_no_warning() -> None:
+    now_s = 100.0
+    start, late = Start(lambda: now_s), Start(lambda: now_s)
+    now_s += START_S - 1
+    assert start.unanswered_level == logging.DEBUG
+    start.end()
+    assert start.unanswered_level == logging.WARNING
+    assert late.unanswered_level == logging.DEBUG
+    now_s += 1
+    assert late.unanswered_level == logging.WARNING
 
 
 def test_without_the_query_program_the_rest_goes_on(own_box: Box) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import takewhile
 from pathlib import Path
 
 import httpx
@@ -54,14 +55,14 @@ def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
 
 
 def pids(box: Box) -> dict[str, int]:
-    """The newest process of each program, as supervisord told."""
-    spawned = (re.search(r"spawned: '(\w+)' with pid (\d+)", line) for line in list(box.output))
+    """The newest process of each program, as the log has it."""
+    spawned = (re.search(r" supervisor: (\w+) started, process (\d+)", line) for line in list(box.output))
     return {found[1]: int(found[2]) for found in spawned if found}
 
 
 def supervisor(box: Box) -> psutil.Process:
-    told = [found[1] for line in box.output if (found := re.search(r"supervisord started with pid (\d+)", line))]
-    return psutil.Process(int(told[-1]))
+    (found,) = (one for one in psutil.Process(box.pid).children(recursive=True) if "cli.supervisord" in one.cmdline())
+    return found
 
 
 def processes(box: Box) -> list[psutil.Process]:
@@ -103,7 +104,7 @@ def answers_again(box: Box, device: str) -> bool:
 
 def stopped_in_order(box: Box) -> None:
     """Every program ended by itself with status 0, and Redis after those that need it."""
-    ends = [found for line in box.output if (found := re.search(r" stopped: (\w+) \((.*)\)", line))]
+    ends = [found for line in box.output if (found := re.search(r" supervisor: (\w+) stopped: (.*)", line))]
     last = ends[-len(PROGRAMS) :]
     assert {found[1]: found[2] for found in last} == dict.fromkeys(PROGRAMS, "exit status 0")
     assert last[-1][1] == "redis"
@@ -131,6 +132,22 @@ def test_two_commands_from_a_fresh_clone(tmp_path: Path, clone: Path) -> None:
         assert not any("Installing" in line for line in box.output)
         assert box.http.get("/v1/devices/bus-1/latest").status_code == 200
         assert box.stop() == 0
+
+
+def test_a_start_logs_a_line_for_each_program_and_the_addresses(lasting: Box) -> None:
+    lines = [re.sub(r"^\S+Z ", "", line.strip()) for line in takewhile(lambda one: not is_ready(one), lasting.output)]
+    lines = [line for line in lines if "telemetry.open_files" not in line]  # on a machine that allows few of them
+    started = [line.partition(",")[0] for line in lines if " started, process " in line]
+    assert sorted(started) == sorted(f"up INFO supervisor: {name} started" for name in PROGRAMS)
+    assert sorted(line for line in lines if " started, process " not in line) == [
+        f"api INFO api: answering on 127.0.0.1:{lasting.api_port}",
+        f"collector INFO collector: collecting: HTTP on 127.0.0.1:{lasting.http_port}, "
+        f"TCP on 127.0.0.1:{lasting.tcp_port}",
+    ]
+
+
+def is_ready(line: str) -> bool:
+    return line.startswith("Whimbrel is ready: ")
 
 
 def test_a_killed_process_is_back_while_the_others_go_on(lasting: Box) -> None:

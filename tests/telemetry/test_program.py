@@ -14,7 +14,7 @@ import redis
 
 from telemetry.archive import Archive
 from telemetry.process import SUPERVISED
-from telemetry.program import PAUSE_S, WRONG_SETTINGS
+from telemetry.program import PAUSE_S, QUIET_S, WRONG_SETTINGS, Waiting
 from telemetry.settings import Settings
 from telemetry.setup import set_up
 
@@ -55,11 +55,32 @@ def test_under_a_supervisor_a_failure_waits_before_it_ends(settings: Settings) -
     assert time.monotonic() - began_s > PAUSE_S
 
 
+def test_no_character_of_a_setting_commands_the_terminal(settings: Settings, tmp_path: Path) -> None:
+    env = environ(
+        settings, WHIMBREL__DATA__DIR=str(tmp_path / "a\x1b]0;b\x07"), WHIMBREL__PERSIST__FLUSH_RECORDS="\x1b[2J"
+    )
+    done = subprocess.run([sys.executable, "-m", "collector"], env=env, capture_output=True, text=True, timeout=30)
+    assert done.returncode == WRONG_SETTINGS
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.rstrip("\n").isprintable()
+    assert "x1b[2J" in done.stderr
+
+
+def test_a_wait_is_logged_once_at_info_and_only_if_it_is_long(caplog: pytest.LogCaptureFixture) -> None:
+    times = iter((0.0, 0.0, 1.0, QUIET_S - 0.1, QUIET_S, QUIET_S + 1, QUIET_S + 2))
+    tell = Waiting(lambda: next(times))
+    with caplog.at_level("DEBUG", "start"):
+        for reason in ["no Redis"] * 5 + ["no store"]:
+            tell(reason)
+    levels = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert levels == [("DEBUG", "no Redis"), ("INFO", "no Redis"), ("INFO", "no store")]
+
+
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_it_waits_for_redis_and_stops_when_told(program: str, tmp_path: Path, settings: Settings) -> None:
-    env = environ(settings) | {"WHIMBREL__REDIS__URL": f"unix://{tmp_path}/none.sock"}
+    env = environ(settings, WHIMBREL__LOG__LEVEL="debug") | {"WHIMBREL__REDIS__URL": f"unix://{tmp_path}/none.sock"}
     with subprocess.Popen([sys.executable, "-m", program], env=env, stderr=subprocess.PIPE, text=True) as running:
         assert running.stderr is not None
-        assert "waiting for Redis" in running.stderr.readline()
+        assert any("waiting for Redis" in line for line in running.stderr)
         running.send_signal(signal.SIGTERM)
         assert running.wait(10) == 0
