@@ -116,8 +116,31 @@ class Browser:
         self._events.clear()
         self._call("Page.navigate", url=url)
 
-    def look_at(self, width_px: int, height_px: int, scheme: str = "light", is_still: bool = True) -> None:
-        """From now on have a window of this size, in `light` or `dark`; what is still moves nothing for show."""
+    def block(self, *patterns: str) -> None:
+        """From now on let the page reach no address like these; without any, all again."""
+        self._call("Network.setBlockedURLs", urls=list(patterns))
+
+    @contextlib.contextmanager
+    def prepared(self, script: str) -> Iterator[None]:
+        """Meanwhile run a script in each page that is opened, before any of its own."""
+        number = self._call("Page.addScriptToEvaluateOnNewDocument", source=script)["identifier"]
+        try:
+            yield
+        finally:
+            self._call("Page.removeScriptToEvaluateOnNewDocument", identifier=number)
+
+    def look_at(
+        self,
+        width_px: int,
+        height_px: int,
+        scheme: str = "light",
+        is_still: bool = True,
+        has_forced_colours: bool = False,
+    ) -> None:
+        """From now on have a window of this size, in `light` or `dark`; what is still moves nothing for show.
+
+        With forced colours the system chooses them, as for people who need more contrast.
+        """
         phone = width_px < 768
         self._call(
             "Emulation.setDeviceMetricsOverride",
@@ -126,7 +149,11 @@ class Browser:
             deviceScaleFactor=2 if phone else 1,
             mobile=phone,
         )
-        features = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce" if is_still else "no-preference"}
+        features = {
+            "prefers-color-scheme": scheme,
+            "prefers-reduced-motion": "reduce" if is_still else "no-preference",
+            "forced-colors": "active" if has_forced_colours else "none",
+        }
         values = [{"name": name, "value": value} for name, value in features.items()]
         self._call("Emulation.setEmulatedMedia", features=values)
 

@@ -251,6 +251,29 @@ def test_nothing_of_it_hinders_people(box: Box, browser: Browser, size: tuple[in
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("fleet")
+def test_with_forced_colours_one_that_moves_is_told_from_one_that_stands(box: Box, browser: Browser) -> None:
+    browser.look_at(*DESK, has_forced_colours=True)
+    show(box, browser, "#device=van-1")
+    browser.wait_for(f"{NAMES}.length >= 3")
+    looks = {
+        state: browser.run(
+            "(({borderTopColor, borderTopLeftRadius, clipPath}) => [borderTopColor, borderTopLeftRadius, clipPath])"
+            f"(getComputedStyle(document.querySelector('.chips .sign[data-state={state}]')))"
+        )
+        for state in ("moving", "stopped")
+    }
+    for moving, stopped in zip(looks["moving"], looks["stopped"], strict=True):  # by colour, and by form
+        assert moving != stopped
+    chosen, other = (
+        browser.run(f"getComputedStyle(document.querySelector('.row[aria-selected={is_it}]')).backgroundColor")
+        for is_it in ("true", "false")
+    )
+    assert chosen != other
+    browser.look_at(*DESK)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("fleet")
 def test_ten_thousand_devices_are_one_layer_and_a_few_rows(
     box: Box, browser: Browser, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -68,7 +69,16 @@ def buses() -> list[Sent]:
     ]
 
 
-SENT = [*van(), *buses(), Sent(BAD, record((DAY_MS + 9 * 60 * MINUTE_MS) * 1_000))]
+LONG = "tracker-" + "0123456789" * 24 + "-at-end"
+"""An id as long as one may be."""
+
+ONCE = [
+    Sent(name, record((DAY_MS + 9 * 60 * MINUTE_MS) * 1_000, speed_kmh=12.0, latitude=53.4, longitude=-2.9))
+    for name in ("once", LONG)
+]
+"""Devices of one record each."""
+
+SENT = [*van(), *buses(), *ONCE, Sent(BAD, record((DAY_MS + 9 * 60 * MINUTE_MS) * 1_000))]
 
 
 @pytest.fixture(scope="module")
@@ -390,8 +400,6 @@ def test_nothing_to_show_is_said_in_words(box: Box, browser: Browser) -> None:
     assert "The box knows no device ghost." in said(browser)
     press_button(browser, "Show that day")
     wait_for_words(browser, "43 records.")
-    show(browser, box, "van", start="2026-01-27T00:00:00Z", end="2026-01-26T00:00:00Z")
-    wait_for_words(browser, "This is no range")
     show(browser, box)
     wait_for_words(browser, "Add a device")
 
@@ -468,3 +476,66 @@ def test_everybody_can_use_it(box: Box, browser: Browser, size: tuple[int, int])
     assert browser.run("document.documentElement.scrollWidth <= innerWidth")
     assert browser.complaints() == []
     browser.look_at(*DESK)
+
+
+def test_one_record_is_in_the_middle_of_minutes(box: Box, browser: Browser) -> None:
+    show(browser, box, "once")
+    wait_for_words(browser, "1 record.")
+    least_s, most_s = ask(browser, "[view.chart.plot.scales.x.min, view.chart.plot.scales.x.max]")
+    assert (least_s + most_s) / 2 == DAY_MS / 1_000 + 9 * 3_600
+    assert 60 <= most_s - least_s <= 3_600
+    labels = ask(browser, "view.chart.plot.axes[0]._values")
+    assert len(labels) >= 3
+    assert len(set(labels)) == len(labels)
+    assert all(re.fullmatch(r"\d\d:\d\d(:\d\d)?", one) for one in labels), labels
+    assert browser.complaints() == []
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"end": "2026-01-25T00:00:00Z"}, {"end": "2026-01-26T00:00:00Z"}, {"start": "soon"}, {"end": "x"}]
+)
+def test_a_wrong_range_is_told_once(box: Box, browser: Browser, wrong: dict[str, str]) -> None:
+    show(browser, box, "van", **wrong)
+    told = "[...document.querySelectorAll('#panel-history .bad')].filter((one) => one.offsetParent)"
+    browser.wait_for(f"{told}.length > 0", LOADED_S)
+    assert browser.run(f"{told}.map((one) => one.textContent)") == ["The range needs a start, and an end after it."]
+    assert said(browser) == ""
+
+
+def test_from_a_device_to_its_history_its_track_is_framed(box: Box, browser: Browser) -> None:
+    browser.open("about:blank")
+    browser.open(f"http://127.0.0.1:{box.port}/#at=100,-40,9&device=van")
+    browser.click("#device .actions .main")
+    browser.wait_for("document.querySelectorAll('.moves li').length > 0", LOADED_S)
+    browser.wait_for(f"(async () => {{ {MODULES} return {FRAMED}; }})()")
+    # a reload shows the same, and so does who moved the map meanwhile
+    browser.wait_for("!location.hash.includes('at=100') && location.hash.includes('tab=history')")
+    place = browser.run("new URLSearchParams(location.hash.slice(1)).get('at')")
+    browser.run("location.reload()")
+    browser.wait_for("document.querySelectorAll('.moves li').length > 0", LOADED_S)
+    browser.wait_for(f"(async () => {{ {MODULES} return {FRAMED}; }})()")
+    assert browser.run("new URLSearchParams(location.hash.slice(1)).get('at')") == place
+
+
+FRAMED = (
+    "[[-3, 53.4], [-2.3, 53.4]].every((place) => context.map.gl?.getBounds().contains(place))"
+    " && context.map.gl.getZoom() > 7"
+)
+
+
+def test_a_long_id_is_cut_wherever_it_stands(box: Box, browser: Browser) -> None:
+    browser.open("about:blank")
+    browser.open(f"http://127.0.0.1:{box.port}/#{urlencode({'at': FAR, 'device': LONG, 'search': LONG})}")
+    browser.wait_for("Boolean(document.querySelector('#device .figures strong')?.textContent)", LOADED_S)
+    assert browser.run("document.querySelector('#device h2').clientHeight") < MOST_NAME_PX
+    assert browser.run("document.querySelector('#device h2 bdi').title") == LONG
+    browser.wait_for("document.querySelector('.row .name')?.clientHeight < 30")
+    show(browser, box, LONG, "van", start="2026-01-26T09:00:00Z")
+    browser.wait_for("document.querySelectorAll('.values li').length === 2", LOADED_S)
+    assert browser.run("document.querySelector('#panel-history').scrollWidth") <= SIDE_PX
+    show(browser, box, LONG, start="2026-01-26T10:00:00Z")
+    wait_for_words(browser, f"{LONG[:24]}…{LONG[-24:]}")
+    assert LONG not in said(browser)
+
+
+MOST_NAME_PX, SIDE_PX = 90, 352

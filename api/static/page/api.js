@@ -21,6 +21,7 @@ export class ApiError extends Error {
    */
   constructor(message, status = 0, type = "") {
     super(message);
+    this.name = "ApiError";
     this.status = status;
     this.type = type;
   }

@@ -7,6 +7,9 @@
 import { colour } from "./theme.js";
 
 const FINE_ZOOM = 4.5;
+
+/** Both coasts are drawn for so many zoom levels, so that one is there while the other's tiles are cut. */
+const OVERLAP = 0.5;
 const FONT = ["system-ui", "sans-serif"];
 
 /** From this zoom on towns with so many inhabitants are named. */
@@ -15,6 +18,8 @@ const TOWNS = [0, 8e6, 3, 3e6, 4, 1.5e6, 5, 6e5, 6, 2.5e5, 7, 1e5, 8, 4e4, 9, 0]
 const EMPTY = { type: "FeatureCollection", features: [] };
 const source = (more = {}) => ({ type: "geojson", data: EMPTY, ...more });
 const opacity = (/** @type {[number, number, number, number]} */ [from, low, to, high]) => ["interpolate", ["linear"], ["zoom"], from, low, to, high];
+
+let isLandKnown = false;
 
 /** MapLibre's style of the base map, empty until `loadBase`. */
 export function style() {
@@ -34,7 +39,7 @@ export function style() {
     },
     layers: [
       { id: "water", type: "background" },
-      ...land("coarse", { maxzoom: FINE_ZOOM }),
+      ...land("coarse", {}), // at every zoom, until the fine coast is there
       ...land("fine", { minzoom: FINE_ZOOM }),
       {
         id: "countries",
@@ -72,9 +77,9 @@ export function style() {
   };
 }
 
-/** Give the base map the colours of page.css. */
+/** Give the base map the colours of page.css: what is not land is water only once the land is known. */
 export function paintBase(gl) {
-  gl.setPaintProperty("water", "background-color", colour("map-water"));
+  gl.setPaintProperty("water", "background-color", colour(isLandKnown ? "map-water" : "map-unknown"));
   for (const name of ["coarse", "fine"]) {
     gl.setPaintProperty(`land-${name}`, "fill-color", colour("map-land"));
     gl.setPaintProperty(`borders-${name}`, "line-color", colour("map-border"));
@@ -88,24 +93,45 @@ export function paintBase(gl) {
 /** Load what the base map shows: the fine coast only when somebody is near enough to see it. */
 export async function loadBase(gl) {
   const unpacker = new Worker(new URL("unpack.js", import.meta.url), { type: "module" });
-  /** @type {Record<string, () => void>} */
+  /** @type {Record<string, {done: () => void, fail: (error: Error) => void}>} */
   const waiting = {};
-  unpacker.addEventListener("message", ({ data: { file, blobs } }) => {
-    for (const [source, blob] of Object.entries(blobs)) gl.getSource(source).setData(URL.createObjectURL(blob));
-    waiting[file]();
+  unpacker.addEventListener("message", async ({ data: { file, blobs, problem } }) => {
+    if (problem) {
+      waiting[file].fail(new Error(problem));
+      return;
+    }
+    await Promise.all(Object.entries(blobs).map(([source, blob]) => gl.getSource(source).setData(URL.createObjectURL(blob))));
+    waiting[file].done();
   });
   const load = (file) => {
     unpacker.postMessage(file);
-    return new Promise((done) => {
-      waiting[file] = () => done(undefined);
+    return new Promise((done, fail) => {
+      waiting[file] = { done: () => done(undefined), fail };
     });
   };
   const loadFine = async () => {
     if (gl.getZoom() < FINE_ZOOM - 1) return;
     gl.off("zoom", loadFine);
     await load("countries-10m.json");
+    await drawn(gl, "land-fine");
+    for (const kind of ["land", "borders"]) gl.setLayerZoomRange(`${kind}-coarse`, 0, FINE_ZOOM + OVERLAP);
   };
   gl.on("zoom", loadFine);
   await load("countries-50m.json");
+  await drawn(gl, "land-coarse");
+  isLandKnown = true;
+  paintBase(gl);
   await Promise.all([loadFine(), load("cities.json")]);
+}
+
+/** Settled once the map shows what a source has where it is looked at. */
+function drawn(gl, source) {
+  return new Promise((done) => {
+    gl.on("render", function look() {
+      if (!gl.isSourceLoaded(source)) return;
+      gl.off("render", look);
+      done(undefined);
+    });
+    gl.triggerRepaint(); // it may be idle already
+  });
 }

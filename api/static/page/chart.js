@@ -10,6 +10,9 @@ const CLICK_PX = 3;
 const AXIS_FONT = "11px system-ui, sans-serif";
 const AXIS_PX = 46;
 
+/** A single moment stands in the middle of twice as many seconds: an axis of uPlot's own would have 1,000 days. */
+const LONE_S = 300;
+
 /** How uPlot joins series: a gap reaches over moments at which only other devices have records. */
 const [KEEP, WIDEN] = [1, 2];
 
@@ -61,7 +64,7 @@ export class Chart {
       legend: { show: false },
       padding: [8, 12, 0, 0],
       cursor: { y: false, drag: { x: true, y: false }, points: { size: 7 } },
-      scales: { x: { range: (_plot, least, most) => (least === null || least === most ? [from - 1, to + 1] : [least, most]) } },
+      scales: { x: { range: (plot, least, most) => (least === null || plot.data[0].length < 2 ? [from - LONE_S, to + LONE_S] : [least, most]) } },
       axes: [axis({ size: 26, values: (_plot, at, _axis, _space, stepS) => at.map((s) => tick(s * 1_000, stepS)) }), axis({ size: AXIS_PX })],
       series: [{}, ...drawn.map((one, place) => series(one, lone(data[place + 1])))],
       hooks: {

@@ -122,7 +122,7 @@ function chip(id, order, remove) {
 function range(state, now) {
   const from = make("input", { type: "datetime-local", id: "history-from", step: 1, required: true });
   const to = make("input", { type: "datetime-local", id: "history-to", step: 1, required: true });
-  const wrong = make("p", { className: "bad", role: "alert", hidden: true }, "The range must end behind its start.");
+  const wrong = make("p", { className: "bad", role: "alert", hidden: true }, "The range needs a start, and an end after it.");
   const take = () => {
     const [startMs, endMs] = [parse(from.value), parse(to.value)];
     wrong.hidden = endMs > startMs;
@@ -141,7 +141,8 @@ function range(state, now) {
     const [startMs, endMs] = [parse(state.shown.start), parse(state.shown.end)];
     from.value = Number.isNaN(startMs) ? "" : toField(startMs);
     to.value = Number.isNaN(endMs) ? "" : toField(endMs);
-    wrong.hidden = !(endMs <= startMs);
+    const isEmpty = !state.shown.start && !state.shown.end;
+    wrong.hidden = isEmpty || endMs > startMs;
     for (const { button, of } of presets) {
       const [first, last] = of(now());
       const isIt = endMs - startMs >= DAY_MS / 2 && first === startMs && last === endMs;

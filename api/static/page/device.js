@@ -8,7 +8,7 @@ import { ago, heading, moment, number, speed } from "./words.js";
 export function start(context) {
   const { state, fleet, tabs } = context;
   const panel = new Panel(context);
-  fleet.on((changed) => changed.has(state.shown.device) && panel.draw());
+  fleet.on((changed) => changed.has(state.shown.device) && panel.open());
   state.on(["device"], () => panel.open());
   setInterval(() => panel.drawAge(), 1_000);
   addEventListener("keydown", (event) => {
@@ -33,7 +33,9 @@ class Panel {
   #attributesTitle = make("h3", {}, "Attributes");
   #history = make("button", { type: "button", className: "main" }, "Show its history");
   #centre = make("button", { type: "button", className: "quiet" }, "Show on map");
-  #unknown = make("p", { className: "soft" }, "No record of this device was ever received, or this key may not see it.");
+  #missing = make("p", { className: "soft", role: "status" });
+  /** The device that the box has said it does not know; empty if none. */
+  #unknown = "";
   #body = make("div", { className: "known" });
 
   /** @param {import("./main.js").Context} context */
@@ -56,7 +58,7 @@ class Panel {
     );
     this.#root.append(
       make("header", {}, make("p", { className: "state" }, this.#sign, this.#state), close, make("h2", {}, this.#name)),
-      this.#unknown,
+      this.#missing,
       this.#body,
     );
   }
@@ -67,6 +69,22 @@ class Panel {
     this.#root.hidden = !id;
     document.body.classList.toggle("has-device", Boolean(id));
     if (id) this.draw();
+    this.#look(id);
+  }
+
+  /** Ask the box for a device that the stream has not named: it may come later in the stream, or not exist. */
+  async #look(id) {
+    this.#unknown = "";
+    if (!id || this.#context.fleet.devices.has(id)) return;
+    try {
+      const { records } = await this.#context.api.json("/v1/latest", { device_id: [id] });
+      if (records.length) return;
+    } catch (error) {
+      if (error.status !== 403) return; // the stream gets no answer either, and the banner says so
+    }
+    if (id !== this.#context.state.shown.device) return;
+    this.#unknown = id;
+    this.draw();
   }
 
   close() {
@@ -77,10 +95,16 @@ class Panel {
   draw() {
     const id = this.#context.state.shown.device;
     const device = this.#context.fleet.devices.get(id);
-    this.#name.textContent = id;
-    this.#unknown.hidden = device !== undefined || this.#context.fleet.devices.size === 0;
+    [this.#name.textContent, this.#name.title] = [id, id];
+    this.#missing.hidden = device !== undefined;
     this.#body.hidden = device === undefined;
-    if (device === undefined) return;
+    if (device === undefined) {
+      this.#missing.textContent = this.#unknown === id ? "The box knows no device of this name, or this key may not see it." : "Loading…";
+      this.#state.textContent = "";
+      this.#sign.hidden = true;
+      return;
+    }
+    this.#sign.hidden = false;
     this.#speed.textContent = speed(device.speedKmh);
     this.#heading.textContent = device.headingDeg === null ? "–" : heading(device.headingDeg);
     this.#centre.hidden = device.longitude === null;

@@ -31,6 +31,8 @@ const METRES_PER_DEGREE = 111_195;
 export class Fleet {
   /** @type {Map<string, Device>} */
   devices = new Map();
+  /** Whether the box has said which devices there are; of many it says it bit by bit. */
+  isLoaded = false;
   #now;
   /** @type {Set<(changed: ReadonlySet<string>) => void>} */
   #listeners = new Set();
@@ -54,7 +56,8 @@ export class Fleet {
       this.devices.set(record.device_id, this.#device(record, this.devices.get(record.device_id)));
       this.#changed.add(record.device_id);
     }
-    if (records.length) this.#tell();
+    if (records.length || !this.isLoaded) this.#tell();
+    this.isLoaded = true;
   }
 
   /**

@@ -47,11 +47,14 @@ class History {
   /** @type {any[]} the elements of the values, a device each */
   #texts = [];
   #fitted = "";
+  /** Whether the address with which the page was opened says what the map shows of this history. */
+  #isPlaceGiven;
 
   /** @param {import("./main.js").Context} context */
   constructor(context) {
     const { state, tabs, map, api, fleet } = context;
     this.#context = context;
+    this.#isPlaceGiven = state.shown.at !== null && state.shown.tab === "history";
     this.playback = new Playback((atMs) => state.set({ moment: new Date(Math.round(atMs)).toISOString() }));
     this.#said = new Said({ again: () => this.#load(), show: (startMs, endMs) => setRange(state, startMs, endMs) });
     this.#moves = new Moves((move) => this.#choose(move));
@@ -146,7 +149,7 @@ class History {
     const wanted = { devices: devices.slice(0, MOST_DEVICES), startMs: parse(start), endMs: parse(end) };
     if (!(wanted.endMs > wanted.startMs)) {
       this.#show(null);
-      this.#said.wrongRange();
+      this.#said.clear(); // the form says what is wrong
       return;
     }
     this.playback.pause();
@@ -192,8 +195,8 @@ class History {
     this.#offerNames(courses);
     this.#drawChart();
     map.gl?.resize(); // the timeline may have taken some of its height
-    const isReload = this.#fitted === this.#asked || (!this.#fitted && state.shown.at);
-    if (!isReload) map.fit(places(courses));
+    if (this.#fitted !== this.#asked && !this.#isPlaceGiven) map.fit(places(courses), { isTold: true });
+    this.#isPlaceGiven = false;
     this.#fitted = this.#asked;
   }
 

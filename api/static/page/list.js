@@ -177,16 +177,18 @@ class List {
     const { fleet, state } = this.#context;
     const counts = fleet.counts();
     for (const [name, { button, count }] of this.#chips) {
-      write(count, number(counts[name]));
+      write(count, fleet.isLoaded ? number(counts[name]) : "–");
       button.setAttribute("aria-pressed", String(state.shown.only === name));
     }
     if (document.activeElement !== this.#search) this.#search.value = state.shown.search;
     this.#order.value = state.shown.sort;
     const [listed, all] = [this.#listed.length, fleet.devices.size];
-    write(this.#total, listed === all ? `${number(all)} device${all === 1 ? "" : "s"}` : `${number(listed)} of ${number(all)}`);
+    const total = listed === all ? `${number(all)} device${all === 1 ? "" : "s"}` : `${number(listed)} of ${number(all)}`;
+    write(this.#total, fleet.isLoaded ? total : "Loading…");
     this.#empty.hidden = listed > 0;
     this.#box.hidden = listed === 0;
-    write(this.#empty, all ? "No device is like that." : "No device has sent a record yet.");
+    const none = all ? "No device matches." : "No device has sent a record yet.";
+    write(this.#empty, fleet.isLoaded ? none : "Loading devices…");
   }
 
   #drawRows() {
@@ -213,6 +215,7 @@ class List {
     element.setAttribute("aria-setsize", String(this.#listed.length));
     sign.dataset.state = device.state;
     write(name, device.id);
+    if (name.title !== device.id) name.title = device.id;
     write(told, device.state === "moving" && device.speedKmh !== null ? speed(device.speedKmh) : device.state);
     write(age, ago((this.#context.api.now() - device.seenMs) / 1_000));
   }

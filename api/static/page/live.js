@@ -4,6 +4,7 @@
  * EventSource can send no key, so the stream is read by fetch, with the rules of server-sent events (WHATWG HTML, 9.2).
  */
 
+import { noteAnswer, showConnection, showLost } from "./connection.js";
 import { element } from "./dom.js";
 
 const INTERVAL_MS = 500;
@@ -22,8 +23,10 @@ export async function follow({ api, fleet }) {
   let waitMs = LEAST_WAIT_MS;
   for (;;) {
     await visible();
+    let problem = "";
+    const opened = () => learnWhetherEmpty(api, fleet);
     try {
-      await read(api, seen, (event) => {
+      await read(api, seen, opened, (event) => {
         waitMs = LEAST_WAIT_MS;
         seen = event.id || seen;
         if (!event.data) return;
@@ -33,23 +36,25 @@ export async function follow({ api, fleet }) {
       });
     } catch (error) {
       if (error.status === 403) {
-        show("refused", "Refused");
+        showConnection("refused");
         await api.askForAnother(error);
         continue;
       }
+      if (error.name === "ApiError") problem = error.message;
     }
-    show("waiting", "Reconnecting");
+    showLost(problem);
     await new Promise((go) => setTimeout(go, waitMs * (0.75 + Math.random() / 2)));
     waitMs = Math.min(waitMs * 2, MOST_WAIT_MS);
   }
 }
 
 /** Read one stream until it ends, fails or says nothing for too long. */
-async function read(api, seen, take) {
+async function read(api, seen, opened, take) {
   const ending = new AbortController();
   const stay = leaveWhenUnseen(() => ending.abort());
   let silence = 0;
   const heard = () => {
+    noteAnswer();
     clearTimeout(silence);
     silence = setTimeout(() => ending.abort(), SILENCE_MS);
   };
@@ -57,12 +62,24 @@ async function read(api, seen, take) {
     const headers = { Accept: "text/event-stream", ...(seen && { "Last-Event-ID": seen }) };
     const response = await api.get("/v1/live", { interval_ms: INTERVAL_MS }, { headers, signal: ending.signal });
     element("forget-key").hidden = !api.hasKey;
-    show("live", "Live");
+    showConnection("live");
     heard();
+    opened();
     for await (const event of events(response.body, heard)) take(event);
   } finally {
     clearTimeout(silence);
     stay();
+  }
+}
+
+/** The stream sends nothing while there is no device: so the box is asked whether it has one. */
+async function learnWhetherEmpty(api, fleet) {
+  if (fleet.isLoaded) return;
+  try {
+    const { records } = await api.json("/v1/latest", { limit: 1 });
+    if (!records.length) fleet.take([]);
+  } catch {
+    // the stream will say it, or be opened again
   }
 }
 
@@ -88,7 +105,7 @@ function leaveWhenUnseen(leave) {
 /** Settled once the page is seen. */
 async function visible() {
   while (document.hidden) {
-    show("waiting", "Paused");
+    showConnection("paused");
     await new Promise((seen) => document.addEventListener("visibilitychange", seen, { once: true }));
   }
 }
@@ -115,10 +132,4 @@ function event(part) {
     else if (line.startsWith("id: ")) found.id = line.slice(4);
   }
   return found;
-}
-
-function show(state, words) {
-  const shown = element("link-state");
-  shown.dataset.state = state;
-  shown.textContent = words;
 }

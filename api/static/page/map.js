@@ -3,6 +3,7 @@
 import { AttributionControl, Map as GlMap, NavigationControl, ScaleControl } from "/static/maplibre-gl/maplibre-gl.mjs";
 import { loadBase, paintBase, style } from "./base.js";
 import { make } from "./dom.js";
+import { notice } from "./notice.js";
 import { onTheme } from "./theme.js";
 import { addTiles } from "./tiles.js";
 
@@ -53,7 +54,7 @@ export class WorldMap {
     gl.touchZoomRotate.disableRotation();
     gl.keyboard.disableRotation();
     gl.addControl(new NavigationControl({ showCompass: false }), "top-right");
-    gl.addControl(new ScaleControl({}), "bottom-right");
+    gl.addControl(new ScaleControl({}), "bottom-left");
     gl.addControl(new AttributionControl({ compact: false, customAttribution: SOURCES }), "bottom-right");
     gl.on("moveend", (event) => event.originalEvent !== undefined && this.#tell());
     gl.on("zoomend", (event) => event.originalEvent !== undefined && this.#tell());
@@ -64,7 +65,7 @@ export class WorldMap {
     this.#isReady(gl);
     gl.on("error", () => {}); // a tile that is missing, or whose host is away: the base map is below
     await addTiles(gl, this.#container.dataset);
-    await loadBase(gl);
+    await loadBase(gl).catch(() => notice("The map can't be loaded whole. Reload this page to try again."));
     gl.triggerRepaint(); // it may be idle already
     gl.once("idle", () => this.#container.setAttribute("aria-busy", "false"));
   }
@@ -96,11 +97,14 @@ export class WorldMap {
    * Show all of these places at once.
    *
    * @param {Iterable<[longitude: number, latitude: number]>} places
+   * @param {{isTold?: boolean}} [how] whether the address then says so
    */
-  async fit(places) {
+  async fit(places, { isTold = false } = {}) {
     const gl = await this.ready;
     const box = boxOf(places);
-    if (box) gl.fitBounds(box, { ...FIT, animate: false });
+    if (!box) return;
+    gl.fitBounds(box, { ...FIT, animate: false });
+    if (isTold) this.#tell();
   }
 
   #tell() {

@@ -75,7 +75,7 @@ export class Moves {
       kind === "trip"
         ? make("span", { className: "soft" }, ofTrip(of))
         : make("span", { className: "soft" }, make("span", { className: "stop" }), `Stood ${duration((endMs - startMs) / 1_000)}`),
-      devices.length > 1 ? make("span", { className: "whose" }, make("span", { className: "dot" }), of.device_id) : null);
+      devices.length > 1 ? make("span", { className: "whose" }, make("span", { className: "dot" }), make("span", { className: "name", title: of.device_id }, of.device_id)) : null);
     button.addEventListener("click", () => {
       const isChosen = button.getAttribute("aria-pressed") === "true";
       for (const other of this.element.querySelectorAll("[aria-pressed=true]")) other.setAttribute("aria-pressed", "false");

@@ -52,7 +52,7 @@ export async function start({ state, fleet, map, tabs }) {
     draw();
     if (changed.has(state.shown.device)) drawChosen();
     if (!isFitted) map.fit(places(fleet));
-    isFitted = true;
+    isFitted ||= fleet.devices.size > 0;
   });
   state.on(["search", "only"], draw);
   state.on(["device"], drawChosen);

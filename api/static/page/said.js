@@ -3,7 +3,7 @@
 import { MOST_DEVICES } from "./choice.js";
 import { make } from "./dom.js";
 import { midnight } from "./times.js";
-import { moment } from "./words.js";
+import { inSentence, moment } from "./words.js";
 
 const count = (number) => number.toLocaleString("en");
 
@@ -33,8 +33,9 @@ export class Said {
     this.element.replaceChildren(paragraph("Add a device above, or choose one in the tab Fleet, to see where it was."));
   }
 
-  wrongRange() {
-    this.element.replaceChildren(paragraph("This is no range: it needs a start, and an end behind it.", "bad"));
+  /** Nothing is shown, and another part of the page says why. */
+  clear() {
+    this.element.replaceChildren();
   }
 
   /**
@@ -100,9 +101,9 @@ export class Said {
   }
 
   #nothingOf(id, newestMs, { isStopped }) {
-    if (isStopped) return paragraph(`Of ${id} nothing was read yet.`);
-    if (newestMs === undefined) return paragraph(`The box knows no device ${id}.`);
-    const said = paragraph(`Of ${id} there are no records in this range. Its newest is of ${moment(newestMs)}. `);
+    if (isStopped) return paragraph(`Of ${inSentence(id)} nothing was read yet.`);
+    if (newestMs === undefined) return paragraph(`The box knows no device ${inSentence(id)}.`);
+    const said = paragraph(`Of ${inSentence(id)} there are no records in this range. Its newest is of ${moment(newestMs)}. `);
     said.append(button("Show that day", () => this.#show(midnight(newestMs), midnight(newestMs, 1))));
     return said;
   }

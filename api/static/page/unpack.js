@@ -1,5 +1,6 @@
 /**
- * A worker that unpacks map data: given the name of a file, it answers with GeoJSON for the sources of base.js, as blobs.
+ * A worker that unpacks map data: given the name of a file, it answers with GeoJSON for the sources of base.js, as blobs,
+ * or with the problem that it met.
  */
 
 import feature from "/static/topojson-client/feature.js";
@@ -15,10 +16,15 @@ const FILES = {
 };
 
 addEventListener("message", async ({ data: file }) => {
-  const response = await fetch(`${WORLD}/${file}`);
-  const unpacked = FILES[file](await response.json());
-  const blobs = Object.entries(unpacked).map(([source, json]) => [source, new Blob([JSON.stringify(json)])]);
-  postMessage({ file, blobs: Object.fromEntries(blobs) });
+  try {
+    const response = await fetch(`${WORLD}/${file}`);
+    if (!response.ok) throw new Error(`status ${response.status}`);
+    const unpacked = FILES[file](await response.json());
+    const blobs = Object.entries(unpacked).map(([source, json]) => [source, new Blob([JSON.stringify(json)])]);
+    postMessage({ file, blobs: Object.fromEntries(blobs) });
+  } catch (error) {
+    postMessage({ file, problem: `cannot load ${file}: ${error.message}` });
+  }
 });
 
 function fill(name, topology) {

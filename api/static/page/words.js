@@ -44,3 +44,15 @@ export const moment = (moment) => time.format(new Date(moment));
 
 /** @param {number} value */
 export const number = (value) => grouped.format(value);
+
+const MOST_NAME = 48;
+
+/**
+ * A device's id in a sentence: a long one is cut in its middle, as ids differ at their ends.
+ *
+ * @param {string} id
+ */
+export function inSentence(id) {
+  const half = MOST_NAME / 2;
+  return id.length <= MOST_NAME ? id : `${id.slice(0, half)}…${id.slice(-half)}`;
+}

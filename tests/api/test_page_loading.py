@@ -1,0 +1,143 @@
+"""The page while it knows little: devices and map not loaded yet, a device that does not exist, a box that is away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.api.conftest import Box
+from tests.api.page import DESK, DRAWN, DRAWN_S, NAMES, PHONE, show, shows, tell, text_of
+from tests.browser import Browser, running_browser
+
+pytestmark = pytest.mark.slow
+
+TOTAL = ".order [role=status]"
+COUNTS = "[...document.querySelectorAll('.chips strong')].map(one => one.textContent).join()"
+BANNER = "document.querySelector('#banner')"
+MAP = "const {context: {map: {gl}}} = await import('/static/page/main.js');"
+CAIRO = "#at=31.2,29.5,8"
+
+HOLD = """{
+  const files = FILES, real = Worker;
+  window.Worker = class extends real {
+    postMessage(message, ...more) { if (!files.includes(message)) super.postMessage(message, ...more); }
+  };
+}"""
+"""Holds map data back for ever."""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with running_browser() as found:
+        found.look_at(*DESK)
+        yield found
+
+
+def ask(browser: Browser, expression: str) -> object:
+    """What an expression of MapLibre's map, `gl`, comes to."""
+    return browser.run(f"(async () => {{ {MAP} return {expression}; }})()")
+
+
+def test_a_fleet_without_devices_is_said_to_be_empty(box: Box, browser: Browser) -> None:
+    show(box, browser, "")
+    browser.wait_for(shows(".empty", "No device has sent a record yet."))
+    assert browser.run(text_of(TOTAL)) == "0 devices"
+    assert browser.run(COUNTS) == "0,0,0,0"
+
+
+@pytest.fixture
+def fleet(box: Box) -> None:
+    tell(box, device_id="van-1", latitude=29.5, longitude=31.2, speed=48)
+
+
+@pytest.mark.usefixtures("fleet")
+def test_devices_that_are_not_loaded_yet_are_not_said_to_be_none(box: Box, browser: Browser) -> None:
+    browser.open("about:blank")
+    browser.block("*/v1/live*")
+    browser.open(f"http://127.0.0.1:{box.port}/")
+    browser.wait_for(shows(TOTAL, "Loading…"))
+    assert browser.run(text_of(".empty")) == "Loading devices…"
+    assert browser.run(COUNTS) == ",".join("–" * 4)  # noqa: RUF001 - the page's dash
+    browser.wait_for(f"!{BANNER}.hidden")
+    assert browser.run(text_of("#banner")) == "The box does not answer. This page keeps trying."
+    browser.block()
+    browser.wait_for(f"{NAMES}.join() === 'van-1'")
+    assert browser.run(f"{BANNER}.hidden")
+    assert browser.run(text_of(TOTAL)) == "1 device"
+
+
+@pytest.mark.usefixtures("fleet")
+@pytest.mark.parametrize("size", [DESK, PHONE])
+def test_a_device_that_the_box_does_not_know_is_said_to_be_unknown(
+    box: Box, browser: Browser, size: tuple[int, int]
+) -> None:
+    browser.look_at(*size)
+    show(box, browser, "#device=nosuch")
+    browser.wait_for(f"{text_of('#device')}.includes('The box knows no device of this name')")
+    assert browser.run(text_of("#device h2")) == "nosuch"
+    assert not browser.run("document.querySelector('#device').hidden")
+    # until it sends
+    tell(box, device_id="nosuch", latitude=29.5, longitude=31.3, speed=5)
+    browser.wait_for(shows("#device .figures div:nth-child(2) strong", "5 km/h"))
+    assert not browser.run("document.querySelector('#device > .soft').offsetParent !== null")
+    assert box.http.delete("/v1/devices/nosuch").status_code == 202
+    browser.wait_for(f"{text_of('#device')}.includes('The box knows no device of this name')")
+    browser.look_at(*DESK)
+
+
+@pytest.mark.usefixtures("fleet")
+def test_a_banner_says_that_the_box_is_away_until_it_is_back(box: Box, browser: Browser) -> None:
+    show(box, browser, "")
+    browser.wait_for(f"{NAMES}.join() === 'van-1'")
+    assert browser.run(f"{BANNER}.hidden")
+    program = box.stop_program("api")
+    browser.wait_for(f"!{BANNER}.hidden")
+    told = browser.run(text_of("#banner"))
+    assert told.startswith("The box does not answer. What is shown is of ")
+    assert browser.run(f"{NAMES}.join()") == "van-1"
+    box.start_program(program)
+    browser.wait_for(f"{BANNER}.hidden && {shows('#link-state', 'Live')}")
+
+
+@pytest.mark.usefixtures("fleet")
+def test_land_is_land_while_the_fine_coast_is_not_loaded(box: Box, browser: Browser) -> None:
+    with browser.prepared(HOLD.replace("FILES", "['countries-10m.json']")):
+        show(box, browser, CAIRO)
+        browser.wait_for(f"(async () => {{ {MAP} return gl?.isSourceLoaded('countries'); }})()", DRAWN_S)
+        land = "gl.queryRenderedFeatures(gl.project(gl.getCenter()), {layers: ['land-coarse', 'land-fine']}).length"
+        browser.wait_for(f"(async () => {{ {MAP} return {land} > 0; }})()", DRAWN_S)
+
+
+@pytest.mark.usefixtures("fleet")
+def test_what_is_not_loaded_yet_is_not_sea(box: Box, browser: Browser) -> None:
+    background = "gl.getPaintProperty('water', 'background-color')"
+    colours = "[getComputedStyle(document.documentElement).getPropertyValue('--map-water').trim()]"
+    with browser.prepared(HOLD.replace("FILES", "['countries-50m.json', 'countries-10m.json']")):
+        show(box, browser, CAIRO)
+        browser.wait_for(f"(async () => {{ {MAP} return Boolean(gl?.getSource('devices')); }})()", DRAWN_S)
+        assert ask(browser, f"!{colours}.includes({background})")
+    show(box, browser, CAIRO)
+    browser.wait_for(DRAWN, DRAWN_S)
+    assert ask(browser, f"{colours}.includes({background})")
+    # beside the fine coast the coarse one is not drawn
+    assert ask(browser, "gl.queryRenderedFeatures({layers: ['land-fine']}).length")
+    assert not ask(browser, "gl.queryRenderedFeatures({layers: ['land-coarse']}).length")
+
+
+@pytest.mark.usefixtures("fleet")
+@pytest.mark.parametrize("size", [DESK, PHONE])
+def test_scale_and_credit_do_not_overlap(box: Box, browser: Browser, size: tuple[int, int]) -> None:
+    browser.look_at(*size)
+    show(box, browser, CAIRO)
+    browser.wait_for(DRAWN, DRAWN_S)
+    # with the longest credit that an operator may give
+    browser.run("document.querySelector('.maplibregl-ctrl-attrib-inner').textContent += ' · credit'.repeat(20)")
+    scale, credit = browser.run(
+        "['.maplibregl-ctrl-scale', '.maplibregl-ctrl-attrib'].map(one => "
+        "(({left, top, right, bottom}) => ({left, top, right, bottom}))"
+        "(document.querySelector(one).getBoundingClientRect()))"
+    )
+    is_apart = scale["right"] <= credit["left"] or credit["right"] <= scale["left"] or scale["bottom"] <= credit["top"]
+    assert is_apart, (scale, credit)
+    browser.look_at(*DESK)
