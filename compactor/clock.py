@@ -73,7 +73,8 @@ class Clock:
         self._due = due
         self._monotonic = monotonic
         self._ticks = 0
-        self._deleting_since: dict[int, int] = {}  # shard → tick
+        self._next_ticks: dict[str, int] = {}
+        self._tidy_job = ""
         self._said = ""
 
     def tick(self) -> None:
@@ -100,25 +101,40 @@ class Clock:
         waiting = self._queue.count
         meters.JOBS_WAITING.one.set(waiting)
         meters.JOBS_FAILED.one.set(self._queue.failed_job_registry.get_job_count(cleanup=False))
-        if waiting > 2 * len(shards) + 2:
+        has_backlog = waiting > 2 * len(shards) + 2
+        if self._is_time("tidy", TIDY_TICKS):
+            self._enqueue_tidy(name, has_backlog)
+        if has_backlog:
             return  # the worker is away or busy, and what waits for it is enough
         due = [shard for shard in shards if self._due.is_due(shard.shard, shard.unsaved(), self._monotonic())]
         for shard in due:
             jobs.enqueue_save(self._queue, shard.shard, name)
         for shard in shards:
             self._enqueue_deletions(shard, name)
-        if due or self._ticks % COMPACT_TICKS == 1:
+        if self._is_time("compact", COMPACT_TICKS) or due:
             jobs.enqueue_compact(self._queue, name)
-        if self._ticks % TIDY_TICKS == 1:
-            jobs.enqueue_tidy(self._queue, name)
-        if self._ticks % ALIVE_TICKS == 1:
+        if self._is_time("alive", ALIVE_TICKS):
             jobs.enqueue_alive(self._queue, name)
+
+    def _is_time(self, kind: str, every: int) -> bool:
+        """Whether `every` ticks have passed since this was last true; at a tick without it, it stays due."""
+        if self._ticks < self._next_ticks.get(kind, 0):
+            return False
+        self._next_ticks[kind] = self._ticks + every
+        return True
+
+    def _enqueue_tidy(self, name: int, has_backlog: bool) -> None:
+        """Retention and sweep free the disk: jobs that wait do not delay them. One such job waits at a time."""
+        if self._tidy_job:
+            self._queue.remove(self._tidy_job)
+        self._tidy_job = jobs.enqueue_tidy(self._queue, name, TIDY_TICKS * TICK_S, is_first=has_backlog)
 
     def _enqueue_deletions(self, shard: Shard, name: int) -> None:
         """A deletion is begun at once, and gone on with every few ticks."""
+        kind = f"delete {shard.shard}"
         if deletions.count_pending(shard) == 0:
-            self._deleting_since.pop(shard.shard, None)
-        elif (self._ticks - self._deleting_since.setdefault(shard.shard, self._ticks)) % DELETE_TICKS == 0:
+            self._next_ticks.pop(kind, None)
+        elif self._is_time(kind, DELETE_TICKS):
             jobs.enqueue_deletions(self._queue, shard.shard, name)
 
 

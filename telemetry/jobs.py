@@ -48,17 +48,25 @@ def persist_queue(client: redis.Redis) -> Queue:
     return Queue(QUEUE, connection=client, serializer=JSONSerializer, job_class=AllowedJob)
 
 
-def enqueue(queue: Queue, function: str, args: tuple[int, ...], job_id: str) -> None:
-    """Ask for a job. `job_id` must be one that no other job has had lately."""
+def enqueue(
+    queue: Queue,
+    function: str,
+    args: tuple[int, ...],
+    job_id: str,
+    ttl_s: int = WAITING_TTL_S,
+    is_first: bool = False,
+) -> None:
+    """Ask for a job. `job_id` must be one that no other job has had lately. `is_first`: before all that wait."""
     with queue.connection.pipeline() as together:  # RQ's own way waits for the disk twice
         queue.enqueue_call(
             function,
             args=args,
             job_id=job_id,
             timeout=JOB_TIMEOUT_S,
-            ttl=WAITING_TTL_S,
+            ttl=ttl_s,
             result_ttl=0,
             failure_ttl=60,
+            at_front=is_first,
             pipeline=together,
         )
         together.execute()
@@ -79,9 +87,11 @@ def enqueue_compact(queue: Queue, tick: int) -> None:
     enqueue(queue, COMPACT, (), f"compact-{tick}")
 
 
-def enqueue_tidy(queue: Queue, tick: int) -> None:
-    """Ask for retention and sweep."""
-    enqueue(queue, TIDY, (), f"tidy-{tick}")
+def enqueue_tidy(queue: Queue, tick: int, ttl_s: int = WAITING_TTL_S, is_first: bool = False) -> str:
+    """Ask for retention and sweep. Returns the job's id."""
+    job_id = f"tidy-{tick}"
+    enqueue(queue, TIDY, (), job_id, ttl_s, is_first)
+    return job_id
 
 
 def enqueue_alive(queue: Queue, tick: int) -> None:

@@ -70,7 +70,7 @@ def test_a_tick_enqueues_what_is_due_and_asks_for_signs_of_life(shard: Shard, cl
     queue, hands = persist_queue(client), Hands()
     clock = Clock(lambda: [shard], queue, Due(1, 30), hands)
     clock.tick()
-    assert [job.func_name for job in queue.jobs] == [allowed.COMPACT, allowed.TIDY, allowed.SAY_ALIVE]
+    assert [job.func_name for job in queue.jobs] == [allowed.TIDY, allowed.COMPACT, allowed.SAY_ALIVE]
     queue.empty()  # type: ignore[no-untyped-call]
     clock.tick()
     assert queue.jobs == []
@@ -103,6 +103,44 @@ def test_a_worker_that_is_away_is_not_buried_in_jobs(shard: Shard, client: redis
     for _ in range(5 * ALIVE_TICKS):
         clock.tick()
     assert queue.count <= 8
+
+
+def test_under_backlog_retention_and_sweep_are_not_skipped(
+    shard: Shard, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that takes no job for some ticks of each 40, and the rest of the time no more than come."""
+    monkeypatch.setattr(clock_module, "TIDY_TICKS", 20)
+    queue, taken = persist_queue(client), list[str]()
+    clock = Clock(lambda: [shard], queue, Due(1, 30), Hands())
+    Ledger().append(shard, ["a"])
+    for tick in range(800):
+        clock.tick()
+        if tick % 40 >= 8 and (job_id := queue.pop_job_id()) is not None:
+            taken.append(job_id)
+        assert sum(job_id.startswith("tidy") for job_id in queue.job_ids) <= 1
+    assert sum(job_id.startswith("tidy") for job_id in taken) == 800 // 20
+
+
+def test_under_a_backlog_without_end_retention_and_sweep_come_first(shard: Shard, client: redis.Redis) -> None:
+    queue = persist_queue(client)
+    for number in range(50):
+        jobs.enqueue_save(queue, 0, number)
+    Clock(lambda: [shard], queue, Due(1, 30), Hands()).tick()
+    assert [job.func_name for job in queue.jobs[:2]] == [allowed.TIDY, allowed.SAVE_SHARD]
+    assert client.ttl(queue.jobs[0].key) > jobs.WAITING_TTL_S, "it outlives a job that takes long"
+
+
+def test_a_sign_of_life_that_a_backlog_prevented_is_asked_for_as_soon_as_it_is_over(
+    shard: Shard, client: redis.Redis
+) -> None:
+    queue = persist_queue(client)
+    clock = Clock(lambda: [shard], queue, Due(100, 30), Hands())
+    for number in range(50):
+        jobs.enqueue_save(queue, 0, number)
+    clock.tick()
+    queue.empty()  # type: ignore[no-untyped-call]
+    clock.tick()
+    assert [job.func_name for job in queue.jobs] == [allowed.COMPACT, allowed.SAY_ALIVE]
 
 
 def test_a_redis_that_is_away_stops_no_clock(client: redis.Redis) -> None:
