@@ -34,10 +34,10 @@ DESCRIPTION = """\
 Start a box in a temporary folder, tell it a story, and print the address of its page. Ctrl-C stops the box and
 removes all of it.
 
-The story is moved to the present: what was before ends now, at its own pace, so that history has days to show; what
-follows comes as it happened, but --speed times as fast, and is dated as it comes. So at another speed than 1 the
-tracks of the live part are as much quicker than the vehicles were; speed_kmh is what they really drove, and
-story_time, an attribute of ships, when they really were there.
+The story is moved to the present. It is told --speed times as fast as it happened, and its records keep their own
+pace: those of the ships are dated so that the story ends now when its telling does. So the first ones that are told
+are a day old, and distances, durations and speeds are those of the ships. story_time, an attribute of ships, is when
+they really were there. Vehicles of the city, which have no end, are dated as they are told.
 
   whimbrel demo                        ships at Suez in March 2021, as the Ever Given blocks the canal
   whimbrel demo --speed 60 --open      the same in an hour, in a browser that is opened
@@ -89,35 +89,42 @@ def _leave(*_: object) -> NoReturn:
 def _tell(story: Story, args: argparse.Namespace, started: box.Box, sender: HttpSender, tally: Tally) -> None:
     speed = args.speed or story.speed
     before, later = replay.parted(story)
-    _bring_in(before, started)
+    dates = replay.dating(story, speed, clock.now_us())
+    _bring_in(before, dates, started)
     url = f"{api_url(started.settings)}/"
     print(url, flush=True)
     say(f"whimbrel demo: the story goes on, {speed:g} times as fast as it happened; Ctrl-C ends it")
     say(f"whimbrel demo: other commands ask this box with `whimbrel --config {started.file} …`")
     if args.open:
         webbrowser.open(url)
-    _send_live(later, story, speed, started, sender, tally)
+    _send_live(later, story, speed, dates, started, sender, tally)
     say("whimbrel demo: the story is over; the box stays until Ctrl-C")
 
 
-def _bring_in(before: list[Report], started: box.Box) -> None:
-    """What was before, at its own pace: it ends now.
+def _bring_in(before: list[Report], dates: replay.Dating, started: box.Box) -> None:
+    """What was before, at its own pace.
 
     Imported, not sent: devices were heard when they reported, so that one that left days ago is not taken to be there.
     """
     file = started.folder / "before.ndjson"
     with file.open("wb") as lines:
-        lines.writelines(row.body + b"\n" for row in replay.rows(before, clock.now_us(), 1.0))
+        lines.writelines(row.body + b"\n" for row in replay.rows(before, dates._replace(pace=1.0)))
     started.whimbrel("import", str(file), "--quiet")
     file.unlink()
 
 
 def _send_live(
-    later: Iterator[Report], story: Story, speed: float, started: box.Box, sender: HttpSender, tally: Tally
+    later: Iterator[Report],
+    story: Story,
+    speed: float,
+    dates: replay.Dating,
+    started: box.Box,
+    sender: HttpSender,
+    tally: Tally,
 ) -> None:
     remarks = replay.Remarks(story, say)
-    start_us, start_s = clock.now_us(), time.monotonic()
-    coming = replay.live(later, start_us, speed, lambda: time.monotonic() - start_s, started.sleep)
+    start_s = time.monotonic()
+    coming = replay.live(later, dates, speed, lambda: time.monotonic() - start_s, started.sleep)
     with _progress(story) as bar:
         for told in coming:
             remarks.until(told.at_s)

@@ -1,9 +1,9 @@
 """A story told to a box: what was before at once, the rest as its clock goes.
 
-The box and its page go by the time of day, so the story is moved there. What was before it is looked at keeps its own
-pace and ends now: the history of the days before now is true to the second. From then on the story's clock goes `speed`
-times as fast as ours, and each record carries the moment of our clock at which it is told: a ship that reported twelve
-minutes ago did so 2.4 s ago at speed 300. Where it really was when is the attribute `story_time`, where a story has it.
+The box and its page go by the time of day, so the story is moved there. A story with an end keeps its own pace and
+ends as its telling does: its records are dated true to the second, and a fast one is told days of the past, ever
+closer to now. One without an end, or slower than it happened, is dated as it is told. When it really happened is the
+attribute `story_time`, where a story has it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,30 @@ from cli.traffic import iso_ms
 BATCH_RECORDS = 500
 TICK_S = 0.1
 """What is due within so long is told together."""
+
+
+class Dating(NamedTuple):
+    """The dates of reports: second 0 of the story is at `start_us`, µs since epoch; its clock goes `pace` times as fast
+    as ours.
+    """
+
+    start_us: int
+    pace: float
+
+    def of(self, report: Report) -> str:
+        """The moment of a report, as JSON has it."""
+        return iso_ms(self.start_us + round(report.at_s / self.pace * 1_000_000))
+
+
+def dating(story: Story, speed: float, now_us: int) -> Dating:
+    """The dates of a story whose live part is told from now on, `speed` times as fast as it happened.
+
+    None lies in the future. Compressed dates would have ships go as many times faster than ships do.
+    """
+    if story.length_s is None or speed <= 1:
+        return Dating(now_us, speed)
+    early_s = story.length_s - story.length_s / speed
+    return Dating(now_us - round(early_s * 1_000_000), 1.0)
 
 
 class Told(NamedTuple):
@@ -45,16 +69,15 @@ def parted(story: Story) -> tuple[list[Report], Iterator[Report]]:
     return before, chain(later, coming)
 
 
-def rows(reports: Iterable[Report], start_us: int, speed: float) -> Iterator[Row]:
-    """Records whose second 0 is at `start_us`, µs since epoch, and whose clock goes `speed` times as fast as ours."""
+def rows(reports: Iterable[Report], dates: Dating) -> Iterator[Row]:
+    """Reports as records."""
     for number, report in enumerate(reports, 1):
-        time = iso_ms(start_us + round(report.at_s / speed * 1_000_000))
-        yield Row(number, msgspec.json.encode({**report.fields, "timestamp": time}))
+        yield Row(number, msgspec.json.encode({**report.fields, "timestamp": dates.of(report)}))
 
 
 def live(
     reports: Iterable[Report],
-    start_us: int,
+    dates: Dating,
     speed: float,
     elapsed_s: Callable[[], float],
     sleep: Callable[[float], None],
@@ -66,15 +89,15 @@ def live(
     due: list[Report] = []
     for report in reports:
         while (wait_s := report.at_s / speed - elapsed_s()) > 0:
-            yield Told(elapsed_s() * speed, list(rows(due, start_us, speed)))
+            yield Told(elapsed_s() * speed, list(rows(due, dates)))
             due = []
             sleep(min(max(wait_s, TICK_S), 1.0))
         due.append(report)
         if len(due) == BATCH_RECORDS:
-            yield Told(report.at_s, list(rows(due, start_us, speed)))
+            yield Told(report.at_s, list(rows(due, dates)))
             due = []
     if due:
-        yield Told(due[-1].at_s, list(rows(due, start_us, speed)))
+        yield Told(due[-1].at_s, list(rows(due, dates)))
 
 
 class Remarks:

@@ -1,4 +1,4 @@
-/** Where the device that is chosen was today, as a line on the map that grows while it moves. */
+/** Where the device that is chosen was on the day of its newest record, as a line on the map that grows while it moves. */
 
 import { colour, onTheme } from "./theme.js";
 
@@ -45,7 +45,8 @@ export async function startTrack({ state, api, fleet, map, notice, tabs }) {
     draw();
     const { device } = state.shown;
     if (!device) return;
-    const start = new Date(api.now());
+    const newestMs = Date.parse(fleet.devices.get(device)?.record.timestamp ?? "");
+    const start = new Date(Number.isNaN(newestMs) ? api.now() : Math.min(newestMs, api.now()));
     start.setHours(0, 0, 0, 0);
     const wanted = { device_id: device, start: start.toISOString(), every: EVERY, limit: MOST_RECORDS };
     try {
