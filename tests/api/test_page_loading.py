@@ -110,6 +110,14 @@ def test_land_is_land_while_the_fine_coast_is_not_loaded(box: Box, browser: Brow
 
 
 @pytest.mark.usefixtures("fleet")
+def test_ships_in_the_suez_canal_are_on_water(box: Box, browser: Browser) -> None:
+    show(box, browser, "#at=32.571,30.08,10")
+    browser.wait_for(DRAWN, DRAWN_S)
+    at = "gl.queryRenderedFeatures(gl.project(gl.getCenter()), {layers: ['canals']}).length"
+    browser.wait_for(f"(async () => {{ {MAP} return {at} > 0; }})()", DRAWN_S)
+
+
+@pytest.mark.usefixtures("fleet")
 def test_what_is_not_loaded_yet_is_not_sea(box: Box, browser: Browser) -> None:
     background = "gl.getPaintProperty('water', 'background-color')"
     colours = "[getComputedStyle(document.documentElement).getPropertyValue('--map-water').trim()]"

@@ -4,6 +4,7 @@
  * points is unpacked in a worker (unpack.js) and goes as a file from there to MapLibre's, past the page.
  */
 
+import { CANALS } from "./canals.js";
 import { colour } from "./theme.js";
 
 const FINE_ZOOM = 4.5;
@@ -34,6 +35,7 @@ export function style() {
       "borders-coarse": source({ maxzoom: 6 }),
       "land-fine": source({ maxzoom: 10 }),
       "borders-fine": source({ maxzoom: 10 }),
+      canals: source({ data: CANALS }),
       countries: source({ maxzoom: 6 }),
       towns: source({ maxzoom: 9 }),
     },
@@ -41,6 +43,14 @@ export function style() {
       { id: "water", type: "background" },
       ...land("coarse", {}), // at every zoom, until the fine coast is there
       ...land("fine", { minzoom: FINE_ZOOM }),
+      {
+        id: "canals",
+        type: "line",
+        source: "canals",
+        minzoom: 5,
+        layout: { "line-cap": "round", "line-join": "round" },
+        paint: { "line-width": ["interpolate", ["exponential", 2], ["zoom"], 5, 1, 8, 2.5, 12, 6, 15, 20] },
+      },
       {
         id: "countries",
         type: "symbol",
@@ -84,6 +94,7 @@ export function paintBase(gl) {
     gl.setPaintProperty(`land-${name}`, "fill-color", colour("map-land"));
     gl.setPaintProperty(`borders-${name}`, "line-color", colour("map-border"));
   }
+  gl.setPaintProperty("canals", "line-color", colour("map-water"));
   for (const name of ["countries", "towns"]) {
     gl.setPaintProperty(name, "text-color", colour(`map-${name}`));
     gl.setPaintProperty(name, "text-halo-color", colour("map-land"));
