@@ -24,8 +24,8 @@ STATES: tuple[State, ...] = ("online", "silent", "offline")
 
 
 class DeviceAnswer(Struct, frozen=True):
-    """A device: `records` are those that are kept, `first_seen` is when the first of them arrived. `transport` and
-    `source` are the newest record's."""
+    """A device: `records` are those that are kept, `first_seen` is when the first of them arrived, or was measured if
+    it was imported. `transport` and `source` are the newest record's."""
 
     device_id: str
     state: State
@@ -126,7 +126,7 @@ def _answer(one: Seen, states: _States, counts: dict[str, Count]) -> DeviceAnswe
     return DeviceAnswer(
         one.device_id,
         states.state(one.last_seen),
-        count.first_seen if count else None,
+        min(count.first_seen, one.last_seen) if count else None,  # an import may keep other transports
         one.last_seen,
         count.records if count else 0,
         one.transport,

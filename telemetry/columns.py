@@ -23,6 +23,10 @@ pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own gives little back: un
 T = TypeVar("T")
 
 TIME = pa.timestamp("us", tz="UTC")
+MEASURED_SQL = "least(timestamp, received_at)"
+SEEN_SQL = f"CASE transport WHEN 'import' THEN {MEASURED_SQL} ELSE received_at END"
+"""SQL of when a record shows that its device was there: on arrival, but an imported one came from a file."""
+
 COLUMNS = pa.schema(
     [
         ("device_id", pa.string()),

@@ -14,7 +14,7 @@ from typing import Any
 import duckdb
 
 from telemetry.archive import Archive
-from telemetry.columns import COLUMNS, records_sql
+from telemetry.columns import COLUMNS, MEASURED_SQL, SEEN_SQL, records_sql
 from telemetry.entries import NEWEST, NEWEST_FIX, Archived, flags_of
 from telemetry.errors import BusyError, PlanOutdated
 from telemetry.hot import Shard, shard_of
@@ -29,10 +29,6 @@ _KINDS = (
     ("transport <> 'http'", NEWEST),
     ("latitude IS NOT NULL AND longitude IS NOT NULL", NEWEST_FIX),
 )
-_MEASURED = "least(timestamp, received_at)"
-_SEEN = f"CASE transport WHEN 'import' THEN {_MEASURED} ELSE received_at END"
-"""SQL of when a device was heard by a record: an import's came from a file."""
-
 _AHEAD = "timestamp > received_at + INTERVAL 1 millisecond"
 
 
@@ -56,7 +52,7 @@ def rebuild(shard: Shard, archive: Archive, connection: duckdb.DuckDBPyConnectio
 
 
 def offer(
-    shard: Shard, connection: duckdb.DuckDBPyConnection, files: Sequence[str], deleted: int, seen: str = _SEEN
+    shard: Shard, connection: duckdb.DuckDBPyConnection, files: Sequence[str], deleted: int, seen: str = SEEN_SQL
 ) -> int:
     """Offer what some files of the archive know to the shard's latest. Returns the number of its devices.
 
@@ -81,7 +77,7 @@ def tell(
     """
     while True:
         try:
-            offer(shard, connection, files, deleted, _MEASURED)
+            offer(shard, connection, files, deleted, MEASURED_SQL)
             return
         except BusyError:
             shard.outdated()

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pytest
 
 from api.counts import Counts
-from telemetry.archive import Archive
-from telemetry.hot import Shard
+from cli.imports.batches import columns_of
+from telemetry import clock
+from telemetry.archive import Archive, Progress
+from telemetry.hot import Shard, shard_of
 from telemetry.record import Sent
 from tests.api.conftest import Box, assert_problem, box_on, record
 from tests.api.stores import Stores
 from tests.api.test_history import MIDNIGHT_US
 from tests.conftest import RedisServer
+from worker.imports import Importer
+from worker.persist import Saver
 
 Parameter = tuple[str, str | int]
 SILENCE_S = 1.5
@@ -83,6 +89,25 @@ def test_of_named_devices(box: Box) -> None:
 )
 def test_what_is_refused(box: Box, query: Parameter) -> None:
     assert_problem(box.get("/v1/devices", query), 400, "invalid-parameter")
+
+
+@pytest.mark.parametrize("transport", ["import", "tcp"])
+def test_an_imported_device_is_seen_when_its_records_were_measured(box: Box, transport: str) -> None:
+    """Also where the file says how they came to another box."""
+    shard, year_us = box.shards[0], 365 * 86_400_000_000
+    device = next(name for n in count() if shard_of(name := f"{transport} {n}", len(box.shards)) == shard.shard)
+    times = [MIDNIGHT_US - year_us, MIDNIGHT_US - 2 * year_us]
+    importer = Importer(
+        device, box.archive, box.connection, Saver(box.archive, box.connection, clock.now_ms), clock.now_ms, 100, 60
+    )
+    for at_us in times:
+        rows = pa.Table.from_batches([columns_of([Sent(device, record(at_us, transport))])])
+        before = importer.progress(shard)
+        importer.bring(shard, rows, before, Progress(before.rows + 1))
+    [found] = pages(box, 5, ("device_id", device))
+    expected = ["2025-01-10T", "2024-01-11T"] if transport == "import" else ["2025-01-10T"] * 2
+    assert [found["last_seen"][:11], found["first_seen"][:11]] == expected
+    assert found["state"] == "offline"
 
 
 def test_what_may_not_be_kept_is_counted_again(
