@@ -12,6 +12,7 @@ from collector.mqtt import Broker, Subscriber
 from collector.protocols.framed import Options
 from telemetry.errors import ConfigError
 from telemetry.fields import Arrival
+from telemetry.redis_client import connect
 from telemetry.secret import value_of
 from telemetry.settings import Mqtt, Settings
 from telemetry.topics import Filter
@@ -23,7 +24,13 @@ class Brokers:
     def __init__(self, settings: Settings, intake: Intake, arrival: Callable[[], Arrival]) -> None:
         """Raises `ConfigError` for a password or a certificate that can't be read."""
         self._subscribers = [
-            Subscriber(broker_of(one, os.environ), intake, Options(speed_unit=one.speed_unit), arrival)
+            Subscriber(
+                broker_of(one, os.environ),
+                intake,
+                Options(speed_unit=one.speed_unit),
+                arrival,
+                lambda: connect(settings),
+            )
             for one in settings.collector.mqtt
         ]
         self._running: list[asyncio.Task[None]] = []

@@ -3,6 +3,9 @@
 The session outlives the connection, so the broker keeps what comes while nobody hears, and brings again what was not
 acknowledged. What can't be stored now is tried again until it can: the broker brings no more than its window of
 messages unacknowledged meanwhile. A message of QoS 0 has no such promise, from nobody.
+
+A retained message that the broker delivers again after a subscription is not stored again (retained.py). The session
+keeps its subscriptions, too: those that the settings no longer name are ended, which is why they are noted.
 """
 
 from __future__ import annotations
@@ -11,19 +14,23 @@ import asyncio
 import contextlib
 import logging
 import ssl
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple, TypeVar
 
 import aiomqtt
+import redis
 
 from collector.intake import Intake
 from collector.protocols.framed import Options
 from collector.protocols.mqtt import Heard, read
+from collector.retained import Retained
 from collector.tally import tally_of
 from telemetry import meters, problem
-from telemetry.errors import BusyError
+from telemetry.errors import BusyError, StoreError
 from telemetry.fields import Arrival
 from telemetry.topics import Filter
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +40,9 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 30.0
 
 LONGEST_PING_S = 2.0
 """How long a broker may take to answer before its connection is closed anyway."""
+
+RETRY_S = 2.0
+"""Wait before Redis is asked again after it could not be."""
 
 MAX_STORING = 1_000
 MAX_WAITING = 10_000
@@ -51,32 +61,57 @@ class Broker(NamedTuple):
     password: str | None = None
     tls: ssl.SSLContext | None = None
 
+    @property
+    def address(self) -> str:
+        """Host and port."""
+        return f"{self.host}:{self.port}"
+
+    @property
+    def session(self) -> str:
+        """The name of the session among those of all brokers."""
+        return f"{self.address}/{self.client_id}"
+
 
 class Subscriber:
-    """Hears one broker until it is stopped."""
+    """Hears one broker until it is stopped. `connect` connects to the Redis that has its notes."""
 
-    def __init__(self, broker: Broker, intake: Intake, options: Options, arrival: Callable[[], Arrival]) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        intake: Intake,
+        options: Options,
+        arrival: Callable[[], Arrival],
+        connect: Callable[[], redis.Redis],
+    ) -> None:
         self._broker = broker
         self._intake = intake
+        self._retained = Retained(connect, broker.session)
         self._options = options._replace(transport="mqtt")
         self._arrival = arrival
         self._tally = tally_of("mqtt", "mqtt")
+        self._repeated = meters.RETAINED_REPEATED.of(broker.address)
         self._storing: set[asyncio.Task[None]] = set()
+        self._last: dict[bytes, asyncio.Task[None]] = {}  # slot → the last of `_storing` that is noted there
         self._stopped = asyncio.Event()
         self._grace_s = 0.0
 
     async def run(self) -> None:
         """Hear, and connect again when the connection ends, until stopped."""
-        wait_s, place = FIRST_WAIT_S, f"{self._broker.host}:{self._broker.port}"
+        with contextlib.closing(self._retained):
+            await self._run()
+
+    async def _run(self) -> None:
+        wait_s, place = FIRST_WAIT_S, self._broker.address
         while not self._stopped.is_set():
             try:
+                before = await self._retained.subscriptions()
                 async with self._client() as client:
-                    await client.subscribe([(one.subscription, QOS) for one in self._broker.filters])
+                    await self._subscribe(client, before)
                     log.info("hearing the broker %s", place)
                     wait_s = FIRST_WAIT_S
                     meters.BROKER_HEARD.of(place).set(True)
                     await self._hear_until_stopped(client)
-            except aiomqtt.MqttError as error:
+            except (aiomqtt.MqttError, StoreError, BusyError) as error:
                 log.warning("cannot hear the broker %s: %s; trying again in %g s", place, error, wait_s)
             finally:
                 meters.BROKER_HEARD.of(place).set(False)
@@ -107,6 +142,22 @@ class Subscriber:
         client._client.manual_ack_set(True)  # which aiomqtt has no name for; before the first message comes
         return client
 
+    async def _subscribe(self, client: aiomqtt.Client, before: frozenset[str]) -> None:
+        """Give the session the subscriptions of the settings instead of those before."""
+        wanted = [one.subscription for one in self._broker.filters]
+        possible = before.union(wanted)
+        if possible != before:
+            await self._retained.note_subscriptions(possible)
+        granted = await client.subscribe([(one, QOS) for one in wanted])
+        for one, code in zip(wanted, granted, strict=False):
+            if getattr(code, "is_failure", False):
+                log.warning("the broker %s refuses the subscription to %s", self._broker.address, one)
+        gone = sorted(possible.difference(wanted))
+        if gone:
+            await client.unsubscribe(gone)
+            await self._retained.note_subscriptions(frozenset(wanted))
+            log.info("ended subscriptions at the broker %s: %s", self._broker.address, ", ".join(gone))
+
     async def _hear_until_stopped(self, client: aiomqtt.Client) -> None:
         hearing, stopped = asyncio.create_task(self._hear(client)), asyncio.create_task(self._stopped.wait())
         try:
@@ -126,23 +177,69 @@ class Subscriber:
     async def _hear(self, client: aiomqtt.Client) -> None:
         async for message in client.messages:
             payload = message.payload if isinstance(message.payload, bytes) else b""
-            heard = read(str(message.topic), payload, self._broker.filters, self._options, self._arrival())
-            task = asyncio.create_task(self._store(client, message, heard, len(payload)))
+            topic = str(message.topic)
+            heard = read(topic, payload, self._broker.filters, self._options, self._arrival())
+            ahead = self._ahead(topic) if message.retain else set()
+            task = asyncio.create_task(self._take(client, message, payload, heard, ahead))
             self._storing.add(task)
             task.add_done_callback(self._storing.discard)
+            if heard.records or heard.aside:
+                self._note_last(self._retained.slot(topic, message.retain), task)
             if len(self._storing) >= MAX_STORING:
                 await asyncio.wait(self._storing, return_when=asyncio.FIRST_COMPLETED)
 
-    async def _store(self, client: aiomqtt.Client, message: aiomqtt.Message, heard: Heard, size_bytes: int) -> None:
-        while True:
-            try:
-                await self._intake.submit(heard.records, size_bytes, aside=heard.aside, limits_days=False)
-                break
-            except BusyError as error:
-                await asyncio.sleep(error.retry_after_s)
+    def _ahead(self, topic: str) -> set[asyncio.Task[None]]:
+        """The last messages of a topic, of either kind, that are on their way to the store."""
+        slots = [self._retained.slot(topic, is_retained) for is_retained in (False, True)]
+        return {self._last[slot] for slot in slots if slot in self._last}
+
+    def _note_last(self, slot: bytes, task: asyncio.Task[None]) -> None:
+        def forget(_task: object) -> None:
+            if self._last.get(slot) is task:
+                del self._last[slot]
+
+        self._last[slot] = task
+        task.add_done_callback(forget)
+
+    async def _take(
+        self,
+        client: aiomqtt.Client,
+        message: aiomqtt.Message,
+        payload: bytes,
+        heard: Heard,
+        ahead: set[asyncio.Task[None]],
+    ) -> None:
+        """Store a message and acknowledge it. One that is retained waits for those ahead, which may be the same."""
+        if ahead:
+            await asyncio.wait(ahead)
+        topic = str(message.topic)
+        if message.retain and await _when_possible(lambda: self._retained.is_stored(topic, payload)):
+            self._repeated.add(1)
+        else:
+            await self._store(topic, message.retain, payload, heard)
+        client._client.ack(message.mid, message.qos)
+
+    async def _store(self, topic: str, is_retained: bool, payload: bytes, heard: Heard) -> None:
+        await _when_possible(
+            lambda: self._intake.submit(heard.records, len(payload), aside=heard.aside, limits_days=False)
+        )
+        slot = self._retained.slot(topic, is_retained)
+        if self._last.get(slot) is asyncio.current_task():  # else a later message of the topic is noted
+            await _when_possible(lambda: self._retained.note(slot, payload))
         self._tally.count(1, len(heard.records))
         self._tally.reject(problem.INVALID_RECORD, heard.refused)
-        client._client.ack(message.mid, message.qos)
+
+
+async def _when_possible(ask: Callable[[], Awaitable[T]]) -> T:
+    """The answer of the store, asked again until it can give one."""
+    while True:
+        try:
+            return await ask()
+        except BusyError as error:
+            await asyncio.sleep(error.retry_after_s)
+        except StoreError as error:
+            log.warning("cannot note MQTT messages: %s; trying again in %g s", error, RETRY_S)
+            await asyncio.sleep(RETRY_S)
 
 
 async def _all_read(client: aiomqtt.Client) -> None:

@@ -85,6 +85,11 @@ HTTP_CONNECTIONS_LIMIT = _gauge(
 HANDSHAKES = _gauge("whimbrel_tls_handshakes", "TLS handshakes under way.")
 HANDSHAKES_LIMIT = _gauge("whimbrel_tls_handshakes_limit", "tls.max_handshakes; one more is closed.")
 BROKER_HEARD = _gauge("whimbrel_mqtt_broker_heard", "1 if the broker is heard, else 0.", "broker")
+RETAINED_REPEATED = _counter(
+    "whimbrel_mqtt_retained_repeated_total",
+    "Retained messages that a broker delivered again and that were not stored again.",
+    "broker",
+)
 
 # Saving and merging ----------------------------------------------------------------------------------
 

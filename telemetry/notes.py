@@ -17,6 +17,9 @@ This file is all that knows these keys, with user_store.py for those of users an
     whimbrel:meters    channel, no key: what each process has counted, told once a second (reports.py)
     whimbrel:box       list  how the box was in the last hour, a sample each, the newest first, JSON (api/sampling.py)
     whimbrel:backup    string  the last backup, JSON (`BackedUp`)
+    whimbrel:mqtt      hash  a session at an MQTT broker → its subscriptions, JSON
+    whimbrel:mqtt:stored  hash  digest of a session's topic → digest of its last message that is stored
+                       (collector/retained.py), `MAX_STORED_TOPICS` at most
 
 Each function raises `StoreUnavailable` if Redis can't be asked, `BusyError` if it is at its limit.
 """
@@ -52,6 +55,8 @@ FRAMES = "whimbrel:frames:"
 
 BOX = "whimbrel:box"
 BACKUP = "whimbrel:backup"
+MQTT = "whimbrel:mqtt"
+MQTT_STORED = "whimbrel:mqtt:stored"
 
 CONFIRMED_WITHIN_S = 2.0
 
@@ -71,6 +76,8 @@ WRITERS = {
     SNIFF: (),
     BOX: ("api",),
     BACKUP: (),
+    MQTT: ("collector",),
+    MQTT_STORED: ("collector",),
 }
 """Which roles (redis_login.py) may change a key; every role may read it, and people's commands may change all."""
 
@@ -361,3 +368,40 @@ def backup(client: redis.Redis) -> BackedUp | None:
     """The last backup as it was noted, None if none ever was."""
     found = translated(lambda: client.get(BACKUP))
     return None if found is None else msgspec.json.decode(found, type=BackedUp)
+
+
+# Sessions at MQTT brokers ----------------------------------------------------------------------------
+
+MAX_STORED_TOPICS = 500_000
+"""Maximum fields of `whimbrel:mqtt:stored`, some 40 MB. Above it random ones go: their retained messages may be stored
+a second time."""
+
+
+def subscriptions(client: redis.Redis, session: str) -> frozenset[str]:
+    """Topic filters that a session at a broker may have; none if none were noted."""
+    found = translated(lambda: client.hget(MQTT, session))
+    return frozenset() if found is None else msgspec.json.decode(found, type=frozenset[str])
+
+
+def note_subscriptions(client: redis.Redis, session: str, filters: Iterable[str]) -> None:
+    """Note the topic filters that a session at a broker may have from now on."""
+    translated(lambda: client.hset(MQTT, session, msgspec.json.encode(sorted(filters))))
+
+
+def stored_messages(client: redis.Redis, topics: Sequence[bytes]) -> list[bytes | None]:
+    """Digest of the last stored message of each topic; None where none was noted."""
+    found: list[bytes | None] = translated(lambda: client.hmget(MQTT_STORED, topics))
+    return found
+
+
+def note_stored_messages(
+    client: redis.Redis, digests: Mapping[bytes, bytes], max_topics: int = MAX_STORED_TOPICS
+) -> None:
+    """Note digests of the last stored messages, by topic."""
+    pipe = client.pipeline(transaction=False)
+    pipe.hset(MQTT_STORED, items=[part for pair in digests.items() for part in pair])
+    pipe.hlen(MQTT_STORED)
+    surplus = translated(pipe.execute)[1] - max_topics
+    if surplus > 0:
+        topics = translated(lambda: client.hrandfield(MQTT_STORED, surplus))
+        translated(lambda: client.hdel(MQTT_STORED, *topics))

@@ -2,7 +2,8 @@
 
     fleet/{device_id}/position      owntracks/+/+
 
-`+` stands for one level, `#` for all further ones (MQTT 3.1.1, section 4.7).
+`+` stands for one level, `#` for all further ones (MQTT 3.1.1, section 4.7). A shared subscription,
+`$share/<group>/<filter>`, gets messages of the topics of its filter; so do `$queue/` and `$exclusive/` of EMQX.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ from typing import NamedTuple
 
 DEVICE = "{device_id}"
 ONE_LEVEL, ALL_LEVELS = "+", "#"
+
+PREFIX_LEVELS = {"$share": 2, "$queue": 1, "$exclusive": 1}
+"""Levels that stand before a filter and are no part of the topics that it matches."""
 
 
 class Filter(NamedTuple):
@@ -40,11 +44,12 @@ class Filter(NamedTuple):
     def device_of(self, topic: str) -> str | None:
         """The device that a topic names, empty if this filter doesn't say where; None if it is no topic of its."""
         found, levels = "", topic.split("/")
-        for place, level in enumerate(self.levels):
+        wanted = self.levels[PREFIX_LEVELS.get(self.levels[0], 0) :]
+        for place, level in enumerate(wanted):
             if level == ALL_LEVELS:
                 return found
             if place >= len(levels) or level not in (ONE_LEVEL, DEVICE, levels[place]):
                 return None
             if level == DEVICE:
                 found = levels[place]
-        return found if len(levels) == len(self.levels) else None
+        return found if len(levels) == len(wanted) else None

@@ -32,10 +32,15 @@ class Heard(NamedTuple):
 
 
 def read(topic: str, payload: bytes, filters: Sequence[Filter], options: Options, arrival: Arrival) -> Heard:
-    """A message of any kind. What can never be taken is set aside: the broker would bring it for ever."""
-    device_id = next((found for one in filters if (found := one.device_of(topic))), "")
-    if not payload:
-        return Heard([])  # so a broker is told to forget a message that it kept
+    """A message of any kind. What can never be taken is set aside: the broker would bring it for ever.
+
+    A topic that no filter matches has no records: the session at the broker still has a subscription that the settings
+    no longer name.
+    """
+    devices = [found for one in filters if (found := one.device_of(topic)) is not None]
+    if not payload or not devices:  # a message without payload makes the broker forget the one that it retained
+        return Heard([])
+    device_id = next(filter(None, devices), "")
     try:
         messages = opened(read_json(payload))
     except NotOurs as error:

@@ -33,13 +33,15 @@ def broker(folder: Path, port: int, *more: str) -> Iterator[None]:
             process.terminate()
 
 
-async def publish(port: int, *payloads: bytes, topic: str = "fleet/v1", qos: int = 1, **login: Any) -> None:
+async def publish(
+    port: int, *payloads: bytes, topic: str = "fleet/v1", qos: int = 1, retain: bool = False, **login: Any
+) -> None:
     """Publish, once the broker listens."""
     for _ in range(50):
         try:
             async with aiomqtt.Client(HOST, port, **login) as client:
                 for payload in payloads:
-                    await client.publish(topic, payload, qos)
+                    await client.publish(topic, payload, qos, retain)
             return
         except aiomqtt.MqttError:
             await asyncio.sleep(0.1)

@@ -33,9 +33,11 @@ def port(tmp_path: Path) -> Iterator[int]:
 
 
 @asynccontextmanager
-async def subscribed(intake: Intake, port: int) -> AsyncIterator[None]:
-    where = Broker(HOST, port, "whimbrel", [Filter.of("fleet/{device_id}")])
-    subscriber = Subscriber(where, intake, Options(), lambda: Arrival(NOW_US))
+async def subscribed(
+    intake: Intake, port: int, connect: Connect, *topics: str, at_us: int = NOW_US
+) -> AsyncIterator[None]:
+    where = Broker(HOST, port, "whimbrel", [Filter.of(topic) for topic in topics or ("fleet/{device_id}",)])
+    subscriber = Subscriber(where, intake, Options(), lambda: Arrival(at_us), connect)
     task = asyncio.create_task(subscriber.run())
     try:
         yield
@@ -55,18 +57,18 @@ def message(number: int) -> bytes:
     return json.dumps({"altitude": number}).encode()
 
 
-async def session(intake: Intake, port: int) -> None:
+async def session(intake: Intake, port: int, connect: Connect, *topics: str) -> None:
     """Make the broker remember the subscription, so that it keeps what comes from now on."""
     await publish(port)
-    async with subscribed(intake, port):
+    async with subscribed(intake, port, connect, *topics):
         await asyncio.sleep(1)
 
 
 def test_messages_are_stored(connect_shared: Connect, shard: Shard, port: int) -> None:
     async def test() -> None:
         async with taking(connect_shared) as intake:
-            await session(intake, port)
-            async with subscribed(intake, port):
+            await session(intake, port, connect_shared)
+            async with subscribed(intake, port, connect_shared):
                 await publish(port, *map(message, range(200)))
                 await until(lambda: len(tail(shard, "v1")) == 200)
             assert numbers(tail(shard, "v1")) == list(range(200))
@@ -78,9 +80,9 @@ def test_messages_are_stored(connect_shared: Connect, shard: Shard, port: int) -
 def test_what_comes_while_nobody_hears_is_kept_by_the_broker(connect_shared: Connect, shard: Shard, port: int) -> None:
     async def test() -> None:
         async with taking(connect_shared) as intake:
-            await session(intake, port)
+            await session(intake, port, connect_shared)
             await publish(port, message(1), message(2))
-            async with subscribed(intake, port):
+            async with subscribed(intake, port, connect_shared):
                 await until(lambda: len(tail(shard, "v1")) == 2)
 
     run(test)
@@ -93,15 +95,15 @@ def test_what_is_not_stored_is_not_acknowledged(
 
     async def test() -> None:
         async with taking(connect_shared) as intake:
-            await session(intake, port)
+            await session(intake, port, connect_shared)
             await intake.offer([], 0)
             client.rename(shard.keys.store, "elsewhere")
-            async with subscribed(intake, port):
+            async with subscribed(intake, port, connect_shared):
                 await publish(port, message(1))
                 await asyncio.sleep(1)
             assert tail(shard, "v1") == []
         client.rename("elsewhere", shard.keys.store)
-        async with taking(connect_shared) as intake, subscribed(intake, port):
+        async with taking(connect_shared) as intake, subscribed(intake, port, connect_shared):
             await until(lambda: tail(shard, "v1"))
             await asyncio.sleep(1)
         assert numbers(tail(shard, "v1")) == [1]
@@ -114,10 +116,10 @@ def test_what_can_t_be_stored_now_is_tried_until_it_can(
 ) -> None:
     async def test() -> None:
         async with taking(connect_shared) as intake:
-            await session(intake, port)
+            await session(intake, port, connect_shared)
             await intake.offer([], 0)
             client.rename(shard.keys.store, "elsewhere")
-            async with subscribed(intake, port):
+            async with subscribed(intake, port, connect_shared):
                 await publish(port, message(1))
                 await asyncio.sleep(1)
                 client.rename("elsewhere", shard.keys.store)
@@ -130,12 +132,12 @@ def test_what_can_t_be_stored_now_is_tried_until_it_can(
 def test_what_can_never_be_taken_comes_once(connect_shared: Connect, shard: Shard, port: int) -> None:
     async def test() -> None:
         async with taking(connect_shared) as intake:
-            await session(intake, port)
-            async with subscribed(intake, port):
+            await session(intake, port, connect_shared)
+            async with subscribed(intake, port, connect_shared):
                 await publish(port, b"nonsense")
                 await until(lambda: list(shard.quarantined()))
                 await asyncio.sleep(0.5)
-            async with subscribed(intake, port):
+            async with subscribed(intake, port, connect_shared):
                 await asyncio.sleep(1)
             assert [one.raw for one in shard.quarantined()] == [b"nonsense"]
 
@@ -146,7 +148,7 @@ def test_the_broker_may_go_and_come(connect_shared: Connect, shard: Shard, tmp_p
     (port,) = free_ports(1)
 
     async def test(start: Callable[[], object]) -> None:
-        async with taking(connect_shared) as intake, subscribed(intake, port):
+        async with taking(connect_shared) as intake, subscribed(intake, port, connect_shared):
             await asyncio.sleep(0.5)
             start()
             await publish(port)

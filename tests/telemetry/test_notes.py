@@ -27,3 +27,20 @@ def test_samples_are_bounded_and_read_from_the_oldest(client: redis.Redis) -> No
     for number in range(5):
         notes.keep_sample(client, b"%d" % number, 3)
     assert notes.samples(client) == [b"2", b"3", b"4"]
+
+
+def test_subscriptions_are_noted_by_session(client: redis.Redis) -> None:
+    assert notes.subscriptions(client, "b:1883/box") == frozenset()
+    notes.note_subscriptions(client, "b:1883/box", ["a/+", "b"])
+    notes.note_subscriptions(client, "other:1883/box", ["c"])
+    assert notes.subscriptions(client, "b:1883/box") == {"a/+", "b"}
+    notes.note_subscriptions(client, "b:1883/box", ["b"])
+    assert notes.subscriptions(client, "b:1883/box") == {"b"}
+
+
+def test_stored_messages_are_noted_by_topic_and_bounded(client: redis.Redis) -> None:
+    notes.note_stored_messages(client, {b"a": b"1", b"b": b"2"}, max_topics=5)
+    notes.note_stored_messages(client, {b"a": b"3"}, max_topics=5)
+    assert notes.stored_messages(client, [b"a", b"b", b"c"]) == [b"3", b"2", None]
+    notes.note_stored_messages(client, {b"%d" % number: b"x" for number in range(20)}, max_topics=5)
+    assert client.hlen(notes.MQTT_STORED) == 5

@@ -18,6 +18,11 @@ from telemetry.topics import Filter
         ("{device_id}", "v1", "v1"),
         ("#", "a/b", ""),
         ("a/+", "a/b", ""),
+        ("$share/boxes/fleet/{device_id}", "fleet/v1", "v1"),
+        ("$share/boxes/fleet/{device_id}", "fleet/v1/x", None),
+        ("$queue/fleet/{device_id}", "fleet/v1", "v1"),
+        ("$exclusive/#", "fleet/v1", ""),
+        ("$SYS/#", "$SYS/broker/uptime", ""),
     ],
 )
 def test_a_filter_names_the_device(text: str, topic: str, device: str | None) -> None:

@@ -57,6 +57,10 @@ def test_what_can_never_be_taken_is_set_aside(topic: str, value: object) -> None
     assert aside.reason.startswith(f"{topic}: ")
 
 
+def test_a_topic_that_no_filter_matches_says_nothing() -> None:
+    assert heard("other/v1", {"device_id": "v1", "lat": 1, "lon": 2}) == heard("other/v1", b"{") == Heard([])
+
+
 def test_nothing_is_said_by_an_empty_message() -> None:
     assert heard("fleet/v1/position", b"") == Heard([])
 

@@ -1,0 +1,74 @@
+"""Notes of stored MQTT messages in Redis, by which a retained message is stored once.
+
+A broker delivers the last retained message of a topic after each subscription, so after each new connection, with the
+flag "retained". It may have been stored before: when it was published, without that flag, or after an earlier
+subscription. So the digest of each stored message is noted by its topic, before the message is acknowledged. One is
+noted for messages with the flag and one for those without: a topic may have both kinds, and MQTT 3.1.1 does not
+tell of a message that it was retained when it was published.
+
+A program that dies between storing and noting stores a retained message a second time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+
+import redis
+
+from telemetry import notes
+
+DIGEST_BYTES = 8
+"""Two messages of one topic have the same digest once in 10^19."""
+
+
+class Retained:
+    """The notes of one session at a broker. Belongs to an event loop; Redis is asked from threads."""
+
+    def __init__(self, connect: Callable[[], redis.Redis], session: str) -> None:
+        self._client = connect()
+        self._session = session
+        self._pending: dict[bytes, bytes] = {}
+        self._writing = asyncio.Lock()
+
+    async def subscriptions(self) -> frozenset[str]:
+        """Topic filters that the session may have. Raises as `notes`."""
+        return await asyncio.to_thread(notes.subscriptions, self._client, self._session)
+
+    async def note_subscriptions(self, filters: frozenset[str]) -> None:
+        """Note the topic filters that the session may have. Raises as `notes`."""
+        await asyncio.to_thread(notes.note_subscriptions, self._client, self._session, filters)
+
+    def slot(self, topic: str, is_retained: bool) -> bytes:
+        """Where the last message of a topic is noted, of those with or without the flag."""
+        return _digest(f"{self._session}\0{topic}\0{is_retained:d}".encode())
+
+    async def is_stored(self, topic: str, payload: bytes) -> bool:
+        """Return whether the last stored message of a topic, of either kind, was this one. Raises as `notes`."""
+        slots = [self.slot(topic, is_retained) for is_retained in (False, True)]
+        return _digest(payload) in await asyncio.to_thread(notes.stored_messages, self._client, slots)
+
+    async def note(self, slot: bytes, payload: bytes) -> None:
+        """Note that a message is stored; return when the note is on disk. Raises as `notes`.
+
+        Notes that come while others are written are written together.
+        """
+        self._pending[slot] = _digest(payload)
+        async with self._writing:
+            if not self._pending:
+                return
+            batch, self._pending = self._pending, {}
+            try:
+                await asyncio.to_thread(notes.note_stored_messages, self._client, batch)
+            except BaseException:
+                self._pending = batch | self._pending
+                raise
+
+    def close(self) -> None:
+        """Close the connections to Redis."""
+        self._client.close()
+
+
+def _digest(value: bytes) -> bytes:
+    return hashlib.blake2b(value, digest_size=DIGEST_BYTES).digest()
