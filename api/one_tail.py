@@ -10,7 +10,10 @@ from collections.abc import Callable, Sequence
 
 from api.remembered import Part, Read
 from telemetry.errors import OtherStoreError
-from telemetry.hot import READ_ENTRIES, Shard, shard_of
+from telemetry.hot import Shard, shard_of
+
+MOST_ENTRIES = 64
+"""Entries of a longer tail are read in pieces, with regard to their size."""
 
 
 class OneTail:
@@ -28,11 +31,11 @@ class OneTail:
         shards = self._shards or self._attach()
         shard = shards[shard_of(device_id, len(shards))]
         try:
-            state, entries = shard.state_and_entries(device_id)
+            state, entries = shard.state_and_entries(device_id, MOST_ENTRIES)
         except OtherStoreError:
             self._shards = ()
             return None
         self._shards = shards
-        if len(entries) == READ_ENTRIES:
+        if len(entries) == MOST_ENTRIES:
             return None
         return shard, Read(state, [Part([(device_id, entries)], shard.shards)])

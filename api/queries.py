@@ -13,9 +13,9 @@ import duckdb
 
 from api.asker import current_asker
 from api.slots import Reader, Slots, Terms
-from collector.http import ProblemError
+from collector.http import ProblemError, busy
 from telemetry import problem
-from telemetry.errors import NotTogether, StoreError
+from telemetry.errors import BusyError, NotTogether, StoreError
 
 T = TypeVar("T")
 
@@ -68,6 +68,8 @@ class Queries:
             raise ProblemError(problem.NOT_TOGETHER, str(error), {"Retry-After": "5"}) from None
         except StoreError as error:
             raise ProblemError(problem.BUSY, str(error), {"Retry-After": "1"}) from None
+        except BusyError as error:
+            raise busy(error) from None
 
     def _end(self, question: _Question[Any], future: Future[Any]) -> None:
         """Interrupt until it is over: an interrupt between two of its statements goes by unheard."""
@@ -104,9 +106,10 @@ class _Question(Generic[T]):
         finally:
             with self._lock:
                 self._cursor = None
-            for name in RELATIONS:
-                cursor.unregister(name)
-            cursors.put(cursor)
+            try:
+                _clear(cursor)
+            finally:
+                cursors.put(cursor)
 
     def interrupt(self) -> None:
         """Interrupt its statement, and never that of the next one on its cursor."""
@@ -114,3 +117,10 @@ class _Question(Generic[T]):
             self._is_unwanted = True
             if self._cursor is not None:
                 self._cursor.interrupt()
+
+
+def _clear(cursor: duckdb.DuckDBPyConnection) -> None:
+    """Drop what a question left on its cursor: a result that was not read to its end, and its relations."""
+    cursor.abort()
+    for name in RELATIONS:
+        cursor.unregister(name)

@@ -53,6 +53,7 @@ from api.snapshot import Snapshots
 from api.sql import SQL, Sql, off
 from api.status import STATUS, Status
 from api.summary import SUMMARY, Summaries
+from api.tail_room import TailRoom
 from api.timed import Timed
 from api.trips import STOPS, TRIPS, Trips
 from api.watching import METRICS, READYZ
@@ -154,7 +155,7 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
     archive, client, room = Archive(settings.archive_dir), connect(settings, READ_TIMEOUT_S), Room.of(settings)
     attach = partial(hot.attach, client, shards)
     remembered, one_tail = Remembered(a.tail_memory_bytes // shards), OneTail(attach)
-    snapshots = Snapshots(lambda: hot.pinned(client, shards), archive, remembered, one_tail)
+    snapshots = Snapshots(lambda: hot.pinned(client, shards), archive, remembered, one_tail, TailRoom(a.max_tail_bytes))
     connection = open_duckdb(settings.data_dir / "tmp" / "query", f"{a.query_memory_bytes}B")
     terms = Terms(a.query_threads, a.query_queue, a.query_timeout_s, a.max_share_percent)
     queries = Queries(connection, terms, a.query_timeout_s)

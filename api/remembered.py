@@ -17,6 +17,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from api import tail
+from api.tail_room import Held
 from telemetry import streams
 from telemetry.entries import RawEntry
 from telemetry.hot import NO_ENTRY, Shard, Standing, State
@@ -31,8 +32,12 @@ ENTRY_BYTES = 300
 class Part:
     """Some entries of a shard's tail, of one device after the other, and the columns that were asked for so far."""
 
-    def __init__(self, entries: Iterable[tuple[str, Sequence[RawEntry]]], shards: int) -> None:
+    def __init__(
+        self, entries: Iterable[tuple[str, Sequence[RawEntry]]], shards: int, held: Held | None = None
+    ) -> None:
+        """`held` is the room that was taken for the entries."""
         self.entries = list(entries)
+        self.held = held
         self._shards = shards
         self._made: pa.Table | None = None
         self._lock = threading.Lock()
@@ -57,10 +62,11 @@ class Part:
     @property
     def bytes(self) -> int:
         """About what it takes in memory."""
-        return self._entries_bytes + (0 if self._made is None else self._made.nbytes)
+        return self.entries_bytes + (0 if self._made is None else self._made.nbytes)
 
     @cached_property
-    def _entries_bytes(self) -> int:
+    def entries_bytes(self) -> int:
+        """About what its entries take in memory."""
         found = chain.from_iterable(entries for _, entries in self.entries)
         return sum(ENTRY_BYTES + sum(map(len, fields)) for _, fields in found)
 
@@ -68,7 +74,7 @@ class Part:
     def joined(cls, first: Part, second: Part) -> Part:
         """Both as one."""
         found = cls(chain(first.entries, second.entries), first._shards)
-        found._entries_bytes = first._entries_bytes + second._entries_bytes
+        found.entries_bytes = first.entries_bytes + second.entries_bytes
         if names := sorted({*first.made, *second.made}):
             found._made = pa.concat_tables([first.table(names), second.table(names)]).combine_chunks()
         return found
@@ -112,7 +118,7 @@ class Remembered:
             known = self._tails.pop(shard.shard, None)
             if known is None or not known.standing.goes_on_as(standing):
                 known = _Tail(standing._replace(next_id=-1))
-            if known.is_too_large or standing.state.unsaved * LEAST_RECORD_BYTES > self._most_bytes:
+            if known.is_too_large or _least_bytes(standing.state) > self._most_bytes:
                 self._tails[shard.shard] = _Tail(known.standing, is_too_large=True)
                 return None
             if known.standing.next_id != standing.next_id:
@@ -120,6 +126,11 @@ class Remembered:
             is_too_large = sum(part.bytes for part in known.parts) > self._most_bytes
             self._tails[shard.shard] = _Tail(known.standing, is_too_large=True) if is_too_large else known
             return Read(standing.state, known.parts)
+
+
+def _least_bytes(state: State) -> int:
+    """What a tail takes in memory at least."""
+    return max(state.unsaved * LEAST_RECORD_BYTES, state.unsaved_bytes)
 
 
 def _with_newer(known: _Tail, standing: Standing, shard: Shard) -> _Tail:

@@ -27,6 +27,7 @@ from deltalake import DeltaTable
 from api import tail
 from api.one_tail import OneTail
 from api.remembered import Part, Read, Remembered
+from api.tail_room import UNLIMITED, TailRoom
 from telemetry import streams
 from telemetry.archive import Archive
 from telemetry.columns import COLUMNS, columns
@@ -118,7 +119,10 @@ class Listing(NamedTuple):
 
 
 class Snapshots:
-    """Takes snapshots, from any number of threads; of all devices and of one by quicker ways, where those are given."""
+    """Takes snapshots, from any number of threads; of all devices and of one by quicker ways, where those are given.
+
+    What they hold of the tail beside what is remembered has `room`, or no limit.
+    """
 
     def __init__(
         self,
@@ -126,8 +130,10 @@ class Snapshots:
         archive: Archive,
         remembered: Remembered | None = None,
         one_tail: OneTail | None = None,
+        room: TailRoom = UNLIMITED,
     ) -> None:
         self._attach = attach
+        self._room = room
         self._remembered = remembered
         self._one_tail = one_tail
         self._archive = archive
@@ -137,7 +143,8 @@ class Snapshots:
         self._table_lock = threading.Lock()
 
     def take(self, wanted: Wanted) -> Snapshot:
-        """Raises `NotTogether` if Redis and archive don't belong together, `StoreUnavailable` if Redis is away."""
+        """Raises `NotTogether` if Redis and archive don't belong together, `StoreUnavailable` if Redis is away,
+        `TailTooLarge` if there is no room for the tail."""
         for attempt in range(TRIES):
             tails = self._tails(wanted)
             shards = tails[0][0].shards
@@ -151,9 +158,10 @@ class Snapshots:
 
     def _tails(self, wanted: Wanted) -> list[tuple[Shard, Read]]:
         if self._one_tail is not None and len(wanted.devices) == 1:
-            read = self._one_tail.read(wanted.devices[0])
-            if read is not None:
-                return [read]
+            found = self._one_tail.read(wanted.devices[0])
+            if found is not None:
+                shard, read = found
+                return [(shard, Read(read.state, [self._held(part) for part in read.parts]))]
         with self._attach() as shards:
             return self._tails_of(shards, wanted)
 
@@ -175,8 +183,17 @@ class Snapshots:
             if read is not None:
                 return read
         state = shard.state()
-        entries = streams.tails(shard, devices or wanted.among(shard.all_dirty()))
-        return Read(state, [Part(entries.items(), shard.shards)])
+        devices = devices or wanted.among(shard.all_dirty())
+        sizes = streams.sizes_bytes(shard, devices, state.unsaved_bytes)
+        if sizes is None:
+            return Read(state, [self._held(Part(streams.tails(shard, devices).items(), shard.shards))])
+        held = self._room.take(min(sum(sizes), state.unsaved_bytes))
+        return Read(state, [Part(streams.tails(shard, devices, sizes).items(), shard.shards, held)])
+
+    def _held(self, part: Part) -> Part:
+        """A part that was read without a look at its size first, with room for it."""
+        part.held = self._room.take(part.entries_bytes)
+        return part
 
     def _load(self, shards: int) -> Listing:
         with self._table_lock:
@@ -211,7 +228,7 @@ def _kept(state: State, parts: Sequence[Part], shard: Shard, committed: str) -> 
     if committed != intent.commit:
         return None
     saved = {found.device_id: entry_id(found.last) for found in intent.ranges}
-    return [Part(_unsaved(part, saved), shard.shards) for part in parts]
+    return [Part(_unsaved(part, saved), shard.shards, part.held) for part in parts]
 
 
 def _unsaved(part: Part, saved: Mapping[str, EntryId]) -> Iterator[tuple[str, Sequence[RawEntry]]]:

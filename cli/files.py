@@ -25,7 +25,7 @@ from telemetry.hot import Shard, shard_of
 from telemetry.record import EARLIEST_US, LATEST_US
 from telemetry.redis_client import connect
 from telemetry.settings import Settings
-from telemetry.streams import READ_STREAMS, tails
+from telemetry.streams import READ_STREAMS, sizes_bytes, tails
 
 DESCRIPTION = """\
 Print the archive's files that may hold records of a range and of the devices named, one absolute path a line.
@@ -131,8 +131,10 @@ def count_waiting(settings: Settings, wanted: Wanted) -> int | None:
 def _waiting(shard: Shard, wanted: Wanted) -> Iterator[object]:
     mine = [device for device in wanted.devices if shard_of(device, shard.shards) == shard.shard]
     devices = mine if wanted.devices else shard.all_dirty()
+    unsaved_bytes = shard.waiting().size_bytes
     for at in range(0, len(devices), READ_STREAMS):
-        for device, entries in tails(shard, devices[at : at + READ_STREAMS]).items():
+        part = devices[at : at + READ_STREAMS]
+        for device, entries in tails(shard, part, sizes_bytes(shard, part, unsaved_bytes)).items():
             stored = (one for raw in entries for one in read_entry(device, raw, shard.shards))
             yield from filter(wanted.matches, stored)
 

@@ -34,7 +34,7 @@ def invalid_parameter(name: str, reason: str) -> ProblemError:
 
 
 def busy(error: BusyError) -> ProblemError:
-    """The problem of what can't be stored now."""
+    """The problem of what the box can't do now."""
     return ProblemError(busy_kind(error), str(error), {"Retry-After": str(error.retry_after_s)})
 
 

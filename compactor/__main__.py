@@ -25,7 +25,8 @@ def serve(settings: Settings) -> None:
     logging.getLogger("apscheduler").setLevel(logging.WARNING)
     logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)  # else a word a second while Redis is silent
     client = connect(settings)
-    due = Due(settings.persist.flush_records, settings.persist.flush_seconds)
+    p = settings.persist
+    due = Due(hot.Flush(p.flush_records, p.max_bytes), p.flush_seconds)
     clock = Clock(lambda: hot.attach(client, settings.redis.shards), persist_queue(client), due)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)

@@ -16,7 +16,7 @@ from rq import Queue
 
 from telemetry import deletions, jobs, meters, notes
 from telemetry.errors import NotSetUp, StoreError
-from telemetry.hot import Shard
+from telemetry.hot import Flush, Shard, Waiting
 from telemetry.watchdog import watchdog
 
 log = logging.getLogger(__name__)
@@ -39,20 +39,20 @@ MISFIRE_GRACE_S = 30
 
 
 class Due:
-    """Tells which shards to save, from how many records each holds at each tick."""
+    """Tells which shards to save, from what waits in each at each tick."""
 
-    def __init__(self, flush_records: int, flush_seconds: float) -> None:
-        self._flush_records = flush_records
+    def __init__(self, flush: Flush, flush_seconds: float) -> None:
+        self._flush = flush
         self._flush_seconds = flush_seconds
         self._waiting_since_s: dict[int, float] = {}
 
-    def is_due(self, shard: int, unsaved: int, now_s: float) -> bool:
+    def is_due(self, shard: int, waiting: Waiting, now_s: float) -> bool:
         """Note what a shard holds at `now_s` (monotonic); True if it is to be saved now."""
-        if unsaved == 0:
+        if waiting.records == 0:
             self._waiting_since_s.pop(shard, None)
             return False
         since_s = self._waiting_since_s.setdefault(shard, now_s)
-        if unsaved < self._flush_records and now_s - since_s < self._flush_seconds:
+        if not self._flush.is_reached(waiting) and now_s - since_s < self._flush_seconds:
             return False
         self._waiting_since_s[shard] = now_s
         return True
@@ -106,7 +106,7 @@ class Clock:
             self._enqueue_tidy(name, has_backlog)
         if has_backlog:
             return  # the worker is away or busy, and what waits for it is enough
-        due = [shard for shard in shards if self._due.is_due(shard.shard, shard.unsaved(), self._monotonic())]
+        due = [shard for shard in shards if self._due.is_due(shard.shard, shard.waiting(), self._monotonic())]
         for shard in due:
             jobs.enqueue_save(self._queue, shard.shard, name)
         for shard in shards:

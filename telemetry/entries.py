@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import msgspec
@@ -18,6 +19,7 @@ import msgspec
 from telemetry.record import (
     DECODE_ERRORS,
     LATEST_US,
+    MAX_ENTRY_BYTES,
     MAX_ENTRY_RECORDS,
     MAX_ENTRY_SPAN_US,
     Record,
@@ -62,6 +64,11 @@ _pack_candidate = struct.Struct(">BHIIQ").pack
 _pack_array16 = struct.Struct(">BH").pack
 
 
+def size_bytes(entries: Iterable[RawEntry]) -> int:
+    """The size of entries: the names of their fields and their values."""
+    return sum(sum(map(len, fields)) for _, fields in entries)
+
+
 def pack(records: Iterable[Sent]) -> list[Entry]:
     """Group records by device, keeping each device's order, into as few entries as may be."""
     return pack_devices(by_device(records))
@@ -81,11 +88,11 @@ def by_device(records: Iterable[Sent]) -> dict[str, list[Record]]:
 
 def pack_devices(devices: Mapping[str, list[Record]]) -> list[Entry]:
     """The entries of records by device."""
-    entries = []
+    entries: list[Entry] = []
     for device, found in devices.items():
         usual = _packed_usually(found)
         if usual is None:
-            entries += [Entry(device, *packed(part)) for part in _parts(found)]
+            entries += chain.from_iterable(_entries_of(device, part) for part in _parts(found))
         else:
             entries.append(Entry(device, *usual))
     return entries
@@ -107,7 +114,18 @@ def _packed_usually(records: list[Record]) -> tuple[int, bytes, bytes] | None:
     if [record.transport for record in records].count(transport) < size:
         return None
     array = encode(records)
+    if len(array) > MAX_ENTRY_BYTES:
+        return None
     return size, array, _pack_candidate(flags, size - 1, len(array) - len(encoded), len(encoded), newest_us)
+
+
+def _entries_of(device: str, records: list[Record]) -> list[Entry]:
+    """One entry of some records, or as many as keep each within its bytes."""
+    entry = Entry(device, *packed(records))
+    if len(records) == 1 or len(entry.records) <= MAX_ENTRY_BYTES:
+        return [entry]
+    half = len(records) // 2
+    return _entries_of(device, records[:half]) + _entries_of(device, records[half:])
 
 
 def _parts(records: list[Record]) -> Iterable[list[Record]]:
@@ -383,12 +401,14 @@ def last_seen_ms(latest: bytes) -> int:
 
 
 class Range(msgspec.Struct, array_like=True, frozen=True):
-    """The entries of one device, from `first` to `last` ("ms-sequence"), and how many records they hold."""
+    """The entries of one device, from `first` to `last` ("ms-sequence"), how many records they hold, and their size
+    (`size_bytes`; 0 in an intent of a release that did not note it)."""
 
     device_id: str
     first: str
     last: str
     records: int
+    size_bytes: int = 0
 
 
 class Intent(msgspec.Struct, array_like=True, frozen=True):

@@ -26,6 +26,24 @@ local function milliseconds(entry_id)
   return tonumber(string.match(entry_id, '^%d+'))
 end
 
+-- bytes that wait to be saved ----------------------------------------------------------------------
+
+-- The size of an entry as entries.py counts it (size_bytes): the names of its fields and their values.
+local function size_bytes(...)
+  local bytes = 0
+  for _, text in ipairs({ ... }) do
+    bytes = bytes + #text
+  end
+  return bytes
+end
+
+-- Adds to the bytes of a shard's unsaved entries; what takes away more than there are leaves none.
+local function add_unsaved_bytes(store_key, bytes)
+  if bytes ~= 0 and redis.call('HINCRBY', store_key, 'unsaved_bytes', string.format('%.0f', bytes)) < 0 then
+    redis.call('HSET', store_key, 'unsaved_bytes', '0')
+  end
+end
+
 -- latest ------------------------------------------------------------------------------------------
 
 -- Tells whoever listens whose latest has changed. That this may not be asked or told is no reason to store nothing.
@@ -507,15 +525,16 @@ local function append(keys, args)
 
   local total = total_records(batches)
   local number = total > 0 and redis.call('INCRBY', keys[6], total) - total or 0
-  local statuses, dirty, last_ms = {}, {}, 0
+  local statuses, dirty, last_ms, bytes = {}, {}, 0, 0
   for position, batch in ipairs(batches) do
     statuses[position] = batch.status
     if batch.status == STORED then
       for _, entry in ipairs(batch.entries) do
         local first_id = number * shards + shard
         local wanted_id = clock.now_ms <= floor_ms and above_floor(entry.stream, floor_ms) or '*'
-        local entry_id =
-          redis.call('XADD', entry.stream, wanted_id, 'i', string.format('%.0f', first_id), 'r', entry.records)
+        local first_id_text = string.format('%.0f', first_id)
+        local entry_id = redis.call('XADD', entry.stream, wanted_id, 'i', first_id_text, 'r', entry.records)
+        bytes = bytes + 2 + #first_id_text + #entry.records
         local received_ms = milliseconds(entry_id)
         known[entry.device] = offered(known[entry.device], entry, first_id, received_ms, shards)
         dirty[#dirty + 1] = received_ms == last_ms and dirty[#dirty - 1] or string.format('%.0f', received_ms)
@@ -529,6 +548,7 @@ local function append(keys, args)
 
   if total > 0 then
     note_clock(keys[1], clock)
+    add_unsaved_bytes(keys[1], bytes)
   end
   in_pieces(dirty, function(...) redis.call('ZADD', keys[4], 'NX', ...) end)
   local changed, added = {}, {}
@@ -634,18 +654,19 @@ end
 
 -- KEYS: store intent committed finishing unsaved dirty, then the stream of each device of this chunk.
 -- ARGV: store id, head of the intent, number of this chunk, '1' if it is the last, commit number, then
---       for each device: device, the entry id behind its range, its number of records.
+--       for each device: device, the entry id behind its range, how many records that holds, and how many bytes.
 -- Returns the number of the next chunk, or -1 if the intent or the chunk is not the caller's.
 local function finish(keys, args)
   if not is_intent(keys[2], args[2]) or redis.call('GET', keys[4]) ~= args[3] then
     return -1
   end
-  local gone, empty, waiting = 0, {}, {}
+  local gone, gone_bytes, empty, waiting = 0, 0, {}, {}
   for number = 1, #keys - 6 do
-    local at = 6 + (number - 1) * 3
+    local at = 6 + (number - 1) * 4
     local is_trimmed, oldest_ms = trim(keys[6 + number], args[at + 1])
     if is_trimmed then
       gone = gone + tonumber(args[at + 2])
+      gone_bytes = gone_bytes + tonumber(args[at + 3])
       if oldest_ms then
         waiting[#waiting + 1] = oldest_ms
         waiting[#waiting + 1] = args[at]
@@ -657,8 +678,10 @@ local function finish(keys, args)
   in_pieces(empty, function(...) redis.call('ZREM', keys[6], ...) end)
   in_pieces(waiting, function(...) redis.call('ZADD', keys[6], ...) end)
   redis.call('DECRBY', keys[5], gone)
+  add_unsaved_bytes(keys[1], -gone_bytes)
   if redis.call('ZCARD', keys[6]) == 0 then -- an entry that could not be read was counted as one record
     redis.call('SET', keys[5], '0')
+    redis.call('HSET', keys[1], 'unsaved_bytes', '0')
   end
   if args[4] == '1' then
     redis.call('SET', keys[3], args[5])
@@ -766,8 +789,8 @@ local function replay(keys, args)
   local first_id = (redis.call('INCRBY', keys[6], count) - count) * shape[2] + shape[1]
   local floor_ms = tonumber(shape[3] or '-1')
   local wanted_id = clock_ms() <= floor_ms and above_floor(keys[10], floor_ms) or '*'
-  local entry_id =
-    redis.call('XADD', keys[10], wanted_id, 'i', string.format('%.0f', first_id), 'r', args[6], 'a', args[4])
+  local fields = { 'i', string.format('%.0f', first_id), 'r', args[6], 'a', args[4] }
+  local entry_id = redis.call('XADD', keys[10], wanted_id, unpack(fields))
   local latest = parse_latest(redis.call('HGET', keys[2], args[3]))
   offer_candidates(latest, { records = args[6], candidates = args[7] }, first_id, arrival_ms, tonumber(shape[2]))
   redis.call('HSET', keys[2], args[3], latest_bytes(latest))
@@ -775,6 +798,7 @@ local function replay(keys, args)
   redis.call('ZADD', keys[3], 0, args[3])
   redis.call('ZADD', keys[4], 'NX', string.format('%.0f', milliseconds(entry_id)), args[3])
   redis.call('INCRBY', keys[5], count)
+  add_unsaved_bytes(keys[1], size_bytes(unpack(fields)))
   redis.call('SADD', keys[9], args[2])
   redis.call('HINCRBY', keys[8], 'replayed', 1)
   local oldest = redis.call('XRANGE', keys[7], '-', '+', 'COUNT', 1)[1]
@@ -800,18 +824,20 @@ local function take_over(keys, args)
 end
 
 -- Replaces all entries of one stream, whose records get new ids, in latest too. KEYS: store stream dirty unsaved
--- next_id latest. ARGV: store id, device, id of the last entry to replace, records that go away, then for each
--- new entry: ms of arrival, number of records, the msgpack array of its records, its candidates.
+-- next_id latest. ARGV: store id, device, id of the last entry to replace, records that go away and their bytes, then
+-- for each new entry: ms of arrival, number of records, the msgpack array of its records, its candidates.
 local function replace(keys, args)
   local shape = redis.call('HMGET', keys[1], 'shard', 'shards')
-  local kept, latest = 0, parse_latest(redis.call('HGET', keys[6], args[2]))
-  for at = 5, #args, 4 do
+  local kept, kept_bytes, latest = 0, 0, parse_latest(redis.call('HGET', keys[6], args[2]))
+  for at = 6, #args, 4 do
     local arrival_ms, count = tonumber(args[at]), tonumber(args[at + 1])
     local first_id = (redis.call('INCRBY', keys[5], count) - count) * shape[2] + shape[1]
-    redis.call('XADD', keys[2], '*', 'i', string.format('%.0f', first_id), 'r', args[at + 2], 'a', args[at])
+    local fields = { 'i', string.format('%.0f', first_id), 'r', args[at + 2], 'a', args[at] }
+    redis.call('XADD', keys[2], '*', unpack(fields))
     local entry = { records = args[at + 2], candidates = args[at + 3] }
     offer_candidates(latest, entry, first_id, arrival_ms, tonumber(shape[2]))
     kept = kept + count
+    kept_bytes = kept_bytes + size_bytes(unpack(fields))
   end
   local ms, sequence = string.match(args[3], '^(%d+)-(%d+)$')
   local is_trimmed, oldest_ms = trim(keys[2], ms .. '-' .. string.format('%.0f', sequence + 1))
@@ -821,6 +847,7 @@ local function replace(keys, args)
     redis.call('ZREM', keys[3], args[2])
   end
   redis.call('INCRBY', keys[4], kept - args[4])
+  add_unsaved_bytes(keys[1], kept_bytes - args[5])
   if kept > 0 then
     redis.call('HSET', keys[6], args[2], latest_bytes(latest))
     announce({ args[2] })
@@ -899,19 +926,21 @@ local function count_in(records)
   return first == 220 and #records >= 3 and struct.unpack('>I2', records, 2) or 1
 end
 
+-- How many records a stream holds, and how many bytes.
 local function count_waiting(stream)
-  local records, from = 0, '-'
+  local records, bytes, from = 0, 0, '-'
   while true do
     local page = redis.call('XRANGE', stream, from, '+', 'COUNT', COUNTED)
     for _, entry in ipairs(page) do
       local fields, data = entry[2], ''
       for at = 1, #fields, 2 do
         data = fields[at] == 'r' and fields[at + 1] or data
+        bytes = bytes + #fields[at] + #fields[at + 1]
       end
       records = records + count_in(data)
     end
     if #page < COUNTED then
-      return records
+      return records, bytes
     end
     from = '(' .. page[#page][1]
   end
@@ -926,17 +955,18 @@ local function last_id(stream)
   end
 end
 
--- Deletes a device's stream. Returns how many records that held.
+-- Deletes a device's stream. Returns how many records that held, and how many bytes.
 local function drop_stream(store_key, stream)
   if redis.call('EXISTS', stream) == 0 then
-    return 0
+    return 0, 0
   end
-  local records, last_ms = count_waiting(stream), milliseconds(last_id(stream))
+  local records, bytes = count_waiting(stream)
+  local last_ms = milliseconds(last_id(stream))
   if last_ms > tonumber(redis.call('HGET', store_key, 'floor_ms') or '-1') then
     redis.call('HSET', store_key, 'floor_ms', string.format('%.0f', last_ms))
   end
   redis.call('UNLINK', stream)
-  return records
+  return records, bytes
 end
 
 -- KEYS: store latest devices dirty unsaved next_id allotted quarantine deleting stream deletion. ARGV: store id,
@@ -957,13 +987,15 @@ local function forget(keys, args)
   if not is_known then
     return 0
   end
-  local records = drop_stream(keys[1], keys[10])
+  local records, bytes = drop_stream(keys[1], keys[10])
   redis.call('HDEL', keys[2], device)
   redis.call('ZREM', keys[3], device)
   redis.call('ZREM', keys[4], device)
   redis.call('DECRBY', keys[5], records)
+  add_unsaved_bytes(keys[1], -bytes)
   if redis.call('ZCARD', keys[4]) == 0 then
     redis.call('SET', keys[5], '0')
+    redis.call('HSET', keys[1], 'unsaved_bytes', '0')
   end
   redis.call('DEL', keys[7])
   local before_id = tonumber(redis.call('GET', keys[6]) or '0') * shape[2] + shape[1]

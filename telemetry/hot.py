@@ -12,7 +12,9 @@ is the shard's number.
                                           showed last, and behind_since_ms, since when by the steady one: after a day
                                           it is believed again; of deletions: deleted, how many devices were; rewritten,
                                           how many when the append-only file was last written anew for that; floor_ms,
-                                          the greatest id, its ms, of their streams, above which new ones begin
+                                          the greatest id, its ms, of their streams, above which new ones begin;
+                                          unsaved_bytes, how many bytes the entries have that wait (`size_bytes` of
+                                          entries.py)
     whimbrel:{s}:stream:<device>  stream  an entry = the records of one device in one group, in order:
                                           "i" = id of the first (the others follow in steps of `shards`),
                                           "r" = msgpack array of 1 to 1,000 records (record.py),
@@ -34,8 +36,8 @@ is the shard's number.
     whimbrel:{s}:senders_of:<o>   zset    those senders that count towards the share of an owner (`Owner`), same scores;
                                           it expires with the last of them
     whimbrel:{s}:sent_of:<owner>  zset    the same of sent_until
-    whimbrel:{s}:intent           string  msgpack [commit number, [[device, first and last entry id, records]…]];
-                                          without a device that of an import, whose records were never here
+    whimbrel:{s}:intent           string  msgpack [commit number, [[device, first and last entry id, records,
+                                          bytes]…]]; without a device that of an import, whose records were never here
     whimbrel:{s}:allotted         zset    token of an import's batch → s since epoch at which it was allotted its ids;
                                           it goes when the import intends, or after a day
     whimbrel:{s}:finishing        string  how many chunks of the intent are trimmed
@@ -252,6 +254,7 @@ class State(NamedTuple):
     intent: bytes | None
     finishing: int
     unsaved: int
+    unsaved_bytes: int
 
     @property
     def commits(self) -> set[str]:
@@ -263,6 +266,25 @@ class State(NamedTuple):
             return {self.committed}
         under_way = decode_intent(self.intent).commit
         return {under_way} if self.finishing else {self.committed, under_way}
+
+
+class Waiting(NamedTuple):
+    """How many records wait to be saved, of how many bytes (`size_bytes` of entries.py) and devices."""
+
+    records: int
+    size_bytes: int
+    devices: int
+
+
+class Flush(NamedTuple):
+    """The records and bytes of a shard that are saved at once."""
+
+    records: int
+    size_bytes: int
+
+    def is_reached(self, waiting: Waiting) -> bool:
+        """Whether so much waits."""
+        return waiting.records >= self.records or waiting.size_bytes >= self.size_bytes
 
 
 class Standing(NamedTuple):
@@ -405,54 +427,66 @@ class Shard:
 
     def state(self) -> State:
         """All that a save or a snapshot must know, read at once. Raises `OtherStoreError`."""
-        store_id, values = translated(self._asking_state().execute)
-        return self._state(store_id, values)
+        store, values = translated(self._asking_state().execute)
+        return self._state(store, values)
 
-    def state_and_entries(self, device_id: str) -> tuple[State, list[RawEntry]]:
-        """The same, and the first `READ_ENTRIES` of a device's entries, read with it; raises the same."""
+    def state_and_entries(self, device_id: str, count: int) -> tuple[State, list[RawEntry]]:
+        """The same, and the first `count` of a device's entries, read with it; raises the same."""
         pipe = self._asking_state()
-        pipe.xrange(self.keys.stream(device_id), count=READ_ENTRIES)
-        store_id, values, entries = translated(pipe.execute)
-        return self._state(store_id, values), entries
+        pipe.xrange(self.keys.stream(device_id), count=count)
+        store, values, entries = translated(pipe.execute)
+        return self._state(store, values), entries
 
     def standing(self) -> Standing:
         """The state for who remembers what streams held; raises what `state` does."""
         k = self.keys
         pipe = self.client.pipeline(transaction=True)
-        pipe.hmget(k.store, "id", "deleted")
+        pipe.hmget(k.store, "id", "unsaved_bytes", "deleted")
         pipe.mget(k.committed, k.intent, k.finishing, k.unsaved)
         pipe.get(k.next_id)
         pipe.hgetall(k.deleting)
         pipe.info("server")
-        (store_id, deleted), values, next_id, deleting, server = translated(pipe.execute)
-        state = self._state(store_id, values)
+        (store_id, unsaved_bytes, deleted), values, next_id, deleting, server = translated(pipe.execute)
+        state = self._state((store_id, unsaved_bytes), values)
         return Standing(state, (server["run_id"], store_id, state.committed, deleted, deleting), int(next_id or 0))
 
     def _asking_state(self) -> Pipeline:
         """A transaction whose first two answers are what `_state` takes."""
         k = self.keys
         pipe = self.client.pipeline(transaction=True)
-        pipe.hget(k.store, "id")
+        pipe.hmget(k.store, "id", "unsaved_bytes")
         pipe.mget(k.committed, k.intent, k.finishing, k.unsaved)
         return pipe
 
-    def _state(self, store_id: bytes | None, values: Sequence[bytes | None]) -> State:
+    def _state(self, store: Sequence[bytes | None], values: Sequence[bytes | None]) -> State:
+        store_id, unsaved_bytes = store
         if store_id is None or store_id.decode() != self.store_id:
             raise OtherStoreError("cannot use Redis: its store is another one than at the start")
         committed, intent, finishing, unsaved = values
-        return State(self.store_id, (committed or b"").decode(), intent, int(finishing or 0), int(unsaved or 0))
+        waiting = int(unsaved or 0), int(unsaved_bytes or 0)
+        return State(self.store_id, (committed or b"").decode(), intent, int(finishing or 0), *waiting)
 
     def unsaved(self) -> int:
         """How many records wait to be saved."""
         return int(translated(lambda: self.client.get(self.keys.unsaved)) or 0)
 
-    def waiting(self) -> tuple[int, int]:
-        """How many records wait to be saved, and of how many devices."""
+    def waiting(self) -> Waiting:
+        """What waits to be saved."""
         pipe = self.client.pipeline(transaction=False)
         pipe.get(self.keys.unsaved)
+        pipe.hget(self.keys.store, "unsaved_bytes")
         pipe.zcard(self.keys.dirty)
-        records, devices = translated(pipe.execute)
-        return int(records or 0), devices
+        return Waiting(*(int(found or 0) for found in translated(pipe.execute)))
+
+    def sizes_bytes(self, devices: Sequence[str]) -> list[int]:
+        """About how many bytes each device's stream takes, a little more than `size_bytes` of its entries.
+
+        Raises `PermissionError` where the users of this Redis are those of an older release.
+        """
+        pipe = self.client.pipeline(transaction=False)
+        for device_id in devices:
+            pipe.memory_usage(self.keys.stream(device_id), samples=0)
+        return [found or 0 for found in translated(lambda: permitted(pipe.execute))]
 
     def dirty(self, start: int, count: int) -> list[str]:
         """Devices with unsaved records, the longest waiting first, from place `start` on."""
@@ -564,7 +598,7 @@ class Shard:
         start = k.stream("")
         for found in intent.chunk(number):
             keys.append(start + found.device_id)
-            args += (found.device_id, entry_text(behind(entry_id(found.last))), found.records)
+            args += (found.device_id, entry_text(behind(entry_id(found.last))), found.records, found.size_bytes)
         if self.call("finish", keys, args) < 0:
             raise IntentChanged("cannot trim: the intent was finished by another worker, or Redis was restored")
 
@@ -634,10 +668,10 @@ class Shard:
         self.call("take_over", [k.store, k.next_id, k.intent, k.finishing], [new_id, least_next_id])
         self.store_id = new_id
 
-    def replace(self, device_id: str, last: str, gone: int, entries: Sequence[Moved]) -> None:
-        """Put `entries` in place of a stream's entries up to `last`, which held `gone` records."""
+    def replace(self, device_id: str, last: str, gone: int, gone_bytes: int, entries: Sequence[Moved]) -> None:
+        """Put `entries` in place of a stream's entries up to `last`, which held `gone` records of so many bytes."""
         k = self.keys
-        args: list[str | bytes | int] = [self.store_id, device_id, last, gone]
+        args: list[str | bytes | int] = [self.store_id, device_id, last, gone, gone_bytes]
         for entry in entries:
             args += entry
         self.call("replace", [k.store, k.stream(device_id), k.dirty, k.unsaved, k.next_id, k.latest], args)
@@ -781,6 +815,14 @@ def call(client: redis.Redis, name: str, keys: Sequence[str], args: Sequence[str
     except NoPermissionError:
         raise StoreUnavailable("Redis lacks Whimbrel's functions; the worker loads them within seconds") from None
     return client.fcall(function, len(keys), *keys, *args)
+
+
+def permitted(ask: Callable[[], Any]) -> Any:
+    """Run `ask`, raising `PermissionError` where this user may not."""
+    try:
+        return ask()
+    except NoPermissionError as error:
+        raise PermissionError(str(error)) from error
 
 
 def translated(ask: Callable[[], Any]) -> Any:

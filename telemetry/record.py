@@ -27,6 +27,9 @@ Transport = Literal["http", "tcp", "udp", "mqtt", "import"]
 MAX_ENTRY_RECORDS = 1_000
 """Most records in one stream entry: it bounds what one XADD, one read and one trim can cost."""
 
+MAX_ENTRY_BYTES = 2**20
+"""Most bytes of the records of an entry that has several: many entries are read at once."""
+
 MAX_ENTRY_SPAN_US = 15 * 86_400_000_000
 """Most time between the oldest and the newest record of an entry, so that it touches at most 16 days: a save takes an
 entry whole, and several devices with old days have to fit into one (worker/budget.py)."""

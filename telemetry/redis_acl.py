@@ -28,12 +28,15 @@ SETTINGS = "+config|get"
 LOOK = "+xread"
 """What is new in many streams, in one command; it could wait, too, and so is refused otherwise."""
 
+SIZES = "+memory|usage"
+"""The size of a stream, to read large ones in pieces."""
+
 COMMANDS = {
     "collector": f"{FUNCTIONS} {SETTINGS}",
     "api": FUNCTIONS,
-    "worker": f"{FUNCTIONS} {SETTINGS} +function|load +@blocking {REWRITE}",
+    "worker": f"{FUNCTIONS} {SETTINGS} +function|load +@blocking {REWRITE} {SIZES}",
     "scheduler": SETTINGS,
-    "query": LOOK,
+    "query": f"{LOOK} {SIZES}",
     "courier": "",
 }
 """What a role may do beyond that."""

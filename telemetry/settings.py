@@ -62,6 +62,13 @@ class Api(Section, frozen=True):
             "anew each time. 32 MiB.",
         ),
     ] = 32 * 2**20
+    max_tail_bytes: Annotated[
+        Positive,
+        Meta(
+            description="Maximum bytes of not yet saved records that queries under way may hold besides these; a query "
+            "that needs more is answered 503. 128 MiB.",
+        ),
+    ] = 128 * 2**20
     cors_origins: Annotated[
         tuple[str, ...],
         Meta(description="Origins whose pages may ask the API from a browser, like https://map.example.com; or *."),
@@ -490,7 +497,9 @@ class Persist(Section, frozen=True):
         Positive, Meta(description="Seconds that a shard may hold unsaved records before it is saved.")
     ] = 30
     max_records: Annotated[Positive, Meta(description="Most records in one save.")] = 200_000
-    max_bytes: Annotated[Positive, Meta(description="Most bytes of records in one save.")] = 64 * 2**20
+    max_bytes: Annotated[
+        Positive, Meta(description="Most bytes of records in one save; a shard with so many is saved at once.")
+    ] = 64 * 2**20
     max_devices: Annotated[Positive, Meta(description="Most devices in one save.")] = 50_000
     max_days: Annotated[
         Positive,

@@ -13,7 +13,7 @@ import redis
 from telemetry import clock, meters, notes
 from telemetry.archive import READ_ERRORS, Archive, in_one_line
 from telemetry.errors import BusyError, IntentChanged, NotTogether, OtherStoreError, WhimbrelError
-from telemetry.hot import Shard
+from telemetry.hot import Flush, Shard
 from telemetry.setup import set_up
 from worker.erasing import Eraser
 from worker.latest import rebuild
@@ -38,7 +38,7 @@ class Work:
         connection: duckdb.DuckDBPyConnection,
         saver: Saver,
         shards: int,
-        flush_records: int,
+        flush: Flush,
         eraser: Eraser | None = None,
     ) -> None:
         self._client = client
@@ -47,7 +47,7 @@ class Work:
         self._saver = saver
         self._eraser = eraser or Eraser(archive, lambda: connection, saver, clock.now_ms)
         self._shards = shards
-        self._flush_records = flush_records
+        self._flush = flush
         self.stores: list[Shard] = []
         for counted in (meters.SAVE_S, meters.SAVED, meters.SAVE_FAILURES, meters.DELETIONS):
             _ = counted.one  # so that they are told from the start
@@ -64,7 +64,7 @@ class Work:
                 return saved
 
     def _has_more(self, store: Shard) -> bool:
-        return self._saver.is_behind(store) or store.unsaved() >= self._flush_records
+        return self._saver.is_behind(store) or self._flush.is_reached(store.waiting())
 
     def _save_once(self, number: int) -> int:
         for _ in range(3):

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from telemetry.columns import Columns
-from telemetry.entries import Range, RawEntry, Unreadable, behind, entry_id, entry_text, read_block
+from telemetry.entries import Range, RawEntry, Unreadable, behind, entry_id, entry_text, read_block, size_bytes
 from telemetry.hot import READ_ENTRIES, Shard, Standing
-from telemetry.streams import LOOK_ENTRIES, READ_STREAMS, heads, next_of, streams_at_once
+from telemetry.streams import LOOK_ENTRIES, READ_STREAMS, heads, next_of, page_entries, pieces
 from worker.budget import Bounds, Budget, Fit, Share
 from worker.pages import Page, read_page
 
@@ -98,8 +98,10 @@ _Page = tuple[str, list[RawEntry], int]
 class _Taking:
     """Takes pages of streams as they are read, and decodes as many at once as make a piece of columns."""
 
-    def __init__(self, shards: int, budget: Budget) -> None:
+    def __init__(self, shards: int, budget: Budget, unsaved_bytes: int) -> None:
+        """`unsaved_bytes`: those of all entries that wait."""
         self.budget = budget
+        self.unsaved_bytes = unsaved_bytes
         self.ranges: dict[str, Range] = {}
         self.short: dict[str, Fit] = {}
         """Devices of which an entry did not fit: those behind it must wait, too."""
@@ -118,9 +120,9 @@ class _Taking:
 
     def add(self, device_id: str, page: list[RawEntry]) -> bool:
         """Take a page, if it fits, behind those of the device before. False if no more of that device can be taken."""
-        size_bytes = _size_bytes(page)
-        self._pages.append((device_id, page, size_bytes))
-        self._bytes += size_bytes
+        page_bytes = size_bytes(page)
+        self._pages.append((device_id, page, page_bytes))
+        self._bytes += page_bytes
         if self._bytes >= PIECE_BYTES:
             self.take_pages()
         return device_id not in self.short
@@ -144,11 +146,11 @@ class _Taking:
         sizes = iter(found.sizes)
         counts = [sum(islice(sizes, len(entries))) for _, entries, _ in pages]
         devices = [device_id for device_id, _, _ in pages]
-        if not self.budget.take_all(devices, [size_bytes for _, _, size_bytes in pages], counts, found.rows):
+        if not self.budget.take_all(devices, [page_bytes for _, _, page_bytes in pages], counts, found.rows):
             return False
         self._columns.add_piece(devices, counts, found.arrivals_us, found.ids, found.rows)
-        for (device_id, entries, _), count in zip(pages, counts, strict=True):
-            self._note(device_id, entries, count)
+        for (device_id, entries, page_bytes), count in zip(pages, counts, strict=True):
+            self._note(device_id, entries, count, page_bytes)
         return True
 
     def _take_one_by_one(self, device_id: str, entries: list[RawEntry]) -> None:
@@ -157,7 +159,7 @@ class _Taking:
         for entry in entries:
             unreadable: list[Unreadable] = []
             block = read_block(device_id, entry, self._shards, unreadable.append)
-            result = self.budget.take(device_id, _size_bytes([entry]), block.rows if block else ())
+            result = self.budget.take(device_id, size_bytes([entry]), block.rows if block else ())
             if result is not Fit.TAKEN:
                 self.short[device_id] = result
                 break
@@ -168,17 +170,18 @@ class _Taking:
                 count += len(block.rows)
                 self._columns.add(block)
         if fit:
-            self._note(device_id, entries[:fit], count)
+            self._note(device_id, entries[:fit], count, size_bytes(entries[:fit]))
 
-    def _note(self, device_id: str, entries: list[RawEntry], count: int) -> None:
+    def _note(self, device_id: str, entries: list[RawEntry], count: int, taken_bytes: int) -> None:
         """Have a range reach over entries that were taken."""
         last = entries[-1][0].decode()
         before = self.ranges.get(device_id)
         if before is not None:
-            self.ranges[device_id] = Range(device_id, before.first, last, before.records + count)
+            total = before.records + count, before.size_bytes + taken_bytes
+            self.ranges[device_id] = Range(device_id, before.first, last, *total)
         else:
             first = entries[0][0].decode() if len(entries) > 1 else last
-            self.ranges[device_id] = Range(device_id, first, last, count)
+            self.ranges[device_id] = Range(device_id, first, last, count, taken_bytes)
 
 
 def choose(shard: Shard, bounds: Bounds, today: int, turns: Turns | None = None) -> Plan:
@@ -189,15 +192,15 @@ def choose(shard: Shard, bounds: Bounds, today: int, turns: Turns | None = None)
     them what is left of the bounds. So a device waits at most as many saves as there are others, whatever they send.
     """
     standing = shard.standing()
-    records, count = shard.waiting()
+    records, unsaved_bytes, count = shard.waiting()
     most_entries = max(LOOK_ENTRIES, min(2 * records // max(count, 1), READ_ENTRIES))
     turns = turns or Turns()
     if not turns.is_behind and count < bounds.max_devices and records <= bounds.max_records:
-        taking = _Taking(shard.shards, Budget(bounds, today, None))
+        taking = _Taking(shard.shards, Budget(bounds, today, None), unsaved_bytes)
         _look(taking, shard, iter(sorted(_dirty(shard))), most_entries)
         left = taking.budget.is_spent
     else:
-        taking = _Taking(shard.shards, Budget(bounds, today, Share.of(bounds, count)))
+        taking = _Taking(shard.shards, Budget(bounds, today, Share.of(bounds, count)), unsaved_bytes)
         left = _take_in_turn(taking, shard, turns, bounds.max_devices, most_entries)
     turns.is_behind = bool(left or taking.short)
     return Plan(list(taking.ranges.values()), taking.tail(), not turns.is_behind, standing)
@@ -223,9 +226,9 @@ def _take_rest(taking: _Taking, shard: Shard, device_id: str) -> None:
     if taken is None or budget.is_spent or (budget.has_no_days and taking.short[device_id] is Fit.DAYS):
         return
     del taking.short[device_id]
-    start = entry_text(behind(entry_id(taken.last)))
-    while page := shard.entries([(device_id, start, "+")], READ_ENTRIES)[0]:
-        if not taking.add(device_id, page) or len(page) < READ_ENTRIES:
+    start, count = entry_text(behind(entry_id(taken.last))), page_entries(shard, device_id, taking.unsaved_bytes)
+    while page := shard.entries([(device_id, start, "+")], count)[0]:
+        if not taking.add(device_id, page) or len(page) < count:
             break
         start = next_of(page)
     taking.take_pages()
@@ -234,12 +237,14 @@ def _take_rest(taking: _Taking, shard: Shard, device_id: str) -> None:
 def _look(taking: _Taking, shard: Shard, devices: Iterator[str], most_entries: int) -> set[str]:
     """Take devices' streams until a bound is reached. Returns the devices that were looked at."""
     looked_at: set[str] = set()
-    while not taking.budget.is_spent and (part := list(islice(devices, streams_at_once(most_entries)))):
-        found = heads(shard, part, most_entries)
+    for part, count in pieces(shard, devices, most_entries, taking.unsaved_bytes):
+        found = heads(shard, part, count)
         for device_id, page in found.items():
-            _take_stream(taking, shard, device_id, page, most_entries)
+            _take_stream(taking, shard, device_id, page, count)
         looked_at.update(part)
         taking.empty.update(part - found.keys())
+        if taking.budget.is_spent:
+            break
     taking.take_pages()
     return looked_at
 
@@ -255,18 +260,16 @@ def _dirty(shard: Shard) -> Iterator[str]:
         start += len(found)
 
 
-def _take_stream(taking: _Taking, shard: Shard, device_id: str, page: list[RawEntry], most_entries: int) -> None:
-    """Take a stream's first page, and if that is full, those behind it."""
-    while page and taking.add(device_id, page) and len(page) == most_entries:
+def _take_stream(taking: _Taking, shard: Shard, device_id: str, first: list[RawEntry], count: int) -> None:
+    """Take a stream's first page, and if that has `count` entries, those behind it."""
+    page = first
+    while page and taking.add(device_id, page) and len(page) == count:
         if taking.budget.has_had_share(device_id):
             taking.short[device_id] = Fit.SHARE
             break
-        [page] = shard.entries([(device_id, next_of(page), "+")], READ_ENTRIES)
-        most_entries = READ_ENTRIES
-
-
-def _size_bytes(entries: list[RawEntry]) -> int:
-    return sum(sum(map(len, fields)) for _, fields in entries)
+        if page is first:
+            count = page_entries(shard, device_id, taking.unsaved_bytes)
+        [page] = shard.entries([(device_id, next_of(page), "+")], count)
 
 
 def still_holds(shard: Shard, plan: Plan) -> bool:

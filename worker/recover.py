@@ -24,10 +24,21 @@ import duckdb
 
 from telemetry.archive import Archive, commit_number
 from telemetry.columns import COLUMNS, columns, records_sql
-from telemetry.entries import Block, Moved, RawEntry, Unreadable, count_of, entry_id, packed, read_block, read_entry
+from telemetry.entries import (
+    Block,
+    Moved,
+    RawEntry,
+    Unreadable,
+    count_of,
+    entry_id,
+    packed,
+    read_block,
+    read_entry,
+    size_bytes,
+)
 from telemetry.errors import IntentChanged
 from telemetry.hot import Shard
-from telemetry.streams import tails
+from telemetry.streams import sizes_bytes, tails
 from worker.latest import rebuild
 
 DEVICES_AT_ONCE = 200
@@ -59,7 +70,7 @@ def recover(
     devices = shard.all_dirty()
     for at in range(0, len(devices), DEVICES_AT_ONCE):
         part = devices[at : at + DEVICES_AT_ONCE]
-        streams = tails(shard, part)
+        streams = tails(shard, part, sizes_bytes(shard, part, shard.waiting().size_bytes))
         archived = _archived(connection, files, _blocks(shard, streams))
         for device, entries in streams.items():
             reached(f"replace {device}")
@@ -124,5 +135,5 @@ def _replace(shard: Shard, device: str, entries: list[RawEntry], archived: set[i
             parts = packed([stored.record for stored in stay], [one.raw for one in unreadable])
             moved.append(Moved(arrival_ms, *parts))
     if entries:
-        shard.replace(device, entries[-1][0].decode(), gone, moved)
+        shard.replace(device, entries[-1][0].decode(), gone, size_bytes(entries), moved)
     return gone - kept, kept

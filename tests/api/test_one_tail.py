@@ -71,8 +71,8 @@ def test_shards_are_attached_to_once(stores: Stores) -> None:
 
 @pytest.mark.parametrize("count", [3, 4, 5])
 def test_a_long_tail_is_read_in_pieces(stores: Stores, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
-    for module in ("telemetry.hot", "telemetry.streams", "api.one_tail"):
-        monkeypatch.setattr(f"{module}.READ_ENTRIES", 4)
+    monkeypatch.setattr("telemetry.streams.READ_ENTRIES", 4)
+    monkeypatch.setattr("api.one_tail.MOST_ENTRIES", 4)
     for n in range(count):
         stores.append(Sent("long", record(MIDNIGHT_US + n)))
     wanted = A._replace(devices=("long",))

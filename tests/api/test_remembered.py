@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 
 import duckdb
@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 from api.history import records_in
 from api.remembered import Part, Remembered
 from api.snapshot import Snapshots, Wanted
-from telemetry import clock, deletions, hot
+from telemetry import clock, deletions, hot, streams
 from telemetry.archive import Archive
 from telemetry.days import DAY_US
-from telemetry.entries import RawEntry, pack
+from telemetry.entries import RawEntry, pack, size_bytes
 from telemetry.hot import Batch, Limits, Shard
 from telemetry.record import EARLIEST_US, LATEST_US, Sent, encode
 from telemetry.redis_acl import rules
@@ -65,6 +65,9 @@ def assert_fresh(stores: Stores) -> None:
     assert rows(stores.snapshots) == rows(stores.new_snapshots())
     assert ids(stores.snapshots) == ids(stores.new_snapshots())
     assert stores.ids() == stores.ids(stores.new_snapshots())
+    for shard in stores.shards:
+        entries = chain.from_iterable(streams.tails(shard, shard.all_dirty()).values())
+        assert shard.waiting().size_bytes == size_bytes(entries)
 
 
 def assert_one_fresh(stores: Stores) -> None:

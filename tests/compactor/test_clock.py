@@ -17,7 +17,7 @@ from telemetry import clock as box_clock
 from telemetry.archive import Archive
 from telemetry.columns import open_duckdb
 from telemetry.errors import StoreUnavailable
-from telemetry.hot import Shard
+from telemetry.hot import Flush, Shard, Waiting
 from telemetry.jobs import persist_queue
 from telemetry.redis_client import connect
 from telemetry.settings import Settings
@@ -39,36 +39,55 @@ class Hands:
         return self.now_s
 
 
+FLUSH = Flush(10, 2_000)
+
+
+def waiting(records: int, size_bytes: int = 0) -> Waiting:
+    return Waiting(records, size_bytes, 1)
+
+
 def test_a_full_shard_is_due_at_once() -> None:
-    due = Due(flush_records=10, flush_seconds=30)
-    assert not due.is_due(0, 9, 0.0)
-    assert due.is_due(0, 10, 0.1)
+    due = Due(FLUSH, flush_seconds=30)
+    assert not due.is_due(0, waiting(9), 0.0)
+    assert due.is_due(0, waiting(10), 0.1)
+
+
+def test_a_shard_with_many_bytes_is_due_at_once() -> None:
+    due = Due(FLUSH, flush_seconds=30)
+    assert not due.is_due(0, waiting(1, 1_999), 0.0)
+    assert due.is_due(0, waiting(1, 2_000), 0.1)
 
 
 def test_a_shard_that_waits_is_due_after_its_time_and_not_again_at_once() -> None:
-    due = Due(flush_records=10, flush_seconds=30)
-    assert [due.is_due(0, 1, second) for second in (0.0, 29.0, 30.0, 31.0, 60.0)] == [False, False, True, False, True]
+    due = Due(FLUSH, flush_seconds=30)
+    assert [due.is_due(0, waiting(1), second) for second in (0.0, 29.0, 30.0, 31.0, 60.0)] == [
+        False,
+        False,
+        True,
+        False,
+        True,
+    ]
 
 
 def test_an_empty_shard_forgets_how_long_it_waited() -> None:
-    due = Due(flush_records=10, flush_seconds=30)
-    assert not due.is_due(0, 1, 0.0)
-    assert not due.is_due(0, 0, 29.0)
-    assert not due.is_due(0, 1, 31.0)
-    assert due.is_due(0, 1, 61.0)
+    due = Due(FLUSH, flush_seconds=30)
+    assert not due.is_due(0, waiting(1), 0.0)
+    assert not due.is_due(0, waiting(0), 29.0)
+    assert not due.is_due(0, waiting(1), 31.0)
+    assert due.is_due(0, waiting(1), 61.0)
 
 
 def test_shards_wait_each_for_itself() -> None:
-    due = Due(flush_records=10, flush_seconds=30)
-    assert not due.is_due(0, 1, 0.0)
-    assert not due.is_due(1, 1, 20.0)
-    assert due.is_due(0, 1, 30.0)
-    assert not due.is_due(1, 1, 30.0)
+    due = Due(FLUSH, flush_seconds=30)
+    assert not due.is_due(0, waiting(1), 0.0)
+    assert not due.is_due(1, waiting(1), 20.0)
+    assert due.is_due(0, waiting(1), 30.0)
+    assert not due.is_due(1, waiting(1), 30.0)
 
 
 def test_a_tick_enqueues_what_is_due_and_asks_for_signs_of_life(shard: Shard, client: redis.Redis) -> None:
     queue, hands = persist_queue(client), Hands()
-    clock = Clock(lambda: [shard], queue, Due(1, 30), hands)
+    clock = Clock(lambda: [shard], queue, Due(Flush(1, 2**20), 30), hands)
     clock.tick()
     assert [job.func_name for job in queue.jobs] == [allowed.TIDY, allowed.COMPACT, allowed.SAY_ALIVE]
     queue.empty()  # type: ignore[no-untyped-call]
@@ -83,7 +102,7 @@ def test_a_tick_enqueues_what_is_due_and_asks_for_signs_of_life(shard: Shard, cl
 
 def test_a_deletion_is_begun_at_once_and_gone_on_with(shard: Shard, client: redis.Redis) -> None:
     queue = persist_queue(client)
-    clock = Clock(lambda: [shard], queue, Due(100, 30), Hands())
+    clock = Clock(lambda: [shard], queue, Due(Flush(100, 2**20), 30), Hands())
     clock.tick()
     Ledger().append(shard, ["a", "b"])
     for device in ("a", "b"):
@@ -98,7 +117,7 @@ def test_a_deletion_is_begun_at_once_and_gone_on_with(shard: Shard, client: redi
 
 def test_a_worker_that_is_away_is_not_buried_in_jobs(shard: Shard, client: redis.Redis) -> None:
     queue = persist_queue(client)
-    clock = Clock(lambda: [shard], queue, Due(1, 30), Hands())
+    clock = Clock(lambda: [shard], queue, Due(Flush(1, 2**20), 30), Hands())
     Ledger().append(shard, ["a"])
     for _ in range(5 * ALIVE_TICKS):
         clock.tick()
@@ -111,7 +130,7 @@ def test_under_backlog_retention_and_sweep_are_not_skipped(
     """A worker that takes no job for some ticks of each 40, and the rest of the time no more than come."""
     monkeypatch.setattr(clock_module, "TIDY_TICKS", 20)
     queue, taken = persist_queue(client), list[str]()
-    clock = Clock(lambda: [shard], queue, Due(1, 30), Hands())
+    clock = Clock(lambda: [shard], queue, Due(Flush(1, 2**20), 30), Hands())
     Ledger().append(shard, ["a"])
     for tick in range(800):
         clock.tick()
@@ -125,7 +144,7 @@ def test_under_a_backlog_without_end_retention_and_sweep_come_first(shard: Shard
     queue = persist_queue(client)
     for number in range(50):
         jobs.enqueue_save(queue, 0, number)
-    Clock(lambda: [shard], queue, Due(1, 30), Hands()).tick()
+    Clock(lambda: [shard], queue, Due(Flush(1, 2**20), 30), Hands()).tick()
     assert [job.func_name for job in queue.jobs[:2]] == [allowed.TIDY, allowed.SAVE_SHARD]
     assert client.ttl(queue.jobs[0].key) > jobs.WAITING_TTL_S, "it outlives a job that takes long"
 
@@ -134,7 +153,7 @@ def test_a_sign_of_life_that_a_backlog_prevented_is_asked_for_as_soon_as_it_is_o
     shard: Shard, client: redis.Redis
 ) -> None:
     queue = persist_queue(client)
-    clock = Clock(lambda: [shard], queue, Due(100, 30), Hands())
+    clock = Clock(lambda: [shard], queue, Due(Flush(100, 2**20), 30), Hands())
     for number in range(50):
         jobs.enqueue_save(queue, 0, number)
     clock.tick()
@@ -147,14 +166,14 @@ def test_a_redis_that_is_away_stops_no_clock(client: redis.Redis) -> None:
     def away() -> list[Shard]:
         raise StoreUnavailable("away")
 
-    clock = Clock(away, persist_queue(client), Due(1, 30), Hands())
+    clock = Clock(away, persist_queue(client), Due(Flush(1, 2**20), 30), Hands())
     clock.tick()
     assert persist_queue(client).count == 0
 
 
 def test_while_the_store_is_not_set_up_the_worker_is_asked_to_look(client: redis.Redis) -> None:
     queue = persist_queue(client)
-    clock = Clock(lambda: hot.attach(client, 1), queue, Due(1, 30), Hands())
+    clock = Clock(lambda: hot.attach(client, 1), queue, Due(Flush(1, 2**20), 30), Hands())
     for _ in range(3):
         clock.tick()
     assert [job.func_name for job in queue.jobs] == [allowed.SAY_ALIVE]
@@ -163,7 +182,7 @@ def test_while_the_store_is_not_set_up_the_worker_is_asked_to_look(client: redis
 def test_a_job_saves_through_rq(shard: Shard, client: redis.Redis, archive: Archive, settings: Settings) -> None:
     """The worker as it is wired, but for its process."""
     db = open_duckdb()
-    work = worker_jobs.Work(client, archive, db, Saver(archive, db, box_clock.now_ms), 1, 10)
+    work = worker_jobs.Work(client, archive, db, Saver(archive, db, box_clock.now_ms), 1, FLUSH)
     work.begin()
     worker_jobs.prepare(work)
     Ledger().append(shard, ["a", "b"])

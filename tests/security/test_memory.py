@@ -10,7 +10,9 @@ import contextlib
 import json
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -203,3 +205,39 @@ def test_unread_pages_of_the_query_program(fleet: Box) -> None:
         stand(fleet, api, 8, limit_bytes("api"))
         assert peak.bytes < limit_bytes("query")
     print(f"unread pages of the query program: {peak.bytes / 1e6:.0f} MB, of the API {api.bytes / 1e6:.0f} MB")
+
+
+READERS = 8
+WHOLE_FLEET = (
+    "/v1/records?limit=10000",
+    "/v1/records?limit=10000&order=desc",
+    "/v1/summary?start=2020-01-01&end=2030-01-01",
+    "/v1/trips?start=2020-01-01&end=2030-01-01",
+    "/v1/export?format=csv",
+    "/v1/export?format=ndjson",
+    "/v1/export?format=parquet",
+)
+
+
+def test_questions_about_large_records_that_are_not_saved_yet(fleet: Box) -> None:
+    peak = Peak(fleet, "api.query")
+    one = [f"{path}&device_id=fleet-{number:03}" for path in WHOLE_FLEET for number in range(READERS)]
+    with ThreadPoolExecutor(READERS) as readers:
+        statuses = Counter(readers.map(lambda path: read_status(fleet, path), WHOLE_FLEET * READERS + tuple(one)))
+    print(f"questions about large unsaved records: {peak.bytes / 1e6:.0f} MB, {dict(statuses)}")
+    assert peak.bytes < limit_bytes("query")
+    assert statuses.keys() <= {200, 503}
+    answered(fleet)
+    found = fleet.http.get("/v1/records", params={"device_id": "fleet-000"})
+    assert (found.status_code, len(found.json()["records"])) == (200, 1)
+
+
+def read_status(box: Box, path: str) -> int:
+    """The status of an answer that is read to its end; 0 if it broke off."""
+    try:
+        with box.http.stream("GET", path) as found:
+            for _ in found.iter_bytes():
+                pass
+            return found.status_code
+    except httpx.RemoteProtocolError:
+        return 0

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from telemetry.entries import Entry, pack_devices, packed
-from telemetry.record import MAX_ENTRY_SPAN_US, NO_FIX, Record
+from telemetry.record import MAX_ENTRY_BYTES, MAX_ENTRY_SPAN_US, NO_FIX, Record, decode_rows
 
 NOW_US = 1_795_500_000_000_000
 
@@ -33,3 +33,13 @@ def test_what_is_too_far_apart_or_too_many_for_one_entry_is_split() -> None:
     )
     assert [entry.size for entry in pack_devices({"d": [first, last]})] == [1, 1]
     assert [entry.size for entry in pack_devices({"d": [last] * 2_001})] == [1_000, 1_000, 1]
+
+
+def test_an_entry_of_several_records_has_a_megabyte_at_most() -> None:
+    found = [Record(NOW_US + n, "tcp", "json", attributes='{"x":"' + "x" * (300_000) + '"}') for n in range(10)]
+    entries = pack_devices({"d": found})
+    assert sum(entry.size for entry in entries) == 10
+    assert all(len(entry.records) <= MAX_ENTRY_BYTES for entry in entries)
+    assert [row[1] for entry in entries for row in decode_rows(entry.records)] == [one.timestamp_us for one in found]
+    alone = [Record(NOW_US, "tcp", "json", attributes='{"x":"' + "x" * (2 * MAX_ENTRY_BYTES) + '"}')]
+    assert [entry.size for entry in pack_devices({"d": alone * 2})] == [1, 1]

@@ -15,7 +15,7 @@ from api.snapshot import Snapshots, Wanted
 from telemetry import clock, hot, notes
 from telemetry.archive import Archive, commit_number
 from telemetry.errors import NotTogether, OtherStoreError
-from telemetry.hot import Shard
+from telemetry.hot import Flush, Shard
 from telemetry.record import EARLIEST_US, LATEST_US
 from telemetry.redis_client import connect
 from telemetry.settings import Settings
@@ -135,7 +135,7 @@ def test_no_reader_begins_an_archive(
 def test_a_worker_that_looks_sets_an_emptied_redis_up(
     shard: Shard, client: redis.Redis, archive: Archive, ledger: Ledger, connection: duckdb.DuckDBPyConnection
 ) -> None:
-    work = Work(client, archive, connection, Saver(archive, connection, clock.now_ms), 1, 1)
+    work = Work(client, archive, connection, Saver(archive, connection, clock.now_ms), 1, Flush(1, 2**20))
     work.begin()
     ledger.append(shard, ["a"])
     work.save_shard(0)

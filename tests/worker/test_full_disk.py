@@ -11,7 +11,7 @@ import redis
 from telemetry import clock
 from telemetry.archive import Archive
 from telemetry.entries import pack
-from telemetry.hot import Batch, Limits
+from telemetry.hot import Batch, Flush, Limits
 from telemetry.record import Record, Sent
 from tests.small_disk import SmallDisk
 from worker.jobs import Work
@@ -38,7 +38,7 @@ def archive(disk: SmallDisk) -> Archive:
 @pytest.fixture
 def work(client: redis.Redis, archive: Archive, connection: duckdb.DuckDBPyConnection) -> Work:
     """A worker whose shard holds some days that are not saved."""
-    found = Work(client, archive, connection, Saver(archive, connection, clock.now_ms), 1, 1)
+    found = Work(client, archive, connection, Saver(archive, connection, clock.now_ms), 1, Flush(1, 2**20))
     found.begin()
     for day in range(DAYS):
         records = [sent(day, number) for number in range(RECORDS_PER_DAY)]
