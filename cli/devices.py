@@ -1,17 +1,21 @@
-"""`whimbrel devices`: delete a device and all its records."""
+"""`whimbrel devices`: delete a device and all its records; list those that are known before their first record."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import time
+from collections.abc import Iterable, Sequence
+
+import redis
 
 from cli.audited import note
 from cli.command import FAILED, OK, Command
 from cli.output import output
-from telemetry import deletions, hot
+from telemetry import deletions, hot, known_devices
 from telemetry.deletions import DONE, Deletion
 from telemetry.entries import last_seen_ms
+from telemetry.fields import read_device_id
 from telemetry.hot import Shard
 from telemetry.redis_client import connect
 from telemetry.settings import Settings
@@ -21,25 +25,38 @@ DESCRIPTION = """\
 delete    a device and all its records, for good: what was accepted before goes, wherever it is, and what comes later
           stays. Without --yes it says what there is, and deletes nothing. It waits until the worker has done it,
           unless --no-wait is given; ended meanwhile, the worker goes on.
+add       make devices known, so that ports with known_devices_only take them before they have records; at once
+remove    take devices out of the list of `add`; those with records stay known. Within a minute
+added     print the list of `add`
 """
 
 LOOK_S = 0.5
+PART_DEVICES = 1_000
+"""Ids in one call to Redis."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.description = DESCRIPTION
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    actions = parser.add_subparsers(dest="action", required=True, metavar="delete")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="delete|add|remove|added")
     delete = actions.add_parser("delete", help="delete a device and all its records")
     delete.add_argument("id", metavar="ID", help="the device")
     delete.add_argument("--yes", action="store_true", help="do it")
     delete.add_argument("--no-wait", action="store_true", help="ask for it, and leave the rest to the worker")
+    for name, help_text in (("add", "make devices known"), ("remove", "take devices out of the list of `add`")):
+        listed = actions.add_parser(name, help=help_text)
+        listed.add_argument("id", nargs="+", metavar="ID", help="the devices; - reads ids from lines of standard input")
+    actions.add_parser("added", help="print the list of `add`")
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Do what was asked."""
     with connect(settings) as client, output():
+        if args.action == "added":
+            return run_added(client)
+        if args.action in ("add", "remove"):
+            return run_list(client, args.action, given(args.id, sys.stdin))
         shards = hot.attach(client, settings.redis.shards)
         shard = shards[hot.shard_of(args.id, settings.redis.shards)]
         if not args.yes:
@@ -51,6 +68,28 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         note(deletion=name)
         print(f"device {printable(args.id)} has gone from Redis; the archive follows: deletion {name}")
         return OK if args.no_wait else wait(shard, name)
+
+
+def given(ids: Sequence[str], lines: Iterable[str]) -> list[str]:
+    """The devices of the arguments, `-` standing for the lines. Raises `SenderError` for what is no id."""
+    found = [device for one in ids for device in (lines if one == "-" else (one,))]
+    return [read_device_id(one.strip()) for one in found if one.strip()]
+
+
+def run_list(client: redis.Redis, action: str, devices: Sequence[str]) -> int:
+    """Add devices to the list, or remove them."""
+    change, changed = (known_devices.add, "added") if action == "add" else (known_devices.remove, "removed")
+    count = sum(change(client, devices[at : at + PART_DEVICES]) for at in range(0, len(devices), PART_DEVICES))
+    note(devices=len(devices), changed=count)
+    print(f"{count} of {len(devices)} devices are {changed}")
+    return OK if devices else FAILED
+
+
+def run_added(client: redis.Redis) -> int:
+    """Print the list."""
+    for device_id in sorted(known_devices.added(client)):
+        print(printable(device_id))
+    return OK
 
 
 def run_look(shard: Shard, device_id: str) -> int:
@@ -92,7 +131,9 @@ def say(found: Deletion, said: str) -> str:
 
 
 def _action(args: argparse.Namespace) -> str:
-    return "device.delete" if args.yes else ""
+    if args.action == "delete":
+        return "device.delete" if args.yes else ""
+    return "" if args.action == "added" else f"device.{args.action}"
 
 
-COMMAND = Command("Delete a device and all its records.", add_arguments, run, action=_action)
+COMMAND = Command("Delete a device and all its records, or make devices known.", add_arguments, run, action=_action)

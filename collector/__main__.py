@@ -22,6 +22,7 @@ import uvloop
 from starlette.types import ASGIApp
 
 from collector import listeners, sniffing
+from collector.device_lookups import DeviceLookups, device_lookups
 from collector.http import HttpLimits, app, make_arrival, make_intake
 from collector.listeners import COMMON, Rules
 from collector.problems import too_many_at
@@ -70,12 +71,17 @@ async def serve(settings: Settings, listening: Sockets) -> None:
     stopped = stop_on_signals()
     clients = ClientCertificates.of(settings)
     judged = contextlib.nullcontext() if clients is None else clients.judged()
-    async with keyring.required(settings, is_noting=True) as keys, judged:
-        await collect(settings, listening, stopped, keys, Identity.of(settings, clients))
+    async with keyring.required(settings, is_noting=True) as keys, judged, device_lookups(settings) as lookups:
+        await collect(settings, listening, stopped, keys, Identity.of(settings, clients), lookups)
 
 
 async def collect(
-    settings: Settings, listening: Sockets, stopped: asyncio.Event, keys: Keyring | None, tls: Identity | None
+    settings: Settings,
+    listening: Sockets,
+    stopped: asyncio.Event,
+    keys: Keyring | None,
+    tls: Identity | None,
+    lookups: DeviceLookups | None = None,
 ) -> None:
     """The same, asking for a key if there are any."""
     c = settings.collector
@@ -101,7 +107,17 @@ async def collect(
     ) -> TcpCollector:
         timeouts = timeouts_of(c, rules.idle_s)
         return TcpCollector(
-            intake, make_decoder, arrival, timeouts, devices, c.max_pending_bytes, tls, keys, rates, rules.logins
+            intake,
+            make_decoder,
+            arrival,
+            timeouts,
+            devices,
+            c.max_pending_bytes,
+            tls,
+            keys,
+            rates,
+            rules.logins,
+            rules.devices,
         )
 
     def limited(app: ASGIApp) -> ASGIApp:
@@ -114,7 +130,7 @@ async def collect(
     pending = Pending.of(settings)
     http_limits = HttpLimits.of(settings)  # one for all, for what arrives is bounded together
     further = listeners.Listeners(
-        settings, intake, arrival, make_tcp, tls, keys, rates, named, pending, http_limits, clients
+        settings, intake, arrival, make_tcp, tls, keys, rates, named, pending, http_limits, clients, lookups
     )
     hosts = Hosts.of(settings, c.host, keys is None and tls is None)
     guarded = app(intake, http_limits, arrival, keys, rates.key_requests is not None)

@@ -12,6 +12,8 @@ from zoneinfo import ZoneInfo
 
 from starlette.types import ASGIApp
 
+from collector.device_filter import DeviceFilter
+from collector.device_lookups import DeviceLookups
 from collector.intake import Intake
 from collector.logins import Logins
 from collector.posted import alone
@@ -42,10 +44,12 @@ log = logging.getLogger(__name__)
 
 
 class Rules(NamedTuple):
-    """Rules of one port: its idle timeout, 0 = by protocol, and who ends older connections of a device."""
+    """Rules of one port: its idle timeout, 0 = by protocol; what ends older connections of a device; its devices, None
+    = all."""
 
     idle_s: int = 0
     logins: Logins | None = None
+    devices: DeviceFilter | None = None
 
 
 COMMON = Rules()
@@ -127,8 +131,9 @@ class Listeners:
         pending: Pending | None = None,
         http_limits: HttpLimits | None = None,
         clients: Connections | None = None,
+        lookups: DeviceLookups | None = None,
     ) -> None:
-        """`clients` are the connections over HTTP of all ports."""
+        """`clients` are the connections over HTTP of all ports; `lookups` are for ports of known devices only."""
         self._settings = settings
         self._intake = intake
         self._arrival = arrival
@@ -140,6 +145,7 @@ class Listeners:
         self._pending = pending or Pending.of(settings)
         self._http_limits = http_limits or HttpLimits.of(settings)
         self._clients = clients
+        self._lookups = lookups
         self._running: list[Running] = []
 
     async def start(self, listening: Sequence[socket.socket]) -> None:
@@ -158,8 +164,9 @@ class Listeners:
         c = self._settings.collector
         options, tls = options_of(one, c.max_message_bytes), self._tls if one.tls else None
         keyring = None if one.allow_anonymous else self._keyring
+        devices = DeviceFilter.of(one, self._lookups)
         if one.transport == "http":
-            app = alone(BY_NAME[one.protocol], options, self._intake, self._http_limits, self._arrival)
+            app = alone(BY_NAME[one.protocol], options, self._intake, self._http_limits, self._arrival, devices)
             behind = OfKeys(app, too_many_at) if self._rates is not None and self._rates.key_requests else app
             gate = Gate(behind, keyring, lambda _: INGEST)
             hosts = Hosts.of(self._settings, one.host or c.host, keyring is None and tls is None)
@@ -172,12 +179,16 @@ class Listeners:
         if one.transport == "udp":
             make = TRACKERS[one.protocol]
             return UdpCollector(
-                self._intake, lambda address: make(options._replace(address=address)), self._arrival, self._rates
+                self._intake,
+                lambda address: make(options._replace(address=address)),
+                self._arrival,
+                self._rates,
+                devices,
             )
         limits = MessageLimits(c.max_message_bytes, c.max_request_records)
-        rules = Rules(one.idle_timeout_s, Logins() if one.one_connection_per_device else None)
-        make_decoder = partial(decoder_of, one.protocol, limits, options)
-        return self._make_tcp(make_decoder, self._arrival_of(one), tls, keyring, rules)
+        rules = Rules(one.idle_timeout_s, Logins() if one.one_connection_per_device else None, devices)
+        decoder = partial(decoder_of, one.protocol, limits, options)
+        return self._make_tcp(decoder, self._arrival_of(one), tls, keyring, rules)
 
     def _arrival_of(self, one: Listen) -> Callable[[], Arrival]:
         """That of JSON and msgpack has the unit of a plain speed."""

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from collector import sniffing
+from collector.device_filter import DeviceFilter
 from collector.guard import admit
 from collector.intake import Intake
 from collector.posts import NAMES, POSTS
@@ -23,7 +24,7 @@ from collector.protocols.framed import Options
 from collector.requests import HttpLimits, Incoming, off_loop, read_encoding
 from collector.tally import tally_of
 from telemetry import problem, refusals
-from telemetry.errors import BusyError, TooLarge
+from telemetry.errors import BusyError, StoreError, TooLarge
 from telemetry.fields import Arrival
 from telemetry.origins import is_of_browser
 
@@ -38,14 +39,22 @@ class Posted:
     """Answers the requests of a protocol."""
 
     def __init__(
-        self, read: Read, options: Options, intake: Intake, limits: HttpLimits, arrival: Callable[[], Arrival]
+        self,
+        read: Read,
+        options: Options,
+        intake: Intake,
+        limits: HttpLimits,
+        arrival: Callable[[], Arrival],
+        devices: DeviceFilter | None = None,
     ) -> None:
+        """Without `devices` all devices are taken."""
         self._read = read
         self._tally = tally_of(NAMES[read], options.transport)
         self._options = options
         self._intake = intake
         self._limits = limits
         self._arrival = arrival
+        self._devices = devices
 
     async def answer(self, request: Request) -> Response:
         """Store what a request says, then answer as its protocol has it."""
@@ -66,6 +75,8 @@ class Posted:
         if len(told.records) > self._limits.max_records:
             raise ProblemError(problem.BODY_TOO_LARGE, f"a request may have {self._limits.max_records} records")
         owner = self._intake.shares.of_caller(admit(request.scope, told.records))
+        if self._devices is not None:
+            await self._require_devices(self._devices, told, request)
         incoming.let_go()
         try:
             await self._intake.submit(told.records, len(body), aside=told.aside, owner=owner)
@@ -77,6 +88,21 @@ class Posted:
         refusals.count(problem.INVALID_RECORD, refused)
         kind = "application/json" if told.body else None
         return Response(told.body, told.status, media_type=kind)
+
+    async def _require_devices(self, devices: DeviceFilter, told: Told, request: Request) -> None:
+        """Raise `ProblemError` for records of a device that the port does not take."""
+        message = Received(told.records, 0, b"", str.encode, aside=told.aside)
+        try:
+            await devices.look_up(devices.undecided([message], ""))
+        except BusyError as error:
+            raise busy(error) from None
+        except StoreError as error:
+            raise busy(BusyError(str(error))) from None
+        denied = devices.refusal(told.records, told.aside, sniffing.address(request.client))
+        if denied is not None:
+            self._tally.reject(denied.kind)
+            place: dict[str, int] = {} if denied.place is None else {"index": denied.place}
+            raise ProblemError(denied.kind, denied.reason, None, **place)
 
     async def _told(self, request: Request, post: Post) -> Told:
         try:
@@ -117,8 +143,13 @@ def routes(intake: Intake, limits: HttpLimits, arrival: Callable[[], Arrival], o
 
 
 def alone(
-    read: Read, options: Options, intake: Intake, limits: HttpLimits, arrival: Callable[[], Arrival]
+    read: Read,
+    options: Options,
+    intake: Intake,
+    limits: HttpLimits,
+    arrival: Callable[[], Arrival],
+    devices: DeviceFilter | None = None,
 ) -> Starlette:
-    """An application of one protocol, at any path."""
-    answer = Posted(read, options, intake, limits, arrival).answer
+    """An application of one protocol, at any path. Without `devices` all devices are taken."""
+    answer = Posted(read, options, intake, limits, arrival, devices).answer
     return Starlette(routes=[Route("/{path:path}", answer, methods=METHODS)], exception_handlers=EXCEPTION_HANDLERS)

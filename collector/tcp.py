@@ -13,6 +13,7 @@ from typing import NamedTuple, cast
 
 from collector import sniffing
 from collector.arriving import Arriving, Upload
+from collector.device_filter import DeviceFilter, not_now
 from collector.guard import Pass
 from collector.intake import Intake
 from collector.keepalive import set_keepalive
@@ -32,7 +33,7 @@ from telemetry.audit_entry import ANONYMOUS, Actor
 from telemetry.client_certificates import Certified
 from telemetry.connections import Connections, Ticket
 from telemetry.entries import Aside
-from telemetry.errors import BusyError
+from telemetry.errors import BusyError, StoreError
 from telemetry.fields import Arrival
 from telemetry.keyring import Keyring
 from telemetry.keys import Denied, key_id_in
@@ -112,8 +113,10 @@ class TcpCollector:
         keyring: Keyring | None = None,
         rates: Rates | None = None,
         logins: Logins | None = None,
+        devices: DeviceFilter | None = None,
     ) -> None:
-        """With `logins` a tracker's older connection ends after it has logged in over a newer one."""
+        """With `logins` a tracker's older connection ends after it has logged in over a newer one. Without `devices`
+        all devices are taken."""
         self.intake = intake
         self.keyring = keyring
         self.make_decoder = make_decoder
@@ -121,6 +124,7 @@ class TcpCollector:
         self.timeouts = timeouts
         self.shortest_idle_s = timeouts.shortest_idle_s
         self.logins = logins
+        self.devices = devices
         self.received = bytearray(LONG_TURN_BYTES)  # one for all: what is read is decoded before the next read
         self._long_turn = memoryview(self.received)
         self._turn, self._sip = self._long_turn[:TURN_BYTES], self._long_turn[:SIP_BYTES]
@@ -419,9 +423,11 @@ class _Connection(asyncio.BufferedProtocol):
         self._ticket.close()
         if self._login is not None:
             self._login.close()
-        for waiting in (self._quiet_timer, self._rate_timer, self._lookup):
+        for waiting in (self._quiet_timer, self._rate_timer):
             if waiting is not None:
                 waiting.cancel()
+        if self._lookup is not None and self._pass is not None and self._pass.unknown is not None:
+            self._lookup.cancel()
 
     # For somebody who looks
 
@@ -480,8 +486,21 @@ class _Connection(asyncio.BufferedProtocol):
     # Messages in, answers out
 
     def _allowed(self, messages: list[Message]) -> list[Message]:
-        """What the sender's key allows, if one is asked for; the rest as `Rejected`. Messages of a key that may be new
-        are taken later, once it was looked up."""
+        """What the sender's key allows, if one is asked for, of devices that the port takes; the rest as `Rejected`.
+        Messages of devices that must be looked up are taken later."""
+        devices = self._collector.devices
+        if devices is not None:
+            named = sniffing.speaker(self._decoder)[1]
+            if undecided := devices.undecided(messages, named):
+                self._wait_for_devices(devices, undecided, messages)
+                return []
+            messages = self._permitted(messages)
+            is_tracker = isinstance(sniffing.innermost(self._decoder), Framed)
+            return devices.judged(messages, named, self._peer, ends=is_tracker and not self._device_id)
+        return self._permitted(messages)
+
+    def _permitted(self, messages: list[Message]) -> list[Message]:
+        """What the sender's key allows; messages of a key that may be new are taken later, once it was looked up."""
         if self._pass is None:
             return messages
         allowed = list(self._pass.judged(messages))
@@ -496,12 +515,39 @@ class _Connection(asyncio.BufferedProtocol):
         waited = list(await passing.look_up(self.address))
         self._lookup, self._waiting_bytes = None, 0
         if not self._no_more:
-            messages = self._allowed(waited)
-            self._see(b"", messages)
-            self._take(messages)
+            self._take_waited(self._allowed(waited))
+        self._go_on()
+
+    def _wait_for_devices(self, devices: DeviceFilter, undecided: list[str], messages: list[Message]) -> None:
+        self._waiting_bytes = sum(one.size_bytes for one in messages if isinstance(one, Received))
+        self._lookup = self._loop.create_task(self._look_up_devices(devices, undecided, messages))
+        self._hold()
+
+    async def _look_up_devices(self, devices: DeviceFilter, undecided: list[str], messages: list[Message]) -> None:
+        """Look devices up, then take the messages that waited, though the connection may have ended meanwhile."""
+        try:
+            await devices.look_up(undecided)
+        except (StoreError, BusyError) as error:
+            messages, is_busy = not_now(messages, error), True
+        else:
+            is_busy = False
+        self._lookup, self._waiting_bytes = None, 0
+        self._take_waited(messages if is_busy else self._allowed(messages))
+        self._go_on()
+
+    def _take_waited(self, messages: list[Message]) -> None:
+        self._see(b"", messages)
+        self._take(messages)
+
+    def _go_on(self) -> None:
+        """After a look-up: read on, or end if the connection ends."""
         if not self._may_keep():
             self._refuse_to_keep()
-        elif self._peer_ended and self._lookup is None:
+        elif self._lookup is not None:
+            return
+        elif self._no_more and not self._answers:
+            self._end()
+        elif self._peer_ended:
             self._take_last()
         else:
             self.read_on()
@@ -704,7 +750,7 @@ class _Connection(asyncio.BufferedProtocol):
         self._take_whole()
         self._no_more = True
         self._lingers = linger
-        if not self._answers:
+        if not self._answers and self._lookup is None:
             self._end()
 
     def _end(self) -> None:

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, cast
 
 from collector import sniffing
+from collector.device_filter import DeviceFilter
 from collector.intake import Intake
 from collector.offering import count_rejected, set_aside
 from collector.problems import busy_kind
@@ -23,6 +24,7 @@ from collector.protocols.framed import Framed
 from collector.tally import Tally, tally_for
 from telemetry import meters, problem, refusals
 from telemetry.addresses import owner
+from telemetry.errors import BusyError, StoreError
 from telemetry.fields import Arrival
 from telemetry.problem import Problem
 from telemetry.rates import Rates
@@ -35,6 +37,10 @@ RECEIVE_BYTES = 4 * 2**20
 """What the kernel may hold while a group is written: 20,000 datagrams of 200 bytes."""
 
 
+MAX_LOOKUPS = 1_000
+"""Datagrams that may wait for the look-up of their device, of up to 64 KiB each."""
+
+
 class UdpCollector:
     """A socket on which datagrams come; `make_decoder` makes what reads one, of the address that it came from."""
 
@@ -44,8 +50,12 @@ class UdpCollector:
         make_decoder: Callable[[str], Framed],
         arrival: Callable[[], Arrival],
         rates: Rates | None = None,
+        devices: DeviceFilter | None = None,
     ) -> None:
+        """Without `devices` all devices are taken."""
         self.intake = intake
+        self.devices = devices
+        self._looking_up: set[asyncio.Task[None]] = set()  # datagrams whose device is being looked up
         self.make_decoder = make_decoder
         self.arrival = arrival
         self.rates = rates if rates is not None and rates.count_records else None
@@ -66,6 +76,8 @@ class UdpCollector:
     async def stop(self, grace_s: float) -> None:
         """Take no more, answer what is with the intake, close."""
         self._is_over = True
+        if self._looking_up:
+            await asyncio.wait(self._looking_up, timeout=grace_s)
         if self._waiting:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait(self._waiting, timeout=grace_s)
@@ -85,6 +97,45 @@ class UdpCollector:
             return
         decoder = self.make_decoder(address[0])
         messages = decoder.datagram(data, self.arrival())
+        if self.devices is None:
+            self._take_all(messages, data, decoder, address, send)
+        elif undecided := self.devices.undecided(messages, decoder.device_id):
+            self._look_up(self.devices, undecided, partial(self._judge, messages, data, decoder, address, send))
+        else:
+            self._judge(messages, data, decoder, address, send)
+
+    def _look_up(self, devices: DeviceFilter, undecided: list[str], judge: Callable[[], None]) -> None:
+        """Look devices up, then judge the datagram. Its sender hears nothing if they can't be looked up."""
+        if len(self._looking_up) >= MAX_LOOKUPS:
+            refusals.count(problem.BUSY)
+            self._dropped.value += 1
+            return
+
+        async def look_up() -> None:
+            try:
+                await devices.look_up(undecided)
+            except (StoreError, BusyError) as error:
+                refusals.count(problem.BUSY)
+                self._dropped.value += 1
+                log.info("port %d: dropped a datagram: %s", self.port, error)
+            else:
+                judge()
+
+        task = asyncio.get_running_loop().create_task(look_up())
+        self._looking_up.add(task)
+        task.add_done_callback(self._looking_up.discard)
+
+    def _judge(
+        self, messages: list[Message], data: bytes, decoder: Framed, address: Address, send: Callable[[bytes], None]
+    ) -> None:
+        """Take what is of devices that the port takes."""
+        if self.devices is not None:
+            messages = self.devices.judged(messages, decoder.device_id, sniffing.address(address))
+        self._take_all(messages, data, decoder, address, send)
+
+    def _take_all(
+        self, messages: list[Message], data: bytes, decoder: Framed, address: Address, send: Callable[[bytes], None]
+    ) -> None:
         tally = tally_for(decoder, "udp")
         records = sum(len(one.records) for one in messages if isinstance(one, Received))
         tally.count(len(messages), records)

@@ -1,6 +1,6 @@
 """What the programs of a box tell each other in Redis, beside the shards: small keys that belong to all of it.
 
-This file is all that knows these keys, with user_store.py for those of users and sessions.
+This file is all that knows these keys, with user_store.py for those of users and sessions, and known_devices.py.
 
     whimbrel:alive     hash  program → s since epoch of its last sign of life
     whimbrel:refused   hash  reason → how much was ever refused for it (refusals.py)
@@ -11,6 +11,7 @@ This file is all that knows these keys, with user_store.py for those of users an
     whimbrel:sessions  hash  SHA-256 of a session's cookie, in hex → the session, JSON (users.py); ":version" as above
     whimbrel:sessions:used  hash  the same id → s since epoch of its last request, at most a minute old
     whimbrel:alert     hash  name → what waits for a receiver of events, JSON (`Told`); the same
+    whimbrel:known_devices  set  ids that `whimbrel devices add` made known (known_devices.py has the functions)
     whimbrel:sniff     sorted set  port → ms since epoch until which somebody wants to see its frames
     whimbrel:changed   channel  whose latest has changed, told by `append` (hot.lua): ids with a zero byte in between
     whimbrel:frames:<port>  channel  each frame that came there while somebody wanted to see them, JSON
@@ -48,6 +49,8 @@ USERS = "whimbrel:users"
 SESSIONS = "whimbrel:sessions"
 SESSIONS_USED = "whimbrel:sessions:used"
 
+KNOWN_DEVICES = "whimbrel:known_devices"
+
 METERS = "whimbrel:meters"
 CHANGED = "whimbrel:changed"
 SNIFF = "whimbrel:sniff"
@@ -73,6 +76,7 @@ WRITERS = {
     USERS: (),
     SESSIONS: ("api",),
     SESSIONS_USED: ("api",),
+    KNOWN_DEVICES: (),
     SNIFF: (),
     BOX: ("api",),
     BACKUP: (),

@@ -259,6 +259,17 @@ class Listen(Section, frozen=True):
         bool,
         Meta(description="Close a tracker's older connection after it has logged in over a newer one of this port."),
     ] = True
+    devices: Annotated[
+        tuple[str, ...], Meta(description="Devices taken there, by id; any other is refused. Empty = all.")
+    ] = ()
+    device_prefixes: Annotated[
+        tuple[str, ...],
+        Meta(description="Beginnings of ids of further devices taken there. Both lists empty = all devices."),
+    ] = ()
+    known_devices_only: Annotated[
+        bool,
+        Meta(description="Refuse devices without records there, unless `whimbrel devices add` made them known."),
+    ] = False
 
 
 class Mqtt(Section, frozen=True):

@@ -148,6 +148,8 @@ def _check_listener(name: str, one: Listen, settings: Settings) -> None:
         raise ConfigError(f"{name}.transport = {one.transport!r}: {one.protocol} is spoken over {spoken}")
     if one.transport == "udp" and one.protocol in STREAMS:
         raise ConfigError(f"{name}.transport = 'udp': {one.protocol} is spoken over tcp")
+    if "" in (*one.devices, *one.device_prefixes):
+        raise ConfigError(f"{name}: cannot use an empty id or prefix, which would let all devices in; remove it")
     if one.tls and one.transport == "udp":
         raise ConfigError(f"{name}.tls = true: TLS is spoken over tcp and http")
     if one.idle_timeout_s and one.transport != "tcp":

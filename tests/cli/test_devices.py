@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import threading
 
 import pytest
 import redis
 
 from cli.main import main
-from telemetry import clock, deletions
+from telemetry import clock, deletions, known_devices
 from telemetry.archive import Archive
 from telemetry.columns import open_duckdb
 from telemetry.hot import Shard
@@ -69,3 +70,28 @@ def test_it_waits_until_it_is_done(
     assert main(["devices", "delete", DEVICE, "--yes"]) == 0
     worker.join()
     assert "done: 1 records of 0 days are removed" in capsys.readouterr().out
+
+
+# Known devices ---------------------------------------------------------------------------------------
+
+
+def test_devices_are_made_known_and_taken_back(
+    client: redis.Redis, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("356307042441014\n\n 356307042441015 \n"))
+    assert main(["devices", "add", "356307042441013", "-"]) == 0
+    assert "3 of 3 devices are added" in capsys.readouterr().out
+    assert known_devices.are_known(client, 1, ["356307042441013", "356307042441015", "b", "x"]) == [
+        *(True, True),
+        *(True, False),
+    ]
+    assert main(["devices", "remove", "356307042441013", "356307042441014", "x"]) == 0
+    assert "2 of 3 devices are removed" in capsys.readouterr().out
+    assert main(["devices", "added"]) == 0
+    assert capsys.readouterr().out == "356307042441015\n"
+
+
+def test_what_is_no_id_is_not_added(client: redis.Redis, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["devices", "add", "good", "x" * 256]) == 1
+    assert "device_id" in capsys.readouterr().err
+    assert list(known_devices.added(client)) == []

@@ -14,6 +14,7 @@ import uvloop
 
 from collector.__main__ import measured
 from collector.device_days import DeviceDays
+from collector.device_filter import DeviceFilter
 from collector.intake import Intake
 from collector.logins import Logins
 from collector.marks import Watermarks
@@ -108,6 +109,7 @@ async def collecting(
     keyring: Keyring | None = None,
     make_decoder: Callable[[], Decoder] | None = None,
     logins: Logins | None = None,
+    devices: DeviceFilter | None = None,
 ) -> AsyncIterator[Collecting]:
     """A running TCP collector on a free port."""
     async with taking(connect_to, max_pending_bytes=max_pending_bytes) as intake:
@@ -123,6 +125,7 @@ async def collecting(
             max_held_bytes,
             keyring=keyring,
             logins=logins,
+            devices=devices,
         )
         listening = listen(HOST, 0)
         await tcp.start(listening)
