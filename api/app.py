@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from starlette.applications import Starlette
-from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.routing import Mount, Route, request_response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api import viewers
+from api import device_path, viewers
 from api.audit import AUDIT, AuditRoutes
 from api.box import BOX, BoxRoutes
 from api.deleting import DELETE_DEVICE, Deleting
+from api.device_path import DeviceRoute, LatestRoute
 from api.forward import Forward
 from api.html import STATIC
 from api.latest import LATEST_OF_DEVICE, LatestRoutes, is_plain
@@ -25,12 +25,6 @@ from api.older.routes import OlderRoutes
 from api.page import PageRoutes
 from api.watching import METRICS
 from collector.http import HEALTHZ, healthz
-
-
-class DeviceConvertor(PathConvertor):
-    """A device's id in a path: any text, also one with a `/` or a line break in it."""
-
-    regex = "(?s:.+)"
 
 
 def app(
@@ -48,12 +42,13 @@ def app(
     audit: AuditRoutes,
 ) -> Starlette:
     """The API's application. `intake` are the collector's routes, so that one port serves a whole round trip."""
-    register_url_convertor("device", DeviceConvertor())
+    device_path.register()
     forwarded = EndsWithClient(forward)
     application = Starlette(
         routes=[
-            LATEST_OF_DEVICE.route(latest.get_device),
-            DELETE_DEVICE.route(deleting.delete_device),
+            LatestRoute(LATEST_OF_DEVICE.path, latest.get_device, methods=["GET"]),
+            DeviceRoute(DELETE_DEVICE.path, deleting.delete_device, methods=["DELETE"]),
+            DeviceRoute(DELETE_DEVICE.path, forwarded, methods=["GET"]),
             Route("/v1/latest", _Latest(latest, forwarded), methods=["GET"]),
             LIVE.route(EndsWithClient(request_response(live.get_live))),
             Route("/v1/sql", EndsWithClient(sql), methods=["POST"]),

@@ -99,8 +99,9 @@ _RADIUS_M: Schema = {"type": "number", "minimum": 0, "maximum": MAX_RADIUS_M}
 
 
 def _array(*parts: Schema) -> Schema:
-    """The schema of numbers with commas between."""
-    return {"type": "array", "prefixItems": list(parts), "items": False, "minItems": len(parts), "maxItems": len(parts)}
+    """The schema of numbers with commas between. `items` has no `false`, which generators of clients do not know."""
+    many = len(parts)
+    return {"type": "array", "prefixItems": [*parts], "items": {"type": "number"}, "minItems": many, "maxItems": many}
 
 
 BBOX = Parameter[Area | None](

@@ -12,8 +12,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api import answers
-from api.latest import DEVICE_SCHEMA
-from collector.http import Content, Operation, Parameter, ProblemError, refuse_unknown
+from api.latest import DEVICE_IN_PATH
+from collector.http import Content, Operation, ProblemError, refuse_unknown
 from telemetry import deletions, hot, problem
 from telemetry.errors import BusyError, StoreError
 
@@ -42,7 +42,7 @@ DELETE_DEVICE = Operation(
             "It has gone from latest and from what waits; the archive follows", {"application/json": DeletionAsked}
         )
     },
-    (Parameter("device_id", "The device; a `/` in it is written %2F.", DEVICE_SCHEMA, str, default="", place="path"),),
+    (DEVICE_IN_PATH,),
     problems=(problem.INVALID_PARAMETER, problem.UNKNOWN_DEVICE),
     description="`Location` is where its status is. What was accepted before goes, what comes later stays.",
 )

@@ -1,4 +1,4 @@
-"""`GET /v1/devices`: which devices there are, when they were heard, and whether they still are."""
+"""Devices, when they were heard, and whether they still are: `GET /v1/devices` and `GET /v1/devices/{id}`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api import answers
+from api import answers, bound
 from api.counts import Count, Counts
-from api.latest import PARAMETERS, LatestRoutes, Seen
+from api.latest import DEVICE_IN_PATH, PARAMETERS, LatestRoutes, Seen
 from api.queries import Queries
-from collector.http import Content, Operation, choice, invalid_parameter, names, number, refuse_unknown
+from collector.http import Content, Operation, ProblemError, choice, invalid_parameter, names, number, refuse_unknown
 from telemetry import clock, problem
 
 SILENT_AFTER_S, OFFLINE_AFTER_S = 300.0, 86_400.0
@@ -61,8 +61,20 @@ DEVICES = Operation(
 )
 
 
+DEVICE = Operation(
+    "GET",
+    "/v1/devices/{device_id:device}",
+    "get_device",
+    "One device, and whether it is heard",
+    "latest",
+    {200: Content("The device", {"application/json": DeviceAnswer})},
+    (DEVICE_IN_PATH, SILENT, OFFLINE),
+    problems=(problem.INVALID_PARAMETER, problem.UNKNOWN_DEVICE, problem.NOT_TOGETHER),
+)
+
+
 class DeviceRoutes:
-    """`GET /v1/devices`."""
+    """`GET /v1/devices` and `GET /v1/devices/{id}`."""
 
     def __init__(self, latest: LatestRoutes, counts: Counts, queries: Queries) -> None:
         self._latest = latest
@@ -86,6 +98,17 @@ class DeviceRoutes:
         counts = await self._counted([one.device_id for one in shown])
         return answers.json(DevicesPage([_answer(one, states, counts) for one in shown], cursor))
 
+    async def get_device(self, request: Request) -> Response:
+        """One device."""
+        refuse_unknown(request, names(DEVICE.parameters))
+        device_id = request.path_params["device_id"]
+        bound.allow(request.scope, (device_id,))
+        states = _States.of(request)
+        found = await self._latest.seen([device_id])
+        if not found:
+            raise ProblemError(problem.UNKNOWN_DEVICE, f"no record of device {device_id} was ever received")
+        return answers.json(_answer(found[0], states, await self._counted([device_id])))
+
     async def _counted(self, devices: list[str]) -> dict[str, Count]:
         if not devices:
             return {}
@@ -105,7 +128,7 @@ class _States:
     def of(cls, request: Request) -> _States:
         """As a request has it. Raises `ProblemError`."""
         silent_after_s, offline_after_s = SILENT.of(request), OFFLINE.of(request)
-        if OFFLINE.name not in request.query_params:
+        if offline_after_s == OFFLINE.default:  # generated clients send defaults, too
             offline_after_s = max(offline_after_s, silent_after_s)
         if offline_after_s < silent_after_s:
             raise invalid_parameter(OFFLINE.name, "must not be less than silent_after_s")

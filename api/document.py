@@ -171,6 +171,7 @@ class _Types:
         types = [kind for content in contents for kind in content.kinds.values() if not isinstance(kind, dict)]
         types.append(ProblemAnswer)
         schemas, self.components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
+        _for_generators([schemas, self.components])
         self._schemas = [*zip(types, schemas, strict=True)]
 
     def content(self, one: Content) -> Schema:
@@ -181,6 +182,20 @@ class _Types:
         if isinstance(kind, dict):
             return kind
         return next(schema for known, schema in self._schemas if known == kind)
+
+
+def _for_generators(part: Any) -> None:
+    """Word schemas so that generators of clients take them: some drop types with an array that does not say what it
+    holds, some want a value for all that has a default, also null."""
+    if isinstance(part, dict):
+        if part.get("type") == "array" and "prefixItems" not in part:
+            part.setdefault("items", {})
+        if part.get("default", ...) is None:
+            del part["default"]
+        part = list(part.values())
+    if isinstance(part, list):
+        for one in part:
+            _for_generators(one)
 
 
 def _of_kinds(kinds: Sequence[Problem]) -> Schema:

@@ -30,7 +30,14 @@ from telemetry.hot import Keys, shard_of
 MORE = ("format", "csv_safe", "at", "within_days", "bbox", "near")
 """Parameters of `/v1/latest` that the query program answers, which has what it takes."""
 
-DEVICE_SCHEMA = {"type": "string", "minLength": 1}
+DEVICE_IN_PATH = Parameter(
+    "device_id",
+    "The device; a `/` in it is written %2F.",
+    {"type": "string", "minLength": 1},
+    str,
+    default="",
+    place="path",
+)
 
 READ_DEVICES = 32
 READ_BYTES = 2**20
@@ -60,7 +67,7 @@ LATEST_OF_DEVICE = Operation(
     "The newest record of a device",
     "latest",
     {200: Content("The record, and where the device was last", {"application/json": LatestAnswer})},
-    (Parameter("device_id", "The device; a `/` in it is written %2F.", DEVICE_SCHEMA, str, default="", place="path"),),
+    (DEVICE_IN_PATH,),
     problems=(problem.INVALID_PARAMETER, problem.UNKNOWN_DEVICE),
 )
 

@@ -3,6 +3,9 @@
 While anybody reads, states.py keeps the newest state of each device, and each change has a number. A reader is a
 number: whatever changed since comes next, so a slow one costs no memory, misses states in between, and never the
 newest.
+
+What is no event, the pause before a reader comes again and the sign of life, is a line without an empty one behind it:
+an empty line ends an event, and several clients hand out one without data.
 """
 
 from __future__ import annotations
@@ -159,7 +162,7 @@ class LiveRoutes:
             log.warning("a stream of changes ends early: %s", error)
 
     async def _send_events(self, wanted: Wanted, seen: str, has_snapshot: bool, send: Sender) -> None:
-        await send((f"retry: {RETRY_MS}\n\n".encode(),))
+        await send((f"retry: {RETRY_MS}\n".encode(),))
         with self._states.read():
             while not self._states.is_whole and not self._is_over.is_set():
                 await self._changed(send)
@@ -215,7 +218,7 @@ class LiveRoutes:
             async with asyncio.timeout(HEARTBEAT_S):
                 await self._states.tick()
         except TimeoutError:
-            await send((b": nothing has changed\n\n",))
+            await send((b": nothing has changed\n",))
 
     async def _sleep(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):

@@ -55,5 +55,5 @@ def need_of(scope: Scope) -> Need:
         return ADMIN
     if path.startswith("/static/"):
         return OPEN
-    is_latest = path.startswith("/v1/devices/") and path.endswith("/latest")
-    return READ if is_latest or path in BOUND or path.startswith(BOUND_BELOW) else READ_WHOLE
+    is_of_device = path.startswith("/v1/devices/")
+    return READ if is_of_device or path in BOUND or path.startswith(BOUND_BELOW) else READ_WHOLE

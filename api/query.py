@@ -20,6 +20,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api import device_path
 from api.asker import KnowsAsker
 from api.audit import AUDIT
 from api.between import KEEP_ALIVE_S, MAX_CONNECTIONS
@@ -27,7 +28,8 @@ from api.box import BOX
 from api.counts import Counts
 from api.deleting import DELETE_DEVICE
 from api.deletion import DELETION, DeletionRoutes
-from api.devices import DEVICES, DeviceRoutes
+from api.device_path import DeviceRoute
+from api.devices import DEVICE, DEVICES, DeviceRoutes
 from api.document import OPENAPI, Document
 from api.export import AT_ONCE, EXPORT, HEAD_S, WAITING, Exports
 from api.fleet import LATEST, Fleet
@@ -87,6 +89,7 @@ OPERATIONS = (
     LATEST_OF_DEVICE,
     LIVE,
     DEVICES,
+    DEVICE,
     SUMMARY,
     TRIPS,
     STOPS,
@@ -120,11 +123,13 @@ def app(
     sql: Callable[[Request], Awaitable[Response]],
 ) -> Starlette:
     """The query program's application. A new route is a file, a line here and one in `OPERATIONS`."""
+    device_path.register()
     return Starlette(
         routes=[
             RECORDS.route(history.get_records),
             LATEST.route(fleet.get_latest),
             DEVICES.route(devices.get_devices),
+            DeviceRoute(DEVICE.path, devices.get_device, methods=["GET"]),
             EXPORT.route(exports.get_export),
             SUMMARY.route(summaries.get_summary),
             TRIPS.route(trips.get_trips),

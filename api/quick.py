@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api import bound
 from api.answers import encode
+from api.device_path import END, START, is_of_latest
 from api.in_texts import TextsResponse
 from api.latest import LatestRoutes, sole
 from api.latest_answer import answer_of
@@ -18,7 +19,6 @@ from api.timed import ROUTE
 from collector.http import ProblemError
 from telemetry import refusals
 
-START, END = "/v1/devices/", "/latest"
 ROUTE_OF_LATEST = f"{START}{{device_id}}{END}"
 
 
@@ -60,6 +60,8 @@ class QuickLatest:
 def _device(scope: Scope) -> str:
     """The device whose latest is asked for; empty if something else is."""
     path: str = scope["path"]
-    if scope["method"] != "GET" or scope["query_string"] or not path.startswith(START) or not path.endswith(END):
+    if scope["method"] != "GET" or scope["query_string"] or not path.startswith(START):
+        return ""
+    if not is_of_latest(scope):
         return ""
     return path[len(START) : -len(END)]

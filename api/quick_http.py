@@ -14,9 +14,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from api.answers import encode
+from api.device_path import END, START
 from api.latest_answer import answer_of
 from api.latest_texts import LARGE_BYTES
-from api.quick import END, ROUTE_OF_LATEST, START
+from api.quick import ROUTE_OF_LATEST
 from telemetry import corruption, meters, site_check
 from telemetry.answer_head import AnswerHead, Headers
 from telemetry.direct import DirectAsker

@@ -141,7 +141,7 @@ HEALTHZ = Operation(
 
 _ANSWERS: dict[str, dict[int, Content]] = {
     "osmand": {200: Content(STORED, {})},
-    "owntracks": {200: Content(STORED, {"application/json": {"type": "array"}})},
+    "owntracks": {200: Content(STORED, {"application/json": {"type": "array", "items": {}}})},
     "traccar": {200: Content(STORED, {})},
     "influx": {
         204: Content(STORED, {}),
@@ -151,6 +151,11 @@ _ANSWERS: dict[str, dict[int, Content]] = {
     "ping": {204: Content("There is one", {})},
 }
 """Protocol, or what else its clients ask → what they hear."""
+
+SENT = "What the protocol's clients send"
+_BYTES: dict[str, Any] = {"application/octet-stream": {"type": "string", "format": "binary"}}
+_BODIES: dict[str, dict[str, Any]] = {name: {"application/json": {}} for name in ("owntracks", "traccar")}
+"""Protocol → its bodies, where they are not just bytes. Generators of clients know no `*/*`."""
 
 _NAMES = {read: name for name, read in BY_NAME.items()}
 
@@ -164,7 +169,7 @@ def _of_post(method: str, path: str, read: Read) -> Operation:
         f"Records by {name}",
         "other protocols",
         _ANSWERS[name],
-        body=Content("What the protocol's clients send", {"*/*": {}}, is_required=False) if method == "POST" else None,
+        body=Content(SENT, _BODIES.get(name, _BYTES), is_required=False) if method == "POST" else None,
         problems=_BODY,
         description=" ".join(about.partition("\n\n")[0].split()),
     )

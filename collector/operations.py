@@ -45,9 +45,17 @@ class Parameter(Generic[T]):
     is_repeated: bool = False
     """Whether it may be given again and again; an array that isn't has commas."""
 
+    @property
+    def has_commas(self) -> bool:
+        """Whether it is one text of parts with commas between. Such parts may also be given one by one."""
+        return self.schema.get("type") == "array" and not self.is_repeated
+
     def of(self, request: Request) -> T:
         """Its value in a request's query. Raises `ProblemError`."""
-        text = request.query_params.get(self.name)
+        if self.has_commas:
+            text = ",".join(request.query_params.getlist(self.name)) if self.name in request.query_params else None
+        else:
+            text = request.query_params.get(self.name)
         return self.default if text is None else self.of_text(text)
 
     def of_text(self, text: str) -> T:

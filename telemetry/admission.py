@@ -86,4 +86,4 @@ def _is_event_stream(head: Message) -> bool:
 
 
 def _comment(text: str) -> Message:
-    return {"type": "http.response.body", "body": f": {text}\n\n".encode(), "more_body": False}
+    return {"type": "http.response.body", "body": f": {text}\n".encode(), "more_body": False}

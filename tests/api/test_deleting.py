@@ -55,6 +55,19 @@ def records(box: Box, device: str) -> int:
     return len(box.get("/v1/records", ("device_id", device)).json()["records"])
 
 
+def test_the_latest_of_a_device_cannot_be_deleted(box: Box) -> None:
+    fill(box, "van", "van/latest")
+    answer = box.http.delete("/v1/devices/van/latest")
+    assert_problem(answer, 405, "wrong-method")
+    assert answer.headers["allow"] == "GET, HEAD"
+    for device in ("van", "van/latest"):
+        assert box.get(f"/v1/devices/{segment(device)}/latest").status_code == 200
+    assert delete(box, "van/latest").status_code == 202
+    assert_problem(box.get("/v1/devices/van%2Flatest"), 404, "unknown-device")
+    assert box.get("/v1/devices/van").status_code == 200
+    erase(box)
+
+
 def test_from_the_question_to_the_last_byte(box: Box) -> None:
     fill(box, "gone", "stays")
     asked = delete(box, "gone")

@@ -17,7 +17,7 @@ from telemetry import clock
 from telemetry.archive import Archive, Progress
 from telemetry.hot import Shard, shard_of
 from telemetry.record import Sent
-from tests.api.conftest import Box, assert_problem, box_on, record
+from tests.api.conftest import Box, assert_problem, box_on, record, segment
 from tests.api.stores import Stores
 from tests.api.test_history import MIDNIGHT_US
 from tests.conftest import RedisServer
@@ -82,6 +82,28 @@ def test_of_a_state(box: Box, limit: int) -> None:
 
 def test_of_named_devices(box: Box) -> None:
     assert [one["device_id"] for one in pages(box, 5, ("device_id", "d"), ("device_id", "nobody"))] == ["d"]
+
+
+def test_one_device(box: Box) -> None:
+    """Under its own address it is what the list shows; the silence that counts may be said, too."""
+    for device in pages(box, 100):
+        found = box.get(f"/v1/devices/{device['device_id']}", ("silent_after_s", 0), ("offline_after_s", 1_000_000))
+        assert (found.status_code, found.json()) == (200, device | {"state": "silent"})
+    assert box.http.head("/v1/devices/a").status_code == 200
+    assert_problem(box.get("/v1/devices/nobody"), 404, "unknown-device")
+    assert_problem(box.get("/v1/devices/a", ("offline_after_s", 1)), 400, "invalid-parameter")
+    assert_problem(box.get("/v1/devices/a", ("state", "online")), 400, "invalid-parameter")
+    answer = box.http.post("/v1/devices/a")
+    assert_problem(answer, 405, "wrong-method")
+    assert answer.headers["allow"] == "DELETE, GET, HEAD"
+
+
+@pytest.mark.parametrize("device", ["x/y", "x", "x/latest", "latest", "/latest", "x/latest/latest", "ü ☂%2F"])
+def test_an_address_is_of_one_device(box: Box, device: str) -> None:
+    """Also of one whose id ends like the address of another one's latest."""
+    box.append(Sent(device, record(MIDNIGHT_US)))
+    for end in ("", "/latest"):
+        assert box.get(f"/v1/devices/{segment(device)}{end}").json()["device_id"] == device
 
 
 @pytest.mark.parametrize(

@@ -333,7 +333,7 @@ def test_nothing_changed_is_said(box: Box, monkeypatch: pytest.MonkeyPatch) -> N
         async def send(pieces: Sequence[bytes]) -> None:
             nonlocal text
             text += b"".join(pieces)
-            if text.endswith(b": nothing has changed\n\n") and b"data" in text:
+            if text.endswith(b": nothing has changed\n") and b"data" in text:
                 routes.end()
 
         async with asyncio.timeout(WAIT_S):
@@ -341,7 +341,11 @@ def test_nothing_changed_is_said(box: Box, monkeypatch: pytest.MonkeyPatch) -> N
         await client.aclose()
         return text
 
-    assert asyncio.run(test()).startswith(b"retry: 1000\n\n")
+    text = asyncio.run(test())
+    assert text.startswith(b"retry: 1000\n")
+    ended = text.split(b"\n\n")[:-1]
+    assert ended
+    assert all(b"\ndata: " in event for event in ended), "an empty line ends an event with data, and nothing else"
 
 
 def test_a_filter_by_prefix() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from api.needs import READY, need_of
-from telemetry.gate import ADMIN, INGEST, OPEN, READ_WHOLE, SQL, Need
+from telemetry.gate import ADMIN, INGEST, OPEN, READ, READ_WHOLE, SQL, Need
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,8 @@ from telemetry.gate import ADMIN, INGEST, OPEN, READ_WHOLE, SQL, Need
         ("GET", "/status", READ_WHOLE),
         ("HEAD", "/metrics", READ_WHOLE),
         ("GET", "/v1/box", READ_WHOLE),
+        ("GET", "/v1/devices/van-7", READ),
+        ("GET", "/v1/devices/van-7/latest", READ),
         ("POST", "/v1/records", INGEST),
         ("POST", "/tracking/data/", INGEST),
         ("POST", "/tracking/data", INGEST),

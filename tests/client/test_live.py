@@ -53,7 +53,7 @@ def test_a_new_connection_says_what_was_seen_last(proxy: Proxy) -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 7, 1_000])
 def test_events_come_in_any_pieces(size: int) -> None:
-    text = 'retry: 1000\n\nevent: latest\ndata: {"records":[{"device_id":"ä"}]}\nid: e-1\n\n'
+    text = 'retry: 1000\n: nothing has changed\nevent: latest\ndata: {"records":[{"device_id":"ä"}]}\nid: e-1\n\n'
     data, following = f'{text}data: {{"records":\ndata:[]}}\n\n'.encode(), Following()
     found: list[dict[str, Any]] = []
     for begin in range(0, len(data), size):

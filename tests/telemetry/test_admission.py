@@ -92,7 +92,7 @@ def test_an_answer_breaks_off() -> None:
 
 
 def test_an_event_stream_says_why_and_ends() -> None:
-    comment = {"type": "http.response.body", "body": f": {keys.WRONG.reason}\n\n".encode(), "more_body": False}
+    comment = {"type": "http.response.body", "body": f": {keys.WRONG.reason}\n".encode(), "more_body": False}
     assert ended(Request(waits(STREAM, MORE))) == [STREAM, MORE, comment]
 
 
