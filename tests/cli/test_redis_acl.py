@@ -110,7 +110,8 @@ def test_who_may_write_what(own: Settings) -> None:
     assert writable(own, "query", everything) == {notes.REFUSED}
     assert writable(own, "courier", everything) == {notes.FORWARD, notes.ALERT}
     assert writable(own, "scheduler", everything) == {notes.ALIVE, *of_rq}
-    assert writable(own, "collector", everything) == {notes.REFUSED, notes.USED, *appended}
+    of_collector = {notes.REFUSED, notes.USED, notes.MQTT, notes.MQTT_STORED}
+    assert writable(own, "collector", everything) == {*of_collector, *appended}
     of_api = {notes.REFUSED, notes.USED, notes.BOX, notes.SESSIONS, notes.SESSIONS_USED}
     assert writable(own, "api", everything) == {*of_api, *appended}
     of_worker = {notes.ALIVE, notes.REFUSED}
