@@ -6,9 +6,11 @@ when somebody looks. A label has few values, all of them ours: never a device's 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 from telemetry.metering import Counter, Family, Gauge, Histogram
+
+F = TypeVar("F", bound=Family[Any])
 
 WAIT_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0)
 """Bounds of what a sender or a client waits for, s."""
@@ -27,17 +29,22 @@ FAMILIES: dict[str, Family[Any]] = {}
 
 
 def _counter(name: str, meaning: str, *labels: str) -> Family[Counter]:
-    found = FAMILIES[name] = Family(Counter, name, meaning, labels)
-    return found
+    return _declared(Family(Counter, name, meaning, labels))
 
 
 def _gauge(name: str, meaning: str, *labels: str) -> Family[Gauge]:
-    found = FAMILIES[name] = Family(Gauge, name, meaning, labels)
-    return found
+    return _declared(Family(Gauge, name, meaning, labels))
 
 
 def _histogram(name: str, meaning: str, bounds: tuple[float, ...], *labels: str) -> Family[Histogram]:
-    found = FAMILIES[name] = Family(Histogram, name, meaning, labels, bounds)
+    return _declared(Family(Histogram, name, meaning, labels, bounds))
+
+
+def _declared(found: F) -> F:
+    """Raises `ValueError` if there is another family of this name."""
+    if found.name in FAMILIES:
+        raise ValueError(f"cannot declare {found.name} twice")
+    FAMILIES[found.name] = found
     return found
 
 
@@ -133,8 +140,8 @@ QUERIES_LIMIT = _gauge("whimbrel_queries_limit", "How many may run or wait; a fu
 LIVE_READERS = _gauge("whimbrel_live_readers", "Readers of /v1/live.")
 LIVE_READERS_LIMIT = _gauge("whimbrel_live_readers_limit", "api.max_live_readers; a further one is answered 503.")
 
-PENDING_BYTES = _gauge("whimbrel_pending_bytes", "Bytes that wait for HTTP clients of a process.")
-PENDING_LIMIT = _gauge("whimbrel_pending_limit_bytes", "api.pending_bytes; beyond, the slowest clients are closed.")
+UNSENT_BYTES = _gauge("whimbrel_unsent_bytes", "Bytes that wait for HTTP clients of a process.")
+UNSENT_LIMIT = _gauge("whimbrel_unsent_limit_bytes", "api.pending_bytes; beyond, the slowest clients are closed.")
 SLOW_CLIENTS = _counter("whimbrel_slow_clients_closed_total", "HTTP clients closed because of api.pending_bytes.")
 
 CACHE_BYTES = _gauge("whimbrel_page_cache_bytes", "What of the older service's list pages is kept in memory.")

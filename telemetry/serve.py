@@ -128,8 +128,8 @@ def http_server(
     One behind another leaves it to that to say what every answer says. `make` makes its connections, whose unsent
     responses `pending` counts, and which count among `connections`; without, they count alone.
     """
-    meters.PENDING_BYTES.one.watch(lambda: pending.bytes)
-    meters.PENDING_LIMIT.one.set(pending.max_bytes)
+    meters.UNSENT_BYTES.one.watch(lambda: pending.bytes)
+    meters.UNSENT_LIMIT.one.set(pending.max_bytes)
     headers = [] if is_behind_another else [*SAFE_HEADERS, *([STRICT_TRANSPORT] if tls else [])]
     config = uvicorn.Config(
         app,
