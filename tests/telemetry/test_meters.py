@@ -30,3 +30,8 @@ def test_a_limit_stands_beside_what_it_limits() -> None:
     for name in gauges:
         if "_limit" in name:
             assert name.replace("_limit", "") in gauges, name
+
+
+def test_a_name_is_declared_once() -> None:
+    with pytest.raises(ValueError, match="whimbrel_pending_bytes twice"):
+        meters._gauge("whimbrel_pending_bytes", "Another meaning.")
