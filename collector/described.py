@@ -122,6 +122,7 @@ POST_RECORDS = Operation(
         problem.INVALID_JSON,
         problem.INVALID_MSGPACK,
         problem.UNSUPPORTED_TYPE,
+        problem.DEVICE_REFUSED,
         problem.KEY_REUSED,
         problem.SHARE_FULL,
         problem.TOO_MANY_DAYS,

@@ -156,7 +156,7 @@ def test_while_the_archive_takes_no_files_records_wait_in_redis_and_the_reason_i
 
 def test_a_full_disk_of_the_log_stops_nothing_and_later_lines_are_written(disk: SmallDisk, tmp_path: Path) -> None:
     log = disk.path / "log"
-    box = Box(tmp_path, persist__flush_seconds="1", data__min_free_bytes="0")
+    box = Box(tmp_path, persist__flush_seconds="1", data__min_free_bytes="0", log__level="debug")
     with log.open("wb") as file:
         up = subprocess.Popen(
             [sys.executable, "-m", "cli.main", "up"], cwd=PROJECT, env=box.environ, stdout=file, stderr=file

@@ -41,6 +41,7 @@ from collector.requests import HttpLimits, Incoming
 from telemetry import problem
 from telemetry.errors import SenderError, SyntaxFault, TooLarge
 from telemetry.fields import Arrival
+from telemetry.topics import Filter
 from tests.box import free_ports, plain_http
 from tests.collector.program import Program, program
 from tests.conftest import RedisServer
@@ -396,10 +397,10 @@ def test_a_post_of_short_items_costs_little_memory(name: str) -> None:
 
 def test_a_message_of_mqtt_sets_aside_no_more_than_a_post() -> None:
     payload = b"[" + b"{}," * ITEMS + b"{}]"
-    heard = mqtt.read("a", payload, [], Options(), ARRIVAL)
+    heard = mqtt.read("a", payload, [Filter.of("#")], Options(), ARRIVAL)
     assert len(heard.aside) <= MAX_ASIDE
     assert heard.refused == len(heard.aside) == 1
-    heard = mqtt.read("a", b"[" + b"{}," * 5_000 + b"{}]", [], Options(), ARRIVAL)
+    heard = mqtt.read("a", b"[" + b"{}," * 5_000 + b"{}]", [Filter.of("#")], Options(), ARRIVAL)
     assert (len(heard.aside), heard.refused) == (MAX_ASIDE, 5_001)
 
 

@@ -199,8 +199,14 @@ def fail_unless_ended(opened: list[Opened]) -> None:
 
 
 def sql_children(box: Box) -> list[psutil.Process]:
-    found = psutil.Process(box.pid).children(recursive=True)
-    return [one for one in found if one.is_running() and "api.sql_child" in one.cmdline()]
+    return [one for one in psutil.Process(box.pid).children(recursive=True) if is_sql_child(one)]
+
+
+def is_sql_child(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and "api.sql_child" in process.cmdline()
+    except psutil.NoSuchProcess:  # it has just ended
+        return False
 
 
 # The attack ------------------------------------------------------------------------------------------
