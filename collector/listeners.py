@@ -16,7 +16,7 @@ from collector.device_filter import DeviceFilter
 from collector.device_lookups import DeviceLookups
 from collector.intake import Intake
 from collector.logins import Logins
-from collector.posted import alone
+from collector.posted import Posted, alone
 from collector.posts import BY_NAME
 from collector.problems import too_many_at
 from collector.protocols import PROTOCOLS, TRACKERS, MessageLimits
@@ -166,7 +166,8 @@ class Listeners:
         keyring = None if one.allow_anonymous else self._keyring
         devices = DeviceFilter.of(one, self._lookups)
         if one.transport == "http":
-            app = alone(BY_NAME[one.protocol], options, self._intake, self._http_limits, self._arrival, devices)
+            read = BY_NAME[one.protocol]
+            app = alone(Posted(read, options, self._intake, self._http_limits, self._arrival, devices))
             behind = OfKeys(app, too_many_at) if self._rates is not None and self._rates.key_requests else app
             gate = Gate(behind, keyring, lambda _: INGEST)
             hosts = Hosts.of(self._settings, one.host or c.host, keyring is None and tls is None)

@@ -190,8 +190,7 @@ class Subscriber:
 
     def _ahead(self, topic: str) -> set[asyncio.Task[None]]:
         """The last messages of a topic, of either kind, that are on their way to the store."""
-        slots = [self._retained.slot(topic, is_retained) for is_retained in (False, True)]
-        return {self._last[slot] for slot in slots if slot in self._last}
+        return {self._last[slot] for slot in self._retained.slots(topic) if slot in self._last}
 
     def _note_last(self, slot: bytes, task: asyncio.Task[None]) -> None:
         def forget(_task: object) -> None:

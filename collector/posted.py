@@ -142,14 +142,7 @@ def routes(intake: Intake, limits: HttpLimits, arrival: Callable[[], Arrival], o
     ]
 
 
-def alone(
-    read: Read,
-    options: Options,
-    intake: Intake,
-    limits: HttpLimits,
-    arrival: Callable[[], Arrival],
-    devices: DeviceFilter | None = None,
-) -> Starlette:
-    """An application of one protocol, at any path. Without `devices` all devices are taken."""
-    answer = Posted(read, options, intake, limits, arrival, devices).answer
-    return Starlette(routes=[Route("/{path:path}", answer, methods=METHODS)], exception_handlers=EXCEPTION_HANDLERS)
+def alone(posted: Posted) -> Starlette:
+    """An application of one protocol, at any path."""
+    route = Route("/{path:path}", posted.answer, methods=METHODS)
+    return Starlette(routes=[route], exception_handlers=EXCEPTION_HANDLERS)

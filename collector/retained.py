@@ -48,10 +48,13 @@ class Retained:
         """Where the last message of a topic is noted, of those with or without the flag."""
         return _digest(f"{self._session}\0{topic}\0{is_retained:d}".encode())
 
+    def slots(self, topic: str) -> list[bytes]:
+        """Both slots of a topic."""
+        return [self.slot(topic, is_retained) for is_retained in (False, True)]
+
     async def is_stored(self, topic: str, payload: bytes) -> bool:
         """Return whether the last stored message of a topic, of either kind, was this one. Raises as `notes`."""
-        slots = [self.slot(topic, is_retained) for is_retained in (False, True)]
-        return _digest(payload) in await asyncio.to_thread(notes.stored_messages, self._client, slots)
+        return _digest(payload) in await asyncio.to_thread(notes.stored_messages, self._client, self.slots(topic))
 
     async def note(self, slot: bytes, payload: bytes) -> None:
         """Note that a message is stored; return when the note is on disk. Raises as `notes`.

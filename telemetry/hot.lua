@@ -44,6 +44,17 @@ local function add_unsaved_bytes(store_key, bytes)
   end
 end
 
+-- Takes records and their bytes off what is unsaved. Without a dirty device nothing is: an entry that could not be read
+-- was counted as one record.
+local function take_off_unsaved(store_key, unsaved_key, dirty_key, records, bytes)
+  redis.call('DECRBY', unsaved_key, records)
+  add_unsaved_bytes(store_key, -bytes)
+  if redis.call('ZCARD', dirty_key) == 0 then
+    redis.call('SET', unsaved_key, '0')
+    redis.call('HSET', store_key, 'unsaved_bytes', '0')
+  end
+end
+
 -- latest ------------------------------------------------------------------------------------------
 
 -- Tells whoever listens whose latest has changed. That this may not be asked or told is no reason to store nothing.
@@ -677,12 +688,7 @@ local function finish(keys, args)
   end
   in_pieces(empty, function(...) redis.call('ZREM', keys[6], ...) end)
   in_pieces(waiting, function(...) redis.call('ZADD', keys[6], ...) end)
-  redis.call('DECRBY', keys[5], gone)
-  add_unsaved_bytes(keys[1], -gone_bytes)
-  if redis.call('ZCARD', keys[6]) == 0 then -- an entry that could not be read was counted as one record
-    redis.call('SET', keys[5], '0')
-    redis.call('HSET', keys[1], 'unsaved_bytes', '0')
-  end
+  take_off_unsaved(keys[1], keys[5], keys[6], gone, gone_bytes)
   if args[4] == '1' then
     redis.call('SET', keys[3], args[5])
     redis.call('DEL', keys[2], keys[4])
@@ -991,12 +997,7 @@ local function forget(keys, args)
   redis.call('HDEL', keys[2], device)
   redis.call('ZREM', keys[3], device)
   redis.call('ZREM', keys[4], device)
-  redis.call('DECRBY', keys[5], records)
-  add_unsaved_bytes(keys[1], -bytes)
-  if redis.call('ZCARD', keys[4]) == 0 then
-    redis.call('SET', keys[5], '0')
-    redis.call('HSET', keys[1], 'unsaved_bytes', '0')
-  end
+  take_off_unsaved(keys[1], keys[5], keys[4], records, bytes)
   redis.call('DEL', keys[7])
   local before_id = tonumber(redis.call('GET', keys[6]) or '0') * shape[2] + shape[1]
   local aside = redis.call('EXISTS', keys[8]) == 1 and last_id(keys[8]) or '0-0'
