@@ -8,10 +8,10 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import IO, NoReturn, TextIO
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
@@ -24,6 +24,7 @@ from cli.imports.contract import Piece, Refused
 from cli.imports.formats import PRESETS, READERS, format_of
 from cli.imports.journal import Journal
 from cli.imports.judge import TRANSPORTS, Judge, Naming
+from cli.imports.meanings import Meanings
 from cli.imports.source import digest_of, opened
 from cli.output import print_json
 from cli.saving import Box
@@ -63,11 +64,13 @@ Bring the records of a file into the archive, with their own times, each once.
 The ending tells the format: .csv, .tsv, .ndjson, .jsonl, .json (an array), .parquet, .gpx, or .sql for a dump of
 mysqldump's or mariadb-dump's; all but Parquet may be compressed besides (.gz, .zst, .bz2, .xz).
 A column that is named like a field of a record (device_id, timestamp, latitude, lon, speed, bearing, ...) fills that
-field; --map names it for one that is called otherwise, where speed_knots, speed_ms and speed_mph say a speed's unit;
-all others become attributes under their own names. Empty cells are left out.
+field, in upper or lower case; --map names it for one that is called otherwise, where speed_knots, speed_ms and
+speed_mph say a speed's unit; all others become attributes under their own names. Empty cells are left out.
 
 The box runs meanwhile, and devices send. A command that was cut off goes on when it is given again, and a file that
 is in the archive already adds nothing, by whatever name: it is known by its content. --again adds it once more.
+
+The last lines say which column became which field, and which became attributes.
 
 A bad row is named by its place and counted, the first few on standard error, all of them with --rejects FILE; the
 exit status is 0 only if there is none.
@@ -139,7 +142,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
             return _say_already(args, batches)
         with _rejects(args) as refuse:
             _import(args, kind, judge, batches, refuse)
-    return _say(args, batches, refuse, time.monotonic() - started_s)
+    return _say(args, batches, refuse, judge.meanings, time.monotonic() - started_s)
 
 
 def _box(settings: Settings) -> Box:
@@ -255,6 +258,7 @@ def _import(args: argparse.Namespace, kind: str, judge: Judge, batches: Batches,
         try:
             for piece in READERS[kind](source, judge):
                 refuse(piece)
+                judge.meanings.look(piece.sent)
                 batches.add(piece)
                 bar.update(source.at() - bar.n)
                 bar.set_postfix_str(f"{batches.imported} imported", refresh=False)
@@ -279,6 +283,7 @@ def _dry_run(args: argparse.Namespace, kind: str, judge: Judge) -> int:
             bad = [one for one in piece.refused if one.place < left]
             first = piece.sent[: max(0, min(left, piece.rows) - len(bad))]
             refuse(Piece(0, [], bad))
+            judge.meanings.look(first)
             for sent in first:
                 print_json(json.dumps(_shown(sent), ensure_ascii=False))
             good += len(first)
@@ -287,6 +292,8 @@ def _dry_run(args: argparse.Namespace, kind: str, judge: Judge) -> int:
                 break
     if not args.json and not args.quiet:
         print(f"of the first {good + refuse.count} rows {good} would be imported", file=sys.stderr)
+        _print_lines(judge.meanings.lines())
+    _warn(judge.meanings.warnings(good, refuse.count))
     return OK if refuse.count == 0 else FAILED
 
 
@@ -311,17 +318,30 @@ def _say_already(args: argparse.Namespace, batches: Batches) -> int:
     return OK
 
 
-def _say(args: argparse.Namespace, batches: Batches, refuse: Refusals, seconds: float) -> int:
+def _print_lines(lines: Iterable[str], file: TextIO | None = None) -> None:
+    for line in lines:
+        print(printable(line), file=file or sys.stderr)
+
+
+def _warn(sentences: Iterable[str]) -> None:
+    _print_lines(f"warning: {sentence}" for sentence in sentences)
+
+
+def _say(args: argparse.Namespace, batches: Batches, refuse: Refusals, meanings: Meanings, seconds: float) -> int:
     imported, already, refused = batches.imported, batches.already, refuse.count
+    warnings = meanings.warnings(imported + already, refused)
     rate, days = imported / seconds if seconds > 0 else 0.0, sorted(batches.days)
     if args.json:
-        said = {"imported": imported, "already": already, "refused": refused, "days": len(days)}
-        print(json.dumps({**said, "is_whole": True, "seconds": round(seconds, 3), "records_per_s": round(rate, 1)}))
+        said: dict[str, object] = {"imported": imported, "already": already, "refused": refused, "days": len(days)}
+        said |= {"is_whole": True, "seconds": round(seconds, 3), "records_per_s": round(rate, 1)}
+        print(json.dumps({**said, **meanings.as_json(), "warnings": warnings}))
     elif not args.quiet:
         print(
             f"{imported} imported, {already} already there, {refused} refused{_span(days)} in {seconds:.2f} s", end=""
         )
         print(f", {rate:.0f} records/s")
+        _print_lines(meanings.lines(), sys.stdout)
+    _warn(warnings)
     return OK if refused == 0 else FAILED
 
 

@@ -14,7 +14,7 @@ from typing import BinaryIO, NamedTuple
 import msgspec
 
 from telemetry.errors import SenderError
-from telemetry.fields import NAMES
+from telemetry.fields import field_of
 
 MAX_LINE_BYTES = 2**20
 """Longest line. A collector takes no larger record, and a file without newlines must not fill the memory."""
@@ -94,7 +94,7 @@ def _rename(
         if name in record:
             return Unreadable(line, f"{name}: named twice, the second time by {key!r}")
         record[name] = value
-        if time_format is not None and NAMES.get(name) == "timestamp" and bytes(value) != b"null":
+        if time_format is not None and field_of(name) == "timestamp" and bytes(value) != b"null":
             try:
                 record[name] = iso_time(_decode_text(value), time_format)
             except ValueError as error:  # msgspec's are ValueErrors too
@@ -112,7 +112,7 @@ def read_csv(file: BinaryIO, file_name: str, naming: Naming) -> Rows:
     if not header:
         raise SenderError(f"{file_name}, line 1: no header")
     names = name_columns(header, naming, f"{file_name}, line 1")
-    time = next((i for i, name in enumerate(names) if NAMES.get(name) == "timestamp"), None)
+    time = next((i for i, name in enumerate(names) if field_of(name) == "timestamp"), None)
     if naming.time_format is not None and time is None:
         raise SenderError(f"{file_name}, line 1: a time format is given, but no column is the timestamp")
     while True:
@@ -139,7 +139,7 @@ def name_columns(header: list[str], naming: Naming, where: str) -> list[str]:
     names = [mapped.get(column, column) for column in header]
     columns: dict[str, str] = {}
     for column, name in zip(header, names, strict=True):
-        field = NAMES.get(name, name)
+        field = field_of(name) or name
         if field in columns:
             hint = f"--map another_name={column}"
             raise SenderError(f"{where}: columns {columns[field]!r} and {column!r} both mean {field!r}; try {hint}")

@@ -107,7 +107,7 @@ POST_RECORDS = Operation(
     {202: Content(STORED, {"application/json": Accepted})},
     (ON_ERROR, IDEMPOTENCY_KEY, SENDER_ID, BATCH_NUMBER),
     Content(
-        "Records. Other names of fields: "
+        "Records. Names of fields may be written in any case. Other names of fields: "
         + ", ".join(f"`{name}` is `{field}`" for name, field in NAMES.items() if name != field)
         + f"; `{KEY_FIELD}` may hold the key.",
         {

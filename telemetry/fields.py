@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -54,10 +55,13 @@ NAMES = {
     "location": "location",
     "attributes": "attributes",
 }
-"""The names that senders use, and the field that each means."""
+"""The names that senders use, in lower case, and the field that each means. Ask `field_of`: senders use any case."""
 
 KEY_FIELD = "token"
 """The name under which a message has its sender's key."""
+
+PLAIN_SPEED = "speed"
+"""The name of a speed in the unit of the listener."""
 
 NUMBERS = ("altitude_m", "speed_kmh", "heading_deg", "accuracy_m")
 
@@ -99,7 +103,7 @@ def read(value: object, transport: str, source: str, arrival: Arrival) -> Sent:
     if location is not None and latitude is None and longitude is None:
         latitude, longitude = read_pair(location)
     altitude_m, speed_kmh, heading_deg, accuracy_m = [read_number(n, known.get(n)) for n in NUMBERS]
-    if speed_kmh is not None and "speed" in value:
+    if speed_kmh is not None and arrival.speed_unit != "kmh" and has_plain_speed(value):
         speed_kmh = read_number("speed_kmh", speed_kmh * KMH[arrival.speed_unit])
     record = Record(
         timestamp_us=read_timestamp(known.get("timestamp"), arrival),
@@ -117,14 +121,24 @@ def read(value: object, transport: str, source: str, arrival: Arrival) -> Sent:
     return Sent(device_id, record)
 
 
+def field_of(name: str) -> str | None:
+    """The field that a sender's name means, in whatever case it is written; None if it is an attribute's."""
+    return NAMES.get(name) or NAMES.get(name.lower())
+
+
+def has_plain_speed(names: Iterable[str]) -> bool:
+    """Whether one of the names is that of a speed in the unit of the listener."""
+    return any(name.lower() == PLAIN_SPEED for name in names)
+
+
 def _sort(value: dict[str, object]) -> tuple[dict[str, object], dict[str, object]]:
     """Split an object into known fields, by their own names, and all else."""
     known: dict[str, object] = {}
     attributes: dict[str, object] = {}
     for name, item in value.items():
-        field = NAMES.get(name)
+        field = NAMES.get(name) or NAMES.get(name.lower())  # `field_of`, without the time of a call
         if field is None:
-            if name != KEY_FIELD or not looks_like_key(item):  # which nobody who reads records may see
+            if name.lower() != KEY_FIELD or not looks_like_key(item):  # which nobody who reads records may see
                 attributes[name] = item
         elif field in known:
             raise RecordError(field, item, f"sent twice, the second time as {name!r}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from telemetry.errors import RecordError
-from telemetry.fields import MAX_DEPTH, NAMES, json_type
+from telemetry.fields import MAX_DEPTH, field_of, json_type
 
 MAX_SHOWN_BYTES = 100
 
@@ -22,7 +22,7 @@ def json_like(value: object) -> object:
         return _kept(None, value, 0)
     if _PLAIN.issuperset(map(type, value.values())) and _TEXT.issuperset(map(type, value)):
         return value
-    return {_name(name): _kept(NAMES.get(name, name), item, 0) for name, item in value.items()}
+    return {(text := _name(name)): _kept(field_of(text) or text, item, 0) for name, item in value.items()}
 
 
 def _kept(field: str | None, value: object, depth: int) -> object:

@@ -17,7 +17,7 @@ from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import Any, NamedTuple
 
 from telemetry.errors import RecordError
-from telemetry.fields import NAMES, Arrival, read
+from telemetry.fields import NAMES, Arrival, field_of, read
 from telemetry.record import Sent
 
 SOURCE = "older"
@@ -111,7 +111,7 @@ def _further(value: dict[str, object], echo: dict[str, Any], arrival: Arrival) -
     kept: dict[str, object] = {}
     taken = {NAMES[field] for field in echo}
     for name in (name for name in value if name not in RULES):
-        field = NAMES.get(name)
+        field = field_of(name)
         if field is None or field in taken or not _can_read({name: value[name]}, arrival):
             kept[name] = value[name]
         elif value[name] is not None:
@@ -242,10 +242,8 @@ def missing_fields(values: list[object]) -> list[str]:
 
 
 def _spared(value: Mapping[str, object]) -> frozenset[str]:
-    located = any(value.get(n) is not None for n in ("latitude", "lat")) and any(
-        value.get(n) is not None for n in ("longitude", "lon", "lng")
-    )
-    return frozenset(("location", "speed")) if located else frozenset()
+    fields = {field_of(name) for name, item in value.items() if item is not None}
+    return frozenset(("location", "speed")) if {"latitude", "longitude"} <= fields else frozenset()
 
 
 def check_message(values: list[object], arrival: Arrival) -> list[Sent] | str:

@@ -32,8 +32,9 @@ from telemetry.errors import RecordError
 from telemetry.fields import (
     KEY_FIELD,
     KMH,
-    NAMES,
     Arrival,
+    field_of,
+    has_plain_speed,
     iso_us,
     read_device_id,
     read_location,
@@ -308,11 +309,11 @@ def _is_clear(names: Collection[str]) -> bool:
 
     What is called `token` may be a key, which the plain way alone leaves out.
     """
-    if KEY_FIELD in names or len(names) > MAX_NAMES or sum(map(len, names)) > MAX_NAMES_CHARACTERS:
+    if len(names) > MAX_NAMES or sum(map(len, names)) > MAX_NAMES_CHARACTERS:
         return False
-    if not all(map(_NAMEABLE.fullmatch, names)):
+    if not all(map(_NAMEABLE.fullmatch, names)) or any(name.lower() == KEY_FIELD for name in names):
         return False
-    fields = [NAMES[name] for name in names if name in NAMES]
+    fields = [field for field in map(field_of, names) if field is not None]
     has_others = len(fields) < len(names)
     is_mixed = has_others and "attributes" in fields
     return len(set(fields)) == len(fields) and "device_id" in fields and not is_mixed
@@ -358,8 +359,8 @@ def _put(kept: dict[frozenset[str], T], key: frozenset[str], value: T) -> None:
 
 
 def _make(names: tuple[str, ...]) -> Shape:
-    fields = {NAMES[name]: name for name in names if name in NAMES}
-    others = {f"other{place}": name for place, name in enumerate(names) if name not in NAMES}
+    fields = {field: name for name in names if (field := field_of(name)) is not None}
+    others = {f"other{place}": name for place, name in enumerate(names) if field_of(name) is None}
     types = {field: kind for field, kind in _TYPES.items() if field != "attributes" or field in fields}
     struct = msgspec.defstruct(
         "Values",
@@ -379,7 +380,7 @@ def _make(names: tuple[str, ...]) -> Shape:
         msgspec.json.Decoder(struct).decode_lines,
         msgspec.msgpack.Decoder(one_or_many).decode,
         _own_attributes if "attributes" in fields else _other_attributes(others) if others else None,
-        "speed" in fields.values(),
+        has_plain_speed(fields.values()),
     )
 
 

@@ -13,6 +13,7 @@ from defusedxml.ElementTree import iterparse
 
 from cli.imports.contract import Pieces, Pile
 from cli.imports.judge import Judge
+from cli.imports.meanings import Meanings
 from cli.imports.source import Source
 from telemetry.errors import SenderError
 from telemetry.fields import KMH
@@ -49,15 +50,16 @@ def _points(source: Source, judge: Judge) -> Pieces:
                 path = (element.text or "").strip()
             if name in POINTS:
                 count += 1
-                pile.add(f"point {count}", _row(element, name, path))
+                pile.add(f"point {count}", _row(element, name, path, judge.meanings))
                 yield from pile.full()
             if parent is not None and not any(_name(one) in POINTS for one in open_elements):
                 parent.remove(element)
     yield from pile.rest()
 
 
-def _row(point: Element, kind: str, path: str) -> dict[str, object]:
+def _row(point: Element, kind: str, path: str, meanings: Meanings) -> dict[str, object]:
     row: dict[str, object] = {"latitude": point.get("lat"), "longitude": point.get("lon")}
+    meanings.fields |= {"lat": "latitude", "lon": "longitude"}
     if path and kind != "wpt":
         row["device_id"] = path
     attributes: dict[str, object] = {}
@@ -65,12 +67,16 @@ def _row(point: Element, kind: str, path: str) -> dict[str, object]:
         name, text = _name(element), (element.text or "").strip()
         if element is point or not text or len(element):
             continue
-        if (field := FIELDS.get(name)) is not None:
-            row.setdefault(field, _kmh(text) if name == "speed" else text)
+        if (field := FIELDS.get(name.lower())) is not None:
+            meanings.note(name, field)
+            row.setdefault(field, _kmh(text) if field == "speed_kmh" else text)
         elif len(attributes) < BOUNDED:
             attributes.setdefault(name, text)
     if kind == "wpt" and "name" in attributes:
         row["location"] = attributes.pop("name")
+        meanings.note("name", "location")
+    for name in attributes:
+        meanings.note(name, None)
     return row | {"attributes": attributes} if attributes else row
 
 

@@ -73,7 +73,7 @@ def items(source: Source) -> Iterator[bytes]:
 
 
 def _piece(lines: list[tuple[int, bytes]], what: str, judge: Judge, shapes: Shapes, never_seen: set[str]) -> Piece:
-    if judge.is_plain and shapes.any:
+    if judge.is_plain and shapes.any and judge.meanings.fields:
         text = b"\n".join([content for _, content in lines])
         sent = shapes.json_lines(text, judge.transport, judge.source, judge.arrival)
         if sent is not None and len(sent) == len(lines) == text.count(b"}\n{") + 1:
@@ -83,7 +83,9 @@ def _piece(lines: list[tuple[int, bytes]], what: str, judge: Judge, shapes: Shap
         value = _add(pile, f"{what} {number}", content, judge)
         names.update(value)
         never_seen.difference_update(value)
-    if not OWN.issubset(names):
+    is_own = OWN.issubset(names)
+    judge.note(names, is_own)
+    if not is_own:
         shapes.learn([names], len(lines))
     [piece] = pile.rest()
     return piece

@@ -11,9 +11,10 @@ from typing import NamedTuple, get_args
 
 import msgspec
 
+from cli.imports.meanings import Meanings
 from telemetry.columns import COLUMNS
 from telemetry.errors import RecordError, SenderError, SyntaxFault
-from telemetry.fields import KMH, NAMES, Arrival, read, read_number
+from telemetry.fields import KMH, NAMES, PLAIN_SPEED, Arrival, field_of, read, read_number
 from telemetry.json_text import read as read_json
 from telemetry.record import Sent, Transport
 
@@ -27,6 +28,9 @@ OWN = frozenset(COLUMNS.names)
 
 _NEW = frozenset(("id", "received_at", "date", "geometry"))
 """What of an export this box says itself, or what says nothing new."""
+
+_CAME = ("transport", "source")
+"""What of an own export says how a record came."""
 
 MAX_SOURCE_CHARACTERS = 64
 MAX_CONTAINERS = 100_000
@@ -78,6 +82,7 @@ class Judge:
             converters |= dict.fromkeys((n for n, f in NAMES.items() if f == "timestamp"), _moment_reader(naming))
         self._converters = converters
         self.is_plain = naming == Naming()
+        self.meanings = Meanings()
 
     def names(self, columns: Iterable[str], where: str) -> list[str | None]:
         """What each column of a file with a header is called; None if it is left out.
@@ -99,7 +104,18 @@ class Judge:
                 hint = f"--map another_name={column}"
                 raise SenderError(f"{where}: columns {found[field]!r} and {column!r} both mean {field!r}; try {hint}")
             found[field] = column
+        self.note(columns, OWN.issubset(columns))
         return names
+
+    def note(self, columns: Iterable[str], is_own: bool = False) -> None:
+        """Have the summary say what these columns become."""
+        for column in columns:
+            name = self.name(column)
+            if is_own and column in _CAME:
+                self.meanings.note(column, column)
+            else:
+                field = None if name is None else _known_field(name)
+                self.meanings.note(column, field, is_left_out=name is None or (is_own and column in _NEW))
 
     def is_quick(self, names: Collection[str]) -> bool:
         """Whether rows with these columns may go the quick way (quick.py): nothing is to be converted or filled in."""
@@ -111,21 +127,21 @@ class Judge:
             and len(set(fields)) == len(fields)
             and len(set(names)) == len(names)
             and "attributes" not in fields
-            and not ("speed" in names and self.arrival.speed_unit != "kmh")
+            and not (PLAIN_SPEED in names and self.arrival.speed_unit != "kmh")
         )
 
     def name(self, column: str) -> str | None:
-        """What a column is called; None if it is left out."""
+        """What a column is called, one of a field in lower case; None if it is left out."""
         name = self._names.get(column)
         if name is not None:
             return name
-        if column in self.naming.drop or (self.naming.is_only_mapped and column not in NAMES):
+        if column in self.naming.drop or (self.naming.is_only_mapped and field_of(column) is None):
             return None
-        return column
+        return _as_known(column)
 
     def rename(self, row: Mapping[str, object]) -> dict[str, object]:
         """A row of a file without a header, its columns called as they should be. Raises `RecordError`."""
-        if not self._names and not self.naming.is_only_mapped and not self.naming.drop:
+        if self.is_plain:
             return row if type(row) is dict else dict(row)
         found: dict[str, object] = {}
         for column, value in row.items():
@@ -149,7 +165,7 @@ class Judge:
             raise RecordError("transport", transport, f"must be one of {', '.join(TRANSPORTS)}")
         if type(source) is not str or not 0 < len(source) <= MAX_SOURCE_CHARACTERS:
             raise RecordError("source", source, f"must have 1 to {MAX_SOURCE_CHARACTERS} characters")
-        kept = {name: value for name, value in row.items() if name not in _NEW and name not in ("transport", "source")}
+        kept = {name: value for name, value in row.items() if name not in _NEW and name not in _CAME}
         return self._read(kept, self.transport if self.is_transport_named else str(transport), source)
 
     def _read(self, row: dict[str, object], transport: str, source: str) -> Sent:
@@ -173,14 +189,24 @@ class Judge:
 
 
 def _field(name: str) -> str:
-    return "speed_kmh" if name in _SPEEDS else NAMES.get(name, name)
+    return _known_field(name) or name
+
+
+def _known_field(name: str) -> str | None:
+    return "speed_kmh" if name in _SPEEDS else field_of(name)
+
+
+def _as_known(name: str) -> str:
+    """A name of a field in lower case, any other as it is."""
+    return name.lower() if _known_field(name.lower()) is not None else name
 
 
 def _names_of(naming: Naming) -> tuple[dict[str, str], dict[str, Convert]]:
     """From columns to names, and what is to be done with values of some names. Raises `SenderError`."""
     names: dict[str, str] = {}
     converters: dict[str, Convert] = {}
-    for name, column in naming.columns.items():
+    for named, column in naming.columns.items():
+        name = _as_known(named)
         if column in names:
             raise SenderError(f"cannot map column {column!r} twice, to {names[column]!r} and to {name!r}")
         names[column] = name

@@ -19,7 +19,7 @@ from cli.imports.judge import Judge
 from cli.imports.quick import Rows
 from cli.imports.source import Source
 from telemetry.errors import SenderError
-from telemetry.fields import NAMES
+from telemetry.fields import field_of
 
 MAX_ROW_BYTES = 8 * 2**20
 """Longest row of a table with positions. A record has a MiB at most, and what is escaped takes twice that."""
@@ -203,10 +203,13 @@ def _table(insert: re.Match[bytes], tables: dict[str, Table], judge: Judge) -> t
 
 def _described(name: str, columns: list[str], judge: Judge) -> Table:
     names = [judge.name(column) for column in columns]
-    fields = {NAMES.get(one, one) for one in names if one is not None}
+    fields = {field_of(one) for one in names if one is not None}
     is_wanted = {"device_id", "timestamp"} <= fields
     is_older = is_wanted and OLDER.issubset(columns)
+    if is_wanted:
+        judge.note(column for column in columns if not (is_older and column == "id"))
     if is_older:
+        judge.meanings.note("id", None, is_left_out=True)
         names = [None if one == "id" else one for one in names]
     return Table(names, is_wanted, ("tcp" if "tcp" in name.lower() else "http") if is_older else None)
 

@@ -164,7 +164,8 @@ def _record(point: Point, unit_ns: int, options: Options, arrival: Arrival) -> S
             raise RecordError(name, found, "is a tag and a field")
         value[name] = found
     tags = (options.device_tag,) if options.device_tag else DEVICE_TAGS
-    tag = next((name for name in tags if name in point.tags), "")
+    written = {name if options.device_tag else name.lower(): name for name in point.tags}
+    tag = next((written[name] for name in tags if name in written), "")
     if not tag:
         raise RecordError("device_id", None, f"no tag says it: {' or '.join(tags)}")
     value["device_id"] = value.pop(tag)

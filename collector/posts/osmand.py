@@ -42,7 +42,9 @@ RENAMED = {
 
 PLACES = ("lat", "lon", "location", "speed", "bearing", "heading", "altitude", "accuracy", "valid")
 KNOWN = frozenset(("id", "deviceid", "timestamp", "cell", "wifi", *PLACES, *SECRETS))
-"""What is more than an attribute. All else is one."""
+"""What is more than an attribute, in whatever case it is written. All else is one."""
+
+_WRITTEN = {name.lower(): name for name in KNOWN}
 
 TRACCAR_CLIENT, OTHER_APPS = "batt", "hdop"
 """Traccar Client sends `batt` in all versions and `hdop` in none; addresses for OsmAnd and GPSLogger have `hdop`."""
@@ -54,7 +56,7 @@ def read(post: Post, options: Options, arrival: Arrival) -> Told:
     """A request of any dialect. Raises `NotOurs`."""
     if post.content_type.startswith("application/json"):
         return _read_json(post.body, post.max_records, options, arrival)
-    pairs = post.query or _form(post.body)
+    pairs = _as_known(post.query or _form(post.body))
     fields = dict(pairs)
     device_id = fields.get("id") or fields.get("deviceid") or ""
     if not device_id:
@@ -74,6 +76,12 @@ def _form(body: bytes) -> Pairs:
         return parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=MAX_FIELDS)
     except ValueError:
         raise NotOurs(f"a form of more than {MAX_FIELDS} fields") from None
+
+
+def _as_known(pairs: Pairs) -> Pairs:
+    """The same with known names as `KNOWN` writes them. One that is sent in both ways stays, but for a secret."""
+    as_sent = {name for name, _ in pairs} - SECRETS
+    return [(name if (own := _WRITTEN.get(name.lower(), name)) in as_sent else own, value) for name, value in pairs]
 
 
 def _record(device_id: str, pairs: Pairs, fields: dict[str, str], options: Options, arrival: Arrival) -> Sent:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import ClassVar
 
 from collector.protocols.contract import Decoder, Message
 from telemetry.fields import Arrival
@@ -77,8 +76,6 @@ def _of_number(start: bytes) -> str | None:
 
 class Auto:
     """A decoder (see contract.py) that becomes another once the first bytes have told which."""
-
-    PROTOCOL: ClassVar[str] = ""
 
     def __init__(self, make: Callable[[str], Decoder]) -> None:
         self._make = make

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
 
 from collector.protocols.contract import Decoder, Message
 from telemetry.fields import Arrival
@@ -11,8 +10,6 @@ from telemetry.fields import Arrival
 
 class FirstByte:
     """A decoder that becomes another with the first byte. A connection without any is `default`."""
-
-    PROTOCOL: ClassVar[str] = ""
 
     def __init__(self, choose: Callable[[int], Decoder], default: int) -> None:
         self._choose = choose

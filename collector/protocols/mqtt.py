@@ -14,7 +14,7 @@ from collector.posts.json_body import Object, opened, read_json
 from collector.protocols.framed import Options
 from telemetry.entries import Aside
 from telemetry.errors import RecordError, TooLarge
-from telemetry.fields import Arrival
+from telemetry.fields import Arrival, field_of
 from telemetry.fields import read as read_fields
 from telemetry.record import Sent
 from telemetry.topics import Filter
@@ -74,6 +74,7 @@ def _records(topic: str, device_id: str, message: Object, options: Options, arri
     if "_type" in message:
         is_location = message["_type"] == "location"
         return [owntracks.located(topic, {**message, "topic": topic}, options, arrival)] if is_location else []
-    named = {"device_id": device_id, **message} if device_id else message
+    is_unnamed = bool(device_id) and not any(field_of(name) == "device_id" for name in message)
+    named = {"device_id": device_id, **message} if is_unnamed else message
     of_unit = arrival._replace(speed_unit=options.speed_unit) if options.speed_unit else arrival
     return [read_fields(named, options.transport, SOURCE, of_unit)]

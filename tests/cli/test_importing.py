@@ -13,7 +13,7 @@ import redis
 
 from cli.export import COMMAND as EXPORT
 from cli.importing import COMMAND
-from telemetry import clock, notes
+from telemetry import clock, notes, shapes
 from telemetry.archive import Archive
 from telemetry.entries import decode_latest, pack
 from telemetry.errors import SenderError, StoreUnavailable
@@ -413,3 +413,69 @@ def test_an_ending_that_says_nothing_is_refused(settings: Settings, shard: Shard
     with pytest.raises(SenderError, match=r"name it with --format"):
         call(COMMAND, settings, write(tmp_path, CSV, "records.txt"))
     assert call(COMMAND, settings, tmp_path / "records.txt", "--format", "csv", "--json").json["imported"] == 2
+
+
+# What columns became ---------------------------------------------------------------------------------
+
+
+def test_the_summary_says_what_columns_became(settings: Settings, call: Run, stored: Any, tmp_path: Path) -> None:
+    text = "Device_ID,Timestamp,Latitude,Longitude,kn,Fuel,note\na,2026-03-01T00:00:00Z,41,29,10,5,x\n"
+    file, options = write(tmp_path, text), ("--map", "speed_knots=kn")
+    assert "Latitude -> latitude" in call(COMMAND, settings, file, "--dry-run", *options).err
+    done = call(COMMAND, settings, file, *options)
+    assert done.out.splitlines()[1:] == [
+        "fields: Device_ID -> device_id, Timestamp -> timestamp, Latitude -> latitude, Longitude -> longitude, "
+        "kn -> speed_kmh",
+        "attributes: Fuel, note",
+    ]
+    assert "warning" not in done.err
+    [row] = stored()
+    assert (row["latitude"], row["longitude"], row["attributes"]) == (41, 29, '{"Fuel":"5","note":"x"}')
+
+
+@pytest.mark.parametrize("name", ["records.ndjson", "records.json"])
+def test_the_summary_of_json(
+    settings: Settings, shard: Shard, call: Run, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"device_id": "a", "Time": 1772323200 + n, "lat": 1, "lon": 2, f"x{n // 1500}": 1} for n in range(3_000)]
+    text = json.dumps(rows) if name.endswith(".json") else "\n".join(map(json.dumps, rows))
+    done = call(COMMAND, settings, write(tmp_path, text, name), "--only-mapped", "--json")
+    fields = {"device_id": "device_id", "Time": "timestamp", "lat": "latitude", "lon": "longitude"}
+    assert (done.json["columns"], done.json["attributes"], done.json["left_out"]) == (fields, [], ["x0", "x1"])
+    monkeypatch.setattr(shapes, "_known", {})  # another process knows none
+    done = call(COMMAND, settings, tmp_path / name, "--again", "--json")
+    assert (done.json["columns"], done.json["attributes"], done.json["warnings"]) == (fields, ["x0", "x1"], [])
+
+
+def test_an_own_export_says_what_is_left_out(
+    settings: Settings, shard: Shard, archive: Archive, call: Run, tmp_path: Path
+) -> None:
+    call(COMMAND, settings, write(tmp_path, CSV))
+    table = archive.open_existing()
+    assert table is not None
+    done = call(COMMAND, settings, Path(archive.files(table)[0]), "--json")
+    assert done.json["columns"].keys() >= {"device_id", "transport", "source", "latitude"}
+    assert sorted(done.json["left_out"]) == ["id", "received_at"]
+
+
+@pytest.mark.parametrize(
+    ("text", "warning"),
+    [
+        (
+            "device_id,time,y,lon\na,2026-03-01,1,2\n",
+            "no record has a position: no column became latitude; name it with --map latitude=COLUMN",
+        ),
+        ("device_id,time,lat,lon\na,2026-03-01,,\n", "no record has a position"),
+        (
+            "device_id,when,lat,lon\na,2026-03-01,1,2\n",
+            "no row has a time: no column became timestamp; name it with --map timestamp=COLUMN",
+        ),
+    ],
+)
+def test_an_import_warns_of_what_all_rows_lack(
+    settings: Settings, shard: Shard, call: Run, tmp_path: Path, text: str, warning: str
+) -> None:
+    file = write(tmp_path, text)
+    for options in (("--dry-run",), ("--quiet",)):
+        assert f"warning: {warning}" in call(COMMAND, settings, file, *options).err
+    assert call(COMMAND, settings, file, "--again", "--json").json["warnings"] == [warning]

@@ -45,6 +45,62 @@ def written(folder: Path, text: str | bytes, name: str = "file") -> Path:
     return file
 
 
+# Names in another case -------------------------------------------------------------------------------
+
+ROW = {"Device_ID": "a", "Timestamp": "01/03/2026 00:00", "LAT": 41.5, "Longitude": 29.5, "Speed": 10, "Fuel": 5}
+
+
+@pytest.mark.parametrize("kind", ["csv", "ndjson", "json", "parquet", "mysqldump"])
+@pytest.mark.parametrize("is_plain", [True, False])
+def test_columns_in_another_case(tmp_path: Path, kind: str, is_plain: bool) -> None:
+    row = ROW | {"Timestamp": "2026-03-01T00:00:00Z"} if is_plain else ROW
+    naming = Naming() if is_plain else Naming(time_format="%d/%m/%Y %H:%M", device="none")
+    sent, refused = read(_file_of(tmp_path, kind, row), kind, naming)
+    assert refused == []
+    [one] = sent
+    record = one.record
+    assert (one.device_id, record.timestamp_us, record.latitude, record.longitude) == ("a", MOMENT_US, 41.5, 29.5)
+    assert (record.speed_kmh, json.loads(record.attributes or "").keys()) == (10, {"Fuel"})
+
+
+def _file_of(folder: Path, kind: str, row: dict[str, Any]) -> Path:
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist([row]), folder / "file")
+        return folder / "file"
+    names, cells = ",".join(row), ",".join(map(str, row.values()))
+    columns = ", ".join(f"`{name}` text" for name in row).replace(", ", ",\n ")
+    values = ", ".join(f"'{value}'" for value in row.values())
+    texts = {
+        "csv": f"{names}\n{cells}\n",
+        "ndjson": json.dumps(row),
+        "json": json.dumps([row]),
+        "mysqldump": f"CREATE TABLE `p` (\n {columns}\n);\nINSERT INTO `p` VALUES ({values});\n",
+    }
+    return written(folder, texts[kind])
+
+
+def test_a_plain_speed_in_another_case_is_in_the_unit_that_was_named(tmp_path: Path) -> None:
+    judge = Judge(Naming(), Arrival(0, LATEST_US, "knots"), "csv")
+    with opened(written(tmp_path, "device_id,time,Speed\na,2026-03-01,10\n"), "utf-8") as source:
+        [piece] = READERS["csv"](source, judge)
+    assert piece.sent[0].record.speed_kmh == 18.52
+
+
+def test_columns_of_both_cases_mean_one_field(tmp_path: Path) -> None:
+    with pytest.raises(SenderError, match=r"columns 'lat' and 'Lat' both mean 'latitude'; try --map another_name=Lat"):
+        read(written(tmp_path, "device_id,time,lat,Lat\na,2026-03-01,1,2\n"), "csv")
+    _, [bad] = read(written(tmp_path, '{"device_id":"a","time":1772323200,"lat":1,"Lat":2}'), "ndjson")
+    assert bad.reason == "latitude: sent twice, the second time as 'Lat'"
+
+
+def test_elements_of_gpx_in_another_case(tmp_path: Path) -> None:
+    text = GPX.replace(":speed>", ":Speed>").replace(":course>", ":COURSE>")
+    assert text != GPX
+    naming = Naming(device="d")
+    expected = read(written(tmp_path, GPX), "gpx", naming)
+    assert read(written(tmp_path, text), "gpx", naming) == expected
+
+
 # JSON ------------------------------------------------------------------------------------------------
 
 ARRAY = """ [ {"device_id":"a]\\"","time":1772323200, "deep":{"n":[1,2,{}]}} ,

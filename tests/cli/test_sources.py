@@ -69,6 +69,11 @@ def test_ships_have_iso_times() -> None:
     ]
 
 
+def test_a_time_in_another_case_has_its_format_too() -> None:
+    rows = csv_rows("device_id,Timestamp\n1,20/03/2021 00:22\n", Naming({}, "%d/%m/%Y %H:%M"))
+    assert [record(row)["Timestamp"] for row in rows] == ["2021-03-20T00:22:00+00:00"]
+
+
 @pytest.mark.skipif(not SHIPS.exists(), reason=f"{SHIPS.name} is not here")
 def test_ships_are_read_whole() -> None:
     with SHIPS.open("rb") as file:
@@ -79,8 +84,12 @@ def test_ships_are_read_whole() -> None:
 
 class TestCsv:
     def test_a_column_with_a_field_s_name_needs_no_map(self) -> None:
-        (row,) = csv_rows("device_id,Latitude,lat\nd,x,1.5\n")
-        assert record(row) == {"device_id": "d", "Latitude": "x", "lat": "1.5"}
+        (row,) = csv_rows("device_id,LAT,fuel\nd,1.5,x\n")
+        assert record(row) == {"device_id": "d", "LAT": "1.5", "fuel": "x"}
+
+    def test_columns_of_both_cases_mean_one_field(self) -> None:
+        with pytest.raises(SenderError, match="columns 'Latitude' and 'lat' both mean 'latitude'"):
+            csv_rows("device_id,Latitude,lat\nd,x,1.5\n")
 
     def test_an_attribute_can_be_renamed(self) -> None:
         (row,) = csv_rows("device_id,F\nd,3\n", Naming({"fuel": "F"}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -142,6 +143,33 @@ def test_a_speed_beyond_all_numbers_in_kmh_is_refused() -> None:
 def test_two_names_for_one_field_are_refused(first: str, second: str) -> None:
     error = refused_field(**{first: 1, second: 1})
     assert (error.field, error.reason) == (NAMES[first], f"sent twice, the second time as {second!r}")
+
+
+@pytest.mark.parametrize("change", [str.upper, str.title, str.capitalize])
+@pytest.mark.parametrize("name", NAMES)
+def test_names_are_taken_in_any_case(name: str, change: Callable[[str], str]) -> None:
+    texts = {"device_id": "d", "location": "quay", "attributes": {"fuel": 1}}
+    value = texts.get(name, 5 if NAMES[name] != "timestamp" else TIME_US // 1_000_000)
+    as_usual, changed = ({"device_id": "d", one: value} for one in (name, change(name)))
+    if name == "device_id":
+        del changed["device_id"]
+    assert read(changed, "http", "json", ARRIVAL) == read(as_usual, "http", "json", ARRIVAL)
+
+
+def test_a_plain_speed_in_another_case_has_the_unit_of_its_listener() -> None:
+    arrival = ARRIVAL._replace(speed_unit="ms")
+    assert (made(arrival, Speed=10).speed_kmh, made(arrival, Speed_KMH=10).speed_kmh) == (36, 10)
+
+
+def test_an_attribute_never_hides_a_field_of_another_case() -> None:
+    error = refused_field(speed=1, Speed="fast")
+    assert (error.field, error.reason) == ("speed_kmh", "sent twice, the second time as 'Speed'")
+    found = made(speed=1, attributes={"Speed": "fast"}, Fuel=5)
+    assert attributes_of(found) == {"Speed": "fast", "Fuel": 5}, "other names keep their case"
+
+
+def test_a_key_is_kept_in_no_case() -> None:
+    assert attributes_of(made(Token="wk_" + "a" * 8, TOKEN="5")) == {"TOKEN": "5"}
 
 
 # Numbers ---------------------------------------------------------------------------------------------

@@ -275,6 +275,18 @@ def test_another_name_beside_a_field_of_the_older_service_is_an_attribute() -> N
     assert json.loads(found.record.attributes or "") == {"time": "noon", "speed_kmh": 7}
 
 
+def test_further_names_in_another_case() -> None:
+    _, found = accepted(Latitude=1.5, LON=2.5, Time=1_731_407_100, SPEED="fast")
+    assert (found.record.latitude, found.record.longitude) == (1.5, 2.5)
+    assert found.record.timestamp_us == 1_731_407_100_000_000
+    assert json.loads(found.record.attributes or "") == {"SPEED": "fast"}, "the older service's own name counts"
+
+
+def test_a_tcp_message_may_write_its_place_in_another_case() -> None:
+    found = check_message([{"device_id": "e", "Lat": 1, "Lng": 2}], ARRIVAL)
+    assert [(one.record.latitude, one.record.longitude) for one in found if isinstance(one, Sent)] == [(1, 2)]
+
+
 DEEP: list[Any] = []
 for _ in range(40):
     DEEP = [DEEP]

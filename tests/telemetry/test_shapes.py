@@ -225,6 +225,23 @@ def test_a_sender_of_fewer_names_has_the_shape_of_more() -> None:
     assert quick(found, value) == [plain(value)]
 
 
+@pytest.mark.parametrize("unit", ["kmh", "ms"])
+@pytest.mark.parametrize("change", [str.upper, str.title])
+def test_names_in_another_case_have_a_shape_too(change: Callable[[str], str], unit: str) -> None:
+    value = {change(name): item for name, item in USUAL.items()}
+    arrival = ARRIVAL._replace(speed_unit=unit)
+    expected = plain(value, arrival)
+    assert (expected.record.latitude, expected.record.timestamp_us) == (53.4, plain(USUAL).record.timestamp_us)
+    assert json.loads(expected.record.attributes or "") == {change("ignition"): True, change("fuel"): 61}
+    for values in ([value], [value] * 20):
+        assert quick(learnt(value), values, arrival) == [expected] * len(values)
+
+
+def test_names_of_both_cases_never_share_a_shape() -> None:
+    found = learnt(USUAL, {**USUAL, "Lat": 1})
+    assert quick(found, {**USUAL, "Lat": 1}) is None, "the plain way refuses it"
+
+
 def test_names_add_up() -> None:
     found = learnt(USUAL)
     found.learn([{"device_id": "d", "door": 1}], LEARN_RECORDS)
@@ -261,7 +278,9 @@ texts = st.one_of(
 scalars = st.one_of(st.none(), st.booleans(), numbers, texts)
 inner = st.one_of(scalars, st.lists(scalars, max_size=2), st.dictionaries(texts, scalars, max_size=3))
 objects = st.dictionaries(
-    st.one_of(st.sampled_from(sorted(NAMES)), st.sampled_from(["a", "b", "ä", ""])), inner, max_size=8
+    st.one_of(st.sampled_from(sorted(NAMES)), st.sampled_from(["a", "b", "ä", "", "Lat", "TIME", "Speed", "A"])),
+    inner,
+    max_size=8,
 )
 devices = st.one_of(st.text(max_size=5), st.integers(-5, 5))
 

@@ -69,6 +69,12 @@ def test_a_tag_names_the_device(tags: str, chosen: str, device: str) -> None:
     assert only(told(read, lines(f"m,{tags} a=1"), HTTP._replace(device_tag=chosen)))[0] == device
 
 
+def test_names_in_another_case() -> None:
+    device, record, attributes = only(told(read, lines("m,Host=h Lat=1.5,LON=2.5,Speed=36,Fuel=5")))
+    assert (device, record.latitude, record.longitude, record.speed_kmh) == ("h", 1.5, 2.5, 36)
+    assert attributes == {"Fuel": 5, "measurement": "m"}
+
+
 def test_comments_empty_lines_and_a_line_break_inside_quotes() -> None:
     found = told(read, lines("# telegraf", "", '  m,host=h a="x', 'y" 1772366400000000000', "m,host=h b=1"))
     assert [json.loads(sent.record.attributes or "")["measurement"] for sent in found.records] == ["m", "m"]

@@ -27,6 +27,19 @@ def test_a_query_and_a_form(post: object) -> None:
     assert attributes == {}
 
 
+@pytest.mark.parametrize("post", [query, form], ids=["query", "form"])
+def test_names_in_another_case(post: Callable[[str], Post]) -> None:
+    text = "ID=dev1&Lat=41.5&LON=28.5&Timestamp=1772366400&Speed=10&Fuel=5&Token=secret"
+    device, record, attributes = only(told(read, post(text)))
+    assert (device, record.timestamp_us, record.latitude, record.longitude) == ("dev1", NOON_US, 41.5, 28.5)
+    assert (record.speed_kmh, attributes) == (36, {"Fuel": 5})
+
+
+def test_of_names_in_both_cases_the_usual_one_counts() -> None:
+    _, record, attributes = only(told(read, query("id=1&LAT=5&lat=41.5&lon=28.5&token=a&TOKEN=b")))
+    assert (record.latitude, attributes) == (41.5, {"LAT": 5})
+
+
 OSMAND = "id=1&lat=53.1&lon=-2.1&timestamp=1772366400123&hdop=4.0&altitude=35.0&speed=9.5&bearing=270.0"
 TRACCAR_CLIENT = "id=1&timestamp=1772366400&lat=53.1&lon=-2.1&speed=9.5&bearing=270.0&altitude=35.0"
 

@@ -33,6 +33,12 @@ def test_a_message_may_say_its_device_and_hold_several() -> None:
     assert [sent.device_id for sent in found.records] == ["a", "gateway"]
 
 
+def test_names_in_another_case() -> None:
+    (sent,) = heard("fleet/gateway/position", {"Device_ID": "a", "Lat": 1, "LON": 2, "Time": 1_772_366_400}).records
+    assert (sent.device_id, sent.record.latitude, sent.record.longitude) == ("a", 1, 2)
+    assert (sent.record.timestamp_us, sent.record.attributes) == (1_772_366_400_000_000, None)
+
+
 def test_the_unit_is_the_listener_s() -> None:
     (sent,) = heard("fleet/v1/position", {"speed": 10}, OPTIONS._replace(speed_unit="ms")).records
     assert sent.record.speed_kmh == 36
