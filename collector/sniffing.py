@@ -132,10 +132,7 @@ def address(peer: Sequence[object] | None) -> str:
 def speaker(decoder: Decoder) -> tuple[str, str]:
     """Protocol and device of a connection, as far as it told."""
     decoder = innermost(decoder)
-    if isinstance(decoder, Auto | FirstByte):
-        return "", ""
-    name = type(decoder).__module__.rpartition(".")[2]
-    return name, decoder.device_id if isinstance(decoder, Framed) else ""
+    return decoder.PROTOCOL, decoder.device_id if isinstance(decoder, Framed) else ""
 
 
 def innermost(decoder: Decoder) -> Decoder:

@@ -40,4 +40,4 @@ tally_of = lru_cache(128)(Tally)
 def tally_for(decoder: Decoder, transport: str) -> Tally:
     """The tally of what a decoder reads."""
     protocol, _ = speaker(decoder)
-    return tally_of(protocol.removesuffix("_stream") or UNKNOWN, transport)
+    return tally_of(protocol or UNKNOWN, transport)

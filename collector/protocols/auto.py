@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from typing import ClassVar
 
 from collector.protocols.contract import Decoder, Message
 from telemetry.fields import Arrival
@@ -76,6 +77,8 @@ def _of_number(start: bytes) -> str | None:
 
 class Auto:
     """A decoder (see contract.py) that becomes another once the first bytes have told which."""
+
+    PROTOCOL: ClassVar[str] = ""
 
     def __init__(self, make: Callable[[str], Decoder]) -> None:
         self._make = make

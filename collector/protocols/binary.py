@@ -4,6 +4,7 @@ nothing that could be."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from collector.protocols.contract import Message, Rejected
 from telemetry.fields import Arrival
@@ -11,6 +12,8 @@ from telemetry.fields import Arrival
 
 class Binary(ABC):
     """A decoder (see contract.py) of whatever `_take` cuts out of the buffer."""
+
+    PROTOCOL: ClassVar[str]
 
     CUT_SHORT = "cut short"
 

@@ -10,7 +10,7 @@ and costs only itself; only a message that is the `last` ends the connection aft
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 from telemetry.entries import Aside
 from telemetry.fields import Arrival
@@ -82,6 +82,9 @@ Message = Received | Rejected
 
 class Decoder(Protocol):
     """One connection's decoder."""
+
+    PROTOCOL: ClassVar[str]
+    """The name of what it reads, as in settings, logs and metrics. Empty while the first bytes have not told."""
 
     @property
     def waits_for_quiet(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 from collector.protocols.contract import Decoder, Message
 from telemetry.fields import Arrival
@@ -10,6 +11,8 @@ from telemetry.fields import Arrival
 
 class FirstByte:
     """A decoder that becomes another with the first byte. A connection without any is `default`."""
+
+    PROTOCOL: ClassVar[str] = ""
 
     def __init__(self, choose: Callable[[int], Decoder], default: int) -> None:
         self._choose = choose

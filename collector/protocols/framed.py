@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from datetime import UTC, tzinfo
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from msgspec.structs import replace
 
@@ -61,6 +61,8 @@ class Cut(NamedTuple):
 
 class Framed(ABC):
     """A decoder (see contract.py) of one connection."""
+
+    PROTOCOL: ClassVar[str]
 
     MAX_FRAME_BYTES = 2**16
     """Longer than any frame of the protocol: who sends so much without an end is out of step."""

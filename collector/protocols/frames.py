@@ -23,7 +23,7 @@ any other that can't be taken.
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any, NamedTuple, TypeGuard
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeGuard
 
 import msgspec
 from msgspec import Meta
@@ -73,6 +73,8 @@ class Header(NamedTuple):
 
 class Frames(Binary):
     """The decoder of one connection (see contract.py)."""
+
+    PROTOCOL: ClassVar[str] = "frames"
 
     CUT_SHORT = "a frame is cut short"
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, tzinfo
 from itertools import pairwise
+from typing import ClassVar
 
 from collector.protocols import gl200_state
 from collector.protocols.contract import Message
@@ -45,6 +46,8 @@ _BEFORE = 4
 
 class Gl200(Framed):
     """The decoder of one connection."""
+
+    PROTOCOL: ClassVar[str] = "gl200"
 
     @property
     def waits_for_quiet(self) -> bool:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from collector.protocols.contract import Message
 from collector.protocols.framed import Cut, Framed, FrameFault, Options, received
@@ -103,6 +103,8 @@ class _Found(NamedTuple):
 
 class Gps103(Framed):
     """The decoder of one connection."""
+
+    PROTOCOL: ClassVar[str] = "gps103"
 
     MAX_FRAME_BYTES = 2**14  # a part of a photo, as hexadecimal
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta, timezone
+from typing import ClassVar
 
 from collector.protocols import gt06_content as content
 from collector.protocols.checksums import crc16_x25
@@ -40,6 +41,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 class Gt06(Framed):
     """The decoder of one connection (see contract.py)."""
+
+    PROTOCOL: ClassVar[str] = "gt06"
 
     def cut(self, buffer: bytearray) -> Cut | None:
         """The next frame; where a length doesn't fit, all up to the next end of a frame, to be refused."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from functools import partial
+from typing import ClassVar
 
 from collector.protocols import h02_said
 from collector.protocols.contract import Message
@@ -37,6 +38,8 @@ _TEXT_FRAME = re.compile(r"\*[A-Za-z]{2},([0-9A-Za-z]{0,20}),([^,#]*)(?:,([^#]*)
 
 class H02(Framed):
     """The decoder of one connection."""
+
+    PROTOCOL: ClassVar[str] = "h02"
 
     MAX_FRAME_BYTES = 4096
 

@@ -18,7 +18,7 @@ import json
 import re
 import sys
 from functools import partial
-from typing import NoReturn
+from typing import ClassVar, NoReturn
 
 from collector.protocols.answers import (
     NOT_AUTHORIZED,
@@ -119,6 +119,8 @@ class JsonStream:
     What it makes of a stream hangs on the bytes alone, never on how they are cut into pieces; `quiet` only
     ends what has no other end.
     """
+
+    PROTOCOL: ClassVar[str] = "json"
 
     def __init__(self, max_bytes: int, max_records: int) -> None:
         self._max_bytes = max_bytes

@@ -6,6 +6,8 @@ record costs only itself; behind bytes that are no msgpack nothing can be told a
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import msgpack
 import msgspec
 
@@ -38,6 +40,8 @@ _encode = msgspec.msgpack.Encoder().encode
 
 class MsgpackStream(Binary):
     """The decoder of one connection (see contract.py)."""
+
+    PROTOCOL: ClassVar[str] = "msgpack"
 
     def __init__(self, max_bytes: int, max_records: int) -> None:
         super().__init__(max_bytes, max_records)

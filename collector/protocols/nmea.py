@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import UTC
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from collector.protocols.checksums import xor
 from collector.protocols.contract import Message
@@ -65,6 +65,8 @@ class _Fix(NamedTuple):
 
 class Nmea(Framed):
     """The decoder of one connection."""
+
+    PROTOCOL: ClassVar[str] = "nmea"
 
     MAX_FRAME_BYTES = 1024
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from collector.protocols import teltonika_gh3000 as gh3000
 from collector.protocols.checksums import crc16_arc
@@ -81,6 +81,8 @@ _fields = struct.Struct(">QBiihHBH")
 
 class Teltonika(Framed):
     """The decoder of one connection (see contract.py)."""
+
+    PROTOCOL: ClassVar[str] = "teltonika"
 
     MAX_FRAME_BYTES = 2**18  # 255 records of 1 KB, which is the most that the vendor's devices send
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC
+from typing import ClassVar
 
 from collector.protocols.contract import Message
 from collector.protocols.framed import Cut, Framed, FrameFault, received
@@ -76,6 +77,8 @@ _STEPS_PERCENT = {0: 0, 1: 0, 2: 10, 3: 20, 4: 60, 5: 80, 6: 100}
 
 class Tk103(Framed):
     """The decoder of one connection."""
+
+    PROTOCOL: ClassVar[str] = "tk103"
 
     MAX_FRAME_BYTES = 4096
 

@@ -958,9 +958,9 @@ def test_the_log_says_of_which_connection_and_why_but_nothing_that_was_sent(
     assert sorted(said) == ["c1", "c2", "c3"]
     assert all(of_one[0].startswith("opened, on port ") and of_one[-1] == "closed" for of_one in said.values())
     assert sorted(of_one[1] for of_one in said.values()) == [
-        "closed for a message of json_stream: body-too-large",
+        "closed for a message of json: body-too-large",
         "closed: a message took more than 0.3 s to arrive",
-        "refused a message of json_stream: invalid-record",
+        "refused a message of json: invalid-record",
     ]
     assert "OUR" not in caplog.text
     assert len({record.lineno for record in caplog.records if record.name == "collector.tcp"}) == 5  # not alike

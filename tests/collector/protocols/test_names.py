@@ -1,0 +1,20 @@
+"""Names of protocols: each decoder bears the name by which the registry, and so the settings, know it."""
+
+from __future__ import annotations
+
+import pytest
+
+from collector.protocols import PROTOCOLS, TRACKERS, MessageLimits
+from collector.protocols.framed import Options
+
+DECIDED_BY_BYTES = {"any"}
+
+
+@pytest.mark.parametrize("name", PROTOCOLS.keys() - DECIDED_BY_BYTES)
+def test_a_stream_bears_its_name(name: str) -> None:
+    assert name == PROTOCOLS[name](MessageLimits(1_000, 10)).PROTOCOL
+
+
+@pytest.mark.parametrize("name", TRACKERS)
+def test_a_tracker_bears_its_name(name: str) -> None:
+    assert name == TRACKERS[name](Options()).PROTOCOL
