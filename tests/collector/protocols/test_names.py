@@ -10,7 +10,7 @@ from collector.protocols.framed import Options
 DECIDED_BY_BYTES = {"any"}
 
 
-@pytest.mark.parametrize("name", PROTOCOLS.keys() - DECIDED_BY_BYTES)
+@pytest.mark.parametrize("name", sorted(PROTOCOLS.keys() - DECIDED_BY_BYTES))
 def test_a_stream_bears_its_name(name: str) -> None:
     assert name == PROTOCOLS[name](MessageLimits(1_000, 10)).PROTOCOL
 
