@@ -1,6 +1,6 @@
 /**
- * The base map that needs no other host: land and borders of Natural Earth, names of countries and, by their size, of
- * towns of GeoNames. Names are drawn in the system's fonts: a style without `glyphs` asks for none. What is half a million
+ * The base map that needs no other host: land, borders, rivers and lakes of Natural Earth, names of countries and, by
+ * their size, of towns of GeoNames. Names are drawn in the system's fonts: a style without `glyphs` asks for none. What is half a million
  * points is unpacked in a worker (unpack.js) and goes as a file from there to MapLibre's, past the page.
  */
 
@@ -16,6 +16,10 @@ const FONT = ["system-ui", "sans-serif"];
 /** From this zoom on towns with so many inhabitants are named. */
 const TOWNS = [0, 8e6, 3, 3e6, 4, 1.5e6, 5, 6e5, 6, 2.5e5, 7, 1e5, 8, 4e4, 9, 0];
 
+/** From a zoom on rivers as long as this, in km, and lakes as large, in km², are drawn. */
+const RIVERS = [1_500, 3, 800, 4, 400, 5, 0];
+const LAKES = [5_000, 3, 1_000, 4, 300, 5, 0];
+
 const EMPTY = { type: "FeatureCollection", features: [] };
 const source = (more = {}) => ({ type: "geojson", data: EMPTY, ...more });
 const opacity = (/** @type {[number, number, number, number]} */ [from, low, to, high]) => ["interpolate", ["linear"], ["zoom"], from, low, to, high];
@@ -28,6 +32,8 @@ export function style() {
     { id: `land-${name}`, type: "fill", source: `land-${name}`, ...range, paint: { "fill-antialias": true } },
     { id: `borders-${name}`, type: "line", source: `borders-${name}`, ...range, paint: { "line-width": 0.8 } },
   ];
+  const [landFine, bordersFine] = land("fine", { minzoom: FINE_ZOOM });
+  const large = (size, steps) => [">=", ["get", size], ["step", ["zoom"], ...steps]];
   return {
     version: 8,
     sources: {
@@ -35,6 +41,8 @@ export function style() {
       "borders-coarse": source({ maxzoom: 6 }),
       "land-fine": source({ maxzoom: 10 }),
       "borders-fine": source({ maxzoom: 10 }),
+      lakes: source({ maxzoom: 8 }),
+      rivers: source({ maxzoom: 8 }),
       canals: source({ data: CANALS }),
       countries: source({ maxzoom: 6 }),
       towns: source({ maxzoom: 9 }),
@@ -42,7 +50,18 @@ export function style() {
     layers: [
       { id: "water", type: "background" },
       ...land("coarse", {}), // at every zoom, until the fine coast is there
-      ...land("fine", { minzoom: FINE_ZOOM }),
+      landFine,
+      { id: "lakes", type: "fill", source: "lakes", filter: large("size_km2", LAKES), paint: { "fill-antialias": true } },
+      {
+        id: "rivers",
+        type: "line",
+        source: "rivers",
+        minzoom: 2,
+        filter: large("length_km", RIVERS),
+        layout: { "line-cap": "round", "line-join": "round" },
+        paint: { "line-width": ["interpolate", ["linear"], ["zoom"], 2, 0.6, 5, 1.1, 9, 2] },
+      },
+      { id: "canal-lakes", type: "fill", source: "canals", minzoom: 5, filter: ["==", ["geometry-type"], "Polygon"] },
       {
         id: "canals",
         type: "line",
@@ -51,6 +70,7 @@ export function style() {
         layout: { "line-cap": "round", "line-join": "round" },
         paint: { "line-width": ["interpolate", ["exponential", 2], ["zoom"], 5, 1, 8, 2.5, 12, 6, 15, 20] },
       },
+      bordersFine,
       {
         id: "countries",
         type: "symbol",
@@ -94,7 +114,8 @@ export function paintBase(gl) {
     gl.setPaintProperty(`land-${name}`, "fill-color", colour("map-land"));
     gl.setPaintProperty(`borders-${name}`, "line-color", colour("map-border"));
   }
-  gl.setPaintProperty("canals", "line-color", colour("map-water"));
+  for (const name of ["lakes", "canal-lakes"]) gl.setPaintProperty(name, "fill-color", colour("map-water"));
+  for (const name of ["rivers", "canals"]) gl.setPaintProperty(name, "line-color", colour("map-water"));
   for (const name of ["countries", "towns"]) {
     gl.setPaintProperty(name, "text-color", colour(`map-${name}`));
     gl.setPaintProperty(name, "text-halo-color", colour("map-land"));
@@ -132,7 +153,7 @@ export async function loadBase(gl) {
   await drawn(gl, "land-coarse");
   isLandKnown = true;
   paintBase(gl);
-  await Promise.all([loadFine(), load("cities.json")]);
+  await Promise.all([loadFine(), load("waters.json"), load("cities.json")]);
 }
 
 /** Settled once the map shows what a source has where it is looked at. */

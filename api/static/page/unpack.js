@@ -12,6 +12,7 @@ const WORLD = "/static/world";
 const FILES = {
   "countries-50m.json": (topology) => ({ ...fill("coarse", topology), countries: names(topology) }),
   "countries-10m.json": (topology) => fill("fine", topology),
+  "waters.json": (topology) => ({ lakes: parts(topology, "lakes"), rivers: parts(topology, "rivers") }),
   "cities.json": (found) => ({ towns: collection(found.map(town)) }),
 };
 
@@ -33,6 +34,8 @@ function fill(name, topology) {
   const borders = mesh(topology, countries, (one, other) => one !== other);
   return { [`land-${name}`]: collection(polygons), [`borders-${name}`]: borders };
 }
+
+const parts = (topology, kind) => feature(topology, topology.objects[kind]);
 
 const names = (topology) => collection(feature(topology, topology.objects.countries).features.map(countryName));
 
