@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,7 @@ def browser() -> Iterator[Browser]:
         yield found
 
 
-def ask(browser: Browser, expression: str) -> object:
+def ask(browser: Browser, expression: str) -> Any:
     """What an expression of MapLibre's map, `gl`, comes to."""
     return browser.run(f"(async () => {{ {MAP} return {expression}; }})()")
 
@@ -109,12 +110,58 @@ def test_land_is_land_while_the_fine_coast_is_not_loaded(box: Box, browser: Brow
         browser.wait_for(f"(async () => {{ {MAP} return {land} > 0; }})()", DRAWN_S)
 
 
-@pytest.mark.usefixtures("fleet")
-def test_ships_in_the_suez_canal_are_on_water(box: Box, browser: Browser) -> None:
-    show(box, browser, "#at=32.571,30.08,10")
-    browser.wait_for(DRAWN, DRAWN_S)
-    at = "gl.queryRenderedFeatures(gl.project(gl.getCenter()), {layers: ['canals']}).length"
-    browser.wait_for(f"(async () => {{ {MAP} return {at} > 0; }})()", DRAWN_S)
+@pytest.fixture(scope="module")
+def map_page(box: Box) -> Iterator[Browser]:
+    """A page whose base map is drawn, in a browser of its own."""
+    with running_browser() as found:
+        found.look_at(*DESK)
+        show(box, found, CAIRO)
+        found.wait_for(DRAWN, DRAWN_S)
+        yield found
+
+
+def wait_at(browser: Browser, place: str, condition: str) -> None:
+    """Move the map to `longitude,latitude,zoom` and wait until MapLibre's map, `gl`, is so."""
+    *centre, zoom = place.split(",")
+    ask(browser, f"void gl.jumpTo({{center: [{','.join(centre)}], zoom: {zoom}}})")
+    browser.wait_for(f"(async () => {{ {MAP} return gl.areTilesLoaded() && {condition}; }})()", DRAWN_S)
+
+
+@pytest.mark.parametrize(
+    ("place", "layer"),
+    [
+        pytest.param("32.571,30.08,10", "canals", id="canal north of Suez"),
+        pytest.param("32.41,30.33,10", "canal-lakes", id="Great Bitter Lake"),
+        pytest.param("-87,43.5,2.5", "lakes", id="Lake Michigan"),
+        pytest.param("9.4,47.6,7", "lakes", id="Lake Constance"),
+    ],
+)
+def test_water_inside_of_coasts_is_drawn(map_page: Browser, place: str, layer: str) -> None:
+    centre = f"gl.queryRenderedFeatures(gl.project(gl.getCenter()), {{layers: ['{layer}']}})"
+    wait_at(map_page, place, f"{centre}.length > 0")
+
+
+@pytest.mark.parametrize(("zoom", "least_km", "below_km"), [(2.5, 1_500, 9_999), (4.5, 400, 800), (6.0, 100, 400)])
+def test_long_rivers_are_drawn_from_farther_away_than_short_ones(
+    map_page: Browser, zoom: float, least_km: int, below_km: int
+) -> None:
+    lengths = "gl.queryRenderedFeatures({layers: ['rivers']}).map(one => one.properties.length_km)"
+    shortest = f"Math.min(...{lengths})"
+    wait_at(map_page, f"13,47.5,{zoom}", f"{shortest} < {below_km}")
+    assert ask(map_page, shortest) >= least_km
+
+
+@pytest.mark.parametrize(("scheme", "has_forced_colours"), [("light", False), ("dark", False), ("light", True)])
+def test_rivers_and_lakes_have_the_colour_of_the_sea(map_page: Browser, scheme: str, has_forced_colours: bool) -> None:
+    map_page.look_at(*DESK, scheme, has_forced_colours=has_forced_colours)
+    water = "getComputedStyle(document.documentElement).getPropertyValue('--map-water').trim()"
+    wait_at(map_page, "9.4,47.6,7", f"gl.getPaintProperty('water', 'background-color') === {water}")
+    painted = ["['water', 'background-color']", "['land-fine', 'fill-color']", "['borders-fine', 'line-color']"]
+    painted += ["['lakes', 'fill-color']", "['rivers', 'line-color']"]
+    sea, land, border, lake, river = ask(map_page, f"[{', '.join(painted)}].map(one => gl.getPaintProperty(...one))")
+    assert lake == river == sea
+    assert len({sea, land, border}) == 3
+    map_page.look_at(*DESK)
 
 
 @pytest.mark.usefixtures("fleet")

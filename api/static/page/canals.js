@@ -22,8 +22,9 @@ const EAST = [
 ];
 
 /** The harbours of Port Said. */
-const HARBOUR_WEST = [[32.325, 31.273], [32.303, 31.25], [32.304, 31.21], [32.306, 31.14], [32.307, 31.11], [32.308, 31.1]];
+const HARBOUR_WEST = [[32.325, 31.266], [32.325, 31.273], [32.303, 31.25], [32.304, 31.21], [32.306, 31.14], [32.307, 31.11], [32.308, 31.1]];
 const HARBOUR_EAST = [[32.372, 31.3], [32.363, 31.245], [32.358, 31.22], [32.352, 31.2], [32.345, 31.193], [32.335, 31.19]];
+const HARBOUR_QUAY = [[32.355, 31.207], [32.361, 31.207]];
 const HARBOUR_BASIN = [[32.336, 31.195], [32.329, 31.195]];
 
 const TIMSAH = [
@@ -45,7 +46,7 @@ const feature = (type, coordinates) => ({ type: "Feature", geometry: { type, coo
 export const CANALS = {
   type: "FeatureCollection",
   features: [
-    feature("MultiLineString", [WEST, EAST, HARBOUR_WEST, HARBOUR_EAST, HARBOUR_BASIN]),
+    feature("MultiLineString", [WEST, EAST, HARBOUR_WEST, HARBOUR_EAST, HARBOUR_QUAY, HARBOUR_BASIN]),
     feature("MultiPolygon", [[TIMSAH], [GREAT_BITTER], [LITTLE_BITTER]]),
   ],
 };
