@@ -31,32 +31,47 @@ def places(file: pa.NativeFile, chunk: pq.ColumnChunkMetaData, levels: int, text
 
     `levels` is the column's greatest definition level: 1 where a value may be missing. Raises `NotRead`.
     """
+    data = _data(file, chunk, levels)
+    try:
+        return _places(data, text.encode(), levels)
+    except (IndexError, OSError, pa.ArrowException):
+        raise NotRead from None
+
+
+def texts(file: pa.NativeFile, chunk: pq.ColumnChunkMetaData, levels: int) -> list[bytes]:
+    """The texts of a column chunk's dictionary: each that its rows have, and maybe others. Raises `NotRead`."""
+    data = _data(file, chunk, levels)
+    try:
+        dictionary = _dictionary(data)
+        for _ in _data_pages(data, dictionary.end):
+            pass  # none has a text that is not in the dictionary
+        return list(_texts(_unpacked(data, dictionary), dictionary.values))
+    except (IndexError, OSError, pa.ArrowException):
+        raise NotRead from None
+
+
+def _data(file: pa.NativeFile, chunk: pq.ColumnChunkMetaData, levels: int) -> bytes:
+    """The bytes of a column chunk that has a dictionary, and no value missing."""
     at, said = chunk.dictionary_page_offset, chunk.statistics
     if at is None or chunk.total_compressed_size > MOST_BYTES or chunk.compression != "ZSTD":
         raise NotRead
     if levels > 1 or said is None or not said.has_null_count or said.null_count > 0:
         raise NotRead
     try:
-        return _places(bytes(file.read_at(chunk.total_compressed_size, at)), text.encode(), levels)
-    except (IndexError, OSError, pa.ArrowException):
+        return bytes(file.read_at(chunk.total_compressed_size, at))
+    except (OSError, pa.ArrowException):
         raise NotRead from None
 
 
 def _places(data: bytes, text: bytes, levels: int) -> range:
-    dictionary = _page(data, 0)
-    if dictionary.kind != _DICTIONARY_PAGE or dictionary.encoding not in (_PLAIN, _PLAIN_DICTIONARY):
-        raise NotRead
+    dictionary = _dictionary(data)
     wanted = _place(_unpacked(data, dictionary), dictionary.values, text)
-    at, row, found = dictionary.end, 0, range(0)
-    while at < len(data):
-        page = _page(data, at)
-        if page.kind != _DATA_PAGE or page.encoding not in (_PLAIN_DICTIONARY, _RLE_DICTIONARY):
-            raise NotRead  # perhaps the dictionary was full, and this page has what is not in it
+    row, found = 0, range(0)
+    for page in _data_pages(data, dictionary.end):
         for value, count in _runs(_unpacked(data, page), page.values, levels) if wanted is not None else ():
             if value == wanted:
                 found = _joined(found, range(row, row + count))
             row += count
-        at = page.end
     return found
 
 
@@ -91,21 +106,41 @@ def _page(data: bytes, at: int) -> _Page:
     return _Page(kind, values, encoding, unpacked_bytes, at, at + size)
 
 
+def _dictionary(data: bytes) -> _Page:
+    page = _page(data, 0)
+    if page.kind != _DICTIONARY_PAGE or page.encoding not in (_PLAIN, _PLAIN_DICTIONARY):
+        raise NotRead
+    return page
+
+
+def _data_pages(data: bytes, at: int) -> Iterator[_Page]:
+    """The pages from `at` on, all of whose values are in the dictionary."""
+    while at < len(data):
+        page = _page(data, at)
+        if page.kind != _DATA_PAGE or page.encoding not in (_PLAIN_DICTIONARY, _RLE_DICTIONARY):
+            raise NotRead  # perhaps the dictionary was full, and this page has what is not in it
+        yield page
+        at = page.end
+
+
 def _unpacked(data: bytes, page: _Page) -> bytes:
     return _ZSTD.decompress(data[page.begin : page.end], page.unpacked_bytes, asbytes=True)  # type: ignore[no-any-return]
 
 
 def _place(data: bytes, count: int, text: bytes) -> int | None:
-    """The place of a text in a dictionary: each is behind its length."""
+    """The place of a text in a dictionary."""
+    return next((place for place, found in enumerate(_texts(data, count)) if found == text), None)
+
+
+def _texts(data: bytes, count: int) -> Iterator[bytes]:
+    """The texts of a dictionary: each is behind its length."""
     at = 0
-    for place in range(count):
+    for _ in range(count):
         begin = at + 4
         at = begin + int.from_bytes(data[at:begin], "little")
         if at > len(data):
             raise NotRead
-        if data[begin:at] == text:
-            return place
-    return None
+        yield data[begin:at]
 
 
 def _runs(data: bytes, count: int, levels: int) -> Iterator[tuple[int, int]]:

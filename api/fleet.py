@@ -23,8 +23,9 @@ from api.latest import PARAMETERS as OF_ALL
 from api.latest import LatestRoutes
 from api.latest_answer import LatestAnswer, LatestPage, answer_if_decodable, with_position
 from api.params import moment
-from api.past import Moment, past
+from api.past import Moment, PastReader
 from api.queries import Queries
+from api.row_groups import RowGroups
 from api.snapshot import Snapshots
 from collector.http import Content, Operation, invalid_parameter, names, refuse_unknown, whole
 from telemetry import problem
@@ -61,9 +62,9 @@ LATEST = Operation(
 class Fleet:
     """`GET /v1/latest` as the query program answers it."""
 
-    def __init__(self, latest: LatestRoutes, snapshots: Snapshots, queries: Queries) -> None:
+    def __init__(self, latest: LatestRoutes, snapshots: Snapshots, queries: Queries, row_groups: RowGroups) -> None:
         self._latest = latest
-        self._snapshots = snapshots
+        self._past = PastReader(snapshots, row_groups)
         self._queries = queries
         self._making = asyncio.Semaphore(PAGES_AT_ONCE)
 
@@ -116,7 +117,7 @@ class Fleet:
                     for device, value in batch:
                         yield device, answer_if_decodable(device, value), len(value or b"")
             return
-        found = await self._queries.run(lambda connection: past(connection, self._snapshots, devices, moment))
+        found = await self._queries.run(lambda connection: self._past.at(connection, devices, moment))
         for one in found.values():
             answer = with_position(one.newest, one.newest.received_at, one.position)
             yield answer.device_id, answer, len(bytes(msgspec.Raw(answer.attributes or b"")))

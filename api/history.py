@@ -24,6 +24,7 @@ from api.paged import VARY
 from api.params import CURSOR, DEVICE_ID, END, LIMIT, ORDER, START, Position
 from api.queries import Queries
 from api.record_json import answers_of
+from api.row_groups import RowGroups
 from api.snapshot import Snapshot, Snapshots, Wanted
 from api.thinned import PARAMETERS as THINNED
 from api.thinned import Thinned, thinned
@@ -204,11 +205,11 @@ def body(found: pa.Table, limit: int) -> bytes:
 class History:
     """`GET /v1/records`."""
 
-    def __init__(self, snapshots: Snapshots, queries: Queries, max_page_records: int) -> None:
+    def __init__(self, snapshots: Snapshots, queries: Queries, max_page_records: int, row_groups: RowGroups) -> None:
         self._snapshots = snapshots
         self._queries = queries
         self._max_page_records = max_page_records
-        self._one_device = OneDevice()
+        self._one_device = OneDevice(row_groups)
 
     async def get_records(self, request: Request) -> Response:
         """Records of a range, of the devices named or of all, in JSON or another format."""

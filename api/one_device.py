@@ -30,8 +30,8 @@ MOST_FILES = 128
 class OneDevice:
     """Reads pages, from any number of threads."""
 
-    def __init__(self) -> None:
-        self._row_groups = RowGroups()
+    def __init__(self, row_groups: RowGroups | None = None) -> None:
+        self._row_groups = row_groups or RowGroups()
 
     def page(
         self, snapshot: Snapshot, wanted: Wanted, after: Position | None, is_descending: bool, count: int

@@ -50,6 +50,7 @@ from api.pace import minimum_pace
 from api.queries import Queries
 from api.quick_facts import Entries
 from api.remembered import Remembered
+from api.row_groups import RowGroups
 from api.slots import Terms
 from api.snapshot import Snapshots
 from api.sql import SQL, Sql, off
@@ -167,10 +168,11 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
     health = Health(client, attach, archive, settings.redis.durability, settings.redis.full_percent, room)
     pages = Pages(snapshots, a.page_memory_bytes)
     exports = Exports(snapshots, partial(export_queries, settings), minimum_pace(a), a.export_wait_s + HEAD_S)
+    row_groups = RowGroups()
     latest = LatestRoutes(connect_async(settings), asker(settings), shards, a.max_page_records)
     application = app(
-        History(snapshots, queries, a.max_page_records),
-        Fleet(latest, snapshots, queries),
+        History(snapshots, queries, a.max_page_records, row_groups),
+        Fleet(latest, snapshots, queries, row_groups),
         DeviceRoutes(latest, Counts(snapshots), queries),
         exports,
         Summaries(snapshots, queries, a.max_page_records),

@@ -76,6 +76,19 @@ class RowGroups:
             return found[0]
         return pa.concat_tables(found) if found else COLUMNS.empty_table()
 
+    def devices(self, path: str) -> list[bytes] | None:
+        """The devices of a file, some of them more than once, and maybe others; None if its dictionaries don't say."""
+        metadata = self._footer(path).metadata
+        levels = metadata.schema.column(0).max_definition_level
+        found: list[bytes] = []
+        try:
+            with pa.OSFile(path) as file:
+                for group in range(metadata.num_row_groups):
+                    found += device_runs.texts(file, metadata.row_group(group).column(0), levels)
+        except NotRead:
+            return None
+        return found
+
     def _of_group(self, path: str, metadata: pq.FileMetaData, group: int, device_id: str) -> pa.Table:
         """What of a row group is the device's, in pieces that keep what was decoded with them, `PIECE_ROWS` at most."""
         chunks = {name: metadata.row_group(group).column(n) for n, name in enumerate(COLUMNS.names)}

@@ -23,6 +23,7 @@ from benchmarks import (
     latest,
     memory,
     messages,
+    past,
     scale,
     single,
     slow_disk,
@@ -204,3 +205,14 @@ def test_forwards(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_cluster_is_measured_beside_one_server() -> None:
     found = {result.id: result.value for result in cluster.measure(ingest.Size(20_000, 1))}
     assert found["cluster"] == pytest.approx(found["cluster_three_nodes"] / found["cluster_one_server"])
+
+
+def test_where_the_fleet_was(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of days that other tests may have written to, too."""
+    size = past.Size(DAY_RECORDS, 2, 50, 1, 1)
+    some = {name: asked for name, asked in past.kinds(size).items() if name in ("past_fleet", "past_unknown")}
+    monkeypatch.setattr(past, "kinds", lambda _: some)
+    found = values(past.measure(box, archives.one_day(1_000, DAY_RECORDS), size))
+    assert found.keys() >= {"past_fleet", "past_fleet_first", "past_unknown", "past_unknown_query"}
+    with pytest.raises(RuntimeError, match="2 devices, not 3"):
+        past.check(box, some["past_unknown"]._replace(seen=3), "2026-01-02T12:00:00Z")
