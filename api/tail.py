@@ -20,7 +20,7 @@ import msgspec
 import pyarrow as pa
 
 from telemetry.columns import COLUMNS, PIECE_ROWS
-from telemetry.entries import RawEntry, read_block
+from telemetry.entries import RawEntry, has_usual_fields, read_block
 from telemetry.record import DECODE_ERRORS, Record
 
 FIELDS = {"timestamp" if name == "timestamp_us" else name: name for name in Record.__struct_fields__}
@@ -115,7 +115,7 @@ class _Columns:
 def _is_usual(raw: RawEntry) -> bool:
     """Whether an entry is as `append` makes them, with an id and an arrival that are surely good."""
     entry, fields = raw
-    if len(fields) != 4 or fields[0] != b"i" or fields[2] != b"r":
+    if not has_usual_fields(fields):
         return False
     first_id = fields[1]
     return len(first_id) <= SURE_ID_DIGITS and first_id.isdigit() and entry < SURE_MS and b"-" in entry[:14]

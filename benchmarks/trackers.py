@@ -110,7 +110,7 @@ async def drive(found: Box, port: int, size: Size) -> tuple[int, list[float], fl
         due = min(total, int((loop.time() - begun_s) * size.devices))
         at_ms = time.time_ns() // 1_000_000
         for number in range(sent, due):
-            devices[number % size.devices].send(at_ms)
+            devices[number % size.devices].send(at_ms + number // size.devices)  # no two alike
         sent = due
         await asyncio.sleep(0.002)
     memory_mb = sum(memory.sample(found).values())

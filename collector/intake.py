@@ -232,9 +232,9 @@ class Intake:
         part = Part(load, cost_bytes, name, body_hash, tell, begun_s, number, lane, aside, excess, owner)
         self._writers[shard].put(part)
 
-    def _tell(self, group: Sequence[Part], outcomes: Sequence[Outcome], took_s: float) -> None:
-        """Tell those who wait for a group, whose call took so long."""
-        self._measured.note(group, outcomes, took_s)
+    def _tell(self, group: Sequence[Part], outcomes: Sequence[Outcome], took_s: float, resent: int) -> None:
+        """Tell those who wait for a group, whose call took so long, and of which so many records were repeats."""
+        self._measured.note(group, outcomes, took_s, resent)
         for part, outcome in zip(group, outcomes, strict=True):
             self._pending_bytes -= part.cost_bytes
             part.tell(outcome)
@@ -248,18 +248,20 @@ class _Measured:
     def __init__(self) -> None:
         self._accepted = meters.ACCEPTED.one
         self._repeated = meters.REPEATED.one
+        self._resent = meters.RESENT.one
         self._ack_s = meters.ACK_S.one
         self._group_records = meters.GROUP_RECORDS.one
         self._append_s = meters.APPEND_S.one
 
-    def note(self, group: Sequence[Part], outcomes: Sequence[Outcome], took_s: float) -> None:
+    def note(self, group: Sequence[Part], outcomes: Sequence[Outcome], took_s: float, resent: int) -> None:
         """Count a group: what was stored of it, what had been before; failures are refusals (refusals.py)."""
         self._append_s.observe(took_s)
         stored: Sequence[Part] = group
         if any(outcomes):
             stored = [part for part, outcome in zip(group, outcomes, strict=True) if outcome is False]
             self._repeated.value += sum([outcome is True for outcome in outcomes])
-        records = sum([part.load.size for part in stored])
+        records = sum([part.load.size for part in stored]) - resent
+        self._resent.value += resent
         self._accepted.value += records
         self._group_records.observe(records)
         self._ack_s.observe_ages([part.begun_s for part in stored], time.monotonic())

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 from telemetry.entries import Entry, by_device, pack_devices
 from telemetry.hot import Batch, Owner
-from telemetry.record import Record, Sent
+from telemetry.record import Sent
 
 MANY = 4
 """Records a device, on average, from which on they aren't joined with those of other requests."""
@@ -23,7 +23,7 @@ class Load(NamedTuple):
 
     size: int
     entries: Sequence[Entry]
-    devices: dict[str, list[Record]]
+    devices: dict[str, list[Sent]]
 
     @classmethod
     def of(cls, records: Sequence[Sent]) -> Load:
@@ -64,7 +64,7 @@ def together(requests: Iterable[Bringing]) -> list[Batch]:
     """The batches of requests: the records of all in the first, each device's in order, and one without records of each
     that has a name."""
     entries: list[Entry] = []
-    devices: dict[str, list[Record]] = {}
+    devices: dict[str, list[Sent]] = {}
     named = []
     for one in requests:
         if devices:

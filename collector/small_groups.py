@@ -71,7 +71,7 @@ async def appended(call: Call) -> Appended | None:
     if isinstance(answer, redis.ResponseError):
         return None
     found = Appended(*answer)
-    return None if any(found.statuses) else found
+    return None if any(found.statuses) or found.repeats else found
 
 
 def are_small(group: Sequence[Small]) -> bool:

@@ -33,7 +33,7 @@ from telemetry.errors import (
     StoreUnavailable,
     TooManyDays,
 )
-from telemetry.hot import UNLIMITED, DevicesFull, Limits, Owner, Shard
+from telemetry.hot import UNLIMITED, Appended, DevicesFull, Limits, Owner, Shard
 from telemetry.redis_client import require_answer
 
 log = logging.getLogger(__name__)
@@ -85,8 +85,9 @@ class Part(NamedTuple):
             self.lane.failed(shard, self.name, self.number)
 
 
-TellAll = Callable[[Sequence[Part], Sequence[Outcome], float], None]
-"""Hears, in the event loop, what became of the parts of a group, and how many seconds its call took."""
+TellAll = Callable[[Sequence[Part], Sequence[Outcome], float, int], None]
+"""Hears, in the event loop, what became of the parts of a group, how many seconds its call took, and how many records
+of it were repeats, not stored again."""
 
 
 class Store(NamedTuple):
@@ -112,6 +113,7 @@ class Writer(threading.Thread):
         self._number = number
         self._tell = tell
         self.newest_ms = 0
+        self._resent = 0  # of the group that is being appended
         self._waiting: deque[Part] = deque()
         self._changed = asyncio.Event()
         self._arrived = threading.Condition()
@@ -170,7 +172,7 @@ class Writer(threading.Thread):
             outcomes = await self._answered(group, call)
             if outcomes is None:
                 return group
-            self._loop.call_soon(self._tell, group, outcomes, time.monotonic() - begun_s)
+            self._loop.call_soon(self._tell, group, outcomes, time.monotonic() - begun_s, self._take_resent())
             group = self._next_group()
         return group
 
@@ -191,7 +193,7 @@ class Writer(threading.Thread):
             return self._refused(group, error)
         if found is None:
             return None
-        self.newest_ms = found.newest_ms
+        self._note(found)
         return [False] * len(group)
 
     async def _by_thread(self, group: list[Part]) -> list[Part]:
@@ -218,6 +220,15 @@ class Writer(threading.Thread):
             records += part.load.size
             size += part.cost_bytes
         return group
+
+    def _note(self, found: Appended) -> None:
+        self.newest_ms = found.newest_ms
+        self._resent += found.resent
+
+    def _take_resent(self) -> int:
+        """How many records of the group were repeats, for who is told of it."""
+        resent, self._resent = self._resent, 0
+        return resent
 
     def _is_small(self, group: Sequence[Part]) -> bool:
         """Whether a group may go over the loop's connection just now."""
@@ -249,7 +260,7 @@ class Writer(threading.Thread):
             begun_s = time.monotonic()
             outcomes = self._outcomes(group)
             done_s = time.monotonic()
-            self._in_loop(self._tell, group, outcomes, done_s - begun_s)
+            self._in_loop(self._tell, group, outcomes, done_s - begun_s, self._take_resent())
             if not are_small(group):
                 until_s = done_s + KEEP_S
                 if len(group) >= GATHER_PARTS and not self._stopping:
@@ -333,7 +344,7 @@ class Writer(threading.Thread):
         found = shard.append(together(group), self._store.limits, True, prefixes)
         if any(found.statuses):
             found = shard.append(apart(group), self._store.limits, False, prefixes)
-        self.newest_ms = found.newest_ms
+        self._note(found)
         statuses = iter(found.statuses[1:])
         return [_outcome(next(statuses), part) if part.name else False for part in group]
 

@@ -1,8 +1,8 @@
 """The bytes that rest in the hot store beside a record's own (record.py): stream entries, latest, intents.
 
-An entry's `r` is a msgpack array of the records of one device. A device's latest is the array [http, other, fix,
-last seen ms]; an intent is [commit number, [[device, first and last entry id, records]…]]. Where they rest is
-said in hot.py.
+An entry's `r` is a msgpack array of the records of one device, and its `m`, if it has one, their marks. A device's
+latest is the array [http, other, fix, last seen ms]; an intent is [commit number, [[device, first and last entry id,
+records, bytes, whether some have marks]…]]. Where they rest is said in hot.py.
 
 This file knows no clock, socket, file or Redis.
 """
@@ -10,9 +10,10 @@ This file knows no clock, socket, file or Redis.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import NamedTuple
+from zlib import crc32
 
 import msgspec
 
@@ -27,6 +28,7 @@ from telemetry.record import (
     Sent,
     Stored,
     decode,
+    decode_records,
     decode_rows,
     encode,
     replaces,
@@ -40,12 +42,16 @@ CHUNK_DEVICES = 500
 
 
 class Entry(NamedTuple):
-    """One stream entry to be: `records` is a msgpack array of `size` records of one device."""
+    """One stream entry to be: `records` is a msgpack array of `size` records of one device.
+
+    `marks` has `MARK_BYTES` for each record, `NO_MARK` of one that may be stored again; empty if all may be.
+    """
 
     device_id: str
     size: int
     records: bytes
     candidates: bytes
+    marks: bytes = b""
 
 
 class Moved(NamedTuple):
@@ -63,6 +69,20 @@ _USUAL_HTTP = _USUAL | _HTTP
 _pack_candidate = struct.Struct(">BHIIQ").pack
 _pack_array16 = struct.Struct(">BH").pack
 
+_pack_mark = struct.Struct(">II").pack
+MARK_BYTES = 8
+NO_MARK = bytes(MARK_BYTES)
+RECENT = 64
+"""Records of a device that are recognized after they were saved, if their last entry has no more (hot.lua: RECENT)."""
+
+
+def mark(record: Record, encoded: bytes) -> bytes:
+    """What a record is recognized by when it is sent again: a checksum of its bytes, and its second.
+
+    The checksum stands first, since it tells marks of a device apart sooner. No mark is `NO_MARK`.
+    """
+    return _pack_mark(crc32(encoded), record.timestamp_us // 1_000_000 & 0xFFFFFFFF)
+
 
 def size_bytes(entries: Iterable[RawEntry]) -> int:
     """The size of entries: the names of their fields and their values."""
@@ -74,28 +94,63 @@ def pack(records: Iterable[Sent]) -> list[Entry]:
     return pack_devices(by_device(records))
 
 
-def by_device(records: Iterable[Sent]) -> dict[str, list[Record]]:
+def by_device(records: Iterable[Sent]) -> dict[str, list[Sent]]:
     """Device → its records, in order."""
-    found: dict[str, list[Record]] = {}
+    found: dict[str, list[Sent]] = {}
     for sent in records:
         known = found.get(sent.device_id)
         if known is None:
-            found[sent.device_id] = [sent.record]
+            found[sent.device_id] = [sent]
         else:
-            known.append(sent.record)
+            known.append(sent)
     return found
 
 
-def pack_devices(devices: Mapping[str, list[Record]]) -> list[Entry]:
+def pack_devices(devices: Mapping[str, list[Sent]]) -> list[Entry]:
     """The entries of records by device."""
     entries: list[Entry] = []
-    for device, found in devices.items():
+    for device, sents in devices.items():
+        if len(sents) == 1 and sents[0].record.has_fix:
+            entries.append(_alone(device, sents[0]))
+            continue
+        found = [sent.record for sent in sents]
         usual = _packed_usually(found)
-        if usual is None:
-            entries += chain.from_iterable(_entries_of(device, part) for part in _parts(found))
-        else:
-            entries.append(Entry(device, *usual))
+        if usual is not None:
+            entries.append(Entry(device, *usual, _marks(sents, usual[1])))
+            continue
+        at = 0
+        for entry in chain.from_iterable(_entries_of(device, part) for part in _parts(found)):
+            entries.append(entry._replace(marks=_marks(sents[at : at + entry.size], entry.records)))
+            at += entry.size
     return entries
+
+
+def _alone(device: str, sent: Sent) -> Entry:
+    """The entry of one record with a fix."""
+    record = sent.record
+    encoded = encode(record)
+    flags = _USUAL_HTTP if record.transport == "http" else _USUAL
+    newest = _pack_candidate(flags, 0, 1, len(encoded), record.timestamp_us)
+    return Entry(device, 1, b"\x91" + encoded, newest, mark(record, encoded) if sent.is_stored_once else b"")
+
+
+def _marks(sents: Sequence[Sent], array: bytes) -> bytes:
+    """The marks of an entry with these records, `array` as msgpack."""
+    if len(sents) == 1:
+        return mark(sents[0].record, array[1:]) if sents[0].is_stored_once else b""
+    if True not in [sent.is_stored_once for sent in sents]:
+        return b""
+    return b"".join([mark(sent.record, encode(sent.record)) if sent.is_stored_once else NO_MARK for sent in sents])
+
+
+def without(entry: Entry, numbers: Collection[int]) -> list[Entry]:
+    """An entry without the records of these places; none if no record is left."""
+    kept = [at for at in range(entry.size) if at not in numbers]
+    if not kept or not numbers:
+        return [entry] if kept else []
+    records, marks = decode_records(entry.records), entry.marks
+    own = b"".join([marks[MARK_BYTES * at : MARK_BYTES * (at + 1)] for at in kept])
+    return [Entry(entry.device_id, *packed([records[at] for at in kept]), own if own.strip(b"\0") else b"")]
 
 
 def _packed_usually(records: list[Record]) -> tuple[int, bytes, bytes] | None:
@@ -106,8 +161,6 @@ def _packed_usually(records: list[Record]) -> tuple[int, bytes, bytes] | None:
         return None
     flags = _USUAL_HTTP if transport == "http" else _USUAL
     encoded = encode(last)
-    if size == 1:
-        return 1, b"\x91" + encoded, _pack_candidate(flags, 0, 1, len(encoded), newest_us)
     times = [record.timestamp_us for record in records]
     if max(times) > newest_us or newest_us - min(times) > MAX_ENTRY_SPAN_US:
         return None
@@ -274,6 +327,30 @@ class Block(NamedTuple):
         return self._replace(ids=[self.ids[at] for at in kept], rows=[self.rows[at] for at in kept])
 
 
+def has_usual_fields(fields: Sequence[bytes]) -> bool:
+    """Whether an entry's fields are those that `append` gives it: its first id, its records, perhaps their marks."""
+    size = len(fields)
+    return (size == 4 or (size == 6 and fields[4] == b"m")) and fields[0] == b"i" and fields[2] == b"r"
+
+
+def last_marks(entries: Sequence[RawEntry]) -> bytes:
+    """The marks of the last entries, the newest last: of `RECENT` records or a few more, since entries count whole."""
+    found: list[bytes] = []
+    missing_bytes = RECENT * MARK_BYTES
+    for _, fields in reversed(entries[-RECENT:]):
+        if len(fields) == 6 and fields[4] == b"m":
+            found.append(fields[5])
+            missing_bytes -= len(fields[5])
+            if missing_bytes <= 0:
+                break
+    return b"".join(reversed(found))
+
+
+def with_later(marks: bytes, later: bytes) -> bytes:
+    """The last of marks and later ones, as many as are kept."""
+    return (marks + later)[-max(len(later), RECENT * MARK_BYTES) :]
+
+
 def read_entry(
     device_id: str, raw: RawEntry, shards: int, unreadable: Callable[[Unreadable], None] | None = None
 ) -> list[Stored]:
@@ -402,13 +479,14 @@ def last_seen_ms(latest: bytes) -> int:
 
 class Range(msgspec.Struct, array_like=True, frozen=True):
     """The entries of one device, from `first` to `last` ("ms-sequence"), how many records they hold, and their size
-    (`size_bytes`; 0 in an intent of a release that did not note it)."""
+    (`size_bytes`; 0 in an intent of a release that did not note it). `is_marked` is true if some have marks."""
 
     device_id: str
     first: str
     last: str
     records: int
     size_bytes: int = 0
+    is_marked: bool = False
 
 
 class Intent(msgspec.Struct, array_like=True, frozen=True):

@@ -267,6 +267,25 @@ local function offered(value, entry, first_id, received_ms, shards)
   return latest_bytes(latest)
 end
 
+-- An encoded latest whose device was seen at `now_ms`.
+local function seen_at(value, now_ms)
+  return string.sub(value, 1, -9) .. struct.pack('>I8', math.max(struct.unpack('>I8', value, #value - 7), now_ms))
+end
+
+-- The greatest timestamp of the newest records in an encoded latest, µs.
+local function newest_us(value)
+  local found, at = -1, 2
+  for _ = 1, 2 do
+    if string.byte(value, at) == 149 then
+      local timestamp_us, length = struct.unpack('>I8xxI4', value, at + 20)
+      found, at = math.max(found, timestamp_us), at + SLOT_HEADER + length
+    else
+      at = at + 1
+    end
+  end
+  return found
+end
+
 -- streams that were deleted -------------------------------------------------------------------------
 
 -- The id of a new stream's first entry where the clock was set back: a stream of the same name may have been deleted,
@@ -275,10 +294,133 @@ local function above_floor(stream, floor_ms)
   return redis.call('EXISTS', stream) == 0 and string.format('%.0f-0', floor_ms + 1) or '*'
 end
 
+local STORED, SEEN, OTHER_BODY, KEYS_FULL, SENDERS_FULL, APART, SHARE_FULL = 0, 1, 2, 3, 4, 5, 6
+
+-- records that are sent again -----------------------------------------------------------------------
+
+-- An entry keeps the marks (entries.py) of its records that are stored once, however often they are sent, in a field of
+-- its own; when it is saved and goes, `recent` keeps those of its device's last RECENT records, or of its last entry.
+-- So what is stored is known as long as it rests here, and each append costs no more than its own marks: which of them
+-- can be a repeat is told by latest, which it reads anyway.
+local MARK = 8
+local NO_MARK = '\0\0\0\0\0\0\0\0'
+local RECENT = 64
+local MARKS_PAGE = 16
+local AHEAD_US = 60000000
+local UNREAD = '?'
+
+-- Where the first mark stands among marks that equals `mark`; nil if none does.
+local function find_mark(marks, mark)
+  local at = string.find(marks, mark, 1, true)
+  while at and at % MARK ~= 1 do
+    at = string.find(marks, mark, at + 1, true)
+  end
+  return at
+end
+
+-- The marks of the last entries of a stream from `from` on backwards, the newest last: of RECENT records or a few more,
+-- looking through RECENT entries or a few more.
+local function marks_in(stream, from)
+  local found, size, looked = {}, 0, 0
+  while size < RECENT * MARK and looked < RECENT do
+    local page = redis.call('XREVRANGE', stream, from, '-', 'COUNT', MARKS_PAGE)
+    for _, entry in ipairs(page) do
+      local fields = entry[2]
+      if fields[5] == 'm' and size < RECENT * MARK then
+        found[#found + 1] = fields[6]
+        size = size + #fields[6]
+      end
+    end
+    if #page < MARKS_PAGE then
+      break
+    end
+    looked, from = looked + #page, '(' .. page[#page][1]
+  end
+  for at = 1, math.floor(#found / 2) do
+    found[at], found[#found - at + 1] = found[#found - at + 1], found[at]
+  end
+  return table.concat(found)
+end
+
+-- The second of the oldest record of some marks, and whether two of them are alike.
+local function look_at(marks)
+  local seen, oldest_s, is_twice = {}, math.huge, false
+  for at = 1, #marks, MARK do
+    local mark = string.sub(marks, at, at + MARK - 1)
+    if mark ~= NO_MARK then
+      is_twice, seen[mark] = is_twice or seen[mark], true
+      oldest_s = math.min(oldest_s, struct.unpack('>I4', mark, 5))
+    end
+  end
+  return oldest_s, is_twice
+end
+
+-- Whether a record of an entry may have been stored before: only if its device has a record that is as new, or its
+-- time lies ahead, where latest may go back. `value` is its device's latest.
+local function may_repeat(entry, value, now_ms)
+  local oldest_us, newest, is_twice
+  if entry.count == 1 then
+    oldest_us = struct.unpack('>I8', entry.candidates, 12)
+    newest = oldest_us
+  else
+    oldest_us, is_twice = look_at(entry.marks)
+    oldest_us, newest = oldest_us * 1000000, struct.unpack('>I8', entry.candidates, 12)
+  end
+  return is_twice or (value and (oldest_us <= newest_us(value) or newest > now_ms * 1000 + AHEAD_US))
+end
+
+-- The places in an entry, from 0, of records that repeat one of `before` or an earlier one of their entry.
+local function find_repeats(before, marks)
+  if #marks == MARK then
+    return find_mark(before, marks) and { 0 } or {}
+  end
+  local seen, repeats = {}, {}
+  for at = 1, #before, MARK do
+    seen[string.sub(before, at, at + MARK - 1)] = true
+  end
+  for at = 1, #marks, MARK do
+    local mark = string.sub(marks, at, at + MARK - 1)
+    if mark ~= NO_MARK then
+      repeats[#repeats + 1] = seen[mark] and (at - 1) / MARK
+      seen[mark] = true
+    end
+  end
+  return repeats
+end
+
+-- Finds records that repeat one of their device's last, also of this call. An entry of which all do is `is_repeat`.
+-- Returns the records of entries that have others, too, as batch, entry and record, from 0. A device without a latest
+-- was never stored, or deleted.
+local function find_resent(batches, recent_key, known, now_ms)
+  local some, earlier = {}, {}
+  for batch_number, batch in ipairs(batches) do
+    for entry_number, entry in ipairs(batch.entries) do
+      local device = entry.device
+      if entry.marks ~= '' and batch.status == STORED then
+        local before, value = earlier[device], known[device]
+        if before or may_repeat(entry, value, now_ms) then
+          local rest = before or ''
+          if value then
+            rest = (redis.call('HGET', recent_key, device) or '') .. marks_in(entry.stream, '+') .. rest
+          end
+          local repeats = find_repeats(rest, entry.marks)
+          entry.is_repeat = #repeats == entry.count
+          for _, at in ipairs(entry.is_repeat and {} or repeats) do
+            some[#some + 1] = batch_number - 1
+            some[#some + 1] = entry_number - 1
+            some[#some + 1] = at
+          end
+        end
+        earlier[device] = (before or '') .. entry.marks
+      end
+    end
+  end
+  return some
+end
+
 -- append ------------------------------------------------------------------------------------------
 
-local STORED, SEEN, OTHER_BODY, KEYS_FULL, SENDERS_FULL, APART, SHARE_FULL = 0, 1, 2, 3, 4, 5, 6
-local FIXED_KEYS = 9
+local FIXED_KEYS = 10
 local FIXED_ARGS = 8
 local PIECE = 2000
 local FORGET_AT_LEAST = 10
@@ -312,8 +454,9 @@ local function read_batches(keys, args)
         count = tonumber(args[arg + 1]),
         records = args[arg + 2],
         candidates = args[arg + 3],
+        marks = args[arg + 4],
       }
-      arg = arg + 4
+      arg = arg + 5
       key = key + 1
     end
     batches[#batches + 1] = batch
@@ -477,16 +620,31 @@ local function load_latest(batches, latest_key)
   return known, names, new
 end
 
+-- How many records there are to store, and how many that are repeats.
 local function total_records(batches)
-  local total = 0
+  local total, resent = 0, 0
   for _, batch in ipairs(batches) do
     if batch.status == STORED then
       for _, entry in ipairs(batch.entries) do
-        total = total + entry.count
+        if entry.is_repeat then
+          resent = resent + entry.count
+        else
+          total = total + entry.count
+        end
       end
     end
   end
-  return total
+  return total, resent
+end
+
+-- Appends an entry to its stream. Returns its id, and how many bytes it has.
+local function add_entry(entry, wanted_id, first_id)
+  local text, marks = string.format('%.0f', first_id), entry.marks
+  if marks == '' then
+    return redis.call('XADD', entry.stream, wanted_id, 'i', text, 'r', entry.records), 2 + #text + #entry.records
+  end
+  local size = 3 + #text + #entry.records + #marks
+  return redis.call('XADD', entry.stream, wanted_id, 'i', text, 'r', entry.records, 'm', marks), size
 end
 
 -- The first prefix of `args` from `at` on, pairs of a prefix and how many devices it may have, for which new devices
@@ -504,15 +662,17 @@ local function full_prefix(new, devices_key, args, at)
   end
 end
 
--- KEYS: store latest devices dirty unsaved next_id sent_until senders senders_seen, then for each batch its
+-- KEYS: store latest devices dirty unsaved next_id sent_until senders senders_seen recent, then for each batch its
 --       sent key if it has an Idempotency-Key, the set of its owner's names if they have a share, and the stream of
 --       each entry.
 -- ARGV: store id, most devices, most keys, ms that a key is remembered, most senders, ms that a sender is
 --       remembered, '1' if all batches are to be stored or none, number of batches, then for each batch: its
 --       Idempotency-Key or its sender's id or '', hash of its body, its sender's number for it or 0, how many names
 --       its owner may have or 0, number of entries, and for each entry: device, number of records, the msgpack array of
---       its records, its candidates for latest. Last, pairs of a prefix and how many devices may have it.
--- Returns {status of each batch, the clock's newest_ms, records unsaved now}.
+--       its records, its candidates for latest, its marks or ''. Last, pairs of a prefix and how many devices may
+--       have it.
+-- Returns {status of each batch, the clock's newest_ms, records unsaved now, how many were repeats}; and as fifth those
+-- that repeat others while their entry has some that do not, as `find_resent` has them: then nothing was stored.
 -- Stores nothing and answers DEVICESFULL if it would bring more devices than may be, SHAREFULL if more of a prefix. With nothing to store it writes
 -- nothing, and is refused all the same where a write would be.
 local function append(keys, args)
@@ -534,18 +694,26 @@ local function append(keys, args)
     return redis.error_reply('SHAREFULL ' .. prefix)
   end
 
-  local total = total_records(batches)
-  local number = total > 0 and redis.call('INCRBY', keys[6], total) - total or 0
+  local some = find_resent(batches, keys[10], known, clock.now_ms)
+  local total, resent = total_records(batches)
   local statuses, dirty, last_ms, bytes = {}, {}, 0, 0
+  if #some > 0 then
+    for position, batch in ipairs(batches) do
+      statuses[position] = batch.status
+    end
+    return { statuses, clock.newest_ms, tonumber(redis.call('GET', keys[5]) or '0'), 0, some }
+  end
+  local number = total > 0 and redis.call('INCRBY', keys[6], total) - total or 0
   for position, batch in ipairs(batches) do
     statuses[position] = batch.status
-    if batch.status == STORED then
-      for _, entry in ipairs(batch.entries) do
+    for _, entry in ipairs(batch.status == STORED and batch.entries or {}) do
+      if entry.is_repeat then
+        known[entry.device] = seen_at(known[entry.device], clock.now_ms)
+      else
         local first_id = number * shards + shard
         local wanted_id = clock.now_ms <= floor_ms and above_floor(entry.stream, floor_ms) or '*'
-        local first_id_text = string.format('%.0f', first_id)
-        local entry_id = redis.call('XADD', entry.stream, wanted_id, 'i', first_id_text, 'r', entry.records)
-        bytes = bytes + 2 + #first_id_text + #entry.records
+        local entry_id, size = add_entry(entry, wanted_id, first_id)
+        bytes = bytes + size
         local received_ms = milliseconds(entry_id)
         known[entry.device] = offered(known[entry.device], entry, first_id, received_ms, shards)
         dirty[#dirty + 1] = received_ms == last_ms and dirty[#dirty - 1] or string.format('%.0f', received_ms)
@@ -553,6 +721,8 @@ local function append(keys, args)
         dirty[#dirty + 1] = entry.device
         number = number + entry.count
       end
+    end
+    if batch.status == STORED then
       remember(batch, keys, args, clock.steady_ms)
     end
   end
@@ -575,11 +745,11 @@ local function append(keys, args)
   end
   in_pieces(added, function(...) redis.call('ZADD', keys[3], ...) end)
   if total > 0 then
-    return { statuses, clock.newest_ms, redis.call('INCRBY', keys[5], total) }
+    return { statuses, clock.newest_ms, redis.call('INCRBY', keys[5], total), resent }
   elseif not redis.acl_check_cmd('INCRBY', keys[5], '0') then
     return redis.error_reply('NOPERM its user may not write')
   end
-  return { statuses, clock.newest_ms, tonumber(redis.call('GET', keys[5]) or '0') }
+  return { statuses, clock.newest_ms, tonumber(redis.call('GET', keys[5]) or '0'), resent }
 end
 
 -- setting up and saving ---------------------------------------------------------------------------
@@ -663,18 +833,34 @@ local function trim(stream, after_id)
   return true, string.format('%.0f', milliseconds(rest[1][1]))
 end
 
--- KEYS: store intent committed finishing unsaved dirty, then the stream of each device of this chunk.
--- ARGV: store id, head of the intent, number of this chunk, '1' if it is the last, commit number, then
---       for each device: device, the entry id behind its range, how many records that holds, and how many bytes.
+-- What `recent` is to keep of a device whose entries before `after_id` go: its last marks. `marks` are those of the
+-- entries, or UNREAD.
+local function marks_kept(marks, recent_key, device, stream, after_id)
+  if marks == UNREAD then
+    marks = marks_in(stream, '(' .. after_id)
+  end
+  local old = #marks < RECENT * MARK and redis.call('HGET', recent_key, device) or ''
+  return string.sub(old .. marks, -math.max(#marks, RECENT * MARK))
+end
+
+-- KEYS: store intent committed finishing unsaved dirty recent, then the stream of each device of this chunk.
+-- ARGV: store id, head of the intent, number of this chunk, '1' if it is the last, commit number, then for each device:
+--       device, the entry id behind its range, how many records that holds, how many bytes, and its last marks: '' if
+--       it has none, UNREAD if the caller does not know them.
 -- Returns the number of the next chunk, or -1 if the intent or the chunk is not the caller's.
 local function finish(keys, args)
   if not is_intent(keys[2], args[2]) or redis.call('GET', keys[4]) ~= args[3] then
     return -1
   end
-  local gone, gone_bytes, empty, waiting = 0, 0, {}, {}
-  for number = 1, #keys - 6 do
-    local at = 6 + (number - 1) * 4
-    local is_trimmed, oldest_ms = trim(keys[6 + number], args[at + 1])
+  local gone, gone_bytes, empty, waiting, recent = 0, 0, {}, {}, {}
+  for number = 1, #keys - 7 do
+    local at, stream = 6 + (number - 1) * 5, keys[7 + number]
+    local marks = args[at + 4] ~= '' and marks_kept(args[at + 4], keys[7], args[at], stream, args[at + 1])
+    local is_trimmed, oldest_ms = trim(stream, args[at + 1])
+    if is_trimmed and marks then
+      recent[#recent + 1] = args[at]
+      recent[#recent + 1] = marks
+    end
     if is_trimmed then
       gone = gone + tonumber(args[at + 2])
       gone_bytes = gone_bytes + tonumber(args[at + 3])
@@ -688,6 +874,7 @@ local function finish(keys, args)
   end
   in_pieces(empty, function(...) redis.call('ZREM', keys[6], ...) end)
   in_pieces(waiting, function(...) redis.call('ZADD', keys[6], ...) end)
+  in_pieces(recent, function(...) redis.call('HSET', keys[7], ...) end)
   take_off_unsaved(keys[1], keys[5], keys[6], gone, gone_bytes)
   if args[4] == '1' then
     redis.call('SET', keys[3], args[5])
@@ -975,7 +1162,7 @@ local function drop_stream(store_key, stream)
   return records, bytes
 end
 
--- KEYS: store latest devices dirty unsaved next_id allotted quarantine deleting stream deletion. ARGV: store id,
+-- KEYS: store latest devices dirty unsaved next_id allotted quarantine deleting stream deletion recent. ARGV: store id,
 -- device, name of the deletion: that of the one under way, if there is.
 -- Returns 1; 0 if there is no such device; -1 if another deletion of it is under way.
 -- From here on the device is as if it had never been, but for what is saved of it, and being saved; `deleting` says
@@ -995,6 +1182,7 @@ local function forget(keys, args)
   end
   local records, bytes = drop_stream(keys[1], keys[10])
   redis.call('HDEL', keys[2], device)
+  redis.call('HDEL', keys[12], device)
   redis.call('ZREM', keys[3], device)
   redis.call('ZREM', keys[4], device)
   take_off_unsaved(keys[1], keys[5], keys[4], records, bytes)

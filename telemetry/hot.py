@@ -18,6 +18,7 @@ is the shard's number.
     whimbrel:{s}:stream:<device>  stream  an entry = the records of one device in one group, in order:
                                           "i" = id of the first (the others follow in steps of `shards`),
                                           "r" = msgpack array of 1 to 1,000 records (record.py),
+                                          "m" = their marks (entries.py), if they are stored once however often sent,
                                           "a" = ms of arrival, only where it isn't the entry id's (recovered);
                                           trimmed by the worker, only after its commit
     whimbrel:{s}:latest           hash    device → msgpack [http, other, fix, last seen ms]: the newest record
@@ -29,6 +30,7 @@ is the shard's number.
     whimbrel:{s}:dirty            zset    device → ms of its oldest unsaved entry
     whimbrel:{s}:unsaved          string  how many records wait
     whimbrel:{s}:next_id          string  counter of ids: id = counter * shards + shard
+    whimbrel:{s}:recent           hash    device → marks of its last records that were saved, the newest last
     whimbrel:{s}:sent:<key>       string  hash of the body that came with an Idempotency-Key, expiring
     whimbrel:{s}:sent_until       zset    Idempotency-Key → steady ms at which it expires, to bound their number
     whimbrel:{s}:senders          hash    sender id → number of its last batch here
@@ -37,7 +39,8 @@ is the shard's number.
                                           it expires with the last of them
     whimbrel:{s}:sent_of:<owner>  zset    the same of sent_until
     whimbrel:{s}:intent           string  msgpack [commit number, [[device, first and last entry id, records,
-                                          bytes]…]]; without a device that of an import, whose records were never here
+                                          bytes, has marks]…]]; without a device that of an import, whose records were
+                                          never here
     whimbrel:{s}:allotted         zset    token of an import's batch → s since epoch at which it was allotted its ids;
                                           it goes when the import intends, or after a day
     whimbrel:{s}:finishing        string  how many chunks of the intent are trimmed
@@ -83,6 +86,7 @@ from telemetry.entries import (
     entry_id,
     entry_text,
     last_seen_ms,
+    without,
 )
 from telemetry.errors import (
     BusyError,
@@ -117,6 +121,7 @@ READ_LATEST_BYTES = 2**20
 """Latests read at once: first a few, to learn their size, then about so many bytes, 1 ms of Redis's time."""
 
 NO_PREFIX: Mapping[str, int] = {}
+NO_MARKS: Mapping[str, bytes] = {}
 SHARE_RETRY_S = 300
 """When to try again after a share was full, s: it empties as names expire, not within seconds."""
 
@@ -138,6 +143,7 @@ class Keys:
         self.dirty = f"{start}dirty"
         self.unsaved = f"{start}unsaved"
         self.next_id = f"{start}next_id"
+        self.recent = f"{start}recent"
         self.sent_until = f"{start}sent_until"
         self.senders = f"{start}senders"
         self.senders_seen = f"{start}senders_seen"
@@ -175,7 +181,7 @@ OF_SHARDS = "whimbrel:{*}:*"
 """Pattern of all keys of all shards. Braces stand for themselves in a pattern of Redis."""
 
 APPENDED = (
-    *(_ANY.store, _ANY.stream("*"), _ANY.latest, _ANY.devices, _ANY.dirty, _ANY.unsaved, _ANY.next_id),
+    *(_ANY.store, _ANY.stream("*"), _ANY.latest, _ANY.devices, _ANY.dirty, _ANY.unsaved, _ANY.next_id, _ANY.recent),
     *(_ANY.sent("*"), _ANY.sent_until, _ANY.senders, _ANY.senders_seen, _ANY.senders_of("*"), _ANY.sent_of("*")),
     *(_ANY.quarantine, _ANY.quarantine_state, _ANY.replayed),
 )
@@ -230,9 +236,29 @@ class Batch(NamedTuple):
 
 
 class Appended(NamedTuple):
+    """What became of a call. `resent` is how many records were not stored since they repeat one of their device's last.
+
+    `repeats` are such records of entries that have others, too, as batch, entry and record, one after the other: then
+    nothing was stored.
+    """
+
     statuses: list[int]
     newest_ms: int
     unsaved: int
+    resent: int = 0
+    repeats: Sequence[int] = ()
+
+
+def without_repeats(batches: Sequence[Batch], repeats: Sequence[int]) -> list[Batch]:
+    """Batches without the records that `Appended.repeats` says."""
+    gone: dict[tuple[int, int], set[int]] = {}
+    for at, entry, record in zip(repeats[::3], repeats[1::3], repeats[2::3], strict=True):
+        gone.setdefault((at, entry), set()).add(record)
+    kept = []
+    for number, batch in enumerate(batches):
+        parts = [without(one, gone.get((number, place), ())) for place, one in enumerate(batch.entries)]
+        kept.append(batch._replace(entries=list(chain.from_iterable(parts))))
+    return kept
 
 
 class Limits(NamedTuple):
@@ -381,8 +407,15 @@ class Shard:
 
         With `is_whole` all of them or none: the others are `APART` if one may not be stored. `prefixes` are those that
         may have so many devices. Raises `DevicesFull` and stores nothing if there would be too many devices.
+        Of an entry of which some records repeat others, the call stores nothing, and is made again without them.
         """
-        return Appended(*self.call("append", *self._append_words(batches, limits, is_whole, prefixes)))
+        dropped = 0
+        while True:
+            found = Appended(*self.call("append", *self._append_words(batches, limits, is_whole, prefixes)))
+            if not found.repeats:
+                return found._replace(resent=found.resent + dropped)
+            dropped += len(found.repeats) // 3
+            batches = without_repeats(batches, found.repeats)
 
     def packed_append(
         self, batches: Sequence[Batch], limits: Limits, is_whole: bool = False, prefixes: Mapping[str, int] = NO_PREFIX
@@ -398,6 +431,7 @@ class Shard:
     ) -> tuple[list[str], list[str | bytes | int]]:
         k = self.keys
         keys = [k.store, k.latest, k.devices, k.dirty, k.unsaved, k.next_id, k.sent_until, k.senders, k.senders_seen]
+        keys.append(k.recent)
         args: list[str | bytes | int] = [self.store_id, *limits, int(is_whole), len(batches)]
         stream = k.stream("")
         for batch in batches:
@@ -589,16 +623,20 @@ class Shard:
             found += scores.count(None)
         return found
 
-    def finish(self, intent: Intent, number: int) -> None:
-        """Trim chunk `number` of a committed intent. Raises `IntentChanged` (guard 4)."""
+    def finish(self, intent: Intent, number: int, marks: Mapping[str, bytes] = NO_MARKS) -> None:
+        """Trim chunk `number` of a committed intent. Raises `IntentChanged` (guard 4).
+
+        `marks` are the last of what it takes, by device; Redis looks for those that the caller has not read.
+        """
         k = self.keys
-        keys = [k.store, k.intent, k.committed, k.finishing, k.unsaved, k.dirty]
+        keys = [k.store, k.intent, k.committed, k.finishing, k.unsaved, k.dirty, k.recent]
         last = "1" if number == intent.chunk_count - 1 else "0"
         args: list[str | bytes | int] = [self.store_id, intent.head, number, last, intent.commit]
         start = k.stream("")
         for found in intent.chunk(number):
             keys.append(start + found.device_id)
             args += (found.device_id, entry_text(behind(entry_id(found.last))), found.records, found.size_bytes)
+            args.append(marks.get(found.device_id, "?") if found.is_marked else "")
         if self.call("finish", keys, args) < 0:
             raise IntentChanged("cannot trim: the intent was finished by another worker, or Redis was restored")
 
@@ -659,7 +697,7 @@ class Shard:
         k = self.keys
         keys = [k.store, k.latest, k.devices, k.dirty, k.unsaved, k.next_id]
         keys += [k.quarantine, k.quarantine_state, k.replayed, k.stream(entry.device_id), k.deleting]
-        args: list[str | bytes | int] = [self.store_id, one.name, entry.device_id, one.arrival_ms, *entry[1:]]
+        args: list[str | bytes | int] = [self.store_id, one.name, entry.device_id, one.arrival_ms, *entry[1:4]]
         return bool(self.call("replay", keys, args))
 
     def take_over(self, new_id: str, least_next_id: int) -> None:

@@ -55,6 +55,10 @@ REPEATED = _counter(
     "whimbrel_requests_repeated_total",
     "Named requests and numbered batches that had been stored before.",
 )
+RESENT = _counter(
+    "whimbrel_records_resent_total",
+    "Records with a time of their own that were sent again, and not stored again.",
+)
 ACK_S = _histogram(
     "whimbrel_ack_duration_seconds",
     "From a decoded request or message to its records on disk.",

@@ -74,10 +74,15 @@ class Record(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
 
 
 class Sent(msgspec.Struct, frozen=True, gc=False):
-    """A record and the device that it came from, as a decoder returns them."""
+    """A record and the device that it came from, as a decoder returns them.
+
+    `is_stored_once` is true if an equal record of the device is a repeat of this one: the device gave its time, and its
+    protocol has no other means to tell a repeat (docs/decisions/0041-resent-records.md).
+    """
 
     device_id: str
     record: Record
+    is_stored_once: bool = False
 
 
 class Stored(NamedTuple):
@@ -94,6 +99,9 @@ encode = msgspec.msgpack.Encoder().encode
 
 decode = msgspec.msgpack.Decoder(Record).decode
 """`decode(bytes) -> Record`. Raises one of `DECODE_ERRORS`."""
+
+decode_records = msgspec.msgpack.Decoder(list[Record]).decode
+"""`decode_records(bytes) -> list[Record]`, for the array that a stream entry holds; raises the same."""
 
 DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What `decode` and `decode_rows` raise: text that is no UTF-8, and nesting without end, are errors of their own."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import NamedTuple, TypeVar
 
-from telemetry.entries import LATEST_MS, MAX_FIRST_ID, RawEntry, pack_array
+from telemetry.entries import LATEST_MS, MAX_FIRST_ID, RawEntry, has_usual_fields, pack_array
 from telemetry.record import DECODE_ERRORS, Row, decode_entries
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ class Page(NamedTuple):
 def read_page(entries: Sequence[RawEntry], shards: int) -> Page | None:
     """The records of entries, of any streams; None if they must be read one by one."""
     fields = [found for _, found in entries]
-    if not fields or not all(len(f) == 4 and f[0] == b"i" and f[2] == b"r" and f[1].isdigit() for f in fields):
+    if not fields or not all(has_usual_fields(f) and f[1].isdigit() for f in fields):
         return None
     try:
         first_ids = [int(f[1]) for f in fields]

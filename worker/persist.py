@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import duckdb
 from deltalake import DeltaTable
@@ -41,7 +41,7 @@ from telemetry.archive import Archive, commit_number
 from telemetry.days import DAY_US
 from telemetry.entries import Intent, decode_intent
 from telemetry.errors import IntentChanged, NotTogether
-from telemetry.hot import Shard, State
+from telemetry.hot import NO_MARKS, Shard, State
 from telemetry.setup import NO_ARCHIVE
 from telemetry.steps import Step, untold
 from worker.budget import Bounds
@@ -147,7 +147,7 @@ class Saver:
         else:
             self._reached("commit")
             self._archive.commit(table, files, shard.shard, intent.commit, self._now_ms())
-        return self._finish(shard, intent)
+        return self._finish(shard, intent, plan.marks if plan is not None and tail is plan.tail else NO_MARKS)
 
     def _read(self, shard: Shard, intent: Intent, plan: Plan | None) -> Tail:
         """What the intent's ranges hold, read after the intent stood and while it still stands (guard 5).
@@ -161,13 +161,16 @@ class Saver:
         self._require(shard, intent)
         return planned if planned is not None else decode(shard, intent.ranges, raw)
 
-    def _finish(self, shard: Shard, intent: Intent) -> int:
-        """Trim what is in the archive now. A crash here leaves records in both; readers drop the tail's."""
+    def _finish(self, shard: Shard, intent: Intent, marks: Mapping[str, bytes] = NO_MARKS) -> int:
+        """Trim what is in the archive now. A crash here leaves records in both; readers drop the tail's.
+
+        `marks` are those that were read (`Shard.finish`).
+        """
         self._reached("finish")
         done = self._require(shard, intent).finishing
         for number in range(done, intent.chunk_count):
             self._reached(f"finish {number}")
-            shard.finish(intent, number)
+            shard.finish(intent, number, marks)
         self._reached("done")
         return sum(found.records for found in intent.ranges)
 

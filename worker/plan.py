@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice, takewhile
 from typing import NamedTuple
 
 import pyarrow as pa
 
 from telemetry.columns import Columns
-from telemetry.entries import Range, RawEntry, Unreadable, behind, entry_id, entry_text, read_block, size_bytes
+from telemetry.entries import (
+    Range,
+    RawEntry,
+    Unreadable,
+    behind,
+    entry_id,
+    entry_text,
+    last_marks,
+    read_block,
+    size_bytes,
+    with_later,
+)
 from telemetry.hot import READ_ENTRIES, Shard, Standing
 from telemetry.streams import LOOK_ENTRIES, READ_STREAMS, heads, next_of, page_entries, pieces
 from worker.budget import Bounds, Budget, Fit, Share
@@ -34,12 +45,13 @@ class Tail(NamedTuple):
 
 class Plan(NamedTuple):
     """The ranges that a save takes, what they held when it was planned, and whether that was all that waited; and how
-    the shard stood before they were read."""
+    the shard stood before they were read. `marks` has the last ones of devices that have some."""
 
     ranges: list[Range]
     tail: Tail
     is_all: bool
     standing: Standing
+    marks: Mapping[str, bytes]
 
 
 class Turns:
@@ -103,6 +115,7 @@ class _Taking:
         self.budget = budget
         self.unsaved_bytes = unsaved_bytes
         self.ranges: dict[str, Range] = {}
+        self.marks: dict[str, bytes] = {}
         self.short: dict[str, Fit] = {}
         """Devices of which an entry did not fit: those behind it must wait, too."""
 
@@ -176,12 +189,16 @@ class _Taking:
         """Have a range reach over entries that were taken."""
         last = entries[-1][0].decode()
         before = self.ranges.get(device_id)
+        marks = last_marks(entries)
+        is_marked = marks != b""
+        if is_marked:
+            self.marks[device_id] = with_later(self.marks.get(device_id, b""), marks)
         if before is not None:
-            total = before.records + count, before.size_bytes + taken_bytes
+            total = before.records + count, before.size_bytes + taken_bytes, before.is_marked or is_marked
             self.ranges[device_id] = Range(device_id, before.first, last, *total)
         else:
             first = entries[0][0].decode() if len(entries) > 1 else last
-            self.ranges[device_id] = Range(device_id, first, last, count, taken_bytes)
+            self.ranges[device_id] = Range(device_id, first, last, count, taken_bytes, is_marked)
 
 
 def choose(shard: Shard, bounds: Bounds, today: int, turns: Turns | None = None) -> Plan:
@@ -203,7 +220,7 @@ def choose(shard: Shard, bounds: Bounds, today: int, turns: Turns | None = None)
         taking = _Taking(shard.shards, Budget(bounds, today, Share.of(bounds, count)), unsaved_bytes)
         left = _take_in_turn(taking, shard, turns, bounds.max_devices, most_entries)
     turns.is_behind = bool(left or taking.short)
-    return Plan(list(taking.ranges.values()), taking.tail(), not turns.is_behind, standing)
+    return Plan(list(taking.ranges.values()), taking.tail(), not turns.is_behind, standing, taking.marks)
 
 
 def _take_in_turn(taking: _Taking, shard: Shard, turns: Turns, most_devices: int, most_entries: int) -> bool:

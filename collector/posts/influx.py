@@ -175,4 +175,4 @@ def _record(point: Point, unit_ns: int, options: Options, arrival: Arrival) -> S
     if point.timestamp is None:
         return sent
     at_us = check_timestamp(point.timestamp * unit_ns // 1_000, point.timestamp, arrival)
-    return Sent(sent.device_id, msgspec.structs.replace(sent.record, timestamp_us=at_us))
+    return Sent(sent.device_id, msgspec.structs.replace(sent.record, timestamp_us=at_us), is_stored_once=True)

@@ -212,7 +212,7 @@ def with_frame(message: Received, frame: bytes) -> Received:
     first, *others = message.records
     text, raw = first.record.attributes, f'"frame":"{frame.hex()}"}}'
     kept = f"{text[:-1]},{raw}" if text else "{" + raw
-    return message._replace(records=[Sent(first.device_id, replace(first.record, attributes=kept)), *others])
+    return message._replace(records=[replace(first, record=replace(first.record, attributes=kept)), *others])
 
 
 def _no_ack(_why: str) -> bytes:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from collector.posts import owntracks
 from collector.posts.contract import MAX_RECORDS, Gathered, NotOurs
 from collector.posts.json_body import Object, opened, read_json
@@ -77,4 +79,5 @@ def _records(topic: str, device_id: str, message: Object, options: Options, arri
     is_unnamed = bool(device_id) and not any(field_of(name) == "device_id" for name in message)
     named = {"device_id": device_id, **message} if is_unnamed else message
     of_unit = arrival._replace(speed_unit=options.speed_unit) if options.speed_unit else arrival
-    return [read_fields(named, options.transport, SOURCE, of_unit)]
+    found = read_fields(named, options.transport, SOURCE, of_unit)
+    return [replace(found, is_stored_once=found.record.timestamp_us != arrival.now_us)]

@@ -44,7 +44,10 @@ def sent(
     attributes: Attributes,
     position: Position = NOWHERE,
 ) -> Sent:
-    """A record. `at_us` is µs since the epoch, None where the device gave no time. Raises `RecordError`."""
+    """A record. `at_us` is µs since the epoch, None or the arrival where the device gave no time.
+
+    One with a time of its own is stored once, however often it comes. Raises `RecordError`.
+    """
     if not position.is_fix and position.latitude is not None:
         attributes = {"fix": False, **attributes}
     attributes = {name: value for name, value in attributes.items() if value is not None}
@@ -60,7 +63,7 @@ def sent(
         accuracy_m=read_number("accuracy_m", position.accuracy_m),
         attributes=read_attributes(attributes, options.max_bytes) if attributes else None,
     )
-    return Sent(read_device_id(device_id), record)
+    return Sent(read_device_id(device_id), record, record.timestamp_us != arrival.now_us)
 
 
 def moment_us(year: int, month: int, day: int, hour: int, minute: int, second: int, zone: tzinfo) -> int:

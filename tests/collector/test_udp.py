@@ -17,7 +17,7 @@ from collector.udp import UdpCollector
 from telemetry.fields import Arrival
 from telemetry.hot import Shard
 from tests.collector.conftest import HOST, NOW_US, Connect, run, tail, taking
-from tests.collector.protocols.test_teltonika import IMEI, datagram
+from tests.collector.protocols.test_teltonika import AT_MS, IMEI, datagram
 
 ANSWER = bytes.fromhex("00050000010501")
 
@@ -58,11 +58,14 @@ def test_a_datagram_is_answered_when_its_records_are_stored(connect_shared: Conn
     async def test() -> None:
         async with taking(connect_shared) as intake, collecting(intake) as (_, transport, device):
             for number in range(20):
-                transport.sendto(datagram(number=number))
+                transport.sendto(datagram(number=number, at_ms=AT_MS + 1_000 * number))
             answers = [await asyncio.wait_for(device.heard.get(), 5) for _ in range(20)]
             assert sorted(answer[5] for answer in answers) == list(range(20))
             stored = tail(shard, IMEI)
             assert [one.record.transport for one in stored] == ["udp"] * 20
+            transport.sendto(datagram(number=20, at_ms=AT_MS))
+            assert (await asyncio.wait_for(device.heard.get(), 5))[5] == 20
+            assert len(tail(shard, IMEI)) == 20, "sent again: acknowledged and not stored"
 
     run(test)
 

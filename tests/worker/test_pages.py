@@ -48,6 +48,8 @@ def assert_same(entries: Sequence[RawEntry]) -> None:
 @settings(deadline=None)
 def test_entries_as_append_makes_them_are_read_at_once(sizes: list[int]) -> None:
     entries = [entry(1_795_500_000_000 + n, 10_000 * n + 1, packed(size)) for n, size in enumerate(sizes)]
+    for _, fields in entries[::2]:
+        fields += [b"m", bytes(8)]
     assert read_page(entries, SHARDS) is not None
     assert_same(entries)
 
@@ -65,6 +67,7 @@ ODD: dict[str, RawEntry] = {
     "no UTF-8": entry(2, 9, packed(1, "{}xy").replace(b"xy", b"\xff\xfe")),
     "an array in another form": entry(2, 9, b"\xdd\x00\x00\x00\x01" + packed(1)[1:]),
     "an arrival of its own": (b"2-0", [b"i", b"9", b"r", GOOD, b"a", b"7"]),
+    "a field that is not known": (b"2-0", [b"i", b"9", b"r", GOOD, b"x", b"7"]),
     "other fields": (b"2-0", [b"i", b"9", b"x", GOOD]),
     "no id": (b"2-0", [b"r", GOOD]),
     "an id that is no number": (b"2-0", [b"i", b"+9", b"r", GOOD]),

@@ -21,10 +21,10 @@ import redis
 from telemetry import clock
 from telemetry.archive import Archive
 from telemetry.columns import open_duckdb
-from telemetry.entries import Intent, Range, RawEntry, count_of
+from telemetry.entries import Intent, Range, RawEntry, count_of, pack
 from telemetry.errors import IntentChanged, NotTogether
-from telemetry.hot import Shard
-from telemetry.record import EARLIEST_US, LATEST_US
+from telemetry.hot import Batch, Limits, Shard
+from telemetry.record import EARLIEST_US, LATEST_US, Record, Sent
 from telemetry.redis_client import connect
 from telemetry.settings import Settings
 from telemetry.setup import set_up
@@ -106,6 +106,26 @@ def test_a_worker_that_ends_at_any_step_loses_and_doubles_nothing(
     assert archived(connection, archive) == ledger.acknowledged
     assert waiting(shard) == {}
     assert shard.unsaved() == 0
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_records_that_are_sent_again_are_known_whatever_step_a_worker_ended_at(
+    step: str, shard: Shard, archive: Archive
+) -> None:
+    """Those of one chunk and those of the next, before the save is ended, while it is, and after."""
+    batches = [Batch(pack([marked(device) for device in DEVICES]))]
+    assert shard.append(batches, Limits()).resent == 0
+    with pytest.raises(Stop):
+        saver(archive, stop_at(step)).save(shard)
+    assert shard.append(batches, Limits()).resent == len(DEVICES)
+    drain(shard, archive)
+    assert shard.append(batches, Limits()).resent == len(DEVICES)
+    assert waiting(shard) == {}
+    assert archive.open().to_pyarrow_table().num_rows == len(DEVICES)
+
+
+def marked(device: str) -> Sent:
+    return Sent(device, Record(NOW_US, "tcp", "gt06", 1.0, 2.0), is_stored_once=True)
 
 
 @pytest.mark.parametrize("second", STEPS)

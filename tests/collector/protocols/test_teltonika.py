@@ -333,8 +333,9 @@ def test_tags_and_beacons_around() -> None:
     assert named_text(385, b"\x11\x21\x00")["io385"] == "112100"
 
 
-def datagram(imei: str = IMEI, number: int = 5) -> bytes:
-    rest = b"\xca\xfe\x01" + bytes((number, 0, len(imei))) + imei.encode() + ONE[8:-4]
+def datagram(imei: str = IMEI, number: int = 5, at_ms: int = AT_MS) -> bytes:
+    body = packet(8, record(at_ms))[8:-4]
+    rest = b"\xca\xfe\x01" + bytes((number, 0, len(imei))) + imei.encode() + body
     return struct.pack(">H", len(rest)) + rest
 
 
