@@ -44,7 +44,7 @@ from api.readers import Readers
 from api.sampling import Sampler, ask
 from api.sign_in import SignIn
 from api.states import States
-from api.timed import Timed
+from api.timed import Timed, count_from_zero
 from collector.http import HttpLimits, make_arrival, make_intake, routes
 from telemetry import audit_refusals, audit_settings, keyring, meters, notes, refusals, reports, session_cache
 from telemetry.addresses import Addresses
@@ -135,6 +135,7 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
         login_routes(settings, sessions),
         AuditRoutes(settings.audit_dir),
     )
+    count_from_zero(application.routes)
     audit = Audit.of(settings, "api")
     audit_settings.record(audit, settings)
     rates = Rates.of(settings)

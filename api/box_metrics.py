@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from api import quick_facts
-from telemetry import clock, hot, notes
+from telemetry import clock, hot, notes, refusals
 from telemetry.disk import Room
 from telemetry.errors import BusyError, ConfigError, StoreError
 from telemetry.hot import Shard
@@ -82,7 +82,7 @@ def _notes(client: redis.Redis) -> Iterator[Metric]:
     refused = CounterMetricFamily(
         "whimbrel_refused_total", "What was ever refused by the whole box, by reason.", labels=("reason",)
     )
-    for reason, count in quick_facts.refusals_of(client).refused.items():
+    for reason, count in (dict.fromkeys(refusals.REASONS, 0) | quick_facts.refusals_of(client).refused).items():
         refused.add_metric((reason,), count)
     yield refused
     seen = GaugeMetricFamily(

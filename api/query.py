@@ -20,7 +20,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api import device_path
+from api import device_path, timed
 from api.asker import KnowsAsker
 from api.audit import AUDIT
 from api.between import KEEP_ALIVE_S, MAX_CONNECTIONS
@@ -184,6 +184,7 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
         DeletionRoutes(client, shards, archive, held_by(settings), settings.archive.grace_seconds),
         Sql(snapshots, settings.sql, str(archive.root), a.max_share_percent).post_sql if settings.sql.enabled else off,
     )
+    timed.count_from_zero(application.routes)
     gate = Gate(KnowsAsker(EndsWithClient(Timed(application))), keys, need_of, sessions)
     server = http_server(
         Named(gate), within(ConnectionLimits.of(settings)), Pending.of(settings), is_behind_another=True

@@ -33,6 +33,9 @@ KEPT_S = 3_600.0
 MOST = int(KEPT_S / INTERVAL_S)
 """Samples of some 400 bytes each."""
 
+SAMPLES = "samples of the box"
+"""The name of the loop that takes them."""
+
 FIRST_S = 2.5
 """When all programs that are up have told what they counted until now."""
 
@@ -213,6 +216,7 @@ class Sampler:
         notes.keep_sample(client, msgspec.json.encode(sample), MOST)
 
     def _run(self) -> None:
+        periodic.count_from_zero(SAMPLES)
         with self._connect() as client:
             wait_s = FIRST_S
             while not self._stop.wait(wait_s):
@@ -220,7 +224,7 @@ class Sampler:
                 try:
                     self.take(client)
                 except Exception:  # the next look may go well again
-                    periodic.note_error("samples of the box")
+                    periodic.note_error(SAMPLES)
 
 
 def _readable(texts: list[bytes]) -> list[Sample]:

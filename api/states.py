@@ -22,7 +22,7 @@ from collector.http import ProblemError
 from telemetry import corruption
 from telemetry.entries import decode_latest
 from telemetry.notes import CHANGED
-from telemetry.periodic import run_periodically
+from telemetry.periodic import count_from_zero, run_periodically
 from telemetry.record import Record
 
 log = logging.getLogger(__name__)
@@ -39,6 +39,10 @@ GONE_S = 300.0
 """For so long, and at most twice as long, readers are told of a device that was deleted."""
 
 
+LOOP = "live"
+"""The name of the loop that follows changes."""
+
+
 class States:
     """The newest state of each device, while anybody reads."""
 
@@ -51,6 +55,7 @@ class States:
         self._following: asyncio.Task[None] | None = None
         self.is_whole = False  # whether all devices were looked at
         self._ticked = asyncio.Event()
+        count_from_zero(LOOP)
 
     @contextlib.contextmanager
     def read(self) -> Iterator[None]:
@@ -60,7 +65,7 @@ class States:
             if self._following is None:
                 self.changes, self.is_whole = Changes(secrets.token_hex(8)), False
                 self._following = asyncio.create_task(
-                    run_periodically("live", RETRY_S, self._try_to_follow, first_after_s=0.0)
+                    run_periodically(LOOP, RETRY_S, self._try_to_follow, first_after_s=0.0)
                 )
             yield
         finally:

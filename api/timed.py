@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterable
 from functools import lru_cache
 
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from telemetry import meters
@@ -15,6 +17,17 @@ ROUTE = "whimbrel.route"
 
 OTHER = "other"
 """What is not here, and what another program answers, which measures it."""
+
+
+STATUSES = ("2xx", "3xx", "4xx", "5xx")
+
+
+def count_from_zero(routes: Iterable[BaseRoute]) -> None:
+    """Have the answers of routes, and of what is none of them, counted from 0 on."""
+    paths = [plain(route.path) for route in routes if isinstance(route, Route)]
+    for path in (*paths, OTHER):
+        for status in STATUSES:
+            meters.ANSWERS.of(path, status)
 
 
 class Timed:

@@ -21,13 +21,13 @@ if __name__ == "__main__":
 import uvloop
 from starlette.types import ASGIApp
 
-from collector import listeners, sniffing
+from collector import listeners, sniffing, tally
 from collector.device_lookups import DeviceLookups, device_lookups
 from collector.http import HttpLimits, app, make_arrival, make_intake
 from collector.listeners import COMMON, Rules
 from collector.problems import too_many_at
 from collector.processes import Sockets, run_each, sockets
-from collector.protocols import PROTOCOLS, MessageLimits
+from collector.protocols import PROTOCOLS, MessageLimits, protocols_of
 from collector.protocols.contract import Decoder
 from collector.quick_http import QuickConnection, QuickPosts
 from collector.tcp import TcpCollector, Timeouts
@@ -126,6 +126,7 @@ async def collect(
     def named(app: ASGIApp) -> Named:
         return Named(limited(app), settings.log.access)
 
+    tally.count_from_zero(protocols_of("any"), "tcp")
     tcp = make_tcp(lambda _address: PROTOCOLS["any"](limits), arrival, tls, keys)
     pending = Pending.of(settings)
     http_limits = HttpLimits.of(settings)  # one for all, for what arrives is bounded together

@@ -16,7 +16,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Scope
 
 from collector import posted
-from collector.bodies import MSGPACK, Batch, Form, Refused, Unreadable, read_batch
+from collector.bodies import FORMS, MSGPACK, Batch, Form, Refused, Unreadable, read_batch
 from collector.described import HEALTHZ, OPERATIONS, POST_RECORDS
 from collector.device_days import DeviceDays
 from collector.guard import admit
@@ -48,7 +48,7 @@ from collector.problems import (
 from collector.quick import Quick
 from collector.requests import Head, HttpLimits, Incoming, off_loop, read_body, read_head
 from collector.shares import Shares
-from collector.tally import tally_of
+from collector.tally import count_from_zero, tally_of
 from telemetry import clock, problem, refusals
 from telemetry.addresses import Addresses
 from telemetry.disk import Room
@@ -146,6 +146,7 @@ def make_arrival(settings: Settings, intake: Intake) -> Callable[[], Arrival]:
 
 def routes(intake: Intake, limits: HttpLimits, arrival: Callable[[], Arrival]) -> list[Route]:
     """The routes of an intake."""
+    count_from_zero((form.name for form in FORMS.values()), "http")
 
     async def post_records(request: Request) -> Response:
         head = read_head(request)

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 from starlette.types import ASGIApp
 
+from collector import tally
 from collector.device_filter import DeviceFilter
 from collector.device_lookups import DeviceLookups
 from collector.intake import Intake
@@ -19,7 +20,7 @@ from collector.logins import Logins
 from collector.posted import Posted, alone
 from collector.posts import BY_NAME
 from collector.problems import too_many_at
-from collector.protocols import PROTOCOLS, TRACKERS, MessageLimits
+from collector.protocols import PROTOCOLS, TRACKERS, MessageLimits, protocols_of
 from collector.protocols.auto import Auto
 from collector.protocols.contract import Decoder
 from collector.protocols.framed import Options
@@ -177,6 +178,7 @@ class Listeners:
                     in_front, ConnectionLimits.of(self._settings), self._pending, tls, connections=self._clients
                 )
             )
+        tally.count_from_zero(protocols_of(one.protocol), one.transport)
         if one.transport == "udp":
             make = TRACKERS[one.protocol]
             return UdpCollector(

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 
 from collector.protocols.contract import Decoder
 from collector.sniffing import speaker
-from telemetry import meters
+from telemetry import meters, problem
 from telemetry.problem import Problem
 
 UNKNOWN = "unknown"
 """The protocol of a connection whose first bytes have not told it."""
+
+REASONS = (
+    problem.INVALID_JSON,
+    problem.INVALID_MSGPACK,
+    problem.INVALID_FRAME,
+    problem.INVALID_RECORD,
+    problem.BODY_TOO_LARGE,
+    problem.DEVICE_REFUSED,
+)
+"""Why messages are mostly rejected: these are counted from 0 on."""
 
 
 class Tally:
@@ -21,6 +32,8 @@ class Tally:
         self._labels = protocol.lower(), transport
         self._messages = meters.MESSAGES.of(*self._labels)
         self._records = meters.DECODED.of(*self._labels)
+        for kind in REASONS:
+            meters.REJECTED.of(*self._labels, kind.name)
 
     def count(self, messages: int, records: int) -> None:
         """Count messages that were decoded, and records in them."""
@@ -35,6 +48,14 @@ class Tally:
 
 tally_of = lru_cache(128)(Tally)
 """The tally of a protocol and a transport: there are few of both."""
+
+
+def count_from_zero(protocols: Iterable[str], transport: str) -> None:
+    """Have protocols over a transport counted from 0 on."""
+    for protocol in protocols:
+        tally_of(protocol, transport)
+    if transport == "tcp":
+        tally_of(UNKNOWN, transport)
 
 
 def tally_for(decoder: Decoder, transport: str) -> Tally:

@@ -38,7 +38,7 @@ from telemetry.fields import Arrival
 from telemetry.keyring import Keyring
 from telemetry.keys import Denied, key_id_in
 from telemetry.logs import of_connection
-from telemetry.periodic import run_periodically
+from telemetry.periodic import count_from_zero, run_periodically
 from telemetry.rates import Rates
 from telemetry.tls import Identity
 
@@ -98,6 +98,10 @@ class Timeouts(NamedTuple):
         return self.tracker_idle_s if is_tracker else self.idle_s
 
 
+FOR_ONE = ("answers", "last answers", "idle connections", "held connections")
+"""Loops in which an unexpected error ends one connection and no other."""
+
+
 class TcpCollector:
     """A listening socket and its connections; `make_decoder` makes what reads one, of the address it comes from."""
 
@@ -150,6 +154,8 @@ class TcpCollector:
         meters.HELD_BYTES.of(str(self.port)).watch(lambda: self.arriving.bytes)
         meters.HELD_LIMIT.of(str(self.port)).set(self.arriving.max_bytes)
         self._acceptor = Acceptor(listening, self._admission, partial(_Connection, self), self._tls)
+        _ = meters.REPLACED.one
+        count_from_zero(*FOR_ONE)
         self._tasks = [
             loop.create_task(run_periodically("idle connections", SWEEP_S, self._sweep)),
             loop.create_task(run_periodically("held connections", 0.0, self._release)),

@@ -130,6 +130,9 @@ class Audit:
         self.program = program
         self._files = files
         self._now_s = now_s
+        _ = meters.AUDIT_FAILURES.one
+        for kind in files:
+            meters.AUDIT_ENTRIES.of(kind)
 
     @classmethod
     def of(cls, settings: Settings, program: str) -> Audit:

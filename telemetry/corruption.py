@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 import msgspec
 
@@ -22,6 +22,12 @@ Kind = Literal["keys", "latest", "sessions", "uses", "users"]
 T = TypeVar("T")
 
 _logged: set[tuple[Kind, str]] = set()
+
+
+def count_from_zero() -> None:
+    """Have values of each kind counted from 0 on."""
+    for kind in get_args(Kind):
+        meters.UNDECODABLE.of(kind)
 
 
 def skip(kind: Kind, name: str, error: Exception) -> None:

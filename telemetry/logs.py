@@ -33,7 +33,7 @@ MAX_PLACES = 1_000
 QUIETER = {"uvicorn.error": logging.WARNING}
 """Loggers of libraries, and the least that is of interest of what they say."""
 
-COUNTED_FROM_START = ("error", "critical")
+COUNTED_FROM_START = ("debug", "info", "warning", "error", "critical")
 """Severities whose count is 0, not missing, before there is a line: what rises from 0 can set off an alarm."""
 
 
@@ -48,8 +48,9 @@ def log_to_stderr(level: str, form: str, program: str) -> None:
     handler.setFormatter(Json(program) if form == "json" else Text(program))
     handler.addFilter(Alike())
     logging.basicConfig(level=level.upper(), handlers=[handler])
-    for counted in COUNTED_FROM_START:
-        meters.LOG_LINES.of(counted)
+    for severity in COUNTED_FROM_START:
+        meters.LOG_LINES.of(severity)
+    _ = meters.LOG_LINES_LEFT_OUT.one
     for name, least in QUIETER.items():
         logging.getLogger(name).setLevel(least)
 

@@ -2,6 +2,9 @@
 
 To these api/metrics.py adds the labels `program` and `process`, and what can be asked of Redis and the disks
 when somebody looks. A label has few values, all of them ours: never a device's id, an address or a key.
+
+Every counter is made, at 0, by whatever will count with it, before it counts: Prometheus sees no increase in a series
+that begins at 1. No label has a name that Prometheus gives itself (`job`, `instance`).
 """
 
 from __future__ import annotations
@@ -110,7 +113,7 @@ SAVE_FAILURES = _counter("whimbrel_save_failures_total", "Saves that failed; the
 COMPACTION_S = _histogram("whimbrel_compaction_duration_seconds", "A merge of some files of a day into fewer.", WORK_S)
 TIDY_S = _histogram("whimbrel_tidy_duration_seconds", "A look for days to give up and files to delete.", WORK_S)
 DELETIONS = _counter("whimbrel_deletions_total", "Deletions of a device that are done.")
-JOB_FAILURES = _counter("whimbrel_job_failures_total", "Background jobs that ended with an error.", "job")
+JOB_FAILURES = _counter("whimbrel_job_failures_total", "Background jobs that ended with an error.", "job_name")
 
 LOOP_ERRORS = _counter(
     "whimbrel_loop_errors_total", "Unexpected errors in background loops, which are retried.", "loop"

@@ -57,6 +57,7 @@ class Pending:
         self._holds: dict[Client, list[_Hold]] = {}
         self._texts: dict[int, list[int]] = {}
         """Size and number of holds of each text, by its identity: a text that several responses share counts once."""
+        _ = meters.SLOW_CLIENTS.one
 
     def stall(self, client: Client, unsent_bytes: int) -> None:
         """Count the unsent bytes of a client whose transport takes no more."""

@@ -27,6 +27,7 @@ async def run_periodically(
     After an error that the action did not handle, the wait is at least 1 s, doubles with each further error, and ends
     after at most 15 s or `every_s`, whichever is longer.
     """
+    count_from_zero(name)
     failures = 0
     wait_s = first_after_s
     while True:
@@ -40,6 +41,12 @@ async def run_periodically(
         except Exception:  # whatever it was, the next run may succeed
             failures += 1
             note_error(name)
+
+
+def count_from_zero(*names: str) -> None:
+    """Have the errors of background loops counted from 0 on."""
+    for name in names:
+        meters.LOOP_ERRORS.of(name)
 
 
 def backoff_s(failures: int) -> float:

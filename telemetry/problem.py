@@ -65,6 +65,10 @@ BUSY = Problem("busy", 503, "The box can't do this now; try again")
 NOT_TOGETHER = Problem("not-together", 503, "Redis and archive don't belong together")
 
 
+KINDS: tuple[Problem, ...] = tuple(kind for kind in globals().values() if isinstance(kind, Problem))
+"""All of the above."""
+
+
 def body(problem: Problem, detail: str, **more: object) -> bytes:
     """The JSON of one occurrence; `more` are further members."""
     return msgspec.json.encode(

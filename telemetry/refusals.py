@@ -37,6 +37,9 @@ REASON_OF_STATUS = {
 }
 """The reason of an answer that names no kind of problem, as the older service's don't."""
 
+REASONS = (*(kind.name for kind in problem.KINDS if kind.status != 404), JOB)
+"""All that there are."""
+
 _counted: Counter[str] = Counter()
 
 

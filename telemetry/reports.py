@@ -25,7 +25,7 @@ import msgspec
 import redis
 from msgspec import Struct
 
-from telemetry import meters, notes, periodic
+from telemetry import corruption, meters, notes, periodic
 from telemetry.errors import BusyError, StoreError
 from telemetry.metering import Value
 
@@ -66,6 +66,8 @@ class Teller:
         self._process = process
         self._version = version("whimbrel")
         self._started_s = time.time()
+        corruption.count_from_zero()
+        periodic.count_from_zero("meters")
 
     def report(self) -> Report:
         """All its meters now."""
@@ -121,6 +123,7 @@ class Listener:
         self._heard: dict[tuple[str, int], tuple[Report, float]] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._listen_for_ever, name="reports", daemon=True)
+        periodic.count_from_zero("reports")
 
     def start(self) -> None:
         """Begin to listen."""

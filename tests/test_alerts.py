@@ -79,7 +79,7 @@ CASES: dict[str, Case] = {
     ),
     "WhimbrelUnsavedOld": gauge('whimbrel_unsaved_age_seconds{shard="0"}', 301, 60),
     "WhimbrelSavesFail": counter("whimbrel_save_failures_total"),
-    "WhimbrelJobsFail": counter('whimbrel_job_failures_total{job="compact"}'),
+    "WhimbrelJobsFail": counter('whimbrel_job_failures_total{job_name="compact"}'),
     "WhimbrelErrorsLogged": Case(
         {'whimbrel_log_lines_total{program="worker",level="error"}': rising(0, 1)},
         {

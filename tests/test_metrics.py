@@ -7,11 +7,18 @@ import re
 import socket
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple, get_args
 
 import pytest
 from prometheus_client.metrics_core import Metric
 
+from collector import tally
+from collector.bodies import FORMS
+from collector.posts import NAMES
+from collector.protocols import protocols_of
+from telemetry import audit, corruption, meters, refusals
+from telemetry.allowed import ALLOWED, short_name
+from telemetry.metering import Counter
 from tests.box import PROJECT, Box
 from tests.promtool import OPERATIONS, alarms, names_in, needs_promtool, promtool
 from tests.scrape import Scrape, families
@@ -22,11 +29,25 @@ WAIT_S = 60.0
 POSTS, LINES = 5, 120
 
 
+class Pages(NamedTuple):
+    """A box's page before anything came, and after things were sent, saved and asked."""
+
+    first: str
+    later: str
+
+
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The page of a box of two collector processes, after things were sent, saved and asked."""
+def page(pages: Pages) -> str:
+    """The later page."""
+    return pages.later
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
+    """Those of a box of two collector processes."""
     box = Box(tmp_path_factory.mktemp("scraped"), collector__processes="2", persist__flush_records="10")
     with box:
+        first = first_page(box)
         for number in range(POSTS):
             body = [{"device_id": f"p{number}-{at}"} for at in range(10)]
             assert box.http.post("/v1/records", json=body).status_code == 202
@@ -34,7 +55,18 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         for number in range(6):
             send_lines(box, f"t{number}", LINES // 6)
         assert box.http.get("/v1/records?device_id=p0-0").status_code == 200
-        yield settled(box)
+        yield Pages(first, settled(box))
+
+
+def first_page(box: Box) -> str:
+    """The page once all programs have told their meters."""
+    stop_s = time.monotonic() + WAIT_S
+    while True:
+        text = box.http.get("/metrics").text
+        if set(Scrape.of(text).get("whimbrel_up", {}).values()) == {1}:
+            return text
+        assert time.monotonic() < stop_s, text
+        time.sleep(0.2)
 
 
 def send_lines(box: Box, device: str, count: int) -> None:
@@ -74,6 +106,80 @@ def test_what_all_programs_count_adds_up(page: str) -> None:
     assert found.value("whimbrel_unsaved_records", shard="0") == 0
     assert set(found["whimbrel_up"].values()) == {1}
     assert found.value("whimbrel_http_request_duration_seconds_count", program="query", route="/v1/records") == 1
+
+
+OVER_HTTP = {(name, "http") for name in {form.name.lower() for form in FORMS.values()} | set(NAMES.values())}
+OVER_TCP = {(name, "tcp") for name in (*protocols_of("any"), tally.UNKNOWN)}
+REASONS = [kind.name for kind in tally.REASONS]
+LOOPS = {
+    "api": ["meters", "reports", "samples of the box", "refusals", "live"],
+    "collector": ["meters", "refusals", "frames", "answers", "last answers", "idle connections", "held connections"],
+    "query": ["meters", "refusals", "gauges of the archive"],
+    "worker": ["meters"],
+    "scheduler": ["meters"],
+}
+ROUTES = {
+    "api": ["/v1/records", "/v1/devices/{device_id}/latest", "/metrics", "/healthz", "other"],
+    "query": ["/v1/records", "/v1/export", "/v1/summary", "/readyz", "other"],
+}
+CLASSES = ["2xx", "3xx", "4xx", "5xx"]
+
+KNOWN: dict[str, list[dict[str, str]]] = {
+    "whimbrel_job_failures_total": [{"job_name": short_name(one), "program": "worker"} for one in (*ALLOWED, None)],
+    "whimbrel_loop_errors_total": [{"program": one, "loop": name} for one, names in LOOPS.items() for name in names],
+    "whimbrel_undecodable_values_total": [
+        {"kind": kind, "program": program} for kind in get_args(corruption.Kind) for program in LOOPS
+    ],
+    "whimbrel_messages_total": [{"protocol": name, "transport": how} for name, how in OVER_HTTP | OVER_TCP],
+    "whimbrel_decoded_records_total": [{"protocol": name, "transport": how} for name, how in OVER_HTTP | OVER_TCP],
+    "whimbrel_rejected_messages_total": [
+        {"protocol": name, "transport": how, "reason": why} for name, how in OVER_HTTP | OVER_TCP for why in REASONS
+    ],
+    "whimbrel_http_answers_total": [
+        {"program": program, "route": route, "status": status}
+        for program, routes in ROUTES.items()
+        for route in routes
+        for status in CLASSES
+    ],
+    "whimbrel_log_lines_total": [
+        {"program": program, "level": level} for program in LOOPS for level in ("warning", "error", "critical")
+    ],
+    "whimbrel_audit_entries_total": [{"kind": kind, "program": "api"} for kind in audit.KINDS],
+    "whimbrel_refused_total": [{"reason": reason} for reason in refusals.REASONS],
+}
+"""Counter → the labels of its series that a fresh box has."""
+
+ONLY_IF_SET = {
+    "whimbrel_mqtt_retained_repeated_total",
+    "whimbrel_datagrams_total",
+    "whimbrel_datagrams_dropped_total",
+}
+"""Counters of brokers and of UDP ports, begun where a box has one."""
+
+
+def test_every_counter_is_there_before_anything_is_counted(pages: Pages) -> None:
+    found = Scrape.of(pages.first)
+    declared = {name: family.labels for name, family in meters.FAMILIES.items() if family.kind is Counter}
+    assert {name for name, labels in declared.items() if labels} - ONLY_IF_SET <= set(KNOWN)
+    for name in declared.keys() - ONLY_IF_SET:
+        assert found.get(name), name
+    for name, known in KNOWN.items():
+        series = [dict(labels).items() for labels in found[name]]
+        missing = [labels for labels in known if not any(labels.items() <= one for one in series)]
+        assert not missing, name
+
+
+def test_what_is_seen_later_was_counted_from_zero_on(pages: Pages) -> None:
+    first, later = Scrape.of(pages.first), Scrape.of(pages.later)
+    for family in families(pages.later):
+        if family.type == "counter":
+            name = f"{family.name}_total"
+            assert not later.get(name, {}).keys() - first.get(name, {}).keys(), name
+
+
+def test_no_label_has_a_name_of_prometheus_itself(page: str) -> None:
+    names = {label for series in Scrape.of(page).values() for labels in series for label, _ in labels}
+    assert not names & {"job", "instance"}
 
 
 @needs_promtool

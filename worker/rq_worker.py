@@ -11,7 +11,7 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from telemetry import meters
-from telemetry.allowed import AllowedJob, short_name
+from telemetry.allowed import ALLOWED, AllowedJob, short_name
 from telemetry.jobs import persist_queue
 from telemetry.watchdog import watchdog
 
@@ -76,6 +76,8 @@ def rq_worker(client: redis.Redis) -> OwnWorker:
         exception_handlers=[count_failure],
     )
     worker.max_connection_wait_time = LONGEST_WAIT_S
+    for function in (*ALLOWED, None):
+        meters.JOB_FAILURES.of(short_name(function))
     return worker
 
 

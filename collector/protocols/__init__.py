@@ -50,3 +50,10 @@ TRACKERS: dict[str, Callable[[Options], Framed]] = {
     "nmea": Nmea,
 }
 """Protocol of trackers → what makes the decoder of one connection, or of one datagram."""
+
+
+def protocols_of(port: str) -> tuple[str, ...]:
+    """The protocols that may come to a port of one, or of those that are told apart ("any", "auto")."""
+    if port == "any":
+        return tuple(name for name in PROTOCOLS if name != "any")
+    return tuple(TRACKERS) if port == "auto" else (port,)

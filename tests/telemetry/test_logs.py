@@ -119,4 +119,4 @@ print(sorted(meters.LOG_LINES.read()))
 def test_a_program_logs_so() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60)
     assert [json.loads(line)["message"] for line in done.stderr.splitlines()] == ["said this"]
-    assert done.stdout == "[(('critical',), 0), (('error',), 0), (('info',), 1)]\n"
+    assert done.stdout == "[(('critical',), 0), (('debug',), 0), (('error',), 0), (('info',), 1), (('warning',), 0)]\n"

@@ -11,7 +11,7 @@ from telemetry import meters
 from telemetry.metering import Counter, Family, Gauge, Histogram
 
 UNITS = ("_bytes", "_seconds", "_records", "_total", "_limit", "_files")
-BOUNDED = {"broker", "level", "port", "job", "kind", "loop", "protocol", "reason", "route", "status", "transport"}
+BOUNDED = {"broker", "level", "port", "job_name", "kind", "loop", "protocol", "reason", "route", "status", "transport"}
 
 
 @pytest.mark.parametrize("family", meters.FAMILIES.values(), ids=meters.FAMILIES)
