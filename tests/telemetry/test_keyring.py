@@ -18,7 +18,7 @@ from telemetry.keyring import LOOKUP_TIMEOUT_S, MAX_STALE_S, Keyring, kept
 from telemetry.keys import INGEST, READ, WRONG, Caller, Denied, Key, Wish, device_token, make
 from telemetry.lookup_limit import TOTAL
 from telemetry.notes import Stamp
-from telemetry.redis_client import connect
+from telemetry.redis_client import READ_TIMEOUT_S, connect
 from telemetry.settings import Settings
 from tests.conftest import RedisServer
 
@@ -273,10 +273,15 @@ def test_a_redis_that_is_away_keeps_no_program_from_ending(own_redis: RedisServe
 
     async def use() -> None:
         async with kept(own_redis.client, is_noting=True) as ring:
-            ring.check(text)
+            assert isinstance(ring.check(text), Caller)
             own_redis.kill()
 
+    began_s = time.monotonic()
     asyncio.run(use())
+    assert time.monotonic() - began_s < READ_TIMEOUT_S
+    own_redis.start()
+    with own_redis.client() as client:
+        assert notes.used(client) == {}
 
 
 def wrong_key(number: int) -> str:

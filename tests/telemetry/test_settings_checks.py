@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from telemetry.config import load
@@ -35,9 +36,13 @@ def test_a_wrong_listener_is_refused_by_its_place(tmp_path: Path, entry: str, na
     assert names in refused(tmp_path, f"[[collector.listen]]\n{entry}\n")
 
 
-@pytest.mark.parametrize("more", ["tcp_user_timeout_s = 0", "tcp_keepalive_s = 0", "tcp_user_timeout_s = 301"])
-def test_keepalive_and_user_timeout_each_alone(tmp_path: Path, more: str) -> None:
-    load(written(tmp_path, f"[collector]\n{more}\n"), {})
+@pytest.mark.parametrize(
+    ("name", "value_s"), [("tcp_user_timeout_s", 0), ("tcp_keepalive_s", 0), ("tcp_user_timeout_s", 301)]
+)
+def test_keepalive_and_user_timeout_each_alone(tmp_path: Path, name: str, value_s: int) -> None:
+    defaults = load(environ={}).collector
+    changed = load(written(tmp_path, f"[collector]\n{name} = {value_s}\n"), {}).collector
+    assert changed == msgspec.structs.replace(defaults, **{name: value_s})
 
 
 def test_udp_may_have_the_number_of_a_tcp_port(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ import pytest
 
 from telemetry.steps import VARIABLE, teller, untold
 
+WAIT_S = 10.0
+
 
 def test_without_the_variable_nobody_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
@@ -43,7 +45,24 @@ def test_a_program_waits_at_a_step_until_the_listener_lets_it_go(
 def test_a_listener_that_is_gone_holds_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "steps.sock"
     monkeypatch.setenv(VARIABLE, str(path))
-    teller("save")("look")
+    assert passes("before there is one")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
-    teller("save")("look")
+    assert passes("when it has left its file")
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        listener.settimeout(WAIT_S)
+        hanging_up = threading.Thread(target=lambda: listener.accept()[0].close())
+        hanging_up.start()
+        assert passes("when it hangs up")
+        hanging_up.join(WAIT_S)
+
+
+def passes(step: str) -> bool:
+    """Whether a program gets past a step."""
+    program = threading.Thread(target=lambda: teller("save")(step), daemon=True)
+    program.start()
+    program.join(WAIT_S)
+    return not program.is_alive()

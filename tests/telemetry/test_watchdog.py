@@ -69,6 +69,16 @@ def test_a_program_without_work_needs_no_watching(systemd: socket.socket, tmp_pa
     assert told(systemd) == ["READY=1\nWATCHDOG_USEC=0"]
 
 
-def test_without_systemd_nothing_is_told(tmp_path: Path) -> None:
-    Watchdog({}).beat()
-    Watchdog(environ(tmp_path, WATCHDOG_USEC="400000")).beat()  # nobody is there
+def test_without_systemd_nothing_is_told(systemd: socket.socket) -> None:
+    Watchdog({"WATCHDOG_USEC": "400000"}).beat()
+    assert told(systemd) == []
+
+
+def test_a_systemd_that_is_away_misses_only_signs_until_it_is_back(tmp_path: Path) -> None:
+    dog = Watchdog(environ(tmp_path, WATCHDOG_USEC="400000"))
+    dog.beat()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "n"))
+        time.sleep(0.11)
+        dog.beat()
+        assert told(systemd) == ["WATCHDOG=1"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 
@@ -133,8 +132,13 @@ def test_whatever_is_written_is_read(measurement: str, tags: dict[str, str], fie
 @settings(deadline=None)
 @given(st.text())
 def test_any_line_is_a_point_or_an_error(text: str) -> None:
-    with contextlib.suppress(RecordError):
-        parse(text)
+    try:
+        point = parse(text)
+    except RecordError:
+        return
+    assert point.measurement
+    assert point.fields
+    assert all(isinstance(value, float | int | str | bool) for value in point.fields.values())
 
 
 def test_a_quote_that_never_ends_costs_no_time() -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from collector.posts.contract import MAX_ASIDE
 from collector.protocols.framed import Options
 from collector.protocols.mqtt import Heard, read
+from telemetry.record import decode, encode
 from telemetry.topics import Filter
 from tests.collector.protocols.three_ways import ARRIVAL
 
@@ -72,6 +74,33 @@ def test_nothing_is_said_by_an_empty_message() -> None:
 
 
 @settings(deadline=None)
-@given(st.text(max_size=20), st.binary(max_size=50))
-def test_any_message_is_taken_or_set_aside(topic: str, payload: bytes) -> None:
-    heard(topic, payload)
+@given(st.text(max_size=20).map("all/{}".format), st.binary(min_size=1, max_size=50))
+def test_bytes_that_are_no_json_are_set_aside(topic: str, payload: bytes) -> None:
+    assume(not is_json(payload))
+    found = heard(topic, payload)
+    assert (found.records, found.refused) == ([], 1)
+    assert [(one.device_id, one.raw) for one in found.aside] == [(topic, payload)]
+
+
+def is_json(payload: bytes) -> bool:
+    """Whether Python's own reader takes it."""
+    try:
+        json.loads(payload)
+    except ValueError:
+        return False
+    return True
+
+
+members = st.dictionaries(
+    st.sampled_from(["device_id", "lat", "lon", "speed", "x"]), st.integers() | st.text(max_size=5)
+)
+
+
+@settings(deadline=None)
+@given(st.lists(members, min_size=1, max_size=5))
+def test_each_of_any_messages_is_taken_or_refused(messages: list[dict[str, object]]) -> None:
+    found = heard("fleet/v1/position", messages)
+    assert len(found.records) + found.refused == len(messages)
+    assert len(found.aside) == min(found.refused, MAX_ASIDE)
+    for sent in found.records:
+        assert decode(encode(sent.record)) == sent.record
