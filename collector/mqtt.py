@@ -15,7 +15,7 @@ import contextlib
 import logging
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import aiomqtt
 import redis
@@ -23,7 +23,7 @@ import redis
 from collector.intake import Intake
 from collector.protocols.framed import Options
 from collector.protocols.mqtt import Heard, read
-from collector.retained import Retained
+from collector.retained import Retained, packet_digest, payload_digest
 from collector.tally import tally_of
 from telemetry import meters, problem
 from telemetry.errors import BusyError, StoreError
@@ -70,6 +70,26 @@ class Broker(NamedTuple):
     def session(self) -> str:
         """The name of the session among those of all brokers."""
         return f"{self.address}/{self.client_id}"
+
+
+class _Client(aiomqtt.Client):
+    """A client that knows which messages have the flag "duplicate", of which aiomqtt tells nothing."""
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self._duplicates: set[int] = set()
+
+    def take_duplicate(self, message: aiomqtt.Message) -> bool:
+        """Whether the broker brought a message of QoS 1 again. To be asked once of each."""
+        is_duplicate = message.qos == QOS and message.mid in self._duplicates
+        if is_duplicate:
+            self._duplicates.remove(message.mid)
+        return is_duplicate
+
+    def _on_message(self, client: Any, userdata: Any, message: Any) -> None:
+        if message.dup and message.qos == QOS:
+            self._duplicates.add(message.mid)
+        super()._on_message(client, userdata, message)
 
 
 class Subscriber:
@@ -126,9 +146,9 @@ class Subscriber:
         self._grace_s = grace_s
         self._stopped.set()
 
-    def _client(self) -> aiomqtt.Client:
+    def _client(self) -> _Client:
         b = self._broker
-        client = aiomqtt.Client(
+        client = _Client(
             b.host,
             b.port,
             username=b.username,
@@ -158,7 +178,7 @@ class Subscriber:
             await self._retained.note_subscriptions(frozenset(wanted))
             log.info("ended subscriptions at the broker %s: %s", self._broker.address, ", ".join(gone))
 
-    async def _hear_until_stopped(self, client: aiomqtt.Client) -> None:
+    async def _hear_until_stopped(self, client: _Client) -> None:
         hearing, stopped = asyncio.create_task(self._hear(client)), asyncio.create_task(self._stopped.wait())
         try:
             await asyncio.wait({hearing, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -174,13 +194,14 @@ class Subscriber:
             hearing.cancel()
             stopped.cancel()
 
-    async def _hear(self, client: aiomqtt.Client) -> None:
+    async def _hear(self, client: _Client) -> None:
         async for message in client.messages:
             payload = message.payload if isinstance(message.payload, bytes) else b""
             topic = str(message.topic)
             heard = read(topic, payload, self._broker.filters, self._options, self._arrival())
             ahead = self._ahead(topic) if message.retain else set()
-            task = asyncio.create_task(self._take(client, message, payload, heard, ahead))
+            is_duplicate = client.take_duplicate(message)
+            task = asyncio.create_task(self._take(client, message, payload, heard, ahead, is_duplicate))
             self._storing.add(task)
             task.add_done_callback(self._storing.discard)
             if heard.records or heard.aside:
@@ -202,11 +223,12 @@ class Subscriber:
 
     async def _take(
         self,
-        client: aiomqtt.Client,
+        client: _Client,
         message: aiomqtt.Message,
         payload: bytes,
         heard: Heard,
         ahead: set[asyncio.Task[None]],
+        is_duplicate: bool,
     ) -> None:
         """Store a message and acknowledge it. One that is retained waits for those ahead, which may be the same."""
         if ahead:
@@ -214,17 +236,26 @@ class Subscriber:
         topic = str(message.topic)
         if message.retain and await _when_possible(lambda: self._retained.is_stored(topic, payload)):
             self._repeated.add(1)
+        elif is_duplicate and await _when_possible(
+            lambda: self._retained.is_packet_stored(message.mid, topic, payload)
+        ):
+            meters.RESENT.one.value += len(heard.records)
         else:
-            await self._store(topic, message.retain, payload, heard)
+            await self._store(message, topic, payload, heard)
         client._client.ack(message.mid, message.qos)
 
-    async def _store(self, topic: str, is_retained: bool, payload: bytes, heard: Heard) -> None:
+    async def _store(self, message: aiomqtt.Message, topic: str, payload: bytes, heard: Heard) -> None:
         await _when_possible(
             lambda: self._intake.submit(heard.records, len(payload), aside=heard.aside, limits_days=False)
         )
-        slot = self._retained.slot(topic, is_retained)
+        digests = {}
+        slot = self._retained.slot(topic, message.retain)
         if self._last.get(slot) is asyncio.current_task():  # else a later message of the topic is noted
-            await _when_possible(lambda: self._retained.note(slot, payload))
+            digests[slot] = payload_digest(payload)
+        if message.qos == QOS and not all(record.is_stored_once for record in heard.records):
+            digests[self._retained.packet_slot(message.mid)] = packet_digest(topic, payload)
+        if digests:
+            await _when_possible(lambda: self._retained.note(digests))
         self._tally.count(1, len(heard.records))
         self._tally.reject(problem.INVALID_RECORD, heard.refused)
 

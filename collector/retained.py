@@ -1,4 +1,4 @@
-"""Notes of stored MQTT messages in Redis, by which a retained message is stored once.
+"""Notes of stored MQTT messages in Redis, by which a retained message is stored once, and one that comes again.
 
 A broker delivers the last retained message of a topic after each subscription, so after each new connection, with the
 flag "retained". It may have been stored before: when it was published, without that flag, or after an earlier
@@ -6,14 +6,18 @@ subscription. So the digest of each stored message is noted by its topic, before
 noted for messages with the flag and one for those without: a topic may have both kinds, and MQTT 3.1.1 does not
 tell of a message that it was retained when it was published.
 
-A program that dies between storing and noting stores a retained message a second time.
+A broker that gets no acknowledgement delivers a message again, with the flag "duplicate" and under the same packet id.
+If its records have times of their own the store knows them (docs/decisions/0041-resent-records.md). Of a message
+without, the digest is noted by the packet id: equal messages without the flag are meant, and all stored.
+
+A program that dies between storing and noting stores such a message a second time.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import redis
 
@@ -54,14 +58,25 @@ class Retained:
 
     async def is_stored(self, topic: str, payload: bytes) -> bool:
         """Return whether the last stored message of a topic, of either kind, was this one. Raises as `notes`."""
-        return _digest(payload) in await asyncio.to_thread(notes.stored_messages, self._client, self.slots(topic))
+        return payload_digest(payload) in await asyncio.to_thread(
+            notes.stored_messages, self._client, self.slots(topic)
+        )
 
-    async def note(self, slot: bytes, payload: bytes) -> None:
-        """Note that a message is stored; return when the note is on disk. Raises as `notes`.
+    def packet_slot(self, packet_id: int) -> bytes:
+        """Where the last message with a packet id is noted. No topic is empty, so it is no other slot."""
+        return _digest(f"{self._session}\0\0{packet_id}".encode())
+
+    async def is_packet_stored(self, packet_id: int, topic: str, payload: bytes) -> bool:
+        """Return whether the last stored message with a packet id was this one. Raises as `notes`."""
+        slot = self.packet_slot(packet_id)
+        return await asyncio.to_thread(notes.stored_messages, self._client, [slot]) == [packet_digest(topic, payload)]
+
+    async def note(self, digests: Mapping[bytes, bytes]) -> None:
+        """Note that messages are stored, by slot; return when that is on disk. Raises as `notes`.
 
         Notes that come while others are written are written together.
         """
-        self._pending[slot] = _digest(payload)
+        self._pending |= digests
         async with self._writing:
             if not self._pending:
                 return
@@ -76,6 +91,16 @@ class Retained:
     def close(self) -> None:
         """Close the connections to Redis."""
         self._client.close()
+
+
+def payload_digest(payload: bytes) -> bytes:
+    """What a topic's slot has."""
+    return _digest(payload)
+
+
+def packet_digest(topic: str, payload: bytes) -> bytes:
+    """What a packet id's slot has."""
+    return _digest(topic.encode() + b"\0" + payload)
 
 
 def _digest(value: bytes) -> bytes:

@@ -60,7 +60,7 @@ REPEATED = _counter(
 )
 RESENT = _counter(
     "whimbrel_records_resent_total",
-    "Records with a time of their own that were sent again, and not stored again.",
+    "Records that were sent again, and not stored again.",
 )
 ACK_S = _histogram(
     "whimbrel_ack_duration_seconds",

@@ -19,7 +19,7 @@ This file is all that knows these keys, with user_store.py for those of users an
     whimbrel:box       list  how the box was in the last hour, a sample each, the newest first, JSON (api/sampling.py)
     whimbrel:backup    string  the last backup, JSON (`BackedUp`)
     whimbrel:mqtt      hash  a session at an MQTT broker → its subscriptions, JSON
-    whimbrel:mqtt:stored  hash  digest of a session's topic → digest of its last message that is stored
+    whimbrel:mqtt:stored  hash  digest of a session's topic or packet id → digest of its last message that is stored
                        (collector/retained.py), `MAX_STORED_TOPICS` at most
 
 Each function raises `StoreUnavailable` if Redis can't be asked, `BusyError` if it is at its limit.

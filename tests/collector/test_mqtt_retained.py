@@ -1,4 +1,5 @@
-"""Retained messages with a real broker: each is stored once, whenever it comes again; ended subscriptions are ended."""
+"""Messages that come again, with a real broker: retained ones and those of which it heard no acknowledgement are stored
+once; ended subscriptions are ended."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import aiomqtt
+import paho.mqtt.client as paho
 import pytest
 import redis
 
@@ -128,6 +130,62 @@ def test_messages_without_the_flag_between_leave_the_retained_one_noted(
     run(test)
 
 
+@pytest.mark.parametrize("is_timed", [False, True])
+def test_what_the_broker_heard_no_acknowledgement_of_is_stored_once(
+    connect_shared: Connect, shard: Shard, port: int, monkeypatch: pytest.MonkeyPatch, is_timed: bool
+) -> None:
+    """It brings again what it was not told of, with the flag; equal messages without the flag are further ones."""
+    at = ',"timestamp":1700000000' if is_timed else ""
+    payloads = [f'{{"lat":{number},"lon":2{at}}}'.encode() for number in (1, 2, 3)]
+    before = meters.RESENT.one.value
+
+    async def test() -> None:
+        async with taking(connect_shared) as intake:
+            await session(intake, port, connect_shared)
+            with monkeypatch.context() as lost:
+                lost.setattr(paho.Client, "ack", lambda *_: None)
+                async with subscribed(intake, port, connect_shared):
+                    await publish(port, *payloads)
+                    await until(lambda: count(shard) == 3)
+                    await asyncio.sleep(SETTLED_S)
+            async with subscribed(intake, port, connect_shared, at_us=NOW_US + 1):
+                await until(lambda: meters.RESENT.one.value == before + 3)
+                await asyncio.sleep(SETTLED_S)
+                assert count(shard) == 3
+                await publish(port, *payloads)
+                await until(lambda: count(shard) == 6 or is_timed)
+                await asyncio.sleep(SETTLED_S)
+            async with subscribed(intake, port, connect_shared, at_us=NOW_US + 2):
+                await asyncio.sleep(SETTLED_S)
+            assert count(shard) == (3 if is_timed else 6)
+
+    run(test)
+
+
+def test_an_equal_message_that_was_never_heard_is_stored(
+    connect_shared: Connect, shard: Shard, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker sent it, the connection broke before it came, and it comes with the flag, under an id of its own."""
+
+    async def test() -> None:
+        async with taking(connect_shared) as intake:
+            await session(intake, port, connect_shared)
+            async with subscribed(intake, port, connect_shared):
+                await publish(port, message(1))
+                await until(lambda: count(shard) == 1)
+                await asyncio.sleep(SETTLED_S)
+            with monkeypatch.context() as lost:
+                lost.setattr(aiomqtt.Client, "_on_message", lambda *_: None)
+                async with subscribed(intake, port, connect_shared):
+                    await publish(port, message(1))
+                    await asyncio.sleep(SETTLED_S)
+            assert count(shard) == 1
+            async with subscribed(intake, port, connect_shared):
+                await until(lambda: count(shard) == 2)
+
+    run(test)
+
+
 def test_equal_messages_without_the_flag_are_all_stored(connect_shared: Connect, shard: Shard, port: int) -> None:
     """A vehicle that stands says the same each minute, without a time."""
 
@@ -190,7 +248,7 @@ def test_a_store_that_cannot_be_asked_is_asked_until_it_can(
                 await until(lambda: count(shard) == 1)
                 await asyncio.sleep(0.5)
                 client.delete(notes.MQTT_STORED)
-                await until(lambda: client.hlen(notes.MQTT_STORED) == 1)
+                await until(lambda: client.hlen(notes.MQTT_STORED) == 2)  # by topic and by packet id
                 await asyncio.sleep(SETTLED_S)  # for the acknowledgement, without which the broker sends it again
             async with subscribed(intake, port, connect_shared):
                 await asyncio.sleep(SETTLED_S)
