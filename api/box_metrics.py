@@ -42,7 +42,7 @@ def of_redis(client: redis.Redis, settings: Settings) -> Iterator[Metric]:
     """Whether Redis answers, and what it says then. Whatever fails ends it there."""
     looks: Sequence[Callable[[], list[Metric]]] = (
         lambda: list(_server(client, settings)),
-        lambda: list(_notes(client)),
+        lambda: list(_notes(client, settings)),
         lambda: list(_courier(client, settings)),
         lambda: list(_shards(hot.attach(client, settings.redis.shards), settings)),
     )
@@ -78,7 +78,7 @@ def _server(client: redis.Redis, settings: Settings) -> Iterator[Metric]:
     yield from gauge("redis_aof_last_write_ok", "1 if Redis's last write of its AOF went well, else 0.", is_written)
 
 
-def _notes(client: redis.Redis) -> Iterator[Metric]:
+def _notes(client: redis.Redis, settings: Settings) -> Iterator[Metric]:
     refused = CounterMetricFamily(
         "whimbrel_refused_total", "What was ever refused by the whole box, by reason.", labels=("reason",)
     )
@@ -91,6 +91,9 @@ def _notes(client: redis.Redis) -> Iterator[Metric]:
     programs = quick_facts.programs_of(client, clock.now_ms)
     backup = quick_facts.backup_of(client, clock.now_ms)
     yield from gauge("backup_age_seconds", "Age of what the last backup shows.", backup.last_backup_age_s)
+    yield from gauge(
+        "backup_age_limit_seconds", "backup.max_age_s, if there is such a limit.", settings.backup.max_age_s or None
+    )
     yield from gauge("backup_duration_seconds", "How long the last backup took.", backup.last_backup_took_s)
     yield from gauge("backup_bytes", "Size of the last backup.", backup.last_backup_bytes)
     for program, age_s in (

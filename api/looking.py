@@ -34,7 +34,7 @@ def look_at_archive(archive: Archive, now_us: int) -> None:
     """Note how many files, records and bytes there are; nothing is known of an archive that can't be read."""
     gauges = (meters.ARCHIVE_FILES, meters.ARCHIVE_RECORDS, meters.ARCHIVE_BYTES, meters.OPEN_DAY_FILES)
     found: tuple[float | None, ...] = (None,) * len(gauges)
-    age_s = None
+    age_s = whole_age_s = None
     try:
         table = archive.open_existing()
         days = [] if table is None else archive.days(table)
@@ -47,11 +47,14 @@ def look_at_archive(archive: Archive, now_us: int) -> None:
         )
         changed_us = None if table is None else archive.changed_us(table)
         age_s = None if changed_us is None else (now_us - changed_us) / 1_000_000
+        begun_us = None if table is None else archive.begun_us(table)
+        whole_age_s = None if begun_us is None else (now_us - begun_us) / 1_000_000
     except READ_ERRORS as error:
         log.debug("cannot read the archive: %s", error)  # /readyz says so
     for gauge, value in zip(gauges, found, strict=True):
         gauge.one.set(value)
     meters.COMMIT_AGE_S.one.set(age_s)
+    meters.ARCHIVE_AGE_S.one.set(whole_age_s)
 
 
 def look_at_health(health: Health) -> None:

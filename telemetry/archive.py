@@ -476,6 +476,12 @@ class Archive:
         """When the table's last commit was made, µs since epoch; None if its log entry is gone."""
         return next((entry["timestamp"] * 1_000 for entry in table.history(1)), None)
 
+    @staticmethod
+    def begun_us(table: DeltaTable) -> int | None:
+        """When the table was begun, µs since epoch; None if it does not say."""
+        begun_ms = table.metadata().created_time
+        return None if begun_ms is None else begun_ms * 1_000
+
     def log_stamp(self, table: DeltaTable) -> tuple[int, int] | None:
         """What tells the log entry of the handle's version from one that took its place; None if it is gone."""
         return delta_log.stamp(self._log, table.version())

@@ -133,6 +133,7 @@ ARCHIVE_RECORDS = _gauge("whimbrel_archive_records", "Records in them.")
 OPEN_DAY_FILES = _gauge("whimbrel_archive_open_day_files", "Live files of today, UTC.")
 OPEN_DAY_LIMIT = _gauge("whimbrel_archive_open_day_files_limit", "archive.max_open_files.")
 ARCHIVE_LIMIT = _gauge("whimbrel_archive_limit_bytes", "archive.retention_max_bytes, if there is such a limit.")
+ARCHIVE_AGE_S = _gauge("whimbrel_archive_age_seconds", "How long ago the archive was begun.")
 COMMIT_AGE_S = _gauge("whimbrel_archive_last_commit_age_seconds", "How long ago the archive last changed.")
 
 # Asking ----------------------------------------------------------------------------------------------

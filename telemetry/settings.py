@@ -605,6 +605,17 @@ class AuditSection(Section, frozen=True):
     ] = 8
 
 
+class BackupSection(Section, frozen=True):
+    max_age_s: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Maximum age of the last backup before the alarm WhimbrelBackupOld, also without any, s. "
+            "0 = off. 2 days.",
+        ),
+    ] = 172_800
+
+
 class Log(Section, frozen=True):
     level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="Least severity that is logged.")
@@ -737,6 +748,7 @@ class Settings(Section, frozen=True):
     page: Page = Page()
     log: Log = Log()
     audit: AuditSection = AuditSection()
+    backup: BackupSection = BackupSection()
     forward: tuple[Forward, ...] = ()
     alert: tuple[Alert, ...] = ()
     base: str = ""
@@ -823,6 +835,7 @@ SECTIONS: dict[str, type[Section]] = {
     "page": Page,
     "log": Log,
     "audit": AuditSection,
+    "backup": BackupSection,
 }
 
 LISTS: dict[str, type[Section]] = {"forward": Forward, "alert": Alert}

@@ -24,7 +24,7 @@ class Alarm(NamedTuple):
     name: str
     expr: str
     summary: str
-    runbook: str
+    runbook_url: str
 
 
 def alarms() -> list[Alarm]:
@@ -33,7 +33,7 @@ def alarms() -> list[Alarm]:
     for text in ALERTS.read_text(encoding="utf-8").split("      - alert: ")[1:]:
         name, _, rest = text.partition("\n")
         values = dict(re.findall(r'^ +(\w+): ["\']?(.*?)["\']?$', rest, re.M))
-        found.append(Alarm(name, values["expr"], values["summary"], values["runbook"]))
+        found.append(Alarm(name, values["expr"], values["summary"], values["runbook_url"]))
     return found
 
 

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
+
+import pytest
 
 from tests.box import PROJECT
 from tests.promtool import ALERTS, OPERATIONS, alarms, needs_promtool, promtool
+
+RUNBOOK_URL = (
+    "{{{{ with $externalLabels.whimbrel_url }}}}{{{{ . }}}}{{{{ else }}}}http://{{{{ $labels.instance }}}}{{{{ end }}}}"
+    "/static/runbook.html#{}"
+)
 
 MINUTES = 8 * 60
 """How long each case is watched, so that any `for` and any look back are over."""
@@ -53,6 +63,12 @@ def counter(name: str) -> Case:
 
 MEMORY = {"whimbrel_redis_memory_limit_bytes": steady(1e9), "whimbrel_redis_memory_refuse_ratio": steady(0.8)}
 MIN_FREE = {"whimbrel_disk_min_free_bytes": steady(1e9)}
+DAY_S = 86_400
+BACKUP = {
+    "whimbrel_backup_age_limit_seconds": steady(2 * DAY_S),
+    'whimbrel_archive_age_seconds{program="query"}': steady(30 * DAY_S),
+    'whimbrel_archive_records{program="query"}': steady(9),
+}
 BUCKET = 'whimbrel_ack_duration_seconds_bucket{{le="{}"}}'
 
 CASES: dict[str, Case] = {
@@ -138,9 +154,28 @@ CASES: dict[str, Case] = {
     ),
     "WhimbrelBrokerUnheard": gauge('whimbrel_mqtt_broker_heard{broker="b:1883"}', 0, 1),
     "WhimbrelAuditFails": counter("whimbrel_audit_failures_total"),
-    "WhimbrelBackupOld": gauge("whimbrel_backup_age_seconds", 3 * 86_400, 86_400),
+    "WhimbrelBackupOld": Case(
+        {"whimbrel_backup_age_seconds": steady(3 * DAY_S), **BACKUP},
+        {"whimbrel_backup_age_seconds": steady(DAY_S), **BACKUP},
+    ),
     "WhimbrelCertificateExpires": gauge("whimbrel_certificate_expiry_time_seconds", 10 * 86_400, 60 * 86_400),
 }
+
+
+def changed(**values: float) -> Series:
+    """Those of a box without a backup, with other values of some."""
+    return BACKUP | {name: steady(values[key]) for name in BACKUP if (key := name.partition("{")[0]) in values}
+
+
+MORE: list[tuple[str, Series, bool]] = [
+    ("WhimbrelApiDown", {}, True),
+    ("WhimbrelBackupOld", BACKUP, True),
+    ("WhimbrelBackupOld", changed(whimbrel_archive_age_seconds=DAY_S), False),
+    ("WhimbrelBackupOld", changed(whimbrel_archive_records=0), False),
+    ("WhimbrelBackupOld", {name: values for name, values in BACKUP.items() if "limit" not in name}, False),
+]
+"""Further cases: nothing is scraped; there was never a backup, of an old archive, a young one, an empty one, and of a
+box that is set to have none, or whose Redis is away."""
 
 
 def rule_test(name: str, series: Series, fires: bool) -> dict[str, Any]:
@@ -169,6 +204,7 @@ def test_prometheus_takes_the_rules_and_the_example() -> None:
 def test_alarms_go_off_when_they_should_and_not_otherwise(tmp_path: Path) -> None:
     tests = [rule_test(name, case.fires, True) for name, case in CASES.items()]
     tests += [rule_test(name, case.quiet, False) for name, case in CASES.items()]
+    tests += [rule_test(*case) for case in MORE]
     file = tmp_path / "test.yml"  # JSON is YAML, too
     file.write_text(json.dumps({"rule_files": [str(ALERTS)], "evaluation_interval": "5m", "tests": tests}))
     promtool("test", "rules", str(file))
@@ -183,6 +219,24 @@ def test_every_alarm_says_what_it_means_and_what_to_do() -> None:
     rows = dict(re.findall(r'^\| <a id="(\w+)"></a>`(\w+)` \| [^|]{20,} \| [^|]{10,} \| [^|]{10,} \|$', page, re.M))
     for alarm in alarms():
         assert rows.pop(alarm.name.lower(), "") == alarm.name, alarm.name
-        assert alarm.runbook == f"docs/operations.md#{alarm.name.lower()}"
+        assert alarm.runbook_url == RUNBOOK_URL.format(alarm.name.lower())
         assert alarm.summary.endswith(".")
     assert not rows, "of no alarm"
+
+
+def test_the_runbook_is_that_of_the_document(runbook: ModuleType) -> None:
+    """Where this fails, run scripts/runbook."""
+    shown = runbook.PAGE.read_text(encoding="utf-8")
+    assert shown == runbook.page_of(runbook.DOCUMENT.read_text(encoding="utf-8"))
+    assert re.findall(r'<section id="(\w+)">', shown) == [alarm.name.lower() for alarm in alarms()]
+
+
+@pytest.fixture(scope="module")
+def runbook() -> ModuleType:
+    """scripts/runbook as a module."""
+    loader = SourceFileLoader("runbook", str(PROJECT / "scripts" / "runbook"))
+    spec = spec_from_loader("runbook", loader)
+    assert spec is not None
+    module = module_from_spec(spec)
+    loader.exec_module(module)
+    return module
