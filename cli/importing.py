@@ -22,10 +22,11 @@ from cli.command import FAILED, OK, Command
 from cli.imports.batches import Batches
 from cli.imports.contract import Piece, Refused
 from cli.imports.formats import PRESETS, READERS, format_of
-from cli.imports.journal import Journal
+from cli.imports.journal import Journal, short
 from cli.imports.judge import TRANSPORTS, Judge, Naming
 from cli.imports.meanings import Meanings
 from cli.imports.source import digest_of, opened
+from cli.imports.undo import list_imports, undo_import
 from cli.output import print_json
 from cli.saving import Box
 from telemetry import clock
@@ -70,6 +71,8 @@ speed_mph say a speed's unit; all others become attributes under their own names
 The box runs meanwhile, and devices send. A command that was cut off goes on when it is given again, and a file that
 is in the archive already adds nothing, by whatever name: it is known by its content. --again adds it once more.
 
+--undo takes an import back by the id that it ends with, or that --list shows.
+
 The last lines say which column became which field, and which became attributes.
 
 A bad row is named by its place and counted, the first few on standard error, all of them with --rejects FILE; the
@@ -82,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = DESCRIPTION
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
-    add("file", metavar="FILE", type=Path)
+    add("file", metavar="FILE", type=Path, nargs="?")
     add("--format", choices=READERS, help="(else by the file's ending)")
     add("--preset", choices=PRESETS, help="format and map of files that are known by name")
     add(
@@ -108,6 +111,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--again", action="store_true", help="add the file once more, though it is in the archive")
     add("--rejects", type=Path, metavar="FILE", help="write the bad rows there, with their reasons, as NDJSON")
     add("--dry-run", action="store_true", help=f"show what the first {SHOWN} rows would be, and import nothing")
+    add(
+        "--undo",
+        metavar="ID",
+        nargs="?",
+        const="",
+        help="take back the import with that id: its records go, all others stay (without ID: FILE's last import)",
+    )
+    add("--list", action="store_true", help="list all imports with their ids, and import nothing")
     add("--quiet", action="store_true", help="no progress, and no last line but with --json")
     add("--json", action="store_true", help="the last line as a JSON object")
 
@@ -124,7 +135,13 @@ def _zone(text: str) -> ZoneInfo:
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
-    """Import the file; 0 if every row of it is in the archive then."""
+    """Import the file, or list or undo imports; 0 if every row of it is in the archive then."""
+    if args.list:
+        return list_imports(_journal(_box(settings), settings), is_json=args.json)
+    if args.undo is not None:
+        return _undo(args, settings)
+    if args.file is None:
+        raise SenderError("cannot import: no FILE is named; `whimbrel import --help` says more")
     if not args.file.exists():  # before its format and the box are asked for: it is the clearer error
         raise SenderError(f"cannot read {args.file}: {os.strerror(errno.ENOENT)}")
     kind = format_of(args.file, args.format, args.preset)
@@ -133,16 +150,33 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         return _dry_run(args, kind, _judge(args, settings, naming, kind, newest_ms=0))
     box = _box(settings)
     judge = _judge(args, settings, naming, kind, newest_ms=max(shard.newest_ms() for shard in box.shards))
-    name = Journal(settings.data_dir / "imports", box.archive, box.shards).name(
-        digest_of(args.file), _options(args, kind), args.file, args.again
-    )
+    name = _journal(box, settings).name(digest_of(args.file), _options(args, kind), args.file, args.again)
     started_s = time.monotonic()
     with Batches(_importer(name, box, settings), box.shards, _room(settings)) as batches:
         if batches.is_whole:
-            return _say_already(args, batches)
+            return _say_already(args, batches, short(name))
         with _rejects(args) as refuse:
             _import(args, kind, judge, batches, refuse)
-    return _say(args, batches, refuse, judge.meanings, time.monotonic() - started_s)
+    return _say(args, batches, refuse, judge.meanings, short(name), time.monotonic() - started_s)
+
+
+def _journal(box: Box, settings: Settings) -> Journal:
+    return Journal(settings.data_dir / "imports", box.archive, box.shards)
+
+
+def _undo(args: argparse.Namespace, settings: Settings) -> int:
+    box = _box(settings)
+    journal = _journal(box, settings)
+    if args.undo:
+        name = journal.find(args.undo)
+    elif args.file is None:
+        raise SenderError("cannot undo: no import is named; `whimbrel import --list` lists them")
+    else:
+        digest = digest_of(args.file)
+        name = journal.find(f"{digest}-{journal.last(digest)}")
+    p = settings.persist
+    saver = Saver(box.archive, box.connection, clock.now_ms, Bounds.of(p), p.quarantine_max_bytes)
+    return undo_import(args, box, saver, name)
 
 
 def _box(settings: Settings) -> Box:
@@ -309,12 +343,15 @@ def _shown(sent: Sent) -> dict[str, object]:
 # Saying ----------------------------------------------------------------------------------------------
 
 
-def _say_already(args: argparse.Namespace, batches: Batches) -> int:
+def _say_already(args: argparse.Namespace, batches: Batches, import_id: str) -> int:
     rows = batches.done_rows
     if args.json:
-        print(json.dumps({"imported": 0, "already": rows, "refused": 0, "days": 0, "is_whole": True}))
+        print(json.dumps({"imported": 0, "already": rows, "refused": 0, "days": 0, "is_whole": True, "id": import_id}))
     elif not args.quiet:
-        print(f"nothing imported: all {rows} rows of {args.file} were imported before; --again adds them once more")
+        print(
+            f"nothing imported: all {rows} rows of {args.file} were imported before, as {import_id}; "
+            "--again adds them once more"
+        )
     return OK
 
 
@@ -327,20 +364,22 @@ def _warn(sentences: Iterable[str]) -> None:
     _print_lines(f"warning: {sentence}" for sentence in sentences)
 
 
-def _say(args: argparse.Namespace, batches: Batches, refuse: Refusals, meanings: Meanings, seconds: float) -> int:
+def _say(
+    args: argparse.Namespace, batches: Batches, refuse: Refusals, meanings: Meanings, import_id: str, seconds: float
+) -> int:
     imported, already, refused = batches.imported, batches.already, refuse.count
     warnings = meanings.warnings(imported + already, refused)
     rate, days = imported / seconds if seconds > 0 else 0.0, sorted(batches.days)
     if args.json:
         said: dict[str, object] = {"imported": imported, "already": already, "refused": refused, "days": len(days)}
-        said |= {"is_whole": True, "seconds": round(seconds, 3), "records_per_s": round(rate, 1)}
+        said |= {"is_whole": True, "id": import_id, "seconds": round(seconds, 3), "records_per_s": round(rate, 1)}
         print(json.dumps({**said, **meanings.as_json(), "warnings": warnings}))
     elif not args.quiet:
         print(
             f"{imported} imported, {already} already there, {refused} refused{_span(days)} in {seconds:.2f} s", end=""
         )
         print(f", {rate:.0f} records/s")
-        _print_lines(meanings.lines(), sys.stdout)
+        _print_lines([*meanings.lines(), f"to take it back: whimbrel import --undo {import_id}"], sys.stdout)
     _warn(warnings)
     return OK if refused == 0 else FAILED
 
@@ -353,7 +392,9 @@ def _span(days: list[int]) -> str:
 
 
 def _action(args: argparse.Namespace) -> str:
-    return "" if args.dry_run else "import"
+    if args.undo is not None and not args.list:
+        return "import.undo"
+    return "" if args.dry_run or args.list else "import"
 
 
 COMMAND = Command(

@@ -10,7 +10,8 @@
 
 `date` is the day of `timestamp` in UTC. Arrow writes the files (parquet.py), DuckDB reads them; `deltalake` keeps the
 log and no more. A save's files and its transaction ("whimbrel-<shard>", commit number) are one commit; an import's
-have one more transaction ("import-<name>-<shard>", how far it is), so that each of its rows comes in once. So are
+have one more transaction ("import-<name>-<shard>", how far it is), so that each of its rows comes in once, and others
+with the ids of its records ("import-<name>-<shard>-batch…"), by which it is taken back. So are
 the files that a compaction adds and removes, and its transaction ("compact-<date>", a count): whoever planned
 with an older handle is refused; a deletion's commits are such, with its name (`DELETION`). No Parquet file is ever
 overwritten, and nobody globs the folder: files of failed attempts and of the time before a compaction lie beside the
@@ -137,16 +138,36 @@ def kinds_of(commit: str) -> tuple[str, str]:
     return commit, import_kind(int(commit) % 2**32)
 
 
+UNDONE_ROWS = 2**61
+"""Rows of the progress of an import that is taken back: more than any source has, so that none goes on."""
+
+
 class Progress(NamedTuple):
-    """How far an import is in one shard: the source's rows that are done, good or bad, and whether these are all."""
+    """How far an import is in one shard: the source's rows that are done, good or bad, and whether these are all.
+
+    Of one that is taken back: `UNDONE_ROWS`, and whether all of its records are gone.
+    """
 
     rows: int = 0
     is_whole: bool = False
 
     @property
+    def is_undone(self) -> bool:
+        """Whether an undo of the import has begun."""
+        return self.rows >= UNDONE_ROWS
+
+    @property
     def version(self) -> int:
         """As the table keeps it: it rises, also when the last row proves to be the last."""
         return 2 * self.rows + self.is_whole
+
+
+class Imported(NamedTuple):
+    """What a commit brings of an import: its name, how far it is then, and the ids of the records."""
+
+    name: str
+    progress: Progress
+    ids: range
 
 
 def _import_id(name: str, shard: int) -> str:
@@ -236,18 +257,19 @@ class Archive:
         shard: int,
         commit: str,
         now_ms: int,
-        imported: tuple[str, Progress] | None = None,
+        imported: Imported | None = None,
     ) -> None:
         """Add `files` and the shard's commit number to the table in one commit, on disk when this returns.
 
-        With `imported`, how far the import of that name is now, too.
+        With `imported`, how far the import of that name is now, and its records' ids, too.
 
         `table` is the handle that was asked for the shard's commit number: a commit that another worker
         made since then is noticed only by that handle (guard 3). Raises `IntentChanged` if there was one.
         """
         transactions = [Transaction(app_id(shard), int(commit))]
         if imported is not None:
-            transactions.append(Transaction(_import_id(imported[0], shard), imported[1].version))
+            transactions.append(Transaction(_import_id(imported.name, shard), imported.progress.version))
+            transactions += self._noting_ids(table, imported.name, shard, imported.ids)
         try:
             self._commit(table, self._added(files, now_ms, is_new=True), *transactions)
         except CommitFailedError as error:
@@ -256,9 +278,37 @@ class Archive:
     def note_progress(self, table: DeltaTable, name: str, shard: int, progress: Progress) -> None:
         """Note how far an import is where that brings no records; as `commit`."""
         try:
-            self._commit(table, [], Transaction(_import_id(name, shard), progress.version))
+            noted = self._noting_ids(table, name, shard)
+            self._commit(table, [], Transaction(_import_id(name, shard), progress.version), *noted)
         except CommitFailedError as error:
             raise IntentChanged(f"cannot note an import's progress: another did meanwhile: {error}") from error
+
+    def _noting_ids(self, table: DeltaTable, name: str, shard: int, ids: range | None = None) -> list[Transaction]:
+        """What notes the ids of a batch, or that there is none yet; nothing of an import that began without notes."""
+        batches = self._id_batches(table, name, shard)
+        if batches is None and self.progress(table, name, shard) is not None:
+            return []
+        key, number = f"{_import_id(name, shard)}-batch", batches or 0
+        if ids is None:
+            return [Transaction(f"{key}es", 0)] if batches is None else []
+        first, after = Transaction(f"{key}-{number}-first", ids.start), Transaction(f"{key}-{number}-after", ids.stop)
+        return [Transaction(f"{key}es", number + 1), first, after]
+
+    @staticmethod
+    def _id_batches(table: DeltaTable, name: str, shard: int) -> int | None:
+        """Of how many batches ids are noted; None if none ever were."""
+        return table.transaction_version(f"{_import_id(name, shard)}-batches")
+
+    def imported_ids(self, table: DeltaTable, name: str, shard: int, shards: int) -> list[range] | None:
+        """The ids of an import's records in a shard; None if a release imported them that did not note ids."""
+        batches = self._id_batches(table, name, shard)
+        if batches is None:
+            return None if self.progress(table, name, shard) is not None else []
+        key = f"{_import_id(name, shard)}-batch"
+        bounds = [
+            [table.transaction_version(f"{key}-{n}-{end}") or 0 for end in ("first", "after")] for n in range(batches)
+        ]
+        return [range(first, after, shards) for first, after in bounds]
 
     def replace(self, table: DeltaTable, old: Sequence[LiveFile], new: Sequence[DataFile], now_ms: int) -> None:
         """Put `new` in the place of `old`, whose rows they hold, in one commit, on disk when this returns.
@@ -436,9 +486,9 @@ class Archive:
 
         return [
             LiveFile(
-                str(self.root / unquote(path)), day, rows, size, made, d0, d1, t0, t1, r0 if r0 == r1 else None, i0
+                str(self.root / unquote(path)), day, rows, size, made, d0, d1, t0, t1, r0 if r0 == r1 else None, i0, i1
             )
-            for path, day, rows, size, made, d0, d1, t0, t1, r0, r1, i0 in zip(
+            for path, day, rows, size, made, d0, d1, t0, t1, r0, r1, i0, i1 in zip(
                 *map(values, ("path", "partition.date", "num_records", "size_bytes", "modification_time")),
                 *(
                     values(f"{end}.{name}")
@@ -446,6 +496,7 @@ class Archive:
                     for end in ("min", "max")
                 ),
                 values("min.id"),
+                values("max.id"),
                 strict=True,
             )
         ]

@@ -88,6 +88,7 @@ class LiveFile(NamedTuple):
     """That of all its records, if they share one."""
 
     least_id: int | None = None
+    greatest_id: int | None = None
 
     def may_hold(self, start_us: int, end_us: int, devices: Sequence[str]) -> bool:
         """Whether records of the half-open range, and of the devices if any are named, may be in it."""
@@ -215,18 +216,17 @@ class DataFiles:
             path, day, file.stat().st_size, _stats(row[0], list(zip(row[1::2], row[2::2], strict=True)))
         ), row[0]
 
-    def count(self, connection: duckdb.DuckDBPyConnection, file: LiveFile, device_id: str, before_id: int) -> int:
-        """How many of a file's records are the device's and have an id below `before_id`."""
+    def count(self, connection: duckdb.DuckDBPyConnection, file: LiveFile, condition: str) -> int:
+        """How many of a file's records fulfil a condition, which is SQL."""
         source = f"read_parquet({sql_text(file.path)}, hive_partitioning = false)"
-        [(found,)] = connection.execute(
-            f"SELECT count(*) FROM {source} WHERE device_id = $1 AND id < $2", [device_id, before_id]
-        ).fetchall()
+        [(found,)] = connection.execute(f"SELECT count(*) FROM {source} WHERE {condition}").fetchall()
         return int(found)
 
     def without(
-        self, connection: duckdb.DuckDBPyConnection, file: LiveFile, device_id: str, before_id: int, gone: int
+        self, connection: duckdb.DuckDBPyConnection, file: LiveFile, condition: str, gone: int
     ) -> DataFile | None:
-        """Write a file anew without those `gone` records, on disk when this returns; None if none is left.
+        """Write a file anew without the `gone` records that fulfil a condition, on disk when this returns; None if none
+        is left.
 
         Row by row, in the order that they have, however large it is. The new file is not in the table until `erase`
         names it. Raises `ArchiveError` if another number of rows is left.
@@ -237,8 +237,7 @@ class DataFiles:
         if rows == gone:
             return None
         order = "" if layout_of(file.path) == LAYOUT else f" {_ORDER}"
-        kept = f"NOT (device_id = {sql_text(device_id)} AND id < {before_id})"
-        select = f"SELECT * FROM {records_sql([file.path])} WHERE {kept}{order}"
+        select = f"SELECT * FROM {records_sql([file.path])} WHERE NOT ({condition}){order}"
         made = self._copy(connection, select, rows - gone, file.day, COMPACTED)
         self._sync([made])
         found, written = self._described(connection, made, file.day)

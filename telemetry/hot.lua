@@ -1094,6 +1094,13 @@ local function offer_archived(keys, args)
   announce(changed)
   return 1
 end
+-- KEYS: store. ARGV: store id. Notes that files no longer hold what they did: who looked for records in them before
+-- looks again (offer_archived).
+local function note_erased(keys)
+  redis.call('HINCRBY', keys[1], 'deleted', 1)
+  return 1
+end
+
 -- KEYS: store. ARGV: store id. Notes that latest lacks what the archive knows.
 local function outdated(keys)
   redis.call('HSET', keys[1], 'rebuild', '1')
@@ -1146,6 +1153,33 @@ local function last_id(stream)
       return found[at + 1]
     end
   end
+end
+
+-- Makes a device's latest anew of records that the caller found, since some of what it shows are no longer there. KEYS:
+-- store latest devices stream. ARGV: store id, device, its encoded latest and its stream's last id as the caller knew
+-- them before it looked for the records, then for each record: id, ms of arrival, timestamp, flags as in
+-- offer_candidates, the record's bytes, ms at which the device was last seen. Without any the device goes.
+-- Returns 1; 0 and does nothing if the device has another latest, or more records, by now.
+local function replace_latest(keys, args)
+  local last = redis.call('EXISTS', keys[4]) == 1 and last_id(keys[4]) or ''
+  if redis.call('HGET', keys[2], args[2]) ~= args[3] or last ~= args[4] then
+    return 0
+  end
+  local latest = {}
+  for at = 5, #args, 6 do
+    local received_ms, bits = tonumber(args[at + 1]), tonumber(args[at + 3])
+    local new = new_slot(tonumber(args[at]), received_ms, tonumber(args[at + 2]), bit.band(bits, 8) > 0, args[at + 4])
+    offer(latest, new, bit.band(bits, 1) > 0, bit.band(bits, 2) > 0, bit.band(bits, 4) > 0)
+    latest.seen_ms = math.max(latest.seen_ms or 0, tonumber(args[at + 5]))
+  end
+  if latest.seen_ms then
+    redis.call('HSET', keys[2], args[2], latest_bytes(latest))
+  else
+    redis.call('HDEL', keys[2], args[2])
+    redis.call('ZREM', keys[3], args[2])
+  end
+  announce({ args[2] })
+  return 1
 end
 
 -- Deletes a device's stream. Returns how many records that held, and how many bytes.
@@ -1286,5 +1320,7 @@ register('cleanse', of_store(cleanse), { 'allow-oom' })
 register('note_deletion', of_store(note_deletion), { 'allow-oom' })
 register('complete', of_store(complete), { 'allow-oom' })
 register('offer_archived', of_store(offer_archived), {})
+register('note_erased', of_store(note_erased), { 'allow-oom' })
+register('replace_latest', of_store(replace_latest), { 'allow-oom' })
 register('outdated', of_store(outdated), { 'allow-oom' })
 register('rebuilt', of_store(rebuilt), { 'allow-oom' })

@@ -556,10 +556,15 @@ class Shard:
 
         Redis tells of each device, and of hardly any twice: the hash shrinks only when devices are deleted.
         """
+        for found in self.all_latest():
+            yield [(device, last_seen_ms(latest)) for device, latest in found.items()]
+
+    def all_latest(self) -> Iterator[dict[bytes, bytes]]:
+        """Each device and its encoded latest, in pieces between which Redis serves others."""
         cursor, count = 0, FIRST_LATEST
         while True:
             cursor, found = self._scan_latest(cursor, count)
-            yield [(device, last_seen_ms(latest)) for device, latest in found.items()]
+            yield found
             if cursor == 0:
                 return
             mean_bytes = sum(map(len, found.values())) // max(len(found), 1) + 1
@@ -737,6 +742,27 @@ class Shard:
         keys = [self.keys.store, self.keys.latest, self.keys.devices, self.keys.deleting]
         if self.call("offer_archived", keys, args) < 0:
             raise PlanOutdated("cannot tell latest what files hold: a device was deleted meanwhile")
+
+    def note_erased(self) -> None:
+        """Have whoever looked for records in the archive's files before look again (`offer_archived`)."""
+        self.call("note_erased", [self.keys.store], [self.store_id])
+
+    def last_entry(self, device_id: str) -> bytes:
+        """The id of the last entry that a device's stream ever had; empty if it has no stream."""
+        try:
+            found: bytes = self.client.xinfo_stream(self.keys.stream(device_id))["last-generated-id"]
+            return found
+        except redis.ResponseError:  # no such key
+            return b""
+
+    def replace_latest(self, device_id: str, latest: bytes, last_entry: bytes, found: Sequence[Archived]) -> bool:
+        """Make a device's latest of these records, if it still is `latest` and its stream has no entry after
+        `last_entry`; without records the device goes. Returns whether it was."""
+        args: list[str | bytes | int] = [self.store_id, device_id, latest, last_entry]
+        for (_, record_id, received_ms, record), flags, seen_ms in found:
+            args += (record_id, received_ms, record.timestamp_us, flags, encode(record), seen_ms)
+        keys = [self.keys.store, self.keys.latest, self.keys.devices, self.keys.stream(device_id)]
+        return bool(self.call("replace_latest", keys, args))
 
     def outdated(self) -> None:
         """Note that latest lacks what the archive knows."""

@@ -34,8 +34,8 @@ from deltalake import DeltaTable
 
 from telemetry import deletions, meters
 from telemetry.archive import READ_ERRORS, Archive, in_one_line
-from telemetry.columns import with_memory
-from telemetry.data_files import DataFile, LiveFile
+from telemetry.columns import sql_text, with_memory
+from telemetry.data_files import DataFile, DataFiles, LiveFile
 from telemetry.deletions import Mark
 from telemetry.errors import IntentChanged, NotTogether, PlanOutdated
 from telemetry.hot import Shard
@@ -156,38 +156,19 @@ class Eraser:
     def _erase_some(self, mark: Mark, table: DeltaTable, files: Sequence[LiveFile]) -> bool:
         """Have files of a day hold nothing of it. Returns whether any did."""
         connection, clean = self._connection(), self._clean[mark]
-        held = {
-            file: self._archive.data_files.count(connection, file, mark.device_id, mark.before_id) for file in files
-        }
+        condition = condition_of(mark)
+        held = {file: self._archive.data_files.count(connection, file, condition) for file in files}
         clean.update(file.path for file, records in held.items() if not records)
         old = [file for file, records in held.items() if records]
         if not old:
             return False
         self._reached("write")
-        new = self._written(connection, mark, {file: held[file] for file in old})
+        new = rewritten(self._archive.data_files, connection, condition, {file: held[file] for file in old})
         self._reached("commit")
         self._archive.erase(table, old, new, self._now_ms(), mark.name, sum(held.values()))
         clean.update(str(self._archive.root / file.path) for file in new)
         log.info("deletion %s: %d records of %s went", mark.name, sum(held.values()), old[0].day)
         return True
-
-    def _written(
-        self, connection: duckdb.DuckDBPyConnection, mark: Mark, held: Mapping[LiveFile, int]
-    ) -> list[DataFile]:
-        """The files without what goes. On a disk that fills none is left for the next attempt to find no room."""
-        made: list[DataFile] = []
-        try:
-            for file, records in held.items():
-                write = partial(
-                    self._archive.data_files.without, connection, file, mark.device_id, mark.before_id, records
-                )
-                if (found := with_memory(connection, write, MOST_MEMORY_BYTES)) is not None:
-                    made.append(found)
-        except (OSError, duckdb.Error):
-            for one in made:
-                (self._archive.root / one.path).unlink(missing_ok=True)
-            raise
-        return made
 
     def _count(self, shard: Shard, mark: Mark, table: DeltaTable | None) -> None:
         """Add what the commits since the last look have said, each once."""
@@ -229,6 +210,31 @@ class Eraser:
         found = deletions.read(shard, mark.name)
         if found is not None:
             deletions.note(shard, mark.name, found.version, fields)
+
+
+def condition_of(mark: Mark) -> str:
+    """SQL of which records go."""
+    return f"device_id = {sql_text(mark.device_id)} AND id < {mark.before_id}"
+
+
+def rewritten(
+    data_files: DataFiles, connection: duckdb.DuckDBPyConnection, condition: str, held: Mapping[LiveFile, int]
+) -> list[DataFile]:
+    """New files without the records that fulfil a condition, of which each old file has so many.
+
+    If the disk is full none is left, so that the next attempt finds the room.
+    """
+    made: list[DataFile] = []
+    try:
+        for file, records in held.items():
+            write = partial(data_files.without, connection, file, condition, records)
+            if (found := with_memory(connection, write, MOST_MEMORY_BYTES)) is not None:
+                made.append(found)
+    except (OSError, duckdb.Error):
+        for one in made:
+            (data_files.root / one.path).unlink(missing_ok=True)
+        raise
+    return made
 
 
 def may_hold(file: LiveFile, mark: Mark) -> bool:

@@ -33,7 +33,7 @@ import duckdb
 import pyarrow as pa
 from deltalake import DeltaTable
 
-from telemetry.archive import Archive, Progress, commit_number, import_kind
+from telemetry.archive import Archive, Imported, Progress, commit_number, import_kind
 from telemetry.columns import COLUMNS
 from telemetry.data_files import DataFile
 from telemetry.entries import Intent, decode_intent
@@ -55,14 +55,15 @@ LEFT_S = 30.0
 
 
 class MovedMeanwhile(StoreError):
-    """Another process imports under the same name."""
+    """Another process imports under the same name, or takes that import back."""
 
 
 class Written(NamedTuple):
-    """Files of a batch that await their commit: the random bits of its number, the token of its ids, and since when;
-    and how many devices had been deleted before it got its ids."""
+    """Files of a batch that await their commit: its ids, the random bits of its number, the token of its ids, and since
+    when; and how many devices had been deleted before it got its ids."""
 
     files: list[DataFile]
+    ids: range
     bits: int
     token: str
     since_s: float
@@ -134,7 +135,8 @@ class Importer:
     def _require(self, table: DeltaTable, shard: Shard, before: Progress) -> None:
         found = self._archive.progress(table, self._name, shard.shard) or Progress()
         if found != before:
-            raise MovedMeanwhile("cannot go on: another command imports the same just now")
+            what = "takes this import back" if found.is_undone else "imports the same just now"
+            raise MovedMeanwhile(f"cannot go on: another command {what}")
 
     def _bring(self, shard: Shard, records: pa.Table, before: Progress, after: Progress) -> None:
         self._free(shard)
@@ -161,7 +163,12 @@ class Importer:
         self._require(table, shard, before)
         self._reached("commit")
         self._archive.commit(
-            table, written.files, shard.shard, intent.commit, self._now_ms(), imported=(self._name, after)
+            table,
+            written.files,
+            shard.shard,
+            intent.commit,
+            self._now_ms(),
+            Imported(self._name, after, written.ids),
         )
 
     def _check_devices(self, shard: Shard, records: pa.Table) -> None:
@@ -178,7 +185,8 @@ class Importer:
         self._reached("write")
         self._archive.open()  # so that there is a folder
         files = self._archive.data_files.write(numbered, import_kind(bits))
-        return Written(files, bits, token, since_s, deleted)
+        ids = range(first, first + records.num_rows * shard.shards, shard.shards)
+        return Written(files, ids, bits, token, since_s, deleted)
 
     def _intend(self, shard: Shard, written: Written) -> tuple[Intent, str]:
         """The intent, once it stands, and the commit number before it."""

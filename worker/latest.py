@@ -8,13 +8,13 @@ were. The rule of the latest (record.py) then decides between these and what Red
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import duckdb
 
 from telemetry.archive import Archive
-from telemetry.columns import COLUMNS, MEASURED_SQL, SEEN_SQL, records_sql
+from telemetry.columns import COLUMNS, MEASURED_SQL, SEEN_SQL, records_sql, sql_text
 from telemetry.entries import NEWEST, NEWEST_FIX, Archived, flags_of
 from telemetry.errors import BusyError, PlanOutdated
 from telemetry.hot import Shard, shard_of
@@ -91,7 +91,40 @@ def tell(
                 raise
 
 
-def _sql(files: Sequence[str], seen: str) -> str:
+def found_of(
+    connection: duckdb.DuckDBPyConnection, files: Sequence[str], devices: Sequence[str]
+) -> dict[str, list[Archived]]:
+    """What some files of the archive know of some devices, to be offered to their latest."""
+    if not files or not devices:
+        return {}
+    rows = connection.execute(_sql(files, SEEN_SQL, devices)).fetchall()
+    return {row[0]: _archived(row) for row in rows}
+
+
+def found_in(stored: Iterable[Stored]) -> list[Archived]:
+    """The same of records that are not in the archive yet."""
+    found: dict[tuple[int, bool], tuple[Stored, int]] = {}
+    for one in stored:
+        record = one.record
+        is_kind = (record.transport == "http", record.transport != "http", _has_place(record))
+        is_ahead = record.timestamp_us > (one.received_ms + 1) * 1_000
+        for kind, (_, role) in enumerate(_KINDS):
+            best = found.get((kind, is_ahead))
+            if is_kind[kind] and (best is None or _order(one) > _order(best[0])):
+                found[kind, is_ahead] = one, role
+    records = sorted(found.values(), key=lambda one: one[0].id)
+    return [Archived(one, flags_of(one.record, role), one.received_ms) for one, role in records]
+
+
+def _has_place(record: Record) -> bool:
+    return record.latitude is not None and record.longitude is not None
+
+
+def _order(stored: Stored) -> tuple[int, int]:
+    return stored.record.timestamp_us, stored.id
+
+
+def _sql(files: Sequence[str], seen: str, devices: Sequence[str] = ()) -> str:
     values = ", ".join(
         f"{name} := epoch_us({name})" if name in ("timestamp", "received_at") else f"{name} := {name}"
         for name in COLUMNS.names
@@ -101,7 +134,9 @@ def _sql(files: Sequence[str], seen: str) -> str:
         for kind, _ in _KINDS
         for ahead in (f"NOT {_AHEAD}", _AHEAD)
     ]
-    return f"SELECT device_id, epoch_ms(max({seen})), {', '.join(newest)} FROM {records_sql(files)} GROUP BY device_id"
+    where = f"WHERE device_id IN ({', '.join(map(sql_text, devices))})" if devices else ""
+    select = f"SELECT device_id, epoch_ms(max({seen})), {', '.join(newest)}"
+    return f"{select} FROM {records_sql(files)} {where} GROUP BY device_id"
 
 
 def _archived(row: tuple[Any, ...]) -> list[Archived]:

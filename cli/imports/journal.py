@@ -10,13 +10,42 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from telemetry.archive import Archive
+from telemetry.archive import Archive, Progress
 from telemetry.durable import fsync, make_folder
 from telemetry.errors import SenderError
 from telemetry.hot import Shard
+
+ID_CHARACTERS = 12
+
+WHOLE, CUT_OFF, UNDOING, UNDONE = "whole", "cut off", "undo cut off", "undone"
+
+
+class Begun(NamedTuple):
+    """An import: when it was begun, s since epoch; records that it brought, None if not known; how far it is."""
+
+    name: str
+    file: str
+    begun_s: float
+    records: int | None
+    state: str
+
+
+def short(name: str) -> str:
+    """The id of an import, for people: the beginning of its file's digest, and its number."""
+    digest, _, number = name.rpartition("-")
+    return f"{digest[:ID_CHARACTERS]}-{number}"
+
+
+def _state(progress: Sequence[Progress], shards: int) -> str:
+    is_whole = len(progress) == shards and all(one.is_whole for one in progress)
+    if any(one.is_undone for one in progress):
+        return UNDONE if is_whole and all(one.is_undone for one in progress) else UNDOING
+    return WHOLE if is_whole else CUT_OFF
 
 
 class Journal:
@@ -32,7 +61,9 @@ class Journal:
 
         Raises `SenderError` if it was begun with other options.
         """
-        number = self._last(digest)
+        number = self.last(digest)
+        if self._is_undone(f"{digest}-{number}"):
+            number += 1
         is_same = self._begun(f"{digest}-{number}") in (None, dict(options))
         if again and (self._is_whole(f"{digest}-{number}") or not is_same):
             number, is_same = number + 1, True
@@ -45,11 +76,46 @@ class Journal:
         self._note(name, options, file)
         return name
 
-    def _last(self, digest: str) -> int:
+    def last(self, digest: str) -> int:
+        """The number of the last import of a file that was begun, 0 if there is none."""
         number = 0
         while self._is_begun(f"{digest}-{number + 1}"):
             number += 1
         return number
+
+    def _is_undone(self, name: str) -> bool:
+        table = self._archive.open_existing()
+        found = [self._archive.progress(table, name, shard.shard) for shard in self._shards]
+        return any(progress is not None and progress.is_undone for progress in found)
+
+    def entries(self) -> list[Begun]:
+        """All imports that came to anything, the first that was begun first."""
+        found = [self._begun_of(path) for path in sorted(self._folder.glob("*.json"))]
+        return sorted((one for one in found if one is not None), key=lambda one: one.begun_s)
+
+    def _begun_of(self, path: Path) -> Begun | None:
+        table, name = self._archive.open_existing(), path.stem
+        progress = [self._archive.progress(table, name, shard.shard) for shard in self._shards]
+        known = [one for one in progress if one is not None]
+        if table is None or not known:
+            return None
+        try:
+            told = json.loads(path.read_text(encoding="utf-8"))
+            file, begun_s = str(told["file"]), float(told.get("begun_s", path.stat().st_mtime))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            file, begun_s = "", 0.0
+        ids = [self._archive.imported_ids(table, name, shard.shard, len(self._shards)) for shard in self._shards]
+        records = None if None in ids else sum(len(one) for ranges in ids for one in ranges or ())
+        return Begun(name, file, begun_s, records, _state(known, len(self._shards)))
+
+    def find(self, wanted: str) -> str:
+        """The name of the import with an id, or of that name. Raises `SenderError` if there is none, or several."""
+        if self._is_begun(wanted):
+            return wanted
+        found = [one.name for one in self.entries() if short(one.name) == wanted]
+        if len(found) != 1:
+            raise SenderError(f"there is no import {wanted!r}; `whimbrel import --list` lists them")
+        return found[0]
 
     def _is_begun(self, name: str) -> bool:
         table = self._archive.open_existing()
@@ -72,7 +138,14 @@ class Journal:
         path = self._folder / f"{name}.json"
         make_folder(self._folder, 0o700)
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        part.write_text(json.dumps({"file": str(file.resolve()), "options": dict(options)}), encoding="utf-8")
+        told = {"file": str(file.resolve()), "options": dict(options), "begun_s": self._begun_s(path)}
+        part.write_text(json.dumps(told), encoding="utf-8")
         fsync(part)
         part.replace(path)
         fsync(self._folder)
+
+    @staticmethod
+    def _begun_s(path: Path) -> float:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            return float(json.loads(path.read_text(encoding="utf-8"))["begun_s"])
+        return time.time()

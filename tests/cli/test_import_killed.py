@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -12,10 +13,16 @@ import duckdb
 import pytest
 
 from telemetry.archive import Archive
+from telemetry.steps import VARIABLE
 from tests.box import PROJECT, Box
+from tests.killer import Killer
 
 ROWS = 700_000
 """Three batches of `whimbrel import`."""
+
+
+STEPS = ("fence", "settle", "look", "write", "commit", "look", "write", "commit", "note", "latest", "end")
+"""Of an undo: its records are of two days or more."""
 
 
 def write(file: Path) -> None:
@@ -68,6 +75,24 @@ def test_each_row_comes_in_once(tmp_path: Path) -> None:
         box.whimbrel("drain")
         assert rows(box) == (ROWS, ROWS, ROWS)
         assert json.loads(box.whimbrel("recover", "--json").stdout)["apart"] == []
+        assert_undone(box, file, said["id"])
+
+
+def assert_undone(box: Box, file: Path, name: str) -> None:
+    """Undo, killed before each of its steps: all of the import goes, and nothing else."""
+    killer = Killer(box.data, [f"undo {step}" for step in STEPS])
+    command = [sys.executable, "-m", "cli.main", "import", "--undo", name, "--quiet"]
+    for _ in STEPS:
+        done = subprocess.run(command, cwd=PROJECT, env=box.environ | {VARIABLE: killer.path}, timeout=120)
+        assert done.returncode == -signal.SIGKILL
+    assert killer.left == []
+    assert json.loads(box.whimbrel("import", "--list", "--json").stdout)["state"] == "undo cut off"
+    subprocess.run(command, cwd=PROJECT, env=box.environ, check=True, timeout=120)
+    assert rows(box) == (0, 0, 0)
+    assert [one["device_id"] for one in box.http.get("/v1/latest").json()["records"]] == ["live"]
+    assert box.http.get("/v1/devices/van 499/latest").status_code == 404
+    assert box.json("import", str(file), timeout_s=300)["imported"] == ROWS
+    assert rows(box) == (ROWS, ROWS, ROWS)
 
 
 @pytest.mark.slow

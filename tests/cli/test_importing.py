@@ -423,10 +423,12 @@ def test_the_summary_says_what_columns_became(settings: Settings, call: Run, sto
     file, options = write(tmp_path, text), ("--map", "speed_knots=kn")
     assert "Latitude -> latitude" in call(COMMAND, settings, file, "--dry-run", *options).err
     done = call(COMMAND, settings, file, *options)
+    import_id = json.loads(call(COMMAND, settings, "--list", "--json").out)["id"]
     assert done.out.splitlines()[1:] == [
         "fields: Device_ID -> device_id, Timestamp -> timestamp, Latitude -> latitude, Longitude -> longitude, "
         "kn -> speed_kmh",
         "attributes: Fuel, note",
+        f"to take it back: whimbrel import --undo {import_id}",
     ]
     assert "warning" not in done.err
     [row] = stored()
@@ -479,3 +481,64 @@ def test_an_import_warns_of_what_all_rows_lack(
     for options in (("--dry-run",), ("--quiet",)):
         assert f"warning: {warning}" in call(COMMAND, settings, file, *options).err
     assert call(COMMAND, settings, file, "--again", "--json").json["warnings"] == [warning]
+
+
+# Taking one back -------------------------------------------------------------------------------------
+
+
+def test_an_import_is_listed_and_taken_back(
+    settings: Settings, shard: Shard, call: Run, stored: Any, tmp_path: Path
+) -> None:
+    file, other = write(tmp_path, CSV), write(tmp_path, "device_id,time,lat,lon\na,2026-02-01,1,2\n", "other.csv")
+    call(COMMAND, settings, other)
+    first = call(COMMAND, settings, file, "--json").json["id"]
+    listed = [json.loads(line) for line in call(COMMAND, settings, "--list", "--json").out.splitlines()]
+    assert [(one["records"], one["state"], Path(one["file"]).name) for one in listed] == [
+        (1, "whole", "other.csv"),
+        (2, "whole", "records.csv"),
+    ]
+    assert listed[1]["id"] == first
+    assert f"{first}  {listed[1]['begun']}  2 records  whole  " in call(COMMAND, settings, "--list").out
+    done = call(COMMAND, settings, "--undo", first)
+    assert done.out == f"2 records of import {first} are gone, of 2 files; latest of 2 devices changed\n"
+    assert [(row["device_id"], row["latitude"]) for row in stored()] == [("a", 1)]
+    assert decode_latest(shard.latest([b"a"])[0] or b"").newest is not None
+    assert shard.latest([b"b"]) == [None]
+    listed = [json.loads(line) for line in call(COMMAND, settings, "--list", "--json").out.splitlines()]
+    assert [one["state"] for one in listed] == ["whole", "undone"]
+    assert call(COMMAND, settings, "--undo", first, "--json").json == {
+        "id": first,
+        "records": 0,
+        "files": 0,
+        "devices": 0,
+    }
+
+
+def test_a_file_that_was_taken_back_is_imported_again(
+    settings: Settings, call: Run, stored: Any, tmp_path: Path
+) -> None:
+    file = write(tmp_path, CSV)
+    first = call(COMMAND, settings, file, "--json").json["id"]
+    call(COMMAND, settings, file, "--undo")
+    assert stored() == []
+    again = call(COMMAND, settings, file, "--speed-unit", "knots", "--json").json
+    assert (again["imported"], again["id"]) == (2, first.replace("-0", "-1")), "with whatever options"
+    assert call(COMMAND, settings, file, "--speed-unit", "knots", "--json").json["imported"] == 0
+    call(COMMAND, settings, "--undo", first)
+    assert len(stored()) == 2, "the first one has gone already"
+    call(COMMAND, settings, "--undo", again["id"])
+    assert stored() == []
+
+
+def test_an_import_that_is_not_known_is_not_taken_back(
+    settings: Settings, shard: Shard, call: Run, tmp_path: Path
+) -> None:
+    with pytest.raises(SenderError, match="there is no import 'nosuch'; `whimbrel import --list` lists them"):
+        call(COMMAND, settings, "--undo", "nosuch")
+    with pytest.raises(SenderError, match="there is no import"):
+        call(COMMAND, settings, write(tmp_path, CSV), "--undo")
+    with pytest.raises(SenderError, match="cannot undo: no import is named"):
+        call(COMMAND, settings, "--undo")
+    with pytest.raises(SenderError, match="no FILE is named"):
+        call(COMMAND, settings)
+    assert call(COMMAND, settings, "--list").out == ""

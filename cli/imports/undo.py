@@ -1,0 +1,51 @@
+"""Lists imports, and takes one back: `whimbrel import --list` and `--undo`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from tqdm import tqdm
+
+from cli.command import OK
+from cli.imports.journal import Journal, short
+from cli.saving import Box
+from telemetry import clock
+from telemetry.days import iso
+from telemetry.steps import teller
+from telemetry.terminal_text import printable
+from worker.persist import Saver
+from worker.undoing import Undoer
+
+
+def list_imports(journal: Journal, is_json: bool) -> int:
+    """Print all imports, the oldest first."""
+    for one in journal.entries():
+        begun = iso(int(one.begun_s) * 1_000_000)
+        if is_json:
+            said = {"id": short(one.name), "name": one.name, "file": one.file, "begun": begun}
+            print(json.dumps({**said, "records": one.records, "state": one.state}))
+        else:
+            records = "?" if one.records is None else one.records
+            print(printable(f"{short(one.name)}  {begun}  {records} records  {one.state}  {one.file}"))
+    return OK
+
+
+def undo_import(args: argparse.Namespace, box: Box, saver: Saver, name: str) -> int:
+    """Take an import back and say what went."""
+    is_off = args.quiet or args.json or not sys.stderr.isatty()
+    with tqdm(unit=" files", disable=is_off, leave=False) as bar:
+
+        def advance(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        undoer = Undoer(box.archive, box.shards, box.connection, saver, clock.now_ms, teller("undo"), advance)
+        done = undoer.undo(name)
+    if args.json:
+        print(json.dumps({"id": short(name), **done._asdict()}))
+    elif not args.quiet:
+        print(f"{done.records} records of import {short(name)} are gone, of {done.files} files; ", end="")
+        print(f"latest of {done.devices} devices changed")
+    return OK
