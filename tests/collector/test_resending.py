@@ -235,6 +235,27 @@ def test_a_phone_that_tries_again(found: Collectors) -> None:
     assert found.count("phone") == 3
 
 
+POSTS = {
+    "InfluxDB lines": ("/api/v2/write", b"gps,device_id=DEVICE lat=1.5,lon=2.5 1772366400000000000", 204),
+    "OwnTracks": ("/owntracks", b'{"_type":"location","tid":"DEVICE","lat":1.5,"lon":2.5,"tst":1772366400}', 200),
+    "Traccar": (
+        "/traccar",
+        b'{"device":{"uniqueId":"DEVICE"},"position":{"latitude":1.5,"longitude":2.5,"fixTime":"2026-03-01T12:00:00Z"}}',
+        200,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", POSTS)
+def test_a_post_that_is_tried_again(found: Collectors, name: str) -> None:
+    path, body, status = POSTS[name]
+    device = name.replace(" ", "-")
+    for one in (found.programs[0], found.programs[1], found.programs[0]):
+        answer = httpx.post(f"http://{HOST}:{one.http_port}{path}", content=body.replace(b"DEVICE", device.encode()))
+        assert answer.status_code == status
+    assert found.count(device) == 1
+
+
 def test_equal_requests_to_v1_records_are_two(found: Collectors) -> None:
     """A program that means one gives it an Idempotency-Key."""
     body = {"device_id": "van", "lat": 1.5, "lon": 2.5, "timestamp": "2026-03-01T12:00:00Z"}
