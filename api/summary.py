@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from datetime import datetime
 from itertools import repeat
 from typing import NamedTuple
@@ -16,15 +15,15 @@ from starlette.responses import Response
 
 from api import answers, bound, params
 from api.history import records_in
+from api.neighbours import Around
 from api.params import DEVICE_ID, END, LIMIT, PLACE, START, Place
 from api.queries import Queries
 from api.record_json import times
-from api.snapshot import Snapshots, Wanted
+from api.snapshot import Snapshot, Snapshots, Wanted
 from api.summary_sql import FIELDS, Asked, statement, text
 from api.whole_hours import WholeHours
 from collector.http import Content, Operation, Parameter, Unfit, names, number, refuse_unknown
 from telemetry import problem
-from telemetry.data_files import LiveFile
 from telemetry.days import DAY_US
 
 MINUTE_US = 60_000_000
@@ -76,14 +75,15 @@ GAP = number("max_gap_s", "A longer time without a record is not counted as stan
 
 
 class SummaryAnswer(Struct, frozen=True):
-    """What a device did in a bucket; `end` is exclusive. Of the other fields those that were asked for are there."""
+    """What a device did in a bucket; `end` is exclusive. Of the other fields those that were asked for are there. A
+    bucket that lies between two records has a `count` of 0, and neither `first` nor `last`."""
 
     device_id: str
     start: datetime
     end: datetime
     count: int | UnsetType = UNSET
-    first: datetime | UnsetType = UNSET
-    last: datetime | UnsetType = UNSET
+    first: datetime | UnsetType | None = UNSET
+    last: datetime | UnsetType | None = UNSET
     distance_km: float | UnsetType | None = UNSET
     speed_kmh_mean: float | UnsetType | None = UNSET
     speed_kmh_max: float | UnsetType | None = UNSET
@@ -145,24 +145,29 @@ def page(
     wanted, asked, limit, after = question
     if wanted.start_us >= wanted.end_us:
         return NOTHING
-    snapshot = snapshots.take(wanted)
+    snapshot = snapshots.take(asked.look.wide(wanted) if asked.has_hops else wanted)
     unsaved = snapshot.some(asked.columns)
     if not snapshot.files and unsaved.num_rows == 0:
         return NOTHING
-    if whole_hours is not None:
+    if whole_hours is not None and not asked.has_hops:
         found = whole_hours.summaries(connection, snapshot.files, unsaved, wanted, asked, after, limit + 1)
         if found is not None:
             return _of_columns(found, asked, limit)
-    return _of_duckdb(connection, snapshot.files, unsaved, question)
+    return _of_duckdb(connection, snapshot, unsaved, question)
 
 
 def _of_duckdb(
-    connection: duckdb.DuckDBPyConnection, files: Sequence[LiveFile], unsaved: pa.Table, question: Question
+    connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, unsaved: pa.Table, question: Question
 ) -> Page:
     wanted, asked, limit, after = question
     if has_tail := unsaved.num_rows > 0:
         connection.register("tail", unsaved)
-    source = records_in(files, wanted, asked.columns, has_tail)
+    if asked.has_hops:
+        source = Around(connection, snapshot, asked.columns, has_tail).source(wanted, asked.look)
+    else:
+        source = records_in(snapshot.files, wanted, asked.columns, has_tail)
+    if source is None:
+        return NOTHING
     rows = connection.execute(statement(source, asked, limit, after)).fetchall()
     shown = rows[:limit]
     texts = ",".join(text for text, _, _ in shown)

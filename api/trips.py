@@ -13,8 +13,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api import answers, bound, moves_sql, params
-from api.history import records_in
-from api.moves import Move, Rules, Stop, Trip, moves
+from api.earth import PLACED
+from api.moves import Cut, Move, Rules, Stop, Trip, moves
+from api.neighbours import Around, Look
 from api.params import DEVICE_ID, END, LIMIT, PLACE, START, Place
 from api.queries import Queries
 from api.snapshot import Snapshots, Wanted
@@ -138,22 +139,29 @@ def stop(device_id: str, move: Move) -> StopAnswer | None:
 Show = Callable[[str, Move], Answer | None]
 
 
+def look_of(rules: Rules) -> Look:
+    """Which records around a range its moves depend on."""
+    return Look(rules.margin_us, 1, PLACED)
+
+
 def found(
     connection: duckdb.DuckDBPyConnection, snapshots: Snapshots, question: Question, show: Show
 ) -> Iterator[tuple[Place, Answer]]:
     """All from the cursor on, each with its place."""
-    wanted, after = question.wanted, question.after
+    wanted, rules, after = question.wanted, question.rules, question.after
     if wanted.start_us >= wanted.end_us:
         return
-    snapshot = snapshots.take(wanted)
+    look = look_of(rules)
+    snapshot = snapshots.take(look.wide(wanted))
     unsaved = snapshot.some(moves_sql.COLUMNS)
     if has_tail := unsaved.num_rows > 0:
         connection.register("tail", unsaved)
-    elif not snapshot.files:
+    source = Around(connection, snapshot, moves_sql.COLUMNS, has_tail).source(wanted, look)
+    if source is None:
         return
-    source = records_in(snapshot.files, wanted, moves_sql.COLUMNS, has_tail)
-    for device, runs in moves_sql.runs(connection, source, question.rules, after.device_id if after else ""):
-        for move in moves(runs, question.rules):
+    range_cut = Cut(wanted.start_us, wanted.end_us)
+    for device, runs, cut in moves_sql.runs(connection, source, rules, range_cut, after.device_id if after else ""):
+        for move in moves(runs, rules, cut):
             answer, place = show(device, move), Place(device, move.start.us)
             if answer is not None and (after is None or place > after):
                 yield place, answer

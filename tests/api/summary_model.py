@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import pytest
@@ -25,54 +26,103 @@ class Rules(NamedTuple):
     max_gap_us: int = 300_000_000
 
 
-Hop = tuple[Record | None, Record]
-"""A record and the one before it."""
+BOUND_US = 31 * 86_400_000_000
+Ends = tuple[int, int]
+
+
+class Hop(NamedTuple):
+    """A record and the one before it, and from when on what lies between them is cut at the ends of buckets."""
+
+    before: Record
+    record: Record
+    begin_us: int
+
+    def share(self, ends: Ends) -> float:
+        """How much of it belongs to a bucket, 0 to 1."""
+        at_us = self.record.timestamp_us
+        if self.begin_us == at_us:
+            return 1.0 if ends[0] <= at_us < ends[1] else 0.0
+        return max(min(at_us, ends[1]) - max(self.begin_us, ends[0]), 0) / (at_us - self.begin_us)
+
+    def buckets(self, rules: Rules) -> Iterable[Ends]:
+        """Those of the range that it belongs to."""
+        at_us = max(self.begin_us, rules.start_us)
+        while at_us < min(self.record.timestamp_us + 1, rules.end_us):
+            ends = _ends(at_us, rules)
+            if self.share(ends) > 0:
+                yield ends
+            at_us = ends[1]
 
 
 def summaries(stored: Iterable[Stored], rules: Rules) -> list[dict[str, Any]]:
-    """All summaries, by device and time."""
+    """All summaries, by device and time, of records of any time."""
     by_device: dict[bytes, list[Stored]] = {}
     for one in stored:
-        if rules.start_us <= one.record.timestamp_us < rules.end_us:
-            by_device.setdefault(one.device_id.encode(), []).append(one)
+        by_device.setdefault(one.device_id.encode(), []).append(one)
+    if rules.start_us >= rules.end_us:
+        return []
     return [one for device in sorted(by_device) for one in _of_device(device.decode(), by_device[device], rules)]
 
 
 def _of_device(device: str, stored: Sequence[Stored], rules: Rules) -> Iterable[dict[str, Any]]:
     records = [one.record for one in sorted(stored, key=lambda one: (one.record.timestamp_us, one.id))]
-    ways = _hops(records, lambda record: record.has_fix)
-    waits = _hops(records, lambda record: record.speed_kmh is not None)
-    buckets: dict[tuple[int, int], list[Record]] = {}
+    ways = _ways(records, rules)
+    stops = _stops(records, rules)
+    buckets: dict[Ends, list[Record]] = {}
     for record in records:
-        buckets.setdefault(_ends(record, rules), []).append(record)
-    for (start_us, end_us), found in buckets.items():
+        if rules.start_us <= record.timestamp_us < rules.end_us:
+            buckets.setdefault(_ends(record.timestamp_us, rules), []).append(record)
+    for hop in (*ways, *stops):
+        for ends in hop.buckets(rules):
+            buckets.setdefault(ends, [])
+    for ends in sorted(buckets):
+        found = buckets[ends]
         times = [record.timestamp_us for record in found]
+        speeds = [one.speed_kmh for one in found if one.speed_kmh is not None]
         yield {
             "device_id": device,
-            "start": iso(start_us),
-            "end": iso(end_us),
+            "start": iso(ends[0]),
+            "end": iso(ends[1]),
             "count": len(found),
-            "first": iso(times[0]),
-            "last": iso(times[-1]),
-            "distance_km": _distance_km([hop for hop in ways if _ends(hop[1], rules)[0] == start_us]),
-            "speed_kmh_mean": _mean(speeds := [one.speed_kmh for one in found if one.speed_kmh is not None]),
+            "first": iso(times[0]) if times else None,
+            "last": iso(times[-1]) if times else None,
+            "distance_km": _distance_km(ways, ends, found),
+            "speed_kmh_mean": _mean(speeds),
             "speed_kmh_max": max(speeds, default=None),
-            "stopped_seconds": _stopped_s([hop for hop in waits if _ends(hop[1], rules)[0] == start_us], rules),
+            "stopped_seconds": _stopped_s(stops, ends, found),
             "bbox": _bbox([record for record in found if record.has_fix]),
         }
 
 
-def _hops(records: Sequence[Record], counts: Callable[[Record], bool]) -> list[Hop]:
+def _pairs(records: Sequence[Record], counts: Callable[[Record], bool]) -> Iterable[tuple[Record, Record, int]]:
+    """Neighbours, and the time between them in µs."""
     kept = [record for record in records if counts(record)]
-    return list(zip([None, *kept], kept, strict=False))
+    return [(before, record, record.timestamp_us - before.timestamp_us) for before, record in pairwise(kept)]
 
 
-def _ends(record: Record, rules: Rules) -> tuple[int, int]:
-    """The bucket's, as far as the range goes."""
+def _ways(records: Sequence[Record], rules: Rules) -> list[Hop]:
+    found = []
+    for before, record, us in _pairs(records, lambda record: record.has_fix):
+        if us <= BOUND_US:
+            begin_us = before.timestamp_us if us <= rules.max_gap_us else record.timestamp_us
+            found.append(Hop(before, record, begin_us))
+    return found
+
+
+def _stops(records: Sequence[Record], rules: Rules) -> list[Hop]:
+    return [
+        Hop(before, record, before.timestamp_us)
+        for before, record, us in _pairs(records, lambda record: record.speed_kmh is not None)
+        if us <= rules.max_gap_us and _is_stopped(before, record, rules)
+    ]
+
+
+def _ends(at_us: int, rules: Rules) -> Ends:
+    """The ends of a moment's bucket, as far as the range goes."""
     if rules.every_us is None:
         return rules.start_us, rules.end_us
     every = timedelta(microseconds=rules.every_us)
-    start = MONDAY + (EPOCH + timedelta(microseconds=record.timestamp_us) - MONDAY) // every * every
+    start = MONDAY + (EPOCH + timedelta(microseconds=at_us) - MONDAY) // every * every
     return max(_us(start), rules.start_us), min(_us(start + every), rules.end_us)
 
 
@@ -85,8 +135,11 @@ def iso(us: int) -> str:
     return (EPOCH + timedelta(microseconds=us)).isoformat().replace("+00:00", "Z")
 
 
-def _distance_km(hops: Sequence[Hop]) -> Any:
-    return pytest.approx(sum(way_km(a, b) for a, b in hops if a is not None), abs=1e-5) if hops else None
+def _distance_km(hops: Sequence[Hop], ends: Ends, found: Sequence[Record]) -> Any:
+    shares = [(hop, share) for hop in hops if (share := hop.share(ends)) > 0]
+    if not shares and not any(record.has_fix for record in found):
+        return None
+    return pytest.approx(sum(way_km(hop.before, hop.record) * share for hop, share in shares), abs=1e-3)
 
 
 def way_km(a: Record, b: Record) -> float:
@@ -106,9 +159,12 @@ def _mean(speeds: Sequence[float]) -> Any:
     return pytest.approx(mean, rel=1e-12, abs=1e-6) if speeds else None
 
 
-def _stopped_s(hops: Sequence[Hop], rules: Rules) -> Any:
-    waits_us = [b.timestamp_us - a.timestamp_us for a, b in hops if a is not None and _is_stopped(a, b, rules)]
-    return sum(wait for wait in waits_us if wait <= rules.max_gap_us) / 1e6 if hops else None
+def _stopped_s(hops: Sequence[Hop], ends: Ends, found: Sequence[Record]) -> Any:
+    shares = [(hop, share) for hop in hops if (share := hop.share(ends)) > 0]
+    if not shares and not any(record.speed_kmh is not None for record in found):
+        return None
+    waits_us = ((hop.record.timestamp_us - hop.before.timestamp_us) * share for hop, share in shares)
+    return pytest.approx(sum(waits_us) / 1e6, abs=1e-6)
 
 
 def _is_stopped(a: Record, b: Record, rules: Rules) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from itertools import groupby
+from collections.abc import Iterator, Sequence
+from itertools import groupby, pairwise
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -12,10 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from api import moves_sql
+from api import history, moves_sql, neighbours, trips
 from api.area import Circle, distance_m
-from api.moves import GAP, REST, Move, Point, Rules, Run, Stop, Trip, moves
+from api.moves import ALL_TIME, GAP, REST, WANDER_US, Cut, Move, Point, Rules, Run, Stop, Trip, moves
+from api.neighbours import Around
+from api.snapshot import Snapshot, Wanted
 from telemetry.columns import COLUMNS, open_duckdb
+from telemetry.data_files import LiveFile
 from telemetry.record import Sent
 from tests.api.conftest import Box, assert_problem, box_on, record
 from tests.api.test_history import MIDNIGHT_US
@@ -53,7 +56,7 @@ def table(fixes: list[Fix], device: str = "d") -> pa.Table:
 
 def runs_of(fixes: list[Fix], rules: Rules = RULES) -> list[Run]:
     CONNECTION.register("fixes", table(fixes))
-    found = [runs for _, runs in moves_sql.runs(CONNECTION, "SELECT * FROM fixes", rules)]
+    found = [runs for _, runs, _ in moves_sql.runs(CONNECTION, "SELECT * FROM fixes", rules, ALL_TIME)]
     return found[0] if found else []
 
 
@@ -157,14 +160,15 @@ def runs_one_by_one(fixes: list[Fix], rules: Rules) -> list[Run]:
         before = 0 if hop_s <= rules.max_gap_s else REST if hop_m <= rules.rest_m else GAP
         is_still = kmh <= rules.stopped_kmh
         if not found or before or found[-1].is_still != is_still:
-            found.append(Run(is_still, before, point, point, 1, hop_m, 0.0, kmh))
+            found.append(Run(is_still, before, point, point, 1, hop_m, 0.0, kmh, hop_m, 0.0))
         else:
             run = found[-1]
             found[-1] = run._replace(
                 last=point,
                 records=run.records + 1,
                 inner_m=run.inner_m + hop_m,
-                speed_kmh_max=max(run.speed_kmh_max, kmh),
+                inner_within_m=run.inner_m + hop_m,
+                speed_kmh_max=max(run.speed_kmh_max or 0.0, kmh),
             )
         last = fix
     return found
@@ -196,7 +200,7 @@ def test_moves_lie_one_after_the_other_and_keep_to_the_rules(
         if isinstance(move, Stop):
             assert move.end.us - move.start.us >= rules.min_stop_s * 1e6
         else:
-            assert move.way_m >= rules.min_trip_m
+            assert move.way_m >= rules.min_trip_m or move.end.us - move.start.us > WANDER_US
     whole_m = sum(step_m for _, step_m, _ in steps[1:])
     assert way_m(found) <= whole_m + 1e-3
 
@@ -261,9 +265,22 @@ def without_short_trips(of: list[Piece], rules: Rules) -> list[Piece]:
     if not any(piece.is_still for piece in of):
         return of
     found: list[Piece] = []
-    for stretch in stretches(of):
-        found += with_state(stretch, stretch[0].is_still or way_of(stretch) < rules.min_trip_m)
+    every = stretches(of)
+    for number, stretch in enumerate(every):
+        found += with_state(stretch, stretch[0].is_still or not is_trip(every, number, rules))
     return found
+
+
+def is_trip(every: list[list[Piece]], number: int, rules: Rules) -> bool:
+    """Whether a stretch of moving goes far enough from the stop before it to the one after it, or for long."""
+    stretch = every[number]
+    start_s, end_s, way_m = stretch[0].start_s, stretch[-1].end_s, way_of(stretch)
+    if number:
+        start_s = every[number - 1][-1].end_s
+    if number + 1 < len(every):
+        after = every[number + 1][0]
+        end_s, way_m = after.start_s, way_m + (after.way_m if after.records else 0.0)
+    return way_m >= rules.min_trip_m or end_s - start_s > WANDER_US / 1e6
 
 
 def by_the_rules(fixes: list[Fix], rules: Rules) -> Iterator[tuple[str, float, float, int, float]]:
@@ -284,7 +301,7 @@ def by_the_rules(fixes: list[Fix], rules: Rules) -> Iterator[tuple[str, float, f
                 after = found[number + 1][0]
                 end_s, records = after.start_s, records + 1
                 way_m += after.way_m if after.records else 0.0
-            if way_m >= rules.min_trip_m:
+            if is_trip(found, number, rules):
                 yield "trip", start_s, end_s, records, way_m
 
 
@@ -313,6 +330,162 @@ def test_short_stands_around_a_rest_are_one_stop() -> None:
 def test_the_way_over_a_gap_is_not_that_of_the_run_after_it() -> None:
     way = [*drives(0, 600, 0, 6_000), Fix(3_000, 20_000, 4.0), *stays(3_060, 3_600, 20_010)]
     assert moves_of(way) == [("trip", 60, 540), ("stop", 3_000, 3_600)]
+
+
+def test_a_way_to_the_next_stop_counts_for_the_trip() -> None:
+    """Of 900 m, 850 lie between the last record that moves and the first one that stands."""
+    fixes = [*stays(0, 600, 0), Fix(660, 50, 20.0), *stays(720, 1_320, 900)]
+    assert moves_of(fixes) == [("stop", 0, 600), ("trip", 600, 720), ("stop", 720, 1_320)]
+
+
+# Of ranges --------------------------------------------------------------------------------------------
+
+DAY_S = 86_400.0
+
+
+def within(fixes: list[Fix], start_s: float, end_s: float, rules: Rules = RULES) -> list[Move]:
+    """What a range is answered, of records that are not saved yet."""
+    wanted = Wanted((), MIDNIGHT_US + round(start_s * 1e6), MIDNIGHT_US + round(end_s * 1e6))
+    CONNECTION.register("tail", table(fixes))
+    look = trips.look_of(rules)
+    around = Around(CONNECTION, Snapshot([], (), 1, look.wide(wanted)), moves_sql.COLUMNS, has_tail=True)
+    source = around.source(wanted, look)
+    assert source is not None
+    found = moves_sql.runs(CONNECTION, source, rules, Cut(wanted.start_us, wanted.end_us))
+    return [move for _, runs, cut in found for move in moves(runs, rules, cut)]
+
+
+Told = tuple[str, int, int, float]
+
+
+def joined_at(parts: list[list[Move]]) -> list[Told]:
+    """Kind, start, end and metres of the moves of ranges next to one another, put together again."""
+    found: list[Told] = []
+    for part in parts:
+        for place, move in enumerate(part):
+            name, way_m = type(move).__name__, getattr(move, "way_m", 0.0)
+            end_us = move.end.us
+            last = found[-1] if found else None
+            if place == 0 and last and last[0] == name and last[2] == move.start.us and takes_time(last, move):
+                found[-1] = (name, last[1], end_us, last[3] + way_m)
+            else:
+                found.append((name, move.start.us, end_us, way_m))
+    return found
+
+
+def takes_time(last: Told, move: Move) -> bool:
+    """Two moves of a kind never touch unless a range's border parted them, or both are of one moment."""
+    return last[1] < last[2] or move.start.us < move.end.us
+
+
+LONG = st.lists(
+    st.tuples(
+        st.sampled_from(
+            [
+                0.0,
+                1.0,
+                60.0,
+                60.0,
+                60.0,
+                299.0,
+                300.0,
+                600.0,
+                601.0,
+                3_599.0,
+                5_000.0,
+                DAY_S,
+                30 * DAY_S,
+                31 * DAY_S + 1,
+            ]
+        ),
+        st.sampled_from([0.0, 0.0, 1.0, 50.0, 199.0, 201.0, 400.0, 3_000.0]),
+        st.sampled_from([None, None, 0.0, 0.0, 3.0, 3.1, 60.0]),
+    ),
+    min_size=1,
+    max_size=40,
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(LONG, st.lists(st.floats(-0.05, 1.05), min_size=3, max_size=6), st.booleans(), RULE_SETS)
+def test_parts_of_a_range_add_up_to_the_whole(
+    steps: list[tuple[float, float, float | None]], cuts: list[float], is_at_records: bool, rules: Rules
+) -> None:
+    """For any track, cuts and gaps: standing, moving and metres."""
+    fixes = along(steps)
+    first_s, last_s = fixes[0].s, fixes[-1].s
+    at_s = sorted({round(first_s + cut * (last_s - first_s + 1), 3) for cut in cuts})
+    if is_at_records:
+        at_s = sorted({min((fix.s for fix in fixes), key=lambda s: abs(s - cut)) for cut in at_s})
+    if len(at_s) < 2:
+        return
+    whole = within(fixes, at_s[0], at_s[-1], rules)
+    parts = [within(fixes, start_s, end_s, rules) for start_s, end_s in pairwise(at_s)]
+    for start_s, end_s, part in zip(at_s, at_s[1:], parts, strict=False):
+        moments = [us for move in part for us in (move.start.us, move.end.us)]
+        assert all(round(start_s * 1e6) <= us - MIDNIGHT_US <= round(end_s * 1e6) for us in moments)
+    found, expected = joined_at(parts), joined_at([whole])
+    assert [one[:3] for one in found] == [one[:3] for one in expected]
+    assert [one[3] for one in found] == pytest.approx([one[3] for one in expected], abs=1e-3)
+
+
+def test_parking_over_midnight_is_part_of_both_days() -> None:
+    """The tracker sleeps from 22:00 to 06:00."""
+    parked = [Fix(79_200, 30_000, 0.0), Fix(108_000, 30_010, 0.0)]
+    fixes = [*drives(75_000, 79_200, 0, 30_000), *parked, *drives(108_000, 112_000, 30_000, 0)]
+    days = [within(fixes, day * DAY_S, (day + 1) * DAY_S) for day in range(2)]
+    stops = [[(move.start.us, move.end.us) for move in day if isinstance(move, Stop)] for day in days]
+    at_us = [MIDNIGHT_US + round(s * 1e6) for s in (79_200, DAY_S, 108_000)]
+    assert stops == [[(at_us[0], at_us[1])], [(at_us[1], at_us[2])]]
+
+
+def test_a_day_of_parking_without_a_record_is_a_stop() -> None:
+    fixes = [Fix(0, 0, 0.0), Fix(29 * DAY_S, 10, 0.0)]
+    [stop] = within(fixes, 14 * DAY_S, 15 * DAY_S)
+    assert (stop.start.us - MIDNIGHT_US, stop.end.us - MIDNIGHT_US) == (14 * DAY_S * 1e6, 15 * DAY_S * 1e6)
+    assert (type(stop), stop.records, stop.start.latitude) == (Stop, 0, 0.0)
+
+
+def test_far_from_a_range_only_devices_are_read_of_which_nothing_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device that was silent for a week costs a fleet that reports all the time little."""
+    asked: list[Wanted] = []
+    real = history.records_in
+
+    def records_in(files: Sequence[LiveFile], wanted: Wanted, names: Sequence[str], has_tail: bool) -> str:
+        asked.append(wanted)
+        return real(files, wanted, names, has_tail)
+
+    monkeypatch.setattr(neighbours, "records_in", records_in)
+    CONNECTION.register("fleet", pa.concat_tables([table([Fix(-7 * DAY_S, 0, 0.0)], "silent"), table(DAY, "a")]))
+    wanted, look = Wanted((), MIDNIGHT_US + 4_500_000_000, MIDNIGHT_US + 4_600_000_000), trips.look_of(RULES)
+    CONNECTION.register("tail", CONNECTION.sql("SELECT * FROM fleet").to_arrow_table())
+    around = Around(CONNECTION, Snapshot([], (), 1, look.wide(wanted)), moves_sql.COLUMNS, has_tail=True)
+    source = around.source(wanted, look)
+    assert source is not None
+    found = {device for (device,) in CONNECTION.execute(f"SELECT DISTINCT device_id FROM ({source})").fetchall()}
+    assert found == {"a", "silent"}
+    assert ["silent"] in [one.devices for one in asked]
+    assert not any("a" in one.devices for one in asked if one.start_us < MIDNIGHT_US - DAY_S * 1e6)
+
+
+def test_a_trip_over_midnight_is_cut_where_the_device_was_then() -> None:
+    fixes = drives(DAY_S - 630, DAY_S + 570, 0, 12_000)
+    [[before], [after]] = [within(fixes, day * DAY_S, (day + 1) * DAY_S) for day in range(2)]
+    assert isinstance(before, Trip)
+    assert isinstance(after, Trip)
+    assert before.end == after.start
+    assert before.end.latitude == pytest.approx(6_300 * M)
+    assert [before.way_m, after.way_m] == pytest.approx([5_700, 5_100], rel=1e-6)
+
+
+def test_a_cut_on_the_180th_meridian_lies_on_it() -> None:
+    rows = table([Fix(0, 0, 60.0), Fix(600, 0, 60.0)]).to_pylist()
+    rows[0]["longitude"], rows[1]["longitude"] = 179.9, -179.7
+    CONNECTION.register("fixes", pa.Table.from_pylist(rows, COLUMNS))
+    cut = Cut(MIDNIGHT_US, MIDNIGHT_US + 300_000_000)
+    [(_, _, found)] = moves_sql.runs(CONNECTION, "SELECT * FROM fixes", RULES, cut)
+    assert found.at_end is not None
+    assert found.at_end.longitude == pytest.approx(-179.9)
 
 
 # Over HTTP --------------------------------------------------------------------------------------------
@@ -376,8 +549,11 @@ def test_stops_over_http(box: Box, limit: int) -> None:
 
 
 def test_of_one_device_and_a_part_of_its_day(box: Box) -> None:
-    [trip] = pages(box, "trips", 5, ("device_id", "b"), ("end", "2026-01-10T00:20:00Z"))
-    assert (trip["start"], trip["end"]) == ("2026-01-10T00:10:00Z", "2026-01-10T00:19:00Z")
+    [trip] = pages(box, "trips", 5, ("device_id", "b"), ("end", "2026-01-10T00:20:30Z"))
+    assert (trip["start"], trip["end"]) == ("2026-01-10T00:10:00Z", "2026-01-10T00:20:30Z")
+    assert trip["distance_km"] == pytest.approx(5.25, rel=1e-6)
+    assert trip["records"] == 11
+    assert trip["end_latitude"] == pytest.approx(5_250 * M, rel=1e-6)
 
 
 @pytest.mark.parametrize("query", [("device_id", "nobody"), ("end", "2001-01-01"), ("start", "2100-01-01")])

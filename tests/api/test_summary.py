@@ -66,16 +66,44 @@ def test_a_day(box: Box) -> None:
     ]
 
 
-def test_a_way_over_midnight_is_the_later_days(box: Box) -> None:
+def test_a_way_over_midnight_is_cut_there(box: Box) -> None:
+    """It ends at the record of midnight, so all of it is the earlier day's."""
     days = ask(box, [*BOTH_DAYS, ("device_id", "van"), ("every", "1d")])
     assert [(one["start"], one["end"], one["count"]) for one in days] == [
         ("2026-01-09T00:00:00Z", "2026-01-10T00:00:00Z", 1),
         ("2026-01-10T00:00:00Z", "2026-01-11T00:00:00Z", 3),
     ]
     [whole] = ask(box, [*BOTH_DAYS, ("device_id", "van")])
-    assert [one["distance_km"] for one in days] == [0.0, pytest.approx(1.111951 + 0.662817, abs=2e-6)]
+    assert [one["distance_km"] for one in days] == pytest.approx([1.111951, 0.662817], abs=2e-6)
     assert whole["distance_km"] == pytest.approx(sum(one["distance_km"] for one in days), abs=2e-6)
     assert [one["stopped_seconds"] for one in days] == [0.0, 60.0]
+    asked = [ask(box, [("start", day), ("end", day), ("device_id", "van")]) for day in ("2026-01-09", "2026-01-10")]
+    assert [one for found in asked for one in found] == days
+
+
+def test_standing_between_two_records_is_cut_at_each_bucket_between_them(box: Box) -> None:
+    box.append(*(Sent("gate", record(MIDNIGHT_US + s * 1_000_000, speed_kmh=0.0)) for s in (90, 270)))
+    fields = [("fields", "count,first,distance_km,stopped_seconds"), ("every", "1m"), ("device_id", "gate")]
+    found = ask(box, [*DAY, *fields])
+    assert [(one["start"][14:16], one["count"], one["stopped_seconds"]) for one in found] == [
+        ("01", 1, 30.0),
+        ("02", 0, 60.0),
+        ("03", 0, 60.0),
+        ("04", 1, 30.0),
+    ]
+    assert [one["first"] for one in found][1:3] == [None, None]
+    within = [("start", "2026-01-10T00:02:10Z"), ("end", "2026-01-10T00:02:50Z"), ("device_id", "gate")]
+    [between] = ask(box, [*within, ("fields", "count,stopped_seconds")])
+    assert (between["count"], between["stopped_seconds"]) == (0, 40.0)
+    assert ask(box, [*within, ("fields", "count")]) == []
+    [later] = ask(box, [("start", within[0][1]), ("device_id", "gate"), ("fields", "count,stopped_seconds")])
+    assert (later["count"], later["stopped_seconds"]) == (1, 140.0)
+
+
+def test_standing_for_days_between_two_records_is_cut(box: Box) -> None:
+    box.append(*(Sent("barn", record(MIDNIGHT_US + day * DAY_US + 1, speed_kmh=0.0)) for day in (-10, 10)))
+    found = ask(box, [*BOTH_DAYS, ("device_id", "barn"), ("every", "1d"), ("max_gap_s", 30 * 86_400)])
+    assert [(one["count"], one["stopped_seconds"]) for one in found] == [(0, 86_400.0), (0, 86_400.0)]
 
 
 def test_the_first_and_the_last_bucket_are_cut_to_the_range(box: Box) -> None:

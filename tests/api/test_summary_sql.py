@@ -88,7 +88,20 @@ def test_any_question_is_answered_as_plain_python_would(stores: Stores, case: Ca
             stores.save()
     mine = [one for one in stores.stored if one.device_id in names]
     for rules in case.rules:
-        assert walk(stores, names, rules, case.limit) == summaries(mine, rules)
+        found = walk(stores, names, rules, case.limit)
+        assert found == summaries(mine, rules)
+        if rules.start_us < MIDNIGHT_US < rules.end_us:
+            parts = [rules._replace(end_us=MIDNIGHT_US), rules._replace(start_us=MIDNIGHT_US)]
+            answers = [walk(stores, names, part, case.limit) for part in parts]
+            assert answers == [summaries(mine, part) for part in parts]
+            assert_same_sums([one for answer in answers for one in answer], found)
+
+
+def assert_same_sums(parts: list[dict[str, Any]], whole: list[dict[str, Any]]) -> None:
+    """What two ranges next to each other add up to is what there is of both in one."""
+    for name in ("count", "distance_km", "stopped_seconds"):
+        some, every = (sum(one[name] or 0 for one in found) for found in (parts, whole))
+        assert some == pytest.approx(every, abs=1e-4)
 
 
 def walk(stores: Stores, devices: list[str], rules: Rules, limit: int) -> list[dict[str, Any]]:
