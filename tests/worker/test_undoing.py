@@ -225,9 +225,11 @@ def test_what_is_deleted_of_a_device_does_not_come_back(
     shard: Shard, archive: Archive, connection: duckdb.DuckDBPyConnection
 ) -> None:
     begin(shard, archive, connection)
-    bring(importer(archive, connection), shard)
     deletions.ask(shard, "a")
+    bring(importer(archive, connection), shard)
+    assert latest(shard)["a"] == 0
     undoer(shard, archive, connection).undo(NAME)
+    assert ("a", 110) in archived(connection, archive), "the deletion has yet to be carried out"
     assert latest(shard)["a"] is None
 
 
