@@ -5,7 +5,6 @@ A file never changes under its name. A day of a thousand devices takes 4.5 kB he
 
 from __future__ import annotations
 
-import threading
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,8 +12,8 @@ from zlib import crc32
 
 import duckdb
 import pyarrow as pa
-from cachetools import LRUCache
 
+from api.file_memory import FileMemory
 from api.row_groups import RowGroups
 from telemetry.columns import sql_text
 
@@ -34,8 +33,7 @@ class FileDevices:
 
     def __init__(self, row_groups: RowGroups) -> None:
         self._row_groups = row_groups
-        self._known: LRUCache[str, array[int]] = LRUCache(REMEMBERED_BYTES, _hashes_bytes)
-        self._lock = threading.Lock()
+        self._known: FileMemory[str, array[int]] = FileMemory(REMEMBERED_BYTES, _hashes_bytes)
 
     def among(self, connection: duckdb.DuckDBPyConnection, path: str, devices: Iterable[str]) -> list[str]:
         """Those of some devices that a file may have records of. Raises what DuckDB raises."""
@@ -43,13 +41,10 @@ class FileDevices:
         return [device for device in devices if _has(hashes, crc32(device.encode()))]
 
     def _hashes(self, connection: duckdb.DuckDBPyConnection, path: str) -> array[int]:
-        with self._lock:
-            found = self._known.get(path)
+        found = self._known.get(path)
         if found is None:
             found = array("I", sorted({crc32(device) for device in self._devices(connection, path)}))
-            with self._lock:
-                if _hashes_bytes(found) <= REMEMBERED_BYTES:
-                    self._known[path] = found
+            self._known.put(path, found)
         return found
 
     def _devices(self, connection: duckdb.DuckDBPyConnection, path: str) -> Iterable[bytes]:

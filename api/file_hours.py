@@ -6,12 +6,10 @@ records of a thousand devices DuckDB takes 55 ms of CPU to add up all 24 hours, 
 
 from __future__ import annotations
 
-import threading
-
 import duckdb
 import pyarrow as pa
-from cachetools import LRUCache
 
+from api.file_memory import FileMemory
 from telemetry.columns import sql_text
 
 HOUR_US = 3_600_000_000
@@ -34,8 +32,7 @@ class Hours:
     """The sums of files, for any number of threads."""
 
     def __init__(self) -> None:
-        self._known: LRUCache[str, pa.Table] = LRUCache(REMEMBERED_BYTES, _bytes)
-        self._lock = threading.Lock()
+        self._known: FileMemory[str, pa.Table] = FileMemory(REMEMBERED_BYTES, _bytes)
 
     def of(self, connection: duckdb.DuckDBPyConnection, path: str, rows: int, may_read: bool = True) -> pa.Table | None:
         """Those of a file with so many rows, in any order; None if it is not worth it, or not known and not to be read.
@@ -45,15 +42,12 @@ class Hours:
         Of each device and hour: `device_id`, the hour's beginning `us`, `records`, `speeds` (records that have one),
         their `speed_sum` and `speed_max`, the `first` and `last` moment, in µs.
         """
-        with self._lock:
-            found = self._known.get(path)
+        found = self._known.get(path)
         if found is None:
             if not may_read:
                 return None
             found = _sums(connection, path, rows // LEAST_RECORDS)
-            with self._lock:
-                if _bytes(found) <= REMEMBERED_BYTES:
-                    self._known[path] = found
+            self._known.put(path, found)
         return found if found.num_rows else None
 
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
-from cachetools import LRUCache
 
 from api.answers import RecordAnswer
+from api.file_memory import FileMemory
 
 REMEMBERED_BYTES = 2**25
 """Memory limit for the records of all files."""
 
 ENTRY_BYTES, RECORD_BYTES = 300, 700
-"""Of a device in a file, and of each record beside its longer texts."""
+"""Memory of an entry, and of each of its records without longer texts."""
 
 MOST_BYTES = 2**16
 """Memory of one entry at most: records with longer texts are read again each time."""
@@ -27,21 +26,18 @@ class FileNewest:
     """Remembers the newest records of devices in whole files, for any number of threads."""
 
     def __init__(self) -> None:
-        self._known: LRUCache[tuple[str, str], Newest] = LRUCache(REMEMBERED_BYTES, _bytes)
-        self._lock = threading.Lock()
+        self._known: FileMemory[tuple[str, str], Newest] = FileMemory(REMEMBERED_BYTES, _bytes)
 
     def of(self, path: str, devices: Iterable[str]) -> dict[str, Newest]:
-        """Those of some devices, of which the others are not known."""
-        with self._lock:
-            found = {device: self._known.get((path, device)) for device in devices}
+        """The records of those of the devices that are remembered for a file."""
+        found = {device: self._known.get((path, device)) for device in devices}
         return {device: records for device, records in found.items() if records is not None}
 
     def note(self, path: str, found: Mapping[str, Newest]) -> None:
         """Remember what was found in all of a file."""
-        with self._lock:
-            for device, records in found.items():
-                if _bytes(records) <= MOST_BYTES:
-                    self._known[path, device] = records
+        for device, records in found.items():
+            if _bytes(records) <= MOST_BYTES:
+                self._known.put((path, device), records)
 
 
 def _bytes(records: Newest) -> int:

@@ -42,7 +42,7 @@ class Rules(NamedTuple):
 
     @property
     def margin_us(self) -> int:
-        """How far around a range all records are needed."""
+        """Distance in time from the range within which all records are needed."""
         return round((self.min_stop_s + self.max_gap_s) * 1e6) + WANDER_US
 
 
@@ -96,7 +96,7 @@ class Cut(NamedTuple):
         return point if point.us <= self.end_us else self.at_end or point._replace(us=self.end_us)
 
     def has(self, point: Point) -> bool:
-        """Whether a record is one of the range's."""
+        """Whether a record lies in the range."""
         return self.start_us <= point.us < self.end_us
 
 
@@ -171,7 +171,7 @@ class Stretch(NamedTuple):
         return self.run.inner_within_m + before_m + (self.after.entry_within_m if self.after else 0.0)
 
     def is_trip(self, rules: Rules) -> bool:
-        """Whether a run that moves does so far enough, or for so long that its records are believed."""
+        """Whether a moving run is a trip: by its distance, or by its duration."""
         return self.way_m >= rules.min_trip_m or self.span_us > WANDER_US
 
 
@@ -189,7 +189,7 @@ def _counts(stretch: Stretch, rules: Rules) -> bool:
 
 
 def _is_within(stretch: Stretch, move: Move, cut: Cut) -> bool:
-    """Whether some of it lies in the range: time, or the moment that is all of it, or way that took no time."""
+    """Whether part of it lies in the range. It may be a single moment, or a distance that took no time."""
     if move.start.us != move.end.us:
         return move.start.us < move.end.us
     has_way = isinstance(move, Trip) and move.way_m > 0

@@ -25,20 +25,20 @@ BOUND_US = 31 * DAY_US
 """Maximum time between two records that are looked at together, µs; between two farther apart nothing is known."""
 
 STEPS_US = (DAY_US // 24, DAY_US, BOUND_US)
-"""How far is looked, one step after another, until enough of each device is found: the first suffices for most."""
+"""Distances in time, searched one after another until each device has enough records: mostly the first is enough."""
 
 
 class Look(NamedTuple):
-    """Which records are read beside those of a question's range: all within a margin on either side and, beyond that,
-    the `nearest` ones of each device for which the SQL `where` holds."""
+    """Records that are read outside a range: all within a margin on either side, and beyond it the `nearest` ones of
+    each device that match the SQL `where`."""
 
     margin_us: int
     nearest: int
     where: str
     is_after: bool = True
-    """Whether they are looked for after the range, too."""
+    """Whether records after the range are read, too."""
     is_of_range: bool = False
-    """Whether they are looked for of devices alone that have records in the range or its margins."""
+    """Whether only devices with records in the range or its margins are searched."""
 
     def near(self, wanted: Wanted) -> Wanted:
         """The range and its margins."""

@@ -39,7 +39,7 @@ FEW = 24
 """Devices of a day that are read one by one, from each of its files: of more DuckDB reads all at once."""
 
 MOST_NAMED = 100
-"""Devices that DuckDB is told by name: to compare each row with more takes longer than to read those of others, too."""
+"""Maximum devices that a query names: with more, comparing each row takes longer than reading all devices."""
 
 FEW_BYTES = 2**24
 """Decoded for one of them at most. It is beside `api.query_memory_bytes`, once for each of `api.query_threads`."""

@@ -10,7 +10,6 @@ Neither the order of a file's rows nor that of its row groups is relied on.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -18,9 +17,9 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from cachetools import LRUCache
 
 from api import device_runs
+from api.file_memory import FileMemory
 from api.wanted_pages import BUFFER_BYTES, NotRead, WantedPages
 from telemetry.columns import COLUMNS
 from telemetry.parquet import PAGE_ROWS
@@ -59,8 +58,7 @@ class RowGroups:
     """Reads files of the archive's layout, from any number of threads. Raises what pyarrow raises."""
 
     def __init__(self) -> None:
-        self._footers: LRUCache[str, _Footer] = LRUCache(FOOTERS_BYTES, lambda one: one.metadata.serialized_size)
-        self._lock = threading.Lock()
+        self._footers: FileMemory[str, _Footer] = FileMemory(FOOTERS_BYTES, lambda one: one.metadata.serialized_size)
         self._pool = ThreadPoolExecutor(BESIDE, thread_name_prefix="texts")
 
     def size_bytes(self, path: str, device_id: str) -> int:
@@ -105,14 +103,11 @@ class RowGroups:
         return _whole(found if texts is None else [*found, *texts.result()], {"device_id": device_id, **same})
 
     def _footer(self, path: str) -> _Footer:
-        with self._lock:
-            found = self._footers.get(path)
+        found = self._footers.get(path)
         if found is None:
             metadata = pq.read_metadata(path)
             found = _Footer(metadata, [_ends(metadata.row_group(n)) for n in range(metadata.num_row_groups)])
-            with self._lock:
-                if metadata.serialized_size <= FOOTERS_BYTES:
-                    self._footers[path] = found
+            self._footers.put(path, found)
         return found
 
 

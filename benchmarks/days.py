@@ -20,7 +20,7 @@ import pyarrow as pa
 from benchmarks import answers, archives, messages, report
 from benchmarks.boxes import archive_of, box
 from benchmarks.cpu import Meter
-from benchmarks.messages import DEVICES
+from benchmarks.messages import DEVICE_IDS, DEVICES
 from benchmarks.report import Result
 from benchmarks.sending import Connection, Load, Message, send
 from telemetry.columns import open_duckdb, sql_text
@@ -52,8 +52,7 @@ class Asked(NamedTuple):
 def questions(dice: Random, days: int, count: int) -> list[Asked]:
     """Devices and days."""
     return [
-        Asked(f"sim-{dice.randrange(DEVICES) + 1:06}", messages.day(dice.randrange(days)).isoformat())
-        for _ in range(count)
+        Asked(DEVICE_IDS[dice.randrange(DEVICES)], messages.day(dice.randrange(days)).isoformat()) for _ in range(count)
     ]
 
 

@@ -21,6 +21,7 @@ from cli.traffic import Plan, traffic
 
 START = date(2026, 1, 1)
 DEVICES = 1_000
+DEVICE_IDS = tuple(f"sim-{n + 1:06}" for n in range(DEVICES))
 INTERVAL_MS = 10_000
 A_MESSAGE = 1_000
 SEED = 1

@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from benchmarks import answers, archives, messages, report
 from benchmarks.boxes import archive_of, box, wait_saved
 from benchmarks.cpu import Meter, program
-from benchmarks.messages import DEVICES
+from benchmarks.messages import DEVICE_IDS, DEVICES
 from benchmarks.report import Result
 from benchmarks.sending import Connection, send
 from tests.box import Box
@@ -59,13 +59,13 @@ class Asked(NamedTuple):
 
 def vanished(size: Size) -> list[str]:
     """Devices that sent on the first day only: any of the fleet."""
-    return sorted(Random(2).sample([f"sim-{n + 1:06}" for n in range(DEVICES)], size.vanished))
+    return sorted(Random(2).sample(DEVICE_IDS, size.vanished))
 
 
 def kinds(size: Size) -> dict[str, Asked]:
     """Id of a figure → what is asked."""
     gone = vanished(size)
-    present = sorted({f"sim-{n + 1:06}" for n in range(DEVICES)} - set(gone))
+    present = sorted(set(DEVICE_IDS) - set(gone))
     return {
         "past_fleet": Asked((), DEVICES),
         "past_vanished": Asked(gone, size.vanished),
@@ -88,7 +88,7 @@ def fill(box: Box, day: pa.Table, size: Size) -> None:
     archives.add_days(archive, day, 0, 1)
     archives.add_days(archive, day.filter(pc.invert(pc.is_in(day["device_id"], gone))), 1, size.days)
     first = {"timestamp": f"{messages.day(0).isoformat()}T00:00:00Z", "latitude": 1.0, "longitude": 2.0}
-    records = [{"device_id": f"sim-{n + 1:06}", **first} for n in range(DEVICES)]
+    records = [{"device_id": device, **first} for device in DEVICE_IDS]
     with_http = [messages.post(msgspec.json.encode(records), DEVICES)]
     send([Connection(("127.0.0.1", box.http_port), with_http, answers.Http())])
     wait_saved(box)

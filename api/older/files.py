@@ -104,7 +104,7 @@ class Files:
             return 0
         if file.transport is not None and not self._asked.device_id:
             return file.rows
-        return self._memory.get(self._name("count", file))  # type: ignore[no-any-return]
+        return self._memory.get(self._name("count", file))
 
     def _count(self, files: Sequence[LiveFile]) -> dict[str, int]:
         paths = ", ".join(sql_text(file.path) for file in files)

@@ -240,5 +240,5 @@ def test_footers_are_remembered_up_to_a_bound(
     found = row_groups.RowGroups()
     for file in days.files:
         found.read(file.path, "a")
-    assert 0 < found._footers.currsize <= 10_000
+    assert 0 < found._footers.held_bytes <= 10_000
     assert len(found._footers) < len(days.files)

@@ -249,7 +249,7 @@ def test_what_is_remembered_has_a_bound(
         path = str(tmp_path / f"{number}.parquet")
         pq.write_table(pa.table({"device_id": NAMES[:count]}), path, compression="zstd")
         assert found.among(connection, path, NAMES[:5]) == NAMES[:5]
-    assert 0 < found._known.currsize <= 20_000
+    assert 0 < found._known.held_bytes <= 20_000
     assert 0 < len(found._known) < 4
 
 
@@ -265,7 +265,7 @@ def test_records_that_are_remembered_have_a_bound(monkeypatch: pytest.MonkeyPatc
     for number in range(100):
         found.note("x", {NAMES[number]: [answer(NAMES[number], "{}")]})
     found.note("x", {"long": [answer("long", '"' + 6_000 * "x" + '"')], "none": []})
-    assert 10_000 < found._known.currsize <= 20_000
+    assert 10_000 < found._known.held_bytes <= 20_000
     known = found.of("x", [NAMES[0], NAMES[99], "long", "none"])
     assert known == {NAMES[99]: [answer(NAMES[99], "{}")], "none": []}
     assert not found.of("y", ["none"])

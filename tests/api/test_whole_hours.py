@@ -216,7 +216,7 @@ def test_files_are_read_once_and_remembered_up_to_a_bound(stores: Stores, monkey
     first = [hours.of(stores.connection, path, 50) for path in paths]
     assert hours.of(stores.connection, paths[-1], 50) is first[-1]
     assert hours.of(stores.connection, paths[0], 50) is not first[0]
-    assert 0 < hours._known.currsize <= most
+    assert 0 < hours._known.held_bytes <= most
 
 
 def test_a_file_that_is_not_worth_it_is_read_once(stores: Stores) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from telemetry.redis_client import connect
 from telemetry.settings import Settings
 from telemetry.setup import set_up
 from tests.box import PROJECT, free_ports
+from tests.collector.conftest import HOST
 from tests.conftest import RedisServer, settings_of
 
 STOP_S = 10
@@ -50,6 +53,17 @@ class Program:
         assert self.process is not None
         self.process.send_signal(number)
         return self.process.wait(STOP_S)
+
+
+def connected(port: int, wait_s: float) -> socket.socket:
+    """A connection, once the collector listens."""
+    stop_s = time.monotonic() + wait_s
+    while True:
+        try:
+            return socket.create_connection((HOST, port), wait_s)
+        except ConnectionRefusedError:
+            assert time.monotonic() < stop_s
+            time.sleep(0.05)
 
 
 @contextlib.contextmanager

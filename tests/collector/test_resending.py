@@ -9,7 +9,6 @@ import random
 import signal
 import socket
 import struct
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +21,7 @@ from telemetry.hot import Shard, attach
 from telemetry.redis_client import connect
 from tests.box import free_ports
 from tests.collector.conftest import HOST, tail
-from tests.collector.program import Program, program
+from tests.collector.program import Program, connected, program
 from tests.collector.protocols import test_gt06 as gt06
 from tests.collector.protocols import test_teltonika as teltonika
 from tests.conftest import RedisServer, running_redis
@@ -69,20 +68,9 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collectors]:
         client = stack.enter_context(connect(programs[0].settings))
         [shard] = attach(client, 1)
         for running in programs:
-            connected(running.port).close()
+            connected(running.port, WAIT_S).close()
         by_protocol = [[one[at] for one in ports] for at in range(3)]
         yield Collectors(programs, by_protocol[0], by_protocol[1], by_protocol[2], server, shard)
-
-
-def connected(port: int) -> socket.socket:
-    """A connection, once the collector listens."""
-    stop_s = time.monotonic() + WAIT_S
-    while True:
-        try:
-            return socket.create_connection((HOST, port), WAIT_S)
-        except ConnectionRefusedError:
-            assert time.monotonic() < stop_s
-            time.sleep(0.05)
 
 
 def exactly(sender: socket.socket, count: int) -> bytes:
@@ -98,7 +86,7 @@ def hello(imei: str) -> bytes:
 
 def send_packet(port: int, imei: str, packet: bytes = PACKET) -> bytes:
     """Send a Teltonika packet over a connection of its own; returns its answer."""
-    with connected(port) as sender:
+    with connected(port, WAIT_S) as sender:
         sender.sendall(hello(imei) + packet)
         assert exactly(sender, 1) == b"\x01"
         return exactly(sender, 4)
@@ -125,7 +113,7 @@ def test_while_redis_is_stopped(found: Collectors, collector: int) -> None:
     """Both packets reach a collector, and are stored when Redis goes on."""
     imei = f"35000000000001{collector}"
     pid = found.shard.client.info("server")["process_id"]
-    with connected(found.teltonika[0]) as first, connected(found.teltonika[collector]) as second:
+    with connected(found.teltonika[0], WAIT_S) as first, connected(found.teltonika[collector], WAIT_S) as second:
         os.kill(pid, signal.SIGSTOP)
         try:
             for sender in (first, second):
@@ -207,7 +195,7 @@ def test_gt06_after_a_lost_connection(found: Collectors, serial: bytes) -> None:
     imei = f"356307042441{serial[1]:03}"
     login = framed(0x01, bytes.fromhex("0" + imei) + b"\x00\x36", b"\x00\x01")
     for number, port in ((gt06.SERIAL, found.gt06[0]), (serial, found.gt06[0]), (serial, found.gt06[1])):
-        with connected(port) as sender:
+        with connected(port, WAIT_S) as sender:
             sender.sendall(login + framed(0x12, gt06.place() + gt06.CELL, number))
             assert exactly(sender, 20) == framed(0x01, b"", b"\x00\x01") + framed(0x12, b"", number)
     assert found.count(imei) == 1
@@ -218,7 +206,7 @@ def test_frames_without_a_time_are_all_stored(found: Collectors) -> None:
     imei = "356307042441098"
     login = framed(0x01, bytes.fromhex("0" + imei) + b"\x00\x36", b"\x00\x01")
     for _ in range(2):
-        with connected(found.gt06[0]) as sender:
+        with connected(found.gt06[0], WAIT_S) as sender:
             sender.sendall(login + HEARTBEAT + HEARTBEAT)
             assert len(exactly(sender, 30)) == 30
     assert found.count(imei) == 4

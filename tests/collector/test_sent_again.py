@@ -16,7 +16,7 @@ import pytest
 from telemetry.hot import Keys, Shard, attach, shard_of
 from telemetry.redis_client import connect
 from tests.collector.conftest import HOST, numbers, tail
-from tests.collector.program import Program, program
+from tests.collector.program import Program, connected, program
 from tests.conftest import RedisServer
 
 pytestmark = pytest.mark.slow
@@ -28,23 +28,12 @@ WAIT_S = 60
 AT_ONCE = 8
 
 
-def connected(port: int) -> socket.socket:
-    """A connection, once the collector listens."""
-    stop_s = time.monotonic() + WAIT_S
-    while True:
-        try:
-            return socket.create_connection((HOST, port), WAIT_S)
-        except ConnectionRefusedError:
-            assert time.monotonic() < stop_s
-            time.sleep(0.05)
-
-
 def post_under_a_key(found: Program, number: int) -> socket.socket:
     """Send all records as one request; the answer is not read yet."""
     body = json.dumps(RECORDS).encode()
     head = f"POST /v1/records HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: application/json\r\nConnection: close\r\n"
     fields = f"Idempotency-Key: batch {number}\r\nContent-Length: {len(body)}\r\n\r\n"
-    sender = connected(found.http_port)
+    sender = connected(found.http_port, WAIT_S)
     sender.sendall((head + fields).encode() + body)
     return sender
 
@@ -60,7 +49,7 @@ def was_posted(sender: socket.socket) -> bool:
 def send_frame(found: Program, number: int) -> socket.socket:
     """Send all records as one frame; the answer is not read yet."""
     data = msgpack.packb([1, "gateway", number, RECORDS])
-    sender = connected(found.port)
+    sender = connected(found.port, WAIT_S)
     sender.sendall(len(data).to_bytes(4, "big") + data)
     return sender
 
