@@ -11,67 +11,72 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from telemetry import early
+from telemetry.startup import early_signals
 
 if __name__ == "__main__":
-    early.begin()
+    early_signals.begin()
 
 import uvloop
 from starlette.types import ASGIApp
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from api.app import app
-from api.audit import AuditRoutes
-from api.audited import Audited
-from api.between import MAX_CONNECTIONS
-from api.box import BoxRoutes
-from api.cors import Cors
-from api.deleting import Deleting
-from api.forward import MAX_SQL_BYTES, QueryProgram
-from api.html import is_page
-from api.latest import LatestRoutes
-from api.live import LiveRoutes
-from api.login import LoginRoutes
-from api.metrics import ASK_S, Metrics, Page
-from api.missing import refusal, too_many_at
-from api.needs import need_of
-from api.older.routes import OlderRoutes
-from api.pace import minimum_pace
-from api.page import PageRoutes
-from api.quick import QuickLatest
-from api.quick_http import QuickAnswers, QuickConnection
-from api.readers import Readers
-from api.sampling import Sampler, ask
-from api.sign_in import SignIn
-from api.states import States
-from api.timed import Timed, count_from_zero
-from collector.http import HttpLimits, make_arrival, make_intake, routes
-from telemetry import audit_refusals, audit_settings, keyring, meters, notes, refusals, reports, session_cache
-from telemetry.addresses import Addresses
-from telemetry.asking import Asks, asker
-from telemetry.audit import Audit
-from telemetry.concurrency import http_share
-from telemetry.connections import Connections
-from telemetry.direct import DirectAsker
-from telemetry.disk import Room
-from telemetry.gate import Gate, Sessions
-from telemetry.hang_timeout import hang_timeout
-from telemetry.hosts import Hosts
-from telemetry.http_protocol import ConnectionLimits
-from telemetry.keyring import Keyring
-from telemetry.open_files import allow_api
-from telemetry.pending import Pending
-from telemetry.program import main
-from telemetry.rates import Rates
-from telemetry.redis_client import READ_TIMEOUT_S, connect, connect_async
-from telemetry.request_ids import Named
-from telemetry.serve import http_server, listen, query_socket, renew_on_sighup, stop_on_signals
-from telemetry.session_cookie import Cookies
-from telemetry.settings import Settings
-from telemetry.site_check import SiteCheck
-from telemetry.throttle import OfKeys, throttled
-from telemetry.tls import Identity
-from telemetry.watchdog import watchdog
+from api.audit.request_audit import Audited
+from api.audit.routes import AuditRoutes
+from api.devices.delete_device import Deleting
+from api.errors import refusal, too_many_at
+from api.execution.client_pace import minimum_pace
+from api.execution.request_metrics import Timed, count_from_zero
+from api.latest.fast_latest import QuickLatest
+from api.latest.fast_latest_connection import QuickAnswers, QuickConnection
+from api.latest.live_stream import LiveRoutes
+from api.latest.reader_limits import Readers
+from api.latest.routes import LatestRoutes
+from api.latest.state_tracker import States
+from api.legacy.routes import OlderRoutes
+from api.pages.map_page import PageRoutes
+from api.query_proxy.forward import MAX_SQL_BYTES, QueryProgram
+from api.requests.query_headers import MAX_CONNECTIONS
+from api.requests.route_scopes import need_of
+from api.responses.html import is_page
+from api.sign_in.routes import LoginRoutes
+from api.sign_in.session_start import SignIn
+from api.status.box_history import BoxRoutes
+from api.status.prometheus import ASK_S, Metrics, Page
+from api.status.sampler import Sampler, ask
+from collector.http.request_headers import HttpLimits
+from collector.http.routes import make_arrival, make_intake, routes
+from telemetry.access import key_cache, session_cache
+from telemetry.access.key_cache import Keyring
+from telemetry.audit import refusals as audit_refusals
+from telemetry.audit import settings_changes
+from telemetry.audit.writer import Audit
+from telemetry.browsers.cors import Cors
+from telemetry.browsers.host_names import Hosts
+from telemetry.browsers.session_cookie import Cookies
+from telemetry.config.settings import Settings
+from telemetry.coordination import metric_reports, rejection_counts, shared_state
+from telemetry.hot_store.async_query import Asks, asker
+from telemetry.hot_store.client import READ_TIMEOUT_S, connect, connect_async
+from telemetry.hot_store.direct_connection import DirectAsker
+from telemetry.http.authentication import Gate, Sessions
+from telemetry.http.connection import ConnectionLimits
+from telemetry.http.rate_limiting import OfKeys, throttled
+from telemetry.http.request_id import Named
+from telemetry.http.server import http_server, listen, query_socket, renew_on_sighup, stop_on_signals
+from telemetry.http.site_check import SiteCheck
+from telemetry.limits.client_address import Addresses
+from telemetry.limits.concurrency import http_share
+from telemetry.limits.connections import Connections
+from telemetry.limits.open_files import allow_api
+from telemetry.limits.pending_bytes import Pending
+from telemetry.limits.rate_limits import Rates
+from telemetry.network.tls import Identity
+from telemetry.observability import metrics
+from telemetry.startup.program import main
+from telemetry.system.disk_space import Room
+from telemetry.system.hang_timeout import hang_timeout
+from telemetry.system.systemd_notify import watchdog
 
 log = logging.getLogger("api")
 
@@ -80,7 +85,7 @@ async def serve(settings: Settings) -> None:
     """Answer until a signal comes; then end what was begun."""
     stopped = stop_on_signals()
     async with (
-        keyring.required(settings, is_noting=True) as keys,
+        key_cache.required(settings, is_noting=True) as keys,
         session_cache.required(settings, sees_all=True) as cache,
     ):
         has_provider = bool(settings.oidc.issuer)
@@ -102,8 +107,8 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
     states = States(latest, connect_async(settings))
     readers = Readers.of(settings)
     live = LiveRoutes(states, latest, readers)
-    meters.LIVE_READERS.one.watch(lambda: readers.count)
-    meters.LIVE_READERS_LIMIT.one.set(a.max_live_readers)
+    metrics.LIVE_READERS.one.watch(lambda: readers.count)
+    metrics.LIVE_READERS_LIMIT.one.set(a.max_live_readers)
     longest_s = 2 * max(a.query_timeout_s, settings.sql.timeout_s)  # a question may wait as long as it may take
     program = QueryProgram(
         query_socket(settings),
@@ -113,8 +118,8 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
         minimum_pace(a),
         a.max_share_percent,
     )
-    teller = reports.Teller(notes.API)
-    listener = reports.Listener(lambda: connect(settings, ASK_S))
+    teller = metric_reports.Teller(shared_state.API)
+    listener = metric_reports.Listener(lambda: connect(settings, ASK_S))
     listener.start()
     room = Room.of(settings)
     sampler = Sampler(
@@ -137,7 +142,7 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
     )
     count_from_zero(application.routes)
     audit = Audit.of(settings, "api")
-    audit_settings.record(audit, settings)
+    settings_changes.record(audit, settings)
     rates = Rates.of(settings)
     hosts = Hosts.of(settings, a.host, keys is None and tls is None)
     named = in_front(settings, application, latest, keys, rates, hosts, audit, sessions)
@@ -151,8 +156,8 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
     serving = asyncio.create_task(server.serve([listening]))
     log.info("answering on %s:%d", a.host, a.port)
     watchdog.in_event_loop()
-    async with refusals.reported(lambda: connect(settings)), audit_refusals.recorded(audit):
-        with hang_timeout(), reports.told(lambda: connect(settings), teller):
+    async with rejection_counts.reported(lambda: connect(settings)), audit_refusals.recorded(audit):
+        with hang_timeout(), metric_reports.told(lambda: connect(settings), teller):
             await asyncio.wait({serving, asyncio.create_task(stopped.wait())}, return_when=asyncio.FIRST_COMPLETED)
             server.should_exit = True
             live.end()
@@ -193,7 +198,7 @@ def login_routes(settings: Settings, sessions: Sessions | None) -> LoginRoutes:
     sign_in = SignIn(sessions, client, settings.auth)
     if not settings.oidc.issuer:
         return LoginRoutes(sessions, sign_in, addresses)
-    more = importlib.import_module("api.oidc_login").routes_of(settings, sessions, sign_in, client, addresses)
+    more = importlib.import_module("api.sign_in.oidc_routes").routes_of(settings, sessions, sign_in, client, addresses)
     return LoginRoutes(sessions, sign_in, addresses, settings.oidc.name, more)
 
 

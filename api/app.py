@@ -7,24 +7,26 @@ from starlette.requests import Request
 from starlette.routing import Mount, Route, request_response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api import device_path, viewers
-from api.audit import AUDIT, AuditRoutes
-from api.box import BOX, BoxRoutes
-from api.deleting import DELETE_DEVICE, Deleting
-from api.device_path import DeviceRoute, LatestRoute
-from api.forward import Forward
-from api.html import STATIC
-from api.latest import LATEST_OF_DEVICE, LatestRoutes, is_plain
-from api.leaving import EndsWithClient
-from api.live import LIVE, LiveRoutes
-from api.login import LoginRoutes
-from api.metrics import Metrics
-from api.missing import HANDLERS
-from api.older import documents
-from api.older.routes import OlderRoutes
-from api.page import PageRoutes
-from api.watching import METRICS
-from collector.http import HEALTHZ, healthz
+from api.audit.routes import AUDIT, AuditRoutes
+from api.devices.delete_device import DELETE_DEVICE, Deleting
+from api.errors import HANDLERS
+from api.execution.client_disconnect import EndsWithClient
+from api.latest.live_stream import LIVE, LiveRoutes
+from api.latest.routes import LATEST_OF_DEVICE, LatestRoutes, is_plain
+from api.legacy import swagger
+from api.legacy.routes import OlderRoutes
+from api.pages import doc_viewers
+from api.pages.map_page import PageRoutes
+from api.query_proxy.forward import Forward
+from api.requests import device_path
+from api.requests.device_path import DeviceRoute, LatestRoute
+from api.responses.html import STATIC
+from api.sign_in.routes import LoginRoutes
+from api.status.box_history import BOX, BoxRoutes
+from api.status.probe_operations import METRICS
+from api.status.prometheus import Metrics
+from collector.http.openapi import HEALTHZ
+from collector.http.routes import healthz
 
 
 def app(
@@ -58,8 +60,8 @@ def app(
             BOX.route(box.get_box),
             AUDIT.route(audit.get_audit),
             *older.routes(),
-            *documents.routes(),
-            *viewers.routes(),
+            *swagger.routes(),
+            *doc_viewers.routes(),
             *page.routes(),
             *login.routes(),
             Mount("/static", STATIC),

@@ -9,76 +9,80 @@ import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from telemetry import early, unneeded
+from collector.http import openapi
+from telemetry.startup import early_signals, import_blocker
 
 if __name__ == "__main__":
-    early.begin()
-    unneeded.refuse()  # before anything loads Arrow
+    early_signals.begin()
+    import_blocker.refuse()  # before anything loads Arrow
 
 import uvloop
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api import device_path, timed
-from api.asker import KnowsAsker
-from api.audit import AUDIT
-from api.between import KEEP_ALIVE_S, MAX_CONNECTIONS
-from api.box import BOX
-from api.counts import Counts
-from api.deleting import DELETE_DEVICE
-from api.deletion import DELETION, DeletionRoutes
-from api.device_path import DeviceRoute
-from api.devices import DEVICE, DEVICES, DeviceRoutes
-from api.document import OPENAPI, Document
-from api.export import AT_ONCE, EXPORT, HEAD_S, WAITING, Exports
-from api.fleet import LATEST, Fleet
-from api.health import Health
-from api.history import RECORDS, History
-from api.latest import LATEST_OF_DEVICE, LatestRoutes
-from api.leaving import EndsWithClient
-from api.live import LIVE
-from api.login import SESSION
-from api.looking import look_for_ever
-from api.missing import HANDLERS
-from api.needs import need_of
-from api.older.lists import ListRoutes
-from api.older.pages import Pages
-from api.older.warm import warm_up
-from api.one_tail import OneTail
-from api.pace import minimum_pace
-from api.queries import Queries
-from api.quick_facts import Entries
-from api.remembered import Remembered
-from api.row_groups import RowGroups
-from api.slots import Terms
-from api.snapshot import Snapshots
-from api.sql import SQL, Sql, off
-from api.status import STATUS, Status
-from api.summary import SUMMARY, Summaries
-from api.tail_room import TailRoom
-from api.timed import Timed
-from api.trips import STOPS, TRIPS, Trips
-from api.watching import METRICS, READYZ
-from collector import http as intake
-from telemetry import hot, keyring, meters, notes, refusals, reports, session_cache
-from telemetry.archive import Archive
-from telemetry.asking import asker
-from telemetry.columns import open_duckdb
-from telemetry.disk import Room
-from telemetry.forwards import held_by
-from telemetry.gate import Gate, Sessions
-from telemetry.hang_timeout import hang_timeout
-from telemetry.http_protocol import ConnectionLimits
-from telemetry.keyring import Keyring
-from telemetry.pending import Pending
-from telemetry.program import main
-from telemetry.redis_client import READ_TIMEOUT_S, connect, connect_async
-from telemetry.request_ids import Named
-from telemetry.serve import http_server, listen_at, query_socket, stop_on_signals
-from telemetry.session_cookie import Cookies
-from telemetry.settings import Settings
-from telemetry.watchdog import watchdog
+from api.analytics.summary import SUMMARY, Summaries
+from api.analytics.trips import STOPS, TRIPS, Trips
+from api.audit.routes import AUDIT
+from api.devices.delete_device import DELETE_DEVICE
+from api.devices.deletion_status import DELETION, DeletionRoutes
+from api.devices.list_devices import DEVICE, DEVICES, DeviceRoutes
+from api.devices.record_counts import Counts
+from api.errors import HANDLERS
+from api.execution import request_metrics
+from api.execution.client_disconnect import EndsWithClient
+from api.execution.client_pace import minimum_pace
+from api.execution.query_pool import Queries
+from api.execution.request_metrics import Timed
+from api.execution.slots import Terms
+from api.latest.fleet import LATEST, Fleet
+from api.latest.live_stream import LIVE
+from api.latest.routes import LATEST_OF_DEVICE, LatestRoutes
+from api.legacy.list_routes import ListRoutes
+from api.legacy.paging.pages import Pages
+from api.legacy.paging.warm_up import warm_up
+from api.pages.openapi import OPENAPI, Document
+from api.records.export import AT_ONCE, EXPORT, HEAD_S, WAITING, Exports
+from api.records.range_query import RECORDS, History
+from api.records.row_group_reader import RowGroups
+from api.requests import device_path
+from api.requests.asker import KnowsAsker
+from api.requests.device_path import DeviceRoute
+from api.requests.query_headers import KEEP_ALIVE_S, MAX_CONNECTIONS
+from api.requests.route_scopes import need_of
+from api.sign_in.routes import SESSION
+from api.snapshot.device_tail import OneTail
+from api.snapshot.snapshot import Snapshots
+from api.snapshot.tail_budget import TailRoom
+from api.snapshot.tail_cache import Remembered
+from api.sql.routes import SQL, Sql, off
+from api.status.archive_gauges import look_for_ever
+from api.status.box_history import BOX
+from api.status.probe_operations import METRICS, READYZ
+from api.status.readiness import Health
+from api.status.redis_facts import Entries
+from api.status.status_page import STATUS, Status
+from telemetry.access import key_cache, session_cache
+from telemetry.access.key_cache import Keyring
+from telemetry.archive.schema import open_duckdb
+from telemetry.archive.table import Archive
+from telemetry.browsers.session_cookie import Cookies
+from telemetry.config.settings import Settings
+from telemetry.coordination import metric_reports, rejection_counts, shared_state
+from telemetry.coordination.forward_progress import held_by
+from telemetry.hot_store import shard
+from telemetry.hot_store.async_query import asker
+from telemetry.hot_store.client import READ_TIMEOUT_S, connect, connect_async
+from telemetry.http.authentication import Gate, Sessions
+from telemetry.http.connection import ConnectionLimits
+from telemetry.http.request_id import Named
+from telemetry.http.server import http_server, listen_at, query_socket, stop_on_signals
+from telemetry.limits.pending_bytes import Pending
+from telemetry.observability import metrics
+from telemetry.startup.program import main
+from telemetry.system.disk_space import Room
+from telemetry.system.hang_timeout import hang_timeout
+from telemetry.system.systemd_notify import watchdog
 
 log = logging.getLogger("query")
 
@@ -95,7 +99,7 @@ OPERATIONS = (
     TRIPS,
     STOPS,
     SQL,
-    *intake.OPERATIONS,
+    *openapi.OPERATIONS,
     DELETE_DEVICE,
     DELETION,
     READYZ,
@@ -149,7 +153,7 @@ def app(
 async def serve(settings: Settings) -> None:
     """Answer until a signal comes; then end what was begun."""
     stopped = stop_on_signals()
-    async with keyring.required(settings) as keys, session_cache.required(settings, sees_all=False) as cache:
+    async with key_cache.required(settings) as keys, session_cache.required(settings, sees_all=False) as cache:
         sessions = Sessions(cache, Cookies.of(settings), bool(settings.oidc.issuer)) if cache is not None else None
         await answer(settings, stopped, keys, sessions)
 
@@ -159,9 +163,11 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
     listening = listen_at(query_socket(settings))
     a, shards = settings.api, settings.redis.shards
     archive, client, room = Archive(settings.archive_dir), connect(settings, READ_TIMEOUT_S), Room.of(settings)
-    attach = partial(hot.attach, client, shards)
+    attach = partial(shard.attach, client, shards)
     remembered, one_tail = Remembered(a.tail_memory_bytes // shards), OneTail(attach)
-    snapshots = Snapshots(lambda: hot.pinned(client, shards), archive, remembered, one_tail, TailRoom(a.max_tail_bytes))
+    snapshots = Snapshots(
+        lambda: shard.pinned(client, shards), archive, remembered, one_tail, TailRoom(a.max_tail_bytes)
+    )
     connection = open_duckdb(settings.data_dir / "tmp" / "query", f"{a.query_memory_bytes}B")
     terms = Terms(a.query_threads, a.query_queue, a.query_timeout_s, a.max_share_percent)
     queries = Queries(connection, terms, a.query_timeout_s)
@@ -184,7 +190,7 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
         DeletionRoutes(client, shards, archive, held_by(settings), settings.archive.grace_seconds),
         Sql(snapshots, settings.sql, str(archive.root), a.max_share_percent).post_sql if settings.sql.enabled else off,
     )
-    timed.count_from_zero(application.routes)
+    request_metrics.count_from_zero(application.routes)
     gate = Gate(KnowsAsker(EndsWithClient(Timed(application))), keys, need_of, sessions)
     server = http_server(
         Named(gate), within(ConnectionLimits.of(settings)), Pending.of(settings), is_behind_another=True
@@ -192,18 +198,18 @@ async def answer(settings: Settings, stopped: asyncio.Event, keys: Keyring | Non
     gc.freeze()  # as in the API program
     serving = asyncio.create_task(server.serve([listening]))
     warming = asyncio.create_task(warm_up(queries, pages))
-    meters.QUERIES.of("query").watch(lambda: queries.under_way)
-    meters.QUERIES.of("export").set(0)
-    meters.QUERIES_LIMIT.of("query").set(queries.most)
-    meters.QUERIES_LIMIT.of("export").set(AT_ONCE + WAITING)
-    meters.QUERY_MEMORY_LIMIT.one.set(a.query_memory_bytes)
-    meters.ARCHIVE_LIMIT.one.set(settings.archive.retention_max_bytes or None)
-    meters.OPEN_DAY_LIMIT.one.set(settings.archive.max_open_files)
+    metrics.QUERIES.of("query").watch(lambda: queries.under_way)
+    metrics.QUERIES.of("export").set(0)
+    metrics.QUERIES_LIMIT.of("query").set(queries.most)
+    metrics.QUERIES_LIMIT.of("export").set(AT_ONCE + WAITING)
+    metrics.QUERY_MEMORY_LIMIT.one.set(a.query_memory_bytes)
+    metrics.ARCHIVE_LIMIT.one.set(settings.archive.retention_max_bytes or None)
+    metrics.OPEN_DAY_LIMIT.one.set(settings.archive.max_open_files)
     looking = asyncio.create_task(look_for_ever(archive, health, connection.cursor()))
     log.debug("answering the API program")
     watchdog.in_event_loop()
-    told = reports.told(lambda: connect(settings), reports.Teller(notes.QUERY))
-    async with refusals.reported(lambda: connect(settings)):
+    told = metric_reports.told(lambda: connect(settings), metric_reports.Teller(shared_state.QUERY))
+    async with rejection_counts.reported(lambda: connect(settings)):
         with hang_timeout(), told:
             await asyncio.wait({serving, asyncio.create_task(stopped.wait())}, return_when=asyncio.FIRST_COMPLETED)
             warming.cancel()

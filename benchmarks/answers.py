@@ -7,7 +7,7 @@ import re
 import hiredis
 import msgspec
 
-from collector.protocols.frames import HEAD_BYTES, STORED
+from collector.protocols.msgpack_frames import HEAD_BYTES, STORED
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _GOOD_STATUSES = (b"200", b"202")

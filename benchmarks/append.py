@@ -23,14 +23,14 @@ from benchmarks.ingest import FRAMES, QUICK, Size, Source, middle, warm_up
 from benchmarks.messages import A_MESSAGE
 from benchmarks.report import Result
 from benchmarks.sending import Connection, Load, Message, send
-from telemetry.clock import arrival
-from telemetry.config import load
-from telemetry.entries import pack
-from telemetry.fields import read
-from telemetry.hot import Batch, Limits, Shard
-from telemetry.record import Sent
-from telemetry.redis_client import url
-from telemetry.redis_login import Login
+from telemetry.codec.record_parser import read
+from telemetry.config.loader import load
+from telemetry.hot_store.client import url
+from telemetry.hot_store.credentials import Login
+from telemetry.hot_store.entry_codec import pack
+from telemetry.hot_store.shard import Batch, Limits, Shard
+from telemetry.model.record import Sent
+from telemetry.system.clock import arrival
 from tests.box import Box
 
 TARGET = 0.6

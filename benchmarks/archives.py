@@ -19,12 +19,12 @@ from tqdm import tqdm
 
 from benchmarks import messages
 from benchmarks.messages import DEVICES
-from telemetry.archive import Archive, commit_number
-from telemetry.clock import arrival
-from telemetry.columns import COLUMNS, TIME
-from telemetry.days import DAY_US
-from telemetry.fields import read
-from telemetry.record import Sent
+from telemetry.archive.schema import COLUMNS, TIME
+from telemetry.archive.table import Archive, commit_number
+from telemetry.codec.record_parser import read
+from telemetry.model.record import Sent
+from telemetry.model.utc import DAY_US
+from telemetry.system.clock import arrival
 
 A_DAY = 1_000
 """Records of a device a day."""

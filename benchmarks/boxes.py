@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from telemetry import hot, jobs
-from telemetry.archive import Archive
-from telemetry.config import load
-from telemetry.hot import Shard
-from telemetry.redis_client import connect
+from telemetry.archive.table import Archive
+from telemetry.config.loader import load
+from telemetry.coordination import job_queue
+from telemetry.hot_store import shard as hot
+from telemetry.hot_store.client import connect
+from telemetry.hot_store.shard import Shard
 from tests.box import PROJECT, Box
 
 SETTINGS = {"redis__max_memory_bytes": str(2**32), "archive__quiet_seconds": "1"}
@@ -48,13 +49,13 @@ def archive_of(box: Box) -> Archive:
 def wait_saved(box: Box) -> None:
     """Have all that waits saved at once, by the box's own worker, and wait for it."""
     with shards(box) as found:
-        queue = jobs.persist_queue(found[0].client)
+        queue = job_queue.persist_queue(found[0].client)
 
         def ask_again() -> bool:
             waiting = [shard.shard for shard in found if shard.unsaved() or shard.state().intent is not None]
             if queue.count == 0:
                 for number in waiting:
-                    jobs.enqueue_save(queue, number, time.time_ns())
+                    job_queue.enqueue_save(queue, number, time.time_ns())
             return not waiting
 
         _wait(ask_again, "records are not saved")
@@ -64,12 +65,12 @@ def wait_merged(box: Box) -> None:
     """Have each day merged into one file, by the box's own worker, and wait for it."""
     archive = archive_of(box)
     with shards(box) as found:
-        queue = jobs.persist_queue(found[0].client)
+        queue = job_queue.persist_queue(found[0].client)
 
         def ask_again() -> bool:
             is_done = all(one.files == 1 for one in archive.days(archive.open()))
             if not is_done and queue.count == 0:
-                jobs.enqueue_compact(queue, time.time_ns())
+                job_queue.enqueue_compact(queue, time.time_ns())
             return is_done
 
         _wait(ask_again, "files are not merged")

@@ -23,11 +23,11 @@ from benchmarks.append import records_of
 from benchmarks.ingest import QUICK, Size
 from benchmarks.messages import A_MESSAGE
 from benchmarks.report import Result
-from telemetry.archive import Archive
-from telemetry.entries import pack
-from telemetry.hot import Batch, Limits, Shard, shard_of
-from telemetry.record import Sent
-from telemetry.setup import set_up
+from telemetry.archive.table import Archive
+from telemetry.hot_store.entry_codec import pack
+from telemetry.hot_store.shard import Batch, Limits, Shard, shard_of
+from telemetry.model.record import Sent
+from telemetry.startup.store_setup import set_up
 from tests.conftest import running_redis
 from tests.redis_cluster import running_cluster, shards_of
 

@@ -19,7 +19,7 @@ import psutil
 from benchmarks import report
 from benchmarks.memory import pss_mb
 from benchmarks.report import Result
-from telemetry.process import allow_open_files
+from telemetry.system.process import allow_open_files
 from tests.box import Box
 
 AIM_MB = 100

@@ -23,7 +23,7 @@ from benchmarks.cpu import Meter
 from benchmarks.messages import DEVICE_IDS, DEVICES
 from benchmarks.report import Result
 from benchmarks.sending import Connection, Load, Message, send
-from telemetry.columns import open_duckdb, sql_text
+from telemetry.archive.schema import open_duckdb, sql_text
 from tests.box import Box
 
 DAY_MS, TIMES = 2.5, 1.3

@@ -16,20 +16,20 @@ import msgpack
 from benchmarks import report
 from benchmarks.report import Result
 from benchmarks.trackers import packet
-from collector.posts import BY_NAME
-from collector.posts.contract import Post
+from collector.framing.decoder import Decoder, Received
+from collector.framing.frame_decoder import Framed, Options
+from collector.http_protocols import BY_NAME
+from collector.http_protocols.protocol import Post
 from collector.protocols import PROTOCOLS, MessageLimits
-from collector.protocols.checksums import crc16_x25
-from collector.protocols.contract import Decoder, Received
-from collector.protocols.framed import Framed, Options
-from collector.protocols.gl200 import Gl200
-from collector.protocols.gps103 import Gps103
-from collector.protocols.gt06 import Gt06
-from collector.protocols.h02 import H02
-from collector.protocols.nmea import Nmea
-from collector.protocols.teltonika import Teltonika
-from collector.protocols.tk103 import Tk103
-from telemetry.fields import Arrival
+from collector.trackers.checksums import crc16_x25
+from collector.trackers.gl200.decoder import Gl200
+from collector.trackers.gps103 import Gps103
+from collector.trackers.gt06.decoder import Gt06
+from collector.trackers.h02 import H02
+from collector.trackers.nmea import Nmea
+from collector.trackers.teltonika.decoder import Teltonika
+from collector.trackers.tk103 import Tk103
+from telemetry.codec.record_parser import Arrival
 
 NOW_US = 1_795_500_000_000_000
 RECORDS = 1_000

@@ -28,7 +28,7 @@ from benchmarks.ingest import FRAMES, Source
 from benchmarks.messages import DEVICES
 from benchmarks.report import Result
 from benchmarks.sending import Connection, send
-from telemetry.columns import open_duckdb, sql_text
+from telemetry.archive.schema import open_duckdb, sql_text
 from tests.box import Box
 
 HOUR = "/v1/summary?start={day}T00:00:00Z&end={day}T01:00:00Z&every=1h"

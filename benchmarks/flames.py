@@ -42,7 +42,7 @@ WAITS = re.compile(r"^(\S+\.)?(wait|_worker|select|can_read|_socket_can_read|rea
 
 OUTER = re.compile(
     r"^(_bootstrap|_bootstrap_inner|Thread\.\S+|<module>) "
-    r"|\((<frozen runpy>|.*supervisor/\w+\.py|.*cli/supervisord\.py):"
+    r"|\((<frozen runpy>|.*supervisor/\w+\.py|.*cli/services/fork_server\.py):"
 )
 """What stands around each program and thread, and says nothing: who started it."""
 

@@ -21,12 +21,12 @@ from typing import Any
 from benchmarks import archives, report
 from benchmarks.boxes import box
 from benchmarks.report import Finding, Missing, Result
-from telemetry.archive import Archive
-from telemetry.settings import Forward
+from telemetry.archive.table import Archive
+from telemetry.config.settings import Forward
 from tests.worker.courier.bucket import BUCKET, KEYS, MOTO, Moto
-from tests.worker.courier.forwarding import Forwards
-from tests.worker.courier.forwarding import run as send_all
-from worker.courier.store import Store
+from tests.worker.courier.forwards import Forwards
+from tests.worker.courier.forwards import run as send_all
+from worker.courier.delivery.state_db import Store
 
 DEVICES, DAYS = 200, 5
 A_DAY, QUICK_A_DAY = archives.A_DAY, 100

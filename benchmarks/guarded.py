@@ -20,7 +20,7 @@ from benchmarks.boxes import box
 from benchmarks.cpu import Meter
 from benchmarks.report import Result
 from benchmarks.sending import Connection, Message, send
-from telemetry.keys import device_token
+from telemetry.model.api_keys import device_token
 from tests.box import Box
 
 DEVICE = "sim-000007"

@@ -23,7 +23,7 @@ from benchmarks.boxes import box
 from benchmarks.cpu import Meter, peak_mb
 from benchmarks.messages import DEVICES
 from benchmarks.report import Result
-from telemetry.columns import open_duckdb, sql_text
+from telemetry.archive.schema import open_duckdb, sql_text
 from tests.box import PROJECT, Box
 
 KINDS = ("csv", "ndjson", "parquet")

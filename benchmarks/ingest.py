@@ -19,7 +19,7 @@ from benchmarks.cpu import Cost, Meter
 from benchmarks.messages import A_MESSAGE
 from benchmarks.report import Result
 from benchmarks.sending import Answers, Connection, Load, Message, send
-from cli.tcp_sender import WINDOW
+from cli.sending.tcp_sender import WINDOW
 from tests.box import Box
 
 CONNECTIONS = 4

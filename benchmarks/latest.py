@@ -24,9 +24,9 @@ from benchmarks.cpu import Meter
 from benchmarks.messages import A_MESSAGE
 from benchmarks.report import Result
 from benchmarks.sending import Connection, Load, send
-from telemetry.config import load
-from telemetry.hot import Keys
-from telemetry.redis_client import connect
+from telemetry.config.loader import load
+from telemetry.hot_store.client import connect
+from telemetry.hot_store.shard import Keys
 from tests.box import Box
 
 DEVICE = "sim-000007"

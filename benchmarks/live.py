@@ -30,7 +30,7 @@ from benchmarks import report
 from benchmarks.boxes import box
 from benchmarks.cpu import Meter, peak_mb, program
 from benchmarks.report import Result
-from telemetry.process import allow_open_files
+from telemetry.system.process import allow_open_files
 from tests.box import Box
 
 HOST = "127.0.0.1"

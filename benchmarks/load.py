@@ -25,8 +25,8 @@ import httpx
 from benchmarks import report
 from benchmarks.memory import sample
 from benchmarks.report import Result
-from telemetry.archive import Archive
-from telemetry.columns import open_duckdb
+from telemetry.archive.schema import open_duckdb
+from telemetry.archive.table import Archive
 from tests.box import PROJECT, Box
 
 DEVICES = 1_000

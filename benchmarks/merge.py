@@ -26,8 +26,8 @@ from benchmarks import archives, report
 from benchmarks.cpu import peak_mb
 from benchmarks.messages import DEVICES
 from benchmarks.report import Result
-from telemetry.archive import Archive
-from telemetry.columns import open_duckdb
+from telemetry.archive.schema import open_duckdb
+from telemetry.archive.table import Archive
 from tests.box import PROJECT
 
 BYTES, SECONDS, MEMORY_MB = 16.0, 8.0, 1_000.0

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import msgspec
 
 from benchmarks.sending import Message
-from cli.traffic import Plan, traffic
+from cli.sending.vehicle_simulation import Plan, traffic
 
 START = date(2026, 1, 1)
 DEVICES = 1_000

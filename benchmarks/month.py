@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from benchmarks import report
 from benchmarks.report import Result
-from telemetry.archive import Archive
+from telemetry.archive.table import Archive
 from tests.box import Box
 
 START = date(2026, 3, 1)

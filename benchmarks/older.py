@@ -25,9 +25,9 @@ from tqdm import tqdm
 
 from benchmarks import report
 from benchmarks.report import Result
-from telemetry import hot
-from telemetry.config import load
-from telemetry.redis_client import connect
+from telemetry.config.loader import load
+from telemetry.hot_store import shard as hot
+from telemetry.hot_store.client import connect
 from tests.box import Box
 
 DEVICES = 1_000

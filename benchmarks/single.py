@@ -19,7 +19,7 @@ from benchmarks.cpu import Cost, Meter
 from benchmarks.ingest import middle
 from benchmarks.report import Result
 from benchmarks.sending import Answers, Connection, Load, Message, send
-from telemetry.process import allow_open_files
+from telemetry.system.process import allow_open_files
 from tests.box import Box
 
 HTTP_CONNECTIONS, TCP_CONNECTIONS = 64, 1_000

@@ -26,8 +26,8 @@ from benchmarks.ingest import FRAMES, Source, middle, warm_up
 from benchmarks.messages import A_MESSAGE
 from benchmarks.report import Finding, Missing, Result
 from benchmarks.sending import Connection, Load, send
-from cli.redis_server import find
-from telemetry.config import load
+from cli.redis_server.command import find
+from telemetry.config.loader import load
 from tests.box import PROJECT, Box
 
 FSYNC_US = 20_000

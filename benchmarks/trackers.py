@@ -23,8 +23,8 @@ from benchmarks import memory, report
 from benchmarks.boxes import box, saved, wait_saved
 from benchmarks.cpu import Meter
 from benchmarks.report import Result
-from collector.protocols.checksums import crc16_arc
-from telemetry.process import allow_open_files
+from collector.trackers.checksums import crc16_arc
+from telemetry.system.process import allow_open_files
 from tests.box import Box, free_ports
 
 HOST = "127.0.0.1"

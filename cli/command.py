@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-from telemetry.settings import Settings
+from telemetry.config.settings import Settings
 
 OK = 0
 FAILED = 1

@@ -7,9 +7,9 @@ import ssl
 
 import httpx
 
-from telemetry.settings import Settings
-from telemetry.settings_checks import is_loopback
-from telemetry.tls import trusting, trusting_files
+from telemetry.config.settings import Settings
+from telemetry.config.validation import is_loopback
+from telemetry.network.tls import trusting, trusting_files
 
 
 def add_ca_file(parser: argparse.ArgumentParser) -> None:

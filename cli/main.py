@@ -9,14 +9,14 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from cli.audited import audited
+from cli.audited_command import audited
 from cli.command import FAILED, Command
-from cli.output import drop_output, has_reader, output
-from telemetry import unneeded
-from telemetry.config import load
-from telemetry.errors import WhimbrelError
-from telemetry.permissions import keep_private, share_archive
-from telemetry.terminal_text import printable
+from cli.stdout import drop_output, has_reader, output
+from telemetry.config.loader import load
+from telemetry.model.errors import WhimbrelError
+from telemetry.model.terminal_text import printable
+from telemetry.startup import import_blocker
+from telemetry.system.permissions import keep_private, share_archive
 
 INTERRUPTED = 130
 
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     A reader of standard output that leaves early (`| head`) is no error, but a command that it cut off has failed.
     """
     if argv is None:
-        unneeded.refuse()
+        import_blocker.refuse()
     try:
         return _run(argv)
     except BrokenPipeError:
@@ -106,34 +106,34 @@ def find(name: str) -> Command:
 
 
 COMMANDS: dict[str, str] = {
-    "up": "cli.up:COMMAND",
+    "up": "cli.services.up:COMMAND",
     "demo": "cli.demo.command:COMMAND",
-    "redis": "cli.redis_server:COMMAND",
-    "systemd": "cli.systemd:COMMAND",
-    "send": "cli.send:COMMAND",
-    "import": "cli.importing:COMMAND",
-    "simulate": "cli.simulate:COMMAND",
-    "latest": "cli.query:LATEST",
-    "history": "cli.query:HISTORY",
-    "export": "cli.export:COMMAND",
-    "files": "cli.files:COMMAND",
-    "shell": "cli.shell:COMMAND",
-    "status": "cli.status:COMMAND",
-    "doctor": "cli.doctor:COMMAND",
-    "drain": "cli.saving:DRAIN",
-    "compact": "cli.compacting:COMPACT",
-    "retain": "cli.compacting:RETAIN",
-    "recover": "cli.saving:RECOVER",
-    "backup": "cli.backup:COMMAND",
-    "restore": "cli.restore:COMMAND",
-    "quarantine": "cli.quarantine:COMMAND",
-    "senders": "cli.senders:COMMAND",
-    "decode": "cli.decode:COMMAND",
-    "sniff": "cli.sniff:COMMAND",
-    "devices": "cli.devices:COMMAND",
-    "keys": "cli.keys:COMMAND",
-    "users": "cli.users:COMMAND",
-    "audit": "cli.audit:COMMAND",
+    "redis": "cli.redis_server.command:COMMAND",
+    "systemd": "cli.services.systemd:COMMAND",
+    "send": "cli.sending.send:COMMAND",
+    "import": "cli.imports.command:COMMAND",
+    "simulate": "cli.sending.simulate:COMMAND",
+    "latest": "cli.querying.query:LATEST",
+    "history": "cli.querying.query:HISTORY",
+    "export": "cli.querying.export:COMMAND",
+    "files": "cli.querying.files:COMMAND",
+    "shell": "cli.querying.shell:COMMAND",
+    "status": "cli.admin.status:COMMAND",
+    "doctor": "cli.doctor.command:COMMAND",
+    "drain": "cli.admin.drain_recover:DRAIN",
+    "compact": "cli.admin.compact_retain:COMPACT",
+    "retain": "cli.admin.compact_retain:RETAIN",
+    "recover": "cli.admin.drain_recover:RECOVER",
+    "backup": "cli.backup.backup_command:COMMAND",
+    "restore": "cli.backup.restore_command:COMMAND",
+    "quarantine": "cli.admin.quarantine:COMMAND",
+    "senders": "cli.admin.senders:COMMAND",
+    "decode": "cli.trackers.decode:COMMAND",
+    "sniff": "cli.trackers.sniff:COMMAND",
+    "devices": "cli.admin.delete_device:COMMAND",
+    "keys": "cli.admin.keys:COMMAND",
+    "users": "cli.admin.users:COMMAND",
+    "audit": "cli.admin.audit:COMMAND",
 }
 """Name → where its `Command` is."""
 

@@ -13,51 +13,56 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from telemetry import early
+from telemetry.startup import early_signals
 
 if __name__ == "__main__":
-    early.begin()
+    early_signals.begin()
 
 import uvloop
 from starlette.types import ASGIApp
 
-from collector import listeners, sniffing, tally
-from collector.device_lookups import DeviceLookups, device_lookups
-from collector.http import HttpLimits, app, make_arrival, make_intake
-from collector.listeners import COMMON, Rules
-from collector.problems import too_many_at
-from collector.processes import Sockets, run_each, sockets
+from collector.framing.decoder import Decoder
+from collector.http.fast_post_connection import QuickConnection, QuickPosts
+from collector.http.request_headers import HttpLimits
+from collector.http.routes import app, make_arrival, make_intake
+from collector.ingest.device_lookup import DeviceLookups, device_lookups
+from collector.inspection import protocol_metrics, traffic_capture
+from collector.listeners import extra_ports
+from collector.listeners.extra_ports import COMMON, Rules
+from collector.listeners.process_pool import Sockets, run_each, sockets
+from collector.listeners.tcp import TcpCollector, Timeouts
 from collector.protocols import PROTOCOLS, MessageLimits, protocols_of
-from collector.protocols.contract import Decoder
-from collector.quick_http import QuickConnection, QuickPosts
-from collector.tcp import TcpCollector, Timeouts
-from telemetry import audit_refusals, keyring, meters, notes, refusals, reports
-from telemetry.addresses import Addresses
-from telemetry.audit import Audit
-from telemetry.client_certificates import ClientCertificates
-from telemetry.concurrency import Share, http_share, tcp_share
-from telemetry.connections import Connections
-from telemetry.fields import Arrival
-from telemetry.hang_timeout import hang_timeout
-from telemetry.hosts import Hosts
-from telemetry.http_protocol import ConnectionLimits
-from telemetry.keyring import Keyring
-from telemetry.open_files import allow_collector
-from telemetry.pending import Pending
-from telemetry.program import main
-from telemetry.rates import Rates
-from telemetry.redis_client import connect
-from telemetry.request_ids import Named
-from telemetry.serve import GRACE_S, http_server, listen, renew_on_sighup, stop_on_signals
-from telemetry.settings import Collector, Settings
-from telemetry.site_check import SiteCheck
-from telemetry.throttle import throttled
-from telemetry.tls import Identity
-from telemetry.watchdog import watchdog
+from telemetry.access import key_cache
+from telemetry.access.key_cache import Keyring
+from telemetry.audit import refusals as audit_refusals
+from telemetry.audit.writer import Audit
+from telemetry.browsers.host_names import Hosts
+from telemetry.codec.record_parser import Arrival
+from telemetry.config.settings import Collector, Settings
+from telemetry.coordination import metric_reports, rejection_counts, shared_state
+from telemetry.hot_store.client import connect
+from telemetry.http.connection import ConnectionLimits
+from telemetry.http.problem_responses import too_many_at
+from telemetry.http.rate_limiting import throttled
+from telemetry.http.request_id import Named
+from telemetry.http.server import GRACE_S, http_server, listen, renew_on_sighup, stop_on_signals
+from telemetry.http.site_check import SiteCheck
+from telemetry.limits.client_address import Addresses
+from telemetry.limits.concurrency import Share, http_share, tcp_share
+from telemetry.limits.connections import Connections
+from telemetry.limits.open_files import allow_collector
+from telemetry.limits.pending_bytes import Pending
+from telemetry.limits.rate_limits import Rates
+from telemetry.network.client_certificates import ClientCertificates
+from telemetry.network.tls import Identity
+from telemetry.observability import metrics
+from telemetry.startup.program import main
+from telemetry.system.hang_timeout import hang_timeout
+from telemetry.system.systemd_notify import watchdog
 
 if TYPE_CHECKING:
-    from collector.brokers import Brokers
-    from collector.intake import Intake
+    from collector.ingest.group_commit import Intake
+    from collector.mqtt.brokers import Brokers
 
 log = logging.getLogger("collector")
 
@@ -71,7 +76,7 @@ async def serve(settings: Settings, listening: Sockets) -> None:
     stopped = stop_on_signals()
     clients = ClientCertificates.of(settings)
     judged = contextlib.nullcontext() if clients is None else clients.judged()
-    async with keyring.required(settings, is_noting=True) as keys, judged, device_lookups(settings) as lookups:
+    async with key_cache.required(settings, is_noting=True) as keys, judged, device_lookups(settings) as lookups:
         await collect(settings, listening, stopped, keys, Identity.of(settings, clients), lookups)
 
 
@@ -126,11 +131,11 @@ async def collect(
     def named(app: ASGIApp) -> Named:
         return Named(limited(app), settings.log.access)
 
-    tally.count_from_zero(protocols_of("any"), "tcp")
+    protocol_metrics.count_from_zero(protocols_of("any"), "tcp")
     tcp = make_tcp(lambda _address: PROTOCOLS["any"](limits), arrival, tls, keys)
     pending = Pending.of(settings)
     http_limits = HttpLimits.of(settings)  # one for all, for what arrives is bounded together
-    further = listeners.Listeners(
+    further = extra_ports.Listeners(
         settings, intake, arrival, make_tcp, tls, keys, rates, named, pending, http_limits, clients, lookups
     )
     hosts = Hosts.of(settings, c.host, keys is None and tls is None)
@@ -152,10 +157,12 @@ async def collect(
     log.info("collecting: HTTP on %s:%d, TCP on %s:%d", c.host, c.http_port, c.host, c.tcp_port)
     if c.processes == 1:
         watchdog.in_event_loop()
-    told = reports.told(lambda: connect(settings), reports.Teller(notes.COLLECTOR, listening.process))
+    told = metric_reports.told(
+        lambda: connect(settings), metric_reports.Teller(shared_state.COLLECTOR, listening.process)
+    )
     async with (
-        refusals.reported(lambda: connect(settings)),
-        sniffing.shown(lambda: connect(settings)),
+        rejection_counts.reported(lambda: connect(settings)),
+        traffic_capture.shown(lambda: connect(settings)),
         audit_refusals.recorded(Audit.of(settings, "collector")),
     ):
         with hang_timeout(), told:
@@ -181,27 +188,27 @@ def brokers(settings: Settings, intake: Intake, arrival: Callable[[], Arrival]) 
     """What hears the brokers of the settings. Without any, the libraries for it stay unloaded."""
     if not settings.collector.mqtt:
         return None
-    found: Brokers = importlib.import_module("collector.brokers").Brokers(settings, intake, arrival)
+    found: Brokers = importlib.import_module("collector.mqtt.brokers").Brokers(settings, intake, arrival)
     return found
 
 
 def measured(share: Share) -> None:
     """Have meters show the connections of devices over TCP."""
-    meters.CONNECTIONS.one.watch(lambda: share.open)
-    meters.CONNECTIONS_LIMIT.one.set(share.maximum)
+    metrics.CONNECTIONS.one.watch(lambda: share.open)
+    metrics.CONNECTIONS_LIMIT.one.set(share.maximum)
     if share.max_per_owner:
-        meters.OF_ONE_ADDRESS.one.watch(lambda: share.largest)
-        meters.OF_ONE_ADDRESS_LIMIT.one.set(share.max_per_owner)
+        metrics.OF_ONE_ADDRESS.one.watch(lambda: share.largest)
+        metrics.OF_ONE_ADDRESS_LIMIT.one.set(share.max_per_owner)
 
 
 def run(settings: Settings) -> None:
     """Collect in this process, or in several."""
     c = settings.collector
     if c.processes == 1:
-        listening = Sockets(listen(c.host, c.http_port), listen(c.host, c.tcp_port), listeners.sockets(c))
+        listening = Sockets(listen(c.host, c.http_port), listen(c.host, c.tcp_port), extra_ports.sockets(c))
         uvloop.run(serve(settings, listening))
     else:
-        more = partial(listeners.sockets, c)
+        more = partial(extra_ports.sockets, c)
         pairs = sockets(c.host, c.http_port, c.tcp_port, c.processes, more)
         run_each(pairs, lambda listening: uvloop.run(serve(settings, listening)))
 

@@ -1,1 +1,4 @@
-"""The clock of all background jobs; the place of compaction and retention."""
+"""Schedules all background jobs, and has the rules of compaction and retention; the worker executes the jobs.
+
+Imported by `cli/`; the worker loads `compactor.jobs` by its name.
+"""

@@ -7,17 +7,18 @@ import signal
 import sys
 from types import FrameType
 
-from telemetry import early
+from telemetry.startup import early_signals
 
 if __name__ == "__main__":
-    early.begin()
+    early_signals.begin()
 
-from compactor.clock import Clock, Due, scheduler
-from telemetry import hot, notes, reports
-from telemetry.jobs import persist_queue
-from telemetry.program import main
-from telemetry.redis_client import connect
-from telemetry.settings import Settings
+from compactor.scheduler import Clock, Due, scheduler
+from telemetry.config.settings import Settings
+from telemetry.coordination import metric_reports, shared_state
+from telemetry.coordination.job_queue import persist_queue
+from telemetry.hot_store import shard
+from telemetry.hot_store.client import connect
+from telemetry.startup.program import main
 
 
 def serve(settings: Settings) -> None:
@@ -26,11 +27,11 @@ def serve(settings: Settings) -> None:
     logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)  # else a word a second while Redis is silent
     client = connect(settings)
     p = settings.persist
-    due = Due(hot.Flush(p.flush_records, p.max_bytes), p.flush_seconds)
-    clock = Clock(lambda: hot.attach(client, settings.redis.shards), persist_queue(client), due)
+    due = Due(shard.Flush(p.flush_records, p.max_bytes), p.flush_seconds)
+    clock = Clock(lambda: shard.attach(client, settings.redis.shards), persist_queue(client), due)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
-    with reports.told(lambda: connect(settings), reports.Teller(notes.SCHEDULER)):
+    with metric_reports.told(lambda: connect(settings), metric_reports.Teller(shared_state.SCHEDULER)):
         scheduler(clock).start()
 
 

@@ -9,19 +9,23 @@ from functools import cached_property
 
 import duckdb
 
-from compactor.compact import Compactor, Sweep
+from compactor.compaction import Compactor, Sweep
 from compactor.plan import Limits
-from telemetry import clock, deletions, hot, jobs, meters
-from telemetry.archive import Archive
-from telemetry.columns import open_duckdb
-from telemetry.entries import decode_intent
-from telemetry.errors import NotTogether, PlanOutdated
-from telemetry.forwards import held_by
-from telemetry.opened import Opened
-from telemetry.redis_client import connect
-from telemetry.settings import Settings
-from telemetry.setup import apart
-from telemetry.steps import teller
+from telemetry.archive.schema import open_duckdb
+from telemetry.archive.table import Archive
+from telemetry.archive.table_cache import Opened
+from telemetry.config.settings import Settings
+from telemetry.coordination import job_queue
+from telemetry.coordination.forward_progress import held_by
+from telemetry.hot_store import deletions
+from telemetry.hot_store import shard as hot
+from telemetry.hot_store.client import connect
+from telemetry.hot_store.entry_codec import decode_intent
+from telemetry.model.errors import NotTogether, PlanOutdated
+from telemetry.observability import metrics
+from telemetry.startup.store_setup import apart
+from telemetry.system import clock
+from telemetry.system.failpoints import teller
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +59,7 @@ class Work:
                 begun_s = time.monotonic()
                 if self._compactor.compact() is None:
                     break
-                meters.COMPACTION_S.one.observe(time.monotonic() - begun_s)
+                metrics.COMPACTION_S.one.observe(time.monotonic() - begun_s)
                 done += 1
             except PlanOutdated as outdated:
                 log.info("%s; looking again", outdated)
@@ -68,7 +72,7 @@ class Work:
         by itself since the look before.
         """
         try:
-            with meters.TIDY_S.one.timed():
+            with metrics.TIDY_S.one.timed():
                 is_steady = self._clock.look()
                 if is_steady:
                     stop_s = time.monotonic() + BUSY_S
@@ -113,7 +117,7 @@ _work: list[Work] = []
 
 
 def compact() -> int:
-    """Merge files that are due. RQ calls it by name (telemetry/jobs.py)."""
+    """Merge files that are due. RQ calls it by name (telemetry/coordination/job_queue.py)."""
     return _prepared().compact()
 
 
@@ -124,5 +128,5 @@ def tidy() -> None:
 
 def _prepared() -> Work:
     if not _work:
-        _work.append(Work(jobs.settings(), jobs.opened()))
+        _work.append(Work(job_queue.settings(), job_queue.opened()))
     return _work[0]

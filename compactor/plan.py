@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from datetime import date
 from typing import NamedTuple
 
-from telemetry.data_files import LiveFile
+from telemetry.archive.data_files import LiveFile
 
 SMALL_PART = 0.5
 """A file below this part of `target_bytes` is small; pieces are hardly ever, so that nothing is rewritten for ever."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import trustme
 
-from telemetry.tls import Identity
+from telemetry.network.tls import Identity
 
 
 class Authority:

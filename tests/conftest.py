@@ -15,15 +15,15 @@ import duckdb
 import pytest
 import redis
 
-from cli.redis_server import find
-from telemetry.archive import Archive
-from telemetry.columns import open_duckdb
-from telemetry.config import load
-from telemetry.hot import Shard
-from telemetry.opened import Opened
-from telemetry.redis_client import connect, wait
-from telemetry.settings import Settings
-from telemetry.setup import set_up
+from cli.redis_server.command import find
+from telemetry.archive.schema import open_duckdb
+from telemetry.archive.table import Archive
+from telemetry.archive.table_cache import Opened
+from telemetry.config.loader import load
+from telemetry.config.settings import Settings
+from telemetry.hot_store.client import connect, wait
+from telemetry.hot_store.shard import Shard
+from telemetry.startup.store_setup import set_up
 from tests.box import free_ports
 from tests.small_disk import SmallDisk, small_disk
 

@@ -13,10 +13,10 @@ from typing import Any
 import redis
 from redis.cluster import RedisCluster
 
-from cli.redis_server import find
-from telemetry.archive import Archive
-from telemetry.hot import Shard, raw_entries
-from telemetry.setup import set_up
+from cli.redis_server.command import find
+from telemetry.archive.table import Archive
+from telemetry.hot_store.shard import Shard, raw_entries
+from telemetry.startup.store_setup import set_up
 from tests.box import free_ports
 from tests.conftest import server_choice
 

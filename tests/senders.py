@@ -15,8 +15,8 @@ from typing import Self
 import httpx
 import redis
 
-from telemetry.config import load
-from telemetry.redis_client import connect
+from telemetry.config.loader import load
+from telemetry.hot_store.client import connect
 from tests.box import Box
 
 

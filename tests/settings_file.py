@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from telemetry.config import load
-from telemetry.errors import ConfigError
+from telemetry.config.loader import load
+from telemetry.model.errors import ConfigError
 
 
 def written(folder: Path, text: str) -> Path:

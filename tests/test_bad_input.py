@@ -18,9 +18,9 @@ import httpx
 import psutil
 import pytest
 
-from telemetry import notes
-from telemetry.config import load
-from telemetry.redis_client import connect
+from telemetry.config.loader import load
+from telemetry.coordination import shared_state
+from telemetry.hot_store.client import connect
 from tests import bad_input
 from tests.bad_input import Body
 from tests.box import Box
@@ -127,7 +127,7 @@ def harmless(box: Box) -> Iterator[None]:
 
 def refused(box: Box) -> Counter[str]:
     with connect(load(environ=box.environ)) as client:
-        return Counter(notes.refused(client))
+        return Counter(shared_state.refused(client))
 
 
 @contextlib.contextmanager

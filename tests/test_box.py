@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
-from telemetry.config import load
-from telemetry.redis_client import connect
+from telemetry.config.loader import load
+from telemetry.hot_store.client import connect
 from tests.box import PROJECT, Box
 
 BUSES = PROJECT / "tests" / "data" / "liverpool_bus_route14.csv"
@@ -129,7 +129,9 @@ def test_a_position_is_everywhere_it_should_be(tmp_path: Path) -> None:
             rows = db.execute("SELECT device_id, transport FROM read_parquet($1) ORDER BY 1", [files]).fetchall()
         assert rows == [("van 7", "http"), ("van 8", "tcp")]
         assert box.http.get("/v1/records", params=one_day).json() == before
-        assert not loaded(box, "numpy") | loaded(box, "pandas"), "30 MB in each program (telemetry/unneeded.py)"
+        assert not loaded(box, "numpy") | loaded(box, "pandas"), (
+            "30 MB in each program (telemetry/startup/import_blocker.py)"
+        )
         assert loaded(box, "duckdb") == {"worker", "api.query"}
         assert box.stop() == 0
 

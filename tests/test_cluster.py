@@ -10,13 +10,13 @@ import duckdb
 import pytest
 from redis.cluster import RedisCluster
 
-from api.snapshot import Snapshots, Wanted
-from telemetry.archive import Archive
-from telemetry.hot import Shard, shard_of
-from telemetry.record import EARLIEST_US, LATEST_US
+from api.snapshot.snapshot import Snapshots, Wanted
+from telemetry.archive.table import Archive
+from telemetry.hot_store.shard import Shard, shard_of
+from telemetry.model.record import EARLIEST_US, LATEST_US
 from tests.redis_cluster import NODES, running_cluster, shards_of
 from tests.worker.conftest import Ledger, archived
-from tests.worker.test_persist import drain
+from tests.worker.saving.test_saver import drain
 
 SHARDS = 6
 DEVICES = [f"device-{number:03}" for number in range(200)]

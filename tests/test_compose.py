@@ -24,10 +24,10 @@ import httpx
 import pytest
 from deltalake import DeltaTable
 
-from cli.redis_server import configuration, find
-from cli.supervise import REDIS, read_procfile
-from telemetry.config import load
-from telemetry.redis_client import check_server, connect, wait
+from cli.redis_server.command import configuration, find
+from cli.services.supervisor_config import REDIS, read_procfile
+from telemetry.config.loader import load
+from telemetry.hot_store.client import check_server, connect, wait
 from tests.box import PROJECT, free_ports
 from tests.conftest import server_choice
 
@@ -140,7 +140,7 @@ def test_the_files_that_are_copied_are_enough_for_every_program(tmp_path: Path) 
         done = python_in(tmp_path, arguments)
         assert done.returncode == 0, done.stderr
         assert "usage: " in done.stdout
-    where = python_in(tmp_path, ["-c", "from telemetry.config import PROJECT, load; print(PROJECT); load()"])
+    where = python_in(tmp_path, ["-c", "from telemetry.config.loader import PROJECT, load; print(PROJECT); load()"])
     assert where.stdout.strip() == str(tmp_path), where.stderr
 
 

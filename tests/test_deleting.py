@@ -12,11 +12,11 @@ from urllib.parse import quote
 import pyarrow.parquet as pq
 import pytest
 
-from telemetry import jobs
-from telemetry.config import load
-from telemetry.jobs import persist_queue
-from telemetry.redis_client import connect
-from telemetry.steps import VARIABLE
+from telemetry.config.loader import load
+from telemetry.coordination import job_queue
+from telemetry.coordination.job_queue import persist_queue
+from telemetry.hot_store.client import connect
+from telemetry.system.failpoints import VARIABLE
 from tests.box import Box
 from tests.killer import Killer
 from tests.senders import wait_until
@@ -95,7 +95,7 @@ def assert_off_disk(box: Box, urls: list[str]) -> None:
         def is_swept() -> bool:
             nonlocal tick
             tick += 1
-            jobs.enqueue_tidy(queue, tick)
+            job_queue.enqueue_tidy(queue, tick)
             time.sleep(1)
             return all(box.http.get(url).json()["files_on_disk"] == 0 for url in urls)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from cli.main import COMMANDS
-from telemetry import problem
-from telemetry.problem import Problem
+from telemetry.model import problems
+from telemetry.model.problems import Problem
 from tests.box import PROJECT
 
 PAGES = sorted([*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md")])
@@ -50,7 +50,7 @@ def test_viewers_are_locked_without_a_registry_and_have_their_lines() -> None:
 
 
 def test_every_problem_is_explained_under_the_end_of_its_type() -> None:
-    kinds = [value for value in vars(problem).values() if isinstance(value, Problem)]
+    kinds = [value for value in vars(problems).values() if isinstance(value, Problem)]
     assert len({kind.name for kind in kinds}) == len(kinds)
     sections = dict(re.findall(r"^### ([^\n]+)\n\n(.+?)(?=\n#|\Z)", read("docs/errors.md"), re.M | re.S))
     assert sorted(sections) == sorted(kind.name for kind in kinds)
@@ -69,7 +69,7 @@ def test_every_command_is_explained() -> None:
 def test_every_file_has_its_owner_line() -> None:
     page = read("docs/architecture.md")
     for path in (PROJECT / "telemetry").glob("[!_]*.py"):
-        if path.name not in ("errors.py", "problem.py", "json_text.py"):
+        if path.name not in ("model/errors.py", "problems.py", "json_decoder.py"):
             assert f"`{path.name}`" in page or f"`telemetry/{path.name}`" in page, path.name
 
 

@@ -12,47 +12,141 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parents[1]
 PACKAGES = ("telemetry", "collector", "worker", "compactor", "api", "cli")
+MAX_MODULES = 12
+"""Of a folder: more are two subjects."""
 
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "telemetry": ("telemetry",),
     "collector": ("telemetry", "collector"),
     "worker": ("telemetry", "worker"),
     "compactor": ("telemetry", "compactor"),
-    "api": ("telemetry", "api", "collector.http"),
+    "api": ("telemetry", "api", "collector.http", "collector.ingest"),
     "cli": PACKAGES,
 }
 
-LOWEST: dict[str, tuple[str, ...]] = {
-    "telemetry": (),
-    "telemetry.errors": (),
-    "telemetry.record": ("telemetry.errors",),
-    "telemetry.config": (
-        "telemetry.errors",
-        "telemetry.settings",
-        "telemetry.settings_checks",
-        "telemetry.secure_defaults",
-    ),
-    "telemetry.secure_defaults": ("telemetry.settings",),
-    "telemetry.settings": (),
-    "telemetry.settings_checks": ("telemetry.errors", "telemetry.settings", "telemetry.topics"),
-    "telemetry.topics": (),
+FLOORS = (
+    "telemetry.model",
+    "telemetry.observability",
+    "telemetry.config",
+    "telemetry.codec",
+    "telemetry",
+    "telemetry.system",
+    "telemetry.hot_store",
+    "telemetry.archive",
+    "telemetry.coordination",
+    "telemetry.limits",
+    "telemetry.access",
+    "telemetry.audit",
+    "telemetry.network",
+    "telemetry.browsers",
+    "telemetry.http",
+    "telemetry.startup",
+    "collector",
+    "collector.framing",
+    "collector.ingest",
+    "collector.trackers",
+    "collector.http_protocols",
+    "collector.trackers.gl200",
+    "collector.trackers.gt06",
+    "collector.trackers.teltonika",
+    "collector.protocols",
+    "collector.inspection",
+    "collector.http",
+    "collector.listeners",
+    "collector.mqtt",
+    "api.geo",
+    "api.requests",
+    "api.execution",
+    "api.query_proxy",
+    "api.snapshot",
+    "api.tracks",
+    "api.formats",
+    "api.responses",
+    "api.legacy.wire",
+    "api",
+    "api.legacy.paging",
+    "api.records",
+    "api.analytics",
+    "api.latest",
+    "api.devices",
+    "api.legacy",
+    "api.pages",
+    "api.sign_in",
+    "api.audit",
+    "api.sql",
+    "api.status",
+    "worker.courier",
+    "worker.courier.delivery",
+    "worker.courier.alerts",
+    "worker.courier.targets",
+    "worker.courier.forwarding",
+    "worker.saving",
+    "worker",
+    "compactor",
+    "cli",
+    "cli.admin",
+    "cli.backup",
+    "cli.imports.rows",
+    "cli.imports.readers",
+    "cli.imports",
+    "cli.querying",
+    "cli.redis_server",
+    "cli.doctor",
+    "cli.sending",
+    "cli.services",
+    "cli.demo",
+    "cli.trackers",
+)
+"""Folders, the lowest first: a module imports from its own and from those before it."""
+
+ROOTS = frozenset(
+    {
+        "api.__main__",
+        "api.app",
+        "api.query",
+        "cli.main",
+        "collector.__main__",
+        "compactor.__main__",
+        "worker.__main__",
+        "worker.courier.__main__",
+        "worker.courier.service",
+    }
+)
+"""Modules that put a program together, and so stand above all folders of their package."""
+
+LOADED_BY_NAME = {
+    "api/__main__.py": "only where a provider is configured",
+    "api/sql/sandbox.py": "a process of its own",
+    "cli/demo/temporary_box.py": "a process of its own",
+    "cli/main.py": "a command loads what it needs",
+    "cli/redis_server/command.py": "users, only where there are some",
+    "cli/services/first_key.py": "the program that the audit log names",
+    "cli/services/supervisor_config.py": "a process of its own",
+    "cli/services/up.py": "a certificate, and a check of a server that is not the bundled one",
+    "collector/__main__.py": "only where brokers are",
+    "worker/courier/__main__.py": "a program that waits for its turn loads nothing before",
+    "worker/courier/service.py": "Arrow, only where something is forwarded",
 }
-"""Floors 0 and 1, and what they may use of Whimbrel."""
+"""Modules that load others by a name in a string, and what for."""
 
 PURE = (
-    "telemetry/record.py",
-    "telemetry/topics.py",
-    "telemetry/entries.py",
-    "telemetry/fields.py",
-    "telemetry/keys.py",
-    "telemetry/older.py",
-    "telemetry/json_text.py",
-    "telemetry/json_like.py",
-    "collector/bodies.py",
-    "collector/encodings.py",
-    "worker/plan.py",
-    "cli/traffic.py",
-    *(str(path.relative_to(PROJECT)) for path in (PROJECT / "collector" / "protocols").glob("*.py")),
+    "cli/sending/vehicle_simulation.py",
+    "collector/http/record_body.py",
+    "telemetry/codec/json_compat.py",
+    "telemetry/codec/json_decoder.py",
+    "telemetry/codec/legacy_fields.py",
+    "telemetry/codec/record_parser.py",
+    "telemetry/hot_store/entry_codec.py",
+    "telemetry/http/content_encoding.py",
+    "telemetry/model/api_keys.py",
+    "telemetry/model/mqtt_topics.py",
+    "telemetry/model/record.py",
+    "worker/saving/save_plan.py",
+    *(
+        str(path.relative_to(PROJECT))
+        for folder in ("framing", "trackers", "protocols")
+        for path in (PROJECT / "collector" / folder).rglob("*.py")
+    ),
 )
 IMPURE = {
     "asyncio",
@@ -83,6 +177,15 @@ def module_of(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+MODULES = {module_of(path): path for path in SOURCES}
+
+
+def floor_of(module: str) -> str:
+    """The folder that a module is in; a folder's own `__init__.py` is in it."""
+    path = MODULES[module]
+    return ".".join(path.relative_to(PROJECT).parts[:-1])
+
+
 def imports(path: Path) -> Iterator[str]:
     """Every module that a file imports, as `package.module` where a module is imported from a package."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -100,6 +203,15 @@ def own_imports(path: Path) -> list[str]:
     return [name for name in imports(path) if name.split(".")[0] in PACKAGES]
 
 
+def strings(path: Path) -> Iterator[str]:
+    """Texts that are the name of one of the modules, with or without something in it after a colon."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            name = node.value.partition(":")[0]
+            if "." in name and name in MODULES:
+                yield name
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=module_of)
 def test_imports_point_down(path: Path) -> None:
     allowed = MAY_IMPORT[path.relative_to(PROJECT).parts[0]]
@@ -107,15 +219,40 @@ def test_imports_point_down(path: Path) -> None:
         assert any(name == one or name.startswith(one + ".") for one in allowed), f"{path} imports {name}"
 
 
-@pytest.mark.parametrize("module", LOWEST)
-def test_the_lowest_floors_stand_on_nothing_above(module: str) -> None:
-    path = PROJECT.joinpath(*module.split("."))
-    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    assert set(own_imports(path)) <= set(LOWEST[module])
+@pytest.mark.parametrize("module", sorted(MODULES.keys() - ROOTS))
+def test_folders_import_from_lower_folders_alone(module: str) -> None:
+    below = FLOORS[: FLOORS.index(floor_of(module)) + 1]
+    for name in own_imports(MODULES[module]):
+        assert floor_of(name) in below, f"{module} imports {name}"
+        assert name not in ROOTS, f"{module} imports {name}"
+
+
+def test_each_folder_has_a_floor_and_each_floor_a_folder() -> None:
+    assert sorted(FLOORS) == sorted({floor_of(module) for module in MODULES})
+    assert MODULES.keys() >= ROOTS
+
+
+@pytest.mark.parametrize("folder", FLOORS)
+def test_a_folder_is_one_subject_and_says_which(folder: str) -> None:
+    path = PROJECT.joinpath(*folder.split("."))
+    assert len(list(path.glob("[!_]*.py"))) <= MAX_MODULES
+    assert ast.get_docstring(ast.parse((path / "__init__.py").read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_of)
+def test_no_module_passes_on_the_names_of_another(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assigned = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
+    assert not any(isinstance(target, ast.Name) and target.id == "__all__" for target in assigned)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_of)
+def test_modules_are_loaded_by_name_in_known_places_alone(path: Path) -> None:
+    assert not list(strings(path)) or str(path.relative_to(PROJECT)) in LOADED_BY_NAME
 
 
 def test_no_modules_import_each_other() -> None:
-    uses = {module_of(path): set(own_imports(path)) for path in SOURCES}
+    uses = {module: set(own_imports(path)) for module, path in MODULES.items()}
     left = dict(uses)
     while free := [module for module, used in left.items() if not used & left.keys() - {module}]:
         for module in free:
@@ -145,10 +282,11 @@ def test_the_client_imports_nothing_of_the_box() -> None:
             assert not used & (IMPURE | {"httpx"}), path
 
 
-def test_only_hot_knows_keys_and_only_archive_knows_the_table() -> None:
+def test_only_the_hot_store_knows_keys_and_only_the_archive_knows_the_table() -> None:
     for path in SOURCES:
         text = path.read_text(encoding="utf-8")
         name = str(path.relative_to(PROJECT))
-        assert "whimbrel:{" not in text or name == "telemetry/hot.py", name
-        assert not re.search(r'"whimbrel:\w', text) or name == "telemetry/notes.py", name
-        assert "_delta_log" not in text or name in ("telemetry/archive.py", "telemetry/delta_log.py"), name
+        assert "whimbrel:{" not in text or name == "telemetry/hot_store/shard.py", name
+        assert not re.search(r'"whimbrel:\w', text) or name == "telemetry/coordination/shared_state.py", name
+        is_archive = name in ("telemetry/archive/table.py", "telemetry/archive/commit_log.py")
+        assert "_delta_log" not in text or is_archive, name

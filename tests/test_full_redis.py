@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 import redis
 
-from telemetry import hot
+from telemetry.hot_store import shard as hot
 from tests.box import Box
 from tests.conftest import RedisServer, running_redis
 from tests.senders import Sender, altitudes, post, reasons, tcp_answer, wait_until

@@ -12,13 +12,16 @@ from typing import Any, NamedTuple, get_args
 import pytest
 from prometheus_client.metrics_core import Metric
 
-from collector import tally
-from collector.bodies import FORMS
-from collector.posts import NAMES
+from collector.http.record_body import FORMS
+from collector.http_protocols import NAMES
+from collector.inspection import protocol_metrics
 from collector.protocols import protocols_of
-from telemetry import audit, corruption, meters, refusals
-from telemetry.allowed import ALLOWED, short_name
-from telemetry.metering import Counter
+from telemetry.audit import writer
+from telemetry.coordination import rejection_counts
+from telemetry.coordination.job_allowlist import ALLOWED, short_name
+from telemetry.hot_store import corruption
+from telemetry.observability import metrics
+from telemetry.observability.metric_types import Counter
 from tests.box import PROJECT, Box
 from tests.promtool import OPERATIONS, alarms, names_in, needs_promtool, promtool
 from tests.scrape import Scrape, families
@@ -109,8 +112,8 @@ def test_what_all_programs_count_adds_up(page: str) -> None:
 
 
 OVER_HTTP = {(name, "http") for name in {form.name.lower() for form in FORMS.values()} | set(NAMES.values())}
-OVER_TCP = {(name, "tcp") for name in (*protocols_of("any"), tally.UNKNOWN)}
-REASONS = [kind.name for kind in tally.REASONS]
+OVER_TCP = {(name, "tcp") for name in (*protocols_of("any"), protocol_metrics.UNKNOWN)}
+REASONS = [kind.name for kind in protocol_metrics.REASONS]
 LOOPS = {
     "api": ["meters", "reports", "samples of the box", "refusals", "live"],
     "collector": ["meters", "refusals", "frames", "answers", "last answers", "idle connections", "held connections"],
@@ -144,8 +147,8 @@ KNOWN: dict[str, list[dict[str, str]]] = {
     "whimbrel_log_lines_total": [
         {"program": program, "level": level} for program in LOOPS for level in ("warning", "error", "critical")
     ],
-    "whimbrel_audit_entries_total": [{"kind": kind, "program": "api"} for kind in audit.KINDS],
-    "whimbrel_refused_total": [{"reason": reason} for reason in refusals.REASONS],
+    "whimbrel_audit_entries_total": [{"kind": kind, "program": "api"} for kind in writer.KINDS],
+    "whimbrel_refused_total": [{"reason": reason} for reason in rejection_counts.REASONS],
 }
 """Counter → the labels of its series that a fresh box has."""
 
@@ -159,7 +162,7 @@ ONLY_IF_SET = {
 
 def test_every_counter_is_there_before_anything_is_counted(pages: Pages) -> None:
     found = Scrape.of(pages.first)
-    declared = {name: family.labels for name, family in meters.FAMILIES.items() if family.kind is Counter}
+    declared = {name: family.labels for name, family in metrics.FAMILIES.items() if family.kind is Counter}
     assert {name for name, labels in declared.items() if labels} - ONLY_IF_SET <= set(KNOWN)
     for name in declared.keys() - ONLY_IF_SET:
         assert found.get(name), name

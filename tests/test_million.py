@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.archives import add
-from telemetry.archive import Archive
-from telemetry.columns import COLUMNS, open_duckdb
+from telemetry.archive.schema import COLUMNS, open_duckdb
+from telemetry.archive.table import Archive
 from tests.box import Box
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

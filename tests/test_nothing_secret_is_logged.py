@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from tests.box import Box, free_ports
-from tests.collector.protocols import test_gt06
+from tests.collector.trackers.gt06 import test_decoder
 from tests.senders import wait_until
 from tests.worker.courier.receiver import SAID, Post, Receiver
 
@@ -82,7 +82,7 @@ def work(guarded: Guarded) -> None:
             send(guarded, http, key)
             ask(guarded, key)
     for port in (guarded.tracker, guarded.box.tcp_port):
-        over_tcp(port, test_gt06.LOGIN, test_gt06.LOCATION[:-4] + b"\0\0\r\n", TEXT.encode() * 50, b"\r\n")
+        over_tcp(port, test_decoder.LOGIN, test_decoder.LOCATION[:-4] + b"\0\0\r\n", TEXT.encode() * 50, b"\r\n")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as device:
         device.sendto(TEXT.encode() * 5, (HOST, guarded.datagrams))
 
@@ -142,8 +142,8 @@ def test_no_line_has_a_key_a_token_a_password_or_a_payload(guarded: Guarded) -> 
     work(guarded)
     lines = guarded.box.output
     wanted = (
-        "collector.tcp",
-        "collector.udp",
+        "collector.listeners.tcp",
+        "collector.listeners.udp",
         "access",
         "forward web: ",
         "forward box: ",
@@ -155,7 +155,7 @@ def test_no_line_has_a_key_a_token_a_password_or_a_payload(guarded: Guarded) -> 
     secret = [
         *SETTINGS,
         *SPOKEN,
-        test_gt06.IMEI,
+        test_decoder.IMEI,
         guarded.ingest.split("_")[2],
         guarded.read.split("_")[2],
         TEXT,

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from cli.redis_server import find
-from telemetry.archive import Archive, layout_of_table
-from telemetry.columns import LAYOUT
-from telemetry.config import load
-from telemetry.errors import ConfigError
+from cli.redis_server.command import find
+from telemetry.archive.schema import LAYOUT
+from telemetry.archive.table import Archive, layout_of_table
+from telemetry.config.loader import load
+from telemetry.model.errors import ConfigError
 from tests.box import PROJECT, Box
 from tests.senders import post, reasons
 

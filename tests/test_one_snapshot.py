@@ -30,9 +30,9 @@ from benchmarks.crash_ledger.run import SETTINGS
 from benchmarks.crash_ledger.senders import LAST_DAYS, Sender, Way
 from benchmarks.crash_ledger.steps import Steps
 from benchmarks.crash_ledger.tcp_senders import Frames, JsonLines
-from telemetry.config import load
-from telemetry.settings import Settings
-from telemetry.steps import VARIABLE
+from telemetry.config.loader import load
+from telemetry.config.settings import Settings
+from telemetry.system.failpoints import VARIABLE
 from tests.box import PROJECT, Box
 from tests.senders import Beside, reasons, wait_until
 

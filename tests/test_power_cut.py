@@ -24,24 +24,26 @@ from typing import NamedTuple
 
 import pytest
 
-from api.snapshot import Snapshots, Wanted
-from compactor.compact import Compactor
-from telemetry import clock, hot, jobs
-from telemetry.archive import Archive
-from telemetry.columns import open_duckdb
-from telemetry.config import load
-from telemetry.days import day_of
-from telemetry.hot import Shard
-from telemetry.jobs import persist_queue
-from telemetry.record import EARLIEST_US, LATEST_US
-from telemetry.redis_client import connect
-from telemetry.setup import set_up
+from api.snapshot.snapshot import Snapshots, Wanted
+from compactor.compaction import Compactor
+from telemetry.archive.schema import open_duckdb
+from telemetry.archive.table import Archive
+from telemetry.config.loader import load
+from telemetry.coordination import job_queue
+from telemetry.coordination.job_queue import persist_queue
+from telemetry.hot_store import shard as hot
+from telemetry.hot_store.client import connect
+from telemetry.hot_store.shard import Shard
+from telemetry.model.record import EARLIEST_US, LATEST_US
+from telemetry.model.utc import day_of
+from telemetry.startup.store_setup import set_up
+from telemetry.system import clock
 from tests.box import PROJECT, Box
 from tests.conftest import RedisServer, settings_of
 from tests.crash_states import KINDS, Disk, State
 from tests.senders import post, reasons, wait_until
 from tests.strace import Call, read_trace, traced
-from worker.persist import Saver
+from worker.saving.saver import Saver
 
 pytestmark = pytest.mark.slow
 
@@ -96,7 +98,7 @@ def record(folder: Path) -> Recording:
                 wait_until(lambda: shard.unsaved() == 0)
         wait_until(lambda: any("/compact-" in file for file in archive.files(archive.open())))
         while archive.unlisted(archive.open()):
-            jobs.enqueue_tidy(persist_queue(client), time.time_ns())
+            job_queue.enqueue_tidy(persist_queue(client), time.time_ns())
             time.sleep(1)
         pid = box.pid
         assert box.stop() == 0
@@ -311,7 +313,7 @@ def exported(box: Box, file: Path) -> set[int]:
 def test_a_table_that_is_being_made_is_made_again(tmp_path: Path) -> None:
     """All that a power cut can leave of the very first commit."""
     root = tmp_path / "data" / "archive"
-    code = f"from pathlib import Path; from telemetry.archive import Archive; Archive(Path({str(root)!r})).open()"
+    code = f"from pathlib import Path; from telemetry.archive.table import Archive; Archive(Path({str(root)!r})).open()"
     disk = Disk(tmp_path, ("data",))
     subprocess.run(traced(tmp_path / "trace", [sys.executable, "-c", code]), cwd=PROJECT, check=True)
     calls = read_trace(tmp_path / "trace")

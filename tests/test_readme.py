@@ -18,7 +18,7 @@ README = (PROJECT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.M | re.S)
 STARTS = ("scripts/up", "scripts/test")
 ELSEWHERE = (*STARTS, ".venv/bin/whimbrel demo")
-"""What other tests run: tests/cli/test_up.py, tests/cli/demo/, and whoever runs this."""
+"""What other tests run: tests/cli/services/test_up.py, tests/cli/demo/, and whoever runs this."""
 
 pytestmark = pytest.mark.slow
 

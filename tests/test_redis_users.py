@@ -9,9 +9,9 @@ import pytest
 from rq import Queue
 from rq.serializers import JSONSerializer
 
-from telemetry import allowed, notes
-from telemetry.config import load
-from telemetry.redis_client import connect
+from telemetry.config.loader import load
+from telemetry.coordination import job_allowlist, shared_state
+from telemetry.hot_store.client import connect
 from tests.box import Box
 
 pytestmark = pytest.mark.slow
@@ -45,12 +45,12 @@ def test_each_program_may_do_what_it_needs(tmp_path: Path) -> None:
     with Box(tmp_path, persist__flush_seconds="1") as box, connect(load(None, box.environ)) as admin:
         work(box)
         proof = tmp_path / "proof"
-        strange = Queue(allowed.QUEUE, connection=admin, serializer=JSONSerializer)
+        strange = Queue(job_allowlist.QUEUE, connection=admin, serializer=JSONSerializer)
         strange.enqueue_call("os.system", args=(f"touch {proof}",), timeout=60)
         end_s = time.monotonic() + WAIT_S
-        while notes.refused(admin).get("job-not-allowed") != 1 and time.monotonic() < end_s:
+        while shared_state.refused(admin).get("job-not-allowed") != 1 and time.monotonic() < end_s:
             time.sleep(0.1)
-        assert notes.refused(admin)["job-not-allowed"] == 1
+        assert shared_state.refused(admin)["job-not-allowed"] == 1
         assert not proof.exists()
         assert any("refused a job of the queue" in line and "os.system" in line for line in box.output)
         denied = {(found["object"], found["username"]) for found in admin.acl_log()}

@@ -11,17 +11,18 @@ from typing import Any
 
 import pytest
 
-from telemetry import clock, hot
-from telemetry.archive import Archive
-from telemetry.columns import open_duckdb
-from telemetry.config import load
-from telemetry.redis_client import connect
-from telemetry.setup import NO_ARCHIVE, set_up
+from telemetry.archive.schema import open_duckdb
+from telemetry.archive.table import Archive
+from telemetry.config.loader import load
+from telemetry.hot_store import shard as hot
+from telemetry.hot_store.client import connect
+from telemetry.startup.store_setup import NO_ARCHIVE, set_up
+from telemetry.system import clock
 from tests.box import Box
 from tests.conftest import running_redis
 from tests.senders import post, reasons, server_pid, wait_until
 from tests.worker.conftest import Ledger
-from worker.persist import Saver
+from worker.saving.saver import Saver
 
 APART = "the archive's last save is "
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from cli.delivery import Patience, Tally
-from cli.http_sender import HttpSender
-from cli.sources import Row
-from cli.tcp_sender import TcpSender
+from cli.sending.http_sender import HttpSender
+from cli.sending.sender import Patience, Tally
+from cli.sending.sources import Row
+from cli.sending.tcp_sender import TcpSender
 from tests.box import Box, plain_http
 from tests.senders import Beside, altitudes, reasons, wait_until
 

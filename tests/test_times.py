@@ -18,22 +18,23 @@ from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from api.history import Question, page
-from api.snapshot import Snapshots, Wanted
-from compactor.compact import Compactor
+from api.records.range_query import Question, page
+from api.snapshot.snapshot import Snapshots, Wanted
+from compactor.compaction import Compactor
 from compactor.plan import Limits as PlanLimits
-from telemetry import clock, hot
-from telemetry.archive import Archive
-from telemetry.columns import sql_text
-from telemetry.days import DAY_US, day_of, iso
-from telemetry.entries import decode_latest, entry_id, pack, read_entry
-from telemetry.errors import RecordError
-from telemetry.fields import read
-from telemetry.hot import Batch, Limits, Shard
-from telemetry.record import EARLIEST_US, LATEST_US, Sent, Stored, replaces
-from telemetry.settings import Settings
-from telemetry.setup import set_up
-from worker.persist import Saver
+from telemetry.archive.schema import sql_text
+from telemetry.archive.table import Archive
+from telemetry.codec.record_parser import read
+from telemetry.config.settings import Settings
+from telemetry.hot_store import shard as hot
+from telemetry.hot_store.entry_codec import decode_latest, entry_id, pack, read_entry
+from telemetry.hot_store.shard import Batch, Limits, Shard
+from telemetry.model.errors import RecordError
+from telemetry.model.record import EARLIEST_US, LATEST_US, Sent, Stored, replaces
+from telemetry.model.utc import DAY_US, day_of, iso
+from telemetry.startup.store_setup import set_up
+from telemetry.system import clock
+from worker.saving.saver import Saver
 
 pytestmark = pytest.mark.slow
 

@@ -10,23 +10,25 @@ import duckdb
 import pytest
 from deltalake import DeltaTable
 
-from telemetry.archive import LAYOUT_KEY, Archive
+from telemetry.archive.table import LAYOUT_KEY, Archive
 from tests.box import PROJECT, Box
 from tests.senders import post
 
 SOURCES = ("api", "cli", "collector", "compactor", "telemetry", "worker")
 
 NEXT = {
-    "telemetry/columns.py": [
+    "telemetry/archive/schema.py": [
         ("LAYOUT = 1\n", "LAYOUT = 2\n"),
         ('("attributes", pa.string()),', '("attributes", pa.string()),\n        ("satellites", pa.int64()),'),
     ],
-    "telemetry/hot.py": [("LAYOUT = 1\n", "LAYOUT = 2\n")],
-    "telemetry/record.py": [
+    "telemetry/hot_store/shard.py": [("LAYOUT = 1\n", "LAYOUT = 2\n")],
+    "telemetry/model/record.py": [
         ("    attributes: str | None = None\n", "    attributes: str | None = None\n    satellites: int | None = 9\n")
     ],
-    "api/answers.py": [("    raw = None if row[-1]", "    row = row[:-1]\n    raw = None if row[-1]")],
-    "api/record_json.py": [("*others, attributes = records.columns", "*others, attributes, _ = records.columns")],
+    "api/responses/record_schema.py": [("    raw = None if row[-1]", "    row = row[:-1]\n    raw = None if row[-1]")],
+    "api/responses/json_columns.py": [
+        ("*others, attributes = records.columns", "*others, attributes, _ = records.columns")
+    ],
 }
 """What the next release changes: records have one value more, 9 where none was sent; JSON does not show it."""
 

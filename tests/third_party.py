@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from telemetry.settings import PROJECT
+from telemetry.config.settings import PROJECT
 
 FOLDER = PROJECT / ".third-party"
 PYTHON = FOLDER / "bin" / "python"

@@ -7,30 +7,32 @@ import logging
 import sys
 from functools import cache, partial
 
-from telemetry import early, unneeded
+from telemetry.startup import early_signals, import_blocker
 
 if __name__ == "__main__":
-    early.begin()
-    unneeded.refuse()  # before anything loads Arrow
+    early_signals.begin()
+    import_blocker.refuse()  # before anything loads Arrow
 
 from duckdb import DuckDBPyConnection
 
-from telemetry import clock, hot, notes, reports
-from telemetry import jobs as background
-from telemetry.archive import Archive
-from telemetry.columns import open_duckdb
-from telemetry.forwards import held_by
-from telemetry.opened import Opened
-from telemetry.permissions import restrict, share_archive
-from telemetry.program import main
-from telemetry.redis_client import connect
-from telemetry.settings import Settings
-from telemetry.steps import teller
+from telemetry.archive.schema import open_duckdb
+from telemetry.archive.table import Archive
+from telemetry.archive.table_cache import Opened
+from telemetry.config.settings import Settings
+from telemetry.coordination import job_queue as background
+from telemetry.coordination import metric_reports, shared_state
+from telemetry.coordination.forward_progress import held_by
+from telemetry.hot_store import shard
+from telemetry.hot_store.client import connect
+from telemetry.startup.program import main
+from telemetry.system import clock
+from telemetry.system.failpoints import teller
+from telemetry.system.permissions import restrict, share_archive
 from worker import jobs
-from worker.budget import Bounds
-from worker.erasing import Eraser
-from worker.persist import Saver
+from worker.device_erasure import Eraser
 from worker.rq_worker import rq_worker
+from worker.saving.save_budget import Bounds
+from worker.saving.saver import Saver
 
 log = logging.getLogger(__name__)
 
@@ -51,16 +53,16 @@ def serve(settings: Settings) -> None:
     saver = Saver(archive, connection, clock.now_ms, Bounds.of(p), p.quarantine_max_bytes, reached)
     erasing = Archive(settings.archive_dir, teller("delete"), held_by(settings))
     eraser = Eraser(erasing, cache(partial(eraser_connection, settings)), saver, clock.now_ms, teller("delete"))
-    flush = hot.Flush(p.flush_records, p.max_bytes)
+    flush = shard.Flush(p.flush_records, p.max_bytes)
     work = jobs.Work(connect(settings), archive, connection, saver, settings.redis.shards, flush, eraser)
     jobs.prepare(work)
     background.prepare(settings, opened)
     gc.set_threshold(GC_OBJECTS)
     logging.getLogger("rq.worker").setLevel(logging.WARNING)
-    with reports.told(lambda: connect(settings), reports.Teller(notes.WORKER)):
+    with metric_reports.told(lambda: connect(settings), metric_reports.Teller(shared_state.WORKER)):
         work.begin()
         client = connect(settings, timeout_s=None)
-        hot.translated(lambda: rq_worker(client).work(logging_level="WARNING"))
+        shard.translated(lambda: rq_worker(client).work(logging_level="WARNING"))
 
 
 def eraser_connection(settings: Settings) -> DuckDBPyConnection:

@@ -10,14 +10,16 @@ from collections.abc import Callable
 import duckdb
 import redis
 
-from telemetry import clock, meters, notes
-from telemetry.archive import READ_ERRORS, Archive, in_one_line
-from telemetry.errors import BusyError, IntentChanged, NotTogether, OtherStoreError, WhimbrelError
-from telemetry.hot import Flush, Shard
-from telemetry.setup import set_up
-from worker.erasing import Eraser
-from worker.latest import rebuild
-from worker.persist import Saver
+from telemetry.archive.table import READ_ERRORS, Archive, in_one_line
+from telemetry.coordination import shared_state
+from telemetry.hot_store.shard import Flush, Shard
+from telemetry.model.errors import BusyError, IntentChanged, NotTogether, OtherStoreError, WhimbrelError
+from telemetry.observability import metrics
+from telemetry.startup.store_setup import set_up
+from telemetry.system import clock
+from worker.device_erasure import Eraser
+from worker.saving.latest_rebuild import rebuild
+from worker.saving.saver import Saver
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +51,7 @@ class Work:
         self._shards = shards
         self._flush = flush
         self.stores: list[Shard] = []
-        for counted in (meters.SAVE_S, meters.SAVED, meters.SAVE_FAILURES, meters.DELETIONS):
+        for counted in (metrics.SAVE_S, metrics.SAVED, metrics.SAVE_FAILURES, metrics.DELETIONS):
             _ = counted.one  # so that they are told from the start
 
     def save_shard(self, number: int, monotonic: Callable[[], float] = time.monotonic) -> int:
@@ -72,19 +74,19 @@ class Work:
             try:
                 saved = self._saver.save(self.stores[number])
                 if saved:
-                    meters.SAVE_S.one.observe(time.monotonic() - begun_s)
-                    meters.SAVED.one.add(saved)
+                    metrics.SAVE_S.one.observe(time.monotonic() - begun_s)
+                    metrics.SAVED.one.add(saved)
                 return saved
             except IntentChanged as error:
                 log.info("shard %d: %s; looking again", number, error)
             except DISK_ERRORS as error:
                 why = in_one_line(error)
                 log.error("shard %d: cannot save, its records wait in Redis: %s", number, why)
-                meters.SAVE_FAILURES.one.add()
+                metrics.SAVE_FAILURES.one.add()
                 self.stores[number].note_trouble(why)
                 return 0
             except NotTogether as error:
-                meters.SAVE_FAILURES.one.add()
+                metrics.SAVE_FAILURES.one.add()
                 log.error("shard %d: nothing is saved: %s", number, error)
                 return 0
             except OtherStoreError:
@@ -114,7 +116,7 @@ class Work:
 
     def say_alive(self) -> None:
         """Note that this worker works."""
-        notes.say_alive(self._client, notes.WORKER, time.time())
+        shared_state.say_alive(self._client, shared_state.WORKER, time.time())
 
     def _begin_anew(self) -> None:
         log.warning("Redis was emptied or replaced: looking at the store anew")
@@ -141,7 +143,7 @@ def prepare(work: Work) -> None:
 
 
 def save_shard(number: int) -> int:
-    """Save one shard. RQ calls it by name (telemetry/jobs.py)."""
+    """Save one shard. RQ calls it by name (telemetry/coordination/job_queue.py)."""
     return _prepared().save_shard(number)
 
 

@@ -10,10 +10,10 @@ from rq import Queue, SimpleWorker
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
-from telemetry import meters
-from telemetry.allowed import ALLOWED, AllowedJob, short_name
-from telemetry.jobs import persist_queue
-from telemetry.watchdog import watchdog
+from telemetry.coordination.job_allowlist import ALLOWED, AllowedJob, short_name
+from telemetry.coordination.job_queue import persist_queue
+from telemetry.observability import metrics
+from telemetry.system.systemd_notify import watchdog
 
 LONGEST_WAIT_S = 5.0
 """Between two tries to reach a Redis that is away: RQ's own minute would be added to every long outage."""
@@ -77,13 +77,13 @@ def rq_worker(client: redis.Redis) -> OwnWorker:
     )
     worker.max_connection_wait_time = LONGEST_WAIT_S
     for function in (*ALLOWED, None):
-        meters.JOB_FAILURES.of(short_name(function))
+        metrics.JOB_FAILURES.of(short_name(function))
     return worker
 
 
 def count_failure(job: Job, *_error: object) -> bool:
     """Count a job that failed; True: RQ goes on as it would have."""
-    meters.JOB_FAILURES.of(short_name(job.func_name)).add()
+    metrics.JOB_FAILURES.of(short_name(job.func_name)).add()
     return True
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from api.formats import arrow, csv, geojson, gpx, json, kml, ndjson, parquet
-from api.formats.contract import Format
+from api.formats.format import Format
 
 FORMATS: dict[str, Format] = {
     "json": json.FORMAT,

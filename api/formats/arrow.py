@@ -7,8 +7,8 @@ import os
 import duckdb
 import pyarrow as pa
 
-from api.formats.contract import BATCH_ROWS, Format
-from telemetry.columns import COLUMNS
+from api.formats.format import BATCH_ROWS, Format
+from telemetry.archive.schema import COLUMNS
 
 
 def write(connection: duckdb.DuckDBPyConnection, records: str, file: int) -> int:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from api.formats.contract import Format
-from api.formats.lines import iso, lines
-from api.spreadsheet import safe_sql
-from telemetry.columns import COLUMNS, TIME
+from api.formats.format import Format
+from api.formats.spreadsheet import safe_sql
+from api.formats.text_lines import iso, lines
+from telemetry.archive.schema import COLUMNS, TIME
 
 
 def _quoted(name: str) -> str:

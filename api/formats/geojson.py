@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from api.formats.contract import Format
-from api.formats.lines import lines
+from api.formats.format import Format
 from api.formats.ndjson import MEMBERS
+from api.formats.text_lines import lines
 
 _POINT = (
     'coalesce(\'{"type":"Point","coordinates":[\' || CAST(longitude AS VARCHAR) || \',\' '

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import duckdb
 
-from api.formats.contract import Format, Write
-from api.formats.lines import iso, lines
+from api.formats.format import Format, Write
+from api.formats.text_lines import iso, lines
 from api.formats.tracks import BEGINS_TRACK, MAX_GAP_S, begins_segment, places, xml_decimal, xml_text
 
 HEAD = (

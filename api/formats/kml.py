@@ -14,8 +14,8 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from api.formats.contract import BATCH_ROWS, Format, Write
-from api.formats.lines import iso, put, texts
+from api.formats.format import BATCH_ROWS, Format, Write
+from api.formats.text_lines import iso, put, texts
 from api.formats.tracks import BEGINS_TRACK, MAX_GAP_S, begins_segment, places, xml_decimal, xml_text
 
 HEAD = (

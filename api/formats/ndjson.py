@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from api.formats.contract import Format
-from api.formats.lines import iso, lines
-from telemetry.columns import COLUMNS, TIME
+from api.formats.format import Format
+from api.formats.text_lines import iso, lines
+from telemetry.archive.schema import COLUMNS, TIME
 
 
 def _time(name: str) -> str:

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from api.formats.contract import BATCH_ROWS, Format
-from telemetry.columns import COLUMNS, TIME
+from api.formats.format import BATCH_ROWS, Format
+from telemetry.archive.schema import COLUMNS, TIME
 
 GROUP_ROWS = 65_536
 """Rows of a row group: some 15 MB, of which two are in memory."""

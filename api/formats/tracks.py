@@ -7,8 +7,8 @@ DuckDB sees both by looking one row back, which it does while rows stream.
 
 from __future__ import annotations
 
-from api.earth import PLACED
-from api.moves import Rules
+from api.geo.geo_sql import PLACED
+from api.tracks.trip_detection import Rules
 
 MAX_GAP_S = Rules().max_gap_s
 """The gap at which trips and stops end, too, unless a request says otherwise."""

@@ -20,7 +20,7 @@ from benchmarks.attack.attackers import Outcome, Plan
 from benchmarks.attack.corpus import frames
 from benchmarks.attack.honest import Sender, over_http, over_tcp, reader
 from benchmarks.cpu import peak_mb, program
-from cli.systemd import MEMORY_MAX
+from cli.services.systemd import MEMORY_MAX
 from tests.box import PROJECT, Box, free_ports
 
 ACK_WITHIN_S = 5.0

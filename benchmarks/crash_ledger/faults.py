@@ -13,10 +13,10 @@ from benchmarks.crash_ledger.poison import Poison
 from benchmarks.crash_ledger.programs import Programs
 from benchmarks.crash_ledger.schedule import BEGIN, KILL, POISON, REPLAY, STOP, TIDY, Fault
 from benchmarks.crash_ledger.steps import Steps
-from telemetry.errors import WhimbrelError
-from telemetry.jobs import enqueue_tidy, persist_queue
-from telemetry.redis_client import connect
-from telemetry.settings import Settings
+from telemetry.config.settings import Settings
+from telemetry.coordination.job_queue import enqueue_tidy, persist_queue
+from telemetry.hot_store.client import connect
+from telemetry.model.errors import WhimbrelError
 
 
 class Faults(threading.Thread):

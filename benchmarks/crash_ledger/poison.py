@@ -15,11 +15,11 @@ from typing import NamedTuple
 import redis
 
 from benchmarks.crash_ledger.ledger import Entry, Ledger
-from telemetry.entries import pack_array
-from telemetry.hot import Keys, shard_of
-from telemetry.record import Record, encode
-from telemetry.redis_client import connect
-from telemetry.settings import Settings
+from telemetry.config.settings import Settings
+from telemetry.hot_store.client import connect
+from telemetry.hot_store.entry_codec import pack_array
+from telemetry.hot_store.shard import Keys, shard_of
+from telemetry.model.record import Record, encode
 from tests.box import Box
 
 DEVICE = "poison/0"

@@ -19,7 +19,7 @@ from tests.box import PROJECT, Box
 
 LOOK_S = 0.1
 MODULES = {
-    SUPERVISOR: "cli.supervisord",
+    SUPERVISOR: "cli.services.fork_server",
     "collector": "collector",
     "worker": "worker",
     "scheduler": "compactor",

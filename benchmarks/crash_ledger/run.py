@@ -26,8 +26,8 @@ from benchmarks.crash_ledger.schedule import POINTS, schedule
 from benchmarks.crash_ledger.senders import Sender, Way
 from benchmarks.crash_ledger.steps import Steps
 from benchmarks.crash_ledger.tcp_senders import BareMsgpack, Frames, JsonLines
-from telemetry.config import load
-from telemetry.steps import VARIABLE
+from telemetry.config.loader import load
+from telemetry.system.failpoints import VARIABLE
 from tests.box import Box
 
 SETTINGS = {

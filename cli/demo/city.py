@@ -8,7 +8,7 @@ from random import Random
 import msgspec
 
 from cli.demo.story import Report, Story
-from cli.traffic import Plan, traffic
+from cli.sending.vehicle_simulation import Plan, traffic
 
 DEVICES = 120
 INTERVAL_MS = 5_000

@@ -17,15 +17,15 @@ from tqdm import tqdm
 
 from cli import arguments
 from cli.command import OK, Command
-from cli.delivery import Patience, Tally
-from cli.demo import box, city, replay, suez
+from cli.demo import city, replay, suez, temporary_box
 from cli.demo.story import Report, Story
 from cli.http_client import client
-from cli.http_sender import TIMEOUT_S, HttpSender
-from cli.send import say
-from telemetry import clock
-from telemetry.endpoints import api_url, collector_url
-from telemetry.settings import Settings
+from cli.sending.http_sender import TIMEOUT_S, HttpSender
+from cli.sending.send import say
+from cli.sending.sender import Patience, Tally
+from telemetry.config.settings import Settings
+from telemetry.config.urls import api_url, collector_url
+from telemetry.system import clock
 
 STORIES = {"suez": suez.STORY, "city": city.STORY}
 RETRY_S = 30.0
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)
     story = STORIES[args.story]
-    with box.running(args.keep, args.port, settings.redis.server) as started:
+    with temporary_box.running(args.keep, args.port, settings.redis.server) as started:
         say(f"whimbrel demo: starting a box for {story.sentence}")
         started.await_ready()
         tally = Tally("demo", say, lambda _: None)
@@ -86,7 +86,7 @@ def _leave(*_: object) -> NoReturn:
     sys.exit(OK)
 
 
-def _tell(story: Story, args: argparse.Namespace, started: box.Box, sender: HttpSender, tally: Tally) -> None:
+def _tell(story: Story, args: argparse.Namespace, started: temporary_box.Box, sender: HttpSender, tally: Tally) -> None:
     speed = args.speed or story.speed
     before, later = replay.parted(story)
     dates = replay.dating(story, speed, clock.now_us())
@@ -101,7 +101,7 @@ def _tell(story: Story, args: argparse.Namespace, started: box.Box, sender: Http
     say("whimbrel demo: the story is over; the box stays until Ctrl-C")
 
 
-def _bring_in(before: list[Report], dates: replay.Dating, started: box.Box) -> None:
+def _bring_in(before: list[Report], dates: replay.Dating, started: temporary_box.Box) -> None:
     """What was before, at its own pace.
 
     Imported, not sent: devices were heard when they reported, so that one that left days ago is not taken to be there.
@@ -118,7 +118,7 @@ def _send_live(
     story: Story,
     speed: float,
     dates: replay.Dating,
-    started: box.Box,
+    started: temporary_box.Box,
     sender: HttpSender,
     tally: Tally,
 ) -> None:

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from cli.delivery import Batch
 from cli.demo.story import Remark, Report, Story
-from cli.sources import Row
-from cli.traffic import iso_ms
+from cli.sending.sender import Batch
+from cli.sending.sources import Row
+from cli.sending.vehicle_simulation import iso_ms
 
 BATCH_RECORDS = 500
 TICK_S = 0.1

@@ -12,13 +12,13 @@ from types import TracebackType
 import pyarrow as pa
 from msgspec.structs import astuple
 
-from cli.imports.contract import Piece
-from telemetry.archive import Progress
-from telemetry.columns import COLUMNS
-from telemetry.days import DAY_US
-from telemetry.hot import Shard, shard_of
-from telemetry.record import Sent
-from worker.imports import Importer
+from cli.imports.rows.reader import Piece
+from telemetry.archive.schema import COLUMNS
+from telemetry.archive.table import Progress
+from telemetry.hot_store.shard import Shard, shard_of
+from telemetry.model.record import Sent
+from telemetry.model.utc import DAY_US
+from worker.bulk_import import Importer
 
 BATCH_ROWS, MOST_ROWS = 250_000, 500_000
 DAY_ROWS = 4_000

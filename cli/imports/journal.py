@@ -1,8 +1,8 @@
 """Under which name a file is imported: its content's, and how often it was begun.
 
-How far an import is stands in the archive's table, beside its records (worker/imports.py). Here stands only with what
-options one was begun, in `imports/<name>.json` of the data folder: rows must not be read one way up to where it was
-cut off, and another way behind. Without these files nothing is lost but that check.
+How far an import is stands in the archive's table, beside its records (worker/bulk_import.py). Here stands only with
+what options one was begun, in `imports/<name>.json` of the data folder: rows must not be read one way up to where it
+was cut off, and another way behind. Without these files nothing is lost but that check.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from telemetry.archive import Archive, Progress
-from telemetry.durable import fsync, make_folder
-from telemetry.errors import SenderError
-from telemetry.hot import Shard
+from telemetry.archive.table import Archive, Progress
+from telemetry.hot_store.shard import Shard
+from telemetry.model.errors import SenderError
+from telemetry.system.fsync import fsync, make_folder
 
 ID_CHARACTERS = 12
 

@@ -8,15 +8,15 @@ import sys
 
 from tqdm import tqdm
 
+from cli.admin.drain_recover import Box
 from cli.command import OK
 from cli.imports.journal import Journal, short
-from cli.saving import Box
-from telemetry import clock
-from telemetry.days import iso
-from telemetry.steps import teller
-from telemetry.terminal_text import printable
-from worker.persist import Saver
-from worker.undoing import Undoer
+from telemetry.model.terminal_text import printable
+from telemetry.model.utc import iso
+from telemetry.system import clock
+from telemetry.system.failpoints import teller
+from worker.import_undo import Undoer
+from worker.saving.saver import Saver
 
 
 def list_imports(journal: Journal, is_json: bool) -> int:

@@ -1,7 +1,7 @@
 """Sends records to a Whimbrel box exactly once, and reads what it holds.
 
 `Client` waits for each answer, `AsyncClient` awaits it; the methods of the first say what they take, return and raise.
-`errors.py` draws the tree of errors.
+`model/errors.py` draws the tree of errors.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What a client does, step by step, without doing it.
 
 A generator yields what it needs next: an answer of the box (`Ask`), a pause (`Wait`), or something that may take the
-disk's time (`Do`). Whoever runs it does that with blocking calls or with an event loop (web.py), so that everything
-that decides is written once.
+disk's time (`Do`). Whoever runs it does that with blocking calls or with an event loop (delivery/http_client.py), so
+that everything that decides is written once.
 """
 
 from __future__ import annotations

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from collector.protocols.contract import Decoder
+from collector.framing.decoder import Decoder
+from collector.framing.frame_decoder import Framed, Options
 from collector.protocols.first_byte import FirstByte
-from collector.protocols.framed import Framed, Options
-from collector.protocols.frames import Frames
-from collector.protocols.gl200 import Gl200
-from collector.protocols.gps103 import Gps103
-from collector.protocols.gt06 import Gt06
-from collector.protocols.h02 import H02
 from collector.protocols.json_stream import JsonStream
+from collector.protocols.msgpack_frames import Frames
 from collector.protocols.msgpack_stream import MsgpackStream
-from collector.protocols.nmea import Nmea
-from collector.protocols.teltonika import Teltonika
-from collector.protocols.tk103 import Tk103
+from collector.trackers.gl200.decoder import Gl200
+from collector.trackers.gps103 import Gps103
+from collector.trackers.gt06.decoder import Gt06
+from collector.trackers.h02 import H02
+from collector.trackers.nmea import Nmea
+from collector.trackers.teltonika.decoder import Teltonika
+from collector.trackers.tk103 import Tk103
 
 
 class MessageLimits(NamedTuple):

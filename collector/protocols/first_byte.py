@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ClassVar
 
-from collector.protocols.contract import Decoder, Message
-from telemetry.fields import Arrival
+from collector.framing.decoder import Decoder, Message
+from telemetry.codec.record_parser import Arrival
 
 
 class FirstByte:

@@ -8,8 +8,8 @@ A value followed by a newline, or by another value, is a *line* and is answered 
 A value may span lines and arrive in any number of pieces. After a syntax error reading goes on behind the
 next newline, or at the next line where a value was cut off at the end of one. A first value, good or bad, with
 nothing behind it but silence or the end of sending is an *older message*: it is answered as the older service
-does (telemetry/older.py), without a newline, and the connection is closed. Once a line was sent the older form
-never applies.
+does (telemetry/codec/legacy_fields.py), without a newline, and the connection is closed. Once a line was sent the older
+form never applies.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import sys
 from functools import partial
 from typing import ClassVar, NoReturn
 
-from collector.protocols.answers import (
+from collector.framing.decoder import Message, Received, Rejected
+from collector.protocols.json_replies import (
     NOT_AUTHORIZED,
     WELCOME,
     Answer,
@@ -34,16 +35,16 @@ from collector.protocols.answers import (
     rejected,
     take_token,
 )
-from collector.protocols.contract import Message, Received, Rejected
-from telemetry import older, problem
-from telemetry.errors import RecordError, SyntaxFault
-from telemetry.fields import Arrival
-from telemetry.json_text import NotUtf8, Truncated
-from telemetry.json_text import read as read_json
-from telemetry.keys import Denied
-from telemetry.problem import Problem
-from telemetry.record import Sent
-from telemetry.shapes import Shapes
+from telemetry.codec import legacy_fields
+from telemetry.codec.json_decoder import NotUtf8, Truncated
+from telemetry.codec.json_decoder import read as read_json
+from telemetry.codec.record_parser import Arrival
+from telemetry.codec.typed_decoder import Shapes
+from telemetry.model import problems
+from telemetry.model.api_keys import Denied
+from telemetry.model.errors import RecordError, SyntaxFault
+from telemetry.model.problems import Problem
+from telemetry.model.record import Sent
 
 QUICK_BYTES = 2**16
 """What may be read at once behind many lines that were all taken the quick way: 1 ms of such lines. A run of a device's
@@ -114,7 +115,7 @@ class _Scanner:
 
 
 class JsonStream:
-    """The decoder of one connection (see contract.py).
+    """The decoder of one connection (see framing/decoder.py).
 
     What it makes of a stream hangs on the bytes alone, never on how they are cut into pieces; `quiet` only
     ends what has no other end.
@@ -353,8 +354,8 @@ class JsonStream:
         self._drop(line if is_cut_off else at)
         self._skips_line = not is_cut_off
         self._sent_line = True
-        sentence = older.NOT_PROCESSED if isinstance(fault, NotUtf8) else older.BAD_JSON
-        messages.append(_line_rejected(problem.INVALID_JSON, sentence, str(fault)))
+        sentence = legacy_fields.NOT_PROCESSED if isinstance(fault, NotUtf8) else legacy_fields.BAD_JSON
+        messages.append(_line_rejected(problems.INVALID_JSON, sentence, str(fault)))
         return True
 
     def _refuse_length(self, messages: list[Message]) -> bool:
@@ -362,9 +363,11 @@ class JsonStream:
         self._drop(len(self._buffer))
         reason = f"message longer than {self._max_bytes} bytes"
         if self._sent_line:
-            messages.append(_line_rejected(problem.BODY_TOO_LARGE, older.NOT_PROCESSED, reason)._replace(last=True))
+            messages.append(
+                _line_rejected(problems.BODY_TOO_LARGE, legacy_fields.NOT_PROCESSED, reason)._replace(last=True)
+            )
         else:
-            messages.append(_older_rejected(problem.BODY_TOO_LARGE, older.NOT_PROCESSED, reason))
+            messages.append(_older_rejected(problems.BODY_TOO_LARGE, legacy_fields.NOT_PROCESSED, reason))
         return False
 
     def _drop(self, end: int) -> None:
@@ -385,7 +388,7 @@ class JsonStream:
                 return
             records = read_records(value, self._max_records, "json", arrival)
         except RecordError as error:
-            messages.append(Rejected(problem.INVALID_RECORD, reason(error), _line(refused(error))))
+            messages.append(Rejected(problems.INVALID_RECORD, reason(error), _line(refused(error))))
         else:
             self._shapes.learn(value if isinstance(value, list) else [value])
             self._add_records(records, size_bytes, messages, token)
@@ -400,25 +403,25 @@ class JsonStream:
         text = bytes(self._buffer)
         self._drop(len(text))
         if not text and not self._saw_blank:
-            return _older_rejected(None, older.BAD_JSON, "nothing was sent")
+            return _older_rejected(None, legacy_fields.BAD_JSON, "nothing was sent")
         try:
             value = json.loads(text.decode(), parse_constant=_refuse_constant)
         except UnicodeDecodeError as error:
-            return _older_rejected(problem.INVALID_JSON, older.NOT_PROCESSED, f"not UTF-8: {error.reason}")
+            return _older_rejected(problems.INVALID_JSON, legacy_fields.NOT_PROCESSED, f"not UTF-8: {error.reason}")
         except (ValueError, RecursionError) as error:
-            return _older_rejected(problem.INVALID_JSON, older.BAD_JSON, str(error))
+            return _older_rejected(problems.INVALID_JSON, legacy_fields.BAD_JSON, str(error))
         try:
             token = take_token(value)
         except RecordError as error:
-            return _older_rejected(problem.INVALID_RECORD, older.BAD_FORMAT, str(error))
-        records = older.check_message(value if isinstance(value, list) else [value], arrival)
+            return _older_rejected(problems.INVALID_RECORD, legacy_fields.BAD_FORMAT, str(error))
+        records = legacy_fields.check_message(value if isinstance(value, list) else [value], arrival)
         if isinstance(records, str):
-            return _older_rejected(problem.INVALID_RECORD, records, records)
-        echo = {"message": older.RECEIVED, "data": value if isinstance(value, list) else [value]}
+            return _older_rejected(problems.INVALID_RECORD, records, records)
+        echo = {"message": legacy_fields.RECEIVED, "data": value if isinstance(value, list) else [value]}
         try:
             answer = json.dumps(echo, allow_nan=False).encode()
         except (ValueError, RecursionError) as error:  # a number that is not finite, or nested as deep as can be read
-            return _older_rejected(problem.INVALID_RECORD, older.BAD_FORMAT, str(error))
+            return _older_rejected(problems.INVALID_RECORD, legacy_fields.BAD_FORMAT, str(error))
         return Received(records, len(text), answer, _older_not_stored, last=True, token=token, denied=_older_denied)
 
 
@@ -470,8 +473,10 @@ def _older_rejected(kind: Problem | None, sentence: str, reason: str) -> Rejecte
 
 
 def _older_denied(why: Denied) -> bytes:
-    return json.dumps({"message": older.NOT_PROCESSED if why.kind is problem.BUSY else NOT_AUTHORIZED}).encode()
+    return json.dumps(
+        {"message": legacy_fields.NOT_PROCESSED if why.kind is problems.BUSY else NOT_AUTHORIZED}
+    ).encode()
 
 
 def _older_not_stored(_reason: str) -> bytes:
-    return json.dumps({"message": older.NOT_PROCESSED}).encode()
+    return json.dumps({"message": legacy_fields.NOT_PROCESSED}).encode()

@@ -1,6 +1,6 @@
 """msgpack over TCP for the simplest devices: maps, or arrays of maps, one after another.
 
-Each is answered by a map as a JSON line is by a line (answers.py). A message that is good msgpack and no good
+Each is answered by a map as a JSON line is by a line (json_replies.py). A message that is good msgpack and no good
 record costs only itself; behind bytes that are no msgpack nothing can be told apart, so they end the connection.
 """
 
@@ -11,7 +11,8 @@ from typing import ClassVar
 import msgpack
 import msgspec
 
-from collector.protocols.answers import (
+from collector.framing.decoder import Message, Received, Rejected
+from collector.protocols.json_replies import (
     WELCOME,
     denied,
     is_hello,
@@ -23,15 +24,15 @@ from collector.protocols.answers import (
     rejected,
     take_token,
 )
-from collector.protocols.binary import Binary
-from collector.protocols.contract import Message, Received, Rejected
-from telemetry import older, problem
-from telemetry.errors import RecordError, SyntaxFault
-from telemetry.fields import Arrival
-from telemetry.keys import Denied
-from telemetry.msgpack_value import BYTES_PER_CONTAINER, Truncated, read, skip
-from telemetry.record import Sent
-from telemetry.shapes import Shapes
+from collector.protocols.msgpack_base import Binary
+from telemetry.codec import legacy_fields
+from telemetry.codec.msgpack_decoder import BYTES_PER_CONTAINER, Truncated, read, skip
+from telemetry.codec.record_parser import Arrival
+from telemetry.codec.typed_decoder import Shapes
+from telemetry.model import problems
+from telemetry.model.api_keys import Denied
+from telemetry.model.errors import RecordError, SyntaxFault
+from telemetry.model.record import Sent
 
 BAD_MSGPACK = "Invalid msgpack format."
 
@@ -39,7 +40,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class MsgpackStream(Binary):
-    """The decoder of one connection (see contract.py)."""
+    """The decoder of one connection (see framing/decoder.py)."""
 
     PROTOCOL: ClassVar[str] = "msgpack"
 
@@ -82,10 +83,10 @@ class MsgpackStream(Binary):
 
     def _refuse_length(self) -> Message:
         why = f"message longer than {self._max_bytes} bytes"
-        return self._over(Rejected(problem.BODY_TOO_LARGE, why, _encode(rejected(older.NOT_PROCESSED, why))))
+        return self._over(Rejected(problems.BODY_TOO_LARGE, why, _encode(rejected(legacy_fields.NOT_PROCESSED, why))))
 
     def _malformed(self, why: str) -> Rejected:
-        return Rejected(problem.INVALID_MSGPACK, why, _encode(rejected(BAD_MSGPACK, why)))
+        return Rejected(problems.INVALID_MSGPACK, why, _encode(rejected(BAD_MSGPACK, why)))
 
     def _message(self, data: bytes, arrival: Arrival) -> Message:
         records = self._shapes.msgpack(data, "tcp", "msgpack", arrival)
@@ -103,7 +104,7 @@ class MsgpackStream(Binary):
         except SyntaxFault as fault:
             return self._malformed(str(fault))
         except RecordError as error:
-            return Rejected(problem.INVALID_RECORD, reason(error), _encode(refused(error)))
+            return Rejected(problems.INVALID_RECORD, reason(error), _encode(refused(error)))
         self._shapes.learn(value if isinstance(value, list) else [value])
         return _received(records, len(data))._replace(token=token)
 

@@ -17,21 +17,21 @@ import httpx
 import pytest
 import redis
 
-from telemetry import notes
-from telemetry.archive import Archive
-from telemetry.columns import open_duckdb
-from telemetry.config import load
-from telemetry.entries import RawEntry, pack, read_entry
-from telemetry.hot import Batch, Limits, Shard, shard_of
-from telemetry.keys import Wish, make
-from telemetry.record import Record, Sent, Stored
-from telemetry.redis_client import connect
-from telemetry.settings import PROJECT
-from telemetry.setup import set_up
+from telemetry.archive.schema import open_duckdb
+from telemetry.archive.table import Archive
+from telemetry.config.loader import load
+from telemetry.config.settings import PROJECT
+from telemetry.coordination import shared_state
+from telemetry.hot_store.client import connect
+from telemetry.hot_store.entry_codec import RawEntry, pack, read_entry
+from telemetry.hot_store.shard import Batch, Limits, Shard, shard_of
+from telemetry.model.api_keys import Wish, make
+from telemetry.model.record import Record, Sent, Stored
+from telemetry.startup.store_setup import set_up
 from tests.box import free_ports, plain_http
 from tests.conftest import RedisServer
-from worker.budget import Bounds
-from worker.persist import Saver
+from worker.saving.save_budget import Bounds
+from worker.saving.saver import Saver
 
 START_S = 20.0
 STOP_S = 10.0
@@ -108,7 +108,7 @@ class Box:
     def make_key(self, *scopes: str, **more: Any) -> str:
         """A new key, of a `Wish` of these scopes."""
         text, key = make(Wish(scopes, **more), int(time.time()), secrets.token_bytes)
-        notes.add_key(self.client, key)
+        shared_state.add_key(self.client, key)
         return text
 
     def append(self, *sent: Sent) -> list[Stored]:

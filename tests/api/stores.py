@@ -7,20 +7,20 @@ from pathlib import Path
 
 import duckdb
 
-from api.history import Question, page
-from api.one_tail import OneTail
-from api.remembered import Remembered
-from api.snapshot import Snapshots, Wanted
-from telemetry import hot
-from telemetry.archive import Archive
-from telemetry.entries import pack, read_entry
-from telemetry.hot import Batch, Limits, Shard, shard_of
-from telemetry.record import EARLIEST_US, LATEST_US, Sent, Stored
-from telemetry.setup import set_up
+from api.records.range_query import Question, page
+from api.snapshot.device_tail import OneTail
+from api.snapshot.snapshot import Snapshots, Wanted
+from api.snapshot.tail_cache import Remembered
+from telemetry.archive.table import Archive
+from telemetry.hot_store import shard as hot
+from telemetry.hot_store.entry_codec import pack, read_entry
+from telemetry.hot_store.shard import Batch, Limits, Shard, shard_of
+from telemetry.model.record import EARLIEST_US, LATEST_US, Sent, Stored
+from telemetry.startup.store_setup import set_up
 from tests.api.conftest import NOW_MS
 from tests.conftest import RedisServer
-from worker.budget import Bounds
-from worker.persist import Saver
+from worker.saving.save_budget import Bounds
+from worker.saving.saver import Saver
 
 MIDNIGHT_US = 1_768_003_200_000_000
 ALL = Wanted((), EARLIEST_US, LATEST_US)

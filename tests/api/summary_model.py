@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from telemetry.record import Record, Stored
+from telemetry.model.record import Record, Stored
 
 MONDAY = datetime(2000, 1, 3, tzinfo=UTC)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

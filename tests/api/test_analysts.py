@@ -15,8 +15,8 @@ import msgspec
 import pyarrow as pa
 import pytest
 
-from api.sql_child import Question, answer
-from telemetry.columns import COLUMNS
+from api.sql.sandbox_process import Question, answer
+from telemetry.archive.schema import COLUMNS
 
 PROJECT = Path(__file__).resolve().parents[2]
 PAGE = (PROJECT / "docs" / "analysts.md").read_text(encoding="utf-8")

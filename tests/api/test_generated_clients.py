@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from telemetry.record import Sent
+from telemetry.model.record import Sent
 from tests.api.conftest import Box, box_on, record
-from tests.api.test_history import MIDNIGHT_US
+from tests.api.records.test_range_query import MIDNIGHT_US
 from tests.conftest import RedisServer
 from tests.third_party import FOLDER, NODE_MODULES, PYTHON, needs_node_modules, needs_third_party
 

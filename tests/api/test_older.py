@@ -11,7 +11,7 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from telemetry.record import Sent
+from telemetry.model.record import Sent
 from tests.api.conftest import Box, box_on, record, segment
 from tests.conftest import RedisServer
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from api.latest_texts import LARGE_BYTES
-from telemetry.hot import Keys
-from telemetry.record import Sent
+from api.latest.latest_texts import LARGE_BYTES
+from telemetry.hot_store.shard import Keys
+from telemetry.model.record import Sent
 from tests.api.conftest import Box, assert_problem, box_on, record
 from tests.conftest import RedisServer
 

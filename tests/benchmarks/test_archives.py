@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 import pytest
 
 from benchmarks import archives
-from telemetry.archive import Archive
-from telemetry.columns import COLUMNS
+from telemetry.archive.schema import COLUMNS
+from telemetry.archive.table import Archive
 
 DEVICES, A_DEVICE = 12, 100
 

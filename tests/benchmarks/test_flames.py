@@ -10,9 +10,10 @@ from benchmarks.flame_svg import Bar, bars, svg
 from benchmarks.flames import stacks
 
 RAW = """\
-Options.execve (/opt/whimbrel/cli/supervisord.py:51);_run_code (<frozen runpy>:88);<module> (api/query.py:1);main \
-(/opt/whimbrel/telemetry/program.py:34);page (/opt/whimbrel/api/history.py:121) 3
-Supervisor.run (supervisor/supervisord.py:80);main (/opt/whimbrel/telemetry/program.py:34) 1
+Options.execve (/opt/whimbrel/cli/services/fork_server.py:51);_run_code (<frozen runpy>:88);\
+<module> (api/query.py:1);main \
+(/opt/whimbrel/telemetry/startup/program.py:34);page (/opt/whimbrel/api/records/range_query.py:121) 3
+Supervisor.run (supervisor/supervisord.py:80);main (/opt/whimbrel/telemetry/startup/program.py:34) 1
 Thread._bootstrap (threading.py:9);_worker (concurrent/futures/thread.py:69) 7
 Runner.run (asyncio/runners.py:86) 5
 """
@@ -20,8 +21,8 @@ Runner.run (asyncio/runners.py:86) 5
 
 def test_threads_that_wait_and_what_stands_around_programs_are_left_out() -> None:
     assert stacks(RAW) == {
-        ("main (telemetry/program.py)", "page (api/history.py)"): 3,
-        ("main (telemetry/program.py)",): 1,
+        ("main (startup/program.py)", "page (records/range_query.py)"): 3,
+        ("main (startup/program.py)",): 1,
     }
 
 

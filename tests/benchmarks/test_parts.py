@@ -32,7 +32,7 @@ from benchmarks import (
 from benchmarks.cpu import PROGRAMS
 from benchmarks.report import Finding, Missing, Result
 from benchmarks.sending import Connection, send
-from telemetry.process import allow_open_files
+from telemetry.system.process import allow_open_files
 from tests.box import Box
 
 SMALL = ingest.Size(2_000, 1)

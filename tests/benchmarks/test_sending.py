@@ -11,9 +11,9 @@ import pytest
 
 from benchmarks import answers, messages
 from benchmarks.sending import Answers, Connection, Message, send
-from collector.protocols import frames
-from collector.protocols.contract import Received
-from telemetry.clock import arrival
+from collector.framing.decoder import Received
+from collector.protocols import msgpack_frames
+from telemetry.system.clock import arrival
 
 NOW = arrival(1_800_000_000_000_000, 0, 86_400, "kmh", 2**20)
 GOOD_LINE = b'{"message": "Data received", "accepted": 1}\n'
@@ -24,7 +24,7 @@ GOOD_CALL = b"*3\r\n*1\r\n:0\r\n:17\r\n:5\r\n"
 @pytest.mark.parametrize(
     ("counter", "one"),
     [
-        (answers.Frames, frames.answer(7, frames.STORED, 1_000, None)),
+        (answers.Frames, msgpack_frames.answer(7, msgpack_frames.STORED, 1_000, None)),
         (answers.Lines, GOOD_LINE),
         (answers.Http, GOOD_RESPONSE),
         (answers.Appended, GOOD_CALL),
@@ -41,8 +41,8 @@ def test_answers_are_counted_however_they_are_cut(counter: type[Answers], one: b
 @pytest.mark.parametrize(
     ("counter", "bad"),
     [
-        (answers.Frames, frames.answer(7, frames.BUSY, 0, {"reason": "full"})),
-        (answers.Frames, frames.answer(7, frames.REPEATED, 0, None)),
+        (answers.Frames, msgpack_frames.answer(7, msgpack_frames.BUSY, 0, {"reason": "full"})),
+        (answers.Frames, msgpack_frames.answer(7, msgpack_frames.REPEATED, 0, None)),
         (answers.Lines, b'{"message": "Data could not be processed.", "error": "full", "retry": true}\n'),
         (answers.Http, b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"),
         (answers.Appended, b"*3\r\n*1\r\n:1\r\n:17\r\n:5\r\n"),
@@ -57,7 +57,7 @@ def test_what_was_not_stored_is_no_answer(counter: type[Answers], bad: bytes) ->
 def test_frames_are_what_the_collector_reads() -> None:
     [batch] = messages.batches(1_000, a_device=10, devices=50)
     [body] = messages.msgpack_bodies([batch])
-    decoder = frames.Frames(2**20, 10_000)
+    decoder = msgpack_frames.Frames(2**20, 10_000)
     [message] = decoder.feed(messages.frame("bench", 300, messages.on_day(body, 3)).data, NOW)
     assert isinstance(message, Received)
     assert (message.sender, message.number, len(message.records)) == ("bench", 300, 1_000)

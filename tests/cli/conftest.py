@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from cli.command import Command
-from telemetry.settings import Settings
+from telemetry.config.settings import Settings
 
 
 class Ran(NamedTuple):

@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 import redis
 
-from cli.backup import COMMAND
-from cli.restore import COMMAND as RESTORE
-from telemetry.archive import Archive
-from telemetry.backup import manifest
-from telemetry.config import load
-from telemetry.errors import StoreError
-from telemetry.hot import Shard
-from telemetry.settings import Settings
+from cli.backup import manifest
+from cli.backup.backup_command import COMMAND
+from cli.backup.restore_command import COMMAND as RESTORE
+from telemetry.archive.table import Archive
+from telemetry.config.loader import load
+from telemetry.config.settings import Settings
+from telemetry.hot_store.shard import Shard
+from telemetry.model.errors import StoreError
 from tests.cli.conftest import Run
 from tests.worker.conftest import Ledger
-from tests.worker.test_persist import drain
+from tests.worker.saving.test_saver import drain
 
 SECRET = b"a file of the attacker's choice"
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from telemetry.archive import Archive
-from telemetry.steps import VARIABLE
+from telemetry.archive.table import Archive
+from telemetry.system.failpoints import VARIABLE
 from tests.box import PROJECT, Box
 from tests.killer import Killer
 

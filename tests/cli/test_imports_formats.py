@@ -15,14 +15,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cli.imports import source as sources
-from cli.imports.contract import Refused
-from cli.imports.formats import READERS
-from cli.imports.judge import Judge, Naming
-from cli.imports.source import opened
-from telemetry.errors import SenderError
-from telemetry.fields import Arrival
-from telemetry.record import LATEST_US, Sent
+from cli.imports.readers.formats import READERS
+from cli.imports.rows import source as sources
+from cli.imports.rows.reader import Refused
+from cli.imports.rows.row_parser import Judge, Naming
+from cli.imports.rows.source import opened
+from telemetry.codec.record_parser import Arrival
+from telemetry.model.errors import SenderError
+from telemetry.model.record import LATEST_US, Sent
 from tests.cli.imports_files import GPX, HEAD, TABLE, Value, dump, escaped, insert
 
 MOMENT_US = 1_772_323_200_000_000

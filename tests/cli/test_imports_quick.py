@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cli.imports.judge import Judge, Naming
-from cli.imports.quick import Rows
-from telemetry.fields import Arrival
-from telemetry.record import LATEST_US, Sent
+from cli.imports.rows.column_parser import Rows
+from cli.imports.rows.row_parser import Judge, Naming
+from telemetry.codec.record_parser import Arrival
+from telemetry.model.record import LATEST_US, Sent
 
 NAMES = ("device_id", "timestamp", "lat", "lon", "speed", "location", "fuel", "state", "id")
 MOMENT = "2026-03-01T00:00:00Z"

@@ -13,24 +13,24 @@ import redis
 import uvloop
 
 from collector.__main__ import measured
-from collector.device_days import DeviceDays
-from collector.device_filter import DeviceFilter
-from collector.intake import Intake
-from collector.logins import Logins
-from collector.marks import Watermarks
+from collector.framing.decoder import Decoder
+from collector.ingest.day_limit import DeviceDays
+from collector.ingest.device_filter import DeviceFilter
+from collector.ingest.group_commit import Intake
+from collector.ingest.watermarks import Watermarks
+from collector.listeners.tcp import TcpCollector, Timeouts
+from collector.listeners.tracker_logins import Logins
 from collector.protocols import PROTOCOLS, MessageLimits
-from collector.protocols.contract import Decoder
-from collector.tcp import TcpCollector, Timeouts
-from telemetry.concurrency import tcp_share
-from telemetry.connections import Connections
-from telemetry.entries import read_entry
-from telemetry.fields import Arrival
-from telemetry.hot import Limits, Shard
-from telemetry.keyring import Keyring
-from telemetry.record import Record, Sent, Stored
-from telemetry.redis_client import connect
-from telemetry.serve import listen
-from telemetry.settings import Settings
+from telemetry.access.key_cache import Keyring
+from telemetry.codec.record_parser import Arrival
+from telemetry.config.settings import Settings
+from telemetry.hot_store.client import connect
+from telemetry.hot_store.entry_codec import read_entry
+from telemetry.hot_store.shard import Limits, Shard
+from telemetry.http.server import listen
+from telemetry.limits.concurrency import tcp_share
+from telemetry.limits.connections import Connections
+from telemetry.model.record import Record, Sent, Stored
 
 NOW_US = 1_795_500_000_000_000
 HOST = "127.0.0.1"

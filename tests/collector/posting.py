@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import httpx
 import redis
 
-from telemetry.hot import Shard
-from telemetry.settings import PROJECT, Settings
+from telemetry.config.settings import PROJECT, Settings
+from telemetry.hot_store.shard import Shard
 from tests.box import free_ports
 from tests.collector.conftest import HOST, numbers, tail
 from tests.conftest import RedisServer

@@ -12,10 +12,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from telemetry.archive import Archive
-from telemetry.redis_client import connect
-from telemetry.settings import Settings
-from telemetry.setup import set_up
+from telemetry.archive.table import Archive
+from telemetry.config.settings import Settings
+from telemetry.hot_store.client import connect
+from telemetry.startup.store_setup import set_up
 from tests.box import PROJECT, free_ports
 from tests.collector.conftest import HOST
 from tests.conftest import RedisServer, settings_of

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from cli.delivery import Patience, Tally
-from cli.sources import Row
-from cli.tcp_sender import TcpSender
-from telemetry.entries import read_entry
-from telemetry.hot import Shard, attach
-from telemetry.redis_client import connect
+from cli.sending.sender import Patience, Tally
+from cli.sending.sources import Row
+from cli.sending.tcp_sender import TcpSender
+from telemetry.hot_store.client import connect
+from telemetry.hot_store.entry_codec import read_entry
+from telemetry.hot_store.shard import Shard, attach
 from tests.collector.conftest import HOST, numbers, tail
 from tests.collector.program import Program, program
 from tests.conftest import RedisServer

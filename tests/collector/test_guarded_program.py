@@ -14,9 +14,10 @@ import httpx
 import pytest
 import redis
 
-from telemetry import keys, notes
-from telemetry.keys import Wish, make
-from telemetry.redis_client import connect
+from telemetry.coordination import shared_state
+from telemetry.hot_store.client import connect
+from telemetry.model import api_keys as keys
+from telemetry.model.api_keys import Wish, make
 from tests.box import free_ports, plain_http
 from tests.collector.program import Program, program
 from tests.conftest import RedisServer
@@ -66,9 +67,9 @@ def running(tmp_path_factory: pytest.TempPathFactory, shared_redis: RedisServer)
         made = {}
         for name, wish in WISHES.items():
             made[name], key = make(wish, LONG_AGO_S, secrets.token_bytes)
-            notes.add_key(client, key)
+            shared_state.add_key(client, key)
             if name == "revoked":
-                notes.remove_key(client, key.id)
+                shared_state.remove_key(client, key.id)
         made["token"] = keys.device_token(made["fleet"], "van-7")
         made["misspelt"] = made["good"][:-1] + "-"
         with plain_http(f"http://{HOST}:{found.http_port}") as http:
@@ -172,13 +173,13 @@ def test_a_tracker_that_was_let_in_needs_no_key(running: Running) -> None:
 
 def test_a_revoked_key_is_refused_within_five_seconds(running: Running) -> None:
     text, key = make(Wish(("ingest",)), int(time.time()), secrets.token_bytes)
-    notes.add_key(running.redis, key)
+    shared_state.add_key(running.redis, key)
     for status in (202, 401):
         by_s = time.monotonic() + 5
         while running.http.post("/v1/records", json=RECORD, headers=bearer(text)).status_code != status:
             assert time.monotonic() < by_s
             time.sleep(0.05)
-        notes.remove_key(running.redis, key.id)
+        shared_state.remove_key(running.redis, key.id)
 
 
 def test_no_key_is_logged_and_wrong_ones_are_counted(running: Running) -> None:
@@ -187,14 +188,14 @@ def test_no_key_is_logged_and_wrong_ones_are_counted(running: Running) -> None:
         running.http.get("/osmand", params={"id": "van-7", "token": running.keys[name]})
         running.http.get("/nowhere", params={"token": running.keys[name]})
     by_s = time.monotonic() + 10
-    while not {"no-key", "wrong-key", "wrong-scope", "other-device"} <= notes.refused(running.redis).keys():
-        assert time.monotonic() < by_s, notes.refused(running.redis)
+    while not {"no-key", "wrong-key", "wrong-scope", "other-device"} <= shared_state.refused(running.redis).keys():
+        assert time.monotonic() < by_s, shared_state.refused(running.redis)
         running.http.post("/v1/records", json=RECORD, headers=bearer(running.keys["elsewhere"]))
         running.http.post("/v1/records", json=RECORD)
         time.sleep(0.2)
     log = running.program.log()
     assert "collecting" in log
-    kept = str([running.redis.hgetall(name) for name in (notes.KEYS, notes.REFUSED)])
+    kept = str([running.redis.hgetall(name) for name in (shared_state.KEYS, shared_state.REFUSED)])
     for text in running.keys.values():
         proof = text.split("_")[2]
         assert proof not in log

@@ -14,13 +14,13 @@ from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from collector.framing.decoder import Message, Received, Rejected
 from collector.protocols import PROTOCOLS, MessageLimits
-from collector.protocols.contract import Message, Received, Rejected
 from collector.protocols.json_stream import MANY_BYTES, QUICK_BYTES, JsonStream
-from telemetry import problem
-from telemetry.fields import Arrival
-from telemetry.record import Record, Sent
-from telemetry.shapes import LEARN_RECORDS
+from telemetry.codec.record_parser import Arrival
+from telemetry.codec.typed_decoder import LEARN_RECORDS
+from telemetry.model import problems
+from telemetry.model.record import Record, Sent
 from tests.collector.protocols.three_ways import apart
 
 NOW_US = 1_795_500_000_000_000
@@ -279,7 +279,7 @@ def test_the_speed_unit_of_the_listener_holds() -> None:
 def test_a_refused_line_is_counted_with_its_reason() -> None:
     [message] = stream().feed(b'{"device_id":""}\n', ARRIVAL)
     why = "record 0: device_id: must not be blank"
-    assert message == Rejected(problem.INVALID_RECORD, why, message.answer)  # type: ignore[union-attr]
+    assert message == Rejected(problems.INVALID_RECORD, why, message.answer)  # type: ignore[union-attr]
 
 
 def test_more_records_than_a_message_may_hold() -> None:

@@ -16,14 +16,14 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from collector.protocols.gt06 import framed
-from telemetry.hot import Shard, attach
-from telemetry.redis_client import connect
+from collector.trackers.gt06.decoder import framed
+from telemetry.hot_store.client import connect
+from telemetry.hot_store.shard import Shard, attach
 from tests.box import free_ports
 from tests.collector.conftest import HOST, tail
 from tests.collector.program import Program, connected, program
-from tests.collector.protocols import test_gt06 as gt06
-from tests.collector.protocols import test_teltonika as teltonika
+from tests.collector.trackers.gt06 import test_decoder as gt06
+from tests.collector.trackers.teltonika import test_decoder as teltonika
 from tests.conftest import RedisServer, running_redis
 
 WAIT_S = 20

@@ -13,8 +13,8 @@ from pathlib import Path
 import msgpack
 import pytest
 
-from telemetry.hot import Keys, Shard, attach, shard_of
-from telemetry.redis_client import connect
+from telemetry.hot_store.client import connect
+from telemetry.hot_store.shard import Keys, Shard, attach, shard_of
 from tests.collector.conftest import HOST, numbers, tail
 from tests.collector.program import Program, connected, program
 from tests.conftest import RedisServer

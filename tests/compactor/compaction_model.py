@@ -1,4 +1,4 @@
-"""Compaction, retention and sweep of `compactor/compact.py` as a model, beside the saves that add the files.
+"""Compaction, retention and sweep of `compactor/compaction.py` as a model, beside the saves that add the files.
 
 Like `tests/worker/save_model.py`, which has Redis's side of a save, it tries everything that can happen in any
 order. Here it is about files: which the table lists, which lie on the disk, and who still means to use one.

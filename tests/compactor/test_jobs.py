@@ -11,16 +11,17 @@ import pytest
 import redis
 
 from compactor import jobs as compactor_jobs
-from telemetry import clock, jobs
-from telemetry.archive import Archive, commit_number
-from telemetry.columns import columns
-from telemetry.days import DAY_US, day_of
-from telemetry.entries import Block
-from telemetry.errors import WhimbrelError
-from telemetry.hot import Shard
-from telemetry.jobs import persist_queue
-from telemetry.record import Record, Stored
-from telemetry.settings import Settings
+from telemetry.archive.schema import columns
+from telemetry.archive.table import Archive, commit_number
+from telemetry.config.settings import Settings
+from telemetry.coordination import job_queue
+from telemetry.coordination.job_queue import persist_queue
+from telemetry.hot_store.entry_codec import Block
+from telemetry.hot_store.shard import Shard
+from telemetry.model.errors import WhimbrelError
+from telemetry.model.record import Record, Stored
+from telemetry.model.utc import DAY_US, day_of
+from telemetry.system import clock
 from tests.conftest import RedisServer, settings_of
 from worker.rq_worker import rq_worker
 
@@ -28,9 +29,9 @@ from worker.rq_worker import rq_worker
 @pytest.fixture(autouse=True)
 def prepared(settings: Settings) -> Iterator[None]:
     """This process is a worker for a while."""
-    jobs.prepare(settings)
+    job_queue.prepare(settings)
     yield
-    jobs._settings.clear()
+    job_queue._settings.clear()
     compactor_jobs._work.clear()
 
 
@@ -53,7 +54,7 @@ def run(client: redis.Redis) -> None:
 @pytest.mark.usefixtures("shard")
 def test_a_look_merges_what_is_due(client: redis.Redis, archive: Archive) -> None:
     add(archive, 3, 9)
-    jobs.enqueue_compact(persist_queue(client), 1)
+    job_queue.enqueue_compact(persist_queue(client), 1)
     run(client)
     assert [file.rows for file in archive.live(archive.open())] == [9]
 
@@ -61,12 +62,12 @@ def test_a_look_merges_what_is_due(client: redis.Redis, archive: Archive) -> Non
 def test_retention_then_sweep(
     shared_redis: RedisServer, shard: Shard, client: redis.Redis, archive: Archive, tmp_path: Path
 ) -> None:
-    jobs.prepare(settings_of(shared_redis.url, tmp_path, archive__retention_days="2", archive__grace_seconds="1"))
+    job_queue.prepare(settings_of(shared_redis.url, tmp_path, archive__retention_days="2", archive__grace_seconds="1"))
     add(archive, 3, 2)
     add(archive, 1, 1)
     client.set(shard.keys.committed, archive.committed(archive.open(), 0))
     for tick in (1, 2, 3):
-        jobs.enqueue_tidy(persist_queue(client), tick)
+        job_queue.enqueue_tidy(persist_queue(client), tick)
         run(client)
         time.sleep(1.1)
         if tick == 1:
@@ -81,7 +82,7 @@ def test_beside_an_older_log_no_file_is_deleted(
     shared_redis: RedisServer, shard: Shard, client: redis.Redis, archive: Archive, tmp_path: Path
 ) -> None:
     """The log was restored and does not name the newest file, which may be all that is left of its records."""
-    jobs.prepare(settings_of(shared_redis.url, tmp_path, archive__grace_seconds="1"))
+    job_queue.prepare(settings_of(shared_redis.url, tmp_path, archive__grace_seconds="1"))
     add(archive, 1, 1)
     log = archive.root / "_delta_log"
     old = sorted(log.glob("*.json"))
@@ -90,19 +91,19 @@ def test_beside_an_older_log_no_file_is_deleted(
     for entry in set(log.glob("*.json")) - set(old):
         entry.unlink()
     for tick in (1, 2, 3):
-        jobs.enqueue_tidy(persist_queue(client), tick)
+        job_queue.enqueue_tidy(persist_queue(client), tick)
         run(client)
         time.sleep(1.1)
     assert len(archive.unlisted(archive.open())) == 1
     client.set(shard.keys.committed, archive.committed(archive.open(), 0))
     for tick in (4, 5):
-        jobs.enqueue_tidy(persist_queue(client), tick)
+        job_queue.enqueue_tidy(persist_queue(client), tick)
         run(client)
         time.sleep(1.1)
     assert not archive.unlisted(archive.open()), "as any file that no table names"
 
 
 def test_without_a_worker_there_is_no_job() -> None:
-    jobs._settings.clear()
+    job_queue._settings.clear()
     with pytest.raises(WhimbrelError, match="not a worker"):
         compactor_jobs.compact()

@@ -12,7 +12,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from compactor.plan import REWRITE_FILES, SMALL_FILES, SMALL_PART, Limits, Rewrite, expired, rewrites
-from telemetry.data_files import LiveFile
+from telemetry.archive.data_files import LiveFile
 
 TODAY = date(2026, 11, 24)
 NOW_MS = 1_795_500_000_000

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from telemetry.audit_read import Wanted, entries
+from telemetry.audit.reader import Wanted, entries
 from tests.box import PROJECT, Box, plain_http
 
 pytestmark = pytest.mark.slow

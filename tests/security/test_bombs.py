@@ -23,25 +23,25 @@ import pytest
 from backports import zstd
 from starlette.requests import Request
 
-from cli.imports import sql_dump
-from cli.imports.judge import Judge, Naming
-from cli.imports.source import opened
-from collector.arriving import Arriving
-from collector.bodies import JSON, MSGPACK, NDJSON, Form, read_batch
-from collector.encodings import inflate
-from collector.listeners import decoder_of
-from collector.posts import influx, osmand, owntracks, traccar
-from collector.posts.contract import MAX_ASIDE, Post, Read
-from collector.problems import ProblemError
-from collector.protocols import PROTOCOLS, TRACKERS, MessageLimits, mqtt
-from collector.protocols.contract import Decoder
-from collector.protocols.framed import Options
+from cli.imports.readers import sql_dump
+from cli.imports.rows.row_parser import Judge, Naming
+from cli.imports.rows.source import opened
+from collector.framing.decoder import Decoder
+from collector.framing.frame_decoder import Options
+from collector.http.record_body import JSON, MSGPACK, NDJSON, Form, read_batch
+from collector.http.request_headers import HttpLimits, Incoming
+from collector.http_protocols import influx, osmand, owntracks, traccar
+from collector.http_protocols.protocol import MAX_ASIDE, Post, Read
+from collector.ingest.arriving_bytes import Arriving
+from collector.listeners.extra_ports import decoder_of
+from collector.protocols import PROTOCOLS, TRACKERS, MessageLimits, mqtt_payload
 from collector.protocols.json_stream import JsonStream
-from collector.requests import HttpLimits, Incoming
-from telemetry import problem
-from telemetry.errors import SenderError, SyntaxFault, TooLarge
-from telemetry.fields import Arrival
-from telemetry.topics import Filter
+from telemetry.codec.record_parser import Arrival
+from telemetry.http.content_encoding import inflate
+from telemetry.http.problem_responses import ProblemError
+from telemetry.model import problems
+from telemetry.model.errors import SenderError, SyntaxFault, TooLarge
+from telemetry.model.mqtt_topics import Filter
 from tests.box import free_ports, plain_http
 from tests.collector.program import Program, program
 from tests.conftest import RedisServer
@@ -328,7 +328,7 @@ def test_whole_bodies_that_wait_for_a_thread_are_bounded(encoding: str) -> None:
                 stack.enter_context(one)
             found = await asyncio.gather(*(one.read(encoding) for one in incoming), return_exceptions=True)
             assert [one for one in found if isinstance(one, bytes)] == [body, body]
-            assert [one.kind for one in found if isinstance(one, ProblemError)] == [problem.BUSY] * 3
+            assert [one.kind for one in found if isinstance(one, ProblemError)] == [problems.BUSY] * 3
         assert limits.arriving.bytes == 0
 
     asyncio.run(test())
@@ -397,10 +397,10 @@ def test_a_post_of_short_items_costs_little_memory(name: str) -> None:
 
 def test_a_message_of_mqtt_sets_aside_no_more_than_a_post() -> None:
     payload = b"[" + b"{}," * ITEMS + b"{}]"
-    heard = mqtt.read("a", payload, [Filter.of("#")], Options(), ARRIVAL)
+    heard = mqtt_payload.read("a", payload, [Filter.of("#")], Options(), ARRIVAL)
     assert len(heard.aside) <= MAX_ASIDE
     assert heard.refused == len(heard.aside) == 1
-    heard = mqtt.read("a", b"[" + b"{}," * 5_000 + b"{}]", [Filter.of("#")], Options(), ARRIVAL)
+    heard = mqtt_payload.read("a", b"[" + b"{}," * 5_000 + b"{}]", [Filter.of("#")], Options(), ARRIVAL)
     assert (len(heard.aside), heard.refused) == (MAX_ASIDE, 5_001)
 
 

@@ -17,8 +17,8 @@ import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
-from telemetry.audit_entry import Actor
-from telemetry.audit_read import Wanted, entries
+from telemetry.audit.entry import Actor
+from telemetry.audit.reader import Wanted, entries
 from tests.box import Box, free_ports
 from tests.certificates import Authority
 from tests.senders import wait_until

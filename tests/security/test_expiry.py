@@ -14,11 +14,11 @@ import psutil
 import pytest
 import redis
 
-from telemetry import notes
-from telemetry.config import load
-from telemetry.frame_answers import frame
-from telemetry.keys import SCOPES, Wish, device_token, make
-from telemetry.redis_client import connect
+from telemetry.codec.frames import frame
+from telemetry.config.loader import load
+from telemetry.coordination import shared_state
+from telemetry.hot_store.client import connect
+from telemetry.model.api_keys import SCOPES, Wish, device_token, make
 from tests.box import Box, plain_http
 
 pytestmark = pytest.mark.slow
@@ -55,7 +55,7 @@ def new_key(box: Box, **more: Any) -> str:
     wish = Wish(**({"scopes": ("ingest", "read", "sql")} | more))
     text, key = make(wish, int(time.time()), secrets.token_bytes)
     with connect(load(environ=box.environ)) as client:
-        assert notes.add_key(client, key)
+        assert shared_state.add_key(client, key)
     probe = device_token(text, "probe") if wish.is_fleet else text
     for port, method, path in (
         (box.api_port, "GET", "/v1/devices/probe/latest"),
@@ -204,7 +204,7 @@ def sql_children(box: Box) -> list[psutil.Process]:
 
 def is_sql_child(process: psutil.Process) -> bool:
     try:
-        return process.is_running() and "api.sql_child" in process.cmdline()
+        return process.is_running() and "api.sql.sandbox_process" in process.cmdline()
     except psutil.NoSuchProcess:  # it has just ended
         return False
 
@@ -249,11 +249,11 @@ def test_the_token_of_one_device_is_revoked(box: Box) -> None:
 
 def test_what_a_key_allows_is_changed(box: Box, keys_of: redis.Redis) -> None:
     text, key = make(Wish(SCOPES), int(time.time()), secrets.token_bytes)
-    notes.add_key(keys_of, key)
+    shared_state.add_key(keys_of, key)
     stop_s = time.monotonic() + END_S
     while box.http.get("/v1/latest", headers=bearer(text)).status_code != 200:
         assert time.monotonic() < stop_s
     live = dial(box.api_port, request(text, "GET", "/v1/live"))
     live.recv(1, socket.MSG_PEEK)
-    notes.change_key(keys_of, type(key)(key.id, key.hash, ("ingest",), key.created_s))
+    shared_state.change_key(keys_of, type(key)(key.id, key.hash, ("ingest",), key.created_s))
     fail_unless_ended([Opened("live", live, said_why)])

@@ -19,7 +19,7 @@ from typing import Any
 import httpx
 import pytest
 
-from cli.systemd import MEMORY_MAX
+from cli.services.systemd import MEMORY_MAX
 from tests.api.conftest import Box, box_on
 from tests.conftest import RedisServer
 

@@ -22,21 +22,21 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from cli.imports.formats import READERS
-from cli.imports.judge import Judge, Naming
-from cli.imports.source import opened
-from collector import bodies
-from collector.bodies import FORMS, JSON, MSGPACK, NDJSON, Form, read_batch
-from collector.protocols.contract import Decoder, Message, Received
-from collector.protocols.frames import Frames
+from cli.imports.readers.formats import READERS
+from cli.imports.rows.row_parser import Judge, Naming
+from cli.imports.rows.source import opened
+from collector.framing.decoder import Decoder, Message, Received
+from collector.http import record_body
+from collector.http.record_body import FORMS, JSON, MSGPACK, NDJSON, Form, read_batch
 from collector.protocols.json_stream import JsonStream
+from collector.protocols.msgpack_frames import Frames
 from collector.protocols.msgpack_stream import MsgpackStream
-from telemetry import shapes
-from telemetry.errors import RecordError
-from telemetry.fields import Arrival, read
-from telemetry.json_like import json_like
-from telemetry.record import LATEST_US, Sent
-from telemetry.shapes import LEARN_RECORDS, Shapes
+from telemetry.codec import typed_decoder
+from telemetry.codec.json_compat import json_like
+from telemetry.codec.record_parser import Arrival, read
+from telemetry.codec.typed_decoder import LEARN_RECORDS, Shapes
+from telemetry.model.errors import RecordError
+from telemetry.model.record import LATEST_US, Sent
 from tests.box import plain_http
 from tests.collector.program import Program, program
 from tests.conftest import RedisServer
@@ -62,8 +62,8 @@ def _nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def forget(setattr_of: Callable[[Any, str, Any], object] = setattr) -> None:
     """Have all shapes unlearnt, as if the program had just started."""
-    setattr_of(shapes, "_known", {})
-    setattr_of(shapes, "_counts", {})
+    setattr_of(typed_decoder, "_known", {})
+    setattr_of(typed_decoder, "_counts", {})
     for form in set(FORMS.values()):
         form.shapes._shapes, form.shapes._names = [], ()
 
@@ -275,7 +275,7 @@ def test_nothing_that_is_learnt_may_fail_a_message(monkeypatch: pytest.MonkeyPat
     found = Shapes()
     found.learn(records("a"))
     assert not found.any
-    assert len(read_batch(bodies.JSON, as_array(records("a")), MAX_RECORDS, ARRIVAL, 0).records) == MANY
+    assert len(read_batch(record_body.JSON, as_array(records("a")), MAX_RECORDS, ARRIVAL, 0).records) == MANY
 
 
 def test_what_a_shape_trips_over_goes_the_plain_way() -> None:
@@ -294,14 +294,14 @@ def test_names_that_are_many_or_long_are_not_remembered() -> None:
         found.learn([{"device_id": "d", **dict.fromkeys((f"{number}x{n}" for n in range(1_000)), 1)}], LEARN_RECORDS)
         found.learn([{"device_id": "d", f"{number}{'x' * 100_000}": 1}], LEARN_RECORDS)
         assert not found.any
-        assert sum(map(len, found._names)) <= shapes.MAX_NAMES_CHARACTERS
-    assert not shapes._counts
+        assert sum(map(len, found._names)) <= typed_decoder.MAX_NAMES_CHARACTERS
+    assert not typed_decoder._counts
 
 
 def test_shapes_of_all_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     gc.collect()
-    monkeypatch.setattr(shapes, "MAX_ALIVE", len(shapes._alive) + 20)
-    monkeypatch.setattr(shapes, "MAX_KEPT", 5)
+    monkeypatch.setattr(typed_decoder, "MAX_ALIVE", len(typed_decoder._alive) + 20)
+    monkeypatch.setattr(typed_decoder, "MAX_KEPT", 5)
     connections = [Shapes() for _ in range(100)]
     for number, found in enumerate(connections):
         found.learn([{"device_id": "d", f"x{number}": 1}], LEARN_RECORDS)

@@ -12,12 +12,12 @@ from typing import Any
 import httpx
 import pytest
 
-from api.sql_child import Question, answer
-from telemetry import delta_log
-from telemetry.archive import Archive, commit_number
-from telemetry.columns import COLUMNS, columns
-from telemetry.entries import Block
-from telemetry.record import Record, Stored
+from api.sql.sandbox_process import Question, answer
+from telemetry.archive import commit_log
+from telemetry.archive.schema import COLUMNS, columns
+from telemetry.archive.table import Archive, commit_number
+from telemetry.hot_store.entry_codec import Block
+from telemetry.model.record import Record, Stored
 from tests.box import Box, plain_http
 from tests.senders import wait_until
 
@@ -54,7 +54,7 @@ def post(box: Box, records: list[dict[str, Any]]) -> httpx.Response:
 
 def saves(box: Box) -> list[list[dict[str, Any]]]:
     """The files that each commit of the archive added, and what it says of their devices."""
-    entries = [path.read_text().splitlines() for path in sorted(delta_log.folder(box.data / "archive").glob("*.json"))]
+    entries = [path.read_text().splitlines() for path in sorted(commit_log.folder(box.data / "archive").glob("*.json"))]
     added = [[json.loads(json.loads(line)["add"]["stats"]) for line in lines if '"add":' in line] for lines in entries]
     return [some for some in added if some]
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from telemetry.record import Record, Sent
-from telemetry.settings import PROJECT
+from telemetry.config.settings import PROJECT
+from telemetry.model.record import Record, Sent
 from tests.api.conftest import NOW_MS, Box, box_on, record
 from tests.conftest import RedisServer
 

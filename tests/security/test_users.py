@@ -14,10 +14,10 @@ import httpx
 import msgspec
 import pytest
 
-from telemetry import user_store
-from telemetry.passwords import SALT_BYTES, hash_password
-from telemetry.settings import PROJECT
-from telemetry.users import ROLES, make_user
+from telemetry.access import user_store
+from telemetry.access.passwords import SALT_BYTES, hash_password
+from telemetry.access.users import ROLES, make_user
+from telemetry.config.settings import PROJECT
 from tests.api.conftest import Box, box_on
 from tests.box import plain_http
 from tests.conftest import RedisServer

@@ -19,9 +19,9 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import OctKey, RSAKey
 
-from telemetry import user_store
-from telemetry.settings import PROJECT
-from telemetry.users import make_user
+from telemetry.access import user_store
+from telemetry.access.users import make_user
+from telemetry.config.settings import PROJECT
 from tests.api.conftest import Box, box_on
 from tests.box import plain_http
 from tests.conftest import RedisServer

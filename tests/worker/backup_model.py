@@ -1,4 +1,4 @@
-"""A backup beside saves as a model: every order of its steps and theirs (telemetry/backup/moment.py).
+"""A backup beside saves as a model: every order of its steps and theirs (cli/backup/consistent_point.py).
 
 The box is that of save_model.py: two workers that may die at any step, two devices. Beside it a backup takes five
 steps, between any two of which anything may happen:

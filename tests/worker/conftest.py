@@ -8,11 +8,11 @@ from collections.abc import Iterable
 import duckdb
 import pytest
 
-from telemetry.archive import Archive
-from telemetry.days import DAY_US
-from telemetry.entries import pack, read_entry
-from telemetry.hot import Batch, Limits, Shard
-from telemetry.record import Record, Sent
+from telemetry.archive.table import Archive
+from telemetry.hot_store.entry_codec import pack, read_entry
+from telemetry.hot_store.shard import Batch, Limits, Shard
+from telemetry.model.record import Record, Sent
+from telemetry.model.utc import DAY_US
 
 NOW_US = 1_795_500_000_000_000
 

@@ -1,4 +1,4 @@
-"""Deleting a device (`worker/erasing.py`) as a model, small enough to try everything that can happen.
+"""Deleting a device (`worker/device_erasure.py`) as a model, small enough to try everything that can happen.
 
 One device gets a few records and is deleted once or twice, at any time, while a saver and an eraser work, and beside
 them an importer, a compactor or somebody who finds latest in the archive. What holds of every state:

@@ -1,4 +1,4 @@
-"""The save protocol of `worker/persist.py` as a model, small enough to try everything that can happen.
+"""The save protocol of `worker/saving/saver.py` as a model, small enough to try everything that can happen.
 
 Saving moves records from Redis to the archive's table, each exactly once, while workers are killed,
 paused and woken at any step and Redis is put back to an older copy. Tests of the real code try a few of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from telemetry.steps import Step
+from telemetry.system.failpoints import Step
 
 
 class Stop(Exception):

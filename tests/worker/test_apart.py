@@ -11,21 +11,23 @@ import duckdb
 import pytest
 import redis
 
-from api.snapshot import Snapshots, Wanted
-from telemetry import clock, hot, notes
-from telemetry.archive import Archive, commit_number
-from telemetry.errors import NotTogether, OtherStoreError
-from telemetry.hot import Flush, Shard
-from telemetry.record import EARLIEST_US, LATEST_US
-from telemetry.redis_client import connect
-from telemetry.settings import Settings
-from telemetry.setup import NO_ARCHIVE, apart, set_up
+from api.snapshot.snapshot import Snapshots, Wanted
+from telemetry.archive.table import Archive, commit_number
+from telemetry.config.settings import Settings
+from telemetry.coordination import shared_state
+from telemetry.hot_store import shard as hot
+from telemetry.hot_store.client import connect
+from telemetry.hot_store.shard import Flush, Shard
+from telemetry.model.errors import NotTogether, OtherStoreError
+from telemetry.model.record import EARLIEST_US, LATEST_US
+from telemetry.startup.store_setup import NO_ARCHIVE, apart, set_up
+from telemetry.system import clock
 from tests.worker.conftest import Ledger, archived, waiting
+from tests.worker.saving.test_saver import DEVICES, drain, saver, stop_at
 from tests.worker.stopping import Stop
-from tests.worker.test_persist import DEVICES, drain, saver, stop_at
 from worker.jobs import Work
-from worker.latest import rebuild
-from worker.persist import Saver
+from worker.saving.latest_rebuild import rebuild
+from worker.saving.saver import Saver
 
 
 def gone(archive: Archive, _old: Path) -> None:
@@ -142,7 +144,7 @@ def test_a_worker_that_looks_sets_an_emptied_redis_up(
     client.flushall()
     work.look()
     [new] = hot.attach(client, 1)
-    assert notes.WORKER in notes.seen_alive(client)
+    assert shared_state.WORKER in shared_state.seen_alive(client)
     assert apart(new, archive) is None
     assert new.latest([b"a"]) != [None]
     with pytest.raises(OtherStoreError):

@@ -8,14 +8,14 @@ import duckdb
 import pytest
 import redis
 
-from telemetry import clock
-from telemetry.archive import Archive
-from telemetry.entries import pack
-from telemetry.hot import Batch, Flush, Limits
-from telemetry.record import Record, Sent
+from telemetry.archive.table import Archive
+from telemetry.hot_store.entry_codec import pack
+from telemetry.hot_store.shard import Batch, Flush, Limits
+from telemetry.model.record import Record, Sent
+from telemetry.system import clock
 from tests.small_disk import SmallDisk
 from worker.jobs import Work
-from worker.persist import Saver
+from worker.saving.saver import Saver
 
 DAY_US = 86_400_000_000
 AT_US = 20_600 * DAY_US

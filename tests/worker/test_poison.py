@@ -10,15 +10,15 @@ import duckdb
 import msgspec
 import pytest
 
-from cli.quarantine import COMMAND
-from telemetry.archive import Archive
-from telemetry.entries import LATEST_MS, pack_array
-from telemetry.hot import Shard
-from telemetry.record import EARLIEST_US, LATEST_US, Record, encode
-from telemetry.settings import Settings
+from cli.admin.quarantine import COMMAND
+from telemetry.archive.table import Archive
+from telemetry.config.settings import Settings
+from telemetry.hot_store.entry_codec import LATEST_MS, pack_array
+from telemetry.hot_store.shard import Shard
+from telemetry.model.record import EARLIEST_US, LATEST_US, Record, encode
 from tests.cli.conftest import Run, call
 from tests.worker.conftest import NOW_US, Ledger, archived
-from tests.worker.test_persist import drain
+from tests.worker.saving.test_saver import drain
 
 __all__ = ["call"]
 

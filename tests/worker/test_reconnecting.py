@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from telemetry.redis_client import connect
+from telemetry.hot_store.client import connect
 from tests.conftest import RedisServer, settings_of
 from worker.rq_worker import LONGEST_WAIT_S, rq_worker
 

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from telemetry.archive import commit_number
-from telemetry.days import DAY_US
-from telemetry.entries import Intent, Range, pack
-from telemetry.hot import Batch, Limits, Shard
-from telemetry.record import Record, Sent
+from telemetry.archive.table import commit_number
+from telemetry.hot_store.entry_codec import Intent, Range, pack
+from telemetry.hot_store.shard import Batch, Limits, Shard
+from telemetry.model.record import Record, Sent
+from telemetry.model.utc import DAY_US
 from tests.worker.conftest import NOW_US
-from worker.budget import OPEN_DAYS, Bounds
-from worker.plan import Plan, Turns, choose
+from worker.saving.save_budget import OPEN_DAYS, Bounds
+from worker.saving.save_plan import Plan, Turns, choose
 
 TODAY = NOW_US // DAY_US
 

@@ -7,16 +7,16 @@ import os
 import signal
 import sys
 
-from telemetry import early
+from telemetry.startup import early_signals
 
 if __name__ == "__main__":
-    early.begin()
+    early_signals.begin()
 
-from telemetry import notes, reports
-from telemetry.program import Stopped, main
-from telemetry.redis_client import connect
-from telemetry.settings import Settings
-from telemetry.watchdog import watchdog
+from telemetry.config.settings import Settings
+from telemetry.coordination import metric_reports, shared_state
+from telemetry.hot_store.client import connect
+from telemetry.startup.program import Stopped, main
+from telemetry.system.systemd_notify import watchdog
 
 ENDS = {signal.SIGTERM, signal.SIGINT}
 
@@ -27,7 +27,7 @@ def serve(settings: Settings) -> None:
     """Forward and tell until a signal comes. Redis may be away: then that is what is told."""
     if not settings.needs_courier:
         wait()
-    told = reports.told(lambda: connect(settings), reports.Teller(notes.COURIER))
+    told = metric_reports.told(lambda: connect(settings), metric_reports.Teller(shared_state.COURIER))
     with Stopped() as stopped, told:
         importlib.import_module("worker.courier.service").serve(settings, stopped)
 

@@ -15,20 +15,22 @@ from typing import Protocol
 import msgspec
 import redis
 
-from telemetry import clock, hot, notes
-from telemetry.endpoints import api_url, collector_url
-from telemetry.errors import BusyError, StoreError, WhimbrelError
-from telemetry.redis_client import READ_TIMEOUT_S, connect
-from telemetry.secret import value_of, values_of
-from telemetry.settings import Alert, Settings
-from telemetry.steps import teller
-from telemetry.tls import any_certificate
-from telemetry.watchdog import watchdog
-from worker.courier.patience import Patience
-from worker.courier.store import Store
-from worker.courier.tell import Teller
-from worker.courier.watch import Devices, Readiness
-from worker.courier.web import Peer, TlsFiles, shown
+from telemetry.config.secret_values import value_of, values_of
+from telemetry.config.settings import Alert, Settings
+from telemetry.config.urls import api_url, collector_url
+from telemetry.coordination import shared_state
+from telemetry.hot_store import shard
+from telemetry.hot_store.client import READ_TIMEOUT_S, connect
+from telemetry.model.errors import BusyError, StoreError, WhimbrelError
+from telemetry.network.tls import any_certificate
+from telemetry.system import clock
+from telemetry.system.failpoints import teller
+from telemetry.system.systemd_notify import watchdog
+from worker.courier.alerts.monitors import Devices, Readiness
+from worker.courier.alerts.notifier import Teller
+from worker.courier.delivery.backoff import Patience
+from worker.courier.delivery.http_client import Peer, TlsFiles, shown
+from worker.courier.delivery.state_db import Store
 
 log = logging.getLogger(__name__)
 
@@ -45,12 +47,12 @@ Run = Callable[[threading.Event], None]
 
 
 class Forwarder(Protocol):
-    """A forward at work (forward.py). What it takes to make one, 60 MB, is loaded where there is one."""
+    """A forward at work (forwarder.py). What it takes to make one, 60 MB, is loaded where there is one."""
 
     def run(self, stopped: threading.Event) -> None:
         """Go on until stopped."""
 
-    def report(self) -> notes.Forwarded:
+    def report(self) -> shared_state.Forwarded:
         """How far it is."""
 
 
@@ -60,7 +62,7 @@ def serve(settings: Settings, stopped: Callable[[], bool]) -> None:
     store = Store(settings.courier_dir)
     forwarders: list[Forwarder] = []
     if settings.forward:
-        forwarders = importlib.import_module("worker.courier.forwarders").forwarders(settings, store, stop)
+        forwarders = importlib.import_module("worker.courier.forwarding.factory").forwarders(settings, store, stop)
     tellers = [_teller(settings, alert, store) for alert in settings.alert]
     store.forget_others([alert.name for alert in settings.alert])
     with connect(settings, READ_TIMEOUT_S) as client:
@@ -94,8 +96,8 @@ def _note_until(
     while not stopped() and not crash.is_set():
         watchdog.beat()
         try:
-            notes.note_forwards(client, [one.report() for one in forwarders])
-            notes.note_alerts(client, [one.report() for one in tellers])
+            shared_state.note_forwards(client, [one.report() for one in forwarders])
+            shared_state.note_alerts(client, [one.report() for one in tellers])
             said = ""
         except (StoreError, BusyError) as error:
             if str(error) != said:
@@ -138,7 +140,7 @@ def _watches(settings: Settings, client: redis.Redis, store: Store) -> list[Run]
     if not settings.alert:
         return []
     c = settings.courier
-    attach = partial(hot.attach, client, settings.redis.shards)
+    attach = partial(shard.attach, client, settings.redis.shards)
     collector = _own(c.collector_url, collector_url(settings))
     key = value_of(c.key, os.environ)
     api = _own(c.api_url, api_url(settings), values_of({"Authorization": f"Bearer {key}"}, {}) if key else {})

@@ -9,7 +9,7 @@ import pytest
 
 from cli.demo.story import Report
 from cli.demo.suez import FILE, LAST, LIVE_FROM, MINUTE_S, STORY, Place, bearing_deg, clock, metres, reports
-from telemetry.fields import Arrival, read
+from telemetry.codec.record_parser import Arrival, read
 
 ROWS = 22_287
 SHIPS = 256

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from collector.framing.decoder import Decoder, Message, Received
 from collector.protocols import PROTOCOLS, MessageLimits
-from collector.protocols.contract import Decoder, Message, Received
 from tests import bad_input
 from tests.collector.protocols.three_ways import ARRIVAL, answer, apart, cut, devices, feed, packed, single
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from collector.framing.decoder import Decoder
 from collector.protocols import FIRST_BYTES, PROTOCOLS, MessageLimits
-from collector.protocols.contract import Decoder
 from collector.protocols.first_byte import FirstByte
-from collector.protocols.frames import Frames
 from collector.protocols.json_stream import JsonStream
+from collector.protocols.msgpack_frames import Frames
 from collector.protocols.msgpack_stream import MsgpackStream
-from tests.collector.protocols.test_frames import frame
+from tests.collector.protocols.test_msgpack_frames import frame
 from tests.collector.protocols.three_ways import ARRIVAL, devices, feed, packed, single
 
 LIMITS = MessageLimits(1_000, 20)

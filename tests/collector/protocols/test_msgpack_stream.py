@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from collector.framing.decoder import Message, Received
 from collector.protocols import PROTOCOLS, MessageLimits
-from collector.protocols.contract import Message, Received
 from collector.protocols.json_stream import JsonStream
 from collector.protocols.msgpack_stream import MsgpackStream
-from tests.collector.protocols.test_frames import RECORDS, VALUES
+from tests.collector.protocols.test_msgpack_frames import RECORDS, VALUES
 from tests.collector.protocols.three_ways import ARRIVAL, Told, answer, cut, devices, feed, packed, single
 
 MAX_BYTES = 1_000

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from collector.framing.frame_decoder import Options
 from collector.protocols import PROTOCOLS, TRACKERS, MessageLimits
-from collector.protocols.framed import Options
 
 DECIDED_BY_BYTES = {"any"}
 

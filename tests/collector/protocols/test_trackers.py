@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from collector.protocols.contract import Received
-from collector.protocols.framed import Options
-from telemetry.record import DECODE_ERRORS, decode, encode
+from collector.framing.decoder import Received
+from collector.framing.frame_decoder import Options
+from telemetry.model.record import DECODE_ERRORS, decode, encode
 from tests.collector.protocols.test_any_bytes import faults, faulty
 from tests.collector.protocols.three_ways import ARRIVAL, cut, single
 from tests.collector.protocols.trackers import TRACKERS, Tracker, conversation

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-from collector.protocols.contract import Decoder, Message, Received, Rejected
-from telemetry.fields import Arrival
+from collector.framing.decoder import Decoder, Message, Received, Rejected
+from telemetry.codec.record_parser import Arrival
 
 NOW_US = 1_795_500_000_000_000
 ARRIVAL = Arrival(NOW_US, NOW_US + 86_400_000_000)

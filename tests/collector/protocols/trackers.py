@@ -7,17 +7,17 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from collector.protocols.contract import Message, Received
-from collector.protocols.framed import Framed, Options
-from collector.protocols.gl200 import Gl200
-from collector.protocols.gps103 import Gps103
-from collector.protocols.gt06 import Gt06
-from collector.protocols.h02 import H02
-from collector.protocols.nmea import Nmea
-from collector.protocols.teltonika import Teltonika
-from collector.protocols.tk103 import Tk103
-from telemetry.fields import Arrival
-from telemetry.record import Record
+from collector.framing.decoder import Message, Received
+from collector.framing.frame_decoder import Framed, Options
+from collector.trackers.gl200.decoder import Gl200
+from collector.trackers.gps103 import Gps103
+from collector.trackers.gt06.decoder import Gt06
+from collector.trackers.h02 import H02
+from collector.trackers.nmea import Nmea
+from collector.trackers.teltonika.decoder import Teltonika
+from collector.trackers.tk103 import Tk103
+from telemetry.codec.record_parser import Arrival
+from telemetry.model.record import Record
 from tests.collector.protocols.three_ways import ARRIVAL
 
 

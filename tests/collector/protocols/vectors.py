@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from collector.protocols.contract import Decoder, Received
-from collector.protocols.framed import Options
-from telemetry.record import Sent
+from collector.framing.decoder import Decoder, Received
+from collector.framing.frame_decoder import Options
+from telemetry.model.record import Sent
 from tests.collector.protocols.three_ways import ARRIVAL, NOW_US
 
 FOLDER = Path(__file__).parents[2] / "data" / "vectors"

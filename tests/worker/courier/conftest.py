@@ -9,15 +9,15 @@ from typing import NamedTuple
 import duckdb
 import pytest
 
-from compactor.compact import Compactor
-from telemetry import clock
-from telemetry.archive import Archive
-from telemetry.hot import Shard
+from compactor.compaction import Compactor
+from telemetry.archive.table import Archive
+from telemetry.hot_store.shard import Shard
+from telemetry.system import clock
 from tests.worker.conftest import Ledger
-from tests.worker.courier.forwarding import Forwards
+from tests.worker.courier.forwards import Forwards
 from tests.worker.courier.receiver import Receiver
-from worker.courier.store import Store
-from worker.persist import Saver
+from worker.courier.delivery.state_db import Store
+from worker.saving.saver import Saver
 
 
 @pytest.fixture

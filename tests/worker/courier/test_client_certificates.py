@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import trustme
 
-from telemetry.config import load
-from telemetry.errors import ConfigError
+from telemetry.config.loader import load
+from telemetry.model.errors import ConfigError
 from tests.certificates import Authority
 from tests.worker.courier.receiver import Receiver
-from worker.courier.web import Peer, TlsFiles, tls_of
+from worker.courier.delivery.http_client import Peer, TlsFiles, tls_of
 
 
 class Strict:

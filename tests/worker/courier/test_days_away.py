@@ -10,20 +10,21 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from compactor.compact import Compactor, Sweep
+from compactor.compaction import Compactor, Sweep
 from compactor.plan import Limits
-from telemetry import archive as module
-from telemetry import clock, delta_log
-from telemetry.archive import Archive
-from telemetry.errors import BusyError
-from telemetry.hot import Shard
-from telemetry.settings import Forward, Settings
+from telemetry.archive import commit_log
+from telemetry.archive import table as module
+from telemetry.archive.table import Archive
+from telemetry.config.settings import Forward, Settings
+from telemetry.hot_store.shard import Shard
+from telemetry.model.errors import BusyError
+from telemetry.system import clock
 from tests.worker.conftest import Ledger
-from tests.worker.courier.forwarding import Forwards, received, run
+from tests.worker.courier.forwards import Forwards, received, run
 from tests.worker.courier.receiver import Receiver
-from worker.courier.forward import Forwarder
-from worker.courier.store import Store
-from worker.persist import Saver
+from worker.courier.delivery.state_db import Store
+from worker.courier.forwarding.forwarder import Forwarder
+from worker.saving.saver import Saver
 
 DAYS = 12
 TWO_DAYS_S = 2 * 86_400
@@ -62,7 +63,7 @@ class Box:
         for _ in range(2):
             self.sweep.sweep()
             self.now_s += 2 * GRACE_S
-        for file in delta_log.folder(self.archive.root).glob("*.json"):
+        for file in commit_log.folder(self.archive.root).glob("*.json"):
             os.utime(file, (time.time() - TWO_DAYS_S,) * 2)
 
     def files(self) -> list[Path]:
@@ -108,7 +109,7 @@ def test_nothing_is_lost_whatever_the_archive_does_meanwhile(
     for number in range(DAYS):
         box.a_day(number)
         try_in_vain(box.hq)
-    assert delta_log.entries(delta_log.folder(box.archive.root))[0] == 0
+    assert commit_log.entries(commit_log.folder(box.archive.root))[0] == 0
     receiver.answer = lambda _: (200, {})
     box.hq = box.forwards(hq)
     run(box.hq)
@@ -117,7 +118,7 @@ def test_nothing_is_lost_whatever_the_archive_does_meanwhile(
     for number in range(DAYS, DAYS + 3):
         box.a_day(number)
         run(box.hq)
-    assert delta_log.entries(delta_log.folder(box.archive.root))[0] > 0, "what is done is cleaned"
+    assert commit_log.entries(commit_log.folder(box.archive.root))[0] > 0, "what is done is cleaned"
     assert len(box.files()) < before, "and swept"
 
 

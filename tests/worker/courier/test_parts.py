@@ -13,15 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from telemetry.config import load
-from telemetry.errors import ConfigError
-from telemetry.secret import value_of, values_of
+from telemetry.config.loader import load
+from telemetry.config.secret_values import value_of, values_of
+from telemetry.model.errors import ConfigError
 from tests.box import PROJECT
 from tests.worker.courier.receiver import Receiver
-from worker.courier.events import SIGNATURE, TIMESTAMP, body_of, signed
-from worker.courier.pace import Pace
-from worker.courier.patience import LONGEST_ASKED_S, Patience
-from worker.courier.web import Peer, port_of, retry_after_s, shown
+from worker.courier.alerts.events import SIGNATURE, TIMESTAMP, body_of, signed
+from worker.courier.delivery.backoff import LONGEST_ASKED_S, Patience
+from worker.courier.delivery.bandwidth_limit import Pace
+from worker.courier.delivery.http_client import Peer, port_of, retry_after_s, shown
 
 
 def test_waits_double_up_to_the_longest_for_ever() -> None:

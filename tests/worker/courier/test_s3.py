@@ -12,17 +12,17 @@ import duckdb
 import pytest
 from deltalake import DeltaTable
 
-from telemetry import archive as module
-from telemetry import delta_log
-from telemetry.archive import Archive
-from telemetry.errors import SenderError
-from telemetry.settings import Forward
-from telemetry.setup import set_up
+from telemetry.archive import commit_log
+from telemetry.archive import table as module
+from telemetry.archive.table import Archive
+from telemetry.config.settings import Forward
+from telemetry.model.errors import SenderError
+from telemetry.startup.store_setup import set_up
 from tests.worker.conftest import Content, archived
 from tests.worker.courier.bucket import MOTO, Bucket, Moto, content
 from tests.worker.courier.conftest import Made
-from tests.worker.courier.forwarding import Forwards, KillAt, Killed, cleaned, run
-from worker.courier.store import Store
+from tests.worker.courier.forwards import Forwards, KillAt, Killed, cleaned, run
+from worker.courier.delivery.state_db import Store
 
 pytestmark = pytest.mark.skipif(not MOTO.exists(), reason="scripts/install-moto was not run")
 
@@ -109,7 +109,7 @@ def test_a_copy_that_begins_late_is_no_table_until_it_is_whole(
     states.note(made.ledger.acknowledged)
     made.merge()
     states.note(made.ledger.acknowledged)
-    cleaned(made.archive, delta_log.newest_checkpoint(delta_log.folder(made.archive.root)))
+    cleaned(made.archive, commit_log.newest_checkpoint(commit_log.folder(made.archive.root)))
     live = set(made.archive.files(made.archive.open()))
     for file in made.archive.root.glob("date=*/*.parquet"):
         if str(file) not in live:

@@ -18,12 +18,12 @@ from typing import Any
 import psutil
 import pytest
 
-from telemetry.steps import VARIABLE
+from telemetry.system.failpoints import VARIABLE
 from tests.box import PROJECT, Box
 from tests.killer import Killer
 from tests.senders import post, wait_until
+from tests.worker.courier.alerts.test_notifier import verified
 from tests.worker.courier.receiver import NO_ANSWER, Receiver
-from tests.worker.courier.test_tell import verified
 
 STOP_S = 10
 START_S = 60

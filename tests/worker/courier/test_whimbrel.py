@@ -14,22 +14,22 @@ import msgspec
 import pytest
 import trustme
 
-from collector.protocols import frames
-from collector.protocols.contract import Received
-from telemetry import frame_answers
-from telemetry.errors import BusyError, RecordError, SenderError
-from telemetry.fields import Arrival
-from telemetry.settings import Forward
+from collector.framing.decoder import Received
+from collector.protocols import msgpack_frames
+from telemetry.codec import frames as frame_answers
+from telemetry.codec.record_parser import Arrival
+from telemetry.config.settings import Forward
+from telemetry.model.errors import BusyError, RecordError, SenderError
 from tests.box import Box
 from tests.worker.conftest import Content
 from tests.worker.courier.conftest import Made
-from tests.worker.courier.forwarding import Forwards, KillAt, Killed, run
+from tests.worker.courier.forwards import Forwards, KillAt, Killed, run
 from tests.worker.courier.wire import Wire
-from worker.courier.store import Store
+from worker.courier.delivery.http_client import TlsFiles
+from worker.courier.delivery.state_db import Store
 from worker.courier.targets import whimbrel
-from worker.courier.targets.contract import Batch
+from worker.courier.targets.target import Batch
 from worker.courier.targets.whimbrel import BOUNDS, Whimbrel, frame_of
-from worker.courier.web import TlsFiles
 
 WAIT_S = 10
 FAULTS = ("lost", "cut", "reset")
@@ -75,13 +75,13 @@ def there(box: Box, prefix: str) -> Counter[Content]:
 
 def test_the_frame_is_the_collectors() -> None:
     batch = Batch("forward-1", 7, [msgspec.msgpack.encode({"device_id": "a", "altitude_m": 1.5})] * 2)
-    decoder = frames.Frames(2**20, 1_000)
+    decoder = msgpack_frames.Frames(2**20, 1_000)
     [message] = decoder.feed(frame_of(batch), Arrival(0, 0, "kmh"))
     assert isinstance(message, Received)
     assert (message.sender, message.number, len(message.records)) == ("forward-1", 7, 2)
-    assert (whimbrel.VERSION, frame_answers.HEAD_BYTES) == (frames.VERSION, frames.HEAD_BYTES)
+    assert (whimbrel.VERSION, frame_answers.HEAD_BYTES) == (msgpack_frames.VERSION, msgpack_frames.HEAD_BYTES)
     names = ("HELLO", "STORED", "REPEATED", "REFUSED", "BUSY", "DENIED")
-    assert [getattr(whimbrel, name) for name in names] == [getattr(frames, name) for name in names]
+    assert [getattr(whimbrel, name) for name in names] == [getattr(msgpack_frames, name) for name in names]
 
 
 @pytest.mark.slow
@@ -252,9 +252,9 @@ def test_a_box_that_is_away_is_named(made: Made, forwards: Forwards) -> None:
 @pytest.mark.parametrize(
     ("status", "detail", "kind"),
     [
-        (frames.BUSY, {"reason": "full"}, BusyError),
-        (frames.REFUSED, {"reason": "bad", "index": 0, "field": "latitude"}, RecordError),
-        (frames.ENDED, {"reason": "a frame of 9 bytes"}, SenderError),
+        (msgpack_frames.BUSY, {"reason": "full"}, BusyError),
+        (msgpack_frames.REFUSED, {"reason": "bad", "index": 0, "field": "latitude"}, RecordError),
+        (msgpack_frames.ENDED, {"reason": "a frame of 9 bytes"}, SenderError),
     ],
 )
 def test_what_an_answer_means(status: int, detail: dict[str, object], kind: type[Exception]) -> None:

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from telemetry import clock
-from telemetry.settings import Forward
-from worker.courier.targets.contract import RecordTarget, Sent, TableTarget
-from worker.courier.web import Peer, TlsFiles
+from telemetry.config.settings import Forward
+from telemetry.system import clock
+from worker.courier.delivery.http_client import Peer, TlsFiles
+from worker.courier.targets.target import RecordTarget, Sent, TableTarget
 
 
 class Place(NamedTuple):

@@ -6,11 +6,11 @@ import gzip
 import math
 from collections.abc import Callable
 
-from telemetry.errors import BusyError, SenderError
-from worker.courier.events import signed
-from worker.courier.rows import json_line
-from worker.courier.targets.contract import Batch, BatchRefused, Bounds, Sent
-from worker.courier.web import NOT_NOW, Peer
+from telemetry.model.errors import BusyError, SenderError
+from worker.courier.alerts.events import signed
+from worker.courier.delivery.http_client import NOT_NOW, Peer
+from worker.courier.delivery.record_batches import json_line
+from worker.courier.targets.target import Batch, BatchRefused, Bounds, Sent
 
 MOST_BYTES = 4 * 2**20
 """Of a body before it is compressed."""
@@ -31,7 +31,7 @@ class Http:
         self._peer, self._secret, self._now_ms, self._sent = peer, secret, now_ms, sent
 
     def send(self, batch: Batch) -> bool:
-        """See contract.py. Whether the receiver had it already isn't known."""
+        """See target.py. Whether the receiver had it already isn't known."""
         body = gzip.compress(b"\n".join(batch.items) + b"\n", 6, mtime=0)
         headers = {"Idempotency-Key": f"{batch.sender}-{batch.number}", **signed(self._secret, body, self._now_s())}
         answer = self._peer.post(body, HEADERS | headers)
@@ -47,5 +47,5 @@ class Http:
         return self._now_ms() // 1_000
 
     def close(self) -> None:
-        """See contract.py."""
+        """See target.py."""
         self._peer.close()

@@ -18,14 +18,14 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
-from telemetry import delta_log
-from telemetry.changes import Change
-from telemetry.errors import SenderError
-from worker.courier.targets.contract import Sent
+from telemetry.archive import commit_log
+from telemetry.archive.change_feed import Change
+from telemetry.model.errors import SenderError
+from worker.courier.targets.target import Sent
 
 T = TypeVar("T")
 
-LOG = delta_log.folder(Path()).name
+LOG = commit_log.folder(Path()).name
 REQUEST_S = 600
 """A request may take so long: it sends up to 5 MiB over a slow link."""
 
@@ -40,7 +40,7 @@ class S3:
 
     def __init__(self, root: Path, url: str, timeout_s: float, options: Mapping[str, str], sent: Sent) -> None:
         found = urlsplit(url)
-        self._root, self._log, self._sent = root, delta_log.folder(root), sent
+        self._root, self._log, self._sent = root, commit_log.folder(root), sent
         self._prefix = found.path.strip("/")
         config: Any = {name: value for name, value in options.items() if value}
         self._store = S3Store(
@@ -56,20 +56,20 @@ class S3:
         self._checkpoint = -1
 
     def newest(self) -> int | None:
-        """See contract.py."""
+        """See target.py."""
         entries, checkpoints = self._versions()
         if not entries:
             return None
         newest = max(entries)
-        theirs = bytes(self._ask(lambda: obstore.get(self._store, self._key(delta_log.entry_name(newest))).bytes()))
-        if theirs != delta_log.entry(self._log, newest):
+        theirs = bytes(self._ask(lambda: obstore.get(self._store, self._key(commit_log.entry_name(newest))).bytes()))
+        if theirs != commit_log.entry(self._log, newest):
             raise SenderError("another table is there, or one that went on otherwise: name an empty prefix")
         return newest if _is_whole(entries, checkpoints) else None
 
     def begin(self, files: Sequence[str], version: int) -> None:
-        """See contract.py. What is there already with its size is not sent again."""
-        checkpoint = max((one for one in delta_log.checkpoints(self._log) if one <= version), default=-1)
-        entries = {one: delta_log.entry(self._log, one) for one in range(version, max(checkpoint, 0) - 1, -1)}
+        """See target.py. What is there already with its size is not sent again."""
+        checkpoint = max((one for one in commit_log.checkpoints(self._log) if one <= version), default=-1)
+        entries = {one: commit_log.entry(self._log, one) for one in range(version, max(checkpoint, 0) - 1, -1)}
         there = self._names("")
         for path in files:
             if there.get(path) != (self._root / path).stat().st_size:
@@ -81,19 +81,19 @@ class S3:
             self._put_checkpoint(checkpoint)
 
     def copy(self, change: Change) -> None:
-        """See contract.py."""
+        """See target.py."""
         for file in change.added:
             self._put_file(file.path)
-        self._put_entry(change.version, delta_log.entry(self._log, change.version))
-        checkpoint = delta_log.newest_checkpoint(self._log)
+        self._put_entry(change.version, commit_log.entry(self._log, change.version))
+        checkpoint = commit_log.newest_checkpoint(self._log)
         if self._checkpoint < checkpoint <= change.version:
             self._put_checkpoint(checkpoint)
 
     def rewind(self, version: int) -> bool:
-        """See contract.py. The newest go first, so that at each moment the copy is an older table."""
+        """See target.py. The newest go first, so that at each moment the copy is an older table."""
         names = self._names(LOG)
-        above = {path: v for path in names if (v := delta_log.version_of(path)) is not None and v > version}
-        hint = [path for path in names if path == delta_log.HINT_NAME]
+        above = {path: v for path in names if (v := commit_log.version_of(path)) is not None and v > version}
+        hint = [path for path in names if path == commit_log.HINT_NAME]
         if any(path.endswith(".parquet") for path in above):
             self._delete(hint)
         for path in sorted(above, key=lambda path: -above[path]):
@@ -101,26 +101,26 @@ class S3:
         return _is_whole(*self._versions())
 
     def delete(self, paths: Sequence[str]) -> None:
-        """See contract.py."""
+        """See target.py."""
         self._delete(paths)
 
     def close(self) -> None:
-        """See contract.py."""
+        """See target.py."""
 
     def _put_checkpoint(self, version: int) -> None:
         """The checkpoint, then the hint at it, unless a newer one takes its place just now."""
         try:
-            self._put_file(delta_log.checkpoint_name(version))
+            self._put_file(commit_log.checkpoint_name(version))
         except FileNotFoundError:
             return
-        if (hint := delta_log.hint(self._log, version)) is not None:
-            self._ask(lambda: obstore.put(self._store, self._key(delta_log.HINT_NAME), hint))
+        if (hint := commit_log.hint(self._log, version)) is not None:
+            self._ask(lambda: obstore.put(self._store, self._key(commit_log.HINT_NAME), hint))
         self._checkpoint = version
 
     def _put_entry(self, version: int, entry: bytes | None) -> None:
         if entry is None:
             raise SenderError(f"the archive's log has no entry {version} any more")
-        self._ask(lambda: obstore.put(self._store, self._key(delta_log.entry_name(version)), entry))
+        self._ask(lambda: obstore.put(self._store, self._key(commit_log.entry_name(version)), entry))
         self._sent(len(entry))
 
     def _put_file(self, path: str) -> None:
@@ -134,9 +134,9 @@ class S3:
 
     def _versions(self) -> tuple[set[int], set[int]]:
         """The versions of the copy's entries, and of its checkpoints."""
-        found = [(path, v) for path in self._names(LOG) if (v := delta_log.version_of(path)) is not None]
-        entries = {version for path, version in found if path == delta_log.entry_name(version)}
-        return entries, {version for path, version in found if path == delta_log.checkpoint_name(version)}
+        found = [(path, v) for path in self._names(LOG) if (v := commit_log.version_of(path)) is not None]
+        entries = {version for path, version in found if path == commit_log.entry_name(version)}
+        return entries, {version for path, version in found if path == commit_log.checkpoint_name(version)}
 
     def _names(self, folder: str) -> dict[str, int]:
         """The copy's files below a folder, by their path from the copy's root, and their sizes."""

@@ -1,6 +1,6 @@
 """Another Whimbrel: numbered frames to its TCP port, which it stores once however often they come.
 
-The frame is that of collector/protocols/frames.py, which may not be imported here; a test compares the two.
+The frame is that of collector/protocols/msgpack_frames.py, which may not be imported here; a test compares the two.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from telemetry.errors import BusyError, RecordError, SenderError
-from telemetry.frame_answers import HEAD_BYTES, Detail, FrameAnswer, decode, frame
-from worker.courier.rows import taken_msgpack
-from worker.courier.targets.contract import Batch, BatchRefused, Bounds, Sent
-from worker.courier.web import TlsFiles, port_of, tls_of
+from telemetry.codec.frames import HEAD_BYTES, Detail, FrameAnswer, decode, frame
+from telemetry.model.errors import BusyError, RecordError, SenderError
+from worker.courier.delivery.http_client import TlsFiles, port_of, tls_of
+from worker.courier.delivery.record_batches import taken_msgpack
+from worker.courier.targets.target import Batch, BatchRefused, Bounds, Sent
 
 VERSION = 1
 HELLO = 0
@@ -43,7 +43,7 @@ class Whimbrel:
         self._socket: socket.socket | None = None
 
     def send(self, batch: Batch) -> bool:
-        """See contract.py."""
+        """See target.py."""
         frame = frame_of(batch)
         try:
             connection = self._connected()
@@ -118,7 +118,7 @@ class Whimbrel:
         return data
 
     def close(self) -> None:
-        """See contract.py."""
+        """See target.py."""
         if self._socket is not None:
             with contextlib.suppress(OSError):
                 self._socket.close()

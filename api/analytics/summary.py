@@ -1,0 +1,223 @@
+"""Summaries: what each device did in each stretch of time, worked out from its records when it is asked."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from itertools import repeat
+from typing import NamedTuple
+
+import duckdb
+import pyarrow as pa
+from msgspec import UNSET, Struct, UnsetType
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api.analytics.hourly_rollup import WholeHours
+from api.analytics.summary_sql import FIELDS, Asked, statement, text
+from api.execution.query_pool import Queries
+from api.records.neighbours import Around
+from api.records.range_query import records_in
+from api.requests import key_devices, params
+from api.requests.params import DEVICE_ID, END, LIMIT, PLACE, START, Place
+from api.responses import record_schema
+from api.responses.json_columns import times
+from api.snapshot.snapshot import Snapshot, Snapshots, Wanted
+from telemetry.http.operations import Content, Operation, Parameter, Unfit, names, number
+from telemetry.http.problem_responses import refuse_unknown
+from telemetry.model import problems
+from telemetry.model.utc import DAY_US
+
+MINUTE_US = 60_000_000
+UNITS_US = {"m": MINUTE_US, "h": 60 * MINUTE_US, "d": DAY_US}
+MOST_EVERY_US = 31 * DAY_US
+
+STOPPED_KMH, MOST_KMH = 3.0, 1_000.0
+"""Slower than people walk; a receiver at rest wanders about that fast."""
+
+MAX_GAP_S, MOST_GAP_S = 300.0, 31 * 86_400.0
+"""Devices that report every minute or two while they stand have not fallen silent."""
+
+_EVERY = re.compile(r"(\d{1,5})([mhd])", re.ASCII)
+
+
+def every_us(text: str) -> int:
+    """µs of a time from a minute to 31 days."""
+    found = _EVERY.fullmatch(text)
+    us = int(found[1]) * UNITS_US[found[2]] if found else 0
+    if not MINUTE_US <= us <= MOST_EVERY_US:
+        raise Unfit("must be a number of minutes, hours or days from 1m to 31d, like 15m, 1h, 7d")
+    return us
+
+
+def fields(text: str) -> list[str]:
+    """Names separated by commas, in the order of answers."""
+    named = text.split(",")
+    if not set(named) <= FIELDS.keys():
+        raise Unfit(f"must be names separated by commas, out of {', '.join(FIELDS)}")
+    return [name for name in FIELDS if name in named]
+
+
+EVERY = Parameter[int | None](
+    "every",
+    "How long a bucket is, 1m to 31d; without it the whole range is one.",
+    {"type": "string", "pattern": "^[0-9]{1,5}[mhd]$"},
+    every_us,
+    default=None,
+)
+NAMED = Parameter(
+    "fields",
+    "The fields that are wanted, with commas; all unless given.",
+    {"type": "array", "items": {"type": "string", "enum": list(FIELDS)}, "minItems": 1},
+    fields,
+    default=list(FIELDS),
+)
+STOPPED = number("stopped_kmh", "The greatest speed of a device that stands still.", STOPPED_KMH, 0, MOST_KMH)
+GAP = number("max_gap_s", "A longer time without a record is not counted as standing.", MAX_GAP_S, 1, MOST_GAP_S)
+
+
+class SummaryAnswer(Struct, frozen=True):
+    """What a device did in a bucket; `end` is exclusive. Of the other fields those that were asked for are there. A
+    bucket that lies between two records has a `count` of 0, and neither `first` nor `last`."""
+
+    device_id: str
+    start: datetime
+    end: datetime
+    count: int | UnsetType = UNSET
+    first: datetime | UnsetType | None = UNSET
+    last: datetime | UnsetType | None = UNSET
+    distance_km: float | UnsetType | None = UNSET
+    speed_kmh_mean: float | UnsetType | None = UNSET
+    speed_kmh_max: float | UnsetType | None = UNSET
+    stopped_seconds: float | UnsetType | None = UNSET
+    bbox: list[float] | UnsetType | None = UNSET
+
+
+class SummariesPage(Struct, frozen=True):
+    """Summaries in the order of devices and time, as DuckDB writes them; `next_cursor` is null at the end."""
+
+    summaries: list[SummaryAnswer]
+    next_cursor: str | None
+
+
+SUMMARY = Operation(
+    "GET",
+    "/v1/summary",
+    "get_summary",
+    "What devices did in each stretch of time",
+    "worked out",
+    {200: Content("A page, in the order of devices and time", {"application/json": SummariesPage})},
+    (DEVICE_ID, START, END, EVERY, NAMED, STOPPED, GAP, LIMIT, PLACE),
+    problems=(problems.INVALID_PARAMETER, problems.NOT_TOGETHER),
+)
+
+
+class Question(NamedTuple):
+    """What one page asks for."""
+
+    wanted: Wanted
+    asked: Asked
+    limit: int = params.DEFAULT_LIMIT
+    after: Place | None = None
+
+
+class Page(NamedTuple):
+    """Summaries as a JSON array, and where the next page begins behind, if there is one."""
+
+    summaries: bytes
+    after: Place | None
+
+    @property
+    def body(self) -> bytes:
+        """The JSON of the page."""
+        cursor = None if self.after is None else str(self.after)
+        return b'{"summaries":' + self.summaries + b',"next_cursor":' + record_schema.encode(cursor) + b"}"
+
+
+NOTHING = Page(b"[]", None)
+
+
+def page(
+    connection: duckdb.DuckDBPyConnection,
+    snapshots: Snapshots,
+    question: Question,
+    whole_hours: WholeHours | None = None,
+) -> Page:
+    """One page, of one snapshot of archive and tail."""
+    wanted, asked, limit, after = question
+    if wanted.start_us >= wanted.end_us:
+        return NOTHING
+    snapshot = snapshots.take(asked.look.wide(wanted) if asked.has_hops else wanted)
+    unsaved = snapshot.some(asked.columns)
+    if not snapshot.files and unsaved.num_rows == 0:
+        return NOTHING
+    if whole_hours is not None and not asked.has_hops:
+        found = whole_hours.summaries(connection, snapshot.files, unsaved, wanted, asked, after, limit + 1)
+        if found is not None:
+            return _of_columns(found, asked, limit)
+    return _of_duckdb(connection, snapshot, unsaved, question)
+
+
+def _of_duckdb(
+    connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, unsaved: pa.Table, question: Question
+) -> Page:
+    wanted, asked, limit, after = question
+    if has_tail := unsaved.num_rows > 0:
+        connection.register("tail", unsaved)
+    if asked.has_hops:
+        source = Around(connection, snapshot, asked.columns, has_tail).source(wanted, asked.look)
+    else:
+        source = records_in(snapshot.files, wanted, asked.columns, has_tail)
+    if source is None:
+        return NOTHING
+    rows = connection.execute(statement(source, asked, limit, after)).fetchall()
+    shown = rows[:limit]
+    texts = ",".join(text for text, _, _ in shown)
+    return Page(f"[{texts}]".encode(), Place(*shown[-1][1:]) if len(rows) > limit else None)
+
+
+def _of_columns(found: pa.Table, asked: Asked, limit: int) -> Page:
+    """The same of summaries whose fields are columns; their times are texts, which msgspec encodes as they are."""
+    shown = {
+        name: column.to_pylist() for name, column in zip(found.column_names, found.slice(0, limit).columns, strict=True)
+    }
+    devices, starts_us = shown["device_id"], shown["start_us"]
+    ends = {us: (text(us), text(asked.behind_us(us))) for us in set(starts_us)}
+    shown |= {name: times(found.column(name).slice(0, limit)) for name in asked.fields if FIELDS[name].is_moment}
+    shown |= {"start": [ends[us][0] for us in starts_us], "end": [ends[us][1] for us in starts_us]}
+    columns = (shown.get(name, repeat(UNSET)) for name in SummaryAnswer.__struct_fields__)
+    summaries = record_schema.encode(list(map(SummaryAnswer, *columns)))
+    return Page(summaries, Place(devices[-1], starts_us[-1]) if found.num_rows > limit else None)
+
+
+class Summaries:
+    """`GET /v1/summary`."""
+
+    def __init__(self, snapshots: Snapshots, queries: Queries, max_page_records: int) -> None:
+        self._snapshots = snapshots
+        self._queries = queries
+        self._max_page_records = max_page_records
+        self._whole_hours = WholeHours()
+
+    async def get_summary(self, request: Request) -> Response:
+        """Summaries of a range, of the devices named or of all."""
+        refuse_unknown(request, names(SUMMARY.parameters))
+        devices, (start_us, end_us) = key_devices.devices(request), params.span(request)
+        question = Question(
+            Wanted(devices.named, start_us, end_us, prefix=devices.prefix),
+            Asked(
+                NAMED.of(request),
+                start_us,
+                end_us,
+                EVERY.of(request),
+                STOPPED.of(request),
+                round(1e6 * GAP.of(request)),
+            ),
+            params.limit(request, self._max_page_records),
+            params.place(request),
+        )
+        data = await self._queries.run(lambda connection: self._body(connection, question))
+        return Response(data, media_type="application/json")
+
+    def _body(self, connection: duckdb.DuckDBPyConnection, question: Question) -> bytes:
+        return page(connection, self._snapshots, question, self._whole_hours).body

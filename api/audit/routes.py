@@ -1,0 +1,109 @@
+"""`GET /v1/audit`: the audit log, page by page."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import islice
+from pathlib import Path
+
+from msgspec import Struct
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api.requests.params import moment
+from api.responses import record_schema
+from telemetry.audit.entry import OUTCOMES, Entry
+from telemetry.audit.entry import moment as text_of
+from telemetry.audit.reader import PLACE, Wanted, entries
+from telemetry.http.operations import Content, Operation, Parameter, Unfit, choice, names, whole
+from telemetry.http.problem_responses import ProblemError, refuse_unknown
+from telemetry.model import problems
+from telemetry.model.utc import DAY_US
+
+DEFAULT_LIMIT, MOST_LIMIT = 100, 1_000
+MAX_CHARACTERS = 255
+
+SINCE = moment("since", "First moment, inclusive: ISO 8601, an epoch in seconds, or a date.", None)
+UNTIL = moment("until", "Last moment, exclusive; a bare date includes that whole day.", None, DAY_US)
+LIMIT = whole("limit", "Maximum entries of a page.", DEFAULT_LIMIT, 1, MOST_LIMIT)
+
+
+def _text(name: str, sentence: str) -> Parameter[str]:
+    def read(text: str) -> str:
+        if len(text) > MAX_CHARACTERS:
+            raise Unfit(f"must have at most {MAX_CHARACTERS} characters")
+        return text
+
+    return Parameter(name, sentence, {"type": "string", "maxLength": MAX_CHARACTERS}, read, "")
+
+
+def _place(text: str) -> str:
+    if text and PLACE.fullmatch(text) is None:
+        raise Unfit("must be the next_cursor of an earlier answer")
+    return text
+
+
+KEY = _text("key", "Id of the key that acted, or that a refused sender showed.")
+DEVICE = _text("device", "The device that an entry is about.")
+ACTION = _text("action", "The action, like `device.delete`, or the first part of several, like `keys`.")
+OUTCOME = choice("outcome", "The outcome.", OUTCOMES, None)
+CURSOR = Parameter(
+    "cursor",
+    "`next_cursor` of the page before, with the same other parameters.",
+    {"type": "string", "pattern": f"^({PLACE.pattern})?$"},
+    _place,
+    "",
+)
+
+
+class AuditPage(Struct, frozen=True):
+    """Entries, the oldest first; with `next_cursor` there may be more."""
+
+    entries: list[Entry]
+    next_cursor: str | None
+
+
+AUDIT = Operation(
+    "GET",
+    "/v1/audit",
+    "get_audit",
+    "Who changed, asked in SQL or was refused what",
+    "box",
+    {200: Content("A page of the audit log", {"application/json": AuditPage})},
+    (SINCE, UNTIL, KEY, DEVICE, ACTION, OUTCOME, LIMIT, CURSOR),
+    problems=(problems.INVALID_PARAMETER,),
+    description="A change has two entries with the same `id`: `begun`, then its outcome. A refusal stands for `count` "
+    "of them. A field that has its default value is left out.",
+)
+
+
+class AuditRoutes:
+    """`GET /v1/audit` of the files in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._one_at_once = asyncio.Semaphore(1)
+
+    async def get_audit(self, request: Request) -> Response:
+        """A page of entries."""
+        refuse_unknown(request, names(AUDIT.parameters))
+        wanted = Wanted(
+            _moment(SINCE.of(request)),
+            _moment(UNTIL.of(request)),
+            CURSOR.of(request),
+            KEY.of(request),
+            DEVICE.of(request),
+            ACTION.of(request),
+            OUTCOME.of(request) or "",
+        )
+        most = LIMIT.of(request)
+        try:
+            async with self._one_at_once:
+                found = await asyncio.to_thread(lambda: list(islice(entries(self._folder, wanted), most)))
+        except OSError as error:
+            raise ProblemError(problems.BUSY, f"cannot read the audit log: {error.strerror}") from None
+        return record_schema.json(AuditPage(found, found[-1].place if len(found) == most else None))
+
+
+def _moment(at_us: int | None) -> str:
+    return "" if at_us is None else text_of(at_us / 1_000_000)

@@ -1,0 +1,56 @@
+"""What is answered where there is nothing, or nobody to ask."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ExceptionHandler
+
+from api.legacy.wire.responses import TO_READ, Answer, as_json
+from api.responses import record_schema
+from api.responses.html import page
+from api.responses.record_schema import wants_json
+from telemetry.coordination import rejection_counts
+from telemetry.http.problem_responses import EXCEPTION_HANDLERS, ProblemError, too_many
+from telemetry.limits.rate_limits import Over
+from telemetry.model import problems
+
+
+async def not_found(request: Request, error: Exception) -> Response:
+    """404: a problem to programs, under `/v1/` or where they accept JSON; a page to all others."""
+    path = request.scope["path"]
+    if path == "/v1" or path.startswith("/v1/") or wants_json(request):
+        return await EXCEPTION_HANDLERS[HTTPException](request, error)
+    return page("not_found.html", 404, path=path)
+
+
+def refusal(path: str) -> Response:
+    """503 while the query program is away, in the shape that clients of an address know."""
+    if path != "/readyz":  # asked by monitoring, which sees it itself
+        rejection_counts.count(problems.BUSY)
+    why = "the program that answers this is away; it is started again by itself"
+    if is_older(path):
+        return as_json(Answer(503, {"detail": why}, {"Retry-After": "1"}), TO_READ)
+    if path == "/readyz":
+        return record_schema.json({"status": "not ready", "reasons": ["the query program does not answer"]}, 503)
+    return ProblemError(problems.BUSY, why, {"Retry-After": "1"}).response()
+
+
+def too_many_at(path: str, over: Over) -> Response:
+    """429, in the shape that clients of an address know."""
+    error = too_many(over)
+    if is_older(path):
+        return as_json(Answer(429, {"detail": str(error)}, error.headers or {}), TO_READ)
+    return error.response()
+
+
+def is_older(path: str) -> bool:
+    """Whether an address is the older service's."""
+    return path.startswith(("/tracking/", "/tcp_tracking/"))
+
+
+HANDLERS: dict[Any, ExceptionHandler] = {**EXCEPTION_HANDLERS, 404: not_found}
+"""What the API's programs answer for each kind of exception."""

@@ -1,0 +1,1 @@
+"""Areas on the Earth, and their SQL. Imported by `requests/` and all above."""

@@ -1,0 +1,21 @@
+"""Places on the earth: which records have one, and how far apart two are; in SQL, and light to load."""
+
+from __future__ import annotations
+
+from telemetry.model.record import NO_FIX
+
+EARTH_RADIUS_KM = 6371.0088
+"""The mean radius of WGS 84."""
+
+PLACED = f"latitude IS NOT NULL AND longitude IS NOT NULL AND NOT coalesce(starts_with(attributes, '{NO_FIX}'), false)"
+"""SQL that holds of records that say where a device was."""
+
+
+def haversine_km(latitude: str, longitude: str) -> str:
+    """SQL of how far a record is from a place, whose degrees are SQL, along the surface of a sphere. Where one of them
+    is null it says half the earth around, for `least` passes over nulls."""
+    return (
+        f"{2 * EARTH_RADIUS_KM!r} * asin(least(1, sqrt(pow(sin(radians(latitude - {latitude}) / 2), 2) "
+        f"+ cos(radians({latitude})) * cos(radians(latitude)) "
+        f"* pow(sin(radians(longitude - {longitude}) / 2), 2))))"
+    )

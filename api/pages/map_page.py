@@ -1,0 +1,105 @@
+"""`/`: the page that shows the fleet, live and back in time. All that it shows this API answers, and no other host, but
+for map tiles if an operator wants some.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import Route
+
+from api.responses.html import page
+from api.responses.record_schema import wants_json
+from telemetry.config.settings import Settings
+from telemetry.http.authentication import LOGIN, Sessions
+from telemetry.model.errors import ConfigError
+
+TILES = "/page/tiles"
+MAGIC = b"PMTiles\x03"
+"""How a PMTiles file of version 3 begins (github.com/protomaps/PMTiles/blob/main/spec/v3/spec.md)."""
+
+
+class PageRoutes:
+    """The page, and the file of map tiles if there is one."""
+
+    def __init__(
+        self,
+        tile_url: str = "",
+        tile_file: Path | None = None,
+        tile_credit: str = "",
+        sessions: Sessions | None = None,
+    ) -> None:
+        self._sessions = sessions
+        self._tile_url = tile_url
+        self._tile_file = tile_file
+        self._tile_credit = tile_credit
+        self._policy = policy(_origin(tile_url))
+
+    @classmethod
+    def of(cls, settings: Settings, sessions: Sessions | None = None) -> PageRoutes:
+        """As the settings say. Raises `ConfigError` if there is no such file, or it is another kind."""
+        path = settings.tile_path
+        if path is not None:
+            _check(path)
+        return cls(settings.page.tile_url, path, settings.page.tile_credit, sessions)
+
+    def routes(self) -> list[Route]:
+        """All routes."""
+        return [Route("/", self.get_page, methods=["GET"]), Route(TILES, self.get_tiles, methods=["GET"])]
+
+    async def get_page(self, request: Request) -> Response:
+        """The page. Who asks for JSON, or doesn't say what it likes, hears what it heard before there was one."""
+        if wants_json(request) or "accept" not in request.headers:
+            raise HTTPException(404)
+        headers = {"Content-Security-Policy": self._policy, "Cache-Control": "no-cache"}
+        file = TILES if self._tile_file else ""
+        login = LOGIN if self._sessions is not None and self._sessions.are_offered else ""
+        url, credit = self._tile_url, self._tile_credit
+        return page("page.html", headers=headers, login=login, tile_url=url, tile_file=file, tile_credit=credit)
+
+    async def get_tiles(self, _request: Request) -> Response:
+        """The file of map tiles, or the ranges of it that are asked for."""
+        if self._tile_file is None:
+            raise HTTPException(404)
+        return FileResponse(self._tile_file, media_type="application/vnd.pmtiles")
+
+
+def policy(tile_origin: str = "") -> str:
+    """What the page may load, and of which host besides this.
+
+    MapLibre decodes images as blobs, and its style sheet has those of its controls as data; map data that a worker of
+    the page has unpacked come to it as blobs, too.
+    """
+    also = f" {tile_origin}" if tile_origin else ""
+    return "; ".join(
+        (
+            "default-src 'none'",
+            "script-src 'self'",
+            "worker-src 'self'",
+            "style-src 'self'",
+            f"connect-src 'self' blob:{also}",
+            f"img-src 'self' data: blob:{also}",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+        )
+    )
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}" if url else ""
+
+
+def _check(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            begins = file.read(len(MAGIC))
+    except OSError as error:
+        raise ConfigError(f"cannot read page.tile_file {path}: {error.strerror}") from None
+    if begins != MAGIC:
+        raise ConfigError(f"cannot use page.tile_file {path}: it is no PMTiles file of version 3")

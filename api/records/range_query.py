@@ -1,0 +1,248 @@
+"""Records of any range: archive and tail as one, in the order of (timestamp, id), page by page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import duckdb
+import pyarrow as pa
+from msgspec import Struct
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api.execution.query_pool import Queries
+from api.formats import FORMATS
+from api.formats.format import Format
+from api.geo.area import PARAMETERS as AREA
+from api.geo.area import area
+from api.records.device_page import OneDevice
+from api.records.downsampling import PARAMETERS as THINNED
+from api.records.downsampling import Thinned, thinned
+from api.records.page_ranges import ranges
+from api.records.row_group_reader import RowGroups
+from api.requests import key_devices, params
+from api.requests.params import CURSOR, DEVICE_ID, END, LIMIT, ORDER, START, Position
+from api.responses import page_response, record_schema
+from api.responses.json_columns import answers_of
+from api.responses.negotiation import CSV_SAFE, FORMAT, MAX_GAP, chosen, kinds
+from api.responses.page_response import VARY
+from api.responses.record_schema import RecordAnswer
+from api.snapshot.snapshot import Snapshot, Snapshots, Wanted
+from telemetry.archive.data_files import LiveFile
+from telemetry.archive.schema import COLUMNS, records_sql, sql_text
+from telemetry.http.operations import Content, Operation, names
+from telemetry.http.problem_responses import refuse_unknown
+from telemetry.model import problems
+from telemetry.model.utc import iso
+
+MANY_PAGES = 4
+"""Files with so many pages of rows are first asked for the page's timestamps only."""
+
+
+class RecordsPage(Struct, frozen=True):
+    """Records in the order of (timestamp, id); `next_cursor` is null at the end."""
+
+    records: list[RecordAnswer]
+    next_cursor: str | None
+
+
+RECORDS = Operation(
+    "GET",
+    "/v1/records",
+    "get_records",
+    "Records of a range, page by page",
+    "records",
+    {200: Content("A page", {**kinds(FORMATS), "application/json": RecordsPage})},
+    (DEVICE_ID, START, END, ORDER, LIMIT, CURSOR, FORMAT, CSV_SAFE, MAX_GAP, *AREA, *THINNED),
+    problems=(problems.INVALID_PARAMETER, problems.NOT_ACCEPTABLE, problems.NOT_TOGETHER),
+    description="One snapshot of archive and tail. In formats other than JSON the headers `Link` and `Next-Cursor` "
+    "name the next page.",
+)
+
+
+class Question(NamedTuple):
+    """What one page asks for."""
+
+    wanted: Wanted
+    is_descending: bool = False
+    limit: int = 1_000
+    after: Position | None = None
+    thinned: Thinned = Thinned()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no record is left out."""
+        return self.thinned == Thinned()
+
+
+def narrowed(question: Question) -> Wanted:
+    """The range that is left behind the cursor, so that files and entries before it are not read again."""
+    wanted, after = question.wanted, question.after
+    if after is None:
+        return wanted
+    if question.is_descending:
+        return wanted._replace(end_us=min(wanted.end_us, question.thinned.end_us(after.timestamp_us)))
+    return wanted._replace(start_us=max(wanted.start_us, question.thinned.begin_us(after.timestamp_us)))
+
+
+def records_in(
+    files: Sequence[LiveFile], wanted: Wanted, names: Sequence[str] = COLUMNS.names, has_tail: bool = True
+) -> str:
+    """SQL that selects the records of `wanted` in files and in the tail that is registered, the columns named.
+
+    Without a tail a quarter of a small question's time is saved: it goes into planning.
+    """
+    where, some = _where(wanted), ", ".join(names)
+    tail = f"SELECT {some} FROM tail WHERE {where}"
+    if not files:
+        return tail
+    archived = f"SELECT {some} FROM {records_sql([file.path for file in files])} WHERE {where}"
+    return f"{archived} UNION ALL {tail}" if has_tail else archived
+
+
+def _where(wanted: Wanted) -> str:
+    conditions = [
+        f"timestamp >= TIMESTAMPTZ '{iso(wanted.start_us)}'",
+        f"timestamp < TIMESTAMPTZ '{iso(wanted.end_us)}'",
+    ]
+    if len(wanted.devices) == 1:
+        conditions.append(f"device_id = {sql_text(wanted.devices[0])}")
+    elif wanted.devices:
+        conditions.append(f"device_id IN ({', '.join(map(sql_text, wanted.devices))})")
+    elif wanted.prefix:  # the first half leaves out row groups, by what files say of them
+        prefix = sql_text(wanted.prefix)
+        conditions.append(f"device_id >= {prefix} AND starts_with(device_id, {prefix})")
+    if wanted.where:
+        conditions.append(f"({wanted.where})")
+    return " AND ".join(conditions)
+
+
+def page(
+    connection: duckdb.DuckDBPyConnection,
+    snapshots: Snapshots,
+    question: Question,
+    one_device: OneDevice | None = None,
+) -> pa.Table:
+    """The records of one page and, if there are more, one of the next, in the archive's columns."""
+    wanted = narrowed(question)
+    if wanted.start_us >= wanted.end_us:
+        return COLUMNS.empty_table()
+    snapshot = snapshots.take(wanted)
+    if one_device is not None and question.is_whole:
+        found = one_device.page(snapshot, wanted, question.after, question.is_descending, question.limit + 1)
+        if found is not None:
+            return found
+    return _of_duckdb(connection, snapshot, question, wanted)
+
+
+def _of_duckdb(
+    connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, question: Question, wanted: Wanted
+) -> pa.Table:
+    """The page out of ranges of time, one after another until it is full; thinned records depend on those around."""
+    if snapshot.records.num_rows:
+        connection.register("tail", snapshot.records)
+    in_turn = ranges(snapshot.files, wanted, question.is_descending) if question.is_whole else (wanted,)
+    found, missing = [COLUMNS.empty_table()], question.limit + 1
+    for part in in_turn:
+        found.append(_of_range(connection, snapshot, question._replace(limit=missing - 1), part))
+        missing -= found[-1].num_rows
+        if missing <= 0:
+            break
+    return pa.concat_tables(found)
+
+
+def _of_range(
+    connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, question: Question, wanted: Wanted
+) -> pa.Table:
+    files = _files(snapshot, wanted)
+    if not files and not snapshot.records.num_rows:
+        return COLUMNS.empty_table()
+    rows = sum(file.rows or 0 for file in files)
+    if question.is_whole and not wanted.devices and rows > MANY_PAGES * question.limit:
+        wanted = _of_page(connection, snapshot, question, wanted)
+    statement = _ordered(connection, snapshot, question, wanted, ", ".join(COLUMNS.names))
+    return connection.sql(statement).to_arrow_table().cast(COLUMNS)  # the zone that times are shown in is the session's
+
+
+def _files(snapshot: Snapshot, wanted: Wanted) -> list[LiveFile]:
+    return [file for file in snapshot.files if file.may_hold(wanted.start_us, wanted.end_us, wanted.devices)]
+
+
+def _of_page(connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, question: Question, wanted: Wanted) -> Wanted:
+    """The range of one page's timestamps, found by these alone: to sort whole rows would decode all of them."""
+    keys = _ordered(connection, snapshot, question, wanted, "timestamp")
+    [(first_us, last_us)] = connection.execute(
+        f"SELECT epoch_us(min(timestamp)), epoch_us(max(timestamp)) FROM ({keys})"
+    ).fetchall()
+    return wanted if first_us is None else wanted._replace(start_us=first_us, end_us=last_us + 1)
+
+
+def _ordered(
+    connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, question: Question, wanted: Wanted, names: str
+) -> str:
+    """SQL that selects columns of the first records behind the question's cursor, one more than its limit."""
+    has_tail = snapshot.records.num_rows > 0
+    records = question.thinned.sql(records_in(_files(snapshot, wanted), wanted, has_tail=has_tail))
+    records = question.thinned.simplified(connection, records)
+    direction = "DESC" if question.is_descending else "ASC"
+    behind = ""
+    if question.after is not None:
+        sign = "<" if question.is_descending else ">"
+        at = f"TIMESTAMPTZ '{iso(question.after.timestamp_us)}'"
+        behind = f"WHERE timestamp {sign} {at} OR (timestamp = {at} AND id {sign} {question.after.id})"
+    return (
+        f"SELECT {names} FROM ({records}) {behind} "
+        f"ORDER BY timestamp {direction}, id {direction} LIMIT {question.limit + 1}"
+    )
+
+
+def body(found: pa.Table, limit: int) -> bytes:
+    """The JSON of one page."""
+    shown = found.slice(0, limit)
+    more = str(ended(shown)) if found.num_rows > limit else None
+    return record_schema.encode(RecordsPage(answers_of(shown), more))
+
+
+class History:
+    """`GET /v1/records`."""
+
+    def __init__(self, snapshots: Snapshots, queries: Queries, max_page_records: int, row_groups: RowGroups) -> None:
+        self._snapshots = snapshots
+        self._queries = queries
+        self._max_page_records = max_page_records
+        self._one_device = OneDevice(row_groups)
+
+    async def get_records(self, request: Request) -> Response:
+        """Records of a range, of the devices named or of all, in JSON or another format."""
+        refuse_unknown(request, names(RECORDS.parameters))
+        kind = chosen(request, FORMATS)
+        where, devices = area(request), key_devices.devices(request)
+        question = Question(
+            Wanted(devices.named, *params.span(request), where.sql if where else "", devices.prefix),
+            params.is_descending(request),
+            params.limit(request, self._max_page_records),
+            params.cursor(request),
+            thinned(request),
+        )
+        if kind is FORMATS["json"]:
+            data = await self._queries.run(lambda connection: body(self._page(connection, question), question.limit))
+            return Response(data, headers=VARY, media_type="application/json")
+        written = await self._queries.run(lambda connection: self._written(connection, question, kind))
+        return page_response.answer(request, kind, *written)
+
+    def _page(self, connection: duckdb.DuckDBPyConnection, question: Question) -> pa.Table:
+        return page(connection, self._snapshots, question, self._one_device)
+
+    def _written(
+        self, connection: duckdb.DuckDBPyConnection, question: Question, kind: Format
+    ) -> tuple[bytes, Position | None]:
+        found = self._page(connection, question)
+        shown = found.slice(0, question.limit)
+        return page_response.written(connection, shown, kind), ended(shown) if found.num_rows > question.limit else None
+
+
+def ended(shown: pa.Table) -> Position:
+    """Where a page ends."""
+    last = shown.select(["timestamp", "id"]).slice(shown.num_rows - 1)
+    return Position(last.column(0).cast(pa.int64())[0].as_py(), last.column(1)[0].as_py())

@@ -1,0 +1,1 @@
+"""What a request asks for: its parameters, its devices by its key, who asks. Imported by all of `api/`."""

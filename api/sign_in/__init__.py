@@ -1,0 +1,1 @@
+"""People sign in and out: passwords, OpenID Connect, sessions. Imported by the API program."""

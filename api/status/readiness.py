@@ -1,0 +1,136 @@
+"""`/readyz`: whether the box does its work, and if not, why."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+import redis
+from starlette.requests import Request
+from starlette.responses import Response
+
+from api.responses import record_schema
+from collector.ingest.watermarks import memory_percent
+from telemetry.archive.table import READ_ERRORS, Archive, in_one_line
+from telemetry.coordination import shared_state
+from telemetry.hot_store.client import check_server
+from telemetry.hot_store.shard import Shard
+from telemetry.http.authentication import caller_of
+from telemetry.model.api_keys import READ
+from telemetry.model.errors import BusyError, ConfigError, StoreError
+from telemetry.startup.store_setup import apart
+from telemetry.system import clock
+from telemetry.system.disk_space import Room, in_words
+
+SILENT_S = 60
+"""A worker or scheduler that gave no sign of life for so long is not working."""
+
+
+TO_READERS = "a key that may read all devices is told why"
+
+
+class Health:
+    """Looks at Redis, archive, worker and scheduler when asked."""
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        attach: Callable[[], Sequence[Shard]],
+        archive: Archive,
+        durability: str,
+        full_percent: float,
+        room: Room,
+    ) -> None:
+        self._client = client
+        self._attach = attach
+        self._archive = archive
+        self._durability = durability
+        self._full_percent = full_percent
+        self._room = room
+        self._was_short = False
+
+    async def get_readyz(self, request: Request) -> Response:
+        """200, or 503 with the reasons, of which who may not read hears that there are some."""
+        reasons = await asyncio.to_thread(self.reasons)
+        caller = caller_of(request.scope)
+        if reasons and not (caller.may(READ) and caller.sees_all):
+            reasons = [TO_READERS]
+        return record_schema.json(
+            {"status": "not ready" if reasons else "ready", "reasons": reasons}, 503 if reasons else 200
+        )
+
+    def reasons(self) -> list[str]:
+        """All that is wrong, in words."""
+        try:
+            found = [*self._disk(), *self._settings()]
+        except StoreError as error:
+            return [*self._disk(), str(error)]
+        for look in (self._memory, self._stores, self._programs):
+            try:
+                found += look()
+            except (StoreError, ConfigError) as error:
+                found.append(str(error))
+            except READ_ERRORS as error:
+                found.append(f"cannot read the archive: {in_one_line(error)}")
+        return found
+
+    def _settings(self) -> list[str]:
+        try:
+            check_server(self._client, self._durability)
+        except ConfigError as error:
+            return [str(error)]
+        return []
+
+    def _disk(self) -> list[str]:
+        try:
+            self._was_short = self._room.is_short(self._was_short)
+            if not self._was_short:
+                return []
+            free = in_words(self._room.fullest().free)
+        except OSError as error:
+            return [f"cannot look at the disk: {error}"]
+        return [f"the disk has {free} free: nothing is taken until it has {in_words(self._room.resume_bytes)}"]
+
+    def _memory(self) -> list[str]:
+        used_percent = memory_percent(self._client)
+        if used_percent < self._full_percent:
+            return []
+        return [
+            f"Redis uses {used_percent:.0f} % of its memory limit: nothing is taken until the worker has drained it"
+        ]
+
+    def _stores(self) -> list[str]:
+        shards = self._attach()
+        return [*self._writes(), *self._clock(shards), *self._together(shards), *self._saves(shards)]
+
+    def _writes(self) -> list[str]:
+        """Why Redis would refuse an append; that its memory is full is said already."""
+        try:
+            shared_state.require_writable(self._client)
+        except StoreError as error:
+            return [f"nothing is taken: {error}"]
+        except BusyError:
+            pass
+        return []
+
+    def _clock(self, shards: Sequence[Shard]) -> list[str]:
+        newest_ms = max(shard.newest_ms() for shard in shards)
+        found = clock.problem(clock.now_us(), newest_ms)
+        return [f"{found}; records from the future are taken meanwhile"] if found else []
+
+    def _together(self, shards: Sequence[Shard]) -> list[str]:
+        found = next((why for shard in shards if (why := apart(shard, self._archive))), None)
+        return [f"{found}; nothing is saved until `whimbrel recover` has mended it"] if found else []
+
+    def _saves(self, shards: Sequence[Shard]) -> list[str]:
+        failed = ((shard.shard, why) for shard in shards if (why := shard.trouble()))
+        return [f"cannot save shard {number}, its records wait in Redis: {why}" for number, why in failed]
+
+    def _programs(self) -> list[str]:
+        seen, now_s = shared_state.seen_alive(self._client), time.time()
+        return [
+            f"the {program} has given no sign of life for {SILENT_S} s"
+            for program in (shared_state.WORKER, shared_state.SCHEDULER)
+            if abs(now_s - seen.get(program, 0.0)) > SILENT_S
+        ]

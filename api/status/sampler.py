@@ -1,0 +1,241 @@
+"""How the box was in the last hour: the numbers of `/metrics` that people look at, noted every 10 s.
+
+The API program hears what all others count anyway, so it takes the samples, in a thread of its own. They are in its
+memory, where `/v1/box` reads them, and in Redis (shared_state.py), so that they are there again after a start.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import msgspec
+import redis
+from msgspec import Struct
+
+from api.status import redis_facts
+from api.status.counter_rates import Counts, Reports, between, counts_of, quantile
+from telemetry.config.settings import Settings
+from telemetry.coordination import shared_state
+from telemetry.coordination.metric_reports import Report, is_up
+from telemetry.hot_store import shard
+from telemetry.hot_store.shard import Fill
+from telemetry.model.errors import BusyError, ConfigError, StoreError
+from telemetry.observability import metrics
+from telemetry.observability.metric_types import Buckets
+from telemetry.system import clock, periodic
+from telemetry.system.disk_space import Room
+
+log = logging.getLogger(__name__)
+
+INTERVAL_S = 10.0
+KEPT_S = 3_600.0
+MOST = int(KEPT_S / INTERVAL_S)
+"""Samples of some 400 bytes each."""
+
+SAMPLES = "samples of the box"
+"""The name of the loop that takes them."""
+
+FIRST_S = 2.5
+"""When all programs that are up have told what they counted until now."""
+
+Heard = Mapping[tuple[str, int], tuple[Report, float]]
+"""(program, process) → its last report, and how many seconds ago it came."""
+
+
+class Sample(Struct, frozen=True, omit_defaults=True):
+    """How the box was at a moment, ms since epoch; rates and quantiles are of the time since the sample before.
+
+    What could not be known is null. `decoded` has a protocol, a transport, its records and what of it was rejected.
+    """
+
+    at_ms: int
+    accepted_per_s: float | None = None
+    refused_per_s: float | None = None
+    ack_p50_ms: float | None = None
+    ack_p99_ms: float | None = None
+    unsaved_records: int | None = None
+    unsaved_age_s: float | None = None
+    open_day_files: int | None = None
+    redis_memory_bytes: int | None = None
+    disk_free_bytes: int | None = None
+    decoded: list[tuple[str, str, int, int]] = []
+
+
+class Stores(NamedTuple):
+    """What Redis and the disk said at a look; None of what didn't answer."""
+
+    server: redis_facts.Server | None = None
+    shards: list[redis_facts.ShardFacts] | None = None
+    fills: list[Fill] | None = None
+    refused: dict[str, int] | None = None
+    disk: redis_facts.Disk | None = None
+
+
+class Look(NamedTuple):
+    """All that was seen at a moment: `at_s` is s since epoch, `since_s` of the monotonic clock."""
+
+    at_s: float
+    since_s: float
+    reports: Reports
+    stores: Stores
+
+
+def ask(client: redis.Redis, settings: Settings, room: Room) -> Stores:
+    """What Redis and the disk say now."""
+    found = Stores()
+    try:
+        found = found._replace(disk=redis_facts.disk_of(room))
+    except OSError as error:
+        log.debug("cannot look at the disk: %s", error)  # /readyz names it
+    try:
+        found = found._replace(server=redis_facts.server_of(client), refused=shared_state.refused(client))
+        shards = shard.attach(client, settings.redis.shards)
+        facts, fills = [redis_facts.shard_of(one, clock.now_ms) for one in shards], [one.fill() for one in shards]
+        return found._replace(shards=facts, fills=fills)
+    except (StoreError, BusyError, ConfigError) as error:
+        log.debug("cannot ask Redis how the box is: %s", error)
+    return found
+
+
+def sample_of(before: Look, now: Look, open_day_files: float | None) -> Sample:
+    """What `/v1/box` says of the time between two looks."""
+    took_s = max(now.since_s - before.since_s, 0.001)
+    counts = between(before.reports, before.at_s, now.reports)
+    stores = now.stores
+    ages_s = [one.oldest_unsaved_age_s or 0.0 for one in stores.shards or ()]
+    return Sample(
+        round(now.at_s * 1_000),
+        round(counts.accepted / took_s, 3),
+        _rate(before.stores.refused, stores.refused, took_s),
+        _ms(counts.ack, 0.5),
+        _ms(counts.ack, 0.99),
+        None if stores.shards is None else sum(one.unsaved_records for one in stores.shards),
+        None if stores.shards is None else round(max(ages_s, default=0.0), 3),
+        None if open_day_files is None else int(open_day_files),
+        None if stores.server is None else stores.server.redis_memory_bytes,
+        None if stores.disk is None else stores.disk.disk_free_bytes,
+        _decoded(counts),
+    )
+
+
+def _rate(before: dict[str, int] | None, now: dict[str, int] | None, took_s: float) -> float | None:
+    """How much was refused a second; None where Redis was away or was emptied meanwhile."""
+    if before is None or now is None:
+        return None
+    more = sum(now.values()) - sum(before.values())
+    return None if more < 0 else round(more / took_s, 3)
+
+
+def _ms(buckets: Buckets, part: float) -> float | None:
+    found_s = quantile(metrics.WAIT_S, buckets, part)
+    return None if found_s is None else round(found_s * 1_000, 3)
+
+
+def _decoded(counts: Counts) -> list[tuple[str, str, int, int]]:
+    found = ((*name, int(one.records), int(one.rejected)) for name, one in sorted(counts.decoded.items()))
+    return [one for one in found if one[2] or one[3]]
+
+
+def gauge_of(heard: Heard, name: str) -> float | None:
+    """The sum of a gauge over all processes that are up; None if none knows it."""
+    told = [
+        value
+        for report, age_s in heard.values()
+        if is_up(age_s)
+        for _, value in report.samples.get(name, ())
+        if not isinstance(value, Buckets)
+    ]
+    return sum(told) if told else None
+
+
+class Sampler:
+    """Takes samples and keeps those of the last hour."""
+
+    def __init__(
+        self,
+        connect: Callable[[], redis.Redis],
+        ask: Callable[[redis.Redis], Stores],
+        heard: Callable[[], Heard],
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._connect = connect
+        self._ask = ask
+        self._heard = heard
+        self._monotonic = monotonic
+        self._kept: deque[Sample] = deque(maxlen=MOST)
+        self._look: Look | None = None
+        self._has_read = False
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="samples", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End it."""
+        self._stop.set()
+        self._thread.join(1)
+
+    def samples(self, now_ms: int) -> list[Sample]:
+        """Those of the last hour, the oldest first."""
+        return [one for one in list(self._kept) if now_ms - KEPT_S * 1_000 < one.at_ms <= now_ms]
+
+    def stores(self) -> Stores:
+        """What was seen of Redis and the disk at the last look."""
+        return self._look.stores if self._look else Stores()
+
+    def counts(self) -> Counts:
+        """What all processes that were heard of have counted since they began."""
+        return counts_of(report for report, _ in self._heard().values())
+
+    def take(self, client: redis.Redis) -> None:
+        """Look at the box, and note what is different from the last look, if there was one."""
+        heard = self._heard()
+        reports = {name: report for name, (report, _) in heard.items()}
+        look = Look(clock.now_us() / 1_000_000, self._monotonic(), reports, self._ask(client))
+        before, self._look = self._look, look
+        try:
+            self._read(client)
+            if before is not None:
+                self._keep(client, sample_of(before, look, gauge_of(heard, metrics.OPEN_DAY_FILES.name)))
+        except (StoreError, BusyError) as error:
+            log.debug("how the box was is in no store: %s", error)
+
+    def _read(self, client: redis.Redis) -> None:
+        """What was kept before this program began; once."""
+        if not self._has_read:
+            self._kept.extendleft(reversed(list(_readable(shared_state.samples(client)))))
+            self._has_read = True
+
+    def _keep(self, client: redis.Redis, sample: Sample) -> None:
+        while self._kept and self._kept[-1].at_ms >= sample.at_ms:  # the box's clock was set back
+            self._kept.pop()
+        self._kept.append(sample)
+        shared_state.keep_sample(client, msgspec.json.encode(sample), MOST)
+
+    def _run(self) -> None:
+        periodic.count_from_zero(SAMPLES)
+        with self._connect() as client:
+            wait_s = FIRST_S
+            while not self._stop.wait(wait_s):
+                wait_s = INTERVAL_S
+                try:
+                    self.take(client)
+                except Exception:  # the next look may go well again
+                    periodic.note_error(SAMPLES)
+
+
+def _readable(texts: list[bytes]) -> list[Sample]:
+    """Samples of whatever release, but for those that this one can't read."""
+    found = []
+    for text in texts:
+        try:
+            found.append(msgspec.json.decode(text, type=Sample))
+        except msgspec.DecodeError as error:
+            log.debug("a sample can't be read: %s", error)
+    return found

@@ -1,0 +1,118 @@
+"""What a backup says of itself: its manifest, the last file that it gets."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from telemetry.model.errors import StoreError
+from telemetry.system.fsync import fsync
+
+LAYOUT = 1
+NAME = "manifest.json"
+ARCHIVE, REDIS = "archive", "redis"
+DUMP = f"{REDIS}/dump.rdb"
+
+
+class FileOf(Struct, frozen=True):
+    """A file of a backup. What was there in the backup before is the same file, by a hard link."""
+
+    size_bytes: int
+    sha256: str
+
+
+class ShardOf(Struct, frozen=True):
+    """A shard as it was: its saves by number, one of which the archive ends with, and about how many records waited."""
+
+    shard: int
+    store_id: str
+    commits: list[str]
+    unsaved_records: int
+
+
+class StoreOf(Struct, frozen=True):
+    """Redis: what server it is, "redis" or "valkey", for neither reads what the other one wrote, and its shards."""
+
+    kind: str
+    version: str
+    layout: int
+    shards: list[ShardOf]
+
+
+class ArchiveOf(Struct, frozen=True):
+    """The archive: the table's version that was copied, and what is in it."""
+
+    version: int
+    layout: int
+    files: int
+    records: int
+
+
+class Manifest(Struct, frozen=True):
+    """A whole backup. `made_ms` is the moment that it shows; `archive` is null if nothing had been saved yet."""
+
+    layout: int
+    whimbrel: str
+    made_ms: int
+    took_s: float
+    size_bytes: int
+    new_bytes: int
+    store: StoreOf
+    archive: ArchiveOf | None
+    files: dict[str, FileOf]
+
+    @property
+    def unsaved_records(self) -> int:
+        return sum(shard.unsaved_records for shard in self.store.shards)
+
+
+def folder_name(made_ms: int) -> str:
+    """What a backup of that moment is called, without a colon, which some file systems refuse."""
+    return datetime.fromtimestamp(made_ms / 1_000, UTC).strftime("%Y-%m-%dT%H-%M-%S.%f")[:-3] + "Z"
+
+
+def write(folder: Path, manifest: Manifest) -> None:
+    """Have it on disk."""
+    path = folder / NAME
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
+    fsync(path)
+
+
+def read(folder: Path) -> Manifest:
+    """Raises `StoreError` if this release cannot read it, or if it names a file outside the backup's two folders."""
+    found = _decoded(folder)
+    for path in found.files:
+        if not _is_inside(path):
+            raise StoreError(
+                f"cannot use the backup {folder}: its manifest names {path!r}, which is not a file of a backup; "
+                "somebody has changed the manifest: use another backup"
+            )
+    return found
+
+
+def _is_inside(path: str) -> bool:
+    """Whether a path names Redis's copy or a file below `archive/`, without detours."""
+    parts = path.split("/")
+    is_plain = not any(part in ("", ".", "..") or "\0" in part for part in parts)
+    return path == DUMP or (is_plain and parts[0] == ARCHIVE and len(parts) > 1)
+
+
+def _decoded(folder: Path) -> Manifest:
+    try:
+        text = (folder / NAME).read_bytes()
+        layout = msgspec.json.decode(text, type=_Layout).layout
+        if layout > LAYOUT:
+            raise StoreError(
+                f"cannot read the backup {folder}: its layout is {layout}, this release of Whimbrel knows {LAYOUT}: "
+                "use the release that made it, or a newer one"
+            )
+        return msgspec.json.decode(text, type=Manifest)
+    except (OSError, msgspec.DecodeError) as error:
+        raise StoreError(f"cannot read the backup {folder}: {error}") from error
+
+
+class _Layout(Struct):
+    layout: int

@@ -1,0 +1,1 @@
+"""Commands that read: query, export, files, shell. Imported by `cli/main.py`."""

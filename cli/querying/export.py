@@ -1,0 +1,119 @@
+"""`whimbrel export`: records of a range, saved or not, as one snapshot in one file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import duckdb
+from tqdm import tqdm
+
+from api.formats import FORMATS, csv
+from api.formats.format import Format
+from api.formats.tracks import MAX_GAP_S
+from api.records.sorted_export import in_order
+from api.requests.params import moment_us
+from api.responses.negotiation import MAX_GAP
+from api.snapshot.snapshot import Snapshots, Wanted
+from cli.command import OK, Command
+from telemetry.archive.schema import open_duckdb
+from telemetry.archive.table import Archive
+from telemetry.config.settings import Settings
+from telemetry.hot_store import shard
+from telemetry.hot_store.client import connect
+from telemetry.http.operations import Unfit
+from telemetry.model.errors import WhimbrelError
+from telemetry.model.record import EARLIEST_US, LATEST_US
+from telemetry.model.utc import DAY_US
+from telemetry.system.fsync import fsync
+
+ENDINGS = {kind.suffix: kind for kind in FORMATS.values()}
+
+
+def run(args: argparse.Namespace, settings: Settings) -> int:
+    """Write the file beside its name first, so that a file under its name is always whole."""
+    out = Path(args.file)
+    kind = FORMATS[args.format] if args.format else ENDINGS.get(out.suffix.lstrip("."))
+    if kind is None:
+        raise WhimbrelError(f"cannot export to {out}: let its name end in .{', .'.join(ENDINGS)}, or say --format")
+    if args.csv_safe:
+        if kind is not csv.FORMAT:
+            raise WhimbrelError(f"cannot use --csv-safe with .{kind.suffix}: it is for CSV")
+        kind = csv.SAFE
+    if args.max_gap_s is not None:
+        if not kind.has_tracks:
+            raise WhimbrelError(f"cannot use --max-gap-s with .{kind.suffix}: it is for GPX and KML")
+        kind = kind.with_gap(args.max_gap_s)
+    wanted = Wanted(
+        tuple(args.device),
+        moment_us(args.start, 0) if args.start else EARLIEST_US,
+        moment_us(args.end, DAY_US) if args.end else LATEST_US,
+    )
+    client = connect(settings)
+    snapshots = Snapshots(lambda: shard.pinned(client, settings.redis.shards), Archive(settings.archive_dir))
+    connection = open_duckdb(settings.data_dir / "tmp" / "cli")
+    start_s = time.monotonic()
+    part = out.with_name(f".{out.name}.{os.getpid()}.part")
+    try:
+        with in_order(connection, snapshots.take(wanted), wanted, kind.has_tracks) as records:
+            rows = _write(connection, records, part, kind)
+        fsync(part)
+        part.replace(out)
+    except (OSError, duckdb.IOException) as error:
+        raise WhimbrelError(f"cannot write {out}: {error}") from error
+    finally:
+        part.unlink(missing_ok=True)
+    done = {"records": rows, "file": str(out), "bytes": out.stat().st_size, "seconds": time.monotonic() - start_s}
+    print(json.dumps(done) if args.json else f"{rows} records, {done['bytes']} bytes in {out}")
+    return OK
+
+
+def _write(connection: duckdb.DuckDBPyConnection, records: str, path: Path, kind: Format) -> int:
+    """Write in a thread, showing how far it is. Returns the number of records."""
+    with (
+        path.open("wb") as file,
+        ThreadPoolExecutor(1) as pool,
+        tqdm(total=100, unit=" %", disable=None, leave=False) as bar,
+    ):
+        writing = pool.submit(kind.write, connection, records, file.fileno())
+        while not writing.done():
+            time.sleep(0.05)
+            bar.update(max(connection.query_progress(), 0) - bar.n)
+        return writing.result()
+
+
+def _seconds(text: str) -> float:
+    try:
+        return MAX_GAP.read(text)
+    except Unfit as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    endings = ", ".join(f".{ending}" for ending in ENDINGS)
+    parser.add_argument("file", help=f"file to write; its ending says its format: {endings}")
+    parser.add_argument("--device", action="append", default=[], metavar="ID", help="only this device; repeatable")
+    parser.add_argument("--start", metavar="TIME", help="ISO 8601, epoch s, or a date; inclusive")
+    parser.add_argument("--end", metavar="TIME", help="exclusive; a bare date includes that whole day")
+    parser.add_argument("--format", choices=FORMATS, help="instead of the file's ending")
+    parser.add_argument(
+        "--csv-safe", action="store_true", help="put a quote in front of texts that spreadsheets would run as formulas"
+    )
+    parser.add_argument(
+        "--max-gap-s",
+        type=_seconds,
+        metavar="S",
+        help=f"begin a new segment of a GPX or KML track after a longer gap, seconds (default: {MAX_GAP_S:g})",
+    )
+    parser.add_argument("--json", action="store_true", help="answer with one JSON object")
+
+
+COMMAND = Command(
+    f"Write the records of a range to one file, as {', '.join(FORMATS)}.",
+    _add_arguments,
+    run,
+)

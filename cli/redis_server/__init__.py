@@ -1,0 +1,1 @@
+"""The bundled Redis server and its users. Imported by `cli/services/`, `cli/doctor/` and `cli/main.py`."""

@@ -1,0 +1,1 @@
+"""Commands about trackers: decode and sniff. Imported by `cli/main.py`."""

@@ -1,0 +1,54 @@
+"""Shares of keys and addresses in what all senders share: senders, Idempotency-Keys and devices of a shard."""
+
+from __future__ import annotations
+
+from starlette.types import Scope
+
+from telemetry.hot_store.shard import UNLIMITED, Limits, Owner
+from telemetry.limits.client_address import Addresses, owner
+from telemetry.limits.connections import NOBODY_TRUSTED
+from telemetry.model.api_keys import Caller
+
+ALL_PERCENT = 100
+
+
+class Shares:
+    """Tells the owner whose share a request counts towards.
+
+    `percent` of each limit is for one key with a prefix or, where no key is required, for one address. A key or token
+    for named devices has `senders` and `names` for each of them. 0, and 100 percent, is no share.
+    """
+
+    def __init__(
+        self, limits: Limits, percent: int, senders: int, names: int, addresses: Addresses = NOBODY_TRUSTED
+    ) -> None:
+        is_limited = percent < ALL_PERCENT
+        self._max_senders, self._max_names, self._max_devices = (
+            max(1, one * percent // ALL_PERCENT) if is_limited else 0
+            for one in (limits.max_senders, limits.max_names, limits.max_devices)
+        )
+        self._senders = senders
+        self._names = names
+        self._addresses = addresses
+
+    def of_request(self, scope: Scope, caller: Caller) -> Owner:
+        """That of a request over HTTP."""
+        if caller.key_id:
+            return self.of_caller(caller)
+        peer = scope["client"]
+        return self.of_address(self._addresses.asking(peer[0] if peer else "", scope["headers"]))
+
+    def of_caller(self, caller: Caller) -> Owner:
+        """That of a key. One for all devices may use all."""
+        binding = caller.binding
+        if not binding.is_bound:
+            return UNLIMITED
+        if binding.prefix:
+            return Owner(caller.key_id, self._max_senders, self._max_names, binding.prefix, self._max_devices)
+        name = f"{caller.key_id}:{caller.device}" if caller.device else caller.key_id
+        devices = len(binding.devices)
+        return Owner(name, self._senders * devices, self._names * devices)
+
+    def of_address(self, address: str) -> Owner:
+        """That of an address, where no key is required. A unix socket's peer may use all."""
+        return Owner(f"@{owner(address)}", self._max_senders, self._max_names) if address else UNLIMITED

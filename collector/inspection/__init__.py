@@ -1,0 +1,1 @@
+"""What `whimbrel sniff` shows, and the metrics of each protocol. Imported by `http/`, `listeners/`, `mqtt/`."""

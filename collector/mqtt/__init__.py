@@ -1,0 +1,1 @@
+"""Subscriptions to MQTT brokers. Imported by the program."""

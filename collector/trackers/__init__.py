@@ -1,0 +1,1 @@
+"""Protocols of trackers: one file or folder each. Imported by `protocols/`."""

@@ -1,0 +1,1 @@
+"""Teltonika's protocols. Imported by `protocols/`."""

@@ -1,0 +1,143 @@
+"""Users and sessions in Redis: the keys are declared in shared_state.py, what is stored is in users.py.
+
+A change writes a new random version beside the entries; a removal does not, because a full Redis must accept it, and is
+noticed by the number of entries. A user can be disabled, and a session ended, while Redis accepts no writes but
+removals: sessions are removed first.
+
+A user or a session that cannot be decoded is skipped (corruption.py).
+
+Each function raises `StoreUnavailable` if Redis cannot be asked, `BusyError` if it is at its memory limit.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import NamedTuple
+
+import msgspec
+import redis
+
+from telemetry.access.users import Session, User
+from telemetry.coordination.shared_state import SESSIONS, SESSIONS_USED, USERS
+from telemetry.hot_store import corruption
+from telemetry.hot_store.shard import translated
+
+VERSION = ":version"
+"""No user's name and no session's id has a colon."""
+
+USED_PART = 1_000
+"""Last uses written in one command."""
+
+
+class Stamp(NamedTuple):
+    """Changes whenever a user or a session does."""
+
+    users: tuple[bytes | None, int] = (None, 0)
+    sessions: tuple[bytes | None, int] = (None, 0)
+
+
+class People(NamedTuple):
+    """All users by name, all sessions by id."""
+
+    users: dict[str, User]
+    sessions: dict[str, Session]
+
+
+# Reading ---------------------------------------------------------------------------------------------
+
+
+def people_since(client: redis.Redis, known: Stamp | None) -> tuple[Stamp, People | None]:
+    """All users and sessions with their stamp; None for them if the stamp is the known one."""
+    pipe = client.pipeline(transaction=True)
+    for key in (USERS, SESSIONS):
+        pipe.hget(key, VERSION)
+        pipe.hlen(key)
+    users_version, users, sessions_version, sessions = translated(pipe.execute)
+    if known == Stamp((users_version, users), (sessions_version, sessions)):
+        return known, None
+    return _read(client)
+
+
+def _read(client: redis.Redis) -> tuple[Stamp, People]:
+    pipe = client.pipeline(transaction=True)
+    for key in (USERS, SESSIONS):
+        pipe.hgetall(key)
+    users, sessions = translated(pipe.execute)
+    stamp = Stamp(*((found.get(VERSION.encode()), len(found)) for found in (users, sessions)))
+    return stamp, People(
+        corruption.decoded("users", _entries(users), _decode_user),
+        corruption.decoded("sessions", _entries(sessions), _decode_session),
+    )
+
+
+def _entries(found: Mapping[bytes, bytes]) -> Iterable[tuple[bytes, bytes]]:
+    return ((name, text) for name, text in found.items() if name != VERSION.encode())
+
+
+def people(client: redis.Redis) -> People:
+    """All users and sessions."""
+    return _read(client)[1]
+
+
+def user(client: redis.Redis, name: str) -> User | None:
+    """One user."""
+    found = translated(lambda: client.hget(USERS, name))
+    return None if found is None else _decode_user(found)
+
+
+def used(client: redis.Redis) -> dict[str, int]:
+    """Session id → s since epoch of its last request."""
+    return corruption.decoded("uses", translated(lambda: client.hgetall(SESSIONS_USED)).items(), int)
+
+
+_decode_user = msgspec.json.Decoder(User).decode
+_decode_session = msgspec.json.Decoder(Session).decode
+
+# Changing --------------------------------------------------------------------------------------------
+
+
+def add_user(client: redis.Redis, new: User) -> bool:
+    """Store a new user; False if the name is taken."""
+    pipe = client.pipeline(transaction=True)
+    pipe.hsetnx(USERS, new.name, msgspec.json.encode(new))
+    pipe.hset(USERS, VERSION, uuid.uuid4().hex)
+    return bool(translated(pipe.execute)[0])
+
+
+def change_user(client: redis.Redis, changed: User) -> None:
+    """Store a user in place of the one of the same name."""
+    text = msgspec.json.encode(changed)
+    translated(lambda: client.hset(USERS, mapping={changed.name: text, VERSION: uuid.uuid4().hex}))
+
+
+def remove_user(client: redis.Redis, name: str) -> bool:
+    """Remove a user; False if there was none. The caller ends the sessions."""
+    return bool(translated(lambda: client.hdel(USERS, name)))
+
+
+def add_session(client: redis.Redis, at: str, new: Session) -> None:
+    """Store a new session, used now."""
+    pipe = client.pipeline(transaction=True)
+    pipe.hset(SESSIONS, mapping={at: msgspec.json.encode(new), VERSION: uuid.uuid4().hex})
+    pipe.hset(SESSIONS_USED, at, new.created_s)
+    translated(pipe.execute)
+
+
+def end_sessions(client: redis.Redis, ids: Iterable[str]) -> int:
+    """Remove sessions; returns how many there were."""
+    gone = list(ids)
+    if not gone:
+        return 0
+    pipe = client.pipeline(transaction=True)
+    pipe.hdel(SESSIONS, *gone)
+    pipe.hdel(SESSIONS_USED, *gone)
+    return int(translated(pipe.execute)[0])
+
+
+def note_used(client: redis.Redis, last_s: Mapping[str, int]) -> None:
+    """Store when sessions were last used."""
+    items = list(last_s.items())
+    for start in range(0, len(items), USED_PART):
+        translated(partial(client.hset, SESSIONS_USED, mapping=dict(items[start : start + USED_PART])))

@@ -1,0 +1,1 @@
+"""The audit log: entries, writing, reading. Imported by `http/` and all programs."""

@@ -1,0 +1,1 @@
+"""Settings: their declaration, their file, their checks. Imported by everything but `model/`."""

@@ -1,0 +1,1 @@
+"""HTTP servers: connections, keys, limits, problems. Imported by the programs."""

@@ -1,0 +1,1 @@
+"""Sockets: accepting, TLS, client certificates. Imported by `http/` and all programs."""

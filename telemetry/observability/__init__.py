@@ -1,0 +1,1 @@
+"""Metrics and logs. Imported by everything above `model/`."""

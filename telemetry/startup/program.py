@@ -1,0 +1,160 @@
+"""How every program starts: settings, log, Redis there and fit to be trusted, store set up; or a clear end."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable
+from types import FrameType
+
+import redis
+
+from telemetry.config.loader import load
+from telemetry.config.settings import Settings
+from telemetry.coordination import shared_state
+from telemetry.hot_store import shard
+from telemetry.hot_store.client import check_server, connect, wait
+from telemetry.hot_store.credentials import act_as
+from telemetry.model.errors import BusyError, ConfigError, LayoutError, StoreUnavailable, WhimbrelError
+from telemetry.model.terminal_text import printable
+from telemetry.observability.log_setup import log_to_stderr
+from telemetry.system.permissions import keep_private
+from telemetry.system.process import die_with_parent, is_supervised
+from telemetry.system.runtime_dir import refuse, require_restored
+from telemetry.system.systemd_notify import watchdog
+
+FAILED = 1
+WRONG_SETTINGS = 2
+"""Exit status of a program whose settings, or whose Redis's settings, are wrong."""
+
+PAUSE_S = 2.0
+"""How long a supervised program that can't go on waits before it ends: a cause that stays costs no CPU then."""
+
+QUIET_S = 10.0
+"""A start that waits no longer than this says why at severity DEBUG only: programs of a box start side by side."""
+
+
+def main(program: str, run: Callable[[Settings], None], needs_store: bool = True, waits: bool = True) -> int:
+    """Start `run` once Redis answers (and its store is set up), or at once if it waits for neither.
+
+    Returns the exit status.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m {program}")
+    parser.add_argument("--config", metavar="FILE", help="settings file (else WHIMBREL_CONFIG, else config.toml)")
+    args = parser.parse_args()
+    keep_private()
+    die_with_parent()
+    if is_supervised():  # SIGHUP is for who has something to renew, and comes before that may be there
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    act_as(program)
+    status = _run(program, args.config, run, needs_store, waits)
+    watchdog.stopping()
+    if status != 0 and is_supervised():
+        with Stopped() as stopped:
+            _pause(stopped)
+    return status
+
+
+def _run(program: str, config: str | None, run: Callable[[Settings], None], needs_store: bool, waits: bool) -> int:
+    try:
+        settings = load(config)
+        require_restored(settings.data_dir)
+        log_to_stderr(settings.log.level, settings.log.format, program)
+        with Stopped() as stopped:
+            ready = not waits or wait_for_store(settings, stopped, needs_store)
+        if ready:
+            run(settings)
+    except LayoutError as error:
+        refuse(settings.data_dir, str(error))
+        _print(program, error)
+        return WRONG_SETTINGS
+    except ConfigError as error:
+        _print(program, error)
+        return WRONG_SETTINGS
+    except WhimbrelError as error:
+        _print(program, error)
+        return FAILED
+    except Exception:
+        logging.getLogger("start").exception("%s can't go on", program)
+        return FAILED
+    return 0
+
+
+def _print(program: str, error: WhimbrelError) -> None:
+    """Print why a program ends: with settings and other programs' words in it, which command no terminal."""
+    print(printable(f"{program}: {error}", keeps_lines=True), file=sys.stderr)
+
+
+def _pause(stopped: Callable[[], bool]) -> None:
+    """Wait before a failure ends the program: the supervisor starts it again at once."""
+    end_s = time.monotonic() + PAUSE_S
+    while not stopped() and time.monotonic() < end_s:
+        time.sleep(0.05)
+
+
+class Stopped:
+    """While it is entered, SIGTERM and SIGINT are noted instead of ending the program."""
+
+    def __init__(self) -> None:
+        self._is_set = False
+
+    def __call__(self) -> bool:
+        return self._is_set
+
+    def __enter__(self) -> Stopped:
+        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, _number: int, _frame: FrameType | None) -> None:
+        self._is_set = True
+
+
+def wait_for_store(settings: Settings, stopped: Callable[[], bool], needs_store: bool) -> bool:
+    """Wait for Redis, check its settings, and wait for the store, or for what it takes to make one.
+
+    False if stopped meanwhile.
+    """
+    tell = Waiting()
+    with connect(settings) as client:
+        while wait(client, tell, stopped):
+            try:
+                check_server(client, settings.redis.durability)
+                if needs_store:
+                    shard.attach(client, settings.redis.shards)
+                else:
+                    _require_writable(client)
+                return True
+            except StoreUnavailable as error:
+                tell(f"waiting: {error}")
+                time.sleep(0.2)
+    return False
+
+
+class Waiting:
+    """Logs why a start waits: each reason once at once, at severity DEBUG, and once at INFO if it waits for longer."""
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._log = logging.getLogger("start")
+        self._monotonic = monotonic
+        self._usual_until_s = monotonic() + QUIET_S
+        self._said = ("", logging.NOTSET)
+
+    def __call__(self, reason: str) -> None:
+        level = logging.DEBUG if self._monotonic() < self._usual_until_s else logging.INFO
+        if (reason, level) != self._said:
+            self._said = (reason, level)
+            self._log.log(level, "%s", reason)
+
+
+def _require_writable(client: redis.Redis) -> None:
+    """Raise `StoreUnavailable` if Redis takes no writes. At its memory limit it takes those of a worker that begins."""
+    with contextlib.suppress(BusyError):
+        shared_state.say_alive(client, shared_state.WORKER, time.time())

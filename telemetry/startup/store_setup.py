@@ -1,0 +1,69 @@
+"""A hot store beside an archive: setting it up, and whether the two belong together.
+
+An empty Redis beside an archive takes up where the archive ends: its ids start above the archive's
+greatest, and its `committed` is the archive's commit number, so saving goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+
+import redis
+
+from telemetry.archive.table import Archive
+from telemetry.hot_store import shard as hot
+from telemetry.hot_store.shard import Shard
+
+log = logging.getLogger(__name__)
+
+NO_ARCHIVE = "there is no archive, though Redis has saved records to one: it was deleted, moved or not mounted"
+
+
+def set_up(client: redis.Redis, archive: Archive, shards: int) -> list[Shard]:
+    """Make the store of every shard that has none. Raises `ConfigError` if this release can't use it.
+
+    Before that the archive's log is mended, should a power cut have torn it, and what an older release wrote is brought
+    to this one's layout: the archive first, so that a store never has records for which the table lacks a column.
+    """
+    archive.mend()
+    _require_known(client, archive, shards)
+    if added := archive.upgrade():
+        log.warning("the archive is of an older release; it has new columns now: %s", ", ".join(added))
+    for number in range(shards):
+        if (layout := hot.upgrade(client, number, secrets.token_hex(16))) is not None:
+            log.warning("shard %d: the store had layout %d and has %d now", number, layout, hot.LAYOUT)
+    missing = [number for number in range(shards) if hot.shape(client, number) is None]
+    if missing:
+        table = archive.open()
+        greatest = archive.greatest_id(table)
+        for number in missing:
+            next_id = greatest // shards + 1
+            hot.setup(client, number, secrets.token_hex(16), shards, archive.committed(table, number), next_id)
+    return hot.attach(client, shards)
+
+
+def _require_known(client: redis.Redis, archive: Archive, shards: int) -> None:
+    """Raise `LayoutError` if a newer release wrote either of them, before anything is changed."""
+    archive.open_existing()
+    for number in range(shards):
+        if (found := hot.shape(client, number)) is not None:
+            hot.require_known(found)
+
+
+def apart(shard: Shard, archive: Archive) -> str | None:
+    """Why a shard and the archive don't belong together, None if they do.
+
+    The shard is looked at before and after, since a save may end meanwhile.
+    """
+    before = shard.state()
+    table = archive.open_existing()
+    archived = archive.committed(table, shard.shard)
+    if archived in before.commits | shard.state().commits:
+        return None
+    if table is None:
+        return NO_ARCHIVE
+    return (
+        f"the archive's last save is {archived}, Redis knows {before.committed}: "
+        "one of them was restored, emptied or swapped"
+    )

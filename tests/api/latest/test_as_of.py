@@ -1,0 +1,280 @@
+"""Where devices were at a moment is what one SQL statement over all records says, and little is read for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from api.geo.geo_sql import PLACED
+from api.latest import as_of
+from api.latest.as_of import SELECT, Moment, Past, PastReader
+from api.records import file_devices, newest_in_files, range_query
+from api.records.file_devices import FileDevices
+from api.records.newest_in_files import FileNewest
+from api.records.row_group_reader import RowGroups
+from api.responses import record_schema
+from telemetry.archive.data_files import LiveFile
+from telemetry.archive.schema import columns
+from telemetry.archive.table import Archive
+from telemetry.hot_store.entry_codec import Block
+from telemetry.hot_store.shard import Shard
+from telemetry.model.record import Record, Sent
+from telemetry.model.utc import DAY_US
+from tests.api.stores import MIDNIGHT_US, Stores
+
+DEVICES = ("a", "b", "c", "o'brien\\\"\n", "sensor", "ü/😀%")
+ASKED = sorted([*DEVICES, "nobody", "b ", "zz"])
+DAYS = 6
+WHEN_US = (0, 1, 1_000_000, DAY_US // 2, DAY_US - 1)
+ATTRIBUTES = (None, None, "{}", '{"fix":false}', '{"fix":false,"n":1}', '{"n":1,"fix":false}')
+NUMBERS = (None, 0.0, -2.93, 53.44, 1e-7)
+
+
+def some(dice: Random, day: int, count: int) -> list[Sent]:
+    """Records of a day: several at one moment, with and without a place, of `sensor` always without."""
+    found = []
+    for _ in range(count):
+        device, us = dice.choice(DEVICES), MIDNIGHT_US + day * DAY_US + dice.choice(WHEN_US)
+        latitude = None if device == "sensor" else dice.choice(NUMBERS)
+        record = Record(us, "tcp", "json", latitude, dice.choice(NUMBERS), attributes=dice.choice(ATTRIBUTES))
+        found.append(Sent(device, record))
+    return found
+
+
+@pytest.fixture
+def stores(shard: Shard, archive: Archive, connection: duckdb.DuckDBPyConnection) -> Stores:
+    return Stores([shard], archive, connection)
+
+
+def fill(stores: Stores, dice: Random) -> None:
+    """Saves in any order of days, late records and small files among them, and a tail that may be older than these."""
+    for _ in range(dice.randrange(5, 12)):
+        stores.append(*some(dice, dice.randrange(DAYS), dice.choice((1, 3, 40))))
+        if dice.random() < 0.7:
+            stores.save()
+    for _ in range(dice.randrange(3)):
+        stores.append(*some(dice, dice.randrange(DAYS), 5))
+
+
+def model(stores: Stores, devices: Sequence[str], moment: Moment) -> dict[str, Past]:
+    """The same by definition."""
+    records = columns(Block.of(one) for one in stores.stored)
+    start_us = moment.at_us - moment.within_days * DAY_US
+    newest = "row_number() OVER (PARTITION BY device_id ORDER BY timestamp DESC, id DESC) = 1"
+    with stores.connection.cursor() as cursor:
+        cursor.register("records", records)
+
+        def of(where: str) -> dict[str, record_schema.RecordAnswer]:
+            within = f"epoch_us(timestamp) BETWEEN {start_us} AND {moment.at_us} AND {where}"
+            rows = cursor.execute(f"SELECT {SELECT} FROM records WHERE {within} QUALIFY {newest}").fetchall()
+            return {row[0]: record_schema.of_row(row) for row in rows}
+
+        last, placed = of("true"), of(PLACED)
+        cursor.unregister("records")
+    return {device: Past(last[device], placed.get(device)) for device in devices if device in last}
+
+
+def encoded(found: dict[str, Past]) -> bytes:
+    return record_schema.encode(found)
+
+
+def moments(dice: Random) -> Iterator[Moment]:
+    for _ in range(12):
+        at_us = MIDNIGHT_US + dice.randrange(DAYS) * DAY_US + dice.choice((*WHEN_US, 2, DAY_US // 3))
+        yield Moment(at_us, dice.choice((1, 2, 31)))
+
+
+@pytest.mark.parametrize("few", [0, 1, 24])
+@pytest.mark.parametrize("seed", range(6))
+def test_any_archive(stores: Stores, seed: int, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(as_of, "FEW", few)
+    dice = Random(seed)
+    fill(stores, dice)
+    reader = PastReader(stores.snapshots, RowGroups())
+    for moment in moments(dice):
+        for devices in (ASKED, [dice.choice(ASKED)], sorted(dice.sample(ASKED, 4))):
+            with stores.connection.cursor() as cursor:
+                found = reader.at(cursor, devices, moment)
+            assert encoded(found) == encoded(model(stores, devices, moment))
+
+
+@pytest.mark.parametrize("few", [0, 24])
+def test_more_devices_than_a_question_names(stores: Stores, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(as_of, "FEW", few)
+    monkeypatch.setattr(as_of, "MAX_DEVICES", 3)
+    monkeypatch.setattr(as_of, "MOST_NAMED", 2)
+    monkeypatch.setattr(Moment.of, "__defaults__", (3,))
+    dice = Random(7)
+    fill(stores, dice)
+    reader = PastReader(stores.snapshots, RowGroups())
+    for moment in moments(dice):
+        with stores.connection.cursor() as cursor:
+            assert encoded(reader.at(cursor, ASKED, moment)) == encoded(model(stores, ASKED, moment))
+
+
+@pytest.mark.parametrize("order", ["hash(id)", "device_id DESC, timestamp, id"])
+def test_files_in_any_order(stores: Stores, order: str) -> None:
+    dice = Random(3)
+    fill(stores, dice)
+    stores.save()
+    for path in stores.archive.files(stores.archive.open()):
+        stores.connection.execute(f"COPY (FROM '{path}' ORDER BY {order}) TO '{path}.new' (FORMAT parquet)")
+        Path(f"{path}.new").rename(path)
+    reader = PastReader(stores.snapshots, RowGroups())
+    for moment in moments(dice):
+        with stores.connection.cursor() as cursor:
+            assert encoded(reader.at(cursor, ASKED, moment)) == encoded(model(stores, ASKED, moment))
+
+
+def test_more_to_decode_than_there_is_room_for(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(as_of, "FEW_BYTES", 10)
+    fill(stores, Random(4))
+    moment = Moment(MIDNIGHT_US + DAYS * DAY_US, 31)
+    with stores.connection.cursor() as cursor:
+        found = PastReader(stores.snapshots, RowGroups()).at(cursor, ASKED, moment)
+    assert encoded(found) == encoded(model(stores, ASKED, moment))
+
+
+class Spy:
+    """Which files were read for devices, by DuckDB or from their row groups."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.paths: list[str] = []
+        real, real_sql = RowGroups.read, range_query.records_in
+
+        def read(one: RowGroups, path: str, device_id: str) -> pa.Table:
+            self.paths.append(path)
+            return real(one, path, device_id)
+
+        def records_in(files: Sequence[LiveFile], *more: object, **named: object) -> str:
+            self.paths += [file.path for file in files]
+            return real_sql(files, *more, **named)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(RowGroups, "read", read)
+        monkeypatch.setattr(as_of, "records_in", records_in)
+
+    def taken(self) -> list[str]:
+        """Their days, since the last look."""
+        found = [Path(path).parent.name[-2:] for path in self.paths]
+        self.paths.clear()
+        return found
+
+
+def a_day(day: int, *devices: str, latitude: float | None = 1.0) -> list[Sent]:
+    us = MIDNIGHT_US + day * DAY_US
+    return [Sent(device, Record(us, "tcp", "json", latitude, 2.0)) for device in devices]
+
+
+@pytest.mark.parametrize("few", [0, 24])
+def test_vanished_devices_cost_their_last_day_alone(stores: Stores, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(as_of, "FEW", few)
+    stores.append(*a_day(0, "gone", "here"))
+    stores.save()
+    for day in range(1, DAYS):
+        stores.append(*a_day(day, "a", "here", "z"))
+        stores.save()
+    reader, spy = PastReader(stores.snapshots, RowGroups()), Spy(monkeypatch)
+    moment = Moment(MIDNIGHT_US + DAYS * DAY_US, 31)
+
+    def days_read(*devices: str) -> list[str]:
+        reader.at(stores.connection, devices, moment)
+        return spy.taken()
+
+    assert days_read("gone", "here") == ["15", "10"]
+    assert days_read("gone", "here", "z") == ["15"]
+    assert days_read("gone") == []
+    assert days_read("nobody") == []
+    assert days_read("b", "gonf", "ü") == []
+
+
+def test_devices_that_never_say_where_they_are_cost_their_days_once(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for day in range(DAYS):
+        stores.append(*a_day(day, "sensor", latitude=None), *a_day(day, "van"))
+        stores.save()
+    reader, spy = PastReader(stores.snapshots, RowGroups()), Spy(monkeypatch)
+    for at_us, days in ((MIDNIGHT_US + DAYS * DAY_US, DAYS), (MIDNIGHT_US + DAYS * DAY_US + 1, 0)):
+        found = reader.at(stores.connection, ["sensor"], Moment(at_us, 31))
+        assert found["sensor"].position is None
+        assert len(spy.taken()) == days
+    found = reader.at(stores.connection, ["sensor", "van"], Moment(MIDNIGHT_US + DAYS * DAY_US, 31))
+    assert found["van"].position is not None
+
+
+def test_a_part_of_a_file_says_nothing_of_the_rest(stores: Stores) -> None:
+    """A place after the moment that was asked for first."""
+    stores.append(*a_day(0, "van", latitude=None))
+    stores.append(Sent("van", Record(MIDNIGHT_US + 10, "tcp", "json", 1.0, 2.0)))
+    stores.save()
+    reader = PastReader(stores.snapshots, RowGroups())
+    assert reader.at(stores.connection, ["van"], Moment(MIDNIGHT_US + 5, 31))["van"].position is None
+    assert reader.at(stores.connection, ["van"], Moment(MIDNIGHT_US + 10, 31))["van"].position is not None
+
+
+# Devices of files ------------------------------------------------------------------------------------
+
+NAMES = [f"ship {n:05}" for n in range(9_000)]
+OTHERWISE: Mapping[str, dict[str, Any]] = {
+    "our own": {"compression": "zstd"},
+    "a full dictionary": {"compression": "zstd", "dictionary_pagesize_limit": 1_000, "max_rows_per_page": 1_000},
+    "no dictionary": {"compression": "zstd", "use_dictionary": False},
+    "another compression": {"compression": "snappy"},
+    "pages of version 2": {"compression": "zstd", "data_page_version": "2.0"},
+}
+
+
+@pytest.mark.parametrize("kind", OTHERWISE)
+def test_all_devices_of_a_file_are_known(kind: str, tmp_path: Path, connection: duckdb.DuckDBPyConnection) -> None:
+    path = str(tmp_path / "x.parquet")
+    pq.write_table(pa.table({"device_id": NAMES[::2]}), path, row_group_size=2_000, **OTHERWISE[kind])
+    found = FileDevices(RowGroups())
+    assert found.among(connection, path, NAMES[::2]) == NAMES[::2]
+    assert len(found.among(connection, path, NAMES[1::2])) < 5  # of equal hashes
+    Path(path).unlink()
+    assert found.among(connection, path, NAMES[:1]) == NAMES[:1]
+
+
+def test_what_is_remembered_has_a_bound(
+    tmp_path: Path, connection: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_devices, "REMEMBERED_BYTES", 20_000)
+    found = FileDevices(RowGroups())
+    for number, count in enumerate((1_000, 1_000, 9_000, 2_000, 1_500)):
+        path = str(tmp_path / f"{number}.parquet")
+        pq.write_table(pa.table({"device_id": NAMES[:count]}), path, compression="zstd")
+        assert found.among(connection, path, NAMES[:5]) == NAMES[:5]
+    assert 0 < found._known.held_bytes <= 20_000
+    assert 0 < len(found._known) < 4
+
+
+def answer(device: str, attributes: str) -> record_schema.RecordAnswer:
+    row = (device, 0, 0, 1, "tcp", "json", *([None] * 7), attributes)
+    return record_schema.of_row(row)
+
+
+def test_records_that_are_remembered_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(newest_in_files, "REMEMBERED_BYTES", 20_000)
+    monkeypatch.setattr(newest_in_files, "MOST_BYTES", 5_000)
+    found = FileNewest()
+    for number in range(100):
+        found.note("x", {NAMES[number]: [answer(NAMES[number], "{}")]})
+    found.note("x", {"long": [answer("long", '"' + 6_000 * "x" + '"')], "none": []})
+    assert 10_000 < found._known.held_bytes <= 20_000
+    known = found.of("x", [NAMES[0], NAMES[99], "long", "none"])
+    assert known == {NAMES[99]: [answer(NAMES[99], "{}")], "none": []}
+    assert not found.of("y", ["none"])
+
+
+def test_a_file_that_cannot_be_read_fails(tmp_path: Path, connection: duckdb.DuckDBPyConnection) -> None:
+    path = tmp_path / "x.parquet"
+    path.write_bytes(b"PAR1 and no more")
+    with pytest.raises(duckdb.Error):
+        FileDevices(RowGroups()).among(connection, str(path), ["a"])

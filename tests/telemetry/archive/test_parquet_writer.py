@@ -1,0 +1,70 @@
+"""How a file's columns are encoded, and that other programs read it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from telemetry.archive.parquet_writer import PAGE_ROWS, FileWriter
+from telemetry.archive.schema import COLUMNS, columns
+from telemetry.hot_store.entry_codec import Block
+from telemetry.model.record import Record, row_of
+
+ROWS = PAGE_ROWS + 1_000
+
+
+KINDS: dict[str, tuple[Callable[[int], str | None], str]] = {
+    "none": (lambda _: None, "RLE_DICTIONARY"),
+    "few": (lambda n: f'{{"door":{n % 3}}}', "RLE_DICTIONARY"),
+    "short": (lambda n: f"{n % 9_000}"[:3], "RLE_DICTIONARY"),
+    "many": (
+        lambda n: None if n % 50 == 0 else f'{{"odometer_km":{n},"ü":"{"x" * (n % 9)}"}}',
+        "DELTA_LENGTH_BYTE_ARRAY",
+    ),
+}
+"""Attributes of a row, and how they are encoded."""
+
+
+def records(attributes: Callable[[int], str | None]) -> pa.Table:
+    """Records of one device."""
+    rows = [row_of(Record(n * 1_000_000, "tcp", "json", 53 + n / 1e6, attributes=attributes(n))) for n in range(ROWS)]
+    return columns([Block("a", 1_795_500_000_000, range(1, ROWS + 1), rows)])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("is_merged", [False, True])
+def test_any_program_reads_attributes_of_any_kind(tmp_path: Path, kind: str, is_merged: bool) -> None:
+    attributes, encoding = KINDS[kind]
+    found, path = records(attributes), tmp_path / "file.parquet"
+    with FileWriter(path, 4_096, is_merged) as writer:
+        for at in range(0, ROWS, 2_500):
+            writer.add(found.slice(at, 2_500))
+    metadata = pq.read_metadata(path)
+    groups = [metadata.row_group(n).column(COLUMNS.get_field_index("attributes")) for n in range(3)]
+    assert all(encoding in group.encodings for group in groups)
+    assert pq.read_table(path).equals(found)
+    assert pl.read_parquet(path).to_arrow().cast(COLUMNS).equals(found)
+    with duckdb.connect() as connection:
+        connection.register("found", found)
+        [(same,)] = connection.execute(f"SELECT count(*) FROM (FROM found INTERSECT ALL FROM '{path}')").fetchall()
+    assert same == ROWS
+
+
+def cut_off(writer: FileWriter) -> None:
+    writer.add(records(lambda _: None))
+    raise KeyError
+
+
+def test_a_file_that_can_not_be_made_leaves_none(tmp_path: Path) -> None:
+    path = tmp_path / "away" / "file.parquet"
+    with pytest.raises(FileNotFoundError), FileWriter(path, 4_096, is_merged=True) as writer:
+        writer.add(records(lambda _: None))
+    with pytest.raises(KeyError), FileWriter(tmp_path / "file.parquet", 4_096, is_merged=True) as writer:
+        cut_off(writer)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,230 @@
+"""An import: records from elsewhere become part of the archive by the save protocol, without resting in Redis.
+
+Each batch is a commit of its shard, with a commit number like any save's (saver.py), and in the same commit of the
+table stands how far the import of that name is. So whatever dies at whatever instant, a batch is in the archive with
+the note that it is, or neither; the import that is begun again goes on behind the note.
+
+    allot    Redis gives the batch its ids, and notes a token for them
+    write    sorted files, a day each, that the table does not name yet
+    intend   an intent without ranges, if there is none and `committed` has not moved (guard 1), and if the token is
+             still known: a Redis that was restored to the time before would give the ids to others, and what is deleted
+             meanwhile is known by its lower ids
+    commit   files, commit number and progress at once, with the handle that was asked for both numbers (guard 3)
+    offer    latest is told
+    finish   `committed` becomes the commit number, the intent goes (guard 4)
+
+A worker that comes upon the intent can't know whether the import still runs, and treats it as that of one that died:
+before the commit it commits the number without files, so that the import is refused and does the batch anew; behind
+it, it offers and finishes in the import's place. The files are written before the intent stands, so nobody
+waits long for it. The sweep may take files that no intent protects after `archive.grace_seconds`; so an import that
+was stopped for half of these gives its own up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import duckdb
+import pyarrow as pa
+from deltalake import DeltaTable
+
+from telemetry.archive.data_files import DataFile
+from telemetry.archive.schema import COLUMNS
+from telemetry.archive.table import Archive, Imported, Progress, commit_number, import_kind
+from telemetry.hot_store.entry_codec import Intent, decode_intent
+from telemetry.hot_store.shard import Shard
+from telemetry.model.errors import BusyError, IntentChanged, NotTogether, StoreError
+from telemetry.startup.store_setup import apart
+from telemetry.system.failpoints import Step, untold
+from worker.saving.latest_rebuild import tell
+from worker.saving.saver import Saver
+
+log = logging.getLogger(__name__)
+
+TRIES = 20
+LOOK_S = 0.02
+"""How often an intent of others is looked at; a save's stands for some 100 ms."""
+
+LEFT_S = 30.0
+"""An intent that stands for so long was left by a save that died, and no worker runs: the import finishes it."""
+
+
+class MovedMeanwhile(StoreError):
+    """Another process imports under the same name, or takes that import back."""
+
+
+class Written(NamedTuple):
+    """Files of a batch that await their commit: its ids, the random bits of its number, the token of its ids, and since
+    when; and how many devices had been deleted before it got its ids."""
+
+    files: list[DataFile]
+    ids: range
+    bits: int
+    token: str
+    since_s: float
+    deleted: int
+
+
+class Importer:
+    """Brings batches of one import into the archive. `reached` hears each step before it is taken.
+
+    `usable_s` is how old files may become before their intent stands; half of what the sweep waits, or less.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        archive: Archive,
+        connection: duckdb.DuckDBPyConnection,
+        saver: Saver,
+        now_ms: Callable[[], int],
+        max_devices: int,
+        usable_s: float,
+        reached: Step = untold,
+    ) -> None:
+        self._name = name
+        self._archive = archive
+        self._connection = connection
+        self._saver = saver
+        self._now_ms = now_ms
+        self._max_devices = max_devices
+        self._usable_s = usable_s
+        self._reached = reached
+
+    def progress(self, shard: Shard) -> Progress:
+        """How far this import is in a shard."""
+        return self._archive.progress(self._archive.open_existing(), self._name, shard.shard) or Progress()
+
+    def settle(self, shard: Shard) -> None:
+        """Finish what an import left that died behind its commit, where no worker does."""
+        intent = shard.state().intent
+        committed = self._archive.committed(self._archive.open_existing(), shard.shard)
+        if intent is not None and decode_intent(intent).commit == committed:
+            with contextlib.suppress(IntentChanged):  # a worker was faster
+                self._saver.save(shard)
+
+    def bring(self, shard: Shard, records: pa.Table, before: Progress, after: Progress) -> None:
+        """Commit `records`, and that the import, which was as far as `before`, is as far as `after`.
+
+        `records` has `COLUMNS` without `id` and `received_at`, all of devices of the shard, in the order in which they
+        arrive. Durable when it returns. Raises `BusyError` if they would bring too many devices, `NotTogether`,
+        `MovedMeanwhile`, and whatever the disk says; then they are not in the archive, or the progress says so.
+        """
+        for attempt in range(TRIES):
+            try:
+                if records.num_rows:
+                    return self._bring(shard, records, before, after)
+                return self._note(shard, before, after)
+            except IntentChanged as error:
+                log.info("shard %d: %s; doing the batch anew", shard.shard, error)
+                self._require(self._archive.open(), shard, before)
+                time.sleep(LOOK_S * attempt)
+        raise BusyError("cannot import: other saves come in between again and again")
+
+    def _note(self, shard: Shard, before: Progress, after: Progress) -> None:
+        table = self._archive.open()
+        self._require(table, shard, before)
+        if before != after:
+            self._archive.note_progress(table, self._name, shard.shard, after)
+
+    def _require(self, table: DeltaTable, shard: Shard, before: Progress) -> None:
+        found = self._archive.progress(table, self._name, shard.shard) or Progress()
+        if found != before:
+            what = "takes this import back" if found.is_undone else "imports the same just now"
+            raise MovedMeanwhile(f"cannot go on: another command {what}")
+
+    def _bring(self, shard: Shard, records: pa.Table, before: Progress, after: Progress) -> None:
+        self._free(shard)
+        self._check_devices(shard, records)
+        written = self._write(shard, records)
+        intent, committed = self._intend(shard, written)
+        try:
+            self._commit(shard, written, intent, committed, before, after)
+        except StoreError:
+            if shard.state().intent == intent.encode():
+                self._saver.save(shard)  # without the files, so that nobody waits for it
+            raise
+        self._finish(shard, intent, written)
+
+    def _commit(
+        self, shard: Shard, written: Written, intent: Intent, committed: str, before: Progress, after: Progress
+    ) -> None:
+        if time.monotonic() - written.since_s > self._usable_s:
+            raise IntentChanged("the files of the batch are too old")
+        self._reached("open")
+        table = self._archive.open()
+        if self._archive.committed(table, shard.shard) != committed:
+            raise IntentChanged("a worker took the import for one that died")
+        self._require(table, shard, before)
+        self._reached("commit")
+        self._archive.commit(
+            table,
+            written.files,
+            shard.shard,
+            intent.commit,
+            self._now_ms(),
+            Imported(self._name, after, written.ids),
+        )
+
+    def _check_devices(self, shard: Shard, records: pa.Table) -> None:
+        devices = records.column("device_id").unique().to_pylist()
+        if shard.devices() + shard.strangers(devices) > self._max_devices:
+            raise BusyError("cannot import: there would be more devices than collector.max_devices allows")
+
+    def _write(self, shard: Shard, records: pa.Table) -> Written:
+        self._reached("allot")
+        since_s, bits, token = time.monotonic(), secrets.randbits(32), secrets.token_hex(16)
+        deleted = shard.deleted()
+        first = shard.allot(records.num_rows, token)
+        numbered = with_ids(records, first, shard.shards, self._now_ms())
+        self._reached("write")
+        self._archive.open()  # so that there is a folder
+        files = self._archive.data_files.write(numbered, import_kind(bits))
+        ids = range(first, first + records.num_rows * shard.shards, shard.shards)
+        return Written(files, ids, bits, token, since_s, deleted)
+
+    def _intend(self, shard: Shard, written: Written) -> tuple[Intent, str]:
+        """The intent, once it stands, and the commit number before it."""
+        self._reached("intend")
+        while True:
+            committed = self._free(shard)
+            intent = Intent(commit_number(committed, written.bits), [])
+            if shard.intend_allotted(committed, intent.encode(), written.token):
+                return intent, committed
+
+    def _free(self, shard: Shard) -> str:
+        """The shard's commit number when nobody saves it."""
+        seen, since_s = None, time.monotonic()
+        while (state := shard.state()).intent is not None:
+            if state.intent != seen:
+                seen, since_s = state.intent, time.monotonic()
+            if time.monotonic() - since_s > LEFT_S:
+                self._saver.save(shard)
+            time.sleep(LOOK_S)
+        if (why := apart(shard, self._archive)) is not None:
+            raise NotTogether(f"cannot import: {why}; `whimbrel recover` says what can be done")
+        return state.committed
+
+    def _finish(self, shard: Shard, intent: Intent, written: Written) -> None:
+        """Latest and the end of the commit; a worker may have been as quick."""
+        self._reached("offer")
+        files = [str(self._archive.root / file.path) for file in written.files]
+        tell(shard, self._archive, self._connection, files, written.deleted)
+        self._reached("finish")
+        try:
+            shard.finish(intent, 0)
+        except IntentChanged as error:
+            log.info("shard %d: %s", shard.shard, error)
+
+
+def with_ids(records: pa.Table, first: int, step: int, now_ms: int) -> pa.Table:
+    """Records as a table of `COLUMNS`: with ids from `first` on, and the moment of their arrival."""
+    rows = records.num_rows
+    found = records.append_column("id", pa.array(range(first, first + rows * step, step), pa.int64()))
+    arrival = pa.scalar(now_ms * 1_000, COLUMNS.field("received_at").type)
+    return found.append_column("received_at", pa.repeat(arrival, rows)).select(COLUMNS.names).cast(COLUMNS)

@@ -1,0 +1,1 @@
+"""Alarms sent to people: what is watched, silence, messages. Imported by `worker/courier/`."""

@@ -1,0 +1,326 @@
+"""One forward: it follows the archive's log, entry by entry, and tries each for as long as it takes.
+
+    look        is the log still the one that was sent, and does it go on?      (log_position.py)
+    begin       keep which version comes now, before its first batch
+    send        its records or files, as the receiver takes them                (version_delivery.py)
+    advance     keep that it is done; only now may the archive let go of it     (telemetry/archive/log_retention.py)
+
+Killed at any step, it begins that version again where it was. docs/decisions/0017-forwarding.md says why this is
+exactly once at another Whimbrel and at least once elsewhere.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from telemetry.archive import commit_log
+from telemetry.archive.added_file import NewFile
+from telemetry.archive.change_feed import Change, change_at, digest_at
+from telemetry.archive.table import READ_ERRORS, Archive, in_one_line
+from telemetry.config.settings import Forward
+from telemetry.coordination.shared_state import Forwarded
+from telemetry.model.errors import BusyError, StoreError, WhimbrelError
+from telemetry.system.failpoints import Step, untold
+from worker.courier.delivery.backoff import Patience
+from worker.courier.delivery.http_client import shown
+from worker.courier.delivery.state_db import DONE_KEPT, Progress, Store
+from worker.courier.forwarding.log_position import Lag, Snapshot, look, with_backlog
+from worker.courier.forwarding.version_delivery import Delivery, new_sender
+
+log = logging.getLogger(__name__)
+
+SHOWN_CHARACTERS = 300
+"""So much of a trouble is shown."""
+
+TROUBLES = (WhimbrelError, sqlite3.Error, *READ_ERRORS)
+"""What may go wrong on the way, whoever is to blame: it is said, and tried again."""
+
+
+class Forwarder:
+    """Follows the log for one `[[forward]]`, in a thread of its own."""
+
+    def __init__(
+        self,
+        entry: Forward,
+        archive: Archive,
+        store: Store,
+        delivery: Delivery,
+        patience: Patience,
+        now_ms: Callable[[], int],
+        look_s: float,
+        reached: Step = untold,
+    ) -> None:
+        self._entry, self._archive, self._store, self._delivery = entry, archive, store, delivery
+        self._patience, self._now_ms, self._look_s, self._reached = patience, now_ms, look_s, reached
+        self._log = commit_log.folder(archive.root)
+        self._lag = Lag(self._log)
+        self._synced = -1
+        self._looked_s = float("-inf")
+        self._trouble = ""
+        self._progress = store.progress(entry.name)
+        self._report = self._reported()
+
+    def run(self, stopped: threading.Event) -> None:
+        """Go on until stopped."""
+        while not stopped.is_set():
+            try:
+                pause_s = 0.0 if self.step() else self._look_s
+                self._patience.succeeded()
+                self._say("")
+            except TROUBLES as error:
+                asked_s = error.retry_after_s if isinstance(error, BusyError) else 0
+                pause_s = self._patience.failed(asked_s)
+                self._say(in_one_line(error)[:SHOWN_CHARACTERS])
+            self._pause(pause_s, stopped)
+        self.close()
+
+    def close(self) -> None:
+        """Leave the receiver."""
+        self._delivery.close()
+
+    def _pause(self, pause_s: float, stopped: threading.Event) -> None:
+        """Wait, and look meanwhile what comes."""
+        while not stopped.is_set():
+            self.look()
+            if pause_s <= 0 or stopped.wait(min(pause_s, self._look_s)):
+                return
+            pause_s -= self._look_s
+
+    def _say(self, trouble: str) -> None:
+        if trouble and trouble != self._trouble:
+            log.warning("forward %s: %s; trying again", self._entry.name, trouble)
+        elif self._trouble and not trouble:
+            log.info("forward %s: it goes on", self._entry.name)
+        self._trouble = trouble
+
+    # Looking -----------------------------------------------------------------------------------------
+
+    def look(self) -> None:
+        """Measure what waits, and give up what is too much."""
+        try:
+            if self._progress is not None:
+                self._lag.look(self._progress.version)
+                self._give_up(self._progress)
+        except TROUBLES as error:
+            log.warning("forward %s: cannot measure what waits: %s", self._entry.name, in_one_line(error))
+        self._looked_s = time.monotonic()
+        self._report = self._reported()
+
+    def _glance(self) -> None:
+        """Measure in the middle of a version, too: one may take hours."""
+        if self._progress is not None and time.monotonic() - self._looked_s >= self._look_s:
+            self._lag.look(self._progress.version)
+            self._looked_s = time.monotonic()
+        self._report = self._reported()
+
+    def report(self) -> Forwarded:
+        """How far it is, as of the last look."""
+        found, now_ms = self._report, self._now_ms()
+        oldest_ms = now_ms if found.oldest_waiting_ms is None else found.oldest_waiting_ms
+        return msgspec.structs.replace(found, noted_ms=now_ms, behind_s=max(0, now_ms - oldest_ms) / 1_000)
+
+    def _reported(self) -> Forwarded:
+        p, lag = self._progress or Progress(url=""), self._lag
+        return Forwarded(
+            self._entry.name,
+            shown(self._entry.url),
+            0,
+            p.version,
+            len(lag) + p.is_copying,
+            lag.records + sum(file.rows for file in p.backlog) - p.done_rows,
+            lag.size_bytes + sum(file.size_bytes for file in p.backlog),
+            0.0,
+            p.backlog_since_ms if p.backlog else lag.oldest_ms(),
+            p.sent_records,
+            p.refused_records,
+            p.dropped_records,
+            p.dropped_versions,
+            p.last_success_ms,
+            self._trouble,
+        )
+
+    def _give_up(self, progress: Progress) -> None:
+        """Let go of the oldest that wait where they hold more of the disk than they may."""
+        most_bytes = self._entry.max_lag_bytes
+        gone = self._lag.beyond(most_bytes) if most_bytes else []
+        if not gone:
+            return
+        name, version, records = self._entry.name, gone[-1].version, sum(one.records for one in gone)
+        if self._delivery.can_skip:
+            lost = records - progress.done_rows
+            log.error("forward %s: more than %d bytes waited: %d records were given up", name, most_bytes, lost)
+            self._skip_to(progress, version, lost, len(gone))
+        else:
+            log.error("forward %s: more than %d bytes waited: the copy will begin anew", name, most_bytes)
+            self._keep(_replace(progress, is_copying=True, **self._at(version)))
+        self._lag.look(version)
+
+    # Going on ----------------------------------------------------------------------------------------
+
+    def step(self) -> bool:
+        """Do the next version. False if there is none."""
+        if not commit_log.entries(self._log):
+            if self._progress is None:
+                self._progress = self._kept(self._fresh())
+            elif self._progress.version >= 0:
+                raise StoreError("there is no archive")
+            return False
+        progress = self._whole(self._progress or self._first())
+        change = change_at(self._log, progress.version + 1)
+        if change is None:
+            self._delivery.tidy(progress)
+            return False
+        self._make_last(change.version)
+        if progress.backlog:
+            change = with_backlog(change, progress.backlog)
+        is_again = (progress.begun_version, progress.begun_digest) == (change.version, change.digest)
+        if not is_again:
+            progress = _replace(progress, begun_version=change.version, begun_digest=change.digest, done_rows=0)
+            self._reached("begin")
+            self._keep(progress)
+        try:
+            progress = self._delivery.deliver(change, progress, is_again, self._keep)
+        except FileNotFoundError:
+            self._missing(progress, change.rows)
+            return True
+        self._reached("advance")
+        self._advance(progress, change)
+        self._reached("done")
+        return True
+
+    def _make_last(self, version: int) -> None:
+        """What a power cut could still take back must not be sent: its number may come again with other records."""
+        if version > self._synced:
+            entries = commit_log.entries(self._log)
+            self._archive.make_last()
+            self._synced = entries[-1] if entries else -1
+
+    def _advance(self, progress: Progress, change: Change) -> None:
+        done = {"version": change.version, "digest": change.digest, "done_rows": 0, "backlog": ()}
+        self._progress = _replace(progress, **done, last_success_ms=self._now_ms())
+        self._store.keep(self._entry.name, self._progress, self._delivery.due(change.removed, self._now_ms()))
+
+    def _missing(self, progress: Progress, rows: int) -> None:
+        """A file of the version is gone, as nobody held it: the forward was not in the settings for a while."""
+        if not self._delivery.can_skip:
+            log.warning("forward %s: files are gone before they were copied: copying anew", self._entry.name)
+            self._keep(_replace(progress, is_copying=True))
+            return
+        version = progress.version + 1
+        log.error("forward %s: files of version %d are gone: what it saved is not sent", self._entry.name, version)
+        self._skip_to(progress, version, rows - progress.done_rows, 1)
+
+    def _skip_to(self, progress: Progress, version: int, records: int, versions: int) -> None:
+        self._keep(
+            _replace(
+                progress,
+                **self._at(version),
+                dropped_records=progress.dropped_records + max(records, 0),
+                dropped_versions=progress.dropped_versions + versions,
+            )
+        )
+
+    def _at(self, version: int) -> dict[str, Any]:
+        """What of `Progress` says that it is behind a version, with nothing begun."""
+        digest = digest_at(self._log, version) or ""
+        return {"version": version, "digest": digest, "begun_version": -1, "done_rows": 0, "backlog": ()}
+
+    # Beginning ---------------------------------------------------------------------------------------
+
+    def _first(self) -> Progress:
+        """Where a new forward begins."""
+        entries = commit_log.entries(self._log)
+        digests = ((version, digest_at(self._log, version)) for version in entries[-DONE_KEPT:])
+        self._store.seed(self._entry.name, [(version, digest) for version, digest in digests if digest])
+        fresh = self._fresh()
+        if not self._delivery.can_skip:
+            return self._anew(fresh)
+        if self._entry.start == "all":
+            now = self._snapshot()
+            return self._kept(
+                _replace(fresh, version=now.version - 1, backlog=now.files, backlog_since_ms=now.since_ms)
+            )
+        log.info("forward %s: begins behind version %d", self._entry.name, entries[-1])
+        return self._kept(_replace(fresh, **self._at(entries[-1])))
+
+    def _snapshot(self) -> Snapshot:
+        table, root = self._archive.open_existing(), self._archive.root
+        if table is None:
+            raise StoreError("there is no archive")
+        live = sorted(self._archive.live(table), key=lambda file: (file.made_ms, file.path))
+        files = [NewFile(str(Path(one.path).relative_to(root)), one.size_bytes, one.rows or 0) for one in live]
+        return Snapshot(table.version(), tuple(files), live[0].made_ms if live else None)
+
+    def _fresh(self) -> Progress:
+        return Progress(url=self._entry.url, sender=new_sender())
+
+    def _anew(self, progress: Progress) -> Progress:
+        """A copy of the table begun, or gone on with if it is there.
+
+        The archive keeps what the table names now. Each try takes the table anew, so one that fails for days keeps
+        no more of the past than that.
+        """
+        now = self._snapshot()
+        self._make_last(now.version)
+        is_ours = progress.is_ours and progress.url == self._entry.url
+        waiting = {"backlog": now.files, "backlog_since_ms": now.since_ms}
+        url = self._entry.url
+        progress = _replace(progress, url=url, is_ours=is_ours, is_copying=True, **{**self._at(now.version), **waiting})
+        self._lag.forget()
+        self._keep(progress)
+        version = None if is_ours else self._delivery.newest()
+        if version is None:
+            version = now.version
+            self._keep(_replace(progress, is_ours=True))
+            self._reached("begin")
+            self._delivery.begin(now)
+        done = {"is_copying": False, "is_ours": True, "last_success_ms": self._now_ms()}
+        return self._kept(_replace(progress, **self._at(version), **done))
+
+    def _whole(self, progress: Progress) -> Progress:
+        """The position, after a look whether the log goes on from there."""
+        is_copy = not self._delivery.can_skip
+        if is_copy and (progress.is_copying or progress.url != self._entry.url):
+            return self._anew(progress)
+        found = look(self._log, progress.version, progress.digest, lambda: self._store.done(self._entry.name))
+        if found.back_to is not None:
+            return self._back(progress, found.back_to)
+        if found.gap and is_copy:
+            return self._anew(progress)
+        if found.gap:
+            log.error("forward %s: %d versions are gone before they were sent", self._entry.name, found.gap)
+            self._skip_to(progress, progress.version + found.gap, 0, found.gap)
+        return self._progress or progress
+
+    def _back(self, progress: Progress, version: int) -> Progress:
+        log.warning(
+            "forward %s: the archive was put back or replaced: going on behind version %d", self._entry.name, version
+        )
+        there = self._at(version)
+        is_whole = self._delivery.rewind(version if there["digest"] else -1)
+        progress = _replace(progress, **there, is_copying=not is_whole, sender=new_sender(), number=0)
+        self._store.rewind(self._entry.name, progress)
+        self._progress = progress
+        self._lag.forget()
+        return progress if is_whole else self._anew(progress)
+
+    def _keep(self, progress: Progress) -> None:
+        self._store.keep(self._entry.name, progress)
+        self._progress = progress
+        self._glance()
+
+    def _kept(self, progress: Progress) -> Progress:
+        self._keep(progress)
+        return progress
+
+
+def _replace(progress: Progress, **changes: Any) -> Progress:
+    return msgspec.structs.replace(progress, **changes)

@@ -1,0 +1,234 @@
+"""Undo of an import: exactly its records leave the archive, and `latest` shows what the remaining ones say.
+
+The table has the ids of an import's records (table.py), and no other record ever gets one of them. What is left to do
+can be begun again at any time, and two that do it at once do no harm:
+
+    fence       the table notes of each shard that the import is taken back: a batch of it that commits later is
+                refused, and its file may be imported again, as a new import
+    settle      the commit under way then, which may be the import's, has ended
+    look        which files may hold such records, by their bounds in the log
+    write       files of a day are written anew without them
+    commit      they take the old ones' place, unless another program changed that day's files meanwhile: look again
+    note        whoever looked for records in files before, to offer them to `latest`, looks again
+    latest      a device's latest that shows such a record is made anew of its other records, in Redis and archive
+    end         the table notes that all are gone
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+import duckdb
+from deltalake import DeltaTable
+
+from telemetry.archive.data_files import LiveFile
+from telemetry.archive.table import UNDONE_ROWS, Archive, Progress
+from telemetry.hot_store import deletions
+from telemetry.hot_store.entry_codec import Slot, decode_intent, decode_latest, read_entry
+from telemetry.hot_store.shard import Shard
+from telemetry.model.errors import BusyError, IntentChanged, NotTogether, PlanOutdated, StoreError
+from telemetry.startup.store_setup import apart
+from telemetry.system.failpoints import Step, untold
+from worker.device_erasure import portions, rewritten
+from worker.saving.latest_rebuild import found_in, found_of
+from worker.saving.saver import Saver
+
+log = logging.getLogger(__name__)
+
+BEGUN, ENDED = Progress(UNDONE_ROWS), Progress(UNDONE_ROWS, is_whole=True)
+
+TRIES = 20
+WAIT_S = 0.05
+LEFT_S = 30.0
+"""An intent that stands for so long was left by a save that died, and no worker runs: the undo ends it."""
+
+DEVICES_AT_ONCE = 200
+
+
+class Undone(NamedTuple):
+    """What an undo did: records that went, files that had held them, and devices whose latest is another now."""
+
+    records: int
+    files: int
+    devices: int
+
+
+class Undoer:
+    """Takes imports back. `reached` hears the name of each step before it is taken, `advance` of each file looked into
+    and how many there are."""
+
+    def __init__(
+        self,
+        archive: Archive,
+        shards: Sequence[Shard],
+        connection: duckdb.DuckDBPyConnection,
+        saver: Saver,
+        now_ms: Callable[[], int],
+        reached: Step = untold,
+        advance: Callable[[int, int], None] = lambda done, total: None,
+    ) -> None:
+        self._archive, self._shards, self._connection, self._saver = archive, shards, connection, saver
+        self._now_ms, self._reached, self._advance = now_ms, reached, advance
+
+    def undo(self, name: str) -> Undone:
+        """Take an import back. On disk when it returns.
+
+        Raises `NotTogether`, `BusyError`, `StoreError` if the ids of its records are not known, and what the disk says.
+        """
+        self._reached("fence")
+        for shard in self._shards:
+            if (why := apart(shard, self._archive)) is not None:
+                raise NotTogether(f"cannot undo an import: {why}; `whimbrel recover` says what can be done")
+            self._note(name, shard, BEGUN)
+        self._reached("settle")
+        for shard in self._shards:
+            self._settle(shard)
+        ids = {shard.shard: self._ids(name, shard) for shard in self._shards}  # after the last batch
+        records, files = self._erase(name, [one for ranges in ids.values() for one in ranges])
+        self._reached("note")
+        for shard in self._shards:
+            shard.note_erased()
+        self._reached("latest")
+        devices = sum(self._mend_latest(shard, ids[shard.shard]) for shard in self._shards)
+        self._reached("end")
+        for shard in self._shards:
+            self._note(name, shard, ENDED)
+        return Undone(records, files, devices)
+
+    def _ids(self, name: str, shard: Shard) -> list[range]:
+        found = self._archive.imported_ids(self._archive.open(), name, shard.shard, shard.shards)
+        if found is None:
+            raise StoreError(
+                "cannot undo the import: it was begun by a release that did not note which records it brought"
+            )
+        return found
+
+    def _note(self, name: str, shard: Shard, progress: Progress) -> None:
+        for attempt in range(TRIES):
+            table = self._archive.open()
+            found = self._archive.progress(table, name, shard.shard) or Progress()
+            if found.version >= progress.version:
+                return
+            if found.rows:
+                self._ids(name, shard)
+            try:
+                self._archive.note_progress(table, name, shard.shard, progress)
+                return
+            except IntentChanged as error:
+                log.info("shard %d: %s; trying again", shard.shard, error)
+                time.sleep(WAIT_S * attempt)
+        raise BusyError("cannot undo the import: its next batches come in between again and again")
+
+    def _settle(self, shard: Shard) -> None:
+        """Wait until the intent that stands has ended, or end it where nobody else does."""
+        intent, since_s = shard.state().intent, time.monotonic()
+        while intent is not None and shard.state().intent == intent:
+            is_committed = decode_intent(intent).commit == self._archive.committed(self._archive.open(), shard.shard)
+            if is_committed or time.monotonic() - since_s > LEFT_S:
+                with contextlib.suppress(IntentChanged):  # a worker was faster
+                    self._saver.save(shard)
+            time.sleep(WAIT_S)
+
+    # The archive --------------------------------------------------------------------------------------
+
+    def _erase(self, name: str, ids: Sequence[range]) -> tuple[int, int]:
+        """Take the records out of the archive. Returns how many went, and how many files had held them."""
+        clean = set[str]()
+        records = files = 0
+        while True:
+            self._reached("look")
+            table = self._archive.open()
+            left = [one for one in self._archive.live(table) if one.path not in clean and overlapping(one, ids)]
+            if not left:
+                return records, files
+            left.sort(key=lambda file: (file.day, file.path))
+            parts = [part for _, day in groupby(left, lambda file: file.day) for part in portions(list(day))]
+            try:
+                for part in parts:
+                    gone, old = self._erase_some(name, table, part, ids)
+                    clean.update(file.path for file in part)
+                    records, files = records + gone, files + old
+                    self._advance(len(clean), len(clean) + len([one for one in left if one.path not in clean]))
+                    if gone:  # the table is another one now
+                        break
+            except (PlanOutdated, FileNotFoundError, duckdb.IOException) as error:
+                log.info("undo of %s: %s; looking again", name, error)
+                time.sleep(WAIT_S)
+
+    def _erase_some(
+        self, name: str, table: DeltaTable, part: Sequence[LiveFile], ids: Sequence[range]
+    ) -> tuple[int, int]:
+        data_files, condition = self._archive.data_files, condition_of(part, ids)
+        held = {file: data_files.count(self._connection, file, condition) for file in part}
+        old = {file: records for file, records in held.items() if records}
+        if not old:
+            return 0, 0
+        self._reached("write")
+        new = rewritten(data_files, self._connection, condition, old)
+        self._reached("commit")
+        self._archive.erase(table, list(old), new, self._now_ms(), f"undo-{name}", sum(old.values()))
+        return sum(old.values()), len(old)
+
+    # Latest -------------------------------------------------------------------------------------------
+
+    def _mend_latest(self, shard: Shard, ids: Sequence[range]) -> int:
+        """Make anew each latest that shows a record with one of these ids. Returns how many."""
+        mended = 0
+        for _ in range(TRIES):
+            devices = self._showing(shard, ids)
+            for at in range(0, len(devices), DEVICES_AT_ONCE):
+                mended += self._make_anew(shard, devices[at : at + DEVICES_AT_ONCE])
+            if not devices:
+                return mended
+        raise BusyError("cannot make latest anew: its devices send faster than their records can be looked for")
+
+    @staticmethod
+    def _showing(shard: Shard, ids: Sequence[range]) -> list[bytes]:
+        if not ids:
+            return []
+        return [device for page in shard.all_latest() for device, latest in page.items() if shows(latest, ids)]
+
+    def _make_anew(self, shard: Shard, devices: Sequence[bytes]) -> int:
+        """Redis first: what is saved meanwhile is in the archive then. Where a record comes meanwhile, look again."""
+        names = [device.decode() for device in devices]
+        last = [shard.last_entry(name) for name in names]
+        seen = shard.latest(devices)
+        entries = shard.entries([(name, "-", "+") for name in names])
+        files = self._archive.files(self._archive.open())
+        archived = found_of(self._connection, files, names)
+        gone = {mark.device_id: mark.before_id for mark in deletions.pending(shard)}
+        mended = 0
+        for name, entry, latest, raw in zip(names, last, seen, entries, strict=True):
+            waiting = found_in(one for each in raw for one in read_entry(name, each, shard.shards))
+            every = [one for one in archived.get(name, []) if one.stored.id >= gone.get(name, 0)]
+            found = sorted([*every, *waiting], key=lambda one: one.stored.id)
+            if latest is not None:
+                mended += shard.replace_latest(name, latest, entry, found)
+        return mended
+
+
+def overlapping(file: LiveFile, ids: Sequence[range]) -> list[range]:
+    """The ranges of which the log allows that a file holds some."""
+    if file.least_id is None or file.greatest_id is None:
+        return list(ids)
+    return [one for one in ids if file.least_id < one.stop and one.start <= file.greatest_id]
+
+
+def condition_of(files: Sequence[LiveFile], ids: Sequence[range]) -> str:
+    """SQL of which records of some files have one of these ids."""
+    wanted = {one: None for file in files for one in overlapping(file, ids)}
+    return " OR ".join(
+        f"(id >= {one.start} AND id < {one.stop} AND id % {one.step} = {one.start % one.step})" for one in wanted
+    )
+
+
+def shows(latest: bytes, ids: Sequence[range]) -> bool:
+    """Whether an encoded latest shows a record with one of these ids."""
+    found = decode_latest(latest)
+    slots = [slot for slot in (found.http, found.other, found.fix) if isinstance(slot, Slot)]
+    return any(slot.id in one for slot in slots for one in ids)

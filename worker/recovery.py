@@ -1,0 +1,139 @@
+"""Bring a hot store and an archive together again after one of them was restored, emptied or swapped.
+
+A shard is apart when the table's commit number is neither `committed` nor that of its intent. Then:
+
+1. Fence: a commit without files, with a new commit number above both. Whoever still holds a handle from
+   before is refused by it, so no save of the time before can appear in the archive any more.
+2. Take over: the store gets a new id, which stops collectors and workers that know the old one; its intent is
+   dropped; its next id is lifted above the archive's greatest.
+3. Of each stream, records that the archive has already (same id, same content) go away; the rest get new
+   ids, in latest too, and keep their time of arrival. One function call a device: a crash leaves each stream whole.
+4. Reopen: `committed` becomes the fence's number. Latest is then rebuilt from the archive (latest_rebuild.py).
+
+A crash between any two steps leaves the shard apart, and `recover` begins anew; records whose ids were
+renumbered once are renumbered again.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import duckdb
+
+from telemetry.archive.schema import COLUMNS, columns, records_sql
+from telemetry.archive.table import Archive, commit_number
+from telemetry.hot_store.entry_codec import (
+    Block,
+    Moved,
+    RawEntry,
+    Unreadable,
+    count_of,
+    entry_id,
+    packed,
+    read_block,
+    read_entry,
+    size_bytes,
+)
+from telemetry.hot_store.shard import Shard
+from telemetry.hot_store.stream_reader import sizes_bytes, tails
+from telemetry.model.errors import IntentChanged
+from worker.saving.latest_rebuild import rebuild
+
+DEVICES_AT_ONCE = 200
+
+
+class Recovered(NamedTuple):
+    """What became of a shard's tail."""
+
+    shard: int
+    dropped: int
+    kept: int
+
+
+def recover(
+    shard: Shard,
+    archive: Archive,
+    connection: duckdb.DuckDBPyConnection,
+    now_ms: int,
+    reached: Callable[[str], None] = lambda step: None,
+) -> Recovered:
+    """Do the four steps. `reached` hears the name of each before it is taken."""
+    reached("fence")
+    fence = _fence(shard, archive, now_ms)
+    table = archive.open()
+    reached("take over")
+    shard.take_over(secrets.token_hex(16), archive.greatest_id(table) // shard.shards + 1)
+    files = archive.files(table)
+    dropped = kept = 0
+    devices = shard.all_dirty()
+    for at in range(0, len(devices), DEVICES_AT_ONCE):
+        part = devices[at : at + DEVICES_AT_ONCE]
+        streams = tails(shard, part, sizes_bytes(shard, part, shard.waiting().size_bytes))
+        archived = _archived(connection, files, _blocks(shard, streams))
+        for device, entries in streams.items():
+            reached(f"replace {device}")
+            found = _replace(shard, device, entries, archived)
+            dropped, kept = dropped + found[0], kept + found[1]
+    reached("reopen")
+    shard.reopen(fence)
+    rebuild(shard, archive, connection)
+    return Recovered(shard.shard, dropped, kept)
+
+
+def _fence(shard: Shard, archive: Archive, now_ms: int) -> str:
+    while True:
+        table = archive.open()
+        numbers = (archive.committed(table, shard.shard), shard.state().committed)
+        fence = commit_number(max(numbers, key=count_of))
+        try:
+            archive.commit(table, [], shard.shard, fence, now_ms)
+            return fence
+        except IntentChanged:
+            continue
+
+
+def _blocks(shard: Shard, streams: dict[str, list[RawEntry]]) -> list[Block]:
+    return [
+        block
+        for device, entries in streams.items()
+        for raw in entries
+        if (block := read_block(device, raw, shard.shards)) is not None
+    ]
+
+
+def _archived(connection: duckdb.DuckDBPyConnection, files: Sequence[str], blocks: list[Block]) -> set[int]:
+    """Ids of the records that the archive has with the same content."""
+    if not files or not blocks:
+        return set()
+    same = " AND ".join(
+        f"old.{name} IS NOT DISTINCT FROM tail.{name}" for name in COLUMNS.names if name not in ("id", "received_at")
+    )
+    connection.register("tail", columns(blocks))
+    rows = connection.execute(
+        f"SELECT tail.id FROM tail JOIN {records_sql(files)} old "
+        f"ON old.id = tail.id AND {same} "
+        f"WHERE old.id BETWEEN {min(block.ids[0] for block in blocks)} AND {max(block.ids[-1] for block in blocks)}"
+    ).fetchall()
+    connection.unregister("tail")
+    return {row[0] for row in rows}
+
+
+def _replace(shard: Shard, device: str, entries: list[RawEntry], archived: set[int]) -> tuple[int, int]:
+    """Rewrite one stream. Returns how many records went away and how many stay."""
+    gone = kept = 0
+    moved = []
+    for raw in entries:
+        unreadable: list[Unreadable] = []
+        records = read_entry(device, raw, shard.shards, unreadable.append)
+        stay = [stored for stored in records if stored.id not in archived]
+        gone += len(records) + len(unreadable)
+        kept += len(stay) + len(unreadable)
+        if stay or unreadable:
+            arrival_ms = records[0].received_ms if records else entry_id(raw[0])[0]
+            parts = packed([stored.record for stored in stay], [one.raw for one in unreadable])
+            moved.append(Moved(arrival_ms, *parts))
+    if entries:
+        shard.replace(device, entries[-1][0].decode(), gone, size_bytes(entries), moved)
+    return gone - kept, kept
