@@ -106,6 +106,7 @@ ROOTS = frozenset(
         "api.query",
         "cli.main",
         "collector.__main__",
+        "collector.program",
         "compactor.__main__",
         "worker.__main__",
         "worker.courier.__main__",
@@ -123,7 +124,7 @@ LOADED_BY_NAME = {
     "cli/services/first_key.py": "the program that the audit log names",
     "cli/services/supervisor_config.py": "a process of its own",
     "cli/services/up.py": "a certificate, and a check of a server that is not the bundled one",
-    "collector/__main__.py": "only where brokers are",
+    "collector/program.py": "only where brokers are",
     "worker/courier/__main__.py": "a program that waits for its turn loads nothing before",
     "worker/courier/service.py": "Arrow, only where something is forwarded",
 }

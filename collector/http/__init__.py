@@ -1,4 +1,4 @@
 """The collector's routes over HTTP, and their description.
 
-Imported by `listeners/`, `collector/__main__.py`, and `api/`, which describes them.
+Imported by `listeners/`, `collector/program.py`, and `api/`, which describes them.
 """

@@ -160,6 +160,11 @@ def stop_on_signals() -> asyncio.Event:
     return stopped
 
 
+async def until_stopped(serving: asyncio.Task[None], stopped: asyncio.Event) -> None:
+    """Wait until a program is to stop, or its server has ended."""
+    await asyncio.wait({serving, asyncio.create_task(stopped.wait())}, return_when=asyncio.FIRST_COMPLETED)
+
+
 def renew_on_sighup(tls: Identity | None) -> None:
     """Have SIGHUP read certificate and key again; without TLS it does what it did."""
     if tls is not None:

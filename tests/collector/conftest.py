@@ -12,7 +12,6 @@ import pytest
 import redis
 import uvloop
 
-from collector.__main__ import measured
 from collector.framing.decoder import Decoder
 from collector.ingest.day_limit import DeviceDays
 from collector.ingest.device_filter import DeviceFilter
@@ -20,6 +19,7 @@ from collector.ingest.group_commit import Intake
 from collector.ingest.watermarks import Watermarks
 from collector.listeners.tcp import TcpCollector, Timeouts
 from collector.listeners.tracker_logins import Logins
+from collector.program import watch_connections
 from collector.protocols import PROTOCOLS, MessageLimits
 from telemetry.access.key_cache import Keyring
 from telemetry.codec.record_parser import Arrival
@@ -115,7 +115,7 @@ async def collecting(
     async with taking(connect_to, max_pending_bytes=max_pending_bytes) as intake:
         connections = Connections(tcp_share(max_connections, max_per_address), time.monotonic)
         limits = MessageLimits(max_message_bytes, 1_000)
-        measured(connections.share)
+        watch_connections(connections.share)
         tcp = TcpCollector(
             intake,
             lambda _address: make_decoder() if make_decoder else PROTOCOLS["any"](limits),

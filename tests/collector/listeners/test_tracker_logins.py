@@ -9,13 +9,13 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 import redis
 
-from collector.__main__ import timeouts_of
 from collector.framing.decoder import Decoder
 from collector.framing.frame_decoder import Options
 from collector.listeners import tcp as tcp_module
 from collector.listeners.extra_ports import decoder_of
 from collector.listeners.tcp import Timeouts
 from collector.listeners.tracker_logins import Logins
+from collector.program import timeouts_of
 from collector.protocols import MessageLimits
 from telemetry.config.settings import Collector
 from telemetry.hot_store.shard import Shard
