@@ -1,4 +1,4 @@
-"""Schedules all background jobs, and has the rules of compaction and retention; the worker executes the jobs.
+"""The compactor: schedules all background jobs, and decides which files to merge and which days to delete.
 
-Imported by `cli/`; the worker loads `compactor.jobs` by its name.
+The worker executes the jobs; it loads `compactor.jobs` by name. Imported by `cli/`.
 """

@@ -1,4 +1,7 @@
-"""What all of Whimbrel's programs share: the record, the settings, and the two stores."""
+"""The package that all programs share: records, settings, Redis, the archive, and the parts of a server.
+
+Imported by everything.
+"""
 
 from __future__ import annotations
 

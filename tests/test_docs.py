@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -13,6 +16,7 @@ from cli.main import COMMANDS
 from telemetry.model import problems
 from telemetry.model.problems import Problem
 from tests.box import PROJECT
+from tests.test_floors import FLOORS
 
 PAGES = sorted([*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md")])
 
@@ -66,11 +70,33 @@ def test_every_command_is_explained() -> None:
     assert all(f"`whimbrel {name}" in page or name == "redis" for name in COMMANDS)
 
 
-def test_every_file_has_its_owner_line() -> None:
+def house() -> ModuleType:
+    """scripts/house as a module."""
+    loader = SourceFileLoader("house", str(PROJECT / "scripts" / "house"))
+    spec = spec_from_loader("house", loader)
+    assert spec is not None
+    module = module_from_spec(spec)
+    loader.exec_module(module)
+    return module
+
+
+def test_every_folder_has_its_line_in_the_order_of_the_floors() -> None:
     page = read("docs/architecture.md")
-    for path in (PROJECT / "telemetry").glob("[!_]*.py"):
-        if path.name not in ("model/errors.py", "problems.py", "json_decoder.py"):
-            assert f"`{path.name}`" in page or f"`telemetry/{path.name}`" in page, path.name
+    rows = [
+        line
+        for line in page.splitlines()
+        if re.match(r"\| `(telemetry|collector|api|worker|compactor|cli)/[\w/]*` \|", line)
+    ]
+    assert rows == [house().row_of(folder) for folder in FLOORS], "run scripts/house --tree"
+    assert page.count("\n") <= 120
+
+
+def test_each_path_that_architecture_names_exists() -> None:
+    named = re.findall(
+        r"`((?:[\w.]+/)+[\w.]*|[\w.]+\.(?:py|toml|md))`", read("docs/architecture.md") + read("docs/internals.md")
+    )
+    assert len(named) > len(FLOORS)
+    assert not [name for name in named if not (PROJECT / name).exists()]
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(PROJECT)))

@@ -1,1 +1,4 @@
-"""The worker: takes records from the hot store to the archive, exactly once."""
+"""The worker: saves records from Redis to the archive exactly once, and executes all background jobs.
+
+Imported by `cli/`.
+"""

@@ -1,1 +1,1 @@
-"""Summaries, trips and stops: what a device's records add up to. Imported by the programs of `api/`."""
+"""Summaries, trips and stops, computed from records. Imported by the programs of `api/`."""

@@ -1,4 +1,1 @@
-"""The audit log over HTTP, and the entries that the API's own routes write to it.
-
-Imported by the programs of `api/`.
-"""
+"""The route `/v1/audit`, and audit entries of requests to the API. Imported by the programs of `api/`."""

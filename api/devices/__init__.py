@@ -1,1 +1,1 @@
-"""Devices: their list, what each has stored, and their deletion. Imported by the programs of `api/`."""
+"""The list of devices, their record counts, and their deletion. Imported by the programs of `api/`."""

@@ -1,4 +1,4 @@
-"""Running a question: threads with DuckDB, slots, the client's pace, metrics of requests.
+"""Execution of queries: threads with DuckDB, fair slots, slow clients, metrics of requests.
 
 Imported by `records/`, `latest/`, `analytics/` and all above.
 """

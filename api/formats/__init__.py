@@ -1,4 +1,7 @@
-"""The formats that records are written in. A new one is a file here and a line in `FORMATS`."""
+"""Output formats of records, a file each.
+
+A new one is a file here and a line in `FORMATS`. Imported by `responses/`, `records/`, `latest/` and `cli/`.
+"""
 
 from __future__ import annotations
 

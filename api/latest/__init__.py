@@ -1,4 +1,4 @@
-"""The latest record of each device: one, all of them, as of a time, and live.
+"""The latest record: of one device, of all, as of a time, and live.
 
 Imported by `devices/`, `legacy/`, `status/` and the programs.
 """

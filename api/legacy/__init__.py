@@ -1,4 +1,4 @@
-"""The older tracking service's HTTP side: its addresses, shapes, headers and sentences, for clients that know them.
+"""The legacy API: routes and responses of the tracking service that Whimbrel replaces, unchanged for its clients.
 
 Field rules and sentences are in telemetry/codec/legacy_fields.py; storage and snapshots are those of every other route.
 

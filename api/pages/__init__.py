@@ -1,1 +1,1 @@
-"""Pages for people: the map and the viewers of the API's description. Imported by the programs of `api/`."""
+"""HTML pages: the map, and the viewers of the API's description. Imported by the programs of `api/`."""

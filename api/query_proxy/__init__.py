@@ -1,4 +1,1 @@
-"""The API program's way to the query program: connections, and requests that are passed on.
-
-Imported by the API program.
-"""
+"""The API program's connections to the query program. Imported by the API program."""

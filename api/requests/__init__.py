@@ -1,1 +1,1 @@
-"""What a request asks for: its parameters, its devices by its key, who asks. Imported by all of `api/`."""
+"""Parameters of a request, its client, and the devices that its key allows. Imported by all of `api/`."""

@@ -1,1 +1,1 @@
-"""What a response is made of: JSON of records, pages, media types, HTML. Imported by `records/` and all above."""
+"""Parts of a response: JSON of records, pages, content negotiation, HTML. Imported by `records/` and all above."""

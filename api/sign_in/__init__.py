@@ -1,1 +1,1 @@
-"""People sign in and out: passwords, OpenID Connect, sessions. Imported by the API program."""
+"""Sign-in and sign-out: passwords, OpenID Connect, sessions. Imported by the API program."""

@@ -1,4 +1,1 @@
-"""One consistent view of archive and unsaved records, and the memory that it may take.
-
-Imported by `records/` and all above.
-"""
+"""One consistent view of archive and unsaved records, and its memory limit. Imported by `records/` and all above."""

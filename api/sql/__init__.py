@@ -1,4 +1,4 @@
-"""SQL over the archive: statements that may run, and the process of its own in which they do.
+"""SQL over the archive: validation of statements, and the sandboxed process that executes them.
 
 Imported by the query program.
 """

@@ -1,4 +1,4 @@
-"""How the box is: readiness, metrics, the status page, and the history of the last hour.
+"""The box's status: readiness, metrics, the status page, the history of the last hour.
 
 Imported by the programs of `api/`.
 """

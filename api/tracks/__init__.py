@@ -1,1 +1,1 @@
-"""What is read from a track: moves, stops, and a simpler line. Imported by `formats/`, `analytics/` and all above."""
+"""Geometry of tracks: moves, trips and stops, simplified lines. Imported by `formats/`, `analytics/` and all above."""

@@ -1,4 +1,4 @@
-"""Commands for whoever runs the box: status, saving, keys, users, quarantine, deletion, audit.
+"""Commands for administrators: status, keys, users, drain, compact, quarantine, deletion, audit.
 
 Imported by `cli/main.py`.
 """

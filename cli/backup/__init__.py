@@ -1,4 +1,4 @@
-"""A backup of a running box: Redis and the archive as they belonged together at one moment.
+"""Backups of a running box: Redis and archive at one common moment, their verification and restore.
 
     <DIR>/<UTC time>/manifest.json       what is in it, and a checksum of each file (manifest.py)
     <DIR>/<UTC time>/archive/            a Delta table that stands on its own

@@ -1,1 +1,1 @@
-"""`whimbrel demo`: a box in a temporary folder that is told a real story, to be looked at."""
+"""`whimbrel demo`: a temporary box that replays recorded or simulated traffic. Imported by `cli/main.py`."""

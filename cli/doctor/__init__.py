@@ -1,4 +1,4 @@
-"""`whimbrel doctor`: one check a file, each with a finding and what to do.
+"""`whimbrel doctor`: checks of the machine and the settings, a file each, each with its advice.
 
 Imported by `cli/main.py` and `cli/services/`.
 """

@@ -1,1 +1,1 @@
-"""Files of records from elsewhere, for `whimbrel import`: a file a format, and what they have in common."""
+"""`whimbrel import`: batches of imported records, its journal, and undo. Imported by `cli/main.py`."""

@@ -1,1 +1,1 @@
-"""Commands that read: query, export, files, shell. Imported by `cli/main.py`."""
+"""Commands that read: latest, history, export, files, shell. Imported by `cli/main.py`."""

@@ -1,1 +1,4 @@
-"""The bundled Redis server and its users. Imported by `cli/services/`, `cli/doctor/` and `cli/main.py`."""
+"""The Redis server that Whimbrel starts by itself, and its users.
+
+Imported by `cli/services/`, `cli/doctor/` and `cli/main.py`.
+"""

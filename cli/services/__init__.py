@@ -1,1 +1,1 @@
-"""Running the box: `whimbrel up`, its supervisor, and units of systemd. Imported by `cli/demo/` and `cli/main.py`."""
+"""Starting the box: `whimbrel up`, its supervisor, and systemd units. Imported by `cli/demo/` and `cli/main.py`."""

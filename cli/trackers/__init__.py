@@ -1,1 +1,1 @@
-"""Commands about trackers: decode and sniff. Imported by `cli/main.py`."""
+"""Commands about trackers: `decode` and `sniff`. Imported by `cli/main.py`."""

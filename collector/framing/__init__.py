@@ -1,1 +1,4 @@
-"""What a decoder is, and the cutting of a stream into frames. Imported by `trackers/`, `protocols/` and all above."""
+"""The interface of a decoder, and cutting a byte stream into frames.
+
+Imported by `trackers/`, `protocols/` and all above.
+"""

@@ -1,4 +1,4 @@
-"""The collector's routes over HTTP, and their description.
+"""The collector's HTTP routes, bodies of records, and their description.
 
-Imported by `listeners/`, `collector/program.py`, and `api/`, which describes them.
+Imported by `listeners/`, the program, and `api/`, which describes the routes.
 """

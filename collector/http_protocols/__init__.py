@@ -1,5 +1,7 @@
-"""Protocols over HTTP other than our own. A new one is a file here and a line in `BY_NAME`; one in
-`POSTS` gives it a path."""
+"""Protocols over HTTP other than Whimbrel's own: OsmAnd, OwnTracks, Traccar, InfluxDB line protocol.
+
+A new one is a file here and a line in `BY_NAME`; one in `POSTS` gives it a path.
+"""
 
 from __future__ import annotations
 

@@ -1,1 +1,4 @@
-"""What `whimbrel sniff` shows, and the metrics of each protocol. Imported by `http/`, `listeners/`, `mqtt/`."""
+"""The traffic that `whimbrel sniff` shows, and the metrics of each protocol.
+
+Imported by `http/`, `listeners/` and `mqtt/`.
+"""

@@ -1,1 +1,1 @@
-"""Ports over TCP and UDP, and the processes that share them. Imported by `mqtt/` and the program."""
+"""TCP and UDP ports, and the processes that share them. Imported by `mqtt/` and the program."""

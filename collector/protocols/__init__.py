@@ -1,4 +1,7 @@
-"""The protocols that devices speak. A new one is a file here and a line in `PROTOCOLS`, or in `TRACKERS`."""
+"""The registry of device protocols, and the protocols of Whimbrel's own: JSON, MessagePack, frames.
+
+A new one is a file here and a line in `PROTOCOLS`, or in `TRACKERS`.
+"""
 
 from __future__ import annotations
 

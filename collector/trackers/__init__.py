@@ -1,1 +1,1 @@
-"""Protocols of trackers: one file or folder each. Imported by `protocols/`."""
+"""Protocols of GPS trackers, a file or a folder each. Imported by `protocols/`."""

@@ -1,4 +1,4 @@
-"""Who may do what: keys, users, sessions, and what ends when one is withdrawn.
+"""Access control: API keys, users, sessions, and the end of their connections when access is withdrawn.
 
 Imported by `http/`, `audit/`, `browsers/` and all programs.
 """

@@ -1,5 +1,4 @@
-"""The archive: a Delta table of Parquet files by day, its commits and its changes. The only place that knows its
-layout.
+"""The archive: a Delta table of Parquet files, one partition a day, with its commits and their log.
 
-Imported by `coordination/` and all above.
+The only folder that knows the table's layout. Imported by `coordination/` and all above.
 """

@@ -1,1 +1,1 @@
-"""The audit log: entries, writing, reading. Imported by `http/` and all programs."""
+"""The audit log: its entries, writer and reader. Imported by `http/` and all programs."""

@@ -1,4 +1,4 @@
-"""What pages of browsers may ask of the box: host names, origins, CORS, session cookies.
+"""Protection against other sites' pages: host names, origins, CORS, session cookies.
 
 Imported by `http/` and all programs.
 """

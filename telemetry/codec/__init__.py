@@ -1,1 +1,4 @@
-"""Texts and bytes of records: JSON, MessagePack, fields, frames. Imported by `hot_store/` and all above."""
+"""Decoders and encoders of records: JSON, MessagePack, frames, and the field rules of the legacy API.
+
+Imported by `hot_store/` and all above.
+"""

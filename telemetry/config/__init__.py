@@ -1,1 +1,4 @@
-"""Settings: their declaration, their file, their checks. Imported by everything but `model/`."""
+"""Settings: their declarations, the file, environment variables, and their validation.
+
+Imported by everything above `observability/`.
+"""

@@ -1,4 +1,4 @@
-"""What programs tell each other through Redis: jobs, progress, metrics, refusals.
+"""State that the programs share through Redis: jobs, heartbeats, metrics, progress, counts of rejections.
 
 Imported by `access/`, `http/` and all programs.
 """

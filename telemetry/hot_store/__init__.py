@@ -1,5 +1,4 @@
-"""The hot store: per-device streams and the latest records in Redis, and the functions that change them. The only place
-that knows its keys.
+"""The hot store in Redis: a stream and the latest record of each device, and the functions that change them.
 
-Imported by `archive/` and all above.
+The only folder that knows the keys of shards. Imported by `archive/` and all above.
 """

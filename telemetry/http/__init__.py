@@ -1,1 +1,4 @@
-"""HTTP servers: connections, keys, limits, problems. Imported by the programs."""
+"""HTTP servers: connections, authentication, rate limits, problem responses, descriptions of operations.
+
+Imported by the programs.
+"""

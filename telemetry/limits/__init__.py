@@ -1,1 +1,1 @@
-"""Limits of rates, connections and bytes. Imported by `access/`, `network/`, `http/` and all programs."""
+"""Limits of rates, connections, bytes and open files. Imported by `access/`, `network/`, `http/` and all programs."""

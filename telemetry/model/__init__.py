@@ -1,1 +1,4 @@
-"""What a record, a key, a problem, a day is. Stands on nothing of Whimbrel's but itself. Imported by everything."""
+"""Types without dependencies: records, API keys, problems, errors, MQTT topics, days in UTC.
+
+Imported by everything; imports nothing else of Whimbrel.
+"""

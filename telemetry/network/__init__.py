@@ -1,1 +1,1 @@
-"""Sockets: accepting, TLS, client certificates. Imported by `http/` and all programs."""
+"""Sockets: the accept loop, TLS, and client certificates. Imported by `http/` and all programs."""

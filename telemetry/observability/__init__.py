@@ -1,1 +1,1 @@
-"""Metrics and logs. Imported by everything above `model/`."""
+"""Metrics and the log. Imported by everything above `model/`."""

@@ -1,1 +1,1 @@
-"""How a program starts: signals, checks of the store, what it must not load. Imported by the programs."""
+"""Start of a program: early signals, blocked imports, checks of Redis and archive. Imported by the programs."""

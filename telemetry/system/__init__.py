@@ -1,1 +1,4 @@
-"""The machine: clock, disks, files, processes, systemd. Imported by `hot_store/` and all above."""
+"""The operating system: clock, disk space, fsync, permissions, processes, systemd.
+
+Imported by `hot_store/` and all above.
+"""

@@ -1,1 +1,4 @@
-"""The courier: sends what is saved elsewhere, and tells of devices and of the box."""
+"""The courier: forwards saved records to other stores, and sends alerts to webhooks.
+
+Imported by `worker/` and `cli/`.
+"""

@@ -1,1 +1,1 @@
-"""A save: from a shard's streams to files of the archive. Imported by `worker/` and `cli/`."""
+"""A save: moves records of a shard from Redis streams to files of the archive. Imported by `worker/` and `cli/`."""

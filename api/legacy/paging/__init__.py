@@ -1,4 +1,4 @@
-"""Pages of the legacy API by number: which records are on page 4711, without reading those before.
+"""Numbered pages of the legacy API: finds the records of page 4711 without reading those before it.
 
 Imported by `legacy/`.
 """

@@ -1,1 +1,1 @@
-"""Formats of files that are imported: one file each. Imported by `cli/imports/`."""
+"""Readers of imported files, a file for each format. Imported by `cli/imports/`."""

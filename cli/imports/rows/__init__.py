@@ -1,1 +1,1 @@
-"""Rows of imported files, and how each becomes a record. Imported by `cli/imports/`."""
+"""Rows of imported files, and their conversion to records. Imported by `cli/imports/`."""

@@ -1,1 +1,1 @@
-"""Queclink's @Track protocol (GL200 and its kin). Imported by `protocols/`."""
+"""Queclink's @Track protocol (GL200 and related models). Imported by `protocols/`."""

@@ -1,1 +1,1 @@
-"""The GT06 protocol of Concox and its kin. Imported by `protocols/`."""
+"""The GT06 protocol of Concox and compatible trackers. Imported by `protocols/`."""

@@ -1,1 +1,1 @@
-"""Teltonika's protocols. Imported by `protocols/`."""
+"""Teltonika's protocols: codecs 7, 8, 8 Extended, 16 and their IO elements. Imported by `protocols/`."""

@@ -1,1 +1,1 @@
-"""Alarms sent to people: what is watched, silence, messages. Imported by `worker/courier/`."""
+"""Alerts to webhooks: silent devices, readiness, pending events. Imported by `worker/courier/`."""

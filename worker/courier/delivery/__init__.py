@@ -1,1 +1,4 @@
-"""Deliveries: their state on disk, pace and back-off. Imported by `alerts/`, `targets/`, `forwarding/`."""
+"""Deliveries: their state on disk, HTTP requests, bandwidth limit and back-off.
+
+Imported by `alerts/`, `targets/` and `forwarding/`.
+"""

@@ -1,1 +1,1 @@
-"""Forwarding of records to other stores, by version of the archive. Imported by `worker/courier/`."""
+"""Forwarding: reads the archive's log version by version and delivers the records. Imported by `worker/courier/`."""

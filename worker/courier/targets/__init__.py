@@ -1,4 +1,7 @@
-"""The kinds of receivers, by what their URLs begin with: one file each, and a line here."""
+"""Receivers of forwards, a file for each kind of URL.
+
+A new one is a file and a line here. Imported by `forwarding/`.
+"""
 
 from __future__ import annotations
 
