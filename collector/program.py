@@ -62,7 +62,7 @@ GC_OBJECTS = 5_000
 message brings one record. With many more, connections that closed amid a message keep their memory for too long."""
 
 
-class Access(NamedTuple):
+class CollectorAccess(NamedTuple):
     """What senders are checked against: API keys, certificates and registered devices; None where none are set."""
 
     keys: Keyring | None
@@ -87,7 +87,7 @@ class _Shared(NamedTuple):
     """What the listeners of a process share. `devices` are the connections over TCP, `clients` those over HTTP."""
 
     settings: Settings
-    access: Access
+    access: CollectorAccess
     intake: Intake
     arrival: Callable[[], Arrival]
     rates: Rates
@@ -106,15 +106,15 @@ async def serve(settings: Settings, listening: Sockets) -> None:
 
 
 @contextlib.asynccontextmanager
-async def open_access(settings: Settings) -> AsyncIterator[Access]:
+async def open_access(settings: Settings) -> AsyncIterator[CollectorAccess]:
     """Load keys, certificates and device lists, and keep them up to date while it is entered."""
     certificates = ClientCertificates.of(settings)
     judged = contextlib.nullcontext() if certificates is None else certificates.judged()
     async with key_cache.required(settings, is_noting=True) as keys, judged, device_lookups(settings) as lookups:
-        yield Access(keys, Identity.of(settings, certificates), lookups)
+        yield CollectorAccess(keys, Identity.of(settings, certificates), lookups)
 
 
-def build(settings: Settings, listening: Sockets, access: Access) -> CollectorProgram:
+def build(settings: Settings, listening: Sockets, access: CollectorAccess) -> CollectorProgram:
     """Make the parts of a process from the settings; nothing is served yet. Needs a running event loop."""
     shared = _shared(settings, access, listening.process)
     has_brokers = listening.process == 0  # a broker accepts one client of a name
@@ -174,7 +174,7 @@ async def _stop(program: CollectorProgram, serving: asyncio.Task[None]) -> None:
 # Parts -----------------------------------------------------------------------------------------------
 
 
-def _shared(settings: Settings, access: Access, process: int) -> _Shared:
+def _shared(settings: Settings, access: CollectorAccess, process: int) -> _Shared:
     intake, addresses = make_intake(settings), Addresses.of(settings)
     limits = allow_collector(settings)
     devices = Connections(tcp_share(*limits.tcp), time.monotonic, process)

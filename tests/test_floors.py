@@ -103,6 +103,7 @@ ROOTS = frozenset(
     {
         "api.__main__",
         "api.app",
+        "api.program",
         "api.query",
         "cli.main",
         "collector.__main__",
@@ -116,7 +117,7 @@ ROOTS = frozenset(
 """Modules that put a program together, and so stand above all folders of their package."""
 
 LOADED_BY_NAME = {
-    "api/__main__.py": "only where a provider is configured",
+    "api/program.py": "only where a provider is configured",
     "api/sql/sandbox.py": "a process of its own",
     "cli/demo/temporary_box.py": "a process of its own",
     "cli/main.py": "a command loads what it needs",

@@ -52,7 +52,7 @@ NO_PROXIES = Addresses((), "")
 ANY_PACE = MinimumPace()
 
 
-class QueryProgram:
+class QueryProxy:
     """The query program's socket, asked from a running event loop. `forward` makes what answers a route from there.
 
     `share_percent` is how many of the connections one key or address may use; a client below the minimum pace is cut

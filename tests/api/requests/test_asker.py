@@ -11,7 +11,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from api.execution.client_pace import MinimumPace
 from api.query_proxy import connection_pool
-from api.query_proxy.forward import QueryProgram
+from api.query_proxy.forward import QueryProxy
 from api.requests.asker import THE_BOX, Asker, KnowsAsker, asker_of, current_asker
 from api.requests.query_headers import ADDRESS
 from telemetry.http.authentication import CALLER
@@ -78,8 +78,8 @@ async def _drop(_message: Message) -> None:
     pass
 
 
-def program(folder: Path, minimum: MinimumPace = MinimumPace()) -> QueryProgram:  # noqa: B008 (a tuple)
-    return QueryProgram(folder / "query.sock", 5, False, PROXIED, minimum, 75)
+def program(folder: Path, minimum: MinimumPace = MinimumPace()) -> QueryProxy:  # noqa: B008 (a tuple)
+    return QueryProxy(folder / "query.sock", 5, False, PROXIED, minimum, 75)
 
 
 def refusal(_path: str) -> Response:
