@@ -215,7 +215,7 @@ def test_every_alarm_has_its_case() -> None:
 
 
 def test_every_alarm_says_what_it_means_and_what_to_do() -> None:
-    page = (PROJECT / "docs" / "operations.md").read_text(encoding="utf-8")
+    page = (PROJECT / "docs" / "operations" / "watch.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r'^\| <a id="(\w+)"></a>`(\w+)` \| [^|]{20,} \| [^|]{10,} \| [^|]{10,} \|$', page, re.M))
     for alarm in alarms():
         assert rows.pop(alarm.name.lower(), "") == alarm.name, alarm.name

@@ -66,7 +66,7 @@ def test_every_problem_is_explained_under_the_end_of_its_type() -> None:
 
 
 def test_every_command_is_explained() -> None:
-    page = read("docs/operations.md")
+    page = read("docs/operations/commands.md")
     assert all(f"`whimbrel {name}" in page or name == "redis" for name in COMMANDS)
 
 
@@ -103,3 +103,19 @@ def test_each_path_that_architecture_names_exists() -> None:
 def test_links_lead_somewhere(path: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
         assert target.startswith("https://") or (path.parent / target).exists(), target
+
+
+def anchors_of(path: Path) -> set[str]:
+    """What a link into a page may name: its headings as GitHub has them, and `<a id=…>`."""
+    text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.M | re.S)
+    headings = re.findall(r"^#+ (.+)$", text, re.M)
+    slugs = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings}
+    return slugs | set(re.findall(r'<a id="([\w-]+)">', text))
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(PROJECT)))
+def test_links_into_pages_lead_to_a_heading(path: Path) -> None:
+    for target, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", path.read_text(encoding="utf-8")):
+        page = path.parent / target if target else path
+        assert page.is_file(), target
+        assert page.suffix != ".md" or anchor in anchors_of(page), f"{target}#{anchor}"

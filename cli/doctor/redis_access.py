@@ -15,7 +15,9 @@ from telemetry.config.settings import Settings
 from telemetry.config.validation import is_loopback
 from telemetry.hot_store.client import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, connect, url
 
-ADVICE = "give each program a user of its own: `whimbrel redis acl` prints the lines, docs/operations.md says how"
+ADVICE = (
+    "give each program a user of its own: `whimbrel redis acl` prints the lines, docs/operations/secure.md says how"
+)
 
 
 def access(settings: Settings) -> Iterator[Finding]:

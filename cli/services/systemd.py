@@ -38,7 +38,7 @@ STOP_S = {supervisor_config.REDIS: 60, "worker": 60}
 STOP_ELSE_S = 15
 
 MEMORY_MAX = {"collector": "1G", "scheduler": "256M", "query": "2G", "api": "1G", "courier": "512M", "worker": "3G"}
-"""Far above what each takes (docs/operations.md): a leak ends one program, not the machine. Redis has its own limit."""
+"""Far above what each takes (docs/operations/configure.md): a leak ends one program. Redis has its own limit."""
 
 TARGET = """\
 [Unit]

@@ -183,8 +183,9 @@ def shown(url: str) -> str:
 def retry_after_s(value: str, now_s: float) -> float:
     """The seconds that a `Retry-After` asks for, `LONGEST_ASKED_S` at most; 0 if it is none."""
     asked_s = 0.0
-    if value.strip().isdecimal():
-        asked_s = float(value)  # infinite for 310 digits and more
+    digits = value.strip()
+    if digits.isdecimal():
+        asked_s = float(digits)  # infinite for 310 digits and more
     else:
         with contextlib.suppress(ValueError, OverflowError):
             at = parsedate_to_datetime(value)

@@ -58,8 +58,8 @@ def told(receiver: Receiver) -> list[str]:
 
 
 def verified(secret: bytes, headers: dict[str, str], body: bytes, now_s: float) -> bool:
-    """As docs/operations.md says, in its own words."""
-    page = (PROJECT / "docs" / "operations.md").read_text(encoding="utf-8")
+    """As docs/operations/forward.md says, in its own words."""
+    page = (PROJECT / "docs" / "operations" / "forward.md").read_text(encoding="utf-8")
     code = page[page.index("import hashlib, hmac, time") :].partition("```")[0]
     names: dict[str, Any] = {}
     exec(code, names)
