@@ -180,7 +180,8 @@ def test_a_worker_that_runs_on_after_another_took_over(
 
 KILLED_WORKER = """
 import os, signal, sys
-from telemetry.system import clock, hot
+from telemetry.hot_store import shard as hot
+from telemetry.system import clock
 from telemetry.archive.table import Archive
 from telemetry.archive.schema import open_duckdb
 from telemetry.config.loader import load
