@@ -1,4 +1,4 @@
-"""The routes of the API program. What is not among them the query program answers (query.py)."""
+"""The routes of the API program. What is not among them the query program answers (query/app.py)."""
 
 from __future__ import annotations
 

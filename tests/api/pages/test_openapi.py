@@ -15,7 +15,6 @@ from starlette.applications import Starlette
 from starlette.routing import Mount, Route
 
 from api import app as api_program
-from api import query as query_program
 from api.analytics.summary import Summaries, SummaryAnswer
 from api.analytics.summary_sql import FIELDS
 from api.analytics.trips import Trips
@@ -30,7 +29,8 @@ from api.legacy.list_routes import ListRoutes
 from api.legacy.routes import OlderRoutes
 from api.pages.map_page import PageRoutes
 from api.pages.openapi import Document
-from api.query import OPERATIONS
+from api.query import app as query_program
+from api.query.app import OPERATIONS
 from api.records.export import Exports
 from api.records.range_query import History
 from api.sign_in.routes import LoginRoutes

@@ -1,0 +1,4 @@
+"""The query program: answers questions to the archive, and about the whole box.
+
+Imported by no other folder.
+"""
