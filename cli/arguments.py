@@ -1,4 +1,4 @@
-"""Kinds of arguments, for argparse's `type`: each reads a text or says what it must be."""
+"""Kinds of arguments, for argparse's `type`: each parses a text or reports the expected form."""
 
 from __future__ import annotations
 

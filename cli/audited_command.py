@@ -20,7 +20,7 @@ UNSAID = ("config", "json", "quiet", "device")
 
 
 class Outcome:
-    """What a command adds to its entry: details that are known when it is done."""
+    """Details that a command adds to its entry when it is done."""
 
     def __init__(self) -> None:
         self.status = 0
@@ -36,7 +36,7 @@ def note(**details: Any) -> None:
 
 
 def local_user() -> Actor:
-    """The user of this machine who runs the command, as `uid:login`; through sudo the one who asked for it."""
+    """The machine's user that runs the command, as `uid:login`; under sudo, the caller of sudo."""
     uid = os.environ.get("SUDO_UID", "")
     uid = uid if uid.isdecimal() else str(os.getuid())
     try:

@@ -1,4 +1,4 @@
-"""What a subcommand of `whimbrel` is: one module with a function each for its arguments and its work."""
+"""Definition of a subcommand of `whimbrel`: a module with one function for its arguments and one for its work."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from telemetry.config.settings import Settings
 
 OK = 0
 FAILED = 1
-"""Exit status: something was refused or could not be done; it was said on standard error."""
+"""Exit status: something was rejected or failed; standard error has the reason."""
 
 
 Writes = Literal["user", "data", "archive"]
-"""Whose files a command writes: the user's own, by the user's umask; or private ones in the data folder or a backup,
-perhaps also those of the archive."""
+"""Files that a command writes: the user's own, with the user's umask; or private ones in the data folder or a backup,
+possibly including the archive's."""
 
 
 def _changes_nothing(_args: argparse.Namespace) -> str:
@@ -23,11 +23,11 @@ def _changes_nothing(_args: argparse.Namespace) -> str:
 
 
 class Command(NamedTuple):
-    """A subcommand: a sentence for `--help`, its arguments, and what it does, returning the exit status."""
+    """A subcommand: a sentence for `--help`, its arguments, and a function that runs it and returns the exit status."""
 
     sentence: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace, Settings], int]
     writes: Writes = "user"
     action: Callable[[argparse.Namespace], str] = _changes_nothing
-    """What it changes with these arguments, as the audit log names it, like `keys.create`; empty if nothing."""
+    """The change that it makes with these arguments, as named in the audit log, like `keys.create`; empty if none."""

@@ -1,4 +1,4 @@
-"""How commands speak HTTP with the box."""
+"""HTTP client of commands for the box."""
 
 from __future__ import annotations
 

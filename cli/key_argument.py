@@ -11,7 +11,7 @@ VARIABLE = "WHIMBREL_KEY"
 def add_key_argument(parser: argparse.ArgumentParser) -> None:
     """Declare `--key`. Its value shows in lists of processes; the variable's does not."""
     parser.add_argument(
-        "--key", metavar="KEY", default=None, help=f"key for the box (else {VARIABLE}, which nobody sees)"
+        "--key", metavar="KEY", default=None, help=f"API key (default: ${VARIABLE}; a flag is visible in process lists)"
     )
 
 

@@ -22,7 +22,7 @@ INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand, the one of this process unless `argv` says another; returns its exit status.
+    """Run the subcommand of `argv` (default: this process's arguments); returns its exit status.
 
     A reader of standard output that leaves early (`| head`) is no error, but a command that it cut off has failed.
     """
@@ -70,11 +70,11 @@ def _run(argv: Sequence[str] | None) -> int:
 
 
 def top_parser() -> argparse.ArgumentParser:
-    """The parser up to the subcommand's name; what follows is the subcommand's own."""
+    """The parser up to the subcommand's name; the subcommand parses the rest."""
     parser = _Parser(prog="whimbrel", description="Collect device telemetry and lose nothing of it.")
     parser.add_argument("--version", action=_Version)
     parser.add_argument("--config", metavar="FILE", help="settings file (else WHIMBREL_CONFIG, else config.toml)")
-    parser.add_argument("command", metavar="COMMAND", help=f"{', '.join(COMMANDS)}; COMMAND --help tells more")
+    parser.add_argument("command", metavar="COMMAND", help=f"{', '.join(COMMANDS)}; COMMAND --help for details")
     parser.add_argument("arguments", metavar="...", nargs=argparse.REMAINDER, help="arguments of the command")
     return parser
 

@@ -55,7 +55,7 @@ OPERATIONS = (
     AUDIT,
     OPENAPI,
 )
-"""What the document describes: all of this program's routes and of the API program's."""
+"""Routes that the OpenAPI document describes: this program's and the API program's."""
 
 
 def app(

@@ -1,4 +1,4 @@
-"""`whimbrel audit`: who changed, asked in SQL or was refused what."""
+"""`whimbrel audit`: prints changes, SQL queries and rejected access from the audit log."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from telemetry.model.terminal_text import printable
 from telemetry.model.utc import DAY_US
 
 DESCRIPTION = """\
-Print the audit log of this box, the oldest entry first: time, outcome, action, actor, address, and what it was about. A
-change has two entries with the same id: begun, then its outcome. A refusal with "x 12" stands for 12 that were alike.
+Print the audit log of this box, oldest entry first: time, outcome, action, actor, address and target. A change has two
+entries with the same id: begun, then its outcome. A rejection with "x 12" stands for 12 equal ones.
 """
 
 LOOK_S = 1.0
@@ -113,4 +113,4 @@ def _value(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-COMMAND = Command("Print who changed, asked in SQL or was refused what.", add_arguments, run)
+COMMAND = Command("Print the audit log: changes, SQL queries and rejected access.", add_arguments, run)

@@ -19,7 +19,7 @@ from telemetry.system import clock
 
 
 def run_compact(args: argparse.Namespace, settings: Settings) -> int:
-    """Merge what is due, or say what would be."""
+    """Compact the days that are due, or with `--dry-run` list them."""
     compactor = _compactor(settings, args.all)
     if args.dry_run:
         return _say(args, "to merge", [_described(rewrite) for rewrite in compactor.due()])
@@ -40,7 +40,7 @@ def _compact(compactor: Compactor) -> Rewrite | None:
 
 
 def run_retain(args: argparse.Namespace, settings: Settings) -> int:
-    """Give up the days that the settings keep no longer, or say which."""
+    """Delete the days beyond retention, or with `--dry-run` list them."""
     compactor = _compactor(settings, is_all=False)
     days = compactor.expired() if args.dry_run else compactor.retain()
     return _say(args, "to give up" if args.dry_run else "given up", [{"day": day.isoformat()} for day in days])
@@ -73,7 +73,7 @@ def _say(args: argparse.Namespace, what: str, found: list[dict[str, object]]) ->
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    parser.add_argument("--dry-run", action="store_true", help="change nothing, only list the work")
     parser.add_argument("--json", action="store_true", help="one JSON object")
 
 

@@ -24,12 +24,13 @@ from telemetry.hot_store.shard import Shard
 from telemetry.model.terminal_text import printable
 
 DESCRIPTION = """\
-delete    a device and all its records, for good: what was accepted before goes, wherever it is, and what comes later
-          stays. Without --yes it says what there is, and deletes nothing. It waits until the worker has done it,
-          unless --no-wait is given; ended meanwhile, the worker goes on.
-add       make devices known, so that ports with known_devices_only take them before they have records; at once
-remove    take devices out of the list of `add`; those with records stay known. Within a minute
-added     print the list of `add`
+delete    Delete a device and all its records permanently. Records accepted before the command are deleted from Redis
+          and the archive; later ones stay. Without --yes it lists them and deletes nothing. It waits for the worker
+          unless --no-wait is given; the worker continues if the command is interrupted.
+add       Add devices to the list of known devices, so that ports with known_devices_only accept them before their first
+          record. Takes effect immediately.
+remove    Remove devices from this list; devices with records stay known. Takes effect within a minute.
+added     Print this list.
 """
 
 LOOK_S = 0.5
@@ -73,7 +74,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 
 
 def given(ids: Sequence[str], lines: Iterable[str]) -> list[str]:
-    """The devices of the arguments, `-` standing for the lines. Raises `SenderError` for what is no id."""
+    """The device IDs of the arguments; `-` stands for the lines. Raises `SenderError` for an invalid ID."""
     found = [device for one in ids for device in (lines if one == "-" else (one,))]
     return [read_device_id(one.strip()) for one in found if one.strip()]
 
@@ -123,7 +124,7 @@ def wait(shard: Shard, name: str) -> int:
 
 
 def say(found: Deletion, said: str) -> str:
-    """Say how far it is, unless that was said."""
+    """Print the progress if it has changed."""
     now = f"failed, and is tried again: {found.trouble}" if found.state == deletions.FAILED else found.state
     if found.to_look_at:
         now += f", {found.to_look_at} files to look at"

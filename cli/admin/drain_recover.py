@@ -61,7 +61,7 @@ def run_drain(args: argparse.Namespace, settings: Settings) -> int:
 
 
 def _waits(shard: Shard, until_ms: int) -> bool:
-    """Whether a save is under way, or something waits that came until then: what comes meanwhile never ends."""
+    """Whether a save is running or records up to that moment are unsaved; later records never stop arriving."""
     oldest_ms = shard.oldest_unsaved_ms()
     return shard.state().intent is not None or (oldest_ms is not None and oldest_ms <= until_ms)
 
@@ -76,7 +76,7 @@ def _save(saver: Saver, shard: Shard) -> int:
 
 
 def run_recover(args: argparse.Namespace, settings: Settings) -> int:
-    """Say whether Redis and archive belong together, and mend it if told to."""
+    """Report whether Redis and the archive match, and with `--yes` repair them."""
     box = Box(settings)
     parted = [shard for shard in box.shards if apart(shard, box.archive)]
     if not parted:
@@ -101,7 +101,7 @@ def _add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_recover_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--yes", action="store_true", help="do it; without it only say what is wrong")
+    parser.add_argument("--yes", action="store_true", help="repair; without it, only report the fault")
     _add_json(parser)
 
 

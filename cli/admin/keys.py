@@ -1,4 +1,4 @@
-"""`whimbrel keys`: who may write and read."""
+"""`whimbrel keys`: creates, lists and revokes API keys and device tokens."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from telemetry.model.errors import WhimbrelError
 from telemetry.model.terminal_text import printable
 
 DESCRIPTION = """\
-Keys say who may write and who may read. They are asked for where auth.required = true.
+Keys grant the right to write and to read. They are required if auth.required = true.
 
-create    make a key and print it, alone on the last line. It is shown this once: only its hash is kept.
-          ingest writes records, read reads them, sql asks in SQL, admin may do all. With --device or --prefix it is
-          for these devices only. With --fleet it can give each device a token of its own (see token).
-list      all keys: what they allow and when each was last used, to a minute; not what they are
-revoke    revoke a key, by the id that list shows or by the whole key; with --device, or by a device's token, only the
-          token of that device. It is refused within 5 seconds. The key is neither printed nor logged.
-token     the token of each device named, alone on a line, worked out of its fleet's key (--key or WHIMBREL_KEY)
-          without asking the box. It may do what the fleet's key may, for that device.
+create    Create a key and print it, alone on the last line. It is shown only once: the box stores its hash.
+          ingest allows writing, read reading, sql SQL queries, admin everything. With --device or --prefix the key is
+          limited to these devices. With --fleet it can derive a token for each device (see token).
+list      List all keys: rights and time of last use, to a minute; never the key itself.
+revoke    Revoke a key, by the ID that list prints or by the whole key; with --device, or by a device's token, only that
+          device's token. It is rejected within 5 seconds. The key is neither printed nor logged.
+token     Print the token of each device, one a line, derived from the fleet's key (--key or WHIMBREL_KEY) without
+          contacting the box. A token has the rights of the fleet's key, for that device.
 """
 
 CREATE = "keys.create"
@@ -106,7 +106,7 @@ def run_first(args: argparse.Namespace, client: redis.Redis, settings: Settings)
 
 
 def run_create(args: argparse.Namespace, client: redis.Redis) -> int:
-    """Make a key and print it; what it is for goes to standard error."""
+    """Create a key and print it; its rights go to standard error."""
     wish = Wish(tuple(args.scope), tuple(args.device), args.prefix, args.expires or 0, args.name, args.fleet)
     text, key = make(wish, int(time.time()), secrets.token_bytes)
     if not shared_state.add_key(client, key):
@@ -145,7 +145,7 @@ def device_to_revoke(shown: Shown, key: Key, device: str | None) -> str | None:
     caller = check(shown.text, {key.id: key}.get, NEVER_EXPIRED_S)
     if isinstance(caller, Denied):
         raise WhimbrelError(
-            f"cannot revoke this key: only its id is that of key {key.id}, or it is a token that was revoked already; "
+            f"cannot revoke this key: only its id matches key {key.id}, or it is a token that was revoked already; "
             f"give the id alone to revoke key {key.id}"
         )
     if caller.device and device not in (None, caller.device):
@@ -165,14 +165,14 @@ def run_token(args: argparse.Namespace) -> int:
 
 
 def without(key: Key, device: str) -> Key:
-    """A fleet's key of which a device's token is no longer good. Raises `WhimbrelError` if it has none."""
+    """The fleet's key after revoking a device's token. Raises `WhimbrelError` if it has no tokens."""
     if not key.token_key:
         raise WhimbrelError(f"cannot revoke a device's token: key {key.id} was not made with --fleet")
     return msgspec.structs.replace(key, revoked_devices=tuple(sorted({*key.revoked_devices, device})))
 
 
 class Shown:
-    """What a user gives to name a key. Its text may be the whole key, so `str` and `repr` have only the id."""
+    """A key as a user names it. The text may be the whole key, so `str` and `repr` contain only the ID."""
 
     def __init__(self, text: str) -> None:
         self.text = text.strip()
@@ -191,7 +191,7 @@ class Shown:
 
 
 class Line(msgspec.Struct):
-    """What `list --json` says of each."""
+    """The object that `list --json` prints for each key."""
 
     id: str
     name: str
@@ -221,7 +221,7 @@ def run_list(args: argparse.Namespace, found: list[Key], used_s: Mapping[str, in
 
 
 def line_of(key: Key, now_s: float, used_s: int | None) -> Line:
-    """What is said of a key; neither its hash nor what makes tokens."""
+    """A key for people, without its hash and its token secret."""
     return Line(
         key.id,
         key.name,
@@ -264,6 +264,4 @@ def _action(args: argparse.Namespace) -> str:
     return "keys.revoke" if args.action == "revoke" else ""
 
 
-COMMAND = Command(
-    "Say who may write and read: make keys, list them, take them back.", add_arguments, run, action=_action
-)
+COMMAND = Command("Create, list and revoke API keys and device tokens.", add_arguments, run, action=_action)

@@ -1,4 +1,4 @@
-"""`whimbrel quarantine`: what could not be saved, and another try at it."""
+"""`whimbrel quarantine`: lists, exports and replays records that could not be saved."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from telemetry.model.record import DECODE_ERRORS, Record, decode, decode_rows
 from telemetry.model.terminal_text import printable
 
 DESCRIPTION = """\
-A record that can't be read when its shard is saved is moved to a quarantine in Redis, so that the others go on.
+A record that cannot be decoded when its shard is saved is moved to a quarantine in Redis, so that the others are saved.
 
-list      what is there: id, when it came, device, reason and size
-export    the same as NDJSON, with the bytes (base64) and, where they can be read, the fields of the records
-          (a frame of a tracker that could not be used is kept, too; its bytes are what it sent)
-replay    try each again, or those named by id. One that can be read now, say by a newer release, is appended with
-          a new id and its own times, and leaves the quarantine, both in one step: it is never lost nor doubled.
+list      List the entries: ID, arrival time, device, reason and size.
+export    Export them as NDJSON with the bytes (base64) and, if readable, the fields of the records. Undecodable frames
+          of trackers are kept, too, as received.
+replay    Retry all entries, or those given by ID. An entry that can be decoded now, for example by a newer release, is
+          appended with a new ID and its own times, and leaves the quarantine in the same step: never lost or doubled.
 
-The exit status is 0; that of replay is 1 if one of those that were tried can still not be read, or is not there.
+The exit status is 0; for replay it is 1 if an entry still cannot be decoded or does not exist.
 """
 
 LINE = "{:<24}  {:<20}  {:<20}  {:>9}  {}"
 
 
 class Kept(NamedTuple):
-    """What is in quarantine, and where."""
+    """The entries in quarantine and their shards."""
 
     shard: Shard
     one: Quarantined
@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     replay = actions.add_parser("replay", help="try again")
     replay.add_argument("id", nargs="*", metavar="ID", help="these, as `list` names them")
     replay.add_argument("--all", action="store_true", help="all of them")
-    replay.add_argument("--dry-run", action="store_true", help="change nothing, only say what could be read")
+    replay.add_argument("--dry-run", action="store_true", help="change nothing, only report which entries are readable")
     replay.add_argument("--json", action="store_true", help="answer with one JSON object")
 
 
@@ -91,7 +91,7 @@ def iso(at_ms: int) -> str:
 
 
 class Line(msgspec.Struct):
-    """What `list --json` says of each."""
+    """The object that `list --json` prints for each entry."""
 
     id: str
     shard: int
@@ -154,7 +154,7 @@ def records_of(one: Quarantined) -> list[Record]:
 
 
 def values_of(raw: bytes) -> object:
-    """The bytes as JSON can say them; None if they are no msgpack, or hold what JSON has not."""
+    """The decoded bytes; None if they are not msgpack, or contain a value that JSON cannot represent."""
     try:
         values = msgspec.msgpack.decode(raw)
         msgspec.json.encode(values)
@@ -169,7 +169,7 @@ def values_of(raw: bytes) -> object:
 def run_replay(args: argparse.Namespace, shards: list[Shard]) -> int:
     """Append what can be read now; 0 if nothing that was asked for is left."""
     if bool(args.id) == args.all:
-        raise WhimbrelError("cannot tell what to replay: name ids, as `whimbrel quarantine list` does, or say --all")
+        raise WhimbrelError("cannot replay: no entry is named; give IDs from `whimbrel quarantine list`, or --all")
     wanted = set(args.id)
     chosen = [found for found in kept(shards) if args.all or found.id in wanted]
     became: dict[str, list[str]] = {
@@ -192,7 +192,7 @@ def run_replay(args: argparse.Namespace, shards: list[Shard]) -> int:
 
 
 def _replay(found: Kept, is_dry: bool) -> str:
-    """What became of one. It is gone if another command took it out meanwhile, or it was dropped for want of room."""
+    """The outcome for one entry. It is gone if another command removed it, or if it was dropped for lack of room."""
     records = records_of(found.one)
     if not records:
         return "unreadable"

@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     forget.add_argument(
         "--key", dest="of_key", metavar="KEY", help="senders of this key or @ADDRESS, and of its devices' tokens"
     )
-    forget.add_argument("--older-than", type=float, metavar="DAYS", help="senders not seen for so many days")
+    forget.add_argument("--older-than", type=float, metavar="DAYS", help="senders not seen for DAYS")
     forget.add_argument("--yes", action="store_true", help="do it (default: only print how many)")
     forget.add_argument("--json", action="store_true", help="print one JSON object")
 

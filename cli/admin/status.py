@@ -36,8 +36,8 @@ MOST_SHARDS, MOST_DAYS = 16, 7
 HOME, END_OF_LINE, END_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
 
 DESCRIPTION = """\
-Say whether the box is ready and why not, what waits to be saved, what is saved, and how Redis, the disk, the
-worker and the scheduler are. It asks Redis and the archive itself, so it works without the API, too.
+Print whether the box is ready (else the reason), unsaved and saved records, and the state of Redis, the disk, the
+worker and the scheduler. The command reads Redis and the archive itself, so it works without the API.
 
 The exit status is 0 if the box is ready, 1 if it isn't.
 """
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 
 
 def status_of(settings: Settings, client: redis.Redis) -> Status:
-    """What gathers the facts."""
+    """The collector of the facts."""
     attach = partial(shard.attach, client, settings.redis.shards)
     archive, room = Archive(settings.archive_dir), Room.of(settings)
     health = Health(client, attach, archive, settings.redis.durability, settings.redis.full_percent, room)
@@ -122,7 +122,7 @@ def block(found: Facts) -> Iterator[str]:
 
 
 def _known(name: str, found: Facts, part: T | str, words: Callable[[T], str]) -> str:
-    """A part in words; why it isn't known is said once."""
+    """A part as text; the reason why it is unknown is printed once."""
     if isinstance(part, str):
         return f"{name:<10}not known" + (f": {part}" if part not in found.reasons else "")
     return f"{name:<10}{words(part)}"
@@ -179,9 +179,7 @@ def _courier(courier: Courier) -> Iterator[str]:
     """A line each forward and each receiver of events; none where there are none."""
     for one in courier.forwards:
         waits = (
-            f"{one.behind_records:,} records wait, {one.behind_s:,.0f} s behind"
-            if one.behind_versions
-            else "up to date"
+            f"{one.behind_records:,} records wait, lag {one.behind_s:,.0f} s" if one.behind_versions else "up to date"
         )
         counts = [f"{one.sent_records:,} sent"]
         counts += [f"{one.refused_records:,} refused"] if one.refused_records else []
@@ -221,4 +219,4 @@ def _more(found: Sequence[object], shown: int) -> Iterator[str]:
         yield f"and {len(found) - shown:,} more"
 
 
-COMMAND = Command("Say how the box is: ready or not, what waits, what is saved.", add_arguments, run)
+COMMAND = Command("Print the status of the box: readiness, unsaved and saved records.", add_arguments, run)

@@ -24,11 +24,11 @@ from telemetry.system import clock
 from telemetry.system.disk_space import Room, in_words
 
 DESCRIPTION = """\
-Copy Redis and the archive, as they belonged together at one moment, into a folder of its own in DIR, while the box
-runs. What the backup before has already becomes a hard link to it; what is new becomes one to the archive if DIR is on
-the same disk, and is copied if not. For a copy that outlives the disk DIR must be on another one.
+Copy Redis and the archive at one consistent point into a new folder in DIR, while the box runs. Files that the previous
+backup contains become hard links to it; new files become hard links to the archive if DIR is on the same disk, else
+copies. To survive a disk failure, DIR must be on another disk.
 
-The exit status is 0 if the backup is whole, and with --verify if all of them are; 1 if not.
+The exit status is 0 if the backup is complete, and with --verify if all backups are; else 1.
 """
 
 
@@ -45,7 +45,7 @@ class Bar:
         self._bar = tqdm(desc=name, total=total_bytes, unit="B", unit_scale=True, disable=self._disable)
 
     def add(self, size_bytes: int) -> None:
-        """So much more is done."""
+        """Advance the progress."""
         self._bar.update(size_bytes)
 
     def close(self) -> None:
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 
 def _take(args: argparse.Namespace, into: Path, settings: Settings) -> int:
     if into.is_relative_to(settings.archive_dir) or into.is_relative_to(settings.redis_dir):
-        raise ConfigError(f"cannot back up into {into}: it is part of what is to be backed up")
+        raise ConfigError(f"cannot back up into {into}: it is part of the data to back up")
     bar = Bar(args.json)
     try:
         with catalog.locked(into), connect(settings) as client:
@@ -106,7 +106,7 @@ def _say(args: argparse.Namespace, made: Made, gone: list[Path]) -> None:
         return
     print(
         f"{made.folder}: {saved:,} saved records and some {m.unsaved_records:,} that wait, {in_words(m.size_bytes)}, "
-        f"of which {in_words(m.new_bytes)} are new; {m.took_s:.1f} s"
+        f"{in_words(m.new_bytes)} of it new; {m.took_s:.1f} s"
     )
     for path in gone:
         print(f"removed {path}")

@@ -1,13 +1,13 @@
 """One moment of Redis and the archive: a copy of Redis, and a version of the table that belongs to it.
 
-Redis is copied at a fork, whose instant nobody can name. But a shard's saves are known by number, and the table may end
-with a save of a number from its intent to the first trim of the save behind it, without a gap (`State.commits`). So a
-number that is good before the fork and after it is good for the copy, too. The version to copy is one that ends with
-such numbers: then a box that starts on the two finds what it would after a power cut, at the copy's instant: a save
-that is finished, or one that has yet to be committed, or to be trimmed. Nothing is there twice, and nothing is missing.
+Redis is copied at a fork, and the exact instant of the fork is unknown. But each shard numbers its saves, and the table
+may end with save N from the intent of N until the first trim of save N + 1 (`State.commits`). A number that is valid
+before and after the fork is therefore valid for the copy. The copied version of the table must end with such numbers.
+A box that starts on both copies finds the state after a power cut at the copy's instant: a save that is finished,
+uncommitted or untrimmed. No record is doubled or missing.
 
-If saves went on so fast that there is no such version, another moment is tried. tests/worker/backup_model.py explores
-every order of this beside saves.
+If saves are so frequent that there is no such version, another copy is tried. tests/worker/backup_model.py explores
+all interleavings of a backup with saves.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Seen(NamedTuple):
 
 
 def seen(shards: Sequence[Shard]) -> Seen:
-    """What the shards are now."""
+    """The current state of the shards."""
     return Seen(tuple(shard.state() for shard in shards))
 
 

@@ -45,7 +45,7 @@ class Progress(Protocol):
 
 
 class Box(NamedTuple):
-    """What a backup is made of. `now_ms` and `monotonic` are clocks, in ms since the epoch and in s."""
+    """The sources of a backup. `now_ms` and `monotonic` are clocks, in ms since the epoch and in s."""
 
     client: redis.Redis
     shards: Sequence[Shard]
@@ -63,7 +63,7 @@ class Made(NamedTuple):
 
 
 class _Moment(NamedTuple):
-    """What belongs together: what Redis said before and after its copy, which is in a file, and the table."""
+    """A consistent point: the copy of Redis in a file, the states before and after it, and the table."""
 
     made_ms: int
     seen: Seen
@@ -102,7 +102,7 @@ def take(box: Box, into: Path, progress: Progress) -> Made:
 
 
 def _write(box: Box, part: Path, before: Path | None, progress: Progress) -> Manifest:
-    """All files of a backup but its manifest, and what that is to say but for how long it took."""
+    """All files of a backup except its manifest, and the manifest's content except the duration."""
     (part / DUMP).parent.mkdir()
     with contextlib.ExitStack() as held:
         moment, source = _held_moment(box, part, held, progress)
@@ -135,9 +135,9 @@ class _Kept(NamedTuple):
 
 
 def _known(before: Path | None, source: Path, log: Sequence[str]) -> Mapping[str, _Kept]:
-    """What the backup before has already. A data file of the same name is the same, for no two ever share one.
+    """Files that the previous backup contains. Data files with the same name are equal, since names are unique.
 
-    That doesn't hold for the log's: an archive that was restored, or begun anew, numbers its versions once more.
+    This does not hold for log files: an archive that was restored or created again reuses version numbers.
     """
     if before is None:
         return {}
@@ -205,7 +205,7 @@ def _moment(box: Box, part: Path, progress: Progress) -> _Moment | None:
 def _require_together(box: Box) -> None:
     for shard in box.shards:
         if why := apart(shard, box.archive):
-            raise NotTogether(f"cannot back up: {why}; `whimbrel recover` says what can be done")
+            raise NotTogether(f"cannot back up: {why}; run `whimbrel recover` for the possible repairs")
 
 
 @contextlib.contextmanager
@@ -249,7 +249,7 @@ def _linked(root: Path, paths: Sequence[str]) -> Iterator[Path]:
 
 
 def _require_room(room: Room, into: Path, source: Path, new_bytes: int) -> None:
-    """Raise `StoreError` if the copies don't fit, beside what the box itself wants free."""
+    """Raise `StoreError` if the copies do not fit in addition to the free space that the box requires."""
     device = into.stat().st_dev
     if source.exists() and source.stat().st_dev == device:
         return  # they will be links

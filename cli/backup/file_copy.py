@@ -1,7 +1,6 @@
 """Files into a backup and out of it: by a hard link where that can be, else copied; each with its checksum.
 
-Only files that are never changed once they have their name may be linked: what the archive consists of, and what is in
-a backup.
+Only immutable files may be linked: files of the archive and of a backup.
 """
 
 from __future__ import annotations

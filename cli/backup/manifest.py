@@ -1,4 +1,4 @@
-"""What a backup says of itself: its manifest, the last file that it gets."""
+"""The manifest of a backup, written last."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ DUMP = f"{REDIS}/dump.rdb"
 
 
 class FileOf(Struct, frozen=True):
-    """A file of a backup. What was there in the backup before is the same file, by a hard link."""
+    """A file of a backup. A file that the previous backup contains is a hard link to it."""
 
     size_bytes: int
     sha256: str
 
 
 class ShardOf(Struct, frozen=True):
-    """A shard as it was: its saves by number, one of which the archive ends with, and about how many records waited."""
+    """A shard's state: valid save numbers for the end of the archive, and approximate count of unsaved records."""
 
     shard: int
     store_id: str
@@ -34,7 +34,7 @@ class ShardOf(Struct, frozen=True):
 
 
 class StoreOf(Struct, frozen=True):
-    """Redis: what server it is, "redis" or "valkey", for neither reads what the other one wrote, and its shards."""
+    """Redis: the server's kind, "redis" or "valkey" (neither reads the other's files), and its shards."""
 
     kind: str
     version: str
@@ -43,7 +43,7 @@ class StoreOf(Struct, frozen=True):
 
 
 class ArchiveOf(Struct, frozen=True):
-    """The archive: the table's version that was copied, and what is in it."""
+    """The archive: the copied version of the table, and its contents."""
 
     version: int
     layout: int
@@ -70,7 +70,7 @@ class Manifest(Struct, frozen=True):
 
 
 def folder_name(made_ms: int) -> str:
-    """What a backup of that moment is called, without a colon, which some file systems refuse."""
+    """The name of a backup of that moment, without a colon, which some file systems reject."""
     return datetime.fromtimestamp(made_ms / 1_000, UTC).strftime("%Y-%m-%dT%H-%M-%S.%f")[:-3] + "Z"
 
 
@@ -88,7 +88,7 @@ def read(folder: Path) -> Manifest:
         if not _is_inside(path):
             raise StoreError(
                 f"cannot use the backup {folder}: its manifest names {path!r}, which is not a file of a backup; "
-                "somebody has changed the manifest: use another backup"
+                "the manifest has been changed: use another backup"
             )
     return found
 

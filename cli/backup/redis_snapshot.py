@@ -1,7 +1,7 @@
 """All that a Redis holds at one moment, as it sends it to a replica: the RDB payload that SYNC answers with.
 
-The server forks, and what the child writes is Redis at the moment of the fork, whatever is written meanwhile. It
-works for any server that can be reached, its disk need not be. Source: the Redis replication protocol, `SYNC` with
+The server forks, and the child writes the state at the moment of the fork, regardless of later writes. This works for
+any reachable server; its disk need not be accessible. Source: the Redis replication protocol, `SYNC` with
 `REPLCONF capa eof` and `rdb-only`: newlines while the fork is awaited, then `$EOF:<mark>\\r\\n`, the payload and the
 mark, or, where a server has `repl-diskless-sync no`, `$<length>\\r\\n` and the payload.
 """
@@ -24,7 +24,7 @@ from telemetry.model.errors import StoreUnavailable
 T = TypeVar("T")
 
 LOOK_S = 0.002
-"""Between two looks while the fork is awaited: the shorter, the nearer to it is what was seen before it."""
+"""Interval between reads of the state while the fork is pending: shorter means closer to the fork."""
 
 SILENT_S = 60.0
 """A server sends a newline at least every ten seconds."""
@@ -35,7 +35,7 @@ MOST_HEAD_BYTES = 2**10
 
 
 class RedisCopy(Generic[T]):
-    """A copy on its way. `before` and `after` are what `look` said before and after the moment that it shows."""
+    """A copy in progress. `before` and `after` are the results of `look` before and after the fork."""
 
     def __init__(self, before: T, after: T, head: str, rest: bytes, connection: socket.socket) -> None:
         self.before = before
@@ -45,7 +45,7 @@ class RedisCopy(Generic[T]):
         self._socket = connection
 
     def write(self, file: IO[bytes], told: Callable[[int], None] = lambda _: None) -> tuple[int, str]:
-        """Write it to a file; `told` hears of each piece's bytes. Returns its bytes and their SHA-256.
+        """Write it to a file; `told` is called with the size of each piece. Returns its size in bytes and SHA-256.
 
         Raises `StoreUnavailable` if it comes to an end before it is whole, `OSError` if the file can't be written.
         """
@@ -87,7 +87,7 @@ class RedisCopy(Generic[T]):
 
 @contextmanager
 def copy_of(client: redis.Redis, look: Callable[[], T]) -> Iterator[RedisCopy[T]]:
-    """A copy of Redis. `look` asks Redis for what its reader must know of the copy's moment.
+    """A copy of Redis. `look` reads from Redis the state that the caller needs around the fork.
 
     Raises `StoreUnavailable` if the server doesn't give one.
     """
@@ -112,7 +112,7 @@ def _tell(connection: Any, *words: str) -> None:
 
 
 def _await_fork(client: redis.Redis, raw: socket.socket, look: Callable[[], T], before: T) -> tuple[T, bytes]:
-    """What `look` last said before the fork, and the first bytes that the copy begins with.
+    """The last result of `look` before the fork, and the first bytes of the copy.
 
     A child that writes to us has sent all of the copy before it ends, and one that writes to the server's disk was
     counted as it began. So while nothing has come, no child is at work and none was counted, the fork is yet to be.
@@ -148,7 +148,7 @@ def _children(client: redis.Redis) -> _Children:
 
 
 def _head(raw: socket.socket, begun: bytes) -> tuple[str, bytes]:
-    """The line before the payload, and what has come behind it."""
+    """The line before the payload, and the bytes received after it."""
     while b"\r\n" not in begun and len(begun) < MOST_HEAD_BYTES:
         begun += _received(raw, SILENT_S) or b""
     line, _, rest = begun.partition(b"\r\n")
@@ -169,5 +169,5 @@ def _received(raw: socket.socket, within_s: float) -> bytes | None:
     except OSError as error:
         raise StoreUnavailable(f"cannot copy Redis: {error}") from error
     if not piece:
-        raise StoreUnavailable("cannot copy Redis: it ended the connection before the copy was whole; its log says why")
+        raise StoreUnavailable("cannot copy Redis: it closed the connection before the copy was complete; see its log")
     return piece

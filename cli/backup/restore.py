@@ -1,8 +1,8 @@
 """A backup put back into a data folder, whole or one of its two halves.
 
-The order lets nobody take a restore that was broken off for a box: data files first, which no reader sees; then
-Redis's, whole by one rename; the table's log last, by another. A Redis without the archive that it knows saves nothing
-and says so; the other way round what waited to be saved would be gone without a word.
+The order ensures that an interrupted restore is never mistaken for a box: first data files, which no reader sees; then
+Redis's file, by one rename; last the table's log, by another. A Redis without its archive saves nothing and reports it;
+in the other order, unsaved records would be lost silently.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ HALVES = (ARCHIVE, REDIS)
 
 
 class Target(NamedTuple):
-    """Where to: the data folder, the archive's, and that of the Redis server."""
+    """Destinations: the folders of the data, the archive and the Redis server."""
 
     data: Path
     archive: Path
@@ -59,7 +59,7 @@ def _lock(held: contextlib.ExitStack, path: Path, why: str) -> None:
 
 
 def in_the_way(target: Target, halves: Iterable[str]) -> list[Path]:
-    """What is there already, of the halves that are to be restored; a restore that was broken off left nothing."""
+    """Existing files of the parts to restore; an interrupted restore leaves none."""
     if (target.data / RESTORING).exists():
         return []
     found = []
@@ -71,7 +71,7 @@ def in_the_way(target: Target, halves: Iterable[str]) -> list[Path]:
 
 
 def move_aside(path: Path, name: str) -> Path:
-    """Give what is in the way another name beside it. Raises `OSError`, as for a mounted disk."""
+    """Rename existing files out of the way. Raises `OSError`, for example for a mount point."""
     moved = path.rename(path.with_name(f"{path.name}.{name}"))
     fsync(path.parent)
     return moved
@@ -111,7 +111,7 @@ def _renamed(path: str) -> str:
 
 
 def _put_redis(folder: Path, said: Manifest, target: Target, told: Told) -> None:
-    """The copy as the base of an AOF, which is what a server with `appendonly yes` reads when it starts."""
+    """The copy as the base of an AOF, which a server with `appendonly yes` reads when it starts."""
     make_folder(target.redis, 0o700)
     part = target.redis / f"{AOF}.part"
     for left in (part, target.redis / AOF):
@@ -129,7 +129,7 @@ def _put_redis(folder: Path, said: Manifest, target: Target, told: Told) -> None
 
 
 def _copy(source: Path, target: Path, told: Callable[[int], None]) -> None:
-    """Copied, never linked: what is Redis's own may be changed."""
+    """Copied, never linked: Redis changes its own files."""
     shutil.copyfile(source, target)
     fsync(target)
     told(target.stat().st_size)

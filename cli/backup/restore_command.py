@@ -32,13 +32,13 @@ after the start nothing is saved until `whimbrel recover --yes` has made what is
 ONLY = {"archive": (ARCHIVE,), "store": (REDIS,), None: HALVES}
 
 WHOLE = """\
-Start the box. It goes on from {made}: what it took and saved after that is not in it."""
+Start the box. It continues from {made}: records accepted later are not in the backup."""
 
 ARCHIVE_ONLY = """\
-Only the archive was put back, as it was at {made}; Redis is as you left it. What was saved after that moment is
-lost, for Redis keeps no record that is saved; what waits in Redis is not. Start the box and run `whimbrel recover
---yes`: until then nothing is saved. If Redis is empty, nothing is to be done: the box sets up a new store beside the
-archive, and lost is what waited to be saved, quarantine, and what senders' retries are known by."""
+Only the archive was restored, to its state at {made}; Redis is unchanged. Records saved after that moment are lost,
+because Redis deletes saved records; unsaved records in Redis are kept. Start the box and run `whimbrel recover --yes`:
+until then, nothing is saved. If Redis is empty, no repair is needed: the box sets up a new store for the archive. Then
+the unsaved records, the quarantine and the memory of senders' retries are lost."""
 
 STORE_ONLY = """\
 Only Redis was put back, as it was at {made}; the archive is as you left it. Records that came after that moment and had
@@ -47,7 +47,7 @@ Redis what the archive has already (same id, same content) and gives the rest ne
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
-    """Choose, verify, put back, and say what is to be done next."""
+    """Choose a backup, verify it, restore it, and print the next step."""
     halves = ONLY[args.only]
     target = _target(args, settings, halves)
     folder = catalog.choose(Path(args.dir).absolute(), None if args.at is None else args.at // 1_000)

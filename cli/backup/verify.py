@@ -1,4 +1,4 @@
-"""Whether a backup is what it says: every file by its checksum, and the table as it can be opened."""
+"""Verifies a backup: the checksum of every file, and that the table can be opened."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Inode = tuple[int, int]
 def faults(
     folder: Path, said: Manifest, told: Callable[[int], None], done: dict[Inode, FileOf] | None = None
 ) -> list[str]:
-    """What is wrong with a backup, nothing if it is whole. `done` keeps checksums of files that backups share."""
+    """Faults of a backup, none if it is complete. `done` caches checksums of files that backups share."""
     known = {} if done is None else done
     real = folder.resolve()
     found = [fault for path, file in said.files.items() if (fault := _fault(real / path, file, told, known))]
@@ -39,7 +39,7 @@ def _fault(path: Path, said: FileOf, told: Callable[[int], None], known: dict[In
         return None
     size = known[inode].size_bytes
     return (
-        f"{path}: {'its content' if size == said.size_bytes else f'its size, {size} bytes,'} is not what was backed up"
+        f"{path}: {'its content' if size == said.size_bytes else f'its size, {size} bytes,'} differs from the manifest"
     )
 
 

@@ -25,15 +25,18 @@ class Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class Data(Section, frozen=True):
-    dir: Annotated[str, Meta(description="Folder of all that the box keeps; relative to the settings file.")] = "data"
+    dir: Annotated[
+        str, Meta(description="Folder of everything that the box stores, relative to this settings file.")
+    ] = "data"
     min_free_bytes: Annotated[
-        int, Meta(ge=0, description="Free bytes of its disk below which collectors refuse; 0: never. 1 GiB.")
+        int,
+        Meta(ge=0, description="Minimum free disk space, bytes; below it, collectors reject records. 0 = off. 1 GiB."),
     ] = 2**30
     group: Annotated[
         str,
         Meta(
-            description="Group that may read the archive's files, by name or number; empty: only the owner. All else "
-            "in data.dir is the owner's."
+            description="Group that may read the archive's files, name or number. Empty = only the owner. All other "
+            "files in data.dir belong to the owner alone."
         ),
     ] = ""
 
@@ -41,40 +44,40 @@ class Data(Section, frozen=True):
 class Api(Section, frozen=True):
     host: Annotated[str, Meta(description="Address that the API listens on.")] = "127.0.0.1"
     port: Annotated[Port, Meta(description="TCP port of the API.")] = 8000
-    max_page_records: Annotated[Positive, Meta(description="Most records that one answer may hold.")] = 50_000
+    max_page_records: Annotated[Positive, Meta(description="Maximum records in one response.")] = 50_000
     page_memory_bytes: Annotated[
         Positive,
-        Meta(
-            description="Bytes of what the older service's list pages have read that the API keeps in memory. 128 MiB."
-        ),
+        Meta(description="Cache of the list pages of /tracking and /tcp_tracking, bytes. 128 MiB."),
     ] = 134_217_728
-    query_threads: Annotated[Positive, Meta(description="History queries that run at once.")] = 2
-    query_queue: Annotated[Positive, Meta(description="History queries that may wait; one more is answered 503.")] = 32
+    query_threads: Annotated[Positive, Meta(description="Concurrent history queries.")] = 2
+    query_queue: Annotated[Positive, Meta(description="Maximum waiting history queries; further ones get 503.")] = 32
     query_memory_bytes: Annotated[
-        Positive, Meta(description="Memory that history queries may use before they spill to disk, bytes. 192 MiB.")
+        Positive, Meta(description="Memory limit for history queries, bytes; beyond it, they spill to disk. 192 MiB.")
     ] = 192 * 2**20
-    query_timeout_s: Annotated[Positive, Meta(description="Seconds after which a history query is given up.")] = 30
+    query_timeout_s: Annotated[Positive, Meta(description="Timeout for a history query, seconds.")] = 30
     tail_memory_bytes: Annotated[
         int,
         Meta(
             ge=0,
-            description="Bytes of not yet saved records that are kept in memory between queries; a larger tail is read "
-            "anew each time. 32 MiB.",
+            description="Cache of unsaved records between queries, bytes; a larger tail is read again for each query."
+            " 32 MiB.",
         ),
     ] = 32 * 2**20
     max_tail_bytes: Annotated[
         Positive,
         Meta(
-            description="Maximum bytes of not yet saved records that queries under way may hold besides these; a query "
-            "that needs more is answered 503. 128 MiB.",
+            description="Memory limit for unsaved records that running queries hold besides this cache, bytes; a "
+            "query that needs more gets 503. 128 MiB.",
         ),
     ] = 128 * 2**20
     cors_origins: Annotated[
         tuple[str, ...],
-        Meta(description="Origins whose pages may ask the API from a browser, like https://map.example.com; or *."),
+        Meta(
+            description="Origins whose pages may call the API from a browser, such as https://map.example.com. * = all."
+        ),
     ] = ()
     max_live_readers: Annotated[
-        Positive, Meta(description="Maximum concurrent readers of /v1/live; one more is answered 503.")
+        Positive, Meta(description="Maximum concurrent readers of /v1/live; further ones get 503.")
     ] = 1_000
     max_live_readers_per_key: Annotated[
         int, Meta(ge=0, description="Maximum concurrent readers of /v1/live with one key. 0 = off.")
@@ -83,15 +86,15 @@ class Api(Section, frozen=True):
         int,
         Meta(
             ge=0,
-            description="Maximum concurrent readers of /v1/live from one address that is no trusted proxy. 0 = off.",
+            description="Maximum concurrent readers of /v1/live from one address, trusted proxies excepted. 0 = off.",
         ),
     ] = 250
     pending_bytes: Annotated[
         int,
         Meta(
             ge=2**24,
-            description="Memory limit for responses that wait for HTTP clients, bytes in each process; beyond, the "
-            "slowest clients are disconnected. 256 MiB.",
+            description="Memory limit for responses that HTTP clients have not read yet, bytes in each process; "
+            "beyond it, the slowest clients are disconnected. 256 MiB.",
         ),
     ] = 2**28
     max_share_percent: Annotated[
@@ -99,23 +102,23 @@ class Api(Section, frozen=True):
         Meta(
             ge=1,
             le=100,
-            description="Maximum share of the export slots, of the connections to the query program and of the waiting "
-            "places of exports, history queries and SQL that one key or one address may hold, percent. 100 = off.",
+            description="Maximum share that one key or address may hold of the export slots, the connections to the "
+            "query program and the queues of exports, history queries and SQL, percent. 100 = off.",
         ),
     ] = 75
     export_wait_s: Annotated[
-        Positive, Meta(description="Timeout for a free export slot, seconds; then the answer is 503.")
+        Positive, Meta(description="Timeout for a free export slot, seconds; then the client gets 503.")
     ] = 4
     min_read_bytes_per_s: Annotated[
         int,
         Meta(
             ge=0,
-            description="Minimum pace of a client that reads an export or another large answer, bytes a second; a "
-            "slower client is disconnected while others wait for its slot. 0 = off. 16 KiB.",
+            description="Minimum rate at which a client must read a large response, bytes per second; a slower client"
+            " is disconnected while others wait for its slot. 0 = off. 16 KiB.",
         ),
     ] = 2**14
     min_read_window_s: Annotated[
-        Positive, Meta(description="Time over which that pace is measured, seconds of waiting for the client.")
+        Positive, Meta(description="Time over which this rate is measured, seconds of waiting for the client.")
     ] = 10
 
 
@@ -123,51 +126,50 @@ class Http(Section, frozen=True):
     allowed_hosts: Annotated[
         tuple[str, ...],
         Meta(
-            description="Further host names by which clients reach the API and the HTTP collector, like "
-            "box.example.com, *.example.com for all below it, or * for any name."
+            description="Additional host names under which clients reach the API and the HTTP collector, such as "
+            "box.example.com. *.example.com = all subdomains, * = any name."
         ),
     ] = ()
 
 
 class Sql(Section, frozen=True):
-    enabled: Annotated[bool, Meta(description="Answer questions in SQL, POST /v1/sql.")] = False
-    timeout_s: Annotated[Positive, Meta(description="Seconds after which a question is given up.")] = 30
+    enabled: Annotated[bool, Meta(description="Enable SQL queries (POST /v1/sql).")] = False
+    timeout_s: Annotated[Positive, Meta(description="Timeout for an SQL query, seconds.")] = 30
     memory_bytes: Annotated[
-        int, Meta(ge=2**26, description="Memory that DuckDB may use for one question, bytes. 256 MiB.")
+        int, Meta(ge=2**26, description="Memory limit of DuckDB for one SQL query, bytes. 256 MiB.")
     ] = 2**28
-    max_rows: Annotated[Positive, Meta(description="Most rows of an answer; it says when it was cut.")] = 100_000
+    max_rows: Annotated[
+        Positive, Meta(description="Maximum rows in a result; a truncated result is marked as such.")
+    ] = 100_000
     max_answer_bytes: Annotated[
-        Positive, Meta(description="Most bytes of an answer; it says when it was cut. 32 MiB.")
+        Positive, Meta(description="Maximum size of a result, bytes; a truncated result is marked as such. 32 MiB.")
     ] = 2**25
-    at_once: Annotated[Positive, Meta(description="Questions that run at once, each in a process of its own.")] = 1
-    queue: Annotated[int, Meta(ge=0, description="Questions that may wait; one more is answered 503.")] = 8
+    at_once: Annotated[Positive, Meta(description="Concurrent SQL queries, each in its own process.")] = 1
+    queue: Annotated[int, Meta(ge=0, description="Maximum waiting SQL queries; further ones get 503.")] = 8
 
 
 class Auth(Section, frozen=True):
     required: Annotated[
-        bool, Meta(description="Ask whoever writes or reads for a key, which `whimbrel keys create` makes.")
+        bool,
+        Meta(description="Require an API key of every client that writes or reads. `whimbrel keys create` makes keys."),
     ] = False
-    allow_anonymous: Annotated[
-        bool, Meta(description="Allow a host that is not loopback although no key is asked for.")
-    ] = False
+    allow_anonymous: Annotated[bool, Meta(description="Allow a non-loopback host without keys.")] = False
     session_max_s: Annotated[
-        int, Meta(ge=60, description="Maximum lifetime of a session of a person who signed in, seconds. 24 h.")
+        int, Meta(ge=60, description="Maximum lifetime of a signed-in user's session, seconds. 24 h.")
     ] = 86_400
-    session_idle_s: Annotated[
-        int, Meta(ge=60, description="Time without a request after which a session ends, seconds. 2 h.")
-    ] = 7_200
+    session_idle_s: Annotated[int, Meta(ge=60, description="Idle timeout of a session, seconds. 2 h.")] = 7_200
     public_url: Annotated[
         str,
         Meta(
-            description="URL of the page as browsers reach it, if a proxy terminates TLS or people sign in by OIDC, "
-            "like https://fleet.example.com. Empty = the box's own address."
+            description="URL under which browsers reach the page, if a proxy terminates TLS or users sign in by OIDC,"
+            " such as https://fleet.example.com. Empty = the box's own address."
         ),
     ] = ""
     secure: Annotated[
         bool,
         Meta(
-            description="Require keys, use TLS (with a certificate that `whimbrel up` makes, if none is named) and "
-            "limit each address and key where no limit is set."
+            description="Require keys, use TLS (with a certificate that `whimbrel up` makes if none is configured) "
+            "and apply default rate limits where none is set."
         ),
     ] = False
 
@@ -179,34 +181,41 @@ class OidcSection(Section, frozen=True):
     issuer: Annotated[
         str,
         Meta(
-            description="URL of an OpenID Connect provider at which people may sign in, like "
-            "https://login.example.com/realm. Empty = none."
+            description="URL of an OpenID Connect provider for sign-in, such as https://login.example.com/realm. "
+            "Empty = none."
         ),
     ] = ""
-    client_id: Annotated[str, Meta(description="Name of this box at the provider.")] = ""
+    client_id: Annotated[str, Meta(description="Client ID of this box at the provider.")] = ""
     client_secret: Annotated[
-        str, Meta(description="Secret of this box at the provider, or better env:NAME or file:PATH. Empty = none.")
+        str, Meta(description="Client secret of this box, preferably env:NAME or file:PATH. Empty = none.")
     ] = ""
     name: Annotated[str, Meta(description="Name of the provider on the login page.")] = "single sign-on"
-    scopes: Annotated[str, Meta(description="Scopes to request; openid is one of them.")] = "openid email profile"
+    scopes: Annotated[str, Meta(description="Requested scopes; must contain openid.")] = "openid email profile"
     name_claim: Annotated[
         str,
-        Meta(min_length=1, description="Claim that names the person; email counts only if the provider verified it."),
+        Meta(
+            min_length=1,
+            description="Claim with the user's name; email is accepted only if the provider has verified it.",
+        ),
     ] = "email"
     role_claim: Annotated[
-        str, Meta(description="Claim that gives roles, one or a list; a dot leads inside, as in realm_access.roles.")
+        str,
+        Meta(
+            description="Claim with the user's roles, a string or a list; a dot selects a nested claim, as in "
+            "realm_access.roles."
+        ),
     ] = "roles"
     roles: Annotated[
         tuple[RoleOfValue, ...],
         Meta(
-            description="Roles by value of that claim, like fleet-admins=admin; the first that fits counts. A person "
-            "without a role is refused."
+            description="Roles by value of this claim, such as fleet-admins=admin; the first match applies. Users "
+            "without a role are rejected."
         ),
     ] = ()
     email_domains: Annotated[
         tuple[str, ...], Meta(description="Domains of verified email addresses that may sign in. Empty = all.")
     ] = ()
-    ca_file: Annotated[str, Meta(description="Certificates to trust, PEM; empty: the system's.")] = ""
+    ca_file: Annotated[str, Meta(description="PEM file of trusted CA certificates. Empty = the system's.")] = ""
 
 
 TrackerProtocol = Literal["teltonika", "gt06", "h02", "gps103", "tk103", "gl200", "nmea"]
@@ -221,37 +230,41 @@ class Listen(Section, frozen=True):
 
     protocol: Annotated[
         ListenProtocol,
-        Meta(description="What is spoken there; auto tells those of TCP apart by a connection's first bytes."),
+        Meta(description="Protocol; auto detects it by a TCP connection's first bytes."),
     ]
-    port: Annotated[Port, Meta(description="Its number.")]
+    port: Annotated[Port, Meta(description="Port number.")]
     transport: Annotated[
-        Literal["tcp", "udp", "http"], Meta(description="tcp; udp for datagrams of trackers; http for those that post.")
+        Literal["tcp", "udp", "http"],
+        Meta(description="tcp; udp for trackers' datagrams; http for protocols that post."),
     ] = "tcp"
-    host: Annotated[str, Meta(description="Address to listen on; empty: collector.host.")] = ""
+    host: Annotated[str, Meta(description="Address to listen on. Empty = collector.host.")] = ""
     speed_unit: Annotated[
-        Literal["", SpeedUnit], Meta(description="Unit of a speed that has none; empty: the protocol's usual one.")
+        Literal["", SpeedUnit], Meta(description="Unit of speeds without a unit. Empty = the protocol's usual one.")
     ] = ""
-    timezone: Annotated[str, Meta(description="Time zone of devices that tell local time, like Europe/Istanbul.")] = (
-        "UTC"
-    )
+    timezone: Annotated[
+        str, Meta(description="Time zone of devices that send local time, such as Europe/Istanbul.")
+    ] = "UTC"
     device_tag: Annotated[
-        str, Meta(description="Tag of an InfluxDB line that names the device; empty: device_id, device or host.")
+        str, Meta(description="InfluxDB tag with the device ID. Empty = device_id, device or host.")
     ] = ""
     answers_all: Annotated[
-        bool, Meta(description="Answer also what a tracker waits for only if it is set up so (h02, gl200, nmea).")
+        bool, Meta(description="Also send the replies that a tracker expects only if configured to (h02, gl200, nmea).")
     ] = False
     allow_anonymous: Annotated[
-        bool, Meta(description="Ask for no key here although auth.required is set: trackers and datagrams have none.")
+        bool,
+        Meta(
+            description="Accept records without a key although auth.required is set: trackers and datagrams carry none."
+        ),
     ] = False
     keep_frames: Annotated[
-        bool, Meta(description="Keep each frame as hex, as `frame` among the attributes of its first record.")
+        bool, Meta(description="Store each frame as hex in the attribute `frame` of its first record.")
     ] = False
-    tls: Annotated[bool, Meta(description="Speak TLS there, with the certificate of [tls].")] = False
+    tls: Annotated[bool, Meta(description="Use TLS with the certificate of [tls].")] = False
     idle_timeout_s: Annotated[
         int,
         Meta(
             ge=0,
-            description="Idle timeout of a TCP connection there, seconds. 0 = collector.tracker_idle_timeout_s for "
+            description="Idle timeout of a TCP connection, seconds. 0 = collector.tracker_idle_timeout_s for "
             "trackers, collector.idle_timeout_s for others.",
         ),
     ] = 0
@@ -260,15 +273,15 @@ class Listen(Section, frozen=True):
         Meta(description="Close a tracker's older connection after it has logged in over a newer one of this port."),
     ] = True
     devices: Annotated[
-        tuple[str, ...], Meta(description="Devices taken there, by id; any other is refused. Empty = all.")
+        tuple[str, ...], Meta(description="IDs of accepted devices; others are rejected. Empty = all.")
     ] = ()
     device_prefixes: Annotated[
         tuple[str, ...],
-        Meta(description="Beginnings of ids of further devices taken there. Both lists empty = all devices."),
+        Meta(description="ID prefixes of further accepted devices. Both lists empty = all devices."),
     ] = ()
     known_devices_only: Annotated[
         bool,
-        Meta(description="Refuse devices without records there, unless `whimbrel devices add` made them known."),
+        Meta(description="Reject devices without records, unless added by `whimbrel devices add`."),
     ] = False
 
 
@@ -278,125 +291,157 @@ class Mqtt(Section, frozen=True):
     host: Annotated[str, Meta(min_length=1, description="Address of the broker.")]
     topics: Annotated[
         tuple[str, ...],
-        Meta(min_length=1, description="What to hear; {device_id} stands for the level that names the device."),
+        Meta(min_length=1, description="Topics to subscribe to; {device_id} is the level with the device ID."),
     ]
     port: Annotated[Port, Meta(description="TCP port of the broker; 8883 is usual with TLS.")] = 1883
     client_id: Annotated[
         str,
-        Meta(min_length=1, description="Name of the session that the broker keeps for this box; no other client's."),
+        Meta(
+            min_length=1,
+            description="Client ID, which names the persistent session at the broker; must not be used by another "
+            "client.",
+        ),
     ] = "whimbrel"
-    username: Annotated[str, Meta(description="User name; empty: none.")] = ""
-    password: Annotated[str, Meta(description="Password, or better env:NAME or file:PATH.")] = ""
-    tls: Annotated[bool, Meta(description="Speak TLS.")] = False
-    ca_file: Annotated[str, Meta(description="Certificates to trust, PEM; empty: the system's.")] = ""
-    speed_unit: Annotated[Literal["", SpeedUnit], Meta(description="Unit of a speed that has none; empty: km/h.")] = ""
+    username: Annotated[str, Meta(description="User name. Empty = none.")] = ""
+    password: Annotated[str, Meta(description="Password, preferably env:NAME or file:PATH.")] = ""
+    tls: Annotated[bool, Meta(description="Use TLS.")] = False
+    ca_file: Annotated[str, Meta(description="PEM file of trusted CA certificates. Empty = the system's.")] = ""
+    speed_unit: Annotated[Literal["", SpeedUnit], Meta(description="Unit of speeds without a unit. Empty = km/h.")] = ""
 
 
 class Collector(Section, frozen=True):
     host: Annotated[str, Meta(description="Address that the collectors listen on.")] = "127.0.0.1"
     http_port: Annotated[Port, Meta(description="TCP port of the HTTP collector.")] = 8001
-    tcp_port: Annotated[Port, Meta(description="TCP port of the JSON and msgpack collector.")] = 9999
-    processes: Annotated[Positive, Meta(description="Collector processes that share the two ports.")] = 1
-    max_body_bytes: Annotated[Positive, Meta(description="Largest HTTP body, bytes.")] = 8 * 2**20
-    max_message_bytes: Annotated[Positive, Meta(description="Largest message over TCP, and largest record, bytes.")] = (
-        2**20
+    tcp_port: Annotated[Port, Meta(description="TCP port of the collector of JSON and MessagePack.")] = 9999
+    processes: Annotated[Positive, Meta(description="Collector processes; they share both ports.")] = 1
+    max_body_bytes: Annotated[Positive, Meta(description="Maximum size of an HTTP request body, bytes. 8 MiB.")] = (
+        8 * 2**20
     )
-    max_request_records: Annotated[Positive, Meta(description="Most records in one request or message.")] = 100_000
+    max_message_bytes: Annotated[
+        Positive, Meta(description="Maximum size of a TCP message and of a record, bytes. 1 MiB.")
+    ] = 2**20
+    max_request_records: Annotated[Positive, Meta(description="Maximum records in one request or message.")] = 100_000
     max_future_seconds: Annotated[
-        Positive, Meta(description="Seconds that a record's timestamp may lie ahead of the box's clock.")
+        Positive,
+        Meta(description="Maximum time by which a record's timestamp may be ahead of the box's clock, seconds."),
     ] = 86_400
     max_pending_bytes: Annotated[
         Positive,
         Meta(
-            description="Bytes that may wait for Redis (beyond, HTTP answers 503, TCP stops reading), "
-            "or be of unfinished messages (beyond, stalled ones are given up)."
+            description="Memory limit for records that wait for Redis (beyond it, HTTP answers 503 and TCP stops "
+            "reading), and for incomplete messages (beyond it, stalled ones are dropped), bytes. 64 MiB."
         ),
     ] = 64 * 2**20
     max_devices: Annotated[
-        Positive, Meta(description="Devices that each shard takes (redis.shards); a further one is refused.")
+        Positive, Meta(description="Maximum devices per shard (redis.shards); new devices beyond it are rejected.")
     ] = 200_000
     max_connections: Annotated[
-        Positive, Meta(description="TCP connections that a collector process holds; a further one is closed.")
+        Positive, Meta(description="Maximum TCP connections per collector process; further ones are closed.")
     ] = 20_000
     max_connections_per_address: Annotated[
-        int, Meta(ge=0, description="The same of one address, behind which may be a whole fleet; 0: no such limit.")
+        int,
+        Meta(
+            ge=0,
+            description="Maximum TCP connections from one address per process; a whole fleet may share an address. 0 "
+            "= off.",
+        ),
     ] = 10_000
     max_senders: Annotated[
         Positive,
-        Meta(description="Senders that number batches, which each shard remembers (redis.shards); one more must wait."),
+        Meta(
+            description="Maximum remembered senders of numbered batches per shard (redis.shards); new senders must "
+            "wait."
+        ),
     ] = 200_000
     max_header_bytes: Annotated[
-        int, Meta(ge=1_024, description="Largest request line with all headers of an HTTP request, bytes. 32 KiB.")
+        int, Meta(ge=1_024, description="Maximum size of an HTTP request line with all headers, bytes. 32 KiB.")
     ] = 2**15
     max_query_bytes: Annotated[
         int,
-        Meta(ge=1_024, description="Largest query of an HTTP request, bytes. 28 KiB: a thousand devices by number."),
+        Meta(
+            ge=1_024,
+            description="Maximum size of an HTTP query string, bytes. 28 KiB, enough for a thousand device IDs.",
+        ),
     ] = 28 * 2**10
     max_http_connections: Annotated[
-        Positive, Meta(description="HTTP connections that one process holds; a further one is answered 503.")
+        Positive, Meta(description="Maximum HTTP connections per process; further ones get 503.")
     ] = 4_000
     max_http_connections_per_address: Annotated[
-        int, Meta(ge=0, description="The same of one address that is none of limits.trusted_proxies; 0: no such limit.")
+        int,
+        Meta(
+            ge=0,
+            description="Maximum HTTP connections from one address per process, limits.trusted_proxies excepted. 0 = "
+            "off.",
+        ),
     ] = 2_000
     keep_alive_s: Annotated[
         Positive,
-        Meta(description="Seconds without a request, or without reading an answer, until HTTP hangs up."),
+        Meta(description="Timeout of an HTTP connection without a request, or without reading a response, seconds."),
     ] = 75
     request_timeout_s: Annotated[
-        Positive, Meta(description="Seconds that one request or message may take to arrive.")
+        Positive, Meta(description="Timeout for receiving one request or message, seconds.")
     ] = 30
     idle_timeout_s: Annotated[
-        Positive, Meta(description="Idle timeout of a TCP connection that is no tracker's, seconds.")
+        Positive, Meta(description="Idle timeout of a TCP connection of JSON or MessagePack, seconds.")
     ] = 86_400
     tracker_idle_timeout_s: Annotated[
         Positive, Meta(description="Idle timeout of a tracker's TCP connection, seconds.")
     ] = 1_800
     tcp_keepalive_s: Annotated[
         int,
-        Meta(ge=0, description="Idle time of a TCP connection after which keepalive probes begin, seconds. 0 = off."),
+        Meta(ge=0, description="Idle time of a TCP connection before keepalive probes begin, seconds. 0 = off."),
     ] = 300
     tcp_user_timeout_s: Annotated[
         int,
         Meta(
             ge=0,
             description="Timeout for data and probes that a TCP peer does not acknowledge, seconds; then the "
-            "connection ends. 0 = the system's.",
+            "connection is closed. 0 = the system's.",
         ),
     ] = 600
-    speed_unit: Annotated[SpeedUnit, Meta(description="Unit of a plain `speed` field: kmh, knots, ms or mph.")] = "kmh"
-    idempotency_seconds: Annotated[Positive, Meta(description="Seconds that an Idempotency-Key is remembered.")] = 600
+    speed_unit: Annotated[
+        SpeedUnit, Meta(description="Unit of the field `speed`, which has none in its name: kmh, knots, ms or mph.")
+    ] = "kmh"
+    idempotency_seconds: Annotated[
+        Positive, Meta(description="Time for which an Idempotency-Key is remembered, seconds.")
+    ] = 600
     max_idempotency_keys: Annotated[
-        Positive, Meta(description="Idempotency-Keys remembered at once; one more is answered 503.")
+        Positive, Meta(description="Maximum remembered Idempotency-Keys; requests with further ones get 503.")
     ] = 100_000
-    listen: Annotated[tuple[Listen, ...], Meta(description="Further ports, each of one protocol.")] = ()
-    mqtt: Annotated[tuple[Mqtt, ...], Meta(description="Brokers of MQTT that are heard.")] = ()
+    listen: Annotated[tuple[Listen, ...], Meta(description="Additional ports, each for one protocol.")] = ()
+    mqtt: Annotated[
+        tuple[Mqtt, ...], Meta(description="MQTT brokers whose messages are records: JSON, or those of OwnTracks.")
+    ] = ()
 
 
 class Tls(Section, frozen=True):
     certificate: Annotated[
         str,
         Meta(
-            description="PEM file of the certificate, and behind it of those between it and its root; empty: no TLS on "
-            "the API's and the collector's ports. SIGHUP has it and the key read again."
+            description="PEM file of the certificate followed by its intermediate certificates. Empty = no TLS on the"
+            " ports of the API and the collector. SIGHUP reloads certificate and key."
         ),
     ] = ""
-    key: Annotated[str, Meta(description="PEM file of its private key, not encrypted.")] = ""
+    key: Annotated[str, Meta(description="PEM file of the private key, not encrypted.")] = ""
     client_ca: Annotated[
         str,
         Meta(
-            description="PEM file of authorities whose client certificates collectors accept in place of keys; the "
-            "common name is the device. SIGHUP has it read again. Empty = none are requested."
+            description="PEM file of the CAs whose client certificates collectors accept instead of keys; the common "
+            "name is the device ID. SIGHUP reloads it. Empty = client certificates are not requested."
         ),
     ] = ""
-    client_crl: Annotated[
-        str, Meta(description="PEM file of these authorities' lists of revoked certificates. Empty = none.")
-    ] = ""
+    client_crl: Annotated[str, Meta(description="PEM file of the revocation lists of these CAs. Empty = none.")] = ""
     max_handshakes: Annotated[
-        Positive, Meta(description="Maximum concurrent TLS handshakes per process, 65 KB each; one more is closed.")
+        Positive,
+        Meta(description="Maximum concurrent TLS handshakes per process (65 KB each); further connections are closed."),
     ] = 1_000
     max_handshakes_per_address: Annotated[
         int,
-        Meta(ge=0, description="The same per address that is none of limits.trusted_proxies. 0 = no such limit."),
+        Meta(
+            ge=0,
+            description="Maximum concurrent TLS handshakes from one address per process, limits.trusted_proxies "
+            "excepted. 0 = off.",
+        ),
     ] = 250
 
 
@@ -405,36 +450,38 @@ PerSecond = Annotated[float, Meta(ge=0)]
 
 class LimitsSection(Section, frozen=True):
     address_requests_per_s: Annotated[
-        PerSecond, Meta(description="HTTP requests a second of one address, in each process; 0: no limit.")
+        PerSecond, Meta(description="Maximum HTTP requests per second from one address, in each process. 0 = off.")
     ] = 0
     address_requests_burst: Annotated[
-        int, Meta(ge=0, description="How many of them may come at once; 0: as many as in a second.")
+        int, Meta(ge=0, description="Maximum burst of these requests. 0 = one second's worth.")
     ] = 0
     address_records_per_s: Annotated[
         PerSecond,
-        Meta(description="Records a second of one address, over HTTP, TCP and UDP, in each process; 0: no limit."),
+        Meta(
+            description="Maximum records per second from one address over HTTP, TCP and UDP, in each process. 0 = off."
+        ),
     ] = 0
     address_records_burst: Annotated[
-        int, Meta(ge=0, description="How many of them may come at once; 0: as many as in a second.")
+        int, Meta(ge=0, description="Maximum burst of these records. 0 = one second's worth.")
     ] = 0
     key_requests_per_s: Annotated[
-        PerSecond, Meta(description="HTTP requests a second with one key, in each process; 0: no limit.")
+        PerSecond, Meta(description="Maximum HTTP requests per second with one key, in each process. 0 = off.")
     ] = 0
     key_requests_burst: Annotated[
-        int, Meta(ge=0, description="How many of them may come at once; 0: as many as in a second.")
+        int, Meta(ge=0, description="Maximum burst of these requests. 0 = one second's worth.")
     ] = 0
     key_records_per_s: Annotated[
-        PerSecond, Meta(description="Records a second with one key, in each process; 0: no limit.")
+        PerSecond, Meta(description="Maximum records per second with one key, in each process. 0 = off.")
     ] = 0
     key_records_burst: Annotated[
-        int, Meta(ge=0, description="How many of them may come at once; 0: as many as in a second.")
+        int, Meta(ge=0, description="Maximum burst of these records. 0 = one second's worth.")
     ] = 0
     address_wrong_keys_per_min: Annotated[
         int,
         Meta(
             ge=0,
-            description="Maximum requests of one address without a good key a minute, then 429 and not 401; also "
-            "look-ups of its keys. 0 = off.",
+            description="Maximum requests without a valid key from one address per minute; further ones get 429 "
+            "instead of 401. Also limits key lookups. 0 = off.",
         ),
     ] = 60
     device_days_per_hour: Annotated[
@@ -450,129 +497,173 @@ class LimitsSection(Section, frozen=True):
         Meta(
             ge=1,
             le=100,
-            description="Maximum percent of collector.max_senders, max_idempotency_keys and max_devices for one key "
-            "with a prefix; without keys, of the first two for one address. 100 = no such limit.",
+            description="Maximum share of collector.max_senders, max_idempotency_keys and max_devices for one key "
+            "with a prefix (without keys, of the first two for one address), percent. 100 = off.",
         ),
     ] = 80
     senders_per_device: Annotated[
         int,
-        Meta(ge=0, description="Maximum senders per shard for each device that a key or token names. 0 = no limit."),
+        Meta(ge=0, description="Maximum senders per shard for each device that a key or token names. 0 = off."),
     ] = 16
     idempotency_keys_per_device: Annotated[
         int,
-        Meta(ge=0, description="Maximum remembered Idempotency-Keys for each device of such a key. 0 = no limit."),
+        Meta(
+            ge=0, description="Maximum remembered Idempotency-Keys for each device that a key or token names. 0 = off."
+        ),
     ] = 2_000
     max_buckets: Annotated[
-        Positive, Meta(description="Addresses, or keys, that each limit remembers; beyond, the longest unseen goes.")
+        Positive,
+        Meta(
+            description="Maximum addresses, or keys, that each rate limit remembers; the least recently seen is "
+            "dropped first."
+        ),
     ] = 100_000
     trusted_proxies: Annotated[
-        tuple[str, ...], Meta(description="Addresses and networks of proxies whose word on who asks is taken.")
+        tuple[str, ...], Meta(description="CIDRs of proxies whose forwarded-for header is trusted.")
     ] = ()
-    proxy_header: Annotated[
-        Literal["x-forwarded-for", "forwarded"], Meta(description="The header that they write it in.")
-    ] = "x-forwarded-for"
+    proxy_header: Annotated[Literal["x-forwarded-for", "forwarded"], Meta(description="Name of this header.")] = (
+        "x-forwarded-for"
+    )
 
 
 class Redis(Section, frozen=True):
-    url: Annotated[str, Meta(description="URL of a Redis that others run; empty: Whimbrel starts its own.")] = ""
+    url: Annotated[str, Meta(description="URL of an external Redis. Empty = Whimbrel starts its own.")] = ""
     user: Annotated[
         str,
-        Meta(description="User of that Redis, where the URL names none; {role} in it is each program's: api, worker…"),
+        Meta(
+            description="User at this Redis if the URL names none; {role} is replaced by the program's role (api, "
+            "worker, ...)."
+        ),
     ] = ""
     password: Annotated[
-        str, Meta(description="Its password, or env:NAME or file:PATH, where {role} may stand, too.")
+        str, Meta(description="Password of this user, or env:NAME or file:PATH, which may contain {role}.")
     ] = ""
     server: Annotated[
         Literal["auto", "system", "bundled"],
-        Meta(description="Which server Whimbrel starts: the system's, the bundled one, or auto: the first found."),
+        Meta(description="Server that Whimbrel starts: system, bundled, or auto (the system's if there is one)."),
     ] = "auto"
-    shards: Annotated[Positive, Meta(description="Parts that devices are spread over; fixed at the first start.")] = 1
+    shards: Annotated[
+        Positive, Meta(description="Number of shards that devices are spread over; fixed at the first start.")
+    ] = 1
     max_memory_bytes: Annotated[
-        int, Meta(ge=0, description="Memory limit of Whimbrel's own Redis, bytes; 0: 45 % of the machine's memory.")
+        int, Meta(ge=0, description="Memory limit of Whimbrel's own Redis, bytes. 0 = 45 % of the machine's memory.")
     ] = 0
     durability: Annotated[
         Literal["aof", "memory"],
-        Meta(description="aof: an answer means on disk; memory: allow a Redis that doesn't write to disk."),
+        Meta(
+            description="aof: records are on disk when acknowledged. memory: accept a Redis that does not write to "
+            "disk."
+        ),
     ] = "aof"
     full_percent: Annotated[
-        int, Meta(ge=1, le=100, description="Percent of Redis's memory from which on collectors refuse.")
+        int,
+        Meta(ge=1, le=100, description="High watermark of Redis memory, percent; above it, collectors reject records."),
     ] = 80
     resume_percent: Annotated[
-        int, Meta(ge=1, le=100, description="Percent of Redis's memory below which they take records again.")
+        int,
+        Meta(
+            ge=1,
+            le=100,
+            description="Low watermark of Redis memory, percent; below it, collectors accept records again.",
+        ),
     ] = 70
 
 
 class Persist(Section, frozen=True):
-    flush_records: Annotated[Positive, Meta(description="Unsaved records at which a shard is saved at once.")] = 20_000
+    flush_records: Annotated[Positive, Meta(description="Unsaved records in a shard that trigger a save.")] = 20_000
     flush_seconds: Annotated[
-        Positive, Meta(description="Seconds that a shard may hold unsaved records before it is saved.")
+        Positive, Meta(description="Maximum time between two saves of a shard with unsaved records, seconds.")
     ] = 30
-    max_records: Annotated[Positive, Meta(description="Most records in one save.")] = 200_000
+    max_records: Annotated[Positive, Meta(description="Maximum records per save.")] = 200_000
     max_bytes: Annotated[
-        Positive, Meta(description="Most bytes of records in one save; a shard with so many is saved at once.")
+        Positive,
+        Meta(
+            description="Maximum bytes of records per save; a shard with as many unsaved bytes is saved immediately. "
+            "64 MiB."
+        ),
     ] = 64 * 2**20
-    max_devices: Annotated[Positive, Meta(description="Most devices in one save.")] = 50_000
+    max_devices: Annotated[Positive, Meta(description="Maximum devices per save.")] = 50_000
     max_days: Annotated[
         Positive,
         Meta(description="Maximum days (= files) per save besides yesterday, today and tomorrow."),
     ] = 64
     quarantine_max_bytes: Annotated[
-        Positive, Meta(description="Bytes of records that can't be saved kept in quarantine, the oldest dropped first.")
+        Positive,
+        Meta(
+            description="Maximum size of the quarantine for records that cannot be saved, bytes; the oldest are "
+            "dropped first. 16 MiB."
+        ),
     ] = 16 * 2**20
 
 
 class ArchiveSection(Section, frozen=True):
     target_file_bytes: Annotated[
-        Positive, Meta(description="Size of the files that a day over is merged into, bytes. 128 MiB.")
+        Positive, Meta(description="Target size of the files that a past day is compacted into, bytes. 128 MiB.")
     ] = 128 * 2**20
     max_open_files: Annotated[
-        int, Meta(ge=4, description="Most small files of the open day; beyond, the smallest are merged.")
+        int, Meta(ge=4, description="Maximum small files of the current day; beyond it, the smallest are compacted.")
     ] = 24
     quiet_seconds: Annotated[
-        Positive, Meta(description="Seconds without a new file after which a day over is merged into one.")
+        Positive, Meta(description="Time without a new file after which a past day is compacted, seconds.")
     ] = 3_600
-    retention_days: Annotated[
-        int, Meta(ge=0, description="Days that records are kept by their timestamps; 0: for ever.")
-    ] = 0
+    retention_days: Annotated[int, Meta(ge=0, description="Retention of records by timestamp, days. 0 = for ever.")] = 0
     retention_max_bytes: Annotated[
-        int, Meta(ge=0, description="Most bytes of the archive; beyond, its oldest days are given up; 0: no limit.")
+        int,
+        Meta(ge=0, description="Maximum size of the archive, bytes; beyond it, the oldest days are deleted. 0 = off."),
     ] = 0
     grace_seconds: Annotated[
         Positive,
-        Meta(description="Seconds that a file outlives its place in the table, more than any query or export takes."),
+        Meta(
+            description="Time for which a file that has left the table stays on disk, seconds; must be longer than "
+            "any query or export."
+        ),
     ] = 3_600
     merge_memory_bytes: Annotated[
         Positive,
-        Meta(description="Memory that deleting from files may take before it spills, bytes; texts take more. 160 MiB."),
+        Meta(
+            description="Memory limit for deleting records from files, bytes; beyond it, data spills to disk. Long "
+            "texts need more. 160 MiB."
+        ),
     ] = 160 * 2**20
 
 
 class CourierSection(Section, frozen=True):
-    look_seconds: Annotated[Positive, Meta(description="Seconds between two looks at the archive for new files.")] = 1
-    timeout_s: Annotated[Positive, Meta(description="Seconds that a receiver may take to connect or to answer.")] = 30
+    look_seconds: Annotated[
+        Positive, Meta(description="Interval at which the archive is checked for new files, seconds.")
+    ] = 1
+    timeout_s: Annotated[Positive, Meta(description="Timeout for a receiver to connect or to respond, seconds.")] = 30
     longest_wait_s: Annotated[
-        Positive, Meta(description="Longest pause between two tries; the first is a second, and each is twice as long.")
+        Positive,
+        Meta(
+            description="Maximum backoff between two attempts, seconds; the first is 1 s, and each is twice as long "
+            "as the one before."
+        ),
     ] = 60
     silence_look_seconds: Annotated[
-        Positive, Meta(description="Seconds between two looks for devices that are silent or back.")
+        Positive, Meta(description="Interval at which devices are checked for silence, seconds.")
     ] = 30
     not_ready_seconds: Annotated[
-        Positive, Meta(description="Seconds that /readyz must be bad, or good again, before an alert says so.")
+        Positive,
+        Meta(description="Time for which /readyz must fail, or succeed again, before an alert is sent, seconds."),
     ] = 30
     max_pending_events: Annotated[
         int,
         Meta(
-            ge=10, description="Events that may wait for one receiver; beyond, devices are told of when there is room."
+            ge=10,
+            description="Maximum pending events per receiver; beyond it, events of devices wait until there is room.",
         ),
     ] = 10_000
-    api_url: Annotated[str, Meta(description="URL of the API, to ask /readyz; empty: api.host and api.port.")] = ""
+    api_url: Annotated[str, Meta(description="URL of the API, for /readyz. Empty = from api.host and api.port.")] = ""
     key: Annotated[
         str,
-        Meta(description="Key with which /readyz tells its reasons where one is required, or env:NAME or file:PATH."),
+        Meta(description="Key with which /readyz gives its reasons if auth.required is set, or env:NAME or file:PATH."),
     ] = ""
     collector_url: Annotated[
         str,
-        Meta(description="URL of the HTTP collector, to see that devices can be heard; empty: its host and port."),
+        Meta(
+            description="URL of the HTTP collector, to check that devices can be received. Empty = from its host and "
+            "port."
+        ),
     ] = ""
 
 
@@ -580,28 +671,30 @@ class Page(Section, frozen=True):
     tile_url: Annotated[
         str,
         Meta(
-            description="Map tiles, pictures, that the page shows over its own map and loads from another host, like "
-            "https://tiles.example.com/{z}/{x}/{y}.png; empty: none."
+            description="URL template of raster map tiles from another host, shown over the built-in map, such as "
+            "https://tiles.example.com/{z}/{x}/{y}.png. Empty = none."
         ),
     ] = ""
     tile_file: Annotated[
         str,
-        Meta(description="A PMTiles file with pictures or vector tiles, served from this box instead; empty: none."),
+        Meta(description="PMTiles file with raster or vector tiles, served by this box instead. Empty = none."),
     ] = ""
-    tile_credit: Annotated[
-        str, Meta(description="Whose tiles these are, as their licence wants it said on the map.")
-    ] = ""
+    tile_credit: Annotated[str, Meta(description="Attribution text shown on the map.")] = ""
 
 
 class AuditSection(Section, frozen=True):
     enabled: Annotated[
-        bool, Meta(description="Record in data.dir/audit who changed, asked in SQL or was refused what.")
+        bool,
+        Meta(
+            description="Write an audit log to data.dir/audit: changes, SQL queries and rejected access, with the key"
+            " or user."
+        ),
     ] = True
     max_file_bytes: Annotated[
-        int, Meta(ge=65_536, description="Maximum size of an audit file, after which another begins, bytes. 8 MiB.")
+        int, Meta(ge=65_536, description="Maximum size of an audit file, bytes; then a new file begins. 8 MiB.")
     ] = 2**23
     files: Annotated[
-        Positive, Meta(description="Maximum closed audit files of each program and kind; the oldest is deleted.")
+        Positive, Meta(description="Maximum closed audit files per program and kind; the oldest is deleted.")
     ] = 8
 
 
@@ -610,21 +703,21 @@ class BackupSection(Section, frozen=True):
         int,
         Meta(
             ge=0,
-            description="Maximum age of the last backup before the alarm WhimbrelBackupOld, also without any, s. "
-            "0 = off. 2 days.",
+            description="Maximum age of the last backup before the alarm WhimbrelBackupOld fires, also if there is "
+            "none, seconds. 0 = off. 2 days.",
         ),
     ] = 172_800
 
 
 class Log(Section, frozen=True):
     level: Annotated[
-        Literal["debug", "info", "warning", "error"], Meta(description="Least severity that is logged.")
+        Literal["debug", "info", "warning", "error"], Meta(description="Minimum severity that is logged.")
     ] = "info"
     format: Annotated[
-        Literal["text", "json"], Meta(description="A line of the log: text for people, or a JSON object for programs.")
+        Literal["text", "json"], Meta(description="Format of log lines: text for people, json for programs.")
     ] = "text"
     access: Annotated[
-        bool, Meta(description="Log requests over HTTP, at most 20 in 10 s, by method, path, status and time.")
+        bool, Meta(description="Log HTTP requests (method, path, status, duration), at most 20 in 10 s.")
     ] = False
 
 
@@ -635,57 +728,59 @@ class Forward(Section, frozen=True):
     """One `[[forward]]`: where committed records go besides the archive."""
 
     name: Annotated[
-        Name, Meta(description="Its name, of a-z, 0-9 and -; another name is another forward, which begins anew.")
+        Name, Meta(description="Name, of a-z, 0-9 and -. A forward with another name starts from the beginning.")
     ]
     url: Annotated[
         str,
         Meta(
-            description="Where to: whimbrel://HOST:PORT or whimbrels:// (TLS) is another box's TCP port, http:// or "
-            "https:// takes NDJSON, s3://BUCKET/PREFIX a copy of the table."
+            description="Destination: whimbrel://HOST:PORT or whimbrels:// (TLS) is the TCP port of another box, "
+            "http:// or https:// receives NDJSON, s3://BUCKET/PREFIX receives a copy of the table."
         ),
     ]
     start: Annotated[
         Literal["now", "all"],
-        Meta(description="What it begins with: now, what is saved from now on; all, what the archive holds."),
+        Meta(description="First records to forward: now (saved from now on) or all (everything in the archive)."),
     ] = "now"
     key: Annotated[
         str,
-        Meta(description="Key that the other Whimbrel asks for, or env:NAME or file:PATH; empty: it asks for none."),
+        Meta(description="Key for the other box, or env:NAME or file:PATH. Empty = it requires none."),
     ] = ""
-    batch_records: Annotated[Positive, Meta(description="Most records in one HTTP request.")] = 1_000
+    batch_records: Annotated[Positive, Meta(description="Maximum records per HTTP request.")] = 1_000
     headers: Annotated[
         dict[str, str],
-        Meta(description="HTTP headers; a value env:NAME or file:PATH is read from there when the courier starts."),
+        Meta(description="HTTP headers; values env:NAME or file:PATH are read when the courier starts."),
     ] = {}
     on_refused: Annotated[
         Literal["stop", "skip"],
-        Meta(description="What follows records that the receiver refuses: stop, or skip and count them."),
+        Meta(description="Action if the receiver rejects records: stop, or skip (and count them)."),
     ] = "stop"
     max_lag_bytes: Annotated[
         int,
-        Meta(ge=0, description="Bytes of files that may wait; beyond, the oldest are given up, counted; 0: no limit."),
+        Meta(
+            ge=0,
+            description="Maximum size of files that wait to be forwarded, bytes; beyond it, the oldest are skipped "
+            "and counted. 0 = off.",
+        ),
     ] = 0
-    max_bytes_per_s: Annotated[int, Meta(ge=0, description="Most bytes a second that it sends; 0: no limit.")] = 0
-    ca_file: Annotated[str, Meta(description="Certificates to trust, PEM; empty: the system's.")] = ""
-    client_certificate: Annotated[
-        str, Meta(description="Client certificate shown to the receiver over TLS, PEM file. Empty = none.")
-    ] = ""
-    client_key: Annotated[str, Meta(description="Private key of client_certificate, PEM file, not encrypted.")] = ""
+    max_bytes_per_s: Annotated[int, Meta(ge=0, description="Bandwidth limit, bytes per second. 0 = off.")] = 0
+    ca_file: Annotated[str, Meta(description="PEM file of trusted CA certificates. Empty = the system's.")] = ""
+    client_certificate: Annotated[str, Meta(description="PEM file of the TLS client certificate. Empty = none.")] = ""
+    client_key: Annotated[str, Meta(description="PEM file of its private key, not encrypted.")] = ""
     secret: Annotated[
         str,
         Meta(
-            description="Key of the HMAC signature over time and body of each HTTP request, or env:NAME or file:PATH. "
-            "Empty = not signed."
+            description="Secret of the HMAC signature over time and body of each HTTP request, or env:NAME or "
+            "file:PATH. Empty = not signed."
         ),
     ] = ""
-    s3_endpoint: Annotated[str, Meta(description="URL of an S3 that is not Amazon's.")] = ""
-    s3_region: Annotated[str, Meta(description="Region of the bucket; empty: AWS_REGION.")] = ""
+    s3_endpoint: Annotated[str, Meta(description="URL of an S3 service other than Amazon's.")] = ""
+    s3_region: Annotated[str, Meta(description="Region of the bucket. Empty = AWS_REGION.")] = ""
     s3_access_key_id: Annotated[
-        str, Meta(description="Key, or env:NAME or file:PATH; empty: AWS_ACCESS_KEY_ID and what else AWS_* name.")
+        str, Meta(description="Access key ID, or env:NAME or file:PATH. Empty = the AWS_* environment variables.")
     ] = ""
-    s3_secret_access_key: Annotated[str, Meta(description="Its secret, or better env:NAME or file:PATH.")] = ""
+    s3_secret_access_key: Annotated[str, Meta(description="Secret access key, preferably env:NAME or file:PATH.")] = ""
     mirror: Annotated[
-        bool, Meta(description="Delete from S3 what the table names no longer, archive.grace_seconds later.")
+        bool, Meta(description="Delete from S3 the files that have left the table, after archive.grace_seconds.")
     ] = False
 
     @property
@@ -697,36 +792,36 @@ class Forward(Section, frozen=True):
 class SilenceRule(Section, frozen=True):
     """A time-out of its own for some devices."""
 
-    device: Annotated[str, Meta(description="This one device.")] = ""
-    prefix: Annotated[str, Meta(description="All devices whose id begins so.")] = ""
-    silent_after_s: Annotated[int, Meta(ge=0, description="Seconds; 0: never silent.")] = 0
+    device: Annotated[str, Meta(description="ID of one device.")] = ""
+    prefix: Annotated[str, Meta(description="Prefix of device IDs.")] = ""
+    silent_after_s: Annotated[int, Meta(ge=0, description="Time without a record, seconds. 0 = never.")] = 0
 
 
 class Alert(Section, frozen=True):
     """One `[[alert]]`: a webhook."""
 
-    name: Annotated[Name, Meta(description="Its name, of a-z, 0-9 and -.")]
-    url: Annotated[str, Meta(description="Where events are posted: http:// or https://.")]
+    name: Annotated[Name, Meta(description="Name, of a-z, 0-9 and -.")]
+    url: Annotated[str, Meta(description="URL to which events are posted, http:// or https://.")]
     secret: Annotated[
-        str, Meta(description="Key of the signature, or env:NAME or file:PATH; empty: events are not signed.")
+        str, Meta(description="Secret of the HMAC signature, or env:NAME or file:PATH. Empty = not signed.")
     ] = ""
     events: Annotated[
         tuple[Literal["device.silent", "device.back", "box.not_ready", "box.ready"], ...],
-        Meta(description="Which events are posted."),
+        Meta(description="Events to post."),
     ] = ("device.silent", "device.back", "box.not_ready", "box.ready")
     silent_after_s: Annotated[
-        int, Meta(ge=0, description="Seconds without a record after which a device is silent; 0: never.")
+        int, Meta(ge=0, description="Time without a record after which a device is silent, seconds. 0 = never.")
     ] = 0
     rules: Annotated[
         tuple[SilenceRule, ...],
-        Meta(description="Time-outs of devices or prefixes of their own; the device, else the longest prefix, wins."),
+        Meta(
+            description="Other timeouts for single devices or prefixes; the device, else the longest prefix, applies."
+        ),
     ] = ()
-    headers: Annotated[dict[str, str], Meta(description="HTTP headers; values as those of [[forward]].")] = {}
-    ca_file: Annotated[str, Meta(description="Certificates to trust, PEM; empty: the system's.")] = ""
-    client_certificate: Annotated[
-        str, Meta(description="Client certificate shown to the receiver over TLS, PEM file. Empty = none.")
-    ] = ""
-    client_key: Annotated[str, Meta(description="Private key of client_certificate, PEM file, not encrypted.")] = ""
+    headers: Annotated[dict[str, str], Meta(description="HTTP headers; values as for [[forward]].")] = {}
+    ca_file: Annotated[str, Meta(description="PEM file of trusted CA certificates. Empty = the system's.")] = ""
+    client_certificate: Annotated[str, Meta(description="PEM file of the TLS client certificate. Empty = none.")] = ""
+    client_key: Annotated[str, Meta(description="PEM file of its private key, not encrypted.")] = ""
 
 
 class Settings(Section, frozen=True):

@@ -164,7 +164,7 @@ def test_a_dry_run_changes_nothing(shard: Shard, settings: Settings, call: Run) 
 
 def test_one_must_say_which(shard: Shard, settings: Settings, call: Run) -> None:
     for arguments in ((), ("--all", "0:1-0")):
-        with pytest.raises(WhimbrelError, match="name ids"):
+        with pytest.raises(WhimbrelError, match="give IDs"):
             call(COMMAND, settings, "replay", *arguments)
 
 

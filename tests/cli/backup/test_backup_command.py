@@ -70,7 +70,7 @@ def test_what_is_said_and_noted(
     assert (noted.path, noted.made_ms, noted.size_bytes) == (made["path"], made["made_ms"], made["size_bytes"])
     assert abs(noted.made_ms - clock.now_ms()) < 60_000
     assert re.search(
-        r"Z: 2 saved records and some 2 that wait, .* KiB, of which .* are new; ",
+        r"Z: 2 saved records and some 2 that wait, .* KiB, .* of it new; ",
         call(COMMAND, settings, tmp_path / "to").out,
     )
     assert os.stat(made["path"]).st_mode & 0o077 == 0, "it holds what nobody else may read"
@@ -157,7 +157,7 @@ def test_a_byte_that_changed_is_found(ledger: Ledger, settings: Settings, tmp_pa
     file.unlink()
     done = call(COMMAND, settings, "--verify", made)
     assert done.status == 1
-    assert f"{dump}: its content is not what was backed up" in done.out
+    assert f"{dump}: its content differs from the manifest" in done.out
     assert f"{file}: No such file or directory" in done.out
     new = empty(tmp_path / "new")
     done = call(RESTORE, new, made)
@@ -173,7 +173,7 @@ def test_a_box_without_a_store_is_not_backed_up(
 
 
 def test_not_into_the_archive(ledger: Ledger, settings: Settings, call: Run) -> None:
-    with pytest.raises(ConfigError, match=r"it is part of what is to be backed up"):
+    with pytest.raises(ConfigError, match=r"it is part of the data to back up"):
         call(COMMAND, settings, settings.archive_dir / "to")
 
 
@@ -267,7 +267,7 @@ def test_a_restore_that_was_broken_off_is_done_again(
 @pytest.mark.parametrize(
     ("only", "there", "words"),
     [
-        ("archive", ["archive"], "Only the archive was put back"),
+        ("archive", ["archive"], "Only the archive was restored"),
         ("store", ["redis"], "Only Redis was put back"),
     ],
 )
