@@ -44,6 +44,13 @@ def rising(start: float, step: float) -> str:
     return f"{start}+{step}x{MINUTES}" if step >= 0 else f"{start}{step}x{MINUTES}"
 
 
+def starts_within_15_minutes(count: int) -> str:
+    """So many starts within the last 15 minutes, the last one 3 minutes ago."""
+    times = [MINUTES - 3 - 5 * number for number in reversed(range(count))]
+    parts = [f"0x{times[0] - 1}", *(f"{60 * minute}x4" for minute in times[:-1]), f"{60 * times[-1]}x3"]
+    return " ".join(parts)
+
+
 def ratio(name: str, limit: str, most: float, fires: float, quiet: float, labels: str = "") -> Case:
     """An alarm on one gauge over another."""
     return Case(
@@ -74,6 +81,10 @@ BUCKET = 'whimbrel_ack_duration_seconds_bucket{{le="{}"}}'
 CASES: dict[str, Case] = {
     "WhimbrelApiDown": gauge('up{job="whimbrel"}', 0, 1),
     "WhimbrelProgramDown": gauge('whimbrel_up{program="worker"}', 0, 1),
+    "WhimbrelProgramRestarts": Case(
+        {'whimbrel_start_time_seconds{program="worker"}': rising(0, 60)},
+        {'whimbrel_start_time_seconds{program="worker"}': starts_within_15_minutes(2)},
+    ),
     "WhimbrelNotReady": gauge("whimbrel_ready", 0, 1),
     "WhimbrelRedisDown": gauge("whimbrel_redis_up", 0, 1),
     "WhimbrelRedisWritesFail": gauge("whimbrel_redis_aof_last_write_ok", 0, 1),
@@ -162,26 +173,109 @@ CASES: dict[str, Case] = {
 }
 
 
+WORKER = '{instance="a:8000", program="worker", process="0"}'
+YOUNG_FROM = MINUTES - 9
+"""Minute in which something starts that is younger than any window at the end, and older than any `for`."""
+
+
+def born(value: float, minute: int) -> str:
+    """A series that is first scraped then, and stays so."""
+    return f"_x{minute} {value}x{MINUTES - minute}"
+
+
+def of_program(name: str, minute: int, value: float = 1, labels: str = "") -> Series:
+    """A counter that is at `value` when the worker, started in that minute, is first scraped, and never rises."""
+    return {
+        name + WORKER.replace("}", f", {labels}}}"): born(value, minute),
+        "whimbrel_start_time_seconds" + WORKER: born(60 * minute - 5, minute),
+    }
+
+
+def of_redis(name: str, minute: int, value: float = 1) -> Series:
+    """The same of a counter in Redis, of a box that was begun in that minute."""
+    return {
+        f'{name}{{instance="a:8000", shard="0"}}': born(value, minute),
+        'whimbrel_archive_age_seconds{instance="a:8000", program="query"}': f"_x{minute} 5+60x{MINUTES - minute}",
+    }
+
+
+OF_PROGRAMS = {
+    "WhimbrelSavesFail": ("whimbrel_save_failures_total", ""),
+    "WhimbrelJobsFail": ("whimbrel_job_failures_total", 'job_name="compact"'),
+    "WhimbrelErrorsLogged": ("whimbrel_log_lines_total", 'level="error"'),
+    "WhimbrelAuditFails": ("whimbrel_audit_failures_total", ""),
+}
+OF_REDIS = {
+    "WhimbrelQuarantineDrops": "whimbrel_quarantine_dropped_total",
+    "WhimbrelQuarantineGrows": "whimbrel_quarantined_total",
+    "WhimbrelForwardDrops": "whimbrel_forward_dropped_records_total",
+}
+DROPPED = 'whimbrel_forward_dropped_records_total{instance="a:8000", name="new"}'
+SCRAPED = {'whimbrel_redis_up{instance="a:8000"}': steady(1)}
+ERROR = 'whimbrel_log_lines_total{instance="a:8000", program="worker", process="0", level="error"}'
+
+
+def counters(minute: int, value: float = 1) -> Series:
+    """All of these, first scraped in that minute."""
+    series: Series = {}
+    for family, labels in OF_PROGRAMS.values():
+        series |= of_program(family, minute, value, labels)
+    for family in OF_REDIS.values():
+        series |= of_redis(family, minute, value)
+    return series
+
+
+COUNTERS = " ".join((*OF_PROGRAMS, *OF_REDIS))
+BORN = [
+    (COUNTERS, counters(YOUNG_FROM), True),
+    (COUNTERS, counters(YOUNG_FROM, 0), False),
+    (COUNTERS, counters(60), False),
+    (
+        "WhimbrelErrorsLogged",
+        {ERROR: steady(1), "whimbrel_start_time_seconds" + WORKER: f"0x{YOUNG_FROM} {60 * YOUNG_FROM}x{MINUTES}"},
+        True,
+    ),
+    ("WhimbrelForwardDrops", {DROPPED: born(1, YOUNG_FROM), **SCRAPED}, True),
+    ("WhimbrelForwardDrops", {DROPPED: born(0, YOUNG_FROM), **SCRAPED}, False),
+    ("WhimbrelForwardDrops", {DROPPED: born(1, YOUNG_FROM)}, False),
+]
+"""Counters that were above 0 when first scraped, of what is young, and at 0, or of what is old. Then a worker that
+logs an error at each start. Then a forward that was added to a box, and one of a box that was not scraped before."""
+
+
 def changed(**values: float) -> Series:
     """Those of a box without a backup, with other values of some."""
     return BACKUP | {name: steady(values[key]) for name in BACKUP if (key := name.partition("{")[0]) in values}
 
 
 MORE: list[tuple[str, Series, bool]] = [
+    *BORN,
+    (
+        "WhimbrelJobsPileUp",
+        {
+            'whimbrel_jobs_waiting{instance="a:8000", program="scheduler"}': steady(5),
+            **{f'whimbrel_unsaved_records{{instance="{box}:8000", shard="0"}}': steady(0) for box in "abcdef"},
+        },
+        True,
+    ),
+    ("WhimbrelRedisWritesFail", {"whimbrel_redis_start_time_seconds": rising(0, 30)}, True),
+    ("WhimbrelRedisWritesFail", {"whimbrel_redis_start_time_seconds": starts_within_15_minutes(1)}, False),
     ("WhimbrelApiDown", {}, True),
     ("WhimbrelBackupOld", BACKUP, True),
     ("WhimbrelBackupOld", changed(whimbrel_archive_age_seconds=DAY_S), False),
     ("WhimbrelBackupOld", changed(whimbrel_archive_records=0), False),
     ("WhimbrelBackupOld", {name: values for name, values in BACKUP.items() if "limit" not in name}, False),
 ]
-"""Further cases: nothing is scraped; there was never a backup, of an old archive, a young one, an empty one, and of a
-box that is set to have none, or whose Redis is away."""
+"""Further cases: those above; a box beside others; Redis starts again and again, or once; nothing is scraped; there
+was never a backup, of an old archive, a young one, an empty one, and of a box that is set to have none, or whose Redis
+is away."""
 
 
-def rule_test(name: str, series: Series, fires: bool) -> dict[str, Any]:
+def rule_test(names: str, series: Series, fires: bool) -> dict[str, Any]:
+    """What promtool expects of one alarm, or of several on the same series."""
     expected = [{"labels": "{}", "value": 1}] if fires else []
     return {
-        "name": f"{name} {'fires' if fires else 'is quiet'}",
+        "name": f"{names} {'fires' if fires else 'is quiet'}",
         "interval": "1m",
         "input_series": [{"series": one, "values": values} for one, values in series.items()],
         "promql_expr_test": [
@@ -190,6 +284,7 @@ def rule_test(name: str, series: Series, fires: bool) -> dict[str, Any]:
                 "eval_time": f"{MINUTES}m",
                 "exp_samples": expected,
             }
+            for name in names.split()
         ],
     }
 

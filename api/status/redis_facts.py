@@ -51,11 +51,12 @@ def shard_of(shard: Shard, now: Callable[[], int]) -> ShardFacts:
 
 
 class Server(Struct, frozen=True):
-    """Redis itself. A limit or size that is null is none."""
+    """Redis itself. A limit or size that is null is none. `redis_started_s` is when it began, s since epoch."""
 
     redis_kind: str
     redis_version: str
     redis_uptime_s: int
+    redis_started_s: int
     redis_memory_bytes: int
     redis_memory_limit_bytes: int | None
     redis_aof: bool
@@ -127,6 +128,7 @@ def server_of(client: redis.Redis) -> Server:
     return Server(
         *kind(info),
         info["uptime_in_seconds"],
+        info["server_time_usec"] // 1_000_000 - info["uptime_in_seconds"],
         info["used_memory"],
         info["maxmemory"] or None,
         bool(info["aof_enabled"]),

@@ -68,6 +68,7 @@ def _server(client: redis.Redis, settings: Settings) -> Iterator[Metric]:
     info.add_metric((server.redis_kind, server.redis_version), 1)
     yield info
     yield from gauge("redis_uptime_seconds", "How long Redis runs.", server.redis_uptime_s)
+    yield from gauge("redis_start_time_seconds", "When Redis began, s since epoch.", server.redis_started_s)
     yield from gauge("redis_memory_bytes", "Memory that Redis uses.", server.redis_memory_bytes)
     yield from gauge("redis_memory_limit_bytes", "Redis's maxmemory.", server.redis_memory_limit_bytes)
     yield from gauge(
