@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
 from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
@@ -36,12 +35,6 @@ from telemetry.http.operations import Content, Operation, names
 from telemetry.http.problem_responses import refuse_unknown
 from telemetry.model import problems
 from telemetry.model.utc import iso
-
-PAGE_BYTES = 2**24
-"""Maximum of the texts of a page, bytes. A page of one record may have more: a record has up to 1 MB."""
-
-TEXTS = ("location", "attributes")
-"""Columns whose texts may be long."""
 
 MANY_PAGES = 4
 """Files with so many pages of rows are first asked for the page's timestamps only."""
@@ -76,17 +69,11 @@ class Question(NamedTuple):
     limit: int = 1_000
     after: Position | None = None
     thinned: Thinned = Thinned()
-    page_bytes: int = PAGE_BYTES
 
     @property
     def is_whole(self) -> bool:
         """Whether no record is left out."""
         return self.thinned == Thinned()
-
-    def shown_rows(self, found: pa.Table) -> int:
-        """Number of the first records of `found` that a page shows: both `limit` and `page_bytes` end it."""
-        lengths = (pc.fill_null(pc.binary_length(found.column(name)), 0).cast(pa.int64()) for name in TEXTS)
-        return min(self.limit, _fitting(pc.add(*lengths), self.page_bytes))
 
 
 def narrowed(question: Question) -> Wanted:
@@ -156,13 +143,13 @@ def _of_duckdb(
     if snapshot.records.num_rows:
         connection.register("tail", snapshot.records)
     in_turn = ranges(snapshot.files, wanted, question.is_descending) if question.is_whole else (wanted,)
-    found = COLUMNS.empty_table()
+    found, missing = [COLUMNS.empty_table()], question.limit + 1
     for part in in_turn:
-        missing = question.limit - found.num_rows
-        found = pa.concat_tables([found, _of_range(connection, snapshot, question._replace(limit=missing), part)])
-        if question.shown_rows(found) < found.num_rows:
+        found.append(_of_range(connection, snapshot, question._replace(limit=missing - 1), part))
+        missing -= found[-1].num_rows
+        if missing <= 0:
             break
-    return found
+    return pa.concat_tables(found)
 
 
 def _of_range(
@@ -174,40 +161,8 @@ def _of_range(
     rows = sum(file.rows or 0 for file in files)
     if question.is_whole and not wanted.devices and rows > MANY_PAGES * question.limit:
         wanted = _of_page(connection, snapshot, question, wanted)
-    return _within_bytes(connection, snapshot, question, wanted)
-
-
-def _within_bytes(
-    connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, question: Question, wanted: Wanted
-) -> pa.Table:
-    """The first records: at most those of a page and one of the next.
-
-    The first query sorts only the lengths of texts that exceed an equal share of the page. If there are any, a second
-    query reads the page's texts.
-    """
-    most = question.page_bytes // (question.limit + 1)
-    texts = [f"CASE WHEN strlen({name}) <= {most} THEN {name} END AS {name}" for name in TEXTS]
-    sizes = [f"coalesce(strlen({name}), 0) AS {name}_bytes" for name in TEXTS]
-    names = ", ".join([*(name for name in COLUMNS.names if name not in TEXTS), *texts, *sizes])
-    found = connection.sql(_ordered(connection, snapshot, question, wanted, names)).to_arrow_table()
-    lengths = pc.add(*(found.column(f"{name}_bytes") for name in TEXTS))
-    found = found.slice(0, _fitting(lengths, question.page_bytes) + 1)
-    if any((pc.max(found.column(f"{name}_bytes")).as_py() or 0) > most for name in TEXTS):
-        if question.is_whole:
-            ends = pc.min_max(found.column("timestamp").cast(pa.int64()))
-            wanted = wanted._replace(start_us=ends["min"].as_py(), end_us=ends["max"].as_py() + 1)
-        first = question._replace(limit=found.num_rows - 1)
-        statement = _ordered(connection, snapshot, first, wanted, ", ".join(COLUMNS.names))
-        found = connection.sql(statement).to_arrow_table()
-    return found.select(COLUMNS.names).cast(COLUMNS)  # the zone that times are shown in is the session's
-
-
-def _fitting(sizes: pa.ChunkedArray, most: int) -> int:
-    """Number of the first texts that have at most so many bytes together; at least one."""
-    if (pc.sum(sizes).as_py() or 0) <= most:
-        return len(sizes)
-    fitting: int = pc.sum(pc.less_equal(pc.cumulative_sum(sizes), most)).as_py()
-    return max(1, fitting)
+    statement = _ordered(connection, snapshot, question, wanted, ", ".join(COLUMNS.names))
+    return connection.sql(statement).to_arrow_table().cast(COLUMNS)  # the zone that times are shown in is the session's
 
 
 def _files(snapshot: Snapshot, wanted: Wanted) -> list[LiveFile]:
@@ -242,10 +197,10 @@ def _ordered(
     )
 
 
-def body(found: pa.Table, question: Question) -> bytes:
+def body(found: pa.Table, limit: int) -> bytes:
     """The JSON of one page."""
-    shown = found.slice(0, question.shown_rows(found))
-    more = str(ended(shown)) if found.num_rows > shown.num_rows else None
+    shown = found.slice(0, limit)
+    more = str(ended(shown)) if found.num_rows > limit else None
     return record_schema.encode(RecordsPage(answers_of(shown), more))
 
 
@@ -271,7 +226,7 @@ class History:
             thinned(request),
         )
         if kind is FORMATS["json"]:
-            data = await self._queries.run(lambda connection: body(self._page(connection, question), question))
+            data = await self._queries.run(lambda connection: body(self._page(connection, question), question.limit))
             return Response(data, headers=VARY, media_type="application/json")
         written = await self._queries.run(lambda connection: self._written(connection, question, kind))
         return page_response.answer(request, kind, *written)
@@ -283,9 +238,8 @@ class History:
         self, connection: duckdb.DuckDBPyConnection, question: Question, kind: Format
     ) -> tuple[bytes, Position | None]:
         found = self._page(connection, question)
-        shown = found.slice(0, question.shown_rows(found))
-        is_last = found.num_rows == shown.num_rows
-        return page_response.written(connection, shown, kind), None if is_last else ended(shown)
+        shown = found.slice(0, question.limit)
+        return page_response.written(connection, shown, kind), ended(shown) if found.num_rows > question.limit else None
 
 
 def ended(shown: pa.Table) -> Position:

@@ -159,7 +159,7 @@ def pages(
     found: list[bytes] = []
     while True:
         records = page(connection, days, question, one)  # type: ignore[arg-type]  # it takes snapshots, too
-        found.append(body(records, question))
+        found.append(body(records, question.limit))
         if records.num_rows <= question.limit or len(found) == 4:
             return found
         question = question._replace(after=ended(records.slice(0, question.limit)))
