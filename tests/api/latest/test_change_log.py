@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from api.geo.area import Area, Circle, around
@@ -62,12 +62,14 @@ class Model:
         self.newest: dict[str, tuple[int, Place]] = {}
         self.gone: set[str] = set()
         self.seen: dict[str, int] = {}
+        self.places: dict[int, Place] = {}
         self._next_event = next_event
         self._number = self._value = 0
 
     def change(self, device: str, place: Place) -> None:
         self._value += 1
         self.newest[device] = self._value, place
+        self.places[self._value] = place
         self.gone.discard(device)
         text = json.dumps({"device_id": device, "value": self._value})
         self.changes.add(device, place, text.encode())
@@ -98,6 +100,7 @@ PLACES = st.sampled_from([INSIDE, ACROSS, OUTSIDE, None])
 CHANGE = st.tuples(st.just("change"), st.sampled_from(NAMES), PLACES)
 FORGET = st.tuples(st.just("forget"), st.sampled_from(NAMES), st.none())
 READ = st.tuples(st.just("read"), st.just(""), st.none())
+FORGOTTEN = ("forget", NAMES[0], None)
 STEPS = st.lists(st.one_of(CHANGE, CHANGE, CHANGE, READ, FORGET), max_size=80)
 
 
@@ -142,6 +145,9 @@ def test_who_wants_some_has_what_is_newest_of_them(steps: list[tuple[str, str, P
 
 
 @settings(deadline=None)
+@example(
+    [("change", NAMES[0], INSIDE), ("read", "", None), ("change", NAMES[0], OUTSIDE), ("read", "", None), FORGOTTEN]
+)
 @given(STEPS)
 def test_who_wants_an_area_has_what_is_in_it_and_hears_of_what_leaves(steps: list[tuple[str, str, Place]]) -> None:
     model = Model(filtered(Wanted(Devices([]), AREA, 1.0)))
@@ -149,7 +155,8 @@ def test_who_wants_an_area_has_what_is_in_it_and_hears_of_what_leaves(steps: lis
     for name, (value, place) in model.newest.items():
         if place in (INSIDE, ACROSS):
             assert model.seen[name] == value
-    assert not model.seen.keys() & model.gone
+    inside = {name for name, value in model.seen.items() if model.places[value] in (INSIDE, ACROSS)}
+    assert not inside & model.gone, "who has seen a device leave is not notified of its deletion"
     shown = {name for name in model.newest if model.newest[name][0] == model.seen.get(name)}
     left = {name for name in model.seen.keys() & model.newest.keys() if name not in shown}
     assert not left or all(model.newest[name][1] in (OUTSIDE, None) for name in left)

@@ -108,6 +108,8 @@ def test_datagrams_of_known_devices_only(filtering: tuple[Box, Ports]) -> None:
         with pytest.raises(TimeoutError):
             device.recv(100)
         known_devices.add(box.client, [imei])
+        time.sleep(1.1)  # an unknown device is remembered for a second from its look-up on
+        device.settimeout(10)
         device.sendto(test_decoder.datagram(imei), (HOST, ports.udp))
         assert device.recv(100) == bytes.fromhex("00050000010501")
     assert len(tail(box.shard, imei)) == 1
