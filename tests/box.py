@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 import os
 import random
@@ -11,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +37,16 @@ UNKNOWN = (401, 429)
 def free_ports(count: int) -> list[int]:
     """Ports that nobody listens on just now, nor will by chance: the kernel gives clients others, higher ones.
 
-    Processes that test side by side draw from ranges of their own.
+    Processes that test side by side draw from ranges of their own. A process draws each port of its range once before
+    it draws one again: what it drew a moment ago may not be listened on yet.
     """
+    return list(itertools.islice(filter(_is_free, _ports()), count))
+
+
+@functools.cache
+def _ports() -> Iterator[int]:
     first = FIRST_PORT + PORTS * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 8)
-    found: list[int] = []
-    while len(found) < count:
-        port = random.randrange(first, first + PORTS)
-        if port not in found and _is_free(port):
-            found.append(port)
-    return found
+    return itertools.cycle(random.sample(range(first, first + PORTS), PORTS))
 
 
 def _is_free(port: int) -> bool:
