@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import tomllib
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
@@ -119,3 +120,19 @@ def test_links_into_pages_lead_to_a_heading(path: Path) -> None:
         page = path.parent / target if target else path
         assert page.is_file(), target
         assert page.suffix != ".md" or anchor in anchors_of(page), f"{target}#{anchor}"
+
+
+DISTRIBUTIONS = {"whimbrel_client": "./client"}
+"""Module to the argument of `pip install`, where they differ."""
+
+
+@pytest.mark.parametrize("name", ["README.md", "client/README.md", "docs/devices.md"])
+def test_each_program_follows_a_line_that_installs_its_packages(name: str) -> None:
+    installed: set[str] = set()
+    for kind, code in re.findall(r"^```(sh|python)\n(.*?)^```", read(name), re.M | re.S):
+        if kind == "sh" and "pip install" in code:
+            assert "python3 -m venv env" in code, "Debian allows pip only in a virtual environment"
+            installed = {re.sub(r"\[.*", "", word.strip("'")) for word in code.partition("pip install")[2].split()}
+        elif kind == "python":
+            needed = set(re.findall(r"^(?:import|from) (\w+)", code, re.M)) - sys.stdlib_module_names
+            assert {DISTRIBUTIONS.get(module, module) for module in needed} <= installed, code
