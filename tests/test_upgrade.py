@@ -21,7 +21,7 @@ NEXT = {
         ("LAYOUT = 1\n", "LAYOUT = 2\n"),
         ('("attributes", pa.string()),', '("attributes", pa.string()),\n        ("satellites", pa.int64()),'),
     ],
-    "telemetry/hot_store/shard.py": [("LAYOUT = 1\n", "LAYOUT = 2\n")],
+    "telemetry/hot_store/function_library.py": [("LAYOUT = 1\n", "LAYOUT = 2\n")],
     "telemetry/model/record.py": [
         ("    attributes: str | None = None\n", "    attributes: str | None = None\n    satellites: int | None = 9\n")
     ],

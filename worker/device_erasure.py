@@ -1,6 +1,6 @@
 """Deleting a device: what `forget` left of it goes from the archive, and from the quarantine.
 
-`forget` (functions.lua) has taken the device out of Redis, and said which of its records go: those below an id
+`forget` (lua/deletion.lua) has taken the device out of Redis, and said which of its records go: those below an id
 (telemetry/hot_store/deletions.py). What is left to do can be begun anew at any time, and two that do it at once do no
 harm:
 

@@ -27,6 +27,7 @@ from cli.backup.redis_snapshot import copy_of
 from telemetry.archive.table import BACKUP, Archive
 from telemetry.hot_store import shard as hot
 from telemetry.hot_store.client import kind
+from telemetry.hot_store.function_library import LAYOUT
 from telemetry.hot_store.shard import Shard
 from telemetry.model.errors import NotTogether, StoreError
 from telemetry.startup.store_setup import apart
@@ -268,7 +269,7 @@ def _store(box: Box, moment: _Moment) -> StoreOf:
         ShardOf(number, state.store_id, sorted(commits), state.unsaved)
         for number, (state, commits) in enumerate(zip(moment.seen.states, moment.commits, strict=True))
     ]
-    return StoreOf(server.lower(), server_version, hot.LAYOUT, shards)
+    return StoreOf(server.lower(), server_version, LAYOUT, shards)
 
 
 def _archive(box: Box, moment: _Moment) -> ArchiveOf | None:

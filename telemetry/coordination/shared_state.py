@@ -13,7 +13,7 @@ This file is all that knows these keys, with user_store.py for those of users an
     hash  name → what waits for a receiver of events, JSON (`Told`); the same whimbrel:known_devices  set  ids that
     `whimbrel devices add` made known (known_devices.py has the functions) whimbrel:sniff     sorted set  port → ms
     since epoch until which somebody wants to see its frames whimbrel:changed   channel  whose latest has changed, told
-    by `append` (functions.lua): ids with a zero byte in between whimbrel:frames:<port>  channel  each frame that came
+    by `append` (lua/append.lua): ids with a zero byte in between whimbrel:frames:<port>  channel  each frame that came
     there while somebody wanted to see them, JSON whimbrel:meters    channel, no key: what each process has counted,
     told once a second (metric_reports.py) whimbrel:box       list  how the box was in the last hour, a sample each, the
     newest first, JSON (api/status/sampler.py) whimbrel:backup    string  the last backup, JSON (`BackedUp`)

@@ -1,6 +1,6 @@
 """Deleting a device: what is asked, how far it is, and what it removed. worker/device_erasure.py carries it out.
 
-A deletion has a moment: the call of `forget` (functions.lua), in which the device goes from Redis whole: its stream,
+A deletion has a moment: the call of `forget` (lua/deletion.lua), in which the device goes from Redis whole: its stream,
 its latest, its name. What was accepted before has a lower id than every record that comes after, since ids are allotted
 by the calls that accept records; so what is to go from the archive is exactly the device's rows below the next id of
 that moment (`Mark.before_id`), wherever they are by then and whoever still writes them.

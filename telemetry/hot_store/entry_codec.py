@@ -73,7 +73,7 @@ _pack_mark = struct.Struct(">II").pack
 MARK_BYTES = 8
 NO_MARK = bytes(MARK_BYTES)
 RECENT = 64
-"""Records of a device that are recognized after they were saved, if their last entry has no more (functions.lua:
+"""Records of a device that are recognized after they were saved, if their last entry has no more (lua/resends.lua:
 RECENT).
 """
 

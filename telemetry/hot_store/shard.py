@@ -1,6 +1,7 @@
 """The hot store: the not-yet-saved tail and the latest of each device, in Redis.
 
-This file and `functions.lua` are all that knows the keys of shards; those of the whole box are in shared_state.py.
+This file and the functions in `lua/` are all that knows the keys of shards; those of the whole box are in
+shared_state.py.
 Devices are spread over shards by crc32; all keys of a shard carry its hash tag, so that one function call touches one
 slot. `{s}` is the shard's number.
 
@@ -64,7 +65,6 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import hiredis
@@ -88,6 +88,7 @@ from telemetry.hot_store.entry_codec import (
     last_seen_ms,
     without,
 )
+from telemetry.hot_store.function_library import LAYOUT, call, function_name
 from telemetry.model.errors import (
     BusyError,
     ConfigError,
@@ -102,13 +103,6 @@ from telemetry.model.errors import (
 )
 from telemetry.model.record import encode
 
-LAYOUT = 1
-_SOURCE = Path(__file__).with_name("functions.lua").read_text(encoding="utf-8")
-FUNCTIONS = f"whimbrel_{LAYOUT}_{zlib.crc32(_SOURCE.encode()):08x}"
-"""What the library and its functions are called: Redis keeps a library for ever, and another release's functions
-take other arguments."""
-
-LIBRARY = _SOURCE.replace("whimbrel_LIBRARY", FUNCTIONS)
 READ_ENTRIES = 200
 """Entries of a stream that are read at once: more would hold Redis up for other callers."""
 
@@ -422,7 +416,8 @@ class Shard:
     ) -> bytes:
         """The same call as bytes for a connection to Redis; its answer is that of `Appended`."""
         keys, args = self._append_words(batches, limits, is_whole, prefixes)
-        words: Any = ("FCALL", f"{FUNCTIONS}_append", len(keys), *keys, *args)  # its stubs know no texts of any number
+        # hiredis's stubs lack tuples of any length
+        words: Any = ("FCALL", function_name("append"), len(keys), *keys, *args)
         packed: bytes = hiredis.pack_command(words)
         return packed
 
@@ -773,7 +768,7 @@ class Shard:
         self.call("rebuilt", [self.keys.store], [self.store_id])
 
     def call(self, name: str, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Any:
-        """Call a function of `functions.lua`."""
+        """Call a function of the library."""
         return translated(lambda: call(self.client, name, keys, args))
 
 
@@ -864,21 +859,6 @@ def _quarantined(raw: RawEntry) -> Quarantined:
 def _shape(found: Sequence[bytes]) -> Shape:
     store_id, layout, shards = (value.decode() for value in found)
     return Shape(store_id, int(layout), int(shards))
-
-
-def call(client: redis.Redis, name: str, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Any:
-    """Call a function of `functions.lua`, loading the library if this Redis does not have it yet."""
-    function = f"{FUNCTIONS}_{name}"
-    try:
-        return client.fcall(function, len(keys), *keys, *args)
-    except redis.ResponseError as error:
-        if "Function not found" not in str(error):
-            raise
-    try:
-        client.function_load(LIBRARY, replace=True)
-    except NoPermissionError:
-        raise StoreUnavailable("Redis lacks Whimbrel's functions; the worker loads them within seconds") from None
-    return client.fcall(function, len(keys), *keys, *args)
 
 
 def permitted(ask: Callable[[], Any]) -> Any:

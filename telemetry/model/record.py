@@ -125,7 +125,7 @@ decode_entries: Callable[[bytes], list[list[Row]]] = msgspec.msgpack.Decoder(lis
 
 
 def replaces(new_us: int, arrival_ms: int, old_us: int, old_arrival_ms: int) -> bool:
-    """Whether a record becomes its device's latest (the same rule stands in `functions.lua`).
+    """Whether a record becomes its device's latest (the same rule stands in `telemetry/hot_store/lua/latest.lua`).
 
     True if its timestamp is not below the latest's; or if it is not ahead of its own arrival and
     later than the latest's arrival, for then the latest came from a clock that ran ahead. Arrivals

@@ -13,6 +13,7 @@ import redis
 
 from telemetry.archive.table import Archive
 from telemetry.hot_store import shard as hot
+from telemetry.hot_store.function_library import LAYOUT
 from telemetry.hot_store.shard import Shard
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ def set_up(client: redis.Redis, archive: Archive, shards: int) -> list[Shard]:
         log.warning("the archive is of an older release; it has new columns now: %s", ", ".join(added))
     for number in range(shards):
         if (layout := hot.upgrade(client, number, secrets.token_hex(16))) is not None:
-            log.warning("shard %d: the store had layout %d and has %d now", number, layout, hot.LAYOUT)
+            log.warning("shard %d: the store had layout %d and has %d now", number, layout, LAYOUT)
     missing = [number for number in range(shards) if hot.shape(client, number) is None]
     if missing:
         table = archive.open()

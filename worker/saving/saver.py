@@ -12,10 +12,10 @@ three tell what is left to do:
 
 Five guards make a second worker, or one that was stopped past every lease and runs on, harmless:
 
-    1  an intent is written only if there is none and `committed` has not moved      (functions.lua: intend)
+    1  an intent is written only if there is none and `committed` has not moved      (lua/save.lua: intend)
     2  no file is ever overwritten: each attempt has random names                    (DataFiles.write)
     3  the commit uses the very handle that was asked for t                          (Archive.commit)
-    4  a chunk is trimmed only while the intent is the caller's and it is its turn   (functions.lua: finish)
+    4  a chunk is trimmed only while the intent is the caller's and it is its turn   (lua/save.lua: finish)
     5  after the records were read, the intent is still there, byte-equal            (_read)
 
 What was read for the plan counts as read again if, once the intent stands, Redis runs on since before it was read, no

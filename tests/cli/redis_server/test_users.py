@@ -20,7 +20,7 @@ from telemetry.config.loader import load
 from telemetry.config.settings import Settings
 from telemetry.coordination import job_allowlist, job_queue, shared_state
 from telemetry.coordination.redis_acl import rules
-from telemetry.hot_store import shard
+from telemetry.hot_store import function_library, shard
 from telemetry.hot_store.client import check_server, connect, url, wait
 from telemetry.hot_store.credentials import ADMIN, ROLES, Login, act_as, password_file, user
 from telemetry.hot_store.shard import APPENDED, Keys
@@ -43,7 +43,7 @@ def own(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting
     """Settings of Whimbrel's own server, which runs, with the functions loaded."""
     folder = tmp_path_factory.mktemp("own")
     with serving(folder, kind) as (_, client):
-        shard.call(client, "setup", [shard.Keys(0).store, "x", "y"], ["id", 1, 1, 0, "0", 1])
+        function_library.call(client, "setup", [shard.Keys(0).store, "x", "y"], ["id", 1, 1, 0, "0", 1])
         yield load(None, environ(folder, kind))
 
 
