@@ -107,7 +107,7 @@ def test_export_gives_back_what_was_sent(
 
 def test_a_position_is_everywhere_it_should_be(tmp_path: Path) -> None:
     with Box(tmp_path, persist__flush_seconds="1") as box:
-        sent = {"device_id": "van 7", "timestamp": "2026-11-20T10:25:00Z", "lat": 53.4, "lon": -2.9, "fuel": 12}
+        sent = {"device_id": "van 7", "timestamp": "2026-11-20T10:25:00.000000Z", "lat": 53.4, "lon": -2.9, "fuel": 12}
         answer = box.http.post("/v1/records", json=sent)
         assert (answer.status_code, answer.json()) == (202, {"accepted": 1})
         latest = box.http.get("/v1/devices/van 7/latest").json()

@@ -81,7 +81,7 @@ def test_positions_arrive(box: Box, device: list[str], run: Run) -> None:
     done = run(box.tcp_port, f"{name},2026-11-24T10:25:00Z,53.44,-2.93,48.5\n{name},,,,\n")
     assert done.returncode == 0, done.stderr
     with_fix, without = box.http.get("/v1/records", params={"device_id": name}).json()["records"]
-    assert with_fix["timestamp"] == "2026-11-24T10:25:00Z"
+    assert with_fix["timestamp"] == "2026-11-24T10:25:00.000000Z"
     assert (with_fix["latitude"], with_fix["longitude"], with_fix["speed_kmh"]) == (53.44, -2.93, 48.5)
     assert (without["latitude"], without["speed_kmh"], with_fix["source"]) == (None, None, "msgpack")
 

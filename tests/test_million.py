@@ -216,7 +216,7 @@ def test_trips_and_stops(box: Box) -> None:
     stops = everything(box, "/v1/stops", "stops", **SPAN, limit=300)
     assert [one["device_id"] for one in stops] == CARS
     for one in stops:
-        assert one["start"] == f"{DAY}T06:40:00Z"
+        assert one["start"] == f"{DAY}T06:40:00.000000Z"
         assert one["duration_s"] == pytest.approx((GO_AT - STOP_AT) * STEP_S, abs=STEP_S)
 
 

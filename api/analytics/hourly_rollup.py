@@ -19,12 +19,13 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from api.analytics.rollup_cache import HOUR_US, Hours
+from api.analytics.rollup_cache import Hours
 from api.analytics.summary_sql import DIGITS, Asked
 from api.requests.params import Place
 from api.snapshot.snapshot import Wanted
 from telemetry.archive.data_files import LiveFile
 from telemetry.archive.schema import LAYOUT, TIME, layout_of
+from telemetry.model.utc import HOUR_US
 
 FIELDS = {
     "count": {"records": "sum"},

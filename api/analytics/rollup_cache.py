@@ -11,8 +11,7 @@ import pyarrow as pa
 
 from api.snapshot.file_memory import FileMemory
 from telemetry.archive.schema import sql_text
-
-HOUR_US = 3_600_000_000
+from telemetry.model.utc import HOUR_US
 
 REMEMBERED_BYTES, ENTRY_BYTES = 2**25, 2_000
 """Of all files together, and of each beside its sums, which take 61 bytes each: one question's always have room."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
 from itertools import repeat
 from typing import NamedTuple
 
@@ -14,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from api.analytics.hourly_rollup import WholeHours
-from api.analytics.summary_sql import FIELDS, Asked, statement, text
+from api.analytics.summary_sql import FIELDS, Asked, statement
 from api.execution.query_pool import Queries
 from api.records.neighbours import Around
 from api.records.range_query import records_in
@@ -26,7 +25,7 @@ from api.snapshot.snapshot import Snapshot, Snapshots, Wanted
 from telemetry.http.operations import Content, Operation, Parameter, Unfit, names, number
 from telemetry.http.problem_responses import refuse_unknown
 from telemetry.model import problems
-from telemetry.model.utc import DAY_US
+from telemetry.model.utc import DAY_US, TimeText, iso
 
 MINUTE_US = 60_000_000
 UNITS_US = {"m": MINUTE_US, "h": 60 * MINUTE_US, "d": DAY_US}
@@ -81,11 +80,11 @@ class SummaryAnswer(Struct, frozen=True):
     bucket that lies between two records has a `count` of 0, and neither `first` nor `last`."""
 
     device_id: str
-    start: datetime
-    end: datetime
+    start: TimeText
+    end: TimeText
     count: int | UnsetType = UNSET
-    first: datetime | UnsetType | None = UNSET
-    last: datetime | UnsetType | None = UNSET
+    first: TimeText | UnsetType | None = UNSET
+    last: TimeText | UnsetType | None = UNSET
     distance_km: float | UnsetType | None = UNSET
     speed_kmh_mean: float | UnsetType | None = UNSET
     speed_kmh_max: float | UnsetType | None = UNSET
@@ -177,12 +176,12 @@ def _of_duckdb(
 
 
 def _of_columns(found: pa.Table, asked: Asked, limit: int) -> Page:
-    """The same of summaries whose fields are columns; their times are texts, which msgspec encodes as they are."""
+    """The same of summaries whose fields are columns."""
     shown = {
         name: column.to_pylist() for name, column in zip(found.column_names, found.slice(0, limit).columns, strict=True)
     }
     devices, starts_us = shown["device_id"], shown["start_us"]
-    ends = {us: (text(us), text(asked.behind_us(us))) for us in set(starts_us)}
+    ends = {us: (iso(us), iso(asked.behind_us(us))) for us in set(starts_us)}
     shown |= {name: times(found.column(name).slice(0, limit)) for name in asked.fields if FIELDS[name].is_moment}
     shown |= {"start": [ends[us][0] for us in starts_us], "end": [ends[us][1] for us in starts_us]}
     columns = (shown.get(name, repeat(UNSET)) for name in SummaryAnswer.__struct_fields__)

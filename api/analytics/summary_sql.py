@@ -17,7 +17,7 @@ from typing import NamedTuple
 from api.geo.geo_sql import PLACED, haversine_km
 from api.records.neighbours import BOUND_US, Look
 from api.requests.params import Place
-from telemetry.archive.schema import sql_text
+from telemetry.archive.schema import sql_text, time_sql
 from telemetry.model.record import EARLIEST_US
 from telemetry.model.utc import DAY_US, iso
 
@@ -76,17 +76,6 @@ class Asked(NamedTuple):
         if self.first_us is None or self.every_us is None:
             return self.end_us
         return min(self.first_us + ((start_us - self.first_us) // self.every_us + 1) * self.every_us, self.end_us)
-
-
-def _iso(us: str) -> str:
-    """The JSON text of a moment, six digits of fraction where it isn't zero."""
-    seconds = f"strftime(make_timestamp({us}), '%Y-%m-%dT%H:%M:%S"
-    return f"CASE WHEN {us} % 1000000 = 0 THEN {seconds}Z') ELSE {seconds}.%fZ') END"
-
-
-def text(us: int) -> str:
-    """The same of a moment that is known."""
-    return iso(us).replace(".000000", "")
 
 
 def _where_any(columns: str, sql: str) -> str:
@@ -149,7 +138,7 @@ def statement(source: str, asked: Asked, limit: int, after: Place | None) -> str
 
 def _json(asked: Asked, bucket: _Bucket) -> str:
     shown = {"device_id": "device_id", "start": bucket.start, "end": bucket.end}
-    shown |= {name: _iso(name) if FIELDS[name].is_moment else name for name in asked.fields}
+    shown |= {name: time_sql(name) if FIELDS[name].is_moment else name for name in asked.fields}
     return f"to_json(struct_pack({', '.join(f'{_quoted(name)} := {sql}' for name, sql in shown.items())}))"
 
 
@@ -286,9 +275,9 @@ class _Bucket(NamedTuple):
 def _bucket(asked: Asked) -> _Bucket:
     start_us, end_us, every_us, first_us = asked.start_us, asked.end_us, asked.every_us, asked.first_us
     if first_us is None:
-        return _Bucket(asked, sql_text(text(start_us)), sql_text(text(end_us)))
+        return _Bucket(asked, sql_text(iso(start_us)), sql_text(iso(end_us)))
     ended = f"{first_us} + ((start_us - {first_us}) // {every_us} + 1) * {every_us}"
-    return _Bucket(asked, _iso("start_us"), _iso(f"least({ended}, {end_us})"))
+    return _Bucket(asked, time_sql("start_us"), time_sql(f"least({ended}, {end_us})"))
 
 
 def _behind(after: Place | None) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from datetime import datetime
 from itertools import islice
 from typing import NamedTuple
 
@@ -24,6 +23,7 @@ from api.tracks.trip_detection import Cut, Move, Rules, Stop, Trip, moves
 from telemetry.http.operations import Content, Operation, names, number
 from telemetry.http.problem_responses import refuse_unknown
 from telemetry.model import problems
+from telemetry.model.utc import TimeText, iso
 
 USUAL = Rules()
 RULES = (
@@ -40,8 +40,8 @@ class TripAnswer(Struct, frozen=True):
     """From one stay to the next, or from or to a gap. The mean speed is the way by the time, stays on it included."""
 
     device_id: str
-    start: datetime
-    end: datetime
+    start: TimeText
+    end: TimeText
     duration_s: float
     distance_km: float
     speed_kmh_mean: float | None
@@ -57,8 +57,8 @@ class StopAnswer(Struct, frozen=True):
     """A stay at a place."""
 
     device_id: str
-    start: datetime
-    end: datetime
+    start: TimeText
+    end: TimeText
     duration_s: float
     records: int
     latitude: float
@@ -115,8 +115,8 @@ def trip(device_id: str, move: Move) -> TripAnswer | None:
     duration_s = (end.us - start.us) / 1e6
     return TripAnswer(
         device_id,
-        record_schema.moment(start.us),
-        record_schema.moment(end.us),
+        iso(start.us),
+        iso(end.us),
         duration_s,
         move.way_m / 1_000,
         move.way_m / duration_s * 3.6 if duration_s else None,
@@ -135,7 +135,7 @@ def stop(device_id: str, move: Move) -> StopAnswer | None:
         return None
     start, end = move.start, move.end
     duration_s = (end.us - start.us) / 1e6
-    at, until = record_schema.moment(start.us), record_schema.moment(end.us)
+    at, until = iso(start.us), iso(end.us)
     return StopAnswer(device_id, at, until, duration_s, move.records, start.latitude, start.longitude)
 
 

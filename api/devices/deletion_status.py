@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 
 import redis
 from msgspec import Struct
@@ -21,6 +20,7 @@ from telemetry.hot_store.deletions import DONE, SWEPT_WITHIN_S, Deletion
 from telemetry.http.operations import Content, Operation, Parameter
 from telemetry.http.problem_responses import ProblemError, refuse_unknown
 from telemetry.model import problems
+from telemetry.model.utc import TimeText, iso
 
 
 class DeletionAnswer(Struct, frozen=True):
@@ -35,8 +35,8 @@ class DeletionAnswer(Struct, frozen=True):
     id: str
     state: State
     status_url: str
-    asked_at: datetime
-    done_at: datetime | None
+    asked_at: TimeText
+    done_at: TimeText | None
     records: int
     waiting_records: int
     archived_records: int
@@ -45,7 +45,7 @@ class DeletionAnswer(Struct, frozen=True):
     files: int
     files_to_look_at: int | None
     files_on_disk: int | None
-    off_disk_by: datetime | None
+    off_disk_by: TimeText | None
     waits_for_forward: bool
     trouble: str | None
 
@@ -100,8 +100,8 @@ class DeletionRoutes:
             id=found.name,
             state=found.state,  # type: ignore[arg-type]
             status_url=url_of(found.name),
-            asked_at=record_schema.moment(found.asked_ms * 1_000),
-            done_at=None if found.done_ms is None else record_schema.moment(found.done_ms * 1_000),
+            asked_at=iso(found.asked_ms * 1_000),
+            done_at=None if found.done_ms is None else iso(found.done_ms * 1_000),
             records=found.waiting_records + found.archived_records,
             waiting_records=found.waiting_records,
             archived_records=found.archived_records,
@@ -110,7 +110,7 @@ class DeletionRoutes:
             files=found.files,
             files_to_look_at=found.to_look_at,
             files_on_disk=None if found.done_ms is None else len(on_disk),
-            off_disk_by=None if until_ms is None else record_schema.moment(until_ms * 1_000),
+            off_disk_by=None if until_ms is None else iso(until_ms * 1_000),
             waits_for_forward=held is not None and held < (found.version or 0),
             trouble=found.trouble or None,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
 from typing import Literal
 
 from msgspec import Struct
@@ -17,6 +16,7 @@ from api.responses import record_schema
 from telemetry.http.operations import Content, Operation, choice, names, number
 from telemetry.http.problem_responses import ProblemError, invalid_parameter, refuse_unknown
 from telemetry.model import problems
+from telemetry.model.utc import TimeText, iso
 from telemetry.system import clock
 
 SILENT_AFTER_S, OFFLINE_AFTER_S = 300.0, 86_400.0
@@ -32,8 +32,8 @@ class DeviceAnswer(Struct, frozen=True):
 
     device_id: str
     state: State
-    first_seen: datetime | None
-    last_seen: datetime
+    first_seen: TimeText | None
+    last_seen: TimeText
     records: int
     transport: str
     source: str
@@ -92,7 +92,7 @@ class DeviceRoutes:
         found, are_more = list[Seen](), False
         async for ids in self._latest.scan(asked, after, limit):
             answered = await self._latest.seen(ids.devices)
-            found += [one for one in answered if states.is_wanted(one.last_seen)]
+            found += [one for one in answered if states.is_wanted(one.last_seen_us)]
             after, are_more = ids.devices[-1], ids.are_more
             if len(found) > limit:
                 break
@@ -122,9 +122,9 @@ class _States:
     """What the silence of a device means."""
 
     def __init__(self, silent_after_s: float, offline_after_s: float, wanted: str | None) -> None:
-        self._now = record_schema.moment(clock.now_us())
-        self._silent_after = timedelta(seconds=silent_after_s)
-        self._offline_after = timedelta(seconds=offline_after_s)
+        self._now_us = clock.now_us()
+        self._silent_after_us = round(silent_after_s * 1e6)
+        self._offline_after_us = round(offline_after_s * 1e6)
         self._wanted = wanted
 
     @classmethod
@@ -137,23 +137,25 @@ class _States:
             raise invalid_parameter(OFFLINE.name, "must not be less than silent_after_s")
         return cls(silent_after_s, offline_after_s, STATE.of(request))
 
-    def state(self, last_seen: datetime) -> State:
+    def state(self, last_seen_us: int) -> State:
         """That of a device that was heard then."""
-        silence = self._now - last_seen
-        return "online" if silence <= self._silent_after else "silent" if silence <= self._offline_after else "offline"
+        silence_us = self._now_us - last_seen_us
+        if silence_us <= self._silent_after_us:
+            return "online"
+        return "silent" if silence_us <= self._offline_after_us else "offline"
 
-    def is_wanted(self, last_seen: datetime) -> bool:
+    def is_wanted(self, last_seen_us: int) -> bool:
         """Whether such a device is asked for."""
-        return self._wanted is None or self.state(last_seen) == self._wanted
+        return self._wanted is None or self.state(last_seen_us) == self._wanted
 
 
 def _answer(one: Seen, states: _States, counts: dict[str, Count]) -> DeviceAnswer:
     count = counts.get(one.device_id)
     return DeviceAnswer(
         one.device_id,
-        states.state(one.last_seen),
-        min(count.first_seen, one.last_seen) if count else None,  # an import may keep other transports
-        one.last_seen,
+        states.state(one.last_seen_us),
+        iso(min(count.first_seen_us, one.last_seen_us)) if count else None,  # an import may keep other transports
+        iso(one.last_seen_us),
         count.records if count else 0,
         one.transport,
         one.source,

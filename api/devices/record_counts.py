@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 from typing import NamedTuple
 
 import duckdb
@@ -13,7 +12,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from api.requests.params import MAX_DEVICES
-from api.responses import record_schema
 from api.snapshot.snapshot import Snapshots, Wanted
 from telemetry.archive.data_files import LiveFile
 from telemetry.archive.schema import SEEN_SQL, sql_text
@@ -27,10 +25,10 @@ BATCH_FILES, BATCH_ROWS = 500, 100_000
 
 
 class Count(NamedTuple):
-    """Records of a device, and when the first of them arrived, or was measured if it was imported."""
+    """Records of a device, and when the first of them arrived, or was measured if it was imported; µs since epoch."""
 
     records: int
-    first_seen: datetime
+    first_seen_us: int
 
 
 class Counts:
@@ -62,7 +60,7 @@ class Counts:
             "SELECT device_id, sum(records)::BIGINT, min(first_us) FROM counts SEMI JOIN asked USING (device_id) "
             "GROUP BY device_id"
         ).fetchall()
-        return {device: Count(records, record_schema.moment(first_us)) for device, records, first_us in rows}
+        return {device: Count(records, first_us) for device, records, first_us in rows}
 
     def _of_files(self, connection: duckdb.DuckDBPyConnection, files: Sequence[LiveFile]) -> list[pa.Table]:
         paths = [file.path for file in files]

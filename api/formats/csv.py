@@ -1,8 +1,7 @@
 """CSV as RFC 4180 has it: a header, lines that end in CRLF, quotes where a text needs them.
 
 A text that begins with = + - or @ stays as it is in `FORMAT`, for programs; in `SAFE` it is no spreadsheet's formula
-(spreadsheet.py). Times all have six digits
-of fraction: readers that guess a column's form by its first value, as pandas does, stumble over two forms in one.
+(spreadsheet.py).
 """
 
 from __future__ import annotations

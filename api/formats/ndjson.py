@@ -9,17 +9,12 @@ from api.formats.text_lines import iso, lines
 from telemetry.archive.schema import COLUMNS, TIME
 
 
-def _time(name: str) -> str:
-    """SQL of a time as JSON answers show it: with a fraction only where it isn't zero."""
-    return f"CASE WHEN epoch_us({name}) % 1000000 = 0 THEN {iso(name, '%Y-%m-%dT%H:%M:%SZ')} ELSE {iso(name)} END"
-
-
 def _value(name: str) -> str:
     """SQL of a column's value, perhaps in several parts. In `attributes` a line break is never within a text."""
     if name == "attributes":
         return f"coalesce(replace(replace({name}, chr(10), ' '), chr(13), ' '), 'null')"
     if COLUMNS.field(name).type == TIME:
-        return f"'\"', {_time(name)}, '\"'"
+        return f"'\"', {iso(name)}, '\"'"
     if COLUMNS.field(name).type == pa.string():
         return f"coalesce(CAST(to_json({name}) AS VARCHAR), 'null')"
     return f"coalesce(CAST({name} AS VARCHAR), 'null')"

@@ -11,6 +11,7 @@ import duckdb
 import pyarrow as pa
 
 from api.formats.format import BATCH_ROWS, Write
+from telemetry.archive.schema import time_sql
 
 
 def lines(line: str, head: str = "", joint: str = "", tail: str = "", nothing: str | None = None) -> Write:
@@ -37,9 +38,9 @@ def lines(line: str, head: str = "", joint: str = "", tail: str = "", nothing: s
     return write
 
 
-def iso(name: str, form: str = "%Y-%m-%dT%H:%M:%S.%fZ") -> str:
+def iso(name: str) -> str:
     """SQL of a time in UTC, whatever the session's zone: 2026-11-24T10:25:00.000000Z."""
-    return f"strftime(make_timestamp(epoch_us({name})), '{form}')"
+    return time_sql(f"epoch_us({name})")
 
 
 def texts(column: pa.StringArray, first: int, end: int) -> memoryview:

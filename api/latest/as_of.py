@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import date, datetime
+from datetime import date
 from typing import NamedTuple
 
 import duckdb
@@ -28,7 +28,7 @@ from api.snapshot.snapshot import Snapshots, Wanted
 from telemetry.archive.data_files import LiveFile
 from telemetry.archive.schema import COLUMNS, LAYOUT, TIME, layout_of, sql_text
 from telemetry.model.record import NO_FIX
-from telemetry.model.utc import DAY_US, day_us
+from telemetry.model.utc import DAY_US, TimeText, day_us, iso
 
 SELECT = ", ".join(
     f"epoch_us({name}) AS {name}_us" if name in ("timestamp", "received_at") else name for name in COLUMNS.names
@@ -87,7 +87,7 @@ class PastReader:
             connection.register("tail", snapshot.records)
             found.add(_of_many(connection, records_in((), wanted), devices))
         for day, files in _days(snapshot.files):
-            found.close(record_schema.moment(day_us(day) + DAY_US))
+            found.close(iso(day_us(day) + DAY_US))
             self._look_at(connection, files, moment, found)
         return {device: found.of(device) for device in devices if device in found.newest}
 
@@ -149,7 +149,7 @@ class _Found:
             if is_placed(one):
                 _take(self.positions, one)
 
-    def close(self, end: datetime) -> None:
+    def close(self, end: TimeText) -> None:
         """Look no further for devices whose place is not older than the end of a day: so is their newest record."""
         self.open -= {one for one in self.open if one in self.positions and self.positions[one].timestamp >= end}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from datetime import datetime
 
 import duckdb
 import msgspec
@@ -155,4 +156,5 @@ def _written(connection: duckdb.DuckDBPyConnection, records: Sequence[RecordAnsw
 def _row(record: RecordAnswer) -> dict[str, object]:
     raw = record.attributes
     values = {name: getattr(record, name) for name in COLUMNS.names}
-    return values | {"attributes": None if raw is None else bytes(msgspec.Raw(raw)).decode()}
+    times = {name: datetime.fromisoformat(values[name]) for name in ("timestamp", "received_at")}
+    return values | times | {"attributes": None if raw is None else bytes(msgspec.Raw(raw)).decode()}

@@ -9,6 +9,7 @@ from api.latest.representation import answer_of, newest_of
 from api.responses import record_schema
 from api.responses.record_schema import RecordAnswer, encode
 from telemetry.hot_store.entry_codec import decode_latest
+from telemetry.model.utc import iso
 
 LARGE_BYTES = 2**14
 """A larger value from Redis is large: its JSON is not copied into other texts."""
@@ -26,7 +27,7 @@ def texts_of(device_id: str, value: bytes) -> Texts:
     latest = decode_latest(value)
     newest, position = newest_of(device_id, latest), latest.position
     record = _open(record_schema.of_stored(newest.stored(device_id)))
-    seen = b',"last_seen":' + encode(record_schema.moment(latest.last_seen_ms * 1_000)) + b',"position":'
+    seen = b',"last_seen":' + encode(iso(latest.last_seen_ms * 1_000)) + b',"position":'
     if position is None:
         return record, seen + b"null}"
     if position is newest:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from msgspec import Struct
 
 from api.responses import record_schema
 from api.responses.record_schema import RecordAnswer
 from telemetry.hot_store import corruption
 from telemetry.hot_store.entry_codec import Latest, Slot, decode_latest
+from telemetry.model.utc import TimeText, iso
 
 
 class LatestAnswer(RecordAnswer, frozen=True, gc=False):
     """A device's newest record, when it was last seen, and its newest record with a fix."""
 
-    last_seen: datetime
+    last_seen: TimeText
     position: RecordAnswer | None
 
 
@@ -34,7 +33,7 @@ def answer_of(device_id: str, value: bytes) -> LatestAnswer:
     where = None
     if position is not None:
         where = record if position is newest else record_schema.of_stored(position.stored(device_id))
-    return with_position(record, record_schema.moment(latest.last_seen_ms * 1_000), where)
+    return with_position(record, iso(latest.last_seen_ms * 1_000), where)
 
 
 def answer_if_decodable(device_id: str, value: bytes | None) -> LatestAnswer | None:
@@ -54,7 +53,7 @@ def newest_of(device_id: str, latest: Latest) -> Slot:
     return newest
 
 
-def with_position(record: RecordAnswer, last_seen: datetime, position: RecordAnswer | None) -> LatestAnswer:
+def with_position(record: RecordAnswer, last_seen: TimeText, position: RecordAnswer | None) -> LatestAnswer:
     """The answer for a device whose newest record this is."""
     values = {name: getattr(record, name) for name in RecordAnswer.__struct_fields__}
     return LatestAnswer(**values, last_seen=last_seen, position=position)

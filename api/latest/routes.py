@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
 import redis
@@ -19,7 +18,6 @@ from api.latest.representation import LatestAnswer, answer_if_decodable, newest_
 from api.requests import key_devices, params
 from api.requests.key_devices import Devices
 from api.requests.params import DEVICE_CURSOR, DEVICE_ID, LIMIT
-from api.responses.record_schema import moment
 from api.responses.shared_text import TextsResponse
 from telemetry.hot_store import corruption
 from telemetry.hot_store.async_query import Asks
@@ -84,7 +82,7 @@ class Seen(NamedTuple):
     """A device's latest without its records: when the device was last seen, and how its newest record came."""
 
     device_id: str
-    last_seen: datetime
+    last_seen_us: int
     transport: str
     source: str
 
@@ -247,7 +245,7 @@ def _seen(device_id: str, value: bytes) -> Seen | None:
     try:
         latest = decode_latest(value)
         newest = newest_of(device_id, latest).stored(device_id).record
-        return Seen(device_id, moment(latest.last_seen_ms * 1_000), newest.transport, newest.source)
+        return Seen(device_id, latest.last_seen_ms * 1_000, newest.transport, newest.source)
     except corruption.ERRORS as error:
         corruption.skip("latest", device_id, error)
         return None

@@ -1,6 +1,6 @@
 """Records for JSON out of Arrow's columns: a thousand take 0.65 ms of CPU, where a row at a time took 1.8.
 
-What comes out is encoded to the same bytes as what `answers.of_row` makes of the same records.
+What comes out is encoded to the same bytes as what `record_schema.of_row` makes of the same records.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MOSTLY_THE_SAME = ("device_id", "transport", "source")
 
 
 def answers_of(records: pa.Table) -> list[RecordAnswer]:
-    """Records, of the archive's columns, for one JSON; their times are texts, which msgspec encodes as they are."""
+    """Records, of the archive's columns, for one JSON."""
     if records.num_rows == 0:
         return []
     *others, attributes = records.columns
@@ -41,10 +41,9 @@ def _values(name: str, column: pa.ChunkedArray) -> Iterable[Any]:
 
 
 def times(column: pa.ChunkedArray) -> list[str]:
-    """Moments, or µs since the epoch, as msgspec writes them: 2026-11-24T10:25:00Z, with six digits of fraction where
-    it isn't zero."""
+    """Moments, or µs since the epoch, as `telemetry.model.utc.iso` writes them."""
     lines = "Z\n".join(column.cast(_NAIVE).cast(pa.string()).to_pylist()) + "Z"
-    return lines.replace(" ", "T").replace(".000000Z", "Z").split("\n")
+    return lines.replace(" ", "T").split("\n")
 
 
 def _raws(column: pa.ChunkedArray) -> Iterable[msgspec.Raw | None]:

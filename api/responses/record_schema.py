@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import msgspec
@@ -11,8 +10,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from telemetry.model.record import Stored
+from telemetry.model.utc import TimeText, iso
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 encode = msgspec.json.Encoder().encode
 
 
@@ -20,8 +19,8 @@ class RecordAnswer(msgspec.Struct, frozen=True, gc=False):
     """One record. Units are in the names; null is unknown; `attributes` is as the device sent it."""
 
     device_id: str
-    timestamp: datetime
-    received_at: datetime
+    timestamp: TimeText
+    received_at: TimeText
     id: int
     transport: str
     source: str
@@ -35,15 +34,10 @@ class RecordAnswer(msgspec.Struct, frozen=True, gc=False):
     attributes: Annotated[msgspec.Raw | None, msgspec.Meta(extra_json_schema={"type": ["object", "null"]})]
 
 
-def moment(timestamp_us: int) -> datetime:
-    """A moment in UTC; encoded as 2026-11-24T10:25:00Z, with six digits of fraction where it isn't zero."""
-    return _EPOCH + timedelta(microseconds=timestamp_us)
-
-
 def of_row(row: tuple[Any, ...]) -> RecordAnswer:
     """A record from a row of the archive's columns, its two times as µs since the epoch."""
     raw = None if row[-1] is None else msgspec.Raw(row[-1].encode())
-    return RecordAnswer(row[0], moment(row[1]), moment(row[2]), *row[3:-1], raw)  # type: ignore[call-arg]
+    return RecordAnswer(row[0], iso(row[1]), iso(row[2]), *row[3:-1], raw)  # type: ignore[call-arg]
 
 
 def of_stored(stored: Stored) -> RecordAnswer:
@@ -51,8 +45,8 @@ def of_stored(stored: Stored) -> RecordAnswer:
     r = stored.record
     return RecordAnswer(
         stored.device_id,
-        moment(r.timestamp_us),
-        moment(stored.received_ms * 1_000),
+        iso(r.timestamp_us),
+        iso(stored.received_ms * 1_000),
         stored.id,
         r.transport,
         r.source,

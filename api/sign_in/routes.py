@@ -7,7 +7,6 @@ somebody in as another person.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from urllib.parse import parse_qs, quote
 
 from msgspec import Struct
@@ -17,7 +16,7 @@ from starlette.routing import Route
 
 from api.responses import record_schema
 from api.responses.html import HEADERS, page
-from api.responses.record_schema import moment, wants_json
+from api.responses.record_schema import wants_json
 from api.sign_in.password_check import Passwords
 from api.sign_in.session_start import NO_STORE, SignIn, own_address, see
 from telemetry.access.users import KEY_ID, csrf_token
@@ -30,6 +29,7 @@ from telemetry.http.rate_limiting import ASKING
 from telemetry.limits.client_address import Addresses
 from telemetry.model import problems
 from telemetry.model.api_keys import Caller
+from telemetry.model.utc import TimeText, iso
 
 MAX_FORM_BYTES, MAX_FIELDS = 16_384, 10
 PROVIDER_LOGIN, CALLBACK, LOGOUT = "/login/oidc", "/login/callback", "/logout"
@@ -47,7 +47,7 @@ class WhoIsThere(Struct, frozen=True):
     devices: list[str]
     prefix: str
     csrf_token: str | None
-    expires_at: datetime | None
+    expires_at: TimeText | None
 
 
 SESSION = Operation(
@@ -179,7 +179,7 @@ def _shown(caller: Caller, token: str | None) -> WhoIsThere:
         sorted(caller.binding.devices),
         caller.binding.prefix,
         token,
-        moment(caller.expires_s * 1_000_000) if caller.expires_s else None,
+        iso(caller.expires_s * 1_000_000) if caller.expires_s else None,
     )
 
 

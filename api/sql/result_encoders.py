@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -60,12 +60,26 @@ class _Cut:
 def _values(column: pa.Array) -> list[Any]:
     if pa.types.is_timestamp(column.type) and column.type.unit == "ns":
         column = column.cast(pa.timestamp("us", tz=column.type.tz), safe=False)
-    return [_value(value) for value in column.to_pylist()]
+    values = column.to_pylist()
+    return [_shown(value) for value in values] if _may_have_times(column.type) else values
 
 
-def _value(value: Any) -> Any:
-    if isinstance(value, datetime) and value.tzinfo is not None:
-        return value.astimezone(UTC)
+def _may_have_times(kind: pa.DataType) -> bool:
+    return pa.types.is_temporal(kind) or pa.types.is_nested(kind)  # type: ignore[no-any-return]
+
+
+def _shown(value: Any) -> Any:
+    """A value with its times as texts, which all have six digits of fraction. A moment is in UTC; one without a zone
+    stays without."""
+    if isinstance(value, datetime):
+        moment = value if value.tzinfo is None else value.astimezone(UTC)
+        return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    if isinstance(value, time):
+        return value.isoformat(timespec="microseconds")
+    if isinstance(value, dict):
+        return {name: _shown(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_shown(item) for item in value]
     return value
 
 

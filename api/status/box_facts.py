@@ -11,13 +11,13 @@ import msgspec
 from msgspec import Struct
 
 from api.latest.representation import newest_of
-from api.responses.record_schema import moment
 from api.status.redis_facts import Backup, Courier, Disk, Programs, Refusals, Server, ShardFacts, shard_of
 from telemetry.archive.table import Archive
 from telemetry.hot_store import corruption
 from telemetry.hot_store.entry_codec import decode_latest
 from telemetry.hot_store.shard import Shard
 from telemetry.model.record import LATEST_US
+from telemetry.model.utc import TimeText, iso
 
 NEWEST_DEVICES = 20
 NEWEST_DAYS = 14
@@ -34,9 +34,9 @@ class DeviceFacts(Struct, frozen=True):
     """A device and its newest record; the position is its newest, perhaps of an earlier record."""
 
     device_id: str
-    last_seen: datetime
+    last_seen: TimeText
     last_seen_age_s: float
-    timestamp: datetime | None = None
+    timestamp: TimeText | None = None
     transport: str | None = None
     source: str | None = None
     latitude: float | None = None
@@ -54,14 +54,14 @@ class Store(Struct, frozen=True):
     devices_seen_24_h: int
     unsaved_records: int
     oldest_unsaved_age_s: float | None
-    newest_arrival: datetime | None
+    newest_arrival: TimeText | None
     shards: list[ShardFacts]
     newest_devices: list[DeviceFacts]
 
     @property
     def newest_ms(self) -> int:
         """`newest_arrival` in ms since epoch, 0 if it is none."""
-        return int(self.newest_arrival.timestamp() * 1_000) if self.newest_arrival else 0
+        return round(datetime.fromisoformat(self.newest_arrival).timestamp() * 1_000) if self.newest_arrival else 0
 
 
 class Seen(NamedTuple):
@@ -85,7 +85,7 @@ def store_of(shards: Sequence[Shard], now: Callable[[], int]) -> Store:
         in_24_h,
         sum(one.unsaved_records for one in found),
         max(ages, default=None),
-        moment(arrived_ms * 1_000) if arrived_ms else None,
+        iso(arrived_ms * 1_000) if arrived_ms else None,
         found,
         _devices(shards, newest, now()),
     )
@@ -115,7 +115,7 @@ def _device(seen: Seen, latest: bytes | None, now_ms: int) -> DeviceFacts | None
     """None for a device that was deleted meanwhile. Of a latest that cannot be decoded the device alone is shown."""
     if latest is None:
         return None
-    found = DeviceFacts(seen.device.decode(), moment(seen.ms * 1_000), (now_ms - seen.ms) / 1_000)
+    found = DeviceFacts(seen.device.decode(), iso(seen.ms * 1_000), (now_ms - seen.ms) / 1_000)
     try:
         return msgspec.structs.replace(found, **_newest(found.device_id, latest))
     except corruption.ERRORS as error:
@@ -128,7 +128,7 @@ def _newest(device_id: str, latest: bytes) -> dict[str, Any]:
     known = decode_latest(latest)
     record = newest_of(device_id, known).stored(device_id).record
     found: dict[str, Any] = {name: getattr(record, name) for name in ("transport", "source", "location", "speed_kmh")}
-    found["timestamp"] = moment(record.timestamp_us)
+    found["timestamp"] = iso(record.timestamp_us)
     if known.position is not None:
         where = known.position.stored(device_id).record
         found |= {"latitude": where.latitude, "longitude": where.longitude}
@@ -158,7 +158,7 @@ class Files(Struct, frozen=True):
     newest_day: date | None = None
     newest_days: list[DayFacts] = []
     archive_version: int | None = None
-    last_commit: datetime | None = None
+    last_commit: TimeText | None = None
     last_commit_age_s: float | None = None
 
 
@@ -178,7 +178,7 @@ def files_of(archive: Archive, now: Callable[[], int]) -> Files:
         days[-1].day if days else None,
         days[: -NEWEST_DAYS - 1 : -1],
         table.version(),
-        None if changed_us is None else moment(changed_us),
+        None if changed_us is None else iso(changed_us),
         None if changed_us is None else round((now() - changed_us) / 1_000_000, 3),
     )
 
@@ -192,7 +192,7 @@ class Facts(NamedTuple):
     reasons: list[str]
     clock_problem: str | None
     version: str
-    made_at: datetime
+    made_at: TimeText
     store: Store | str
     files: Files | str
     server: Server | str

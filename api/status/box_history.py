@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
 from importlib.metadata import version
 
 import msgspec
@@ -17,12 +16,12 @@ from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.responses.record_schema import moment
 from api.status.counter_rates import Decoded, Protocol
 from api.status.sampler import INTERVAL_S, Heard, Sample, Sampler, Stores, gauge_of
 from telemetry.config.settings import Settings
 from telemetry.coordination.metric_reports import Report, is_up
 from telemetry.http.operations import Content, Operation
+from telemetry.model.utc import TimeText, iso
 from telemetry.observability import metrics
 from telemetry.observability.metric_types import Buckets
 from telemetry.system import clock
@@ -92,7 +91,7 @@ class BoxAnswer(Struct, frozen=True):
     version: str
     uptime_s: float
     interval_s: float
-    times: list[datetime]
+    times: list[TimeText]
     series: Series
     bounded: list[Bounded]
     decoders: list[DecoderCounts]
@@ -128,7 +127,7 @@ class BoxRoutes:
             self._version,
             max((one.uptime_s for one in programs if one.is_up), default=0.0),
             INTERVAL_S,
-            [moment(one.at_ms * 1_000) for one in samples],
+            [iso(one.at_ms * 1_000) for one in samples],
             Series(**{name: [getattr(one, name) for one in samples] for name in Series.__struct_fields__}),
             list(bounded(self._sampler.stores(), heard, self._settings)),
             _decoders(self._sampler.counts().decoded, samples),

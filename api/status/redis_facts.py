@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -20,6 +19,7 @@ from telemetry.hot_store import shard as hot
 from telemetry.hot_store.client import kind
 from telemetry.hot_store.entry_codec import count_of
 from telemetry.hot_store.shard import Shard
+from telemetry.model.utc import TimeText, iso
 from telemetry.system.disk_space import Room
 
 UNHEARD_S = 60
@@ -101,7 +101,7 @@ class Courier(Struct, frozen=True):
 class Backup(Struct, frozen=True):
     """The last backup; null if none was ever made. `last_backup` is the moment that it shows."""
 
-    last_backup: datetime | None = None
+    last_backup: TimeText | None = None
     last_backup_age_s: float | None = None
     last_backup_took_s: float | None = None
     last_backup_bytes: int | None = None
@@ -183,7 +183,7 @@ def backup_of(client: redis.Redis, now: Callable[[], int]) -> Backup:
     found = shared_state.backup(client)
     if found is None:
         return Backup()
-    made, age_s = datetime.fromtimestamp(found.made_ms / 1_000, UTC), round((now() - found.made_ms) / 1_000, 3)
+    made, age_s = iso(found.made_ms * 1_000), round((now() - found.made_ms) / 1_000, 3)
     return Backup(made, age_s, found.took_s, found.size_bytes, found.new_bytes, found.path)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from importlib.metadata import version
 from typing import Any, Literal, TypeVar
 
@@ -26,6 +25,7 @@ from telemetry.archive.table import READ_ERRORS, Archive, in_one_line
 from telemetry.hot_store.shard import Shard
 from telemetry.http.operations import Content, Operation
 from telemetry.model.errors import ConfigError, StoreError
+from telemetry.model.utc import TimeText, iso
 from telemetry.system import clock
 from telemetry.system.disk_space import Room
 
@@ -39,7 +39,7 @@ FACTS: list[tuple[str, Any]] = [
     ("reasons", list[str]),
     ("clock_problem", str | None),
     ("version", str),
-    ("made_at", datetime),
+    ("made_at", TimeText),
     *((one.name, one.type | None) for part in PARTS.values() for one in msgspec.structs.fields(part)),
     ("unknown", list[str]),
 ]
@@ -101,7 +101,7 @@ class Status:
 
     async def look(self) -> Facts:
         """All facts, gathered now."""
-        made_at = record_schema.moment(clock.now_us())
+        made_at = iso(clock.now_us())
         reasons, (server, programs, refusals, courier, backup, store), files, disk = await asyncio.gather(
             asyncio.to_thread(self._health.reasons),
             asyncio.to_thread(self._redis),
@@ -154,6 +154,6 @@ def ago(seconds: float) -> str:
     return f"{max(seconds, 0):.0f} s ago"
 
 
-def utc(at: datetime) -> str:
+def utc(time: TimeText) -> str:
     """2026-11-24 10:25:00"""
-    return at.strftime("%Y-%m-%d %H:%M:%S")
+    return time[:19].replace("T", " ")

@@ -22,6 +22,7 @@ from telemetry.hot_store.deletions import DONE, Deletion
 from telemetry.hot_store.entry_codec import last_seen_ms
 from telemetry.hot_store.shard import Shard
 from telemetry.model.terminal_text import printable
+from telemetry.model.utc import iso, to_second
 
 DESCRIPTION = """\
 delete    Delete a device and all its records permanently. Records accepted before the command are deleted from Redis
@@ -101,7 +102,7 @@ def run_look(shard: Shard, device_id: str) -> int:
     if known is None:
         print(f"whimbrel devices: there is no device {printable(device_id)}", file=sys.stderr)
         return FAILED
-    seen = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(last_seen_ms(known) / 1_000))
+    seen = to_second(iso(last_seen_ms(known) * 1_000))
     print(f"device {printable(device_id)} was last seen {seen}; nothing is deleted without --yes")
     return FAILED
 

@@ -8,7 +8,6 @@ import secrets
 import sys
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 
 import msgspec
 import redis
@@ -24,6 +23,7 @@ from telemetry.hot_store.client import connect
 from telemetry.model.api_keys import SCOPES, Denied, Key, Wish, check, device_token, key_id_in, looks_like_key, make
 from telemetry.model.errors import WhimbrelError
 from telemetry.model.terminal_text import printable
+from telemetry.model.utc import iso, to_second
 
 DESCRIPTION = """\
 Keys grant the right to write and to read. They are required if auth.required = true.
@@ -213,10 +213,11 @@ def run_list(args: argparse.Namespace, found: list[Key], used_s: Mapping[str, in
         return OK
     print(LINE.format("id", "scopes", "created", "expires", "last used", "devices", "name"))
     for key in found:
-        expires = iso(key.expires_s) if key.expires_s else "never"
-        used = iso(used_s[key.id]) if key.id in used_s else "never"
+        created = second(key.created_s)
+        expires = second(key.expires_s) if key.expires_s else "never"
+        used = second(used_s[key.id]) if key.id in used_s else "never"
         scopes, devices = ",".join(key.scopes), str(key.binding) + (", each a token" if key.token_key else "")
-        print(LINE.format(key.id, scopes, iso(key.created_s), expires, used, printable(devices), printable(key.name)))
+        print(LINE.format(key.id, scopes, created, expires, used, printable(devices), printable(key.name)))
     return OK
 
 
@@ -230,21 +231,21 @@ def line_of(key: Key, now_s: float, used_s: int | None) -> Line:
         key.prefix,
         bool(key.token_key),
         key.revoked_devices,
-        iso(key.created_s),
-        iso(key.expires_s) if key.expires_s else None,
+        iso(key.created_s * 1_000_000),
+        iso(key.expires_s * 1_000_000) if key.expires_s else None,
         0 < key.expires_s <= now_s,
-        iso(used_s) if used_s is not None else None,
+        iso(used_s * 1_000_000) if used_s is not None else None,
     )
 
 
 def until(key: Key) -> str:
     """How long it is good, in words."""
-    return f"until {iso(key.expires_s)}" if key.expires_s else "until it is revoked"
+    return f"until {second(key.expires_s)}" if key.expires_s else "until it is revoked"
 
 
-def iso(at_s: int) -> str:
-    """2026-11-24T10:25:00Z"""
-    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def second(at_s: int) -> str:
+    """2026-11-24T10:25:00Z of s since the epoch, for people."""
+    return to_second(iso(at_s * 1_000_000))
 
 
 def expiry(text: str) -> int:

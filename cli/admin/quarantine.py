@@ -7,7 +7,6 @@ import base64
 import json
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import NamedTuple
 
 import msgspec
@@ -24,6 +23,7 @@ from telemetry.hot_store.shard import Quarantined, Shard
 from telemetry.model.errors import WhimbrelError
 from telemetry.model.record import DECODE_ERRORS, Record, decode, decode_rows
 from telemetry.model.terminal_text import printable
+from telemetry.model.utc import iso
 
 DESCRIPTION = """\
 A record that cannot be decoded when its shard is saved is moved to a quarantine in Redis, so that the others are saved.
@@ -37,7 +37,7 @@ replay    Retry all entries, or those given by ID. An entry that can be decoded 
 The exit status is 0; for replay it is 1 if an entry still cannot be decoded or does not exist.
 """
 
-LINE = "{:<24}  {:<20}  {:<20}  {:>9}  {}"
+LINE = "{:<27}  {:<20}  {:<20}  {:>9}  {}"
 
 
 class Kept(NamedTuple):
@@ -82,11 +82,6 @@ def kept(shards: list[Shard]) -> Iterator[Kept]:
     return (Kept(shard, one) for shard in shards for one in shard.quarantined())
 
 
-def iso(at_ms: int) -> str:
-    """2026-11-24T10:25:00.000Z"""
-    return datetime.fromtimestamp(at_ms / 1_000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 # Looking ---------------------------------------------------------------------------------------------
 
 
@@ -120,7 +115,7 @@ def run_list(args: argparse.Namespace, shards: list[Shard]) -> int:
 
 def _line(found: Kept) -> Line:
     one = found.one
-    return Line(found.id, found.shard.shard, iso(one.at_ms), one.device_id, one.reason, len(one.raw))
+    return Line(found.id, found.shard.shard, iso(one.at_ms * 1_000), one.device_id, one.reason, len(one.raw))
 
 
 def run_export(shards: list[Shard]) -> int:
@@ -129,7 +124,7 @@ def run_export(shards: list[Shard]) -> int:
         one = found.one
         fields = {
             **msgspec.to_builtins(_line(found)),
-            "received_at": iso(one.arrival_ms),
+            "received_at": iso(one.arrival_ms * 1_000),
             "record_id": one.first_id,
             "raw": base64.b64encode(one.raw).decode(),
             "values": values_of(one.raw),

@@ -32,7 +32,7 @@ A key is shown where the sender counts towards its share: a key's id, with a dev
 an address where no key is required. The exit status is 1 if no sender is found to forget.
 """
 
-LINE = "{:>5}  {:<24}  {:>12}  {:<20}  {}"
+LINE = "{:>5}  {:<24}  {:>12}  {:<27}  {}"
 DAY_MS = 86_400_000
 
 

@@ -11,7 +11,7 @@ import time
 import msgspec
 import redis
 
-from cli.admin.keys import iso
+from cli.admin.keys import second
 from cli.command import FAILED, OK, Command
 from cli.stdout import output
 from telemetry.access import user_store
@@ -21,6 +21,7 @@ from telemetry.config.settings import Settings
 from telemetry.hot_store.client import connect
 from telemetry.model.errors import WhimbrelError
 from telemetry.model.terminal_text import printable
+from telemetry.model.utc import iso, to_second
 
 DESCRIPTION = """\
 Users are people who sign in at the page where auth.required = true; programs and devices have keys (whimbrel keys).
@@ -203,17 +204,20 @@ def run_list(args: argparse.Namespace, client: redis.Redis) -> int:
     users = sorted(people.users.values(), key=lambda user: user.name)
     count = {user.name: sum(one.user == user.name for one in people.sessions.values()) for user in users}
     if args.json:
-        lines = [
-            Line(u.name, u.role, u.devices, u.prefix, not u.password, u.is_disabled, iso(u.created_s), count[u.name])
-            for u in users
-        ]
+        lines = [line_of(u, count[u.name]) for u in users]
         print(msgspec.json.encode({"users": lines}).decode())
         return OK
     print(LINE.format("name", "role", "state", "created", "sessions", "devices"))
     for u in users:
         state = "disabled" if u.is_disabled else "oidc" if not u.password else "password"
-        print(LINE.format(u.name, u.role, state, iso(u.created_s), count[u.name], printable(str(u.binding))))
+        print(LINE.format(u.name, u.role, state, second(u.created_s), count[u.name], printable(str(u.binding))))
     return OK
+
+
+def line_of(user: User, sessions: int) -> Line:
+    """One user, without its password's hash."""
+    has_provider, created = not user.password, iso(user.created_s * 1_000_000)
+    return Line(user.name, user.role, user.devices, user.prefix, has_provider, user.is_disabled, created, sessions)
 
 
 def run_sessions(args: argparse.Namespace, client: redis.Redis) -> int:
@@ -242,9 +246,9 @@ def _list_sessions(args: argparse.Namespace, client: redis.Redis) -> int:
             one.user,
             one.role or None,
             one.address,
-            iso(one.created_s),
-            iso(used_s.get(at, one.created_s)),
-            iso(one.expires_s),
+            iso(one.created_s * 1_000_000),
+            iso(used_s.get(at, one.created_s) * 1_000_000),
+            iso(one.expires_s * 1_000_000),
         )
         for at, one in sorted(user_store.people(client).sessions.items(), key=lambda pair: pair[1].created_s)
     ]
@@ -253,8 +257,8 @@ def _list_sessions(args: argparse.Namespace, client: redis.Redis) -> int:
         return OK
     print(SESSION_LINE.format("id", "user", "created", "last used", "expires", "address"))
     for line in lines:
-        user = printable(line.user)
-        print(SESSION_LINE.format(line.id, user, line.created_at, line.used_at, line.expires_at, line.address))
+        times = map(to_second, (line.created_at, line.used_at, line.expires_at))
+        print(SESSION_LINE.format(line.id, printable(line.user), *times, line.address))
     return OK
 
 

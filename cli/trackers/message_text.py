@@ -27,7 +27,7 @@ def _hears(answer: str) -> str:
 
 
 def _sentence(record: dict[str, Any]) -> str:
-    """2026-03-01T12:00:00Z  356307042441013  41.0082, 28.9784  36 km/h  270 deg  {"satellites":9}"""
+    """2026-03-01T12:00:00.000000Z  356307042441013  41.0082, 28.9784  36 km/h  270 deg  {"satellites":9}"""
     parts = [record["timestamp"], record["device_id"]]
     if "latitude" in record and "longitude" in record:
         parts.append(f"{record['latitude']:.7g}, {record['longitude']:.7g}")

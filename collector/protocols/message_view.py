@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -10,6 +9,7 @@ from msgspec import Struct
 
 from collector.framing.decoder import Message, Received
 from telemetry.model.record import Sent
+from telemetry.model.utc import iso
 
 
 class Line(Struct):
@@ -45,9 +45,3 @@ def record_of(sent: Sent) -> dict[str, Any]:
         **{name: value for name, value in fields.items() if value is not None},
         "attributes": msgspec.json.decode(attributes) if attributes else {},
     }
-
-
-def iso(at_us: int) -> str:
-    """A moment as ISO 8601 in UTC."""
-    at = datetime.fromtimestamp(at_us // 1_000_000, UTC).replace(microsecond=at_us % 1_000_000)
-    return at.isoformat().replace("+00:00", "Z")

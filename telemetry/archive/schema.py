@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from telemetry.archive.arrow_arrays import array_of, of_runs
 from telemetry.hot_store.entry_codec import Block
 from telemetry.model.record import Row
-from telemetry.model.utc import DAY_US, day_of
+from telemetry.model.utc import DAY_US, SQL_FORMAT, day_of
 from telemetry.system.fsync import make_folder
 
 pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own gives little back: under load 50 MB more in each program
@@ -185,6 +185,11 @@ def least_and_greatest(records: pa.Table, name: str) -> tuple[Any, Any]:
 def sql_text(text: str) -> str:
     """A text as an SQL literal."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def time_sql(us: str) -> str:
+    """SQL of the text of a moment, given SQL of its µs since the epoch: 2026-11-24T10:25:00.000000Z."""
+    return f"strftime(make_timestamp({us}), '{SQL_FORMAT}')"
 
 
 def file_name(kind: str, token: str, layout: int = LAYOUT) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 import msgspec
@@ -11,6 +10,7 @@ from msgspec import Struct
 
 from telemetry.access.users import KEY_ID
 from telemetry.model.api_keys import CERTIFICATE_ID, Caller, hidden
+from telemetry.model.utc import TimeText, iso
 
 MAX_LINE_BYTES = 4_096
 MAX_TEXT_CHARACTERS = 500
@@ -53,7 +53,7 @@ class Entry(Struct, frozen=True, omit_defaults=True):
     the first at `since`, the last at `until`.
     """
 
-    at: str
+    at: TimeText
     id: str
     program: str
     action: str
@@ -80,8 +80,8 @@ def new_id() -> str:
 
 
 def moment(at_s: float) -> str:
-    """2026-12-02T08:50:00.000000Z"""
-    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    """2026-12-02T08:50:00.000000Z of s since the epoch."""
+    return iso(round(at_s * 1e6))
 
 
 def line_of(entry: Entry) -> bytes:

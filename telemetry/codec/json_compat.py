@@ -33,7 +33,7 @@ def _kept(field: str | None, value: object, depth: int) -> object:
     if type(value) is list:
         return [_kept(field, item, depth + 1) for item in value]
     if type(value) is datetime:
-        return value.isoformat().replace("+00:00", "Z")
+        return value.isoformat(timespec="microseconds").replace("+00:00", "Z")
     if type(value) is bytes:
         try:
             return value.decode()

@@ -131,8 +131,8 @@ def _us(moment: datetime) -> int:
 
 
 def iso(us: int) -> str:
-    """2026-11-24T10:25:00Z, with six digits of fraction where it isn't zero."""
-    return (EPOCH + timedelta(microseconds=us)).isoformat().replace("+00:00", "Z")
+    """2026-11-24T10:25:00.000000Z"""
+    return (EPOCH + timedelta(microseconds=us)).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def _distance_km(hops: Sequence[Hop], ends: Ends, found: Sequence[Record]) -> Any:

@@ -73,7 +73,7 @@ def ask(name: str) -> list[list[object]]:
 
 
 def iso(at_s: int) -> str:
-    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%S.000000Z")
 
 
 def test_there_are_ten_and_each_is_tested() -> None:

@@ -51,7 +51,7 @@ answer = post_sql.sync(client=client, body=models.SqlQuestion("SELECT device_id 
 summary = get_summary.sync(client=client, device_id=["van"], fields=[Field.COUNT, Field.FIRST]).summaries[0]
 print(json.dumps({
     "devices": [one.device_id for one in page.records],
-    "times": [one.timestamp for one in page.records],
+    "times": [one.timestamp.isoformat(timespec="microseconds").replace("+00:00", "Z") for one in page.records],
     "device": get_device.sync("a/b", client=client).device_id,
     "accepted": stored.accepted,
     "rows": answer.rows,
@@ -117,7 +117,7 @@ def printed(folder: Path, *command: str) -> Any:
 
 EXPECTED = {
     "devices": ["van", "van"],
-    "times": ["2026-01-10T00:00:00Z", "2026-01-10T00:00:00.000001Z"],
+    "times": ["2026-01-10T00:00:00.000000Z", "2026-01-10T00:00:00.000001Z"],
     "device": "a/b",
     "accepted": 1,
     "rows": [["van"], ["van"]],

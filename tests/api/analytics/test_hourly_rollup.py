@@ -14,14 +14,14 @@ import pytest
 
 from api.analytics import hourly_rollup, rollup_cache, summary
 from api.analytics.hourly_rollup import FIELDS, WholeHours
-from api.analytics.rollup_cache import HOUR_US, Hours
+from api.analytics.rollup_cache import Hours
 from api.analytics.summary import Question
 from api.analytics.summary_sql import Asked
 from api.snapshot.snapshot import Wanted
 from telemetry.archive.table import Archive
 from telemetry.hot_store.shard import Shard
 from telemetry.model.record import EARLIEST_US, LATEST_US, Record, Sent
-from telemetry.model.utc import DAY_US
+from telemetry.model.utc import DAY_US, HOUR_US
 from tests.api.stores import MIDNIGHT_US, Stores
 
 DEVICES = ("a", "b", "o'brien\\\"\n", "ü/😀%")

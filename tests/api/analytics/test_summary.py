@@ -52,10 +52,10 @@ def test_a_day(box: Box) -> None:
     assert ask(box, [*DAY, ("device_id", "van")]) == [
         {
             "device_id": "van",
-            "start": "2026-01-10T00:00:00Z",
-            "end": "2026-01-11T00:00:00Z",
+            "start": "2026-01-10T00:00:00.000000Z",
+            "end": "2026-01-11T00:00:00.000000Z",
             "count": 3,
-            "first": "2026-01-10T00:00:00Z",
+            "first": "2026-01-10T00:00:00.000000Z",
             "last": "2026-01-10T00:01:01.500000Z",
             "distance_km": 0.662817,
             "speed_kmh_mean": 1.25,
@@ -70,8 +70,8 @@ def test_a_way_over_midnight_is_cut_there(box: Box) -> None:
     """It ends at the record of midnight, so all of it is the earlier day's."""
     days = ask(box, [*BOTH_DAYS, ("device_id", "van"), ("every", "1d")])
     assert [(one["start"], one["end"], one["count"]) for one in days] == [
-        ("2026-01-09T00:00:00Z", "2026-01-10T00:00:00Z", 1),
-        ("2026-01-10T00:00:00Z", "2026-01-11T00:00:00Z", 3),
+        ("2026-01-09T00:00:00.000000Z", "2026-01-10T00:00:00.000000Z", 1),
+        ("2026-01-10T00:00:00.000000Z", "2026-01-11T00:00:00.000000Z", 3),
     ]
     [whole] = ask(box, [*BOTH_DAYS, ("device_id", "van")])
     assert [one["distance_km"] for one in days] == pytest.approx([1.111951, 0.662817], abs=2e-6)
@@ -115,14 +115,14 @@ def test_the_first_and_the_last_bucket_are_cut_to_the_range(box: Box) -> None:
         ],
     )
     assert found == [
-        {"device_id": "van", "start": "2026-01-10T00:00:00Z", "end": "2026-01-10T00:01:01Z", "count": 2},
+        {"device_id": "van", "start": "2026-01-10T00:00:00.000000Z", "end": "2026-01-10T00:01:01.000000Z", "count": 2},
     ]
 
 
 def test_without_a_range_it_is_all_time(box: Box) -> None:
     [found] = ask(box, [("device_id", "van"), ("fields", "count,first")])
-    assert (found["start"], found["end"]) == ("2000-01-01T00:00:00Z", "2200-01-01T00:00:00Z")
-    assert (found["count"], found["first"]) == (4, "2026-01-09T23:59:00Z")
+    assert (found["start"], found["end"]) == ("2000-01-01T00:00:00.000000Z", "2200-01-01T00:00:00.000000Z")
+    assert (found["count"], found["first"]) == (4, "2026-01-09T23:59:00.000000Z")
 
 
 @pytest.mark.parametrize("name", FIELDS)

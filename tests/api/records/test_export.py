@@ -69,8 +69,7 @@ ODD = [
 
 def iso(moment: datetime) -> str:
     assert moment.utcoffset() is not None
-    fraction = "%Y-%m-%dT%H:%M:%S.%fZ" if moment.microsecond else "%Y-%m-%dT%H:%M:%SZ"
-    return moment.astimezone(UTC).strftime(fraction)
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def of_csv(data: bytes) -> list[Row]:

@@ -202,7 +202,7 @@ def test_writing_and_reading_back_over_one_port(readers: Readers) -> None:
         assert post("van-2", path).status_code == 202
     assert_problem(post("van-3"), 403, "other-device")
     latest = readers.get(readers.one, "/v1/devices/van-2/latest").json()
-    assert latest["timestamp"] == "2026-01-24T10:26:00Z"
+    assert latest["timestamp"] == "2026-01-24T10:26:00.000000Z"
 
 
 @pytest.mark.parametrize(

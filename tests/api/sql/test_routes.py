@@ -106,7 +106,7 @@ def test_csv_and_arrow(box: Box) -> None:
     query = "SELECT 'a,\"b\"' AS t, '' AS e, NULL AS n, 1.5 AS x, TIMESTAMPTZ '2026-01-02 03:04:05Z' AS at, [1] AS l"
     answer = ask(box, query, format="csv")
     assert answer.headers["content-type"].startswith("text/csv")
-    assert answer.text == 't,e,n,x,at,l\r\n"a,""b""","",,1.5,2026-01-02T03:04:05Z,[1]\r\n'
+    assert answer.text == 't,e,n,x,at,l\r\n"a,""b""","",,1.5,2026-01-02T03:04:05.000000Z,[1]\r\n'
     assert list(csv.reader(io.StringIO(answer.text)))[1][0] == 'a,"b"'
     accepted = {"Accept": "application/vnd.apache.arrow.stream"}
     found = box.http.post("/v1/sql", json={"query": "FROM records ORDER BY id"}, headers=accepted)

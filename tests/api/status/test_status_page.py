@@ -179,7 +179,7 @@ def test_the_devices_seen_last(box: Box) -> None:
     box.append(Sent("last 24", record(AT_US - 1)))
     found = facts(box)["newest_devices"]
     assert [one["device_id"] for one in found] == [f"last {n}" for n in range(24, 4, -1)]
-    assert found[0]["timestamp"] == "2026-01-24T10:25:00Z"
+    assert found[0]["timestamp"] == "2026-01-24T10:25:00.000000Z"
     assert (found[0]["transport"], found[0]["source"], found[0]["speed_kmh"]) == ("tcp", "json", 7.25)
     assert (found[0]["latitude"], found[0]["longitude"], found[0]["location"]) == (1.0, 2.0, "Lime Street")
     assert (found[1]["latitude"], found[1]["location"]) == (None, "Lime Street")

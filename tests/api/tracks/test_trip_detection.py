@@ -529,7 +529,7 @@ def pages(box: Box, name: str, limit: int, *query: tuple[str, str | int]) -> lis
 def test_trips_over_http(box: Box, limit: int) -> None:
     first, second = pages(box, "trips", limit)
     assert (first["device_id"], second["device_id"]) == ("a", "b")
-    assert (first["start"], first["end"]) == ("2026-01-10T00:10:00Z", "2026-01-10T00:30:00Z")
+    assert (first["start"], first["end"]) == ("2026-01-10T00:10:00.000000Z", "2026-01-10T00:30:00.000000Z")
     assert first["distance_km"] == pytest.approx(10, rel=1e-6)
     assert first["speed_kmh_mean"] == pytest.approx(30, rel=1e-6)
     assert (first["start_latitude"], first["end_latitude"]) == pytest.approx((0, 10_000 * M))
@@ -551,7 +551,7 @@ def test_stops_over_http(box: Box, limit: int) -> None:
 
 def test_of_one_device_and_a_part_of_its_day(box: Box) -> None:
     [trip] = pages(box, "trips", 5, ("device_id", "b"), ("end", "2026-01-10T00:20:30Z"))
-    assert (trip["start"], trip["end"]) == ("2026-01-10T00:10:00Z", "2026-01-10T00:20:30Z")
+    assert (trip["start"], trip["end"]) == ("2026-01-10T00:10:00.000000Z", "2026-01-10T00:20:30.000000Z")
     assert trip["distance_km"] == pytest.approx(5.25, rel=1e-6)
     assert trip["records"] == 11
     assert trip["end_latitude"] == pytest.approx(5_250 * M, rel=1e-6)

@@ -52,7 +52,7 @@ def test_a_key_is_made_listed_and_revoked(client: redis.Redis, capsys: pytest.Ca
     assert text.split("_")[2] not in out
     shared_state.note_used(client, [caller.key_id], 1_795_500_000)
     assert whimbrel("list", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["keys"][0]["last_used_at"] == "2026-11-24T06:00:00Z"
+    assert json.loads(capsys.readouterr().out)["keys"][0]["last_used_at"] == "2026-11-24T06:00:00.000000Z"
     assert whimbrel("list") == 0
     assert "devices whose id begins with 'van-'" in capsys.readouterr().out
     assert whimbrel("revoke", caller.key_id) == 0

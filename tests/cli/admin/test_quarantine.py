@@ -90,7 +90,7 @@ def test_export_has_the_bytes_and_what_can_be_read_of_them(shard: Shard, setting
     assert [[each["altitude_m"] for each in one["records"]] for one in found] == [[1.0], [2.0, 3.0], []]
     assert found[0]["values"][:3] == [1, NOW_US + 1, "tcp"]
     assert found[2]["values"] is None
-    assert found[0]["received_at"] == "2026-11-24T06:00:01.000Z"
+    assert found[0]["received_at"] == "2026-11-24T06:00:01.000000Z"
     assert found[0]["record_id"] == 900
 
 

@@ -44,7 +44,7 @@ def test_a_file_is_of_the_format_that_its_ending_says(
     assert [(row["device_id"], row["timestamp"][-5:]) for row in found] == [
         ("a", "0001Z"),
         ("a", "0005Z"),
-        ("b", "0:00Z"),
+        ("b", "0000Z"),
     ]
     assert [one.name for one in tmp_path.iterdir() if "out." in one.name] == [out.name]
 

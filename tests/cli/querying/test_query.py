@@ -28,7 +28,7 @@ Record = dict[str, Any]
 def position(device: str, n: int) -> Record:
     return {
         "device_id": device,
-        "timestamp": f"2026-11-24T10:25:{n % 60:02}Z",
+        "timestamp": f"2026-11-24T10:25:{n % 60:02}.000000Z",
         "received_at": "2026-11-24T10:30:00.000001Z",
         "id": n,
         "transport": "http",
@@ -133,7 +133,7 @@ class TestLatest:
         answer = ask(LATEST, FakeApi([position("bus", 1)]))
         header, line = answer.out.splitlines()
         assert header.split() == ["device", "time", "latitude", "longitude", "km/h", "age"]
-        assert line.split()[:5] == ["bus", "2026-11-24T10:25:01Z", "54.4", "-2.925173", "60"]
+        assert line.split()[:5] == ["bus", "2026-11-24T10:25:01.000000Z", "54.4", "-2.925173", "60"]
 
     def test_a_newest_record_without_a_fix(self) -> None:
         record = {"device_id": "d", "timestamp": "2026-11-24T10:25:00Z", "latitude": None, "longitude": None}

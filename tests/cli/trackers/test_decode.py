@@ -23,7 +23,7 @@ def test_frames_of_one_connection(call: Run) -> None:
     assert ran.lines == [
         "nothing to store",
         "answer 787805010001d9dc0d0a",
-        "2026-03-01T12:00:00Z  356307042441013  41.0082, 28.9784  36 km/h  270 deg  "
+        "2026-03-01T12:00:00.000000Z  356307042441013  41.0082, 28.9784  36 km/h  270 deg  "
         '{"satellites":9,"cells":[{"mcc":286,"mnc":1,"lac":4660,"cid":43981}]}',
         "answer 78780512000281b60d0a",
     ]

@@ -96,14 +96,7 @@ def _of_batch(batch: pa.RecordBatch) -> Iterator[Row]:
 def json_line(row: Row) -> bytes:
     """A record as one line of NDJSON, all fields named, as the API shows it. `attributes` stay as they were sent."""
     text = row["attributes"]
-    plain = {**row, "timestamp": short(row["timestamp"]), "received_at": short(row["received_at"])}
-    plain["attributes"] = None if text is None else msgspec.Raw(_one_line(text).encode())
-    return _encode_json(plain)
-
-
-def short(time: str) -> str:
-    """A time without its fraction where that is zero."""
-    return time.replace(".000000Z", "Z")
+    return _encode_json({**row, "attributes": None if text is None else msgspec.Raw(_one_line(text).encode())})
 
 
 def _one_line(text: str) -> str:
