@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from cli.audited_command import audited
 from cli.command import FAILED, Command
-from cli.stdout import drop_output, has_reader, output
+from cli.stdout import drop_output, has_reader, is_full, output
 from telemetry.config.loader import load
 from telemetry.model.errors import WhimbrelError
 from telemetry.model.terminal_text import printable
@@ -36,8 +36,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         drop_output()
         return FAILED
     finally:
+        _write_rest()
+
+
+def _write_rest() -> None:
+    try:
         with output():
-            pass  # what is left is written out
+            pass
+    except OSError as error:
+        if not is_full(error):
+            raise
+        sys.exit(_unwritten("whimbrel", error))
+
+
+def _unwritten(program: str, error: OSError) -> int:
+    drop_output()
+    print(f"{program}: cannot write the output: {error.strerror}", file=sys.stderr)
+    return FAILED
 
 
 def _run(argv: Sequence[str] | None) -> int:
@@ -65,6 +80,10 @@ def _run(argv: Sequence[str] | None) -> int:
     except WhimbrelError as error:
         print(printable(f"whimbrel {chosen.command}: {error}", keeps_lines=True), file=sys.stderr)
         return FAILED
+    except OSError as error:
+        if not is_full(error):
+            raise
+        return _unwritten(f"whimbrel {chosen.command}", error)
     except KeyboardInterrupt:
         return INTERRUPTED
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import sys
@@ -9,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from telemetry.model.terminal_text import printable_json
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 @contextmanager
@@ -24,6 +27,11 @@ def output() -> Iterator[None]:
 def drop_output() -> None:
     """Have all further output go nowhere; Python flushes once more at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def is_full(error: OSError) -> bool:
+    """True if it was an output without a name, such as standard output, that could not be written."""
+    return error.errno in FULL and error.filename is None
 
 
 def has_reader() -> bool:

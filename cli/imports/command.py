@@ -379,7 +379,8 @@ def _say(
             f"{imported} imported, {already} already there, {refused} refused{_span(days)} in {seconds:.2f} s", end=""
         )
         print(f", {rate:.0f} records/s")
-        _print_lines([*meanings.lines(), f"to take it back: whimbrel import --undo {import_id}"], sys.stdout)
+        undo = [f"to take it back: whimbrel import --undo {import_id}"] if imported + already else []
+        _print_lines([*meanings.lines(), *undo], sys.stdout)
     _warn(warnings)
     return OK if refused == 0 else FAILED
 

@@ -22,7 +22,7 @@ from telemetry.system.fsync import fsync, make_folder
 
 ID_CHARACTERS = 12
 
-WHOLE, CUT_OFF, UNDOING, UNDONE = "whole", "cut off", "undo cut off", "undone"
+WHOLE, EMPTY, CUT_OFF, UNDOING, UNDONE = "whole", "nothing imported", "cut off", "undo cut off", "undone"
 
 
 class Begun(NamedTuple):
@@ -41,11 +41,13 @@ def short(name: str) -> str:
     return f"{digest[:ID_CHARACTERS]}-{number}"
 
 
-def _state(progress: Sequence[Progress], shards: int) -> str:
+def _state(progress: Sequence[Progress], shards: int, records: int | None) -> str:
     is_whole = len(progress) == shards and all(one.is_whole for one in progress)
     if any(one.is_undone for one in progress):
         return UNDONE if is_whole and all(one.is_undone for one in progress) else UNDOING
-    return WHOLE if is_whole else CUT_OFF
+    if not is_whole:
+        return CUT_OFF
+    return EMPTY if records == 0 else WHOLE
 
 
 class Journal:
@@ -106,7 +108,7 @@ class Journal:
             file, begun_s = "", 0.0
         ids = [self._archive.imported_ids(table, name, shard.shard, len(self._shards)) for shard in self._shards]
         records = None if None in ids else sum(len(one) for ranges in ids for one in ranges or ())
-        return Begun(name, file, begun_s, records, _state(known, len(self._shards)))
+        return Begun(name, file, begun_s, records, _state(known, len(self._shards), records))
 
     def find(self, wanted: str) -> str:
         """The name of the import with an id, or of that name. Raises `SenderError` if there is none, or several."""

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cli.imports.readers.formats import READERS
+from cli.imports.readers.gpx import MAX_DEPTH
 from cli.imports.rows import source as sources
 from cli.imports.rows.reader import Refused
 from cli.imports.rows.row_parser import Judge, Naming
@@ -253,6 +254,43 @@ def test_gpx_1_0_has_no_extensions(tmp_path: Path) -> None:
 def test_what_is_no_gpx_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(SenderError, match=r"cannot read .*file as GPX"):
         read(written(tmp_path, text), "gpx")
+
+
+LARGE = "x" * (3 * sources.MAX_LINE_BYTES)
+A_POINT = '<trkpt lat="1" lon="2"><time>2026-03-01T00:00:00Z</time>%s</trkpt>'
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        A_POINT % f"<cmt>{LARGE}</cmt>",
+        A_POINT % ("<e>1</e>" * (len(LARGE) // 8)),
+        A_POINT % f'<e a="{LARGE}"/>',
+        f"<name>{LARGE}</name>",
+        f"<!--{LARGE}-->",
+    ],
+    ids=["text of a point", "elements of a point", "attribute", "text of a track", "comment"],
+)
+def test_memory_of_gpx_is_bounded(tmp_path: Path, inside: str) -> None:
+    """A compressed file of a MB could inflate to a text of a GB."""
+    text = f"<gpx><trk><trkseg>{A_POINT % ''}{inside}{A_POINT % ''}</trkseg></trk></gpx>"
+    with pytest.raises(SenderError, match=r"an element has more than 1048576 bytes"):
+        read(written(tmp_path, text), "gpx", Naming(device="a"))
+
+
+def test_elements_of_gpx_are_nested_so_deep_at_most(tmp_path: Path) -> None:
+    deep = MAX_DEPTH - 4
+    text = "<gpx><trk><trkseg>" + A_POINT % f"{'<e>' * deep}{'</e>' * deep}" + "</trkseg></trk></gpx>"
+    assert len(read(written(tmp_path, text), "gpx", Naming(device="a"))[0]) == 1
+    with pytest.raises(SenderError, match=f"elements are nested more than {MAX_DEPTH} deep"):
+        read(written(tmp_path, "<e>" * 1_000_000), "gpx", Naming(device="a"))
+
+
+def test_a_file_of_gpx_may_be_larger_than_an_element(tmp_path: Path) -> None:
+    points = 2 * sources.MAX_LINE_BYTES // len(A_POINT)
+    text = f"<gpx><trk><trkseg>{(A_POINT % '') * points}</trkseg></trk></gpx>"
+    sent, refused = read(written(tmp_path, text), "gpx", Naming(device="a"))
+    assert (len(sent), refused) == (points, [])
 
 
 # Dumps -----------------------------------------------------------------------------------------------

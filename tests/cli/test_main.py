@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -60,6 +61,19 @@ def test_a_reader_that_leaves_changes_no_status(tmp_path: Path, arguments: Seque
 def test_a_command_that_is_cut_off_has_failed_without_a_traceback(tmp_path: Path) -> None:
     done = run_unread(tmp_path, "doctor", unbuffered="1")
     assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [("--help",), ("doctor",), ("systemd", "--help"), ("redis", "acl")], ids=" ".join)
+def test_an_output_that_cannot_be_written_is_said_in_one_sentence(
+    tmp_path: Path, arguments: Sequence[str], unbuffered: str
+) -> None:
+    with open("/dev/full", "wb") as full:
+        done = run(tmp_path, *arguments, stdout=full.fileno(), unbuffered=unbuffered)
+    assert done.returncode == 1
+    assert re.fullmatch(r"whimbrel( \w+)?: cannot write the output: No space left on device\n", done.stderr), (
+        done.stderr
+    )
 
 
 @pytest.mark.parametrize("command", ["send", "import"])

@@ -43,7 +43,7 @@ function bar({ title, write, beyond }, { value, limit, whole: all }) {
   const percent = (100 * value) / scale;
   const state = share >= 1 ? "full" : share >= NEAR ? "near" : "fine";
   const words = `${write(value)} of ${write(all ?? limit)}`;
-  const until = all === null ? "" : `above ${number((100 * limit) / scale)} %, `;
+  const until = all === null ? "" : `${border(limit, scale, write)}, `;
   const filled = make("span", { className: "filled" });
   filled.style.width = `${Math.min(100, (100 * value) / scale)}%`;
   const mark = make("span", { className: "mark" });
@@ -54,7 +54,7 @@ function bar({ title, write, beyond }, { value, limit, whole: all }) {
     filled,
     mark,
   );
-  const sign = state === "fine" ? `${percent < 1 ? "below 1" : Math.round(percent)} %` : state === "near" ? `near: ${Math.round(percent)} %` : "full";
+  const sign = state === "fine" ? `${percent < 1 ? "below 1" : below100(percent)} %` : state === "near" ? `near: ${below100(percent)} %` : "full";
   return make(
     "li",
     { "data-state": state },
@@ -63,3 +63,18 @@ function bar({ title, write, beyond }, { value, limit, whole: all }) {
     make("p", { className: "soft" }, `${words}; ${until}${beyond}`),
   );
 }
+
+/**
+ * Where the limit lies, in words. A limit close to the whole is said by what must stay free: no bar can be above 100 %.
+ *
+ * @param {number} limit
+ * @param {number} scale
+ * @param {(value: number) => string} write
+ */
+function border(limit, scale, write) {
+  const percent = (100 * limit) / scale;
+  return percent > 99 && limit < scale ? `with less than ${write(scale - limit)} free` : `above ${number(percent)} %`;
+}
+
+/** @param {number} percent of what is not full, so never 100 */
+const below100 = (percent) => Math.min(99, Math.round(percent));

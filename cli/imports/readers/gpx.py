@@ -6,6 +6,7 @@ GPX 1.0 has them and where extensions do (Garmin's TrackPointExtension); other e
 
 from __future__ import annotations
 
+from typing import BinaryIO
 from xml.etree.ElementTree import Element, ParseError
 
 from defusedxml.common import DefusedXmlException
@@ -14,7 +15,7 @@ from defusedxml.ElementTree import iterparse
 from cli.imports.rows.column_meanings import Meanings
 from cli.imports.rows.reader import Pieces, Pile
 from cli.imports.rows.row_parser import Judge
-from cli.imports.rows.source import Source
+from cli.imports.rows.source import MAX_LINE_BYTES, Source
 from telemetry.codec.record_parser import KMH
 from telemetry.model.errors import SenderError
 
@@ -23,6 +24,9 @@ PATHS = {"trk", "rte"}
 FIELDS = {"time": "timestamp", "ele": "altitude_m", "speed": "speed_kmh", "course": "heading_deg"}
 BOUNDED = 200
 """Elements that are kept of a point; GPX knows some thirty."""
+
+MAX_DEPTH = 100
+"""Maximum nesting of elements; a point of GPX with extensions has about eight."""
 
 
 def read(source: Source, judge: Judge) -> Pieces:
@@ -33,18 +37,49 @@ def read(source: Source, judge: Judge) -> Pieces:
         raise SenderError(f"cannot read {source.name} as GPX: {error}") from None
 
 
+class _BoundedFile:
+    """A file for a parser of XML that keeps in memory what it has read of a point, or of a text outside of points.
+
+    Raises `SenderError` when that is more than `MAX_LINE_BYTES`.
+    """
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self._file = file
+        self._name = name
+        self._kept_bytes = 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        if self._kept_bytes > MAX_LINE_BYTES:
+            raise SenderError(f"cannot read {self._name} on: an element has more than {MAX_LINE_BYTES} bytes")
+        data = self._file.read(size)
+        self._kept_bytes += len(data)
+        return data
+
+    def let_go(self) -> None:
+        """Note that the parser keeps nothing of what it has read."""
+        self._kept_bytes = 0
+
+
 def _points(source: Source, judge: Judge) -> Pieces:
     """Every element is emptied once it was looked at, so that the tree of a large file never stands whole."""
     pile, count, path = Pile(judge), 0, ""
     open_elements: list[Element] = []
+    open_points = 0
+    file = _BoundedFile(source.file, source.name)
     with source.faults():
-        for event, element in iterparse(source.file, events=("start", "end"), forbid_dtd=True):
+        for event, element in iterparse(file, events=("start", "end"), forbid_dtd=True):
             name = _name(element)
+            if open_points == 0:
+                file.let_go()
             if event == "start":
                 open_elements.append(element)
+                if len(open_elements) > MAX_DEPTH:
+                    raise SenderError(f"cannot read {source.name} on: elements are nested more than {MAX_DEPTH} deep")
+                open_points += name in POINTS
                 path = "" if name in PATHS else path
                 continue
             open_elements.pop()
+            open_points -= name in POINTS
             parent = open_elements[-1] if open_elements else None
             if name == "name" and parent is not None and _name(parent) in PATHS:
                 path = (element.text or "").strip()
@@ -52,7 +87,7 @@ def _points(source: Source, judge: Judge) -> Pieces:
                 count += 1
                 pile.add(f"point {count}", _row(element, name, path, judge.meanings))
                 yield from pile.full()
-            if parent is not None and not any(_name(one) in POINTS for one in open_elements):
+            if parent is not None and open_points == 0:
                 parent.remove(element)
     yield from pile.rest()
 

@@ -124,6 +124,29 @@ def test_redis_has_one_limit_wherever_it_is_shown(box: Box, browser: Browser) ->
     assert re.search(rf"of {limit} memory used; above 80 %, records are refused<", said), said
 
 
+NEAR_WHOLE = "of 4.0 TiB; with less than 1.0 GiB free, records are refused"
+
+
+@pytest.mark.parametrize(
+    ("value", "limit", "whole", "said"),
+    [
+        (2**41, 2**42 - 2**30, 2**42, f"Disk50 %2.0 TiB {NEAR_WHOLE}"),
+        (2**42 - 2**31, 2**42 - 2**30, 2**42, f"Disknear: 99 %4.0 TiB {NEAR_WHOLE}"),
+        (2**42, 2**42 - 2**30, 2**42, f"Diskfull4.0 TiB {NEAR_WHOLE}"),
+        (2**30, 9 * 2**30, 10 * 2**30, "Disk10 %1.0 GiB of 10.0 GiB; above 90 %, records are refused"),
+    ],
+    ids=["half", "near", "full", "far from the whole"],
+)
+def test_a_limit_close_to_the_whole_is_said_by_what_must_stay_free(
+    box: Box, browser: Browser, value: int, limit: int, whole: int, said: str
+) -> None:
+    """Of 4 TiB, 1 GiB is 0.02 %: rounded, the limit would be 100 %."""
+    open_box(browser, box)
+    found = json.dumps([{"name": "disk_used_bytes", "value": value, "limit": limit, "whole": whole}])
+    bars = f"import('/static/page/bounds.js').then(({{bars}}) => bars({found})[0].textContent)"
+    assert browser.run(bars) == said
+
+
 def test_a_size_is_rounded_in_one_way_here_and_in_the_programs(box: Box, browser: Browser) -> None:
     open_box(browser, box)
     said = browser.run(f"import('/static/page/units.js').then(({{bytes}}) => {json.dumps(SIZES)}.map(bytes))")

@@ -516,6 +516,18 @@ def test_an_import_is_listed_and_taken_back(
     }
 
 
+@pytest.mark.parametrize("rows", ["", "b,never,1,2\n"], ids=["no row", "a bad row"])
+def test_an_import_of_no_record_is_not_listed_as_whole(
+    settings: Settings, shard: Shard, call: Run, tmp_path: Path, rows: str
+) -> None:
+    done = call(COMMAND, settings, write(tmp_path, f"device_id,time,lat,lon\n{rows}"))
+    assert "0 imported" in done.out
+    assert "--undo" not in done.out
+    listed = call(COMMAND, settings, "--list", "--json").json
+    assert (listed["records"], listed["state"]) == (0, "nothing imported")
+    assert "  0 records  nothing imported  " in call(COMMAND, settings, "--list").out
+
+
 def test_a_file_that_was_taken_back_is_imported_again(
     settings: Settings, call: Run, stored: Any, tmp_path: Path
 ) -> None:

@@ -56,6 +56,17 @@ def test_any_program_reads_attributes_of_any_kind(tmp_path: Path, kind: str, is_
     assert same == ROWS
 
 
+@pytest.mark.parametrize("is_merged", [False, True])
+def test_minus_zero_stays_minus_zero_beside_zero(tmp_path: Path, is_merged: bool) -> None:
+    zeros = [(0.0, -0.0)[n % 2] for n in range(10)]
+    rows = [row_of(Record(n, "tcp", "json", x, x, x, x, x, x)) for n, x in enumerate(zeros)]
+    found, path = columns([Block("a", 1_795_500_000_000, range(1, 11), rows)]), tmp_path / "file.parquet"
+    with FileWriter(path, 4_096, is_merged) as writer:
+        writer.add(found)
+    for name in ("latitude", "longitude", "altitude_m", "speed_kmh", "heading_deg", "accuracy_m"):
+        assert [str(value) for value in pq.read_table(path).column(name).to_pylist()] == ["0.0", "-0.0"] * 5
+
+
 def cut_off(writer: FileWriter) -> None:
     writer.add(records(lambda _: None))
     raise KeyError
