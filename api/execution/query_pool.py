@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 INTERRUPT_EVERY_S = 0.1
 
-RELATIONS = ("asked", "counts", "left_records", "neighbours", "page", "simplified", "sorted", "tail")
+RELATIONS = ("asked", "chosen", "counts", "left_records", "neighbours", "page", "simplified", "sorted", "tail")
 """Names under which questions register relations: an idle cursor must not keep their records in memory."""
 
 

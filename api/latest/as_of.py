@@ -195,10 +195,18 @@ def _last_rows(records: pa.Table, wanted: Wanted) -> list[RecordAnswer]:
     newest = _last_row(records)
     if newest is None or is_placed(newest):
         return [] if newest is None else [newest]
-    has_fix = pc.invert(pc.fill_null(pc.starts_with(records.column("attributes"), NO_FIX), False))
+    has_fix = pc.invert(_starts_with(records.column("attributes"), NO_FIX))
     has_place = pc.and_(pc.is_valid(records.column("latitude")), pc.is_valid(records.column("longitude")))
     position = _last_row(records.filter(pc.and_(has_place, has_fix)))
     return [newest] if position is None else [newest, position]
+
+
+def _starts_with(texts: pa.ChunkedArray, beginning: str) -> pa.ChunkedArray:
+    """Whether texts, which may be a dictionary, begin so."""
+    if not pa.types.is_dictionary(texts.type):
+        return pc.fill_null(pc.starts_with(texts, beginning), False)
+    found = [pc.starts_with(chunk.dictionary, beginning).take(chunk.indices) for chunk in texts.chunks]
+    return pc.fill_null(pa.chunked_array(found, pa.bool_()), False)
 
 
 def _last_row(records: pa.Table) -> RecordAnswer | None:

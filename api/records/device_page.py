@@ -14,11 +14,12 @@ from operator import attrgetter
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from api.records.row_group_reader import RowGroups
+from api.records.row_group_reader import RowGroups, joined, plain
 from api.requests.params import Position
 from api.snapshot.snapshot import Snapshot, Wanted
 from telemetry.archive.data_files import LiveFile
-from telemetry.archive.schema import COLUMNS, LAYOUT, layout_of
+from telemetry.archive.schema import LAYOUT, layout_of
+from telemetry.archive.text_bytes import fitting_rows
 
 MOST_BYTES = 2**24
 """Decoded for a page at most. It is beside `api.query_memory_bytes`, once for each of `api.query_threads`."""
@@ -34,9 +35,16 @@ class OneDevice:
         self._row_groups = row_groups or RowGroups()
 
     def page(
-        self, snapshot: Snapshot, wanted: Wanted, after: Position | None, is_descending: bool, count: int
+        self,
+        snapshot: Snapshot,
+        wanted: Wanted,
+        after: Position | None,
+        is_descending: bool,
+        count: int,
+        text_bytes: int,
     ) -> pa.Table | None:
         """The first `count` records of `wanted`, which names one device, behind `after`; None if DuckDB is to be asked.
+        Fewer where their texts have more than `text_bytes`: the last one is the first that exceeds them.
 
         A file's times are all of its day, so that days are read one by one, until there are enough.
         """
@@ -50,7 +58,7 @@ class OneDevice:
             return None
         if snapshot.blocks:
             archived.append(_behind(snapshot.records, wanted, after, is_descending))
-        return _first(archived, is_descending, count)
+        return _first(archived, is_descending, count, text_bytes)
 
     def _archived(
         self, files: Sequence[LiveFile], wanted: Wanted, after: Position | None, is_descending: bool, count: int
@@ -98,16 +106,14 @@ def _are_between(us: pa.ChunkedArray, start_us: int, end_us: int) -> bool:
     return least is None or (start_us <= least and greatest < end_us)
 
 
-def _first(parts: Sequence[pa.Table], is_descending: bool, count: int) -> pa.Table:
+def _first(parts: Sequence[pa.Table], is_descending: bool, count: int, text_bytes: int) -> pa.Table:
     """The first in the order of (timestamp, id)."""
-    if not parts:
-        return COLUMNS.empty_table()
-    records = parts[0] if len(parts) == 1 else pa.concat_tables(parts)
-    if not is_descending and _rises(records.column("timestamp")):
-        return records.slice(0, count)
-    direction = "descending" if is_descending else "ascending"
-    order = pc.sort_indices(records, [("timestamp", direction), ("id", direction)])
-    return records.take(order.slice(0, count))
+    records = joined(parts)
+    if is_descending or not _rises(records.column("timestamp")):
+        direction = "descending" if is_descending else "ascending"
+        order = pc.sort_indices(records, [("timestamp", direction), ("id", direction)])
+        records = records.take(order.slice(0, count))
+    return plain(records.slice(0, min(count, fitting_rows(records.slice(0, count), text_bytes) + 1)))
 
 
 def _rises(times: pa.ChunkedArray) -> bool:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
@@ -31,10 +32,20 @@ from api.responses.record_schema import RecordAnswer
 from api.snapshot.snapshot import Snapshot, Snapshots, Wanted
 from telemetry.archive.data_files import LiveFile
 from telemetry.archive.schema import COLUMNS, records_sql, sql_text
+from telemetry.archive.text_bytes import TEXTS, fitting, fitting_rows
 from telemetry.http.operations import Content, Operation, names
 from telemetry.http.problem_responses import refuse_unknown
 from telemetry.model import problems
 from telemetry.model.utc import iso
+
+PAGE_BYTES = 2**24
+"""Maximum of the texts of a page, bytes. A page of one record may have more: a record has up to 1 MB."""
+
+SORTED_ROWS = 10_240
+"""Rows that DuckDB may hold, each with its texts, to sort the first of them out."""
+
+TEXT_BYTES = "text_bytes"
+"""Column of the bytes of a row's texts."""
 
 MANY_PAGES = 4
 """Files with so many pages of rows are first asked for the page's timestamps only."""
@@ -69,11 +80,16 @@ class Question(NamedTuple):
     limit: int = 1_000
     after: Position | None = None
     thinned: Thinned = Thinned()
+    page_bytes: int = PAGE_BYTES
 
     @property
     def is_whole(self) -> bool:
         """Whether no record is left out."""
         return self.thinned == Thinned()
+
+    def shown_rows(self, found: pa.Table) -> int:
+        """Number of the first records of `found` that a page shows: both `limit` and `page_bytes` end it."""
+        return min(self.limit, fitting_rows(found, self.page_bytes))
 
 
 def narrowed(question: Question) -> Wanted:
@@ -130,7 +146,9 @@ def page(
         return COLUMNS.empty_table()
     snapshot = snapshots.take(wanted)
     if one_device is not None and question.is_whole:
-        found = one_device.page(snapshot, wanted, question.after, question.is_descending, question.limit + 1)
+        found = one_device.page(
+            snapshot, wanted, question.after, question.is_descending, question.limit + 1, question.page_bytes
+        )
         if found is not None:
             return found
     return _of_duckdb(connection, snapshot, question, wanted)
@@ -143,13 +161,13 @@ def _of_duckdb(
     if snapshot.records.num_rows:
         connection.register("tail", snapshot.records)
     in_turn = ranges(snapshot.files, wanted, question.is_descending) if question.is_whole else (wanted,)
-    found, missing = [COLUMNS.empty_table()], question.limit + 1
+    found = COLUMNS.empty_table()
     for part in in_turn:
-        found.append(_of_range(connection, snapshot, question._replace(limit=missing - 1), part))
-        missing -= found[-1].num_rows
-        if missing <= 0:
+        missing = question.limit - found.num_rows
+        found = pa.concat_tables([found, _of_range(connection, snapshot, question._replace(limit=missing), part)])
+        if question.shown_rows(found) < found.num_rows:
             break
-    return pa.concat_tables(found)
+    return found
 
 
 def _of_range(
@@ -161,8 +179,43 @@ def _of_range(
     rows = sum(file.rows or 0 for file in files)
     if question.is_whole and not wanted.devices and rows > MANY_PAGES * question.limit:
         wanted = _of_page(connection, snapshot, question, wanted)
-    statement = _ordered(connection, snapshot, question, wanted, ", ".join(COLUMNS.names))
-    return connection.sql(statement).to_arrow_table().cast(COLUMNS)  # the zone that times are shown in is the session's
+    return _within_bytes(connection, snapshot, question, wanted)
+
+
+def _within_bytes(
+    connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, question: Question, wanted: Wanted
+) -> pa.Table:
+    """The first records: at most those of a page and one of the next.
+
+    The first query sorts the lengths of long texts instead of the texts. If the page has any, a second query reads
+    the page's records by their ids: to sort rows takes as much memory as the texts of thousands of them.
+    """
+    most = question.page_bytes // max(question.limit + 1, SORTED_ROWS)
+    files, has_tail = _files(snapshot, wanted), snapshot.records.num_rows > 0
+    records = records_in(files, wanted, has_tail=has_tail)
+    rows = f"SELECT {_shortened(most, question.thinned.is_distinct)} FROM ({records})"
+    found = connection.sql(_ordered(connection, rows, question, "*")).to_arrow_table()
+    sizes = found.column(TEXT_BYTES)
+    found = found.slice(0, fitting(sizes, question.page_bytes) + 1)
+    if (pc.max(sizes).as_py() or 0) > most:
+        connection.register("chosen", found.select(["id"]))
+        chosen = f"SELECT * FROM ({records}) SEMI JOIN chosen USING (id)"
+        statement = f"SELECT {', '.join(COLUMNS.names)} FROM ({chosen}) {_order(question)}"
+        found = connection.sql(statement).to_arrow_table()
+    return found.select(COLUMNS.names).cast(COLUMNS)  # the zone that times are shown in is the session's
+
+
+def _shortened(most: int, is_distinct: bool) -> str:
+    """SQL of all columns and of the bytes of a row's texts.
+
+    Of a text of more than `most` bytes there is only the beginning, which is enough for areas and tracks, and a digest
+    if `is_distinct`.
+    """
+    end = "|| sha256({0})" if is_distinct else ""
+    cut = f"CASE WHEN strlen({{0}}) <= {most} THEN {{0}} ELSE left({{0}}, {most}) {end} END AS {{0}}"
+    shown = {name: cut.format(name) for name in TEXTS}
+    sizes = " + ".join(f"coalesce(strlen({name}), 0)" for name in TEXTS)
+    return ", ".join([*(shown.get(name, name) for name in COLUMNS.names), f"{sizes} AS {TEXT_BYTES}"])
 
 
 def _files(snapshot: Snapshot, wanted: Wanted) -> list[LiveFile]:
@@ -171,36 +224,34 @@ def _files(snapshot: Snapshot, wanted: Wanted) -> list[LiveFile]:
 
 def _of_page(connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, question: Question, wanted: Wanted) -> Wanted:
     """The range of one page's timestamps, found by these alone: to sort whole rows would decode all of them."""
-    keys = _ordered(connection, snapshot, question, wanted, "timestamp")
+    records = records_in(_files(snapshot, wanted), wanted, has_tail=snapshot.records.num_rows > 0)
+    keys = _ordered(connection, records, question, "timestamp")
     [(first_us, last_us)] = connection.execute(
         f"SELECT epoch_us(min(timestamp)), epoch_us(max(timestamp)) FROM ({keys})"
     ).fetchall()
     return wanted if first_us is None else wanted._replace(start_us=first_us, end_us=last_us + 1)
 
 
-def _ordered(
-    connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, question: Question, wanted: Wanted, names: str
-) -> str:
+def _ordered(connection: duckdb.DuckDBPyConnection, records: str, question: Question, names: str) -> str:
     """SQL that selects columns of the first records behind the question's cursor, one more than its limit."""
-    has_tail = snapshot.records.num_rows > 0
-    records = question.thinned.sql(records_in(_files(snapshot, wanted), wanted, has_tail=has_tail))
-    records = question.thinned.simplified(connection, records)
-    direction = "DESC" if question.is_descending else "ASC"
+    records = question.thinned.simplified(connection, question.thinned.sql(records))
     behind = ""
     if question.after is not None:
         sign = "<" if question.is_descending else ">"
         at = f"TIMESTAMPTZ '{iso(question.after.timestamp_us)}'"
         behind = f"WHERE timestamp {sign} {at} OR (timestamp = {at} AND id {sign} {question.after.id})"
-    return (
-        f"SELECT {names} FROM ({records}) {behind} "
-        f"ORDER BY timestamp {direction}, id {direction} LIMIT {question.limit + 1}"
-    )
+    return f"SELECT {names} FROM ({records}) {behind} {_order(question)} LIMIT {question.limit + 1}"
 
 
-def body(found: pa.Table, limit: int) -> bytes:
+def _order(question: Question) -> str:
+    direction = "DESC" if question.is_descending else "ASC"
+    return f"ORDER BY timestamp {direction}, id {direction}"
+
+
+def body(found: pa.Table, question: Question) -> bytes:
     """The JSON of one page."""
-    shown = found.slice(0, limit)
-    more = str(ended(shown)) if found.num_rows > limit else None
+    shown = found.slice(0, question.shown_rows(found))
+    more = str(ended(shown)) if found.num_rows > shown.num_rows else None
     return record_schema.encode(RecordsPage(answers_of(shown), more))
 
 
@@ -226,7 +277,7 @@ class History:
             thinned(request),
         )
         if kind is FORMATS["json"]:
-            data = await self._queries.run(lambda connection: body(self._page(connection, question), question.limit))
+            data = await self._queries.run(lambda connection: body(self._page(connection, question), question))
             return Response(data, headers=VARY, media_type="application/json")
         written = await self._queries.run(lambda connection: self._written(connection, question, kind))
         return page_response.answer(request, kind, *written)
@@ -238,8 +289,9 @@ class History:
         self, connection: duckdb.DuckDBPyConnection, question: Question, kind: Format
     ) -> tuple[bytes, Position | None]:
         found = self._page(connection, question)
-        shown = found.slice(0, question.limit)
-        return page_response.written(connection, shown, kind), ended(shown) if found.num_rows > question.limit else None
+        shown = found.slice(0, question.shown_rows(found))
+        is_last = found.num_rows == shown.num_rows
+        return page_response.written(connection, shown, kind), None if is_last else ended(shown)
 
 
 def ended(shown: pa.Table) -> Position:

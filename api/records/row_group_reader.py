@@ -23,6 +23,7 @@ from api.records.page_skipping import BUFFER_BYTES, NotRead, WantedPages
 from api.snapshot.file_memory import FileMemory
 from telemetry.archive.parquet_writer import PAGE_ROWS
 from telemetry.archive.schema import COLUMNS
+from telemetry.archive.text_bytes import TEXTS
 
 FOOTERS_BYTES = 2**20
 """Footers that are remembered, as they lie in files; in memory they take eight times as much. A day's has 48 kB."""
@@ -35,7 +36,6 @@ BESIDE_BYTES, BESIDE = 2**20, 2
 fewer are not worth the way to it. So many such threads run at once."""
 
 
-_TEXTS = ("location", "attributes")
 _WORDS = ("transport", "source")
 """Texts that mostly are the same in a whole row group."""
 
@@ -67,12 +67,13 @@ class RowGroups:
         return sum(footer.metadata.row_group(group).total_byte_size for group in footer.groups_of(device_id))
 
     def read(self, path: str, device_id: str) -> pa.Table:
-        """The device's records in a file, of `COLUMNS`, in the order that they have there."""
+        """The device's records in a file, of `COLUMNS`, in the order that they have there. `TEXTS` may be dictionaries:
+        a text that all rows have is in memory once."""
         footer = self._footer(path)
         found = [self._of_group(path, footer.metadata, group, device_id) for group in footer.groups_of(device_id)]
         if len(found) == 1:
             return found[0]
-        return pa.concat_tables(found) if found else COLUMNS.empty_table()
+        return joined(found)
 
     def devices(self, path: str) -> list[bytes] | None:
         """The devices of a file, some of them more than once, and maybe others; None if its dictionaries don't say."""
@@ -92,12 +93,12 @@ class RowGroups:
         chunks = {name: metadata.row_group(group).column(n) for n, name in enumerate(COLUMNS.names)}
         same = {name: value for name, chunk in chunks.items() for value in _same(name, chunk)}
         names = [name for name in COLUMNS.names if name not in same and name != "device_id"]
-        dictionaries = [name for name in ("device_id", *_WORDS) if _DICTIONARY in chunks[name].encodings]
+        dictionaries = [name for name in ("device_id", *_WORDS, *TEXTS) if _DICTIONARY in chunks[name].encodings]
         one = _Group(path, metadata, group, chunks, dictionaries)
         places = one.places(device_id)
         if places is None:
             return COLUMNS.empty_table()
-        beside = [name for name in names if name in _TEXTS and one.decoded_bytes(name, places) >= BESIDE_BYTES]
+        beside = [name for name in names if name in TEXTS and one.decoded_bytes(name, places) >= BESIDE_BYTES]
         texts = self._pool.submit(one.rows, beside, places) if beside else None
         found = one.rows([name for name in names if name not in beside], places)
         return _whole(found if texts is None else [*found, *texts.result()], {"device_id": device_id, **same})
@@ -214,8 +215,30 @@ def _whole(parts: Sequence[pa.Table], same: dict[str, str | None]) -> pa.Table:
     rows = parts[0].num_rows
     found = {name: column for part in parts for name, column in zip(part.column_names, part.columns, strict=True)}
     found |= {name: pa.repeat(pa.scalar(value, COLUMNS.field(name).type), rows) for name, value in same.items()}
-    columns = [_of_type(found[field.name], field.type) for field in COLUMNS]
-    return pa.Table.from_arrays(columns, schema=COLUMNS)
+    columns = [found[f.name] if f.name in TEXTS else _of_type(found[f.name], f.type) for f in COLUMNS]
+    return pa.Table.from_arrays(columns, names=COLUMNS.names)
+
+
+def plain(records: pa.Table) -> pa.Table:
+    """Records whose texts are no dictionaries."""
+    return pa.Table.from_arrays([_of_type(records.column(f.name), f.type) for f in COLUMNS], schema=COLUMNS)
+
+
+def joined(tables: Sequence[pa.Table]) -> pa.Table:
+    """Records of several tables, their texts as dictionaries if those of any are."""
+    if not tables:
+        return COLUMNS.empty_table()
+    for name in TEXTS:
+        at = COLUMNS.get_field_index(name)
+        kinds = {table.schema.field(at).type for table in tables}
+        if len(kinds) > 1:
+            field = pa.field(name, next(filter(pa.types.is_dictionary, kinds)))
+            tables = [table.set_column(at, field, _as_dictionary(table.column(at))) for table in tables]
+    return pa.concat_tables(tables)
+
+
+def _as_dictionary(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
 
 
 def _of_type(column: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from telemetry.archive.schema import BOUNDED, COLUMNS, least_and_greatest, only_used
+from telemetry.archive.text_bytes import TEXTS, fitting_rows
 
 RISING = ("timestamp", "received_at", "id")
 COORDINATES = ("latitude", "longitude")
@@ -30,7 +31,13 @@ PAGE_ROWS = 8_192
 many. Who reads one device decodes a quarter of what it would of a page for a whole group."""
 
 GROUP_BYTES = 2**26
-"""Of memory: a group of long texts has fewer rows than others."""
+"""Bytes of memory at which rows that wait to be written fill their groups."""
+
+LONG_TEXT_BYTES = 2**10
+"""Texts of a row, on average of a group, from which the group has fewer rows than others."""
+
+LONG_TEXTS_BYTES = LONG_TEXT_BYTES * PAGE_ROWS
+"""Maximum of the texts of such a group, or one row: readers hold a whole page of a column in memory, several times."""
 
 SAVED_LEVEL = 1
 MERGED_LEVELS = dict.fromkeys(COLUMNS.names, 6) | dict.fromkeys((*COORDINATES, "attributes"), 3)
@@ -110,14 +117,24 @@ class FileWriter:
 
     def _write(self, rows: int) -> None:
         waiting = pa.concat_tables(self._waiting).unify_dictionaries()
-        for at in range(0, rows, self._group_rows):
-            group = only_used(waiting.slice(at, min(self._group_rows, rows - at)))
+        at = 0
+        while at < rows:
+            group = waiting.slice(at, min(self._group_rows, rows - at))
+            group = only_used(group.slice(0, _rows_of_group(group)))
             group = group.combine_chunks()  # chunk after chunk takes a tenth longer to write
             self._writer = self._writer or self._opened(group)
             self._writer.write_table(group, self._group_rows)
+            at += group.num_rows
         self._waiting = [only_used(waiting.slice(rows))]
         self._waiting_rows -= rows
         self._waiting_bytes = waiting.slice(rows).nbytes
+
+
+def _rows_of_group(rows: pa.Table) -> int:
+    """Number of the first rows that make a group: all, or fewer where texts are long."""
+    if sum(rows.column(name).nbytes for name in TEXTS) <= LONG_TEXT_BYTES * rows.num_rows:
+        return int(rows.num_rows)
+    return fitting_rows(rows, LONG_TEXTS_BYTES)
 
 
 def _has_many_texts(column: pa.ChunkedArray) -> bool:

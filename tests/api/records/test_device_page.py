@@ -13,14 +13,14 @@ import pytest
 from api.records import device_page, row_group_reader
 from api.records.device_page import OneDevice
 from api.records.downsampling import Thinned
-from api.records.range_query import Question, body, ended, page
+from api.records.range_query import PAGE_BYTES, Question, body, ended, page
 from api.snapshot.snapshot import Snapshot, Wanted
 from telemetry.archive import parquet_writer
 from telemetry.archive.data_files import LiveFile
 from telemetry.archive.schema import columns
 from telemetry.archive.table import Archive
 from telemetry.hot_store.entry_codec import Block
-from telemetry.model.record import EARLIEST_US, LATEST_US, Record, Stored
+from telemetry.model.record import EARLIEST_US, LATEST_US, Record, Stored, row_of
 from telemetry.model.utc import DAY_US
 from tests.api.stores import MIDNIGHT_US
 
@@ -159,7 +159,7 @@ def pages(
     found: list[bytes] = []
     while True:
         records = page(connection, days, question, one)  # type: ignore[arg-type]  # it takes snapshots, too
-        found.append(body(records, question.limit))
+        found.append(body(records, question))
         if records.num_rows <= question.limit or len(found) == 4:
             return found
         question = question._replace(after=ended(records.slice(0, question.limit)))
@@ -196,7 +196,7 @@ def test_a_page_reads_no_more_days_than_it_needs(
 
 
 def left_to_duckdb(days: Days, wanted: Wanted) -> bool:
-    return OneDevice().page(days.take(wanted), wanted, None, False, 10) is None
+    return OneDevice().page(days.take(wanted), wanted, None, False, 10, PAGE_BYTES) is None
 
 
 def test_what_is_left_to_duckdb(
@@ -242,3 +242,14 @@ def test_footers_are_remembered_up_to_a_bound(
         found.read(file.path, "a")
     assert 0 < found._footers.held_bytes <= 10_000
     assert len(found._footers) < len(days.files)
+
+
+def test_a_text_that_many_records_have_is_in_memory_once(archive: Archive) -> None:
+    """2,000 records of 60 kB have 120 MB of texts, which take 1 MB of a file and of memory if all are the same."""
+    archive.open()
+    record = Record(MIDNIGHT_US, "tcp", "json", 1.0, 2.0, attributes='{"t":"' + 60_000 * "x" + '"}')
+    [file] = archive.data_files.write(columns([Block("a", NOW_MS, range(2_000), 2_000 * [row_of(record)])]), "1")
+    found = row_group_reader.RowGroups().read(str(archive.root / file.path), "a")
+    assert found.num_rows == 2_000
+    assert sum(column.nbytes for column in found.columns) < 5_000_000
+    assert row_group_reader.plain(found.slice(0, 1)).column("attributes").to_pylist() == [record.attributes]

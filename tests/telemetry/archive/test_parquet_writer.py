@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import duckdb
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from telemetry.archive.parquet_writer import PAGE_ROWS, FileWriter
-from telemetry.archive.schema import COLUMNS, columns
+from telemetry.archive.parquet_writer import LONG_TEXTS_BYTES, PAGE_ROWS, FileWriter
+from telemetry.archive.schema import COLUMNS, columns, open_duckdb
+from telemetry.archive.text_bytes import text_bytes
 from telemetry.hot_store.entry_codec import Block
 from telemetry.model.record import Record, row_of
 
@@ -65,6 +68,39 @@ def test_minus_zero_stays_minus_zero_beside_zero(tmp_path: Path, is_merged: bool
         writer.add(found)
     for name in ("latitude", "longitude", "altitude_m", "speed_kmh", "heading_deg", "accuracy_m"):
         assert [str(value) for value in pq.read_table(path).column(name).to_pylist()] == ["0.0", "-0.0"] * 5
+
+
+LENGTHS: dict[str, Callable[[int], int]] = {
+    "long": lambda n: 20_000,
+    "a few long": lambda n: 200_000 if n < 300 else 10,
+    "equal": lambda n: 1_000_000 if n < 40 else 1_000,
+}
+
+
+@pytest.mark.parametrize("kind", LENGTHS)
+def test_groups_of_long_texts_are_short(tmp_path: Path, kind: str) -> None:
+    """A program that reads a row group holds a page of each column in memory: with all of a save's texts of 1 MB in one
+    page, DuckDB cannot even count the bytes of a file within 192 MiB."""
+    found = records(lambda n: f'{{"t":"{n % 7 * "x" + LENGTHS[kind](n) * "y"}"}}').slice(0, 1_500)
+    path = tmp_path / "file.parquet"
+    with FileWriter(path, 4_096, is_merged=False) as writer:
+        writer.add(found)
+    assert pq.read_table(path).equals(found)
+    metadata = pq.read_metadata(path)
+    sizes = [pc.sum(text_bytes(pq.ParquetFile(path).read_row_group(n))).as_py() for n in range(metadata.num_row_groups)]
+    assert max(sizes) <= LONG_TEXTS_BYTES
+    assert all(sum(pair) > LONG_TEXTS_BYTES for pair in pairwise(sizes))  # no shorter than they have to be
+    with open_duckdb(memory_limit="96MiB") as connection:
+        [(size,)] = connection.execute(f"SELECT sum(strlen(attributes)) FROM '{path}'").fetchall()
+    assert size == sum(sizes)
+
+
+def test_a_text_may_fill_a_group(tmp_path: Path) -> None:
+    found = records(lambda n: f'"{2 * LONG_TEXTS_BYTES * "x"}"' if n in (3, 4) else None).slice(0, 10)
+    path = tmp_path / "file.parquet"
+    with FileWriter(path, 4_096, is_merged=False) as writer:
+        writer.add(found)
+    assert pq.read_table(path).equals(found)
 
 
 def cut_off(writer: FileWriter) -> None:
