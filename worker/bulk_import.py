@@ -31,6 +31,7 @@ from typing import NamedTuple
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import DeltaTable
 
 from telemetry.archive.data_files import DataFile
@@ -60,7 +61,8 @@ class MovedMeanwhile(StoreError):
 
 class Written(NamedTuple):
     """Files of a batch that await their commit: its ids, the random bits of its number, the token of its ids, and since
-    when; and how many devices had been deleted before it got its ids."""
+    when; how many devices had been deleted before it got its ids; and whether some records have a transport other than
+    `import`."""
 
     files: list[DataFile]
     ids: range
@@ -68,6 +70,7 @@ class Written(NamedTuple):
     token: str
     since_s: float
     deleted: int
+    has_other_transports: bool
 
 
 class Importer:
@@ -168,7 +171,7 @@ class Importer:
             shard.shard,
             intent.commit,
             self._now_ms(),
-            Imported(self._name, after, written.ids),
+            Imported(self._name, after, written.ids, written.has_other_transports),
         )
 
     def _check_devices(self, shard: Shard, records: pa.Table) -> None:
@@ -186,7 +189,8 @@ class Importer:
         self._archive.open()  # so that there is a folder
         files = self._archive.data_files.write(numbered, import_kind(bits))
         ids = range(first, first + records.num_rows * shard.shards, shard.shards)
-        return Written(files, ids, bits, token, since_s, deleted)
+        has_others = bool(pc.any(pc.not_equal(records.column("transport"), "import")).as_py())
+        return Written(files, ids, bits, token, since_s, deleted, has_others)
 
     def _intend(self, shard: Shard, written: Written) -> tuple[Intent, str]:
         """The intent, once it stands, and the commit number before it."""

@@ -27,6 +27,7 @@ import duckdb
 from deltalake import DeltaTable
 
 from telemetry.archive.data_files import LiveFile
+from telemetry.archive.schema import has_id_sql, seen_sql
 from telemetry.archive.table import UNDONE_ROWS, Archive, Progress
 from telemetry.hot_store import deletions
 from telemetry.hot_store.entry_codec import Slot, decode_intent, decode_latest, read_entry
@@ -143,7 +144,7 @@ class Undoer:
         while True:
             self._reached("look")
             table = self._archive.open()
-            left = [one for one in self._archive.live(table) if one.path not in clean and overlapping(one, ids)]
+            left = [one for one in self._archive.live(table) if one.path not in clean and one.ids_among(ids)]
             if not left:
                 return records, files
             left.sort(key=lambda file: (file.day, file.path))
@@ -199,8 +200,10 @@ class Undoer:
         last = [shard.last_entry(name) for name in names]
         seen = shard.latest(devices)
         entries = shard.entries([(name, "-", "+") for name in names])
-        files = self._archive.files(self._archive.open())
-        archived = found_of(self._connection, files, names)
+        table = self._archive.open()
+        files = self._archive.files(table)
+        imported = self._archive.imported_otherwise(table, shard.shard, shard.shards)
+        archived = found_of(self._connection, files, names, seen_sql(imported))
         gone = {mark.device_id: mark.before_id for mark in deletions.pending(shard)}
         mended = 0
         for name, entry, latest, raw in zip(names, last, seen, entries, strict=True):
@@ -212,19 +215,9 @@ class Undoer:
         return mended
 
 
-def overlapping(file: LiveFile, ids: Sequence[range]) -> list[range]:
-    """The ranges of which the log allows that a file holds some."""
-    if file.least_id is None or file.greatest_id is None:
-        return list(ids)
-    return [one for one in ids if file.least_id < one.stop and one.start <= file.greatest_id]
-
-
 def condition_of(files: Sequence[LiveFile], ids: Sequence[range]) -> str:
     """SQL of which records of some files have one of these ids."""
-    wanted = {one: None for file in files for one in overlapping(file, ids)}
-    return " OR ".join(
-        f"(id >= {one.start} AND id < {one.stop} AND id % {one.step} = {one.start % one.step})" for one in wanted
-    )
+    return " OR ".join(map(has_id_sql, dict.fromkeys(one for file in files for one in file.ids_among(ids))))
 
 
 def shows(latest: bytes, ids: Sequence[range]) -> bool:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from api.requests.params import MAX_DEVICES
 from api.snapshot.snapshot import Snapshots, Wanted
 from telemetry.archive.data_files import LiveFile
-from telemetry.archive.schema import SEEN_SQL, sql_text
+from telemetry.archive.schema import seen_sql, sql_text
 from telemetry.model.record import EARLIEST_US, LATEST_US
 
 MAX_KEPT_BYTES = 2**26
@@ -54,7 +54,8 @@ class Counts:
             ],
             schema=_SCHEMA,
         )
-        connection.register("counts", pa.concat_tables([*self._of_files(connection, snapshot.files), tail]))
+        counted = self._of_files(connection, snapshot.files, snapshot.shards)
+        connection.register("counts", pa.concat_tables([*counted, tail]))
         connection.register("asked", pa.table({"device_id": pa.array(devices, pa.string())}))
         rows = connection.execute(
             "SELECT device_id, sum(records)::BIGINT, min(first_us) FROM counts SEMI JOIN asked USING (device_id) "
@@ -62,12 +63,16 @@ class Counts:
         ).fetchall()
         return {device: Count(records, first_us) for device, records, first_us in rows}
 
-    def _of_files(self, connection: duckdb.DuckDBPyConnection, files: Sequence[LiveFile]) -> list[pa.Table]:
+    def _of_files(
+        self, connection: duckdb.DuckDBPyConnection, files: Sequence[LiveFile], shards: int
+    ) -> list[pa.Table]:
         paths = [file.path for file in files]
         with self._lock:
             known = {path: self._kept[path] for path in paths if path in self._kept}
-        for some in _batches([file for file in files if file.path not in known]):
-            known |= _counted(connection, some)
+        new = [file for file in files if file.path not in known]
+        imported = self._snapshots.imported_otherwise(shards) if new else []
+        for some in _batches(new):
+            known |= _counted(connection, some, imported)
         with self._lock:
             self._keep(known)
         return list(known.values())
@@ -100,11 +105,14 @@ def _batches(files: Sequence[LiveFile]) -> Iterator[list[LiveFile]]:
         yield batch
 
 
-def _counted(connection: duckdb.DuckDBPyConnection, files: Sequence[LiveFile]) -> dict[str, pa.Table]:
+def _counted(
+    connection: duckdb.DuckDBPyConnection, files: Sequence[LiveFile], imported: Sequence[range]
+) -> dict[str, pa.Table]:
     """The counts of each file, all in one statement: of small files it takes a tenth of the time."""
+    seen = seen_sql(dict.fromkeys(ids for file in files for ids in file.ids_among(imported)))
     listed = ", ".join(sql_text(file.path) for file in files)
     found = connection.sql(
-        f"SELECT filename, device_id, count(*) AS records, epoch_us(min({SEEN_SQL})) AS first_us "
+        f"SELECT filename, device_id, count(*) AS records, epoch_us(min({seen})) AS first_us "
         f"FROM read_parquet([{listed}], hive_partitioning = false, filename = true) GROUP BY ALL ORDER BY filename"
     ).to_arrow_table()
     counts, at = found.select(_SCHEMA.names).cast(_SCHEMA), 0

@@ -72,14 +72,14 @@ class Snapshot:
 
     def __init__(self, files: list[LiveFile], parts: Sequence[Part], shards: int, wanted: Wanted) -> None:
         self.files = files
+        self.shards = shards
         self._parts = parts
-        self._shards = shards
         self._wanted = wanted
 
     def some(self, names: Sequence[str]) -> pa.Table:
         """The tail's records, and maybe others, as a table of some columns (tail_columns.py)."""
         tables = [part.table(names) for part in self._parts]
-        return pa.concat_tables(tables) if tables else tail.table((), self._shards, names)
+        return pa.concat_tables(tables) if tables else tail.table((), self.shards, names)
 
     @cached_property
     def records(self) -> pa.Table:
@@ -103,7 +103,7 @@ class Snapshot:
     def _all_blocks(self) -> Iterator[Block | None]:
         for device, entries in chain.from_iterable(part.entries for part in self._parts):
             if device.startswith(self._wanted.prefix):
-                yield from (read_block(device, raw, self._shards) for raw in entries)
+                yield from (read_block(device, raw, self.shards) for raw in entries)
 
     @property
     def tail(self) -> Iterator[Stored]:
@@ -140,6 +140,7 @@ class Snapshots:
         self._table: DeltaTable | None = None
         self._listing = Listing([], [])
         self._stamp: object = None
+        self._imported: dict[int, list[range]] = {}
         self._table_lock = threading.Lock()
 
     def take(self, wanted: Wanted) -> Snapshot:
@@ -155,6 +156,15 @@ class Snapshots:
                 return Snapshot(files, [part for parts in kept if parts for part in parts], shards, wanted)
             time.sleep(0.01 * attempt)
         raise NotTogether("Redis and archive don't belong together: `whimbrel recover` says what can be done")
+
+    def imported_otherwise(self, shards: int) -> list[range]:
+        """As `Archive.imported_otherwise`, of all shards and of all files of snapshots that were taken before."""
+        with self._table_lock:
+            table = self._table or self._archive.open_existing()
+            for shard in range(shards):
+                known = self._imported.get(shard, ())
+                self._imported[shard] = self._archive.imported_otherwise(table, shard, shards, known)
+            return list(chain.from_iterable(self._imported.values()))
 
     def _tails(self, wanted: Wanted) -> list[tuple[Shard, Read]]:
         if self._one_tail is not None and len(wanted.devices) == 1:
@@ -208,7 +218,7 @@ class Snapshots:
         """The newest version's; from a new handle if the log that the old one came from was replaced or removed."""
         table = self._table
         if table is None or self._archive.log_stamp(table) != self._stamp:
-            table = self._archive.open_existing()
+            table, self._imported = self._archive.open_existing(), {}
             if table is None:
                 return Listing([], [self._archive.committed(None, shard) for shard in range(shards)])
         elif self._archive.is_newest(table):

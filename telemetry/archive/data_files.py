@@ -90,6 +90,13 @@ class LiveFile(NamedTuple):
     least_id: int | None = None
     greatest_id: int | None = None
 
+    def ids_among(self, ids: Iterable[range]) -> list[range]:
+        """The ranges of which the log allows that this file holds some."""
+        least, greatest = self.least_id, self.greatest_id
+        if least is None or greatest is None:
+            return list(ids)
+        return [one for one in ids if least < one.stop and one.start <= greatest]
+
     def may_hold(self, start_us: int, end_us: int, devices: Sequence[str]) -> bool:
         """Whether records of the half-open range, and of the devices if any are named, may be in it."""
         if self.first_us is not None and self.last_us is not None:

@@ -24,8 +24,6 @@ T = TypeVar("T")
 
 TIME = pa.timestamp("us", tz="UTC")
 MEASURED_SQL = "least(timestamp, received_at)"
-SEEN_SQL = f"CASE transport WHEN 'import' THEN {MEASURED_SQL} ELSE received_at END"
-"""SQL of when a record shows that its device was there: on arrival, but an imported one came from a file."""
 
 COLUMNS = pa.schema(
     [
@@ -185,6 +183,20 @@ def least_and_greatest(records: pa.Table, name: str) -> tuple[Any, Any]:
 def sql_text(text: str) -> str:
     """A text as an SQL literal."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def seen_sql(imported: Iterable[range] = ()) -> str:
+    """SQL of when a record shows that its device was there: on arrival, but an imported one when it was measured.
+
+    `imported` are ids of imported records whose transport is not `import` (`Archive.imported_otherwise`).
+    """
+    is_imported = " OR ".join(["transport = 'import'", *map(has_id_sql, imported)])
+    return f"CASE WHEN {is_imported} THEN {MEASURED_SQL} ELSE received_at END"
+
+
+def has_id_sql(ids: range) -> str:
+    """SQL of whether a record has one of some ids."""
+    return f"(id >= {ids.start} AND id < {ids.stop} AND id % {ids.step} = {ids.start % ids.step})"
 
 
 def time_sql(us: str) -> str:

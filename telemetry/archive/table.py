@@ -11,7 +11,8 @@
 `date` is the day of `timestamp` in UTC. Arrow writes the files (parquet_writer.py), DuckDB reads them; `deltalake`
 keeps the log and no more. A save's files and its transaction ("whimbrel-<shard>", commit number) are one commit; an
 import's have one more transaction ("import-<name>-<shard>", how far it is), so that each of its rows comes in once, and
-others with the ids of its records ("import-<name>-<shard>-batch…"), by which it is taken back. So are the files that a
+others with the ids of its records ("import-<name>-<shard>-batch…"), by which it is taken back, and once more the ids of
+those that came by another transport than `import` ("import-otherwise-<shard>…"). So are the files that a
 compaction adds and removes, and its transaction ("compact-<date>", a count): whoever planned with an older handle is
 refused; a deletion's commits are such, with its name (`DELETION`). No Parquet file is ever overwritten, and nobody
 globs the folder: files of failed attempts and of the time before a compaction lie beside the live ones, until the
@@ -159,16 +160,23 @@ class Progress(NamedTuple):
 
 
 class Imported(NamedTuple):
-    """What a commit brings of an import: its name, how far it is then, and the ids of the records."""
+    """What a commit brings of an import: its name, how far it is then, the ids of the records, and whether the file
+    said of some that they came by another transport than `import`."""
 
     name: str
     progress: Progress
     ids: range
+    has_other_transports: bool = False
 
 
 def _import_id(name: str, shard: int) -> str:
     """The name under which the table keeps how far an import is in a shard."""
     return f"{IMPORTED}-{name}-{shard}"
+
+
+def _otherwise_id(shard: int) -> str:
+    """The name under which the table keeps of how many ranges of a shard's ids `imported_otherwise` knows."""
+    return f"{IMPORTED}-otherwise-{shard}"
 
 
 class Archive:
@@ -266,6 +274,8 @@ class Archive:
         if imported is not None:
             transactions.append(Transaction(_import_id(imported.name, shard), imported.progress.version))
             transactions += self._noting_ids(table, imported.name, shard, imported.ids)
+            if imported.has_other_transports:
+                transactions += self._noting_otherwise(table, shard, imported.ids)
         try:
             self._commit(table, self._added(files, now_ms, is_new=True), *transactions)
         except CommitFailedError as error:
@@ -305,6 +315,35 @@ class Archive:
             [table.transaction_version(f"{key}-{n}-{end}") or 0 for end in ("first", "after")] for n in range(batches)
         ]
         return [range(first, after, shards) for first, after in bounds]
+
+    @staticmethod
+    def _noting_otherwise(table: DeltaTable, shard: int, ids: range) -> list[Transaction]:
+        """What notes these ids for `imported_otherwise`: the last noted range goes on where they begin at its end."""
+        key = _otherwise_id(shard)
+        ranges = table.transaction_version(key) or 0
+        last_after = f"{key}-{ranges - 1}-after"
+        if ranges and table.transaction_version(last_after) == ids.start:
+            return [Transaction(last_after, ids.stop)]
+        first, after = Transaction(f"{key}-{ranges}-first", ids.start), Transaction(f"{key}-{ranges}-after", ids.stop)
+        return [Transaction(key, ranges + 1), first, after]
+
+    @staticmethod
+    def imported_otherwise(
+        table: DeltaTable | None, shard: int, shards: int, known: Sequence[range] = ()
+    ) -> list[range]:
+        """The ids of a shard's imported records of which files said that they came by another transport than `import`;
+        not of imports by releases that did not note them.
+
+        A range takes about a millisecond to read. Those that are `known` of an older version are not read again, but
+        for the last, which may have grown.
+        """
+        if table is None:
+            return []
+        key, found = _otherwise_id(shard), list(known[:-1])
+        for n in range(len(found), table.transaction_version(key) or 0):
+            first, after = (table.transaction_version(f"{key}-{n}-{end}") or 0 for end in ("first", "after"))
+            found.append(range(first, after, shards))
+        return found
 
     def replace(self, table: DeltaTable, old: Sequence[LiveFile], new: Sequence[DataFile], now_ms: int) -> None:
         """Put `new` in the place of `old`, whose rows they hold, in one commit, on disk when this returns.

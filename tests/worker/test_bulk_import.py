@@ -14,13 +14,14 @@ import pytest
 from cli.imports.batches import columns_of
 from compactor.compaction import Sweep
 from telemetry.archive.change_feed import change_at
+from telemetry.archive.schema import has_id_sql
 from telemetry.archive.table import Archive, Progress
 from telemetry.hot_store import shard as hot
 from telemetry.hot_store.client import connect
-from telemetry.hot_store.entry_codec import decode_intent, decode_latest, last_seen_ms
-from telemetry.hot_store.shard import Shard
+from telemetry.hot_store.entry_codec import decode_intent, decode_latest, last_seen_ms, pack
+from telemetry.hot_store.shard import Batch, Limits, Shard
 from telemetry.model.errors import BusyError, IntentChanged, NotTogether, OtherStoreError
-from telemetry.model.record import Record, Sent
+from telemetry.model.record import Record, Sent, Transport
 from telemetry.model.utc import DAY_US
 from telemetry.startup.store_setup import apart, set_up
 from telemetry.system import clock
@@ -30,6 +31,7 @@ from tests.worker.conftest import NOW_US, Ledger, archived
 from tests.worker.stopping import Stop, at, stop
 from worker.bulk_import import Importer, MovedMeanwhile
 from worker.recovery import recover
+from worker.saving.latest_rebuild import rebuild
 from worker.saving.saver import Saver
 
 STEPS = ("allot", "write", "intend", "open", "commit", "offer", "finish")
@@ -104,6 +106,51 @@ def test_records_are_in_the_archive_and_latest_knows_them(
         [archive.files(archive.open())],
     ).fetchall()
     assert is_late == (True,)
+
+
+@pytest.mark.parametrize("transport", ["import", "tcp"])
+@pytest.mark.parametrize("batches", [1, 2])
+def test_a_device_was_seen_when_its_imported_records_were_measured_also_for_a_new_redis(
+    shard: Shard, archive: Archive, connection: duckdb.DuckDBPyConnection, transport: Transport, batches: int
+) -> None:
+    """Also where the file says by which transport they came, and not if they came from the device itself."""
+    year_us, devices = 365 * DAY_US, ("a", "b")
+    for number, device in enumerate(devices[:batches]):
+        sent = [Sent(device, Record(NOW_US - years * year_us, transport, "csv")) for years in (1, 2)]
+        before, after = Progress(2 * number), Progress(2 * number + 2)
+        importer(archive, connection).bring(shard, pa.Table.from_batches([columns_of(sent)]), before, after)
+    sent_at_ms = clock.now_ms()
+    shard.append([Batch(pack([Sent("live", Record(NOW_US - year_us, "tcp", "json"))]))], Limits())
+    saver(archive, connection).save(shard)
+    shard.client.flushall()
+    [new] = set_up(shard.client, archive, 1)
+    rebuild(new, archive, connection)
+    *imported, live = (last_seen_ms(found or b"") for found in new.latest([b"a", b"b", b"live"]))
+    assert imported[:batches] == [(NOW_US - year_us) // 1_000] * batches
+    assert live >= sent_at_ms
+
+
+def test_ids_of_imports_with_other_transports_are_noted_in_few_ranges(
+    shard: Shard, archive: Archive, connection: duckdb.DuckDBPyConnection
+) -> None:
+    known = list[range]()
+    for number, (transport, sends) in enumerate([("tcp", 0), ("http", 0), ("import", 0), ("tcp", 1), ("tcp", 0)]):
+        shard.append([Batch(pack([Sent("live", Record(NOW_US, "tcp", "json"))]))] * sends, Limits())
+        sent = [Sent("a", Record(NOW_US, kind, "csv")) for kind in (transport, "import")]
+        batch = pa.Table.from_batches([columns_of(sent)])
+        importer(archive, connection).bring(shard, batch, Progress(number), Progress(number + 1))
+        known = archive.imported_otherwise(archive.open(), 0, 1, known)
+        assert known == archive.imported_otherwise(archive.open(), 0, 1)
+    first, second = known
+    assert (len(first), len(second)) == (4, 4), (
+        "the third batch has no other transport; a record came before the fourth"
+    )
+    [(found,)] = connection.execute(
+        f"SELECT count(*) FROM read_parquet($1) WHERE {' OR '.join(map(has_id_sql, known))}",
+        [archive.files(archive.open())],
+    ).fetchall()
+    assert found == 8
+    assert archive.imported_otherwise(archive.open(), 1, 2) == []
 
 
 @pytest.mark.parametrize("is_saved", [True, False], ids=["a worker comes", "no worker comes"])

@@ -13,7 +13,7 @@ from typing import Any
 
 import duckdb
 
-from telemetry.archive.schema import COLUMNS, MEASURED_SQL, SEEN_SQL, records_sql, sql_text
+from telemetry.archive.schema import COLUMNS, MEASURED_SQL, records_sql, seen_sql, sql_text
 from telemetry.archive.table import Archive
 from telemetry.hot_store.entry_codec import NEWEST, NEWEST_FIX, Archived, flags_of
 from telemetry.hot_store.shard import Shard, shard_of
@@ -42,8 +42,9 @@ def rebuild(shard: Shard, archive: Archive, connection: duckdb.DuckDBPyConnectio
         deleted = shard.deleted()  # before the table
         table = archive.open_existing()
         files = archive.files(table) if table is not None else []
+        seen = seen_sql(archive.imported_otherwise(table, shard.shard, shard.shards))
         try:
-            devices = offer(shard, connection, files, deleted) if files else 0
+            devices = offer(shard, connection, files, deleted, seen) if files else 0
         except PlanOutdated as outdated:
             log.info("%s; looking again", outdated)
             continue
@@ -51,12 +52,11 @@ def rebuild(shard: Shard, archive: Archive, connection: duckdb.DuckDBPyConnectio
         return devices
 
 
-def offer(
-    shard: Shard, connection: duckdb.DuckDBPyConnection, files: Sequence[str], deleted: int, seen: str = SEEN_SQL
-) -> int:
+def offer(shard: Shard, connection: duckdb.DuckDBPyConnection, files: Sequence[str], deleted: int, seen: str) -> int:
     """Offer what some files of the archive know to the shard's latest. Returns the number of its devices.
 
-    `deleted` is what the shard said before the files were looked for. Raises `PlanOutdated` if it says another now.
+    `seen` is SQL of when a record shows that its device was there. `deleted` is what the shard said before the files
+    were looked for. Raises `PlanOutdated` if it says another now.
     """
     devices = 0
     found = connection.execute(_sql(files, seen))
@@ -92,12 +92,12 @@ def tell(
 
 
 def found_of(
-    connection: duckdb.DuckDBPyConnection, files: Sequence[str], devices: Sequence[str]
+    connection: duckdb.DuckDBPyConnection, files: Sequence[str], devices: Sequence[str], seen: str
 ) -> dict[str, list[Archived]]:
-    """What some files of the archive know of some devices, to be offered to their latest."""
+    """What some files of the archive know of some devices, to be offered to their latest; `seen` as of `offer`."""
     if not files or not devices:
         return {}
-    rows = connection.execute(_sql(files, SEEN_SQL, devices)).fetchall()
+    rows = connection.execute(_sql(files, seen, devices)).fetchall()
     return {row[0]: _archived(row) for row in rows}
 
 
