@@ -19,7 +19,10 @@ import redis
 from collector.framing.decoder import MORE_S, QUIET_S, Message
 from collector.framing.frame_decoder import Options
 from collector.listeners import tcp as tcp_module
-from collector.listeners.tcp import MAX_UNANSWERED, SIP_BYTES, TURN_BYTES, Timeouts
+from collector.listeners import tcp_connection
+from collector.listeners.read_pacing import SHORT_TURN_BYTES, TURN_BYTES
+from collector.listeners.reply_queue import MAX_PENDING
+from collector.listeners.tcp_connection import Connection, Timeouts
 from collector.protocols.json_stream import JsonStream
 from collector.trackers.nmea import Nmea
 from telemetry.archive.table import Archive
@@ -283,7 +286,7 @@ def test_a_reset_does_not_swallow_the_answer_if_more_data_comes(
 def test_a_sender_that_goes_on_after_the_end_is_let_go_of(
     connect_shared: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tcp_module, "LINGER_S", 0.2)
+    monkeypatch.setattr(tcp_connection, "LINGER_S", 0.2)
 
     async def test() -> None:
         async with collecting(connect_shared) as box, sending(box) as sender:
@@ -372,7 +375,7 @@ def test_who_had_to_wait_for_the_box_is_not_taken_for_slow(
 
 
 def test_who_does_not_read_its_answers_is_cut(connect_shared: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tcp_module, "LINGER_S", 0.1)
+    monkeypatch.setattr(tcp_connection, "LINGER_S", 0.1)
 
     async def test() -> None:
         async with collecting(connect_shared, Timeouts(message_s=0.2, idle_s=60)) as box:
@@ -392,7 +395,7 @@ def test_who_does_not_read_its_answers_is_cut(connect_shared: Connect, monkeypat
 def test_who_does_not_read_the_last_answer_is_let_go_of(
     connect_shared: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tcp_module, "LINGER_S", 0.1)
+    monkeypatch.setattr(tcp_connection, "LINGER_S", 0.1)
     data = json.dumps([{"device_id": "d", "location": "x" * 255, "speed": 1}] * 900).encode()
 
     async def test() -> None:
@@ -413,14 +416,14 @@ def test_who_does_not_read_the_last_answer_is_let_go_of(
     run(test)
 
 
-def break_one(connection: tcp_module._Connection, method: str) -> None:
+def break_one(connection: Connection, method: str) -> None:
     """Give a connection a fault of its own."""
 
     def broken(*_arguments: object, **_more: object) -> None:
         raise RuntimeError("this connection is broken")
 
     members = {"__slots__": (), method: broken}
-    connection.__class__ = type("Broken", (tcp_module._Connection,), members)
+    connection.__class__ = type("Broken", (Connection,), members)
 
 
 def test_an_error_of_one_connection_costs_only_that_one(connect_shared: Connect) -> None:
@@ -451,8 +454,8 @@ def test_an_answer_that_fails_costs_no_other_its_answer(connect_shared: Connect,
                 client.client_pause(PAUSE_MS, all=False)
                 for one in (sender, other):
                     await one.send(line("d"))
-                await until(lambda: sum(len(one._answers) for one in box.tcp._connections) == 2)
-                break_one(connection, "answer")
+                await until(lambda: sum(len(one._replies) for one in box.tcp._connections) == 2)
+                break_one(connection, "reply")
                 client.client_unpause()
                 assert await other.answer() == RECEIVED
                 assert await sender.rest() == b""
@@ -469,7 +472,7 @@ def test_a_connection_that_cannot_end_keeps_no_other_from_its_last_answer(
             client.client_pause(PAUSE_MS, all=False)
             for one in senders:
                 await one.send(line("d"))
-            await until(lambda: sum(len(one._answers) for one in box.tcp._connections) == len(senders))
+            await until(lambda: sum(len(one._replies) for one in box.tcp._connections) == len(senders))
             first = next(iter(box.tcp._connections))
             break_one(first, "finish")
             stopping = asyncio.create_task(box.tcp.stop(WAIT_S))
@@ -553,8 +556,8 @@ def test_what_waits_passes_its_bound_by_a_sip_of_each_connection(connect_shared:
             try:
                 for sender in senders:
                     await sender.send(lines)
-                await until(lambda: len(box.tcp._held) == many)
-                assert bound <= box.intake._pending_bytes < bound + TURN_BYTES + many * SIP_BYTES
+                await until(lambda: len(box.tcp._waiting) == many)
+                assert bound <= box.intake._pending_bytes < bound + TURN_BYTES + many * SHORT_TURN_BYTES
             finally:
                 client.client_unpause()
             for sender in senders:
@@ -566,7 +569,7 @@ def test_what_waits_passes_its_bound_by_a_sip_of_each_connection(connect_shared:
 def test_lines_that_wait_for_their_answer_are_bounded(
     connect_shared: Connect, shard: Shard, client: redis.Redis
 ) -> None:
-    count = 50 * MAX_UNANSWERED
+    count = 50 * MAX_PENDING
     alone = b'[{"device_id":"d"}]\n'  # a line that isn't read together with others
 
     async def test() -> None:
@@ -575,9 +578,9 @@ def test_lines_that_wait_for_their_answer_are_bounded(
             client.client_pause(PAUSE_MS, all=False)
             sending_all = asyncio.ensure_future(sender.send(alone * count))
             [connection] = box.tcp._connections
-            await until(lambda: len(connection._answers) >= MAX_UNANSWERED)
+            await until(lambda: len(connection._replies) >= MAX_PENDING)
             await asyncio.sleep(0.1)
-            assert len(connection._answers) < MAX_UNANSWERED + TURN_BYTES // len(alone)
+            assert len(connection._replies) < MAX_PENDING + TURN_BYTES // len(alone)
             client.client_unpause()
             assert await sender.answers(count) == [RECEIVED] * count
             await sending_all
@@ -681,7 +684,7 @@ def test_a_record_that_waits_for_more_outlives_its_connection(
     async def test() -> None:
         async with collecting(connect_shared, make_decoder=make_nmea) as box, sending(box) as sender:
             await sender.send(RMC + begun)
-            await until(lambda: [one._decoder.held_bytes for one in box.tcp._connections] == [len(RMC + begun)])
+            await until(lambda: [one.decoder.held_bytes for one in box.tcp._connections] == [len(RMC + begun)])
             await box.tcp.stop(WAIT_S) if ending == "stop" else getattr(sender, ending)()
             await until(lambda: fixes(shard) == [(True, None)])
 
@@ -949,11 +952,11 @@ def test_the_log_says_of_which_connection_and_why_but_nothing_that_was_sent(
             await large.send(b'{"device_id": "' + b"OUR-VAN" * 50)
             await large.rest()
 
-    with caplog.at_level(logging.DEBUG, "collector.listeners.tcp"):
+    with caplog.at_level(logging.DEBUG, "collector.listeners.connection_log"):
         run(test)
     said: dict[str, list[str]] = {}
     for record in caplog.records:
-        if record.name == "collector.listeners.tcp":
+        if record.name == "collector.listeners.connection_log":
             what = record.getMessage().partition(": ")[2]
             said.setdefault(record.__dict__["connection"], []).append(what)
     assert sorted(said) == ["c1", "c2", "c3"]
@@ -965,5 +968,5 @@ def test_the_log_says_of_which_connection_and_why_but_nothing_that_was_sent(
     ]
     assert "OUR" not in caplog.text
     assert (
-        len({record.lineno for record in caplog.records if record.name == "collector.listeners.tcp"}) == 5
+        len({record.lineno for record in caplog.records if record.name == "collector.listeners.connection_log"}) == 5
     )  # not alike

@@ -1,0 +1,152 @@
+"""Which messages of one TCP connection are taken: by the sender's key, and by the devices that the port takes.
+
+A key or device that is not known yet is looked up in Redis. Until then the messages wait, and the connection is not
+read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Protocol
+
+from collector.framing.decoder import Decoder, Message, Received, Rejected
+from collector.framing.frame_decoder import Framed
+from collector.ingest.authorization import Pass
+from collector.ingest.device_filter import DeviceFilter, not_now
+from collector.ingest.fair_shares import Shares
+from collector.inspection import traffic_capture
+from telemetry.access.holds import Holder
+from telemetry.access.key_cache import Keyring
+from telemetry.audit import refusals as audit_refusals
+from telemetry.audit.entry import ANONYMOUS, Actor
+from telemetry.model.api_keys import Denied, key_id_in
+from telemetry.model.errors import BusyError, StoreError
+from telemetry.network.client_certificates import Certified
+
+
+class Connection(Holder, Protocol):
+    """The connection whose messages are judged. It ends when the key that it holds no longer counts."""
+
+    address: str
+    decoder: Decoder
+    device_id: str
+    is_over: bool
+
+    @property
+    def peer(self) -> str:
+        """The address and port that it comes from."""
+
+    def wait_for_look_up(self) -> None:
+        """Read nothing until `resume_after_look_up`."""
+
+    def take_looked_up(self, messages: list[Message]) -> None:
+        """Take messages that waited for a look-up."""
+
+    def resume_after_look_up(self) -> None:
+        """Go on, unless another look-up has begun."""
+
+
+class MessageAdmission:
+    """Judges the messages of one connection. Without a keyring no key is asked for, without `devices` all are taken."""
+
+    __slots__ = ("_connection", "_devices", "_lookup", "_pass", "_port", "is_looking_up", "waiting_bytes")
+
+    def __init__(
+        self,
+        connection: Connection,
+        port: int,
+        keyring: Keyring | None,
+        shares: Shares,
+        devices: DeviceFilter | None,
+    ) -> None:
+        self._connection = connection
+        self._port = port
+        self._devices = devices
+        self._pass = None if keyring is None else Pass(keyring, connection, self._note_refusal, shares)
+        self._lookup: asyncio.Task[None] | None = None
+        self.is_looking_up = False  # while messages wait for a look-up
+        self.waiting_bytes = 0  # of these messages
+
+    def certify(self, certified: Certified) -> None:
+        """Let a client certificate count where no key is given."""
+        if self._pass is not None:
+            self._pass.certify(certified)
+
+    def close(self) -> None:
+        """Release the key. A look-up of devices goes on: their messages are taken though the connection is closed."""
+        if self._pass is None:
+            return
+        self._pass.release()
+        if self._lookup is not None and self._pass.unknown is not None:
+            self._lookup.cancel()
+
+    @property
+    def asks_for_key(self) -> bool:
+        """Whether messages need a key."""
+        return self._pass is not None
+
+    @property
+    def key_id(self) -> str:
+        """The id of the key that counts now; empty without one."""
+        return "" if self._pass is None else self._pass.key_id
+
+    def covers(self, device_id: str) -> bool:
+        """Whether the connection may send records of a device."""
+        return self._pass is None or self._pass.covers(device_id)
+
+    def ending(self, denied: Denied) -> Rejected | None:
+        """The message that ends a connection whose key no longer counts; None if no key is asked for."""
+        return None if self._pass is None else self._pass.refused(denied)
+
+    def admit(self, messages: list[Message]) -> list[Message]:
+        """Return the messages that can be taken now, refused ones as `Rejected`. The others wait for a look-up."""
+        devices, decoder = self._devices, self._connection.decoder
+        if devices is None:
+            return self._permitted(messages)
+        named = traffic_capture.speaker(decoder)[1]
+        if undecided := devices.undecided(messages, named):
+            self._wait(self._look_up_devices(devices, undecided, messages))
+            self.waiting_bytes = sum(one.size_bytes for one in messages if isinstance(one, Received))
+            return []
+        messages = self._permitted(messages)
+        is_tracker = isinstance(traffic_capture.innermost(decoder), Framed)
+        ends = is_tracker and not self._connection.device_id
+        return devices.judged(messages, named, self._connection.peer, ends=ends)
+
+    def _permitted(self, messages: list[Message]) -> list[Message]:
+        if self._pass is None:
+            return messages
+        permitted = list(self._pass.judged(messages))
+        if self._pass.unknown is not None:
+            self._wait(self._look_up_key(self._pass))
+            self.waiting_bytes = self._pass.unknown.size_bytes
+        return permitted
+
+    def _note_refusal(self, denied: Denied, token: str) -> None:
+        target, key_id = f"TCP port {self._port}", self.key_id
+        actor = Actor("key", key_id) if key_id else ANONYMOUS
+        audit_refusals.note(denied.kind, self._connection.address, target, actor, "" if key_id else key_id_in(token))
+
+    def _wait(self, look_up: Coroutine[None, None, None]) -> None:
+        self.is_looking_up = True
+        self._lookup = asyncio.get_running_loop().create_task(look_up)
+        self._connection.wait_for_look_up()
+
+    async def _look_up_key(self, passing: Pass) -> None:
+        waited = list(await passing.look_up(self._connection.address))
+        self.is_looking_up, self.waiting_bytes = False, 0
+        if not self._connection.is_over:
+            self._connection.take_looked_up(self.admit(waited))
+        self._connection.resume_after_look_up()
+
+    async def _look_up_devices(self, devices: DeviceFilter, undecided: list[str], messages: list[Message]) -> None:
+        try:
+            await devices.look_up(undecided)
+        except (StoreError, BusyError) as error:
+            messages, is_busy = not_now(messages, error), True
+        else:
+            is_busy = False
+        self.is_looking_up, self.waiting_bytes = False, 0
+        self._connection.take_looked_up(messages if is_busy else self.admit(messages))
+        self._connection.resume_after_look_up()

@@ -1,0 +1,162 @@
+"""When one TCP connection is read: in turns with the others, and no faster than its records are stored."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from collector.framing.decoder import Message, Received
+from collector.ingest.group_commit import Intake
+from collector.listeners.connection_log import ConnectionLog
+from collector.listeners.message_admission import MessageAdmission
+from collector.listeners.reply_queue import MAX_PENDING, ReplyQueue
+from telemetry.limits.rate_limits import Rates
+
+TURN_BYTES = 16 * 2**10
+"""Bytes of one connection that are decoded before all others have their turn: 70 ms of the costliest nonsense."""
+
+LONG_TURN_BYTES = 256 * 2**10
+"""The longest turn, while a message lacks more bytes than a usual turn has: a frame of 1,000 records comes in two reads
+instead of a dozen."""
+
+FIRST_TURN_BYTES = 2**11
+"""The first turn of a connection, of which nothing is known."""
+
+SHORT_TURN_BYTES = 512
+"""A turn while the intake has no room, until all connections are paused; and of a connection whose messages were tiny:
+a usual turn of single bytes would stop all others for 0.5 s."""
+
+TINY_BYTES = 16
+"""Messages of less than this on average are tiny; the shortest record has 15, and a heartbeat mostly comes alone."""
+
+SHORTEST_WAIT_S, LONGEST_WAIT_S = 0.02, 5.0
+"""Time between two checks whether a sender over its rate may send again."""
+
+
+def next_turn_bytes(nbytes: int, messages: int) -> int:
+    """The most bytes of a connection's next turn, after one of `nbytes` that completed so many messages."""
+    are_tiny = messages * TINY_BYTES > max(nbytes, SHORT_TURN_BYTES // 2)
+    return SHORT_TURN_BYTES if are_tiny else TURN_BYTES
+
+
+class ReadPacing:
+    """Pauses and resumes reading from one connection.
+
+    A connection is not read while the intake is full, too many of its replies are pending, its peer does not read them,
+    its sender is over the rate limit, or its messages wait for a look-up. `wait_for_room` has `resume` called once the
+    intake has room. `owner` is whose rate the records count towards.
+    """
+
+    __slots__ = (
+        "_admission",
+        "_intake",
+        "_is_paused",
+        "_log",
+        "_loop",
+        "_owner",
+        "_rate_timer",
+        "_replies",
+        "_transport",
+        "_wait_for_room",
+        "resumed_s",
+        "stalled_s",
+    )
+
+    _transport: asyncio.Transport
+
+    def __init__(
+        self,
+        intake: Intake,
+        admission: MessageAdmission,
+        replies: ReplyQueue,
+        owner: str,
+        connection_log: ConnectionLog,
+        wait_for_room: Callable[[], None],
+    ) -> None:
+        self._intake = intake
+        self._admission = admission
+        self._replies = replies
+        self._owner = owner
+        self._log = connection_log
+        self._wait_for_room = wait_for_room
+        self._loop = asyncio.get_running_loop()
+        self._is_paused = False
+        self._rate_timer: asyncio.TimerHandle | None = None  # while the sender is over its rate
+        self.stalled_s: float | None = None  # since when the peer does not read its replies
+        self.resumed_s = 0.0  # when reading was last resumed: the connection was not silent before, it was not read
+
+    def start(self, transport: asyncio.Transport) -> None:
+        """Pace the reading of this transport."""
+        self._transport = transport
+
+    def close(self) -> None:
+        """Cancel the timer."""
+        if self._rate_timer is not None:
+            self._rate_timer.cancel()
+
+    @property
+    def may_read(self) -> bool:
+        """Whether no reason speaks against reading."""
+        return (
+            self.stalled_s is None
+            and self._rate_timer is None
+            and not self._admission.is_looking_up
+            and len(self._replies) < MAX_PENDING
+            and self._intake.has_room
+        )
+
+    def pause(self) -> None:
+        """Read no further until `resume` is called and finds no reason against it."""
+        if not self._transport.is_closing():
+            self._is_paused = True
+            self._transport.pause_reading()
+            if not self._intake.has_room:
+                self._wait_for_room()
+
+    def resume(self) -> None:
+        """Read again after a pause, unless another reason speaks against it."""
+        if not self._is_paused or self._transport.is_closing():
+            return
+        if self.may_read:
+            self._is_paused = False
+            self.resumed_s = self._loop.time()
+            self._transport.resume_reading()
+        elif not self._intake.has_room:
+            self._wait_for_room()
+
+    def yield_turn(self) -> None:
+        """Let the other connections have their turn: more bytes wait in the socket, and the loop would read on."""
+        self._transport.pause_reading()
+        self._loop.call_soon(self._next_turn)
+
+    def _next_turn(self) -> None:
+        if not self._is_paused and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def stall(self) -> None:
+        """Pause: the peer does not read its replies."""
+        self.stalled_s = self._loop.time()
+        self.pause()
+
+    def unstall(self) -> None:
+        """Resume: the peer reads its replies again."""
+        self.stalled_s = None
+        self.resume()
+
+    def count(self, rates: Rates, key_id: str, messages: list[Message]) -> None:
+        """Count records towards the rate limit, a message that can't be used as one. Over the limit, reading waits."""
+        records = sum(max(1, len(one.records)) if isinstance(one, Received) else 1 for one in messages)
+        rates.spend_records(self._owner, key_id, records)
+        if self._rate_timer is None:
+            self._wait_for_rate(rates, key_id)
+
+    def _wait_for_rate(self, rates: Rates, key_id: str) -> None:
+        wait_s = rates.records_wait_s(self._owner, key_id)
+        self._rate_timer = None
+        if wait_s > 0:
+            self._log.note("over its rate: it waits %.1f s", wait_s, level=logging.DEBUG)
+            wait_s = min(max(wait_s, SHORTEST_WAIT_S), LONGEST_WAIT_S)
+            self._rate_timer = self._loop.call_later(wait_s, self._wait_for_rate, rates, key_id)
+        else:
+            self.resume()
