@@ -24,7 +24,7 @@ from tests.senders import post, reasons, server_pid, wait_until
 from tests.worker.conftest import Ledger
 from worker.saving.saver import Saver
 
-APART = "the archive's last save is "
+APART = "the archive's last commit is "
 
 pytestmark = pytest.mark.slow
 

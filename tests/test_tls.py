@@ -194,7 +194,7 @@ def test_a_bad_certificate_is_said_and_changes_nothing(box: Box, authority: Auth
     try:
         authority.key.write_text("nonsense")
         os.kill(box.pid, signal.SIGHUP)
-        until(lambda: sum("the one before stays in use" in text for text in box.output) >= 3)
+        until(lambda: sum("the previous one stays in use" in text for text in box.output) >= 3)
         assert shown(box, authority, box.tcp_port) == before
         assert asked_once(box, authority, box.api_port) == 200
     finally:

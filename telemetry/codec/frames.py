@@ -1,4 +1,4 @@
-"""Frames as their senders see them: how one is put together, and what the box answers (docs/devices.md, "Frames")."""
+"""Frames as senders use them: how to encode a frame, and the box's answer (docs/devices.md, "Frames")."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ encode = msgspec.msgpack.Encoder().encode
 
 
 class Detail(msgspec.Struct):
-    """Why a batch was not taken: its reason and, where one record is at fault, its place and field."""
+    """Why a batch was rejected: the reason and, if one record is at fault, its index and field."""
 
     reason: str = ""
     index: int | None = None
@@ -18,7 +18,7 @@ class Detail(msgspec.Struct):
 
 
 class FrameAnswer(msgspec.Struct, array_like=True):
-    """What the box says of a batch."""
+    """The box's answer to a batch."""
 
     number: int | None
     status: int
@@ -30,6 +30,6 @@ decode = msgspec.msgpack.Decoder(FrameAnswer).decode
 
 
 def frame(content: object) -> bytes:
-    """The frame of a value: its length, then msgpack."""
+    """Encode a value as a frame: its length, then msgpack."""
     data = encode(content)
     return len(data).to_bytes(HEAD_BYTES, "big") + data

@@ -1,4 +1,4 @@
-"""What msgpack can say and JSON can't, made what JSON would have, so that records are the same in either."""
+"""Converts msgpack values that JSON lacks to their JSON equivalents, so that records are equal in both formats."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ _TEXT = frozenset((str,))
 
 
 def json_like(value: object) -> object:
-    """The record as JSON would have it. Raises `RecordError` for what JSON has nothing for.
+    """The record as decoded JSON would have it. Raises `RecordError` for a value without a JSON equivalent.
 
-    A moment becomes ISO 8601. Bytes that are UTF-8 become text: senders of the format's first version have no other.
+    A timestamp becomes ISO 8601. Bytes that are UTF-8 become text: the first version of msgpack has no text type.
     """
     if type(value) is not dict:
-        return _kept(None, value, 0)
+        return _convert(None, value, 0)
     if _PLAIN.issuperset(map(type, value.values())) and _TEXT.issuperset(map(type, value)):
         return value
-    return {(text := _name(name)): _kept(field_of(text) or text, item, 0) for name, item in value.items()}
+    return {(text := _name(name)): _convert(field_of(text) or text, item, 0) for name, item in value.items()}
 
 
-def _kept(field: str | None, value: object, depth: int) -> object:
-    if type(value) in _PLAIN or depth > MAX_DEPTH + 1:  # what is deeper, record_parser.py refuses
+def _convert(field: str | None, value: object, depth: int) -> object:
+    if type(value) in _PLAIN or depth > MAX_DEPTH + 1:  # record_parser.py rejects deeper values
         return value
     if type(value) is dict:
-        return {_name(name): _kept(field, item, depth + 1) for name, item in value.items()}
+        return {_name(name): _convert(field, item, depth + 1) for name, item in value.items()}
     if type(value) is list:
-        return [_kept(field, item, depth + 1) for item in value]
+        return [_convert(field, item, depth + 1) for item in value]
     if type(value) is datetime:
         return value.isoformat(timespec="microseconds").replace("+00:00", "Z")
     if type(value) is bytes:

@@ -1,10 +1,10 @@
-"""The older tracking service's field rules and sentences, byte for byte.
+"""Field rules and error texts of the legacy tracking service, byte for byte.
 
-Its clients send `device_id`, `location`, `speed` and perhaps `timestamp`, over HTTP (`/tracking/data/`) or
-as one JSON message on a TCP connection, and read its sentences. What it took and lost by accident is
-taken and kept here; what Whimbrel refuses beyond it is said in its shapes.
+Its clients send `device_id`, `location`, `speed` and optionally `timestamp`, over HTTP (`/tracking/data/`) or as one
+JSON message on a TCP connection, and parse its error texts. Values that the service accepted and lost by accident are
+accepted and stored here. Values that only Whimbrel rejects are reported in the legacy format.
 
-This file knows no clock, socket, file or Redis.
+This file uses no clock, socket, file or Redis.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ _DATE_TIME = re.compile(
     r"(?::(\d{1,2})(?:[.,](\d{1,6})\d*)?)?\s*(Z|[+-]\d{2}(?::?\d{2})?)?"
 )
 _ALL_DIGITS = Context(prec=320)
-"""A double has at most 309 digits before the point."""
+"""A double has at most 309 digits before the decimal point."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _MAX_NUMBER_CHARACTERS = 1000
 
 Errors = dict[str, list[str]] | list[str]
-"""What is wrong with one record: field → sentences; a bare list for a null; empty if nothing is."""
+"""Faults of one record: field → error texts; a bare list for a null; empty if the record is valid."""
 
 
 class Refused(Exception):
-    """One value breaks one rule; `sentences` say which."""
+    """One value breaks a rule; `sentences` are the error texts."""
 
     def __init__(self, *sentences: str) -> None:
         super().__init__(*sentences)
@@ -65,7 +65,7 @@ class Refused(Exception):
 
 
 class Checked(NamedTuple):
-    """One record after its check: what to echo, and what it is, or `errors`."""
+    """One record after its check: the fields to echo, and the record or its `errors`."""
 
     errors: Errors
     echo: dict[str, Any]
@@ -73,7 +73,7 @@ class Checked(NamedTuple):
 
 
 def check(value: object, transport: str, arrival: Arrival, optional: frozenset[str] = frozenset()) -> Checked:
-    """Check one record as the older service does. Fields in `optional` may be left out."""
+    """Check one record by the legacy rules. Fields in `optional` may be missing."""
     if value is None:
         return Checked([NOT_NULL], {}, None)
     if not isinstance(value, dict):
@@ -98,7 +98,7 @@ def check(value: object, transport: str, arrival: Arrival, optional: frozenset[s
 
 
 def _sent(value: dict[str, object], echo: dict[str, Any], transport: str, arrival: Arrival) -> Sent:
-    """The record. What the older service dropped can't spoil it."""
+    """The record. Fields that the legacy service dropped cannot make it invalid."""
     try:
         return read({**value, **echo}, transport, SOURCE, arrival)
     except RecordError:
@@ -106,21 +106,21 @@ def _sent(value: dict[str, object], echo: dict[str, Any], transport: str, arriva
 
 
 def _further(value: dict[str, object], echo: dict[str, Any], arrival: Arrival) -> dict[str, object]:
-    """What the older service dropped: by its name if it can be used, else as an attribute, else not at all."""
+    """The fields that the legacy service dropped: known ones by name if valid, others as attributes if valid."""
     usable: dict[str, Any] = {}
-    kept: dict[str, object] = {}
-    taken = {NAMES[field] for field in echo}
+    further: dict[str, object] = {}
+    known = {NAMES[field] for field in echo}
     for name in (name for name in value if name not in RULES):
         field = field_of(name)
-        if field is None or field in taken or not _can_read({name: value[name]}, arrival):
-            kept[name] = value[name]
+        if field is None or field in known or not _can_read({name: value[name]}, arrival):
+            further[name] = value[name]
         elif value[name] is not None:
-            taken.add(field)
+            known.add(field)
             usable[name] = value[name]
     own = usable.pop("attributes", {})
-    kept |= own if own.keys().isdisjoint(kept) else {"attributes": own}
-    kept = {name: item for name, item in kept.items() if _can_read({"attributes": {name: item}}, arrival)}
-    return {**usable, "attributes": kept} if _can_read({"attributes": kept}, arrival) else usable
+    further |= own if own.keys().isdisjoint(further) else {"attributes": own}
+    further = {name: item for name, item in further.items() if _can_read({"attributes": {name: item}}, arrival)}
+    return {**usable, "attributes": further} if _can_read({"attributes": further}, arrival) else usable
 
 
 def _can_read(fields: dict[str, object], arrival: Arrival) -> bool:
@@ -132,7 +132,7 @@ def _can_read(fields: dict[str, object], arrival: Arrival) -> bool:
 
 
 def text(value: object) -> str:
-    """Text of 1 to 255 characters after stripping; a number becomes text."""
+    """Text of 1 to 255 characters after stripping; numbers are converted to text."""
     if value is None:
         raise Refused(NOT_NULL)
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
@@ -152,7 +152,7 @@ def text(value: object) -> str:
 
 
 def speed(value: object) -> float:
-    """A finite number, text of one, or a boolean."""
+    """A finite number, a number as text, or a boolean."""
     if value is None:
         raise Refused(NOT_NULL)
     if isinstance(value, str) and len(value) > _MAX_NUMBER_CHARACTERS:
@@ -167,7 +167,7 @@ def speed(value: object) -> float:
 
 
 def timestamp(value: object) -> str:
-    """ISO 8601 text, of which no zone means UTC; echoed in UTC."""
+    """ISO 8601 text, UTC if it has no zone; echoed in UTC."""
     if value is None:
         raise Refused(NOT_NULL)
     moment = parse_time(value) if isinstance(value, str) else None
@@ -180,21 +180,21 @@ def timestamp(value: object) -> str:
 
 
 def parse_time(value: str) -> datetime | None:
-    """The moment that ISO 8601 text names, or None."""
+    """Parse ISO 8601 text; None if it is not valid."""
     try:
         if re.search(r"[^0-9TZW:.,+\- ]", value) is None and not value.endswith("24:00"):
             moment = datetime.fromisoformat(value)
             return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     except ValueError:
         pass
-    found = _DATE_TIME.fullmatch(value)
-    if found is None:
+    match = _DATE_TIME.fullmatch(value)
+    if match is None:
         return None
-    year, month, day, hour, minute = (int(part) for part in found.groups()[:5])
-    fraction = (found[7] or "0").ljust(6, "0")
-    zone = (found[8] or "Z").replace("Z", "+0000").replace(":", "").ljust(5, "0")
+    year, month, day, hour, minute = (int(group) for group in match.groups()[:5])
+    fraction = (match[7] or "0").ljust(6, "0")
+    zone = (match[8] or "Z").replace("Z", "+0000").replace(":", "").ljust(5, "0")
     try:
-        moment = datetime(year, month, day, hour, minute, int(found[6] or 0), int(fraction))
+        moment = datetime(year, month, day, hour, minute, int(match[6] or 0), int(fraction))
         return datetime.strptime(f"{moment.isoformat()} {zone}", _WITH_FRACTION[moment.microsecond > 0])
     except ValueError:
         return None
@@ -205,19 +205,19 @@ _WITH_FRACTION = {True: "%Y-%m-%dT%H:%M:%S.%f %z", False: "%Y-%m-%dT%H:%M:%S %z"
 
 
 def time_text(moment: datetime) -> str:
-    """2024-11-12T10:25:00Z of a moment in UTC, with six digits of fraction where it isn't zero."""
+    """Format a moment in UTC as 2024-11-12T10:25:00Z, with six digits of fraction unless they are zero."""
     return moment.isoformat()[: -len("+00:00")] + "Z"
 
 
 def moment(timestamp_us: int) -> datetime:
-    """The UTC moment of µs since the epoch."""
+    """Convert µs since the epoch to a datetime in UTC."""
     return _EPOCH + timedelta(microseconds=timestamp_us)
 
 
 def rounded(number: float) -> str:
-    """Two decimals, half away from zero, of the number as it is written: 1.005 becomes 1.01."""
-    found = Decimal(repr(number)).quantize(Decimal("0.01"), ROUND_HALF_UP, _ALL_DIGITS)
-    return str(found.copy_abs() if found.is_zero() else found)
+    """Format with two decimals, half away from zero, based on the decimal notation: 1.005 becomes 1.01."""
+    cents = Decimal(repr(number)).quantize(Decimal("0.01"), ROUND_HALF_UP, _ALL_DIGITS)
+    return str(cents.copy_abs() if cents.is_zero() else cents)
 
 
 RULES: dict[str, Callable[[object], Any]] = {
@@ -226,11 +226,11 @@ RULES: dict[str, Callable[[object], Any]] = {
     "speed": speed,
     "timestamp": timestamp,
 }
-"""The fields that the older service knows, in its order, and what each may be."""
+"""Fields of the legacy service, in its order, with their checks."""
 
 
 def missing_fields(values: list[object]) -> list[str]:
-    """Fields that any record of a TCP message lacks; one with coordinates needs no location or speed."""
+    """Required fields that any record of a TCP message lacks. A record with coordinates needs no location or speed."""
     lacking = {
         field
         for value in values
@@ -247,7 +247,7 @@ def _spared(value: Mapping[str, object]) -> frozenset[str]:
 
 
 def check_message(values: list[object], arrival: Arrival) -> list[Sent] | str:
-    """The records of one TCP message, or the sentence that says why it is refused."""
+    """The records of one TCP message, or the error text if it is rejected."""
     missing = missing_fields(values)
     if missing:
         return MISSING + ", ".join(missing)

@@ -1,10 +1,10 @@
-"""From a sender's JSON object to a `Record`: names, units, types and bounds, in one place.
+"""Converts a sender's JSON object to a `Record`: the only place that defines names, units, types and bounds.
 
-All decoders that speak maps come through `read`. A field it doesn't know, and the content of an
-`attributes` object, are kept as sent under `attributes`. Nothing is guessed: two names for one field,
-a value of the wrong type or out of its bounds raise `RecordError` with field, value and reason.
+All decoders of maps call `read`. Unknown fields, and the content of an `attributes` object, are stored as sent under
+`attributes`. The parser never guesses: two names for one field, a wrong type or a value out of its bounds raise
+`RecordError` with the field, the value and the reason.
 
-This file knows no clock, socket, file or Redis: the moment of arrival is an argument.
+This file uses no clock, socket, file or Redis; the moment of arrival is an argument.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from telemetry.model.record import EARLIEST_US, LATEST_US, Record, Sent
 
 MAX_ID_CHARACTERS = 255
 MAX_DEPTH = 32
-"""Deepest nesting inside `attributes`; analysts' tools parse it recursively."""
+"""Maximum nesting inside `attributes`; analysis tools parse it recursively."""
 
 EPOCH_MS_FROM = 100_000_000_000
-"""An epoch of at least this is in ms: as seconds it would be the year 5138, as ms it is 1973."""
+"""An epoch of at least this is in ms. In seconds it would be the year 5138, in ms it is 1973."""
 
 KMH = {"kmh": 1.0, "knots": 1.852, "ms": 3.6, "mph": 1.609344}
-"""What one of each unit of speed is in km/h."""
+"""Factors from each unit of speed to km/h."""
 
 NAMES = {
     "device_id": "device_id",
@@ -55,13 +55,13 @@ NAMES = {
     "location": "location",
     "attributes": "attributes",
 }
-"""The names that senders use, in lower case, and the field that each means. Ask `field_of`: senders use any case."""
+"""Field names that senders use, in lower case, and their fields. `field_of` looks up a name in any case."""
 
 KEY_FIELD = "token"
-"""The name under which a message has its sender's key."""
+"""Name of the field with the sender's key in a message."""
 
 PLAIN_SPEED = "speed"
-"""The name of a speed in the unit of the listener."""
+"""Name of a speed in the unit of the listener."""
 
 NUMBERS = ("altitude_m", "speed_kmh", "heading_deg", "accuracy_m")
 
@@ -69,20 +69,20 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _PAIR = re.compile(r"\s*([+-]?\d{1,3}(?:\.\d+)?)\s*,\s*([+-]?\d{1,3}(?:\.\d+)?)\s*", re.ASCII)
 _ISO = re.compile(r"\d{4}-?(?:\d\d-?\d\d|[Ww]\d\d(?:-?\d)?)(?:[Tt ][\d:.,+\-Zz ]+)?", re.ASCII)
-"""A date and perhaps a time: `fromisoformat` takes anything between them, and 2024-11-12+03:00 for 3 o'clock."""
+"""A date and optionally a time. `fromisoformat` accepts any separator, and reads 2024-11-12+03:00 as 3 o'clock."""
 
 _USUAL_LENGTHS = (20, 24, 27)
-"""Of 2026-11-24T10:25:00Z and the same with three or six digits of fraction, which need no other look."""
+"""Lengths of 2026-11-24T10:25:00Z and the same with three or six digits of fraction, which need no further check."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _encode_json = msgspec.json.Encoder().encode
 
 
 class Arrival(NamedTuple):
-    """The moment at which a message came, and what holds for its records.
+    """The arrival of a message, and the settings that apply to its records.
 
-    `latest_us` is the last timestamp that is not too far ahead; there is none while the box's own clock
-    can't be trusted.
+    `latest_us` is the maximum timestamp, not too far in the future; without limit while the box's own clock is not
+    trusted.
     """
 
     now_us: int
@@ -92,7 +92,7 @@ class Arrival(NamedTuple):
 
 
 def read(value: object, transport: str, source: str, arrival: Arrival) -> Sent:
-    """Check one JSON value and make it a record. Raises `RecordError`."""
+    """Check one JSON value and convert it to a record. Raises `RecordError`."""
     if type(value) is not dict:
         raise RecordError(None, value, f"a record must be an object, not {json_type(value)}")
     known, attributes = _sort(value)
@@ -122,23 +122,23 @@ def read(value: object, transport: str, source: str, arrival: Arrival) -> Sent:
 
 
 def field_of(name: str) -> str | None:
-    """The field that a sender's name means, in whatever case it is written; None if it is an attribute's."""
+    """The field for a sender's name, in any case; None if it is an attribute."""
     return NAMES.get(name) or NAMES.get(name.lower())
 
 
 def has_plain_speed(names: Iterable[str]) -> bool:
-    """Whether one of the names is that of a speed in the unit of the listener."""
+    """True if one of the names is a speed in the unit of the listener."""
     return any(name.lower() == PLAIN_SPEED for name in names)
 
 
 def _sort(value: dict[str, object]) -> tuple[dict[str, object], dict[str, object]]:
-    """Split an object into known fields, by their own names, and all else."""
+    """Split an object into known fields, by field name, and all others."""
     known: dict[str, object] = {}
     attributes: dict[str, object] = {}
     for name, item in value.items():
-        field = NAMES.get(name) or NAMES.get(name.lower())  # `field_of`, without the time of a call
+        field = NAMES.get(name) or NAMES.get(name.lower())  # `field_of`, inlined for speed
         if field is None:
-            if name.lower() != KEY_FIELD or not looks_like_key(item):  # which nobody who reads records may see
+            if name.lower() != KEY_FIELD or not looks_like_key(item):  # a key must not be readable in records
                 attributes[name] = item
         elif field in known:
             raise RecordError(field, item, f"sent twice, the second time as {name!r}")
@@ -149,15 +149,15 @@ def _sort(value: dict[str, object]) -> tuple[dict[str, object], dict[str, object
         return known, attributes
     if type(own) is not dict:
         raise RecordError("attributes", own, f"must be an object, not {json_type(own)}")
-    both = own.keys() & attributes.keys()
-    if both:
-        name = min(both)
-        raise RecordError(name, attributes[name], "sent twice, beside and inside `attributes`")
+    duplicates = own.keys() & attributes.keys()
+    if duplicates:
+        name = min(duplicates)
+        raise RecordError(name, attributes[name], "sent twice, both outside and inside `attributes`")
     return known, own | attributes
 
 
 def read_device_id(value: object) -> str:
-    """1 to 255 characters; an integer is taken as text."""
+    """1 to 255 characters; an integer is converted to text."""
     if type(value) is int:
         value = str(value)
     if type(value) is not str:
@@ -171,7 +171,7 @@ def read_device_id(value: object) -> str:
 
 
 def read_number(field: str, value: object) -> float | None:
-    """A finite number, or text that is one."""
+    """A finite number, as a number or as text."""
     if value is None:
         return None
     kind = type(value)
@@ -187,7 +187,7 @@ def read_number(field: str, value: object) -> float | None:
 
 
 def _is_plain_number(text: str) -> bool:
-    """Leave out what only Python takes for a number: `1_000` and digits of other scripts."""
+    """False for texts that only Python accepts as numbers: `1_000`, and digits of other scripts."""
     return text.isascii() and "_" not in text
 
 
@@ -222,7 +222,7 @@ def read_pair(location: str) -> tuple[float | None, float | None]:
 
 
 def read_timestamp(value: object, arrival: Arrival) -> int:
-    """µs since the epoch of ISO 8601 text (no zone: UTC) or an epoch in s or ms; arrival if None."""
+    """µs since the epoch of ISO 8601 text (UTC without a zone) or an epoch in s or ms; the arrival for None."""
     if value is None:
         return arrival.now_us
     timestamp_us = _epoch_us(value) if type(value) in (int, float) else _text_us(value)
@@ -230,7 +230,7 @@ def read_timestamp(value: object, arrival: Arrival) -> int:
 
 
 def check_timestamp(timestamp_us: int, value: object, arrival: Arrival) -> int:
-    """`timestamp_us` if it is a time that a record may have; `value` is what it was made of. Raises `RecordError`."""
+    """Return `timestamp_us` if it is in range; `value` is the original. Raises `RecordError`."""
     if not EARLIEST_US <= timestamp_us < LATEST_US:
         raise RecordError("timestamp", value, "must be between 2000-01-01 and 2200-01-01")
     if timestamp_us > arrival.latest_us:
@@ -263,11 +263,11 @@ def _text_us(value: object) -> int:
 
 
 def iso_us(text: str) -> int:
-    """µs since the epoch of ISO 8601 text, of which no zone means UTC. Raises `ValueError`."""
-    if len(text) in _USUAL_LENGTHS and text[10] == "T" and text[-1] == "Z":  # 0.3 µs, the rest takes 1.1
+    """µs since the epoch of ISO 8601 text, UTC without a zone. Raises `ValueError`."""
+    if len(text) in _USUAL_LENGTHS and text[10] == "T" and text[-1] == "Z":  # fast path
         return (datetime.fromisoformat(text) - _EPOCH) // _MICROSECOND
     if text.isdigit() or not _ISO.fullmatch(text):
-        raise ValueError(text)  # 20241112 is an epoch, not a day: a sender's number in quotes
+        raise ValueError(text)  # 20241112 is a quoted epoch, not a day
     moment = datetime.fromisoformat(text.upper())
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
@@ -275,19 +275,19 @@ def iso_us(text: str) -> int:
 
 
 def read_attributes(attributes: dict[str, object], max_bytes: int) -> str:
-    """The JSON text of all that is kept as sent."""
+    """The JSON text of the fields that are stored as sent."""
     try:
         _check_kept(attributes, MAX_DEPTH)
         text = _encode_json(attributes)
-    except ValueError as error:  # half a surrogate pair, or an integer of thousands of digits
-        raise RecordError("attributes", None, f"cannot be kept: {error}") from None
+    except ValueError as error:  # a lone surrogate, or an integer of thousands of digits
+        raise RecordError("attributes", None, f"cannot be stored: {error}") from None
     if len(text) > max_bytes:
         raise RecordError("attributes", None, f"must have at most {max_bytes} bytes, not {len(text)}")
     return text.decode()
 
 
 def _check_kept(value: dict[str, object] | list[object], left: int) -> None:
-    """Refuse what is nested too deep, and what JSON can't write but as null."""
+    """Reject values that are nested too deep, and numbers that JSON would write as null."""
     if left == 0:
         raise RecordError("attributes", None, f"must not be nested deeper than {MAX_DEPTH}")
     for item in value.values() if type(value) is dict else value:
@@ -298,11 +298,11 @@ def _check_kept(value: dict[str, object] | list[object], left: int) -> None:
 
 
 def _text(field: str, text: str) -> str:
-    """Text that every reader can take."""
+    """Text that every reader can process."""
     if "\0" in text:
         raise RecordError(field, text, "must not hold a NUL character")
     if not text.isascii() and _SURROGATE.search(text):
-        raise RecordError(field, text, "must not hold half a surrogate pair")
+        raise RecordError(field, text, "must not hold a lone surrogate")
     return text
 
 
@@ -318,5 +318,5 @@ _JSON_TYPES: dict[type, str] = {
 
 
 def json_type(value: object) -> str:
-    """What JSON calls a value, with its article."""
+    """JSON's name of a value's type, with its article."""
     return _JSON_TYPES.get(type(value), type(value).__name__)

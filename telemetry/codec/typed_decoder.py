@@ -1,17 +1,17 @@
-"""The quick way from bytes to records, for senders whose records look alike: 0.8 µs a record where `fields.read`
-takes 3.5.
+"""Fast path from bytes to records, for senders whose records have the same field names.
 
-The names that a sender uses are learnt from what was read the plain way, and become a shape: a struct of just these
-names, with their types and bounds, into which msgspec decodes a whole message in C. Whatever a shape does not take,
-wrong or only unusual (another name, a number in quotes, nested attributes, a value out of its bounds), makes the
-quick way return None; the message then goes the plain way, which alone says what is wrong. So both give the same
-records; tests/telemetry/codec/test_typed_decoder.py holds them against each other. One thing may differ, the order of
-names in `attributes`: it is that in which the sender first used them.
+The names of records that the generic parser (record_parser.py) has read are learned and become a shape: a struct with
+exactly these names, their types and bounds, into which msgspec decodes a whole message in C. If a message does not fit,
+because it is invalid or only unusual (another name, a quoted number, nested attributes, a value out of bounds), the
+fast path returns None. The generic parser then reads the message and reports faults. Both paths return the same
+records; tests/telemetry/codec/test_typed_decoder.py compares them. Only the order of names in `attributes` may differ:
+the fast path uses the order in which the sender first used them. names in `attributes`: it is that in which the sender
+first used them.
 
-Names come from strangers. Shapes are made only of names that msgspec's generated structs accept, and neither learning
-nor a shape's fault raises: the message goes the plain way.
+The names are untrusted. Shapes use only names that msgspec's generated structs accept. Neither learning nor a fault of
+a shape raises an error: the generic parser reads the message.
 
-This file knows no clock, socket, file or Redis.
+This file uses no clock, socket, file or Redis.
 """
 
 from __future__ import annotations
@@ -50,35 +50,35 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 MAX_NAMES = 64
-"""A sender that uses more names than this has no shape."""
+"""Maximum number of names of a shape."""
 
 MAX_NAMES_CHARACTERS = 4_096
-"""A sender whose names together are longer has no shape: each connection remembers the names of its sender."""
+"""Maximum length of all names of a shape together: each connection remembers the names of its sender."""
 
 MAX_SHAPES = 4
-"""Shapes that a sender may use at once."""
+"""Maximum number of shapes of a sender."""
 
 FEW = 8
-"""Records up to which their attributes are taken one by one."""
+"""Up to this number of records, attributes are converted one by one."""
 
 MAX_TRIED = 2
-"""Shapes of other senders that a new one is thought to use."""
+"""Number of other senders' shapes that a new sender starts with."""
 
 MAX_LOOKED_AT = 8
-"""Shapes of all senders that are tried on the names of one that has no shape."""
+"""Number of other senders' shapes that are compared with the names of a sender without a shape."""
 
 MAX_KEPT = 64
-"""Shapes of all senders that are kept, 10 to 60 KB each, and names that are counted."""
+"""Number of shapes in the process-wide cache, 10 to 60 KB each, and of counted sets of names."""
 
 MAX_ALIVE = 1_024
-"""Maximum number of shapes in memory. Connections hold shapes that are no longer among `MAX_KEPT`: a client that sends
-ever other names over many connections would fill the memory."""
+"""Maximum number of shapes in memory. Connections hold shapes that have left the cache (`MAX_KEPT`); without this limit
+a client that sends ever new names over many connections would fill the memory."""
 
 MAX_KEPT_IDS = 32_768
-"""Device ids that are known to be good."""
+"""Number of device ids that are cached as valid."""
 
 LEARN_RECORDS = 100
-"""Records read the plain way before a shape is made, which costs as much as reading them."""
+"""Number of records read by the generic parser before a shape is made, which costs about as much as reading them."""
 
 _Finite = Annotated[float, msgspec.Meta(ge=-1.7976931348623157e308, le=1.7976931348623157e308)]
 _Scalar = str | int | _Finite | bool | None
@@ -94,36 +94,36 @@ _TYPES: dict[str, Any] = {
     "location": str | None,
     "attributes": dict[str, _Scalar] | None,
 }
-"""What a shape takes for each field. A bound refuses a NaN, too."""
+"""Type of each field in a shape. Bounds also reject NaN."""
 
 _NAMEABLE = re.compile(r'[^"\\\x00-\x1f\ud800-\udfff]*')
-"""Names that a struct's field may be given. msgspec writes them into JSON as they are, so it refuses all others."""
+"""Names that a struct's field may have. msgspec writes them into JSON without escaping, so it rejects all others."""
 
 _json = msgspec.json.Encoder()
 
 
 class Shape(NamedTuple):
-    """Decoders of one or many records of some names, and what makes them records."""
+    """Decoders for records with a given set of names, and the conversion to records."""
 
     covers: frozenset[str]
     from_json: Callable[[bytes | bytearray], Any]
     from_json_lines: Callable[[bytes | bytearray], list[Any]]
     from_msgpack: Callable[[bytes | msgspec.Raw], Any]
     attributes: Callable[[list[Any]], Sequence[object]] | None
-    """What else the records have, as objects for JSON, if any of these names is not a field's."""
+    """Returns the remaining fields as objects for JSON; None if all names are known fields."""
 
     is_in_unit: bool
-    """Whether its speeds are in the unit of the listener, not in km/h."""
+    """True if the speeds are in the unit of the listener instead of km/h."""
 
     def records(self, values: list[Any], transport: str, source: str, arrival: Arrival) -> list[Sent]:
-        """The records of what a decoder found, column by column, since a step for all costs less than one for each.
+        """Convert decoded values to records, column by column, which costs less than record by record.
 
-        Raises `RecordError` for what only the plain way can judge.
+        Raises `RecordError` for values that only the generic parser can judge.
         """
         if len(values) == 1:
             return [self._record(values[0], transport, source, arrival)]
         if any(map(_location, values)):
-            _place(values, arrival.max_record_bytes)
+            _locate(values, arrival.max_record_bytes)
         if self.is_in_unit and arrival.speed_unit != "kmh":
             _scale(values, KMH[arrival.speed_unit])
         times = _times(values, arrival)
@@ -149,9 +149,9 @@ class Shape(NamedTuple):
         ]
 
     def _record(self, value: Any, transport: str, source: str, arrival: Arrival) -> Sent:
-        """The same of one that came alone, in half the time."""
+        """`records` for a single record, in half the time."""
         if value.location is not None:
-            _place([value], arrival.max_record_bytes)
+            _locate([value], arrival.max_record_bytes)
         if self.is_in_unit and arrival.speed_unit != "kmh":
             _scale([value], KMH[arrival.speed_unit])
         record = Record(
@@ -176,22 +176,24 @@ _timestamp = attrgetter("timestamp")
 
 def _time(at: str | float | None, arrival: Arrival) -> int:
     try:
-        found = usual_time_us(at)  # type: ignore[arg-type]  # what is no text is an error of the kinds below
+        timestamp_us = usual_time_us(at)  # type: ignore[arg-type]  # what is no text is an error of the kinds below
     except (KeyError, TypeError, ValueError):
         return read_timestamp(at, arrival)
-    if not EARLIEST_US <= found <= arrival.latest_us:
+    if not EARLIEST_US <= timestamp_us <= arrival.latest_us:
         raise RecordError("timestamp", None, "out of bounds")
-    return found
+    return timestamp_us
 
 
 def _times(values: list[Any], arrival: Arrival) -> list[int]:
     try:
-        found = usual_us(map(_timestamp, values))
+        timestamps_us = usual_us(map(_timestamp, values))
     except (KeyError, TypeError, ValueError):
-        found = [iso_us(at) if type(at := value.timestamp) is str else read_timestamp(at, arrival) for value in values]
-    if found and not (min(found) >= EARLIEST_US and max(found) <= arrival.latest_us):
+        timestamps_us = [
+            iso_us(at) if type(at := value.timestamp) is str else read_timestamp(at, arrival) for value in values
+        ]
+    if timestamps_us and not (min(timestamps_us) >= EARLIEST_US and max(timestamps_us) <= arrival.latest_us):
         raise RecordError("timestamp", None, "out of bounds")
-    return found
+    return timestamps_us
 
 
 def _text(attributes: object, arrival: Arrival) -> str | None:
@@ -202,14 +204,14 @@ def _text(attributes: object, arrival: Arrival) -> str | None:
 
 
 def _texts(attributes: Sequence[object], arrival: Arrival) -> list[str | None]:
-    """Each as JSON, of which an empty object is none."""
+    """Each as JSON text, None for an empty object."""
     encoded = _json.encode_lines(attributes)
     if len(encoded) > arrival.max_record_bytes and max(map(len, encoded.split(b"\n"))) > arrival.max_record_bytes:
         raise RecordError("attributes", None, f"must have at most {arrival.max_record_bytes} bytes")
     return [None if text == "{}" else text for text in encoded.decode().split("\n")]
 
 
-def _place(values: list[Any], max_bytes: int) -> None:
+def _locate(values: list[Any], max_bytes: int) -> None:
     for value in values:
         location = value.location = read_location(value.location, max_bytes)
         if location is not None and value.latitude is None and value.longitude is None:
@@ -223,56 +225,56 @@ def _scale(values: list[Any], factor: float) -> None:
 
 
 class Shapes:
-    """What is known of how one sender, or many of the same kind, name their fields."""
+    """The shapes of one sender, or of many senders of the same kind."""
 
     __slots__ = ("_names", "_shapes")
 
     def __init__(self) -> None:
-        self._shapes = list(islice(reversed(_known.values()), MAX_TRIED))  # the one that was of use last is the first
+        self._shapes = list(islice(reversed(_known.values()), MAX_TRIED))  # the most recently used first
         self._names: tuple[str, ...] = ()
 
     @property
     def any(self) -> bool:
-        """Whether it is worth trying."""
+        """True if there is a shape to try."""
         return bool(self._shapes)
 
     def json(self, data: bytes | bytearray, transport: str, source: str, arrival: Arrival) -> list[Sent] | None:
-        """The records of an object or an array of them; None if they must go the plain way."""
+        """The records of an object or an array of objects; None if the generic parser must read them."""
         return self._first(lambda shape: shape.from_json(data), transport, source, arrival)
 
     def json_lines(self, data: bytes | bytearray, transport: str, source: str, arrival: Arrival) -> list[Sent] | None:
-        """The records of objects after one another."""
+        """The records of concatenated objects; None as above."""
         return self._first(lambda shape: shape.from_json_lines(data), transport, source, arrival)
 
     def msgpack(self, data: bytes | msgspec.Raw, transport: str, source: str, arrival: Arrival) -> list[Sent] | None:
-        """The records of a map or an array of them."""
+        """The records of a map or an array of maps; None as above."""
         return self._first(lambda shape: shape.from_msgpack(data), transport, source, arrival)
 
     def _first(
         self, decode: Callable[[Shape], Any], transport: str, source: str, arrival: Arrival
     ) -> list[Sent] | None:
-        """Assigned anew rather than changed, the list may be used by several threads.
+        """Try the shapes in order. The list is replaced, never changed, so that several threads may use it.
 
-        Whatever a shape raises, foreseen or not, the plain way decides about the message.
+        Whatever error a shape raises, the generic parser decides about the message.
         """
         shapes = self._shapes
-        found: list[Sent] | None
+        records: list[Sent] | None
         for shape in shapes:
             try:
                 value = decode(shape)
-                found = shape.records(value if type(value) is list else [value], transport, source, arrival)
+                records = shape.records(value if type(value) is list else [value], transport, source, arrival)
             except Exception:
-                found = None
-            if found is not None:
+                records = None
+            if records is not None:
                 if shape is not shapes[0]:
                     self._put_first(shape)
-                return found
+                return records
         return None
 
     def learn(self, values: Iterable[object], records: int | None = None) -> None:
-        """Take note of the names of good records, maps that were read the plain way; of how many, if not one each.
+        """Learn the names of valid records that the generic parser has read; `records` is their number if not one each.
 
-        Never raises: the records are read already.
+        Never raises: the records are decoded already.
         """
         names: dict[str, object] = {}
         seen = 0
@@ -281,8 +283,8 @@ class Shapes:
             seen += 1
         try:
             shape = _covering(names) or self._counted(tuple(names), seen if records is None else records)
-        except Exception as error:  # msgspec may refuse names that its documentation allows
-            log.warning("cannot make a quick decoder of a sender's names: %s", type(error).__name__)
+        except Exception as error:  # msgspec may reject names that its documentation allows
+            log.warning("cannot make a fast decoder for a sender's names: %s", type(error).__name__)
             return
         if shape is not None:
             self._put_first(shape)
@@ -294,20 +296,20 @@ class Shapes:
         return _counted(self._names, records)
 
     def _put_first(self, shape: Shape) -> None:
-        others = [one for one in self._shapes if one is not shape]
-        self._shapes = [shape, *others[: MAX_SHAPES - 1]]
+        rest = [other for other in self._shapes if other is not shape]
+        self._shapes = [shape, *rest[: MAX_SHAPES - 1]]
 
 
 def _joined(names: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
-    """Both, if one shape can have them; else the new ones alone."""
-    both = tuple(dict.fromkeys((*names, *more)))
-    return both if _is_clear(both) else more
+    """The union of both, if one shape can have it; else only the new names."""
+    joined = tuple(dict.fromkeys((*names, *more)))
+    return joined if _is_clear(joined) else more
 
 
 def _is_clear(names: Collection[str]) -> bool:
-    """Whether each name can only mean one thing, so that a record of these names has a shape.
+    """True if each name has only one meaning, so that a shape can be made.
 
-    What is called `token` may be a key, which the plain way alone leaves out.
+    A field named `token` may be a key, which only the generic parser removes.
     """
     if len(names) > MAX_NAMES or sum(map(len, names)) > MAX_NAMES_CHARACTERS:
         return False
@@ -323,16 +325,16 @@ def _is_clear(names: Collection[str]) -> bool:
 
 _known: dict[frozenset[str], Shape] = {}
 _counts: dict[frozenset[str], int] = {}
-"""How many records of these names were read the plain way, by all senders together."""
+"""Number of records per set of names that the generic parser has read, over all senders."""
 
 _alive: WeakSet[type] = WeakSet()
-"""The structs of all shapes that something still holds."""
+"""The structs of all shapes in use."""
 
 _device_id = lru_cache(MAX_KEPT_IDS)(read_device_id)
 
 
 def _covering(names: Collection[str]) -> Shape | None:
-    """One of the newest shapes that takes these names."""
+    """One of the newest shapes that accepts these names."""
     for shape in islice(reversed(_known.values()), MAX_LOOKED_AT):
         if shape.covers.issuperset(names):
             return shape
@@ -340,7 +342,7 @@ def _covering(names: Collection[str]) -> Shape | None:
 
 
 def _counted(names: tuple[str, ...], records: int) -> Shape | None:
-    """Note that records of these names were read; their shape, once they were enough."""
+    """Count records with these names; returns their shape once there were enough."""
     key = frozenset(names)
     count = _counts.pop(key, 0) + records
     if count < LEARN_RECORDS or len(_alive) >= MAX_ALIVE:
@@ -351,16 +353,16 @@ def _counted(names: tuple[str, ...], records: int) -> Shape | None:
     return shape
 
 
-def _put(kept: dict[frozenset[str], T], key: frozenset[str], value: T) -> None:
-    """Keep as the newest, and of all the newest `MAX_KEPT`."""
-    kept[key] = value
-    if len(kept) > MAX_KEPT:
-        del kept[next(iter(kept))]
+def _put(newest: dict[frozenset[str], T], key: frozenset[str], value: T) -> None:
+    """Store as the newest entry, and drop the oldest beyond `MAX_KEPT`."""
+    newest[key] = value
+    if len(newest) > MAX_KEPT:
+        del newest[next(iter(newest))]
 
 
 def _make(names: tuple[str, ...]) -> Shape:
     fields = {field: name for name in names if (field := field_of(name)) is not None}
-    others = {f"other{place}": name for place, name in enumerate(names) if field_of(name) is None}
+    others = {f"other{index}": name for index, name in enumerate(names) if field_of(name) is None}
     types = {field: kind for field, kind in _TYPES.items() if field != "attributes" or field in fields}
     struct = msgspec.defstruct(
         "Values",
@@ -389,20 +391,20 @@ def _own_attributes(values: list[Any]) -> Sequence[object]:
 
 
 def _other_attributes(others: dict[str, str]) -> Callable[[list[Any]], Sequence[object]]:
-    """What takes the fields named out of values, to be named in JSON as they were sent."""
+    """Returns a function that selects the given fields and converts them to objects for JSON, with their sent names."""
     struct = msgspec.defstruct(
         "Attributes", [(field, _Scalar, msgspec.UNSET) for field in others], rename=others, gc=False
     )
-    many = list[struct]  # type: ignore[valid-type]
+    structs = list[struct]  # type: ignore[valid-type]
     [*fields] = others
-    taken: Callable[[Any], Iterable[Any]] = (
+    select: Callable[[Any], Iterable[Any]] = (
         attrgetter(*fields) if len(fields) > 1 else lambda value: (getattr(value, fields[0]),)
     )
 
     def attributes(values: list[Any]) -> Sequence[object]:
         if len(values) > FEW:
-            with suppress(msgspec.ValidationError):  # one of them lacks a name
-                return msgspec.convert(values, many, from_attributes=True)
-        return [struct(*taken(value)) for value in values]
+            with suppress(msgspec.ValidationError):  # a value lacks a name
+                return msgspec.convert(values, structs, from_attributes=True)
+        return [struct(*select(value)) for value in values]
 
     return attributes

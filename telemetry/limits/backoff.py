@@ -1,9 +1,9 @@
-"""Exponential back-off after failed attempts, for whoever is named by a text. Pure; the clock is an argument.
+"""Exponential backoff after failed attempts, per owner (an address or a name). Pure; the clock is an argument.
 
-After `free` attempts the next one must wait `FIRST_WAIT_S`, and each further one twice as long as the one before, but
-not longer than `max_wait_s`. Attempts are counted before their outcome is known, so that many at once gain nothing; a
-success takes its own attempt back, or clears the count. Whoever has made no attempt for `forget_s` is forgotten, and
-beyond `max_known` the one whose last attempt is oldest.
+After `free` attempts the next one must wait `FIRST_WAIT_S`. Each further wait is twice as long, up to `max_wait_s`.
+Attempts are counted before their outcome is known, so that concurrent attempts gain nothing. A success takes its own
+attempt back, or clears the count. An owner without an attempt for `forget_s` is forgotten, and beyond `max_known`
+owners the one with the oldest last attempt.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ FIRST_WAIT_S = 4.0
 
 
 class Count(NamedTuple):
-    """Attempts of one, and when the next may be made and the last was, in seconds of the clock."""
+    """Attempts of an owner; earliest next attempt and last attempt in seconds of the clock."""
 
     attempts: int = 0
     next_at_s: float = 0.0
@@ -24,7 +24,7 @@ class Count(NamedTuple):
 
 
 class Backoff:
-    """Counts attempts."""
+    """Counts attempts per owner."""
 
     def __init__(
         self, free: int, max_wait_s: float, forget_s: float, max_known: int, clock_s: Callable[[], float]
@@ -39,39 +39,39 @@ class Backoff:
     def __len__(self) -> int:
         return len(self._counts)
 
-    def wait_s(self, who: str) -> float:
-        """Seconds until the next attempt may be made; 0 = now."""
-        return max(0.0, self._of(who).next_at_s - self._clock_s())
+    def wait_s(self, owner: str) -> float:
+        """Seconds until the next attempt is allowed; 0 = now."""
+        return max(0.0, self._of(owner).next_at_s - self._clock_s())
 
-    def begin(self, who: str) -> None:
+    def begin(self, owner: str) -> None:
         """Count an attempt that is allowed."""
-        now_s, found = self._clock_s(), self._of(who)
-        over = found.attempts + 1 - self._free
+        now_s, count = self._clock_s(), self._of(owner)
+        over = count.attempts + 1 - self._free
         wait_s = 0.0 if over < 0 else min(self._max_wait_s, FIRST_WAIT_S * 2.0 ** min(over, 60))
-        self._counts[who] = Count(found.attempts + 1, now_s + wait_s, now_s)
-        self._counts.move_to_end(who)
+        self._counts[owner] = Count(count.attempts + 1, now_s + wait_s, now_s)
+        self._counts.move_to_end(owner)
         self._forget(now_s)
 
-    def take_back(self, who: str) -> None:
-        """Do not count an attempt that succeeded; the failures of others behind the same address still count."""
-        found = self._of(who)
-        if found.attempts:
-            self._counts[who] = found._replace(attempts=found.attempts - 1, next_at_s=self._clock_s())
+    def take_back(self, owner: str) -> None:
+        """Remove an attempt that succeeded; failures of other clients at the same address still count."""
+        count = self._of(owner)
+        if count.attempts:
+            self._counts[owner] = count._replace(attempts=count.attempts - 1, next_at_s=self._clock_s())
 
-    def clear(self, who: str) -> None:
-        """Forget all attempts."""
-        self._counts.pop(who, None)
+    def clear(self, owner: str) -> None:
+        """Forget all attempts of an owner."""
+        self._counts.pop(owner, None)
 
-    def _of(self, who: str) -> Count:
-        found = self._counts.get(who)
-        is_known = found is not None and self._clock_s() - found.last_s < self._forget_s
-        return found if found is not None and is_known else Count()
+    def _of(self, owner: str) -> Count:
+        count = self._counts.get(owner)
+        is_known = count is not None and self._clock_s() - count.last_s < self._forget_s
+        return count if count is not None and is_known else Count()
 
     def _forget(self, now_s: float) -> None:
         for _ in range(2):
-            who = next(iter(self._counts))
-            if now_s - self._counts[who].last_s < self._forget_s:
+            owner = next(iter(self._counts))
+            if now_s - self._counts[owner].last_s < self._forget_s:
                 break
-            del self._counts[who]
+            del self._counts[owner]
         if len(self._counts) > self._max_known:
             self._counts.popitem(last=False)

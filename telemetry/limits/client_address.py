@@ -1,8 +1,8 @@
-"""Who asks, as limits know it: an IPv4 address or an IPv6 network of 64 bits, which is what one customer is given.
+"""The client's address for limits: an IPv4 address, or an IPv6 network of 64 bits, the size assigned to one customer.
 
-Behind proxies that the settings trust it is the last hop that is none of them, of `X-Forwarded-For` or of `Forwarded`
-(RFC 7239): what stands before it its sender may have made up. Only the one header counts that the settings name, for a
-proxy that writes one of them passes the other on as its client wrote it.
+For requests from trusted proxies (limits.trusted_proxies) it is the last hop in `X-Forwarded-For` or `Forwarded` (RFC
+7239) that is not itself trusted; earlier hops may be forged. Only the header named in the settings is read, because a
+proxy that writes one of them passes the other through unchanged.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from telemetry.config.settings import Settings
 from telemetry.model.errors import ConfigError
 
 IPV6_BITS = 64
-"""A host may choose what is behind them, over and over."""
+"""Prefix length of an IPv6 network; a host can choose the remaining bits freely."""
 
 UNKNOWN = "unknown"
-"""Who has no address: a unix socket's peer."""
+"""The owner of connections without an address, on unix sockets."""
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -32,33 +32,33 @@ _FOR = re.compile(r'(?:^|;)\s*for\s*=\s*("?)([^";]+)\1\s*(?=;|$)', re.IGNORECASE
 
 @lru_cache(4_096)
 def owner(address: str) -> str:
-    """The address, or the network, that stands for whoever has this address."""
-    found = _read(address)
-    if found is None:
+    """The IPv4 address, or the IPv6 network, to which limits apply."""
+    parsed = _read(address)
+    if parsed is None:
         return address or UNKNOWN
-    if isinstance(found, ipaddress.IPv6Address):
-        return str(ipaddress.ip_network((found, IPV6_BITS), strict=False))
-    return str(found)
+    if isinstance(parsed, ipaddress.IPv6Address):
+        return str(ipaddress.ip_network((parsed, IPV6_BITS), strict=False))
+    return str(parsed)
 
 
 ADDRESS = "whimbrel.address"
-"""Where in a scope it stands who asks, if that is another than the connection's peer."""
+"""Key of an ASGI scope for the client's address, if it differs from the connection's peer."""
 
 
 def address_of(scope: Scope) -> str:
-    """Who asks in an HTTP request, for people to read: as found out behind proxies, else its connection's peer."""
-    found = scope.get(ADDRESS)
-    if found is not None:
-        return str(found)
+    """The client's address of an HTTP request: from a trusted proxy's header, else the connection's peer."""
+    address = scope.get(ADDRESS)
+    if address is not None:
+        return str(address)
     peer = scope.get("client")
     return str(peer[0]) if peer else UNKNOWN
 
 
 class Addresses:
-    """Tells who asks. `trusted` are addresses and networks of proxies, `header` what they write, in lower case."""
+    """Finds the client's address. `trusted` are CIDRs of proxies, `header` is their header's name in lower case."""
 
     def __init__(self, trusted: Sequence[str], header: str) -> None:
-        """Raises `ConfigError` for what is no address or network."""
+        """Raises `ConfigError` if a CIDR is not valid."""
         self._trusted = tuple(_network(text) for text in trusted)
         self._header = header.encode()
         self._hops = _forwarded if header == "forwarded" else _x_forwarded_for
@@ -68,20 +68,20 @@ class Addresses:
         return cls(settings.limits.trusted_proxies, settings.limits.proxy_header)
 
     def is_trusted(self, address: str) -> bool:
-        """Whether this is a proxy of ours."""
+        """True if the address belongs to a trusted proxy."""
         if not self._trusted:
             return False
-        found = _read(address)
-        return found is not None and any(found in network for network in self._trusted)
+        parsed = _read(address)
+        return parsed is not None and any(parsed in network for network in self._trusted)
 
     def asking(self, peer: str, headers: Headers) -> str:
-        """Who asks, of a connection from `peer`."""
+        """The client's address for a connection from `peer`."""
         if not self._trusted or not self.is_trusted(peer):
             return owner(peer)
         text = b",".join(value for name, value in headers if name == self._header).decode("latin-1")
         last = peer
         for hop in reversed(self._hops(text)):
-            if _read(hop) is None:  # hidden, or nonsense: the proxy that told it is as far as we see
+            if _read(hop) is None:  # hidden or invalid: use the proxy that reported it
                 break
             last = hop
             if not self.is_trusted(hop):
@@ -94,8 +94,8 @@ def _x_forwarded_for(text: str) -> list[str]:
 
 
 def _forwarded(text: str) -> list[str]:
-    found = [_FOR.search(element) for element in text.split(",") if element.strip()]
-    return [_without_port(one[2].strip()) if one else "" for one in found]
+    hops = [_FOR.search(element) for element in text.split(",") if element.strip()]
+    return [_without_port(hop[2].strip()) if hop else "" for hop in hops]
 
 
 def _without_port(hop: str) -> str:
@@ -117,4 +117,4 @@ def _network(text: str) -> Network:
     try:
         return ipaddress.ip_network(text, strict=False)
     except ValueError:
-        raise ConfigError(f"limits.trusted_proxies: {text!r} is no address and no network like 10.0.0.0/8") from None
+        raise ConfigError(f"limits.trusted_proxies: {text!r} is not an address or a network like 10.0.0.0/8") from None

@@ -1,4 +1,4 @@
-"""Limits of what is open at the same time, in total and per owner."""
+"""Limits of concurrent connections and handshakes, in total and per owner."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 
 
 class Share:
-    """Counts what is open, in total and per owner. `max_per_owner` 0 = no limit; an empty owner has none either."""
+    """Counts open items, in total and per owner. `max_per_owner` 0 = no limit; an empty owner has no limit either."""
 
     def __init__(self, what: str, setting: str, maximum: int, max_per_owner: int) -> None:
         self.maximum = maximum
@@ -17,7 +17,7 @@ class Share:
         self._setting = setting
 
     def refusal(self, owner: str) -> str:
-        """Why one more of an owner may not be opened; empty if it may."""
+        """Why an owner may not open another item; empty if it may."""
         if self.open >= self.maximum:
             return f"{self.maximum} {self._what} already ({self._setting})"
         if owner and 0 < self.max_per_owner <= self._of[owner]:
@@ -25,12 +25,12 @@ class Share:
         return ""
 
     def enter(self, owner: str) -> None:
-        """Count one in."""
+        """Count an item in."""
         self.open += 1
         self._of[owner] += 1
 
     def leave(self, owner: str) -> None:
-        """Count out one that was counted in."""
+        """Count an item out."""
         self.open -= 1
         self._of[owner] -= 1
         if not self._of[owner]:
@@ -38,7 +38,7 @@ class Share:
 
     @property
     def largest(self) -> int:
-        """Number of the owner that has most open."""
+        """Number of open items of the owner with most."""
         return max(list(self._of.values()), default=0)
 
 
@@ -53,5 +53,5 @@ def http_share(maximum: int, max_per_address: int) -> Share:
 
 
 def handshake_share(maximum: int, max_per_address: int) -> Share:
-    """TLS handshakes under way."""
+    """TLS handshakes in progress."""
     return Share("TLS handshakes are under way", "tls.max_handshakes", maximum, max_per_address)

@@ -15,7 +15,7 @@ from telemetry.observability.log_setup import of_connection
 log = logging.getLogger(__name__)
 
 LOG_EVERY_S = 10.0
-"""Interval between two lines of the log about refused connections, however many there are."""
+"""Minimum interval of log lines about refused connections, s."""
 
 MAX_ANSWERED = 64
 """Refused connections that may be open to read the answer 503. Any further one is closed without an answer."""
@@ -24,7 +24,7 @@ NOBODY_TRUSTED = Addresses((), "x-forwarded-for")
 
 
 class Ticket:
-    """One accepted connection. With a `refusal` it is open for that answer only."""
+    """One accepted connection. With a `refusal` it is open only to receive that answer."""
 
     __slots__ = ("_leave", "name", "owner", "refusal")
 
@@ -35,18 +35,18 @@ class Ticket:
         self._leave = leave
 
     def close(self) -> None:
-        """Count the connection out. Further calls do nothing."""
+        """Count the connection out. Further calls have no effect."""
         leave, self._leave = self._leave, None
         if leave is not None:
             leave(self)
 
 
 UNCOUNTED = Ticket("", "", "", None)
-"""A connection that counts towards no limit."""
+"""A ticket that counts towards no limit."""
 
 
 class Connections:
-    """Admits the connections of one kind, of all ports of a process. `process` is the number of the process."""
+    """Admits connections of one kind on all ports of a process. `process` is the number of the process."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Connections:
         addresses: Addresses = NOBODY_TRUSTED,
         answers: bool = False,
     ) -> None:
-        """`addresses` are of proxies that have no limit of their own; `answers`: refused peers can read an answer."""
+        """`addresses` finds proxies, which have no limit of their own; `answers`: refused peers can read an answer."""
         self.share = share
         self.refused = 0
         self._names = (f"c{process or ''}{'.' if process else ''}{number:x}" for number in count(1))
@@ -68,7 +68,7 @@ class Connections:
         self._logged_s = -LOG_EVERY_S
 
     def admit(self, address: str, handshakes: Share | None = None) -> Ticket | None:
-        """Count a connection in; None if it must be closed at once. With `handshakes` one more of those must fit."""
+        """Count a connection in; None if it must be closed at once. With `handshakes` a handshake must fit, too."""
         of = "" if not address or self._addresses.is_trusted(address) else owner(address)
         why = self.share.refusal(of) or (handshakes.refusal(of) if handshakes else "")
         name = next(self._names)

@@ -1,7 +1,7 @@
-"""Limit of look-ups of unknown keys: of one address, and of all together, in one process.
+"""Rate limit for lookups of unknown keys: per address, and in total per process.
 
-A look-up asks Redis whether a key that the process does not know was just created. Without a limit, wrong keys of a
-stranger would become calls of Redis. The limit of an address is that of its wrong keys.
+A lookup asks Redis whether a key that the process does not know was just created. Without a limit, wrong keys of an
+attacker would cause a Redis call each. The limit per address is the one for wrong keys.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from telemetry.limits.rate_limits import MINUTE_S
 from telemetry.limits.token_bucket import Buckets, Rate
 
 TOTAL = Rate(10.0, 100.0)
-"""Look-ups a second of all addresses together, and at once. Each is one short call of Redis, and may be one thread."""
+"""Lookups per second of all addresses together, and the burst. Each is one short Redis call, and may use a thread."""
 
 EVERYBODY = ""
 
 
 class LookupLimit:
-    """Token buckets of addresses and of all together. An `address_wrong_keys_per_min` of 0 leaves only the latter."""
+    """Token buckets per address and in total. With an `address_wrong_keys_per_min` of 0 only the total applies."""
 
     def __init__(self, limits: LimitsSection | None = None, clock_s: Callable[[], float] = time.monotonic) -> None:
         limits = limits or LimitsSection()
@@ -31,15 +31,15 @@ class LookupLimit:
         self._total = Buckets(TOTAL, 1, clock_s)
 
     def take(self, address: str) -> bool:
-        """Take a token of both buckets; False, and none is taken, if one of them is empty.
+        """Take a token from both buckets. False if one is empty; then none is taken.
 
-        A peer on a Unix socket has no address. It is a program of the box that has checked the key already, or a proxy
-        that names nobody: only the total applies.
+        A peer on a Unix socket has no address. It is either a program of the box, which has checked the key already,
+        or a proxy that sends no client address: only the total applies.
         """
-        buckets, who = self._of_addresses, owner(address)
-        if buckets is None or who == UNKNOWN:
+        buckets, bucket = self._of_addresses, owner(address)
+        if buckets is None or bucket == UNKNOWN:
             return not self._total.take(EVERYBODY)
-        if buckets.wait_s(who) or self._total.take(EVERYBODY):
+        if buckets.wait_s(bucket) or self._total.take(EVERYBODY):
             return False
-        buckets.spend(who)
+        buckets.spend(bucket)
         return True

@@ -1,4 +1,4 @@
-"""Numbers of connections that the limit of open files leaves room for, with a reserve for Redis and files."""
+"""Connection limits that fit the open-files limit, with a reserve for Redis and files."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from telemetry.system.process import allow_open_files
 log = logging.getLogger(__name__)
 
 OTHER_FILES = 100
-"""Open files of a program besides connections of clients: libraries, the log, its data, Redis for all of the box."""
+"""Open files of a program besides client connections: libraries, log, data, Redis connections for the whole box."""
 
 FILES_PER_SHARD = 4
-"""Connections of a program to Redis for each shard."""
+"""Redis connections of a program for each shard."""
 
 
 class Cap(NamedTuple):
-    """Maximum of connections, in total and per address; 0 per address = no limit."""
+    """Maximum number of connections, in total and per address; 0 per address = no limit."""
 
     maximum: int
     per_address: int
 
     def within(self, room: int) -> Cap:
-        """The same where there is room for so many. Of a lowered maximum one address may have half."""
+        """The limits reduced to `room` connections. One address may have half of a reduced total."""
         if self.maximum <= room:
             return self
         maximum = max(1, room)
@@ -33,7 +33,7 @@ class Cap(NamedTuple):
 
 
 class Caps(NamedTuple):
-    """What `files` open files leave of the settings, which want `wanted`."""
+    """Connection limits for `files` open files; the settings need `wanted`."""
 
     files: int
     wanted: int
@@ -42,18 +42,18 @@ class Caps(NamedTuple):
 
 
 def collector_wants(settings: Settings) -> int:
-    """Open files of a collector process that has all the connections of the settings."""
+    """Open files that a collector process needs for all connections of the settings."""
     c = settings.collector
     return c.max_connections + c.max_http_connections + _reserve(settings)
 
 
 def api_wants(settings: Settings, forwarded: int) -> int:
-    """Open files of the API program that has all the connections of the settings, and so many to the query program."""
+    """Open files that the API program needs for all connections of the settings and for the query program."""
     return settings.collector.max_http_connections + _reserve(settings) + forwarded
 
 
 def collector_caps(settings: Settings, files: int) -> Caps:
-    """Those of a collector process. HTTP gets a quarter of too few files, or what TCP leaves."""
+    """Limits of a collector process. If files are short, HTTP gets a quarter, or more if TCP needs less."""
     http, tcp = _http(settings), _tcp(settings)
     room = _room(files, _reserve(settings))
     http = http.within(max(room // 4, room - tcp.maximum))
@@ -61,18 +61,18 @@ def collector_caps(settings: Settings, files: int) -> Caps:
 
 
 def api_caps(settings: Settings, files: int, forwarded: int) -> Caps:
-    """Those of the API program."""
+    """Limits of the API program."""
     http = _http(settings).within(_room(files, _reserve(settings) + forwarded))
     return Caps(files, api_wants(settings, forwarded), http, Cap(0, 0))
 
 
 def allow_collector(settings: Settings) -> Caps:
-    """Raise the limit of open files for a collector process, and log which connections it leaves no room for."""
+    """Raise the open-files limit for a collector process; log the connections that do not fit."""
     caps = collector_caps(settings, allow_open_files(collector_wants(settings)))
     if caps.files < caps.wanted:
         log.warning(
             "%d files may be open: at most %d TCP connections (%d per address) and %d over HTTP (%d per address); "
-            "raise ulimit -Hn to %d for those of the settings",
+            "raise ulimit -Hn to %d for the limits of the settings",
             *(caps.files, *caps.tcp, *caps.http, caps.wanted),
         )
     return caps
@@ -84,7 +84,7 @@ def allow_api(settings: Settings, forwarded: int) -> Caps:
     if caps.files < caps.wanted:
         log.warning(
             "%d files may be open: at most %d HTTP connections (%d per address); "
-            "raise ulimit -Hn to %d for those of the settings",
+            "raise ulimit -Hn to %d for the limits of the settings",
             *(caps.files, *caps.http, caps.wanted),
         )
     return caps
@@ -99,7 +99,7 @@ def _tcp(settings: Settings) -> Cap:
 
 
 def _room(files: int, reserve: int) -> int:
-    """Files that are left for connections; of very few half."""
+    """Files left for connections; at least half of all."""
     return files - min(reserve, files // 2)
 
 

@@ -1,7 +1,7 @@
-"""Account of the bytes that wait for clients of one process: unsent output of connections, and responses being sent.
+"""Accounting of the bytes that wait for clients of a process: unsent output, and responses being sent.
 
-Every HTTP connection of a process shares one account. When it is full, the client that has been silent for longest is
-disconnected, then the next one, until there is room. A response that has no room even then is not begun.
+All HTTP connections of a process share one account. When it is full, the client that has been stalled longest is
+disconnected, then the next one, until there is room. A response for which there is still no room is not started.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from telemetry.model.errors import BusyError
 from telemetry.observability import metrics
 
 PIECE_BYTES = 2**16
-"""Bytes of a response that a transport is given at once. Each piece is a copy: a transport that kept a view of a large
-response would keep all of it until the last byte was sent."""
+"""Bytes of a response passed to a transport at once. Each piece is a copy: a transport with a view of a large response
+would keep all of it in memory until the last byte was sent."""
 
 RETRY_S = 5
 
@@ -33,34 +33,34 @@ class Client(Protocol):
 
     @property
     def pending(self) -> Pending:
-        """Account of its process."""
+        """The account of its process."""
         ...
 
     def disconnect(self) -> None:
-        """Close the connection at once and drop its unsent output. Called from any code of the event loop."""
+        """Close the connection at once and drop its unsent output. May be called from any code of the event loop."""
         ...
 
 
 class Pending:
-    """The account. Everything here runs in the event loop's thread."""
+    """The account. Not thread-safe: used only in the event loop's thread."""
 
     @classmethod
     def of(cls, settings: Settings) -> Pending:
-        """An empty account; a process has one."""
+        """A new account with the limit from the settings; a process has one."""
         return cls(settings.api.pending_bytes)
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self.bytes = 0
         self._stalled: OrderedDict[Client, int] = OrderedDict()
-        """Unsent bytes of clients whose transport takes no more, the longest stalled first."""
+        """Unsent bytes of stalled clients, longest stalled first."""
         self._holds: dict[Client, list[_Hold]] = {}
         self._texts: dict[int, list[int]] = {}
-        """Size and number of holds of each text, by its identity: a text that several responses share counts once."""
+        """Size and number of holds of each text, by identity: a text shared by several responses counts once."""
         _ = metrics.SLOW_CLIENTS.one
 
     def stall(self, client: Client, unsent_bytes: int) -> None:
-        """Count the unsent bytes of a client whose transport takes no more."""
+        """Count the unsent bytes of a stalled client."""
         self.resume(client)
         self._stalled[client] = unsent_bytes
         self.bytes += unsent_bytes
@@ -68,27 +68,27 @@ class Pending:
             self.make_room(0)
 
     def resume(self, client: Client) -> None:
-        """Count a client's unsent bytes no longer: it has read them, or has gone."""
+        """Stop counting a client's unsent bytes: it has read them or is disconnected."""
         self.bytes -= self._stalled.pop(client, 0)
 
     @contextlib.contextmanager
     def hold(self, client: Client, texts: Sequence[bytes]) -> Iterator[None]:
         """Count texts while they are sent to a client. Raises `BusyError` if there is no room for them."""
-        found = _Hold(texts)
-        self._add(client, found)
+        held = _Hold(texts)
+        self._add(client, held)
         try:
             if self.bytes > self.max_bytes and not self.make_room(0):
                 raise no_room()
             yield
         finally:
-            self._remove(client, found)
+            self._remove(client, held)
 
     def holds(self, client: Client) -> bool:
-        """Whether a response to a client is counted already."""
+        """True if a response to the client is being counted."""
         return client in self._holds
 
     def make_room(self, size: int) -> bool:
-        """Disconnect stalled clients, the longest stalled first, until so many bytes fit. False if they do not fit."""
+        """Disconnect stalled clients, longest stalled first, until `size` bytes fit. False if they do not fit."""
         count = 0
         while self.bytes + size > self.max_bytes and self._stalled:
             client = next(iter(self._stalled))
@@ -102,31 +102,31 @@ class Pending:
             log.warning("disconnected %d slow clients: api.pending_bytes = %d is reached", count, self.max_bytes)
         return self.bytes + size <= self.max_bytes
 
-    def _add(self, client: Client, found: _Hold) -> None:
-        self._holds.setdefault(client, []).append(found)
-        for text in found.texts:
+    def _add(self, client: Client, held: _Hold) -> None:
+        self._holds.setdefault(client, []).append(held)
+        for text in held.texts:
             counted = self._texts.setdefault(id(text), [len(text), 0])
             counted[1] += 1
             if counted[1] == 1:
                 self.bytes += counted[0]
 
-    def _remove(self, client: Client, found: _Hold) -> None:
-        """Count a hold no longer; once it was removed this does nothing."""
-        for text in found.texts:
+    def _remove(self, client: Client, held: _Hold) -> None:
+        """Stop counting a hold; repeated calls have no effect."""
+        for text in held.texts:
             counted = self._texts[id(text)]
             counted[1] -= 1
             if counted[1] == 0:
                 del self._texts[id(text)]
                 self.bytes -= counted[0]
-        if found.texts:
-            self._holds[client].remove(found)
+        if held.texts:
+            self._holds[client].remove(held)
             if not self._holds[client]:
                 del self._holds[client]
-        found.texts = ()
+        held.texts = ()
 
 
 class _Hold:
-    """Texts that one response holds."""
+    """Texts held by one response."""
 
     def __init__(self, texts: Sequence[bytes]) -> None:
         self.texts = texts
@@ -135,14 +135,14 @@ class _Hold:
 def hold(scope: Mapping[str, Any], texts: Sequence[bytes]) -> contextlib.AbstractContextManager[None]:
     """Count texts while they are sent to the client of a request. Raises `BusyError` if there is no room for them.
 
-    A server without an account, as in tests of an application, counts nothing.
+    Without an account, as in tests of an application, nothing is counted.
     """
     client: Client | None = scope.get(CLIENT)
     return contextlib.nullcontext() if client is None else client.pending.hold(client, texts)
 
 
 def no_room() -> BusyError:
-    """The error of a response that has no room."""
+    """The error for a response that does not fit."""
     return BusyError("cannot begin a response: api.pending_bytes is reached; try again later", RETRY_S)
 
 

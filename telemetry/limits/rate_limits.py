@@ -1,7 +1,7 @@
-"""How much one address and one key may ask and send: the settings `[limits]` as token buckets.
+"""Rate limits per address and per key: the settings `[limits]` as token buckets.
 
-Each process counts for itself; nothing of it is kept. A request takes one token of its address and, once its key is
-known, one of its key; its records take one each of both before they are stored, all or none.
+Each process counts separately, in memory. A request takes one token of its address and, once authenticated, one of its
+key. Its records take one token each of both before they are stored, all or none.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ MINUTE_S = 60.0
 
 
 class Over(NamedTuple):
-    """What was asked is more than may be: of which policy, whose, and the seconds until it may be tried again."""
+    """A limit was exceeded: its policy, the owner, the rate, and the seconds until the next attempt."""
 
     policy: str
-    who: str
+    owner: str
     rate: Rate
     wait_s: float
 
     @property
     def retry_after_s(self) -> int:
-        """Whole seconds, at least one."""
+        """Seconds until the next attempt, rounded up, at least 1."""
         return max(1, math.ceil(self.wait_s))
 
     def __str__(self) -> str:
-        whose, what = self.policy.split("-", 1)
-        named = f"{whose} {self.who}" if whose == "address" else f"the key {self.who}"
-        many = f"{self.rate.per_s:g} {what.replace('-', ' ')} a second"
-        if what == "wrong-keys":
-            many = f"{self.rate.per_s * MINUTE_S:g} wrong keys a minute"
-        return f"{named} may send {many}; try again in {self.retry_after_s} s"
+        subject, unit = self.policy.split("-", 1)
+        named = f"{subject} {self.owner}" if subject == "address" else f"the key {self.owner}"
+        rate = f"{self.rate.per_s:g} {unit.replace('-', ' ')} a second"
+        if unit == "wrong-keys":
+            rate = f"{self.rate.per_s * MINUTE_S:g} wrong keys a minute"
+        return f"{named} may send {rate}; try again in {self.retry_after_s} s"
 
 
 class Policy:
-    """A limit by its name, and the buckets of all whom it is for.
+    """A named limit, and the buckets of its owners.
 
-    `shown` is what the header `RateLimit-Policy` says of it (draft-ietf-httpapi-ratelimit-headers-10).
+    `shown` is its item in the header `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers-10).
     """
 
     def __init__(self, name: str, buckets: Buckets) -> None:
@@ -53,14 +53,14 @@ class Policy:
         self.shown = f'"{name}";q={math.floor(rate.burst)};w={max(1, math.ceil(rate.burst / rate.per_s))}{unit}'
         self._start = f'"{name}";r='
 
-    def level(self, who: str) -> str:
-        """As the header `RateLimit` says it."""
-        left, full_in_s = self.buckets.level(who)
+    def level(self, owner: str) -> str:
+        """The item of an owner's bucket in the header `RateLimit`."""
+        left, full_in_s = self.buckets.level(owner)
         return f"{self._start}{int(left + TOLERANCE) if left > 0 else 0};t={math.ceil(full_in_s)}"
 
 
 class Rates:
-    """All policies; one that the settings leave out is None."""
+    """All policies; None for those without a limit in the settings."""
 
     def __init__(self, limits: LimitsSection, clock_s: Callable[[], float] = time.monotonic) -> None:
         def policy(name: str, per_s: float, burst: float) -> Policy | None:
@@ -75,7 +75,7 @@ class Rates:
         self.key_records = policy("key-records", k.key_records_per_s, k.key_records_burst)
         wrong = limits.address_wrong_keys_per_min
         self.wrong_keys = policy("address-wrong-keys", wrong / MINUTE_S, wrong)
-        self._shown = {who: self._policies("", who) for who in ("", "key")}
+        self._shown = {owner: self._policies("", owner) for owner in ("", "key")}
 
     @classmethod
     def of(cls, settings: Settings) -> Rates:
@@ -83,16 +83,16 @@ class Rates:
 
     @property
     def count_records(self) -> bool:
-        """Whether there is a limit of records."""
+        """True if records are limited."""
         return bool(self.address_records or self.key_records)
 
     @property
     def are_set(self) -> bool:
-        """Whether there is any limit of requests or records."""
+        """True if requests or records are limited."""
         return any((self.address_requests, self.address_records, self.key_requests, self.key_records))
 
     def request(self, address: str, brings_records: bool = False) -> Over | None:
-        """A request of an address; also if what it brings could not be taken anyway."""
+        """Count a request of an address, whether its records are accepted or not."""
         if brings_records and self.address_records is not None:
             wait_s = self.address_records.buckets.wait_s(address)
             if wait_s:
@@ -100,36 +100,36 @@ class Rates:
         return _take(self.address_requests, address)
 
     def request_of_key(self, key_id: str) -> Over | None:
-        """The same request, once its key is known; an empty id is none."""
+        """Count an authenticated request of a key; an empty id = no key."""
         return _take(self.key_requests, key_id) if key_id else None
 
     def wrong_key(self, address: str) -> Over | None:
-        """A key that is nobody's."""
+        """Count a wrong key."""
         return _take(self.wrong_keys, address)
 
     def records(self, address: str, key_id: str, count: int) -> Over | None:
-        """Records of a request, before they are stored."""
-        asked = list(self._of_records(address, key_id))
-        for policy, who in asked:
-            wait_s = policy.buckets.wait_s(who, count)
+        """Take tokens for the records of a request, before they are stored."""
+        limits = list(self._of_records(address, key_id))
+        for policy, owner in limits:
+            wait_s = policy.buckets.wait_s(owner, count)
             if wait_s:
-                return _over(policy, who, wait_s)
-        for policy, who in asked:
-            policy.buckets.spend(who, count)
+                return _over(policy, owner, wait_s)
+        for policy, owner in limits:
+            policy.buckets.spend(owner, count)
         return None
 
     def spend_records(self, address: str, key_id: str, count: int) -> None:
-        """Records that can't be refused any more: what they are too many is waited for before the next are read."""
-        for policy, who in self._of_records(address, key_id):
-            policy.buckets.spend(who, count)
+        """Take tokens for records that were already read; the next ones are read once the debt is paid."""
+        for policy, owner in self._of_records(address, key_id):
+            policy.buckets.spend(owner, count)
 
     def records_wait_s(self, address: str, key_id: str = "") -> float:
-        """Seconds until the next record may come."""
-        return max((policy.buckets.wait_s(who) for policy, who in self._of_records(address, key_id)), default=0.0)
+        """Seconds until the next record is allowed."""
+        return max((policy.buckets.wait_s(owner) for policy, owner in self._of_records(address, key_id)), default=0.0)
 
     def shown(self, address: str, key_id: str) -> tuple[bytes, bytes]:
-        """The headers `RateLimit-Policy` and `RateLimit` of an answer; empty if nothing is limited."""
-        levels = ", ".join([policy.level(who) for policy, who in self._all(address, key_id)])
+        """The headers `RateLimit-Policy` and `RateLimit` of a response; empty without limits."""
+        levels = ", ".join([policy.level(owner) for policy, owner in self._all(address, key_id)])
         return self._shown["key" if key_id else ""], levels.encode()
 
     def _policies(self, address: str, key_id: str) -> bytes:
@@ -149,10 +149,10 @@ class Rates:
         yield from self._of_records(address, key_id)
 
 
-def _take(policy: Policy | None, who: str) -> Over | None:
-    wait_s = 0.0 if policy is None else policy.buckets.take(who)
-    return _over(policy, who, wait_s) if wait_s and policy is not None else None
+def _take(policy: Policy | None, owner: str) -> Over | None:
+    wait_s = 0.0 if policy is None else policy.buckets.take(owner)
+    return _over(policy, owner, wait_s) if wait_s and policy is not None else None
 
 
-def _over(policy: Policy, who: str, wait_s: float) -> Over:
-    return Over(policy.name, who, policy.buckets.rate, wait_s)
+def _over(policy: Policy, owner: str, wait_s: float) -> Over:
+    return Over(policy.name, owner, policy.buckets.rate, wait_s)

@@ -1,14 +1,14 @@
-"""What a key is: its text, what of it is kept, what it allows and for which devices.
+"""API keys and device tokens: their text, the stored hash, their scopes and the devices they are bound to.
 
-    wk_<id>_<secret>             a key: 8 characters that name it, 26 that prove it (128 random bits), of a-z and 2-7
-    wd_<id>_<proof>_<device>     the token of one device, worked out of a fleet's key; the device in base64url
+    wk_<id>_<secret>             a key: an id of 8 characters and a secret of 26 (128 random bits), of a-z and 2-7
+    wd_<id>_<proof>_<device>     the token of one device, derived from a fleet's key; the device in base64url
 
-Kept is the SHA-256 of a key's text, never the text. That is enough: nobody tries out 2^128 texts, so nothing is gained
-by a slow hash, which each request would wait for. A key that was made for a fleet keeps one thing more, `token_key`, an
-HMAC of its text, with which its devices' tokens can be worked out and checked, but not the key itself. So a fleet needs
-no table: proof = HMAC-SHA256(token_key, device id), its first 128 bits.
+The store holds the SHA-256 of a key's text, never the text. A fast hash is safe here, because 2^128 secrets cannot be
+tried; a slow one would delay each request. A fleet's key also stores `token_key`, an HMAC of its text. With it the
+box derives and checks device tokens, but cannot derive the key. A fleet therefore needs no table of tokens:
+proof = HMAC-SHA256(token_key, device id), its first 128 bits.
 
-This file knows no clock, randomness, socket, file or Redis.
+This file uses no clock, randomness, socket, file or Redis.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from telemetry.model.problems import Problem
 
 INGEST, READ, SQL, ADMIN = "ingest", "read", "sql", "admin"
 SCOPES = (INGEST, READ, SQL, ADMIN)
-"""What may be done with a key: write records; read them, and how the box is; ask in SQL; all of it."""
+"""Permissions of a key: write records; read records and the box's status; run SQL; everything."""
 
 BOUND = (INGEST, READ, SQL)
-"""Scopes that may be bound to devices; an admin's work is on the whole box."""
+"""Scopes that may be bound to devices. An admin key always applies to the whole box."""
 
 ID_BYTES, SECRET_BYTES, PROOF_BYTES = 5, 16, 16
 
@@ -43,13 +43,13 @@ MAX_TEXT_CHARACTERS = 1_500
 """A device's id has 255 characters, each of up to 4 bytes, in base64."""
 
 MAX_ID_CHARACTERS = 255
-"""Of a device, as in record_parser.py, which looks for keys among what devices send."""
+"""Maximum length of a device id, as in record_parser.py, which rejects keys among the fields of records."""
 
 MAX_BOUND_DEVICES = 1_000
 MAX_NAME_CHARACTERS = 100
 
 MAX_REMEMBERED = 4_096
-"""Devices whose tokens a process need not work out again; some 300 bytes each."""
+"""Number of devices whose derived tokens a process caches; about 300 bytes each."""
 
 _KEY = re.compile(r"wk_([a-z2-7]{8})_[a-z2-7]{26}", re.ASCII)
 _TOKEN = re.compile(r"wd_([a-z2-7]{8})_([a-z2-7]{26})_([A-Za-z0-9_-]+)", re.ASCII)
@@ -59,28 +59,30 @@ _CONTEXT = b"whimbrel: tokens of a fleet's devices"
 
 
 class Binding(NamedTuple):
-    """For which devices a key is: those named, or those whose id begins so; for all if it says neither."""
+    """Devices that a key is bound to: a list of ids, or a prefix of ids. With neither, the key is for all devices."""
 
     devices: frozenset[str] = frozenset()
     prefix: str = ""
 
     @property
     def is_bound(self) -> bool:
-        """Whether there are devices that it is not for."""
+        """True if the key excludes any device."""
         return bool(self.devices or self.prefix)
 
     def covers(self, device_id: str) -> bool:
-        """Whether it is for a device."""
+        """True if the key allows this device."""
         return device_id in self.devices if self.devices else device_id.startswith(self.prefix)
 
     def first_outside(self, device_ids: Iterable[str]) -> tuple[int, str] | None:
-        """The first device that it is not for, and its place."""
+        """The first device that the key does not allow, with its index."""
         if not self.is_bound:
             return None
-        return next(((at, one) for at, one in enumerate(device_ids) if not self.covers(one)), None)
+        return next(
+            ((index, device_id) for index, device_id in enumerate(device_ids) if not self.covers(device_id)), None
+        )
 
     def __str__(self) -> str:
-        """In words."""
+        """The binding as text for error messages."""
         if not self.is_bound:
             return "all devices"
         if self.prefix:
@@ -92,7 +94,7 @@ EVERY_DEVICE = Binding()
 
 
 class Key(Struct, frozen=True, omit_defaults=True):
-    """A key as it is kept. Times are s since epoch; `expires_s` 0 is never. `hash` and `token_key` are in hex."""
+    """A key as stored. Times are s since epoch; `expires_s` 0 = never. `hash` and `token_key` are in hex."""
 
     id: str
     hash: str
@@ -107,18 +109,18 @@ class Key(Struct, frozen=True, omit_defaults=True):
 
     @property
     def binding(self) -> Binding:
-        """For which devices it is."""
+        """The devices that the key is bound to."""
         return Binding(frozenset(self.devices), self.prefix)
 
 
 CERTIFICATE_ID = "certificate:"
-"""Prefix of the device's id that a caller with a client certificate has in the place of a key's."""
+"""Prefix of the `key_id` of a caller that authenticates with a client certificate; the device's id follows."""
 
 
 class Caller(Struct, frozen=True, gc=False):
-    """Who asks, once it is known: by which key, and what that allows. `device` is whose token it was, if it was one.
+    """An authenticated client: its key and permissions. `device` is set if the client sent a device's token.
 
-    If a person asks by a session (access/users.py), `key_id` is "user:" and the name, and `session` the session's id.
+    For a user's session (access/users.py) `key_id` is "user:" and the name, and `session` is the session's id.
     """
 
     key_id: str
@@ -129,19 +131,19 @@ class Caller(Struct, frozen=True, gc=False):
     session: str = ""
 
     def may(self, scope: str) -> bool:
-        """Whether the key has a scope; admin has all."""
+        """True if the key has the scope; an admin key has all."""
         return scope in self.scopes or ADMIN in self.scopes
 
     @property
     def sees_all(self) -> bool:
-        """Whether no device is kept from it."""
+        """True if the key may read every device."""
         return not self.binding.is_bound
 
     @property
     def realm(self) -> str:
-        """What keeps names that bound callers give, of senders and of requests, apart from everybody else's.
+        """Namespace of the names that bound callers choose, of senders and requests. It separates them from all others.
 
-        It hangs on the devices, not on the key, so that a device with a new key is still known. Empty if unbound.
+        It depends on the devices, not on the key: a device with a new key keeps its names. Empty for an unbound key.
         """
         if not self.binding.is_bound:
             return ""
@@ -150,14 +152,14 @@ class Caller(Struct, frozen=True, gc=False):
 
 
 ANYBODY = Caller("", frozenset(SCOPES))
-"""Who asks where no key is required."""
+"""The caller on a port that requires no key."""
 
 NOBODY = Caller("", frozenset())
-"""Who asks without a key, where one is required for more than a glance."""
+"""A caller without a key where one is required: it may read only public data."""
 
 
 class Denied(NamedTuple):
-    """What is not allowed, and why; `place` is that of the record that it is about, if it is about one."""
+    """A rejected access and its reason; `place` is the index of the record concerned, if any."""
 
     kind: Problem
     reason: str
@@ -165,20 +167,20 @@ class Denied(NamedTuple):
 
 
 NO_KEY = Denied(problems.NO_KEY, "send a key, as a Bearer token, as the password of Basic, or as ?token=")
-WRONG = Denied(problems.WRONG_KEY, "this key is not known here: it is misspelt, was revoked, or is another box's")
+WRONG = Denied(problems.WRONG_KEY, "unknown key: it is misspelt, was revoked, or belongs to another box")
 EXPIRED = "this key expired; make a new one with `whimbrel keys create`"
-CHANGED = Denied(problems.WRONG_KEY, "what this key allows has changed; ask again")
+CHANGED = Denied(problems.WRONG_KEY, "the permissions of this key have changed; send the request again")
 
 
 class InvalidKey(WhimbrelError):
-    """A key can't be made so."""
+    """The requested key is not valid."""
 
 
 # Making ----------------------------------------------------------------------------------------------
 
 
 class Wish(NamedTuple):
-    """What a new key shall be."""
+    """The properties requested for a new key."""
 
     scopes: tuple[str, ...]
     devices: tuple[str, ...] = ()
@@ -189,9 +191,9 @@ class Wish(NamedTuple):
 
 
 def make(wish: Wish, now_s: int, random: Callable[[int], bytes]) -> tuple[str, Key]:
-    """A new key: its text, which is told once, and what is kept. `random` gives so many bytes that nobody can guess.
+    """Create a key. Returns its text, which is shown only once, and the record to store. `random(n)` returns n bytes.
 
-    Raises `InvalidKey` for what can't be.
+    Raises `InvalidKey` if the properties are not valid.
     """
     _check(wish, now_s)
     key_id = _base32(random(ID_BYTES))
@@ -207,94 +209,94 @@ def make(wish: Wish, now_s: int, random: Callable[[int], bytes]) -> tuple[str, K
 def _check(wish: Wish, now_s: int) -> None:
     unknown = sorted(set(wish.scopes) - set(SCOPES))
     if unknown or not wish.scopes:
-        named = f"there is no scope {unknown[0]}" if unknown else "it needs a scope"
+        named = f"unknown scope {unknown[0]}" if unknown else "it needs a scope"
         raise InvalidKey(f"cannot make this key: {named}; scopes are {', '.join(SCOPES)}")
     require_valid_binding(wish.scopes, wish.devices, wish.prefix)
     if wish.is_fleet and (wish.devices or SQL in wish.scopes or ADMIN in wish.scopes):
-        raise InvalidKey("cannot make this key: a fleet's is for ingest, read or both, of all devices or of a prefix")
+        raise InvalidKey("cannot make this key: a fleet's key has ingest, read or both, for all devices or a prefix")
     if len(wish.name) > MAX_NAME_CHARACTERS:
-        raise InvalidKey(f"cannot make this key: its name may have {MAX_NAME_CHARACTERS} characters")
+        raise InvalidKey(f"cannot make this key: its name may have at most {MAX_NAME_CHARACTERS} characters")
     if wish.expires_s and wish.expires_s <= now_s:
-        raise InvalidKey("cannot make this key: it would have expired already")
+        raise InvalidKey("cannot make this key: its expiry is in the past")
 
 
 def require_valid_binding(scopes: Iterable[str], devices: Sequence[str], prefix: str) -> None:
-    """Check to which devices scopes shall be bound, if to any. Raises `InvalidKey`."""
+    """Check a binding against the scopes. Raises `InvalidKey`."""
     if devices and prefix:
         raise InvalidKey("cannot make this key: bind it to devices or to a prefix, not to both")
-    whole = [scope for scope in scopes if scope not in BOUND]
-    if (devices or prefix) and whole:
+    unbindable = [scope for scope in scopes if scope not in BOUND]
+    if (devices or prefix) and unbindable:
         raise InvalidKey(
-            f"cannot make this key: the scope {whole[0]} can't be bound to devices, it is for the whole box"
+            f"cannot make this key: the scope {unbindable[0]} cannot be bound to devices; it applies to the whole box"
         )
     if len(devices) > MAX_BOUND_DEVICES:
-        raise InvalidKey(f"cannot make this key: it may name {MAX_BOUND_DEVICES} devices; a prefix takes any number")
-    if any(not 0 < len(one) <= MAX_ID_CHARACTERS for one in (*devices, prefix or "-")):
+        raise InvalidKey(f"cannot make this key: it may name at most {MAX_BOUND_DEVICES} devices; use a prefix")
+    if any(not 0 < len(device_id) <= MAX_ID_CHARACTERS for device_id in (*devices, prefix or "-")):
         raise InvalidKey(f"cannot make this key: a device's id has 1 to {MAX_ID_CHARACTERS} characters")
 
 
 def device_token(fleet_key: str, device_id: str) -> str:
-    """The token of a device, worked out of its fleet's key. Raises `InvalidKey` if that is no key."""
-    found = _KEY.fullmatch(fleet_key)
-    if found is None:
+    """Derive the token of a device from its fleet's key. Raises `InvalidKey` if `fleet_key` is not a key."""
+    match = _KEY.fullmatch(fleet_key)
+    if match is None:
         raise InvalidKey(f"cannot make a device's token: the fleet's key must be like {KEY_START}…")
     if not 0 < len(device_id) <= MAX_ID_CHARACTERS:
         raise InvalidKey(f"cannot make a device's token: its id must have 1 to {MAX_ID_CHARACTERS} characters")
     device = device_id.encode()
     proof = _base32(_proof(_token_key(fleet_key), device))
-    return f"{TOKEN_START}{found[1]}_{proof}_{base64.urlsafe_b64encode(device).decode().rstrip('=')}"
+    return f"{TOKEN_START}{match[1]}_{proof}_{base64.urlsafe_b64encode(device).decode().rstrip('=')}"
 
 
 # Checking --------------------------------------------------------------------------------------------
 
 
 def looks_like_key(text: object) -> bool:
-    """Whether a text is meant as a key or a device's token, good or bad."""
+    """True if the text has the prefix of a key or a device's token, valid or not."""
     return type(text) is str and text.startswith((KEY_START, TOKEN_START))
 
 
 def key_id_in(text: str) -> str:
-    """The id that a key's or a token's text shows, whether it is good or not; empty if it has no such shape."""
-    found = _SHOWN_ID.match(text)
-    return found[1] if found else ""
+    """The id in the text of a key or token, valid or not; empty for any other text."""
+    match = _SHOWN_ID.match(text)
+    return match[1] if match else ""
 
 
 def complete_key_id(text: str) -> str:
-    """The id in a text that has the whole shape of a key or a token; empty for any other, which cannot be good."""
+    """The id in a text with the complete form of a key or token; empty for any other text, which is not valid."""
     if len(text) > MAX_TEXT_CHARACTERS:
         return ""
-    found = _KEY.fullmatch(text) or _TOKEN.fullmatch(text)
-    return found[1] if found else ""
+    match = _KEY.fullmatch(text) or _TOKEN.fullmatch(text)
+    return match[1] if match else ""
 
 
 def hidden(data: bytes) -> bytes:
-    """Bytes that people may see: of each key in them only its id is left."""
+    """The bytes with the secret of each key removed; only the ids remain."""
     return _ANY.sub(rb"\1***", data)
 
 
 def check(text: str, find: Callable[[str], Key | None], now_s: float) -> Caller | Denied:
-    """Who has this text. `find` gives the key of an id. What proves it is compared in constant time."""
+    """Authenticate a text. `find` returns the key of an id. Secrets are compared in constant time."""
     if len(text) > MAX_TEXT_CHARACTERS:
         return WRONG
     if text.startswith(TOKEN_START):
         return _check_token(text, find, now_s)
-    shaped = _KEY.fullmatch(text)
-    key = find(shaped[1]) if shaped else None
-    proves = hmac.compare_digest(_hash(text), bytes.fromhex(key.hash) if key else _NO_HASH)
-    if key is None or not proves:
+    match = _KEY.fullmatch(text)
+    key = find(match[1]) if match else None
+    is_proven = hmac.compare_digest(_hash(text), bytes.fromhex(key.hash) if key else _NO_HASH)
+    if key is None or not is_proven:
         return WRONG
     return _caller(key, key.binding, "", now_s)
 
 
 def _check_token(text: str, find: Callable[[str], Key | None], now_s: float) -> Caller | Denied:
-    shaped = _TOKEN.fullmatch(text)
-    device = _device_of(shaped[3]) if shaped else None
-    if shaped is None or device is None:
+    match = _TOKEN.fullmatch(text)
+    device = _device_of(match[3]) if match else None
+    if match is None or device is None:
         return WRONG
-    key = find(shaped[1])
+    key = find(match[1])
     proof = _proof_text(key.token_key if key else _NO_TOKEN_KEY, device)
-    proves = hmac.compare_digest(proof, shaped[2].encode())
-    if key is None or not key.token_key or not proves or device in key.revoked_devices:
+    is_proven = hmac.compare_digest(proof, match[2].encode())
+    if key is None or not key.token_key or not is_proven or device in key.revoked_devices:
         return WRONG
     if not key.binding.covers(device):
         return WRONG
@@ -308,9 +310,10 @@ def _caller(key: Key, binding: Binding, device: str, now_s: float) -> Caller | D
 
 
 def withdrawal(key: Key | None, now_s: float) -> Callable[[Caller], Denied | None]:
-    """What judges callers that a key admitted earlier: None while it still admits them to the same, else the reason.
+    """Returns a check for callers that a key admitted earlier: None while their permissions are unchanged, else the
+    reason.
 
-    `key` is as it is known now, None if it is gone.
+    `key` is the current record of the key, None if it was deleted.
     """
     if key is None:
         return lambda _: WRONG
@@ -329,13 +332,13 @@ def withdrawal(key: Key | None, now_s: float) -> Callable[[Caller], Denied | Non
 
 @lru_cache(MAX_REMEMBERED)
 def _proof_text(token_key: str, device: str) -> bytes:
-    """How a device's token must prove itself. To work it out is most of what a check takes."""
+    """The proof that a valid token of the device contains. Deriving it is the most expensive step of a check."""
     return _base32(_proof(bytes.fromhex(token_key), device.encode())).encode()
 
 
 @lru_cache(MAX_REMEMBERED)
 def _device_of(text: str) -> str | None:
-    """The device of a token, if it is written the one way that there is."""
+    """The device id in a token, None unless it is in canonical base64url."""
     try:
         device = base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):
@@ -349,18 +352,18 @@ def _alone(device: str) -> Binding:
 
 
 def outside(caller: Caller, device_ids: Iterable[str]) -> Denied | None:
-    """What speaks against records of these devices by this caller, in order; None if nothing does."""
-    found = caller.binding.first_outside(device_ids)
-    if found is None:
+    """Why the caller may not write records of these devices; None if it may."""
+    forbidden = caller.binding.first_outside(device_ids)
+    if forbidden is None:
         return None
-    at, device = found
+    index, device = forbidden
     return Denied(
-        problems.OTHER_DEVICE, f"record {at}: this key is for {caller.binding}, not for device {device!r}", at
+        problems.OTHER_DEVICE, f"record {index}: this key is for {caller.binding}, not for device {device!r}", index
     )
 
 
 def lacks(caller: Caller, scope: str) -> Denied | None:
-    """What speaks against this caller where a scope is needed."""
+    """Why the caller lacks a scope; None if it has it."""
     if caller.may(scope):
         return None
     has = ", ".join(sorted(caller.scopes))
@@ -369,7 +372,7 @@ def lacks(caller: Caller, scope: str) -> Denied | None:
 
 _NO_HASH = bytes(32)
 _NO_TOKEN_KEY = _NO_HASH.hex()
-"""Compared with where there is no key, so that it takes as long."""
+"""Compared where there is no key, so that the response takes the same time."""
 
 
 def _hash(text: str) -> bytes:

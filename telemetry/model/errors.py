@@ -1,27 +1,27 @@
-"""Every error that Whimbrel raises on purpose. The name says who is to blame.
+"""All errors that Whimbrel raises on purpose. The base class names the cause.
 
     WhimbrelError
-    ├── ConfigError            the operator: a setting is wrong; the start stops
-    │   └── LayoutError        a newer release has written here: this one must not start
-    ├── SenderError            the sender: what it sent can't be taken; sending it again won't help
-    │   ├── RecordError        one record: names field, value and reason
-    │   ├── SyntaxFault        bytes that are not JSON or msgpack: names the place
-    │   ├── EncodingFault      a compressed body that can't be inflated
-    │   ├── TooLarge           a body of more bytes or records than may be
-    │   └── KeyReusedError     an Idempotency-Key that came before with another body
-    ├── AuditError             the operator: a change can't be recorded in the audit log
-    ├── BusyError              nobody: the box can't take it now; the sender keeps it and retries
-    │   └── ShareFull          the key or address: it has its share, others go on
+    ├── ConfigError            the operator: a setting is wrong; the program does not start
+    │   └── LayoutError        a newer release wrote this data; this release must not start
+    ├── SenderError            the sender: its data is not valid; sending it again does not help
+    │   ├── RecordError        one record; has the field, the value and the reason
+    │   ├── SyntaxFault        bytes that are not JSON or msgpack; has the position
+    │   ├── EncodingFault      a compressed body that cannot be decompressed
+    │   ├── TooLarge           a body with too many bytes or records
+    │   └── KeyReusedError     an Idempotency-Key that was used with another body
+    ├── AuditError             the operator: a change cannot be recorded in the audit log
+    ├── BusyError              none of them: the box cannot accept records now; the sender keeps them and retries
+    │   └── ShareFull          the key or address has used its share; others are not affected
     └── StoreError             the box itself
-        ├── StoreUnavailable   Redis is away, still loading or read-only
-        │   └── NotSetUp       Redis is empty: the worker sets the store up, at its start or when it hears of it
+        ├── StoreUnavailable   Redis is not reachable, is loading, or is read-only
+        │   └── NotSetUp       Redis is empty: the worker sets the store up at its start or when it detects this
         ├── OtherStoreError    this Redis is not the store that the program started with
-        ├── IntentChanged      another worker, or a restored Redis, changed the intent: look again
-        ├── PlanOutdated       another changed a day's files since they were looked at: plan anew
-        ├── ArchiveError       the archive's files are not what its log says
-        └── NotTogether        hot store and archive don't belong together: `whimbrel recover`
+        ├── IntentChanged      another worker, or a restored Redis, changed the intent: read it again
+        ├── PlanOutdated       a concurrent job changed a day's files after they were listed: plan again
+        ├── ArchiveError       the archive's files do not match its log
+        └── NotTogether        hot store and archive do not belong together: `whimbrel recover`
 
-Messages read "cannot <verb> <object>: <reason>", or name the field and say what is wrong with it.
+Messages read "cannot <verb> <object>: <reason>", or name the field and the fault.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from importlib.metadata import version
 
 
 class WhimbrelError(Exception):
-    """Root of all the errors below."""
+    """Base class of the errors below."""
 
 
 class ConfigError(WhimbrelError):
@@ -38,22 +38,22 @@ class ConfigError(WhimbrelError):
 
 
 class LayoutError(ConfigError):
-    """What is on disk has a layout that this release doesn't know. `what` is the store or the archive."""
+    """The data on disk has a layout that this release does not know. `what` is the store or the archive."""
 
-    def __init__(self, what: str, layout: int, known: int) -> None:
+    def __init__(self, store: str, layout: int, known: int) -> None:
         super().__init__(
-            f"cannot start: {what} has layout {layout}, and this release of Whimbrel, {version('whimbrel')}, knows "
-            f"layouts up to {known}. A newer release has written there: start that one again, or restore a backup that "
+            f"cannot start: {store} has layout {layout}, and this release of Whimbrel, {version('whimbrel')}, knows "
+            f"layouts up to {known}; a newer release wrote it: start that release, or restore a backup that "
             "was made before it (`whimbrel restore`)"
         )
 
 
 class SenderError(WhimbrelError):
-    """What a sender sent can't be taken; the same bytes will be refused again."""
+    """The data of a sender is not valid; the same bytes will be rejected again."""
 
 
 class RecordError(SenderError):
-    """One field of one record can't be taken. `index` is the record's place in its request, if known."""
+    """A field of a record is not valid. `index` is the record's index in its request, if known."""
 
     def __init__(self, field: str | None, value: object, reason: str, index: int | None = None) -> None:
         super().__init__(f"{field}: {reason}" if field else reason)
@@ -64,7 +64,7 @@ class RecordError(SenderError):
 
 
 class SyntaxFault(SenderError):
-    """Bytes that can't be read as what they should be. `at` is the byte where it shows, None if unknown."""
+    """Bytes that do not parse. `at` is the offset of the fault, None if unknown."""
 
     def __init__(self, reason: str, at: int | None = None) -> None:
         super().__init__(reason)
@@ -72,19 +72,19 @@ class SyntaxFault(SenderError):
 
 
 class EncodingFault(SenderError):
-    """A compressed body is broken, cut short, or not compressed as its sender says."""
+    """A compressed body is broken, truncated, or not in the format of its Content-Encoding."""
 
 
 class TooLarge(SenderError):
-    """A body holds more bytes or records than one request may."""
+    """A body has more bytes or records than one request may have."""
 
 
 class KeyReusedError(SenderError):
-    """An Idempotency-Key came a second time with another body."""
+    """An Idempotency-Key was used again with another body."""
 
 
 class BusyError(WhimbrelError):
-    """The box is full or its store is away: keep the records and try again after `retry_after_s`."""
+    """The box is full or its store is unavailable: keep the records and try again after `retry_after_s`."""
 
     def __init__(self, reason: str, retry_after_s: int = 2) -> None:
         super().__init__(reason)
@@ -92,44 +92,44 @@ class BusyError(WhimbrelError):
 
 
 class TooManyDays(BusyError):
-    """A device's records touch more old days than they may in an hour (limits.device_days_per_hour)."""
+    """The records of a device touch too many past days in an hour (limits.device_days_per_hour)."""
 
 
 class ShareFull(BusyError):
-    """A key or an address has its share of what all senders share; others go on."""
+    """A key or an address has used its share of a common resource; others are not affected."""
 
 
 class AuditError(WhimbrelError):
-    """A change cannot be recorded in the audit log, and so is not carried out."""
+    """A change cannot be recorded in the audit log and is therefore not made."""
 
 
 class StoreError(WhimbrelError):
-    """The hot store or the archive is not in the state that the caller needs."""
+    """The hot store or the archive is not in the state that the operation needs."""
 
 
 class StoreUnavailable(StoreError):
-    """Redis is away, still loading, or read-only."""
+    """Redis is not reachable, is loading, or is read-only."""
 
 
 class NotSetUp(StoreUnavailable):
-    """Nobody has set the store up yet, or Redis was emptied since."""
+    """The store is not set up yet, or Redis was emptied since."""
 
 
 class OtherStoreError(StoreError):
-    """The store id is not the one that the caller knows: Redis was emptied or replaced."""
+    """The store id is not the expected one: Redis was emptied or replaced."""
 
 
 class IntentChanged(StoreError):
-    """The intent in Redis is not the caller's any more; nothing was changed, look again."""
+    """The intent in Redis is no longer the caller's. Nothing was changed; read it again."""
 
 
 class PlanOutdated(StoreError):
-    """Another compaction, retention or sweep changed a day's files since the plan was made; nothing was changed."""
+    """Another compaction, retention or cleanup changed a day's files after the plan was made. Nothing was changed."""
 
 
 class ArchiveError(StoreError):
-    """The archive's files are not what its log says."""
+    """The archive's files do not match its log."""
 
 
 class NotTogether(StoreError):
-    """Hot store and archive don't belong together: one of them was restored, emptied or swapped."""
+    """Hot store and archive do not belong together: one of them was restored, emptied or swapped."""

@@ -1,18 +1,17 @@
-"""What a record is, and the bytes it rests as in the hot store.
+"""The record, and its encoding in the hot store.
 
 A record is one msgpack array in the field order of `Record`, the layout's version (1) first:
 
     [1, timestamp_us, transport, source, latitude, longitude, altitude_m, speed_kmh, heading_deg,
      accuracy_m, location, attributes]
 
-A field that is added stands at the end and has a default: an array that was written before it is shorter, and is read
-all the same.
+A new field is appended and has a default. Arrays written before the field existed are shorter and can still be read.
 
-What the stream's key or its entry says is not in it: the device, the record's `id`, `received_at`.
-`attributes` is the text of a JSON object, as sent, or nil: the archive and the API pass it on unread,
-and integers of any size survive.
+The device, the record's `id` and `received_at` are in the stream's key and entry, not in the array.
+`attributes` is the text of a JSON object as sent, or nil. The archive and the API pass it on unparsed,
+so integers of any size are preserved.
 
-This file knows no clock, socket, file or Redis.
+This file uses no clock, socket, file or Redis.
 """
 
 from __future__ import annotations
@@ -25,30 +24,30 @@ import msgspec
 Transport = Literal["http", "tcp", "udp", "mqtt", "import"]
 
 MAX_ENTRY_RECORDS = 1_000
-"""Most records in one stream entry: it bounds what one XADD, one read and one trim can cost."""
+"""Maximum number of records in a stream entry. It limits the cost of one XADD, one read and one trim."""
 
 MAX_ENTRY_BYTES = 2**20
-"""Most bytes of the records of an entry that has several: many entries are read at once."""
+"""Maximum size of an entry with several records, bytes: many entries are read in one call."""
 
 MAX_ENTRY_SPAN_US = 15 * 86_400_000_000
-"""Most time between the oldest and the newest record of an entry, so that it touches at most 16 days: a save takes an
-entry whole, and several devices with old days have to fit into one (worker/saving/save_budget.py)."""
+"""Maximum time between the oldest and the newest record of an entry, so that it touches at most 16 days. A save takes
+whole entries, and several devices with old days have to fit into one save (worker/saving/save_budget.py)."""
 
 EARLIEST_US = 946_684_800_000_000
-"""2000-01-01 UTC. Before it a timestamp is a device's unset clock."""
+"""2000-01-01 UTC. An earlier timestamp comes from a device whose clock is not set."""
 
 LATEST_US = 7_258_118_400_000_000
-"""2200-01-01 UTC, below 2^53. No timestamp reaches it, even while the box's own clock can't be trusted."""
+"""2200-01-01 UTC, below 2^53. All timestamps are earlier, even while the box's own clock is wrong."""
 
 
 NO_FIX = '{"fix":false'
-"""How the attributes begin of a record whose coordinates are no fix."""
+"""Start of the attributes of a record whose coordinates are not a GNSS fix."""
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
-    """What a device measured at one moment. Units are in the names; None is unknown.
+    """One measurement of a device. Units are in the names; None = unknown.
 
-    `timestamp_us` is µs since the epoch, UTC: the device's time, or that of arrival if it gave none.
+    `timestamp_us` is µs since the epoch, UTC: the device's time, or the time of arrival if the device sent none.
     """
 
     timestamp_us: Annotated[int, msgspec.Meta(ge=EARLIEST_US, lt=LATEST_US)]
@@ -65,7 +64,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
 
     @property
     def has_fix(self) -> bool:
-        """True if the record says where the device was; a tracker without satellites sends what it knew last."""
+        """True if the coordinates are measured. A tracker without satellites repeats its last known position."""
         return (
             self.latitude is not None
             and self.longitude is not None
@@ -74,10 +73,10 @@ class Record(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
 
 
 class Sent(msgspec.Struct, frozen=True, gc=False):
-    """A record and the device that it came from, as a decoder returns them.
+    """A record and its device, as a decoder returns them.
 
-    `is_stored_once` is true if an equal record of the device is a repeat of this one: the device gave its time, and its
-    protocol has no other means to tell a repeat (docs/decisions/0041-resent-records.md).
+    `is_stored_once` is true if an equal record of the device is a duplicate of this one: the device sent its time, and
+    its protocol has no other means to detect duplicates (docs/decisions/0041-resent-records.md).
     """
 
     device_id: str
@@ -86,7 +85,7 @@ class Sent(msgspec.Struct, frozen=True, gc=False):
 
 
 class Stored(NamedTuple):
-    """A record at rest. `id` names it for ever and rises with arrival; `received_ms` is ms since epoch."""
+    """A stored record. `id` is permanent and increases with arrival; `received_ms` is ms since epoch."""
 
     device_id: str
     id: int
@@ -95,41 +94,41 @@ class Stored(NamedTuple):
 
 
 encode = msgspec.msgpack.Encoder().encode
-"""`encode(record) -> bytes`: the array above."""
+"""`encode(record) -> bytes`: the array described above."""
 
 decode = msgspec.msgpack.Decoder(Record).decode
 """`decode(bytes) -> Record`. Raises one of `DECODE_ERRORS`."""
 
 decode_records = msgspec.msgpack.Decoder(list[Record]).decode
-"""`decode_records(bytes) -> list[Record]`, for the array that a stream entry holds; raises the same."""
+"""`decode_records(bytes) -> list[Record]`, for the array in a stream entry; raises the same errors."""
 
 DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What `decode` and `decode_rows` raise: text that is no UTF-8, and nesting without end, are errors of their own."""
+"""Errors of `decode` and `decode_rows`; invalid UTF-8 and too deep nesting have their own types."""
 
 Row = tuple[Any, ...]
-"""What rests of a record: the layout's version, then the fields of `Record` in order."""
+"""The stored array of a record: the layout's version, then the fields of `Record` in order."""
 
 
 def row_of(record: Record) -> Row:
-    """A record as it rests."""
+    """The stored array of a record."""
     return (1, *msgspec.structs.astuple(record))
 
 
 _types = tuple(get_type_hints(Record, include_extras=True).values())
 _rows_type: Any = list[tuple[Literal[1], *_types]]  # type: ignore[valid-type]
 decode_rows: Callable[[bytes], list[Row]] = msgspec.msgpack.Decoder(_rows_type).decode
-"""`decode_rows(bytes) -> list[Row]`, for the array that a stream entry holds: tuples are what columns are made of."""
+"""`decode_rows(bytes) -> list[Row]`, for the array in a stream entry, as tuples to build columns from."""
 
 decode_entries: Callable[[bytes], list[list[Row]]] = msgspec.msgpack.Decoder(list[_rows_type]).decode
-"""The same for an array of such arrays."""
+"""`decode_rows` for an array of such arrays."""
 
 
 def replaces(new_us: int, arrival_ms: int, old_us: int, old_arrival_ms: int) -> bool:
-    """Whether a record becomes its device's latest (the same rule stands in `telemetry/hot_store/lua/latest.lua`).
+    """True if a record becomes its device's latest (`telemetry/hot_store/lua/latest.lua` implements it, too).
 
-    True if its timestamp is not below the latest's; or if it is not ahead of its own arrival and
-    later than the latest's arrival, for then the latest came from a clock that ran ahead. Arrivals
-    are known to the millisecond, so "later" means: not within that millisecond.
+    It does if its timestamp is not below the latest's. It also does if its timestamp is not ahead of its own arrival
+    and it arrived after the latest, because then the latest came from a clock that ran ahead. Arrivals have a
+    resolution of 1 ms, so "after" means at least 1 ms later.
     """
     if new_us >= old_us:
         return True

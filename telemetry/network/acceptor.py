@@ -1,7 +1,7 @@
-"""Accept loop of a listening socket: limits come first, then the TLS handshake, and a failing accept closes nothing.
+"""Accept loop of a listening socket: applies limits, then the TLS handshake; survives errors of accept.
 
-uvloop's own server counts a connection only after its handshake, and closes the listening socket for good, unlogged,
-when accept fails for want of open files.
+uvloop's own server counts a connection only after its handshake. It also closes the listening socket permanently,
+without a log line, when accept fails because the open-files limit is reached.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from telemetry.network.tls import HANDSHAKE_S, SHUTDOWN_S, Identity
 log = logging.getLogger(__name__)
 
 MAX_ACCEPTED = 64
-"""Connections accepted in one turn of the event loop, so that a flood leaves time for those that are open."""
+"""Maximum number of connections accepted in one turn of the event loop, so that a flood does not delay open ones."""
 
 PAUSE_S = 0.2
-"""Pause after accept has failed for want of a resource: at once it would fail again."""
+"""Pause after accept failed because a resource is exhausted; an immediate retry would fail again."""
 
 EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
@@ -31,7 +31,9 @@ Make = Callable[[Ticket], asyncio.BaseProtocol]
 
 
 class Acceptor:
-    """Accepts connections until closed. `make` makes the protocol of one, which must close its ticket when it ends."""
+    """Accepts connections until closed. `make` returns the protocol of a connection; it must close its ticket at the
+    end.
+    """
 
     def __init__(
         self, listening: socket.socket, connections: Connections, make: Make, tls: Identity | None = None
@@ -48,7 +50,7 @@ class Acceptor:
         self._resume()
 
     def close(self) -> None:
-        """Accept no more, and give up handshakes under way. The socket is closed, too."""
+        """Stop accepting, close the socket, and cancel handshakes in progress."""
         if not self._is_closed:
             self._is_closed = True
             self._loop.remove_reader(self._listening)
@@ -57,7 +59,7 @@ class Acceptor:
                 task.cancel()
 
     async def wait_closed(self) -> None:
-        """Wait for handshakes that were given up."""
+        """Wait for cancelled handshakes."""
         await asyncio.gather(*self._opening, return_exceptions=True)
 
     def _resume(self) -> None:
@@ -74,8 +76,8 @@ class Acceptor:
                 if error.errno in EXHAUSTED:
                     self._pause(error)
                     return
-                continue  # this connection was gone before we took it
-            # a little later: what the same turn brings of connections that end comes first, and makes room
+                continue  # the connection was closed before it was accepted
+            # deferred: connections that end in the same turn make room first
             self._loop.call_soon(self._admit, accepted, peer[0] if isinstance(peer, tuple) else "")
 
     def _pause(self, error: OSError) -> None:
@@ -83,7 +85,7 @@ class Acceptor:
         self._loop.call_later(PAUSE_S, self._resume)
         if self._loop.time() - self._logged_s >= LOG_EVERY_S:
             self._logged_s = self._loop.time()
-            log.error("cannot accept connections: %s; raise ulimit -Hn, or lower the limits of connections", error)
+            log.error("cannot accept connections: %s; raise ulimit -Hn, or lower the connection limits", error)
 
     def _admit(self, accepted: socket.socket, address: str) -> None:
         handshakes = None if self._tls is None else self._tls.handshakes
@@ -108,12 +110,12 @@ class Acceptor:
             return
         accepted.close()
         ticket.close()
-        if error is not None and not isinstance(error, OSError):  # OSError: the handshake failed, or took too long
+        if error is not None and not isinstance(error, OSError):  # OSError: the handshake failed or timed out
             log.error("cannot open a connection", exc_info=error)
 
 
 def tls_arguments(tls: Identity | None) -> dict[str, Any]:
-    """Arguments of `connect_accepted_socket` for TLS, or for none."""
+    """Arguments of `connect_accepted_socket`, with or without TLS."""
     if tls is None:
         return {}
     return {"ssl": tls.context, "ssl_handshake_timeout": HANDSHAKE_S, "ssl_shutdown_timeout": SHUTDOWN_S}

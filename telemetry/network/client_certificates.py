@@ -1,9 +1,9 @@
-"""Client certificates in place of keys: a device proves its id to a collector in the TLS handshake.
+"""Client certificates instead of keys: a device proves its id to a collector in the TLS handshake.
 
-The common name of a certificate that an authority of `tls.client_ca` has issued is its device's id. It allows what the
-token of that device allows: to write records of this device. A certificate that `tls.client_crl` lists is refused in
-the handshake. What a certificate has opened ends when it expires, and when SIGHUP has the authorities read again:
-devices connect again, and are checked against the new list.
+The common name of a certificate issued by an authority in `tls.client_ca` is the device's id. It gives the permissions
+of that device's token: to write records of this device. The handshake rejects certificates listed in `tls.client_crl`.
+Connections opened with a certificate are closed when it expires, and when SIGHUP reloads the authorities: devices
+reconnect, and are checked against the new list.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from telemetry.model.errors import ConfigError
 from telemetry.system.periodic import run_periodically
 
 CERTIFIED = "whimbrel.certified"
-"""Where in the scope of a request over HTTP its `Certified` stands."""
+"""Key of an ASGI scope for the request's `Certified`."""
 
 JUDGE_S = 1.0
 
 EXPIRED = Denied(problems.WRONG_KEY, "this client certificate has expired; connect with a new one")
-READ_AGAIN = Denied(problems.WRONG_KEY, "the authorities of client certificates were read again; connect again")
+READ_AGAIN = Denied(problems.WRONG_KEY, "the authorities of client certificates were reloaded; connect again")
 
 
 class ClientCertificates:
-    """The authorities, their lists of revoked certificates, and what certificates have opened."""
+    """The authorities, their revocation lists, and the holders opened with certificates."""
 
     def __init__(self, ca_file: Path, crl_file: Path | None = None, now_s: Callable[[], float] = time.time) -> None:
         self._ca_file = ca_file
@@ -44,14 +44,15 @@ class ClientCertificates:
 
     @classmethod
     def of(cls, settings: Settings) -> ClientCertificates | None:
-        """Those of the settings; None where they name no authority."""
+        """The certificates' authorities from the settings; None if none is set."""
         paths = settings.client_ca_paths
         return None if paths is None else cls(*paths)
 
     def configure(self, context: ssl.SSLContext) -> None:
-        """Have a server's context ask for certificates, and verify those that come. Raises `ConfigError`.
+        """Make a server's context request client certificates and verify them. Raises `ConfigError`.
 
-        Without tickets each handshake verifies anew: a resumed session would outlive a revocation.
+        Session tickets are off so that each handshake verifies the certificate: a resumed session would outlive a
+        revocation.
         """
         try:
             context.load_verify_locations(self._ca_file)
@@ -67,30 +68,30 @@ class ClientCertificates:
         context.options |= ssl.OP_NO_TICKET
 
     def certified(self, certificate: Any) -> Certified | None:
-        """Who has a verified certificate, as `getpeercert` describes it; None without one, or if it names no device."""
+        """The caller of a verified certificate (`getpeercert`); None without certificate or device id."""
         caller = _caller_of(certificate or {})
         return None if caller is None else Certified(caller, self, self._generation)
 
     def check(self, certified: Certified) -> Caller | Denied:
-        """The caller, for as long as the certificate counts."""
+        """The caller, while the certificate is valid."""
         if certified.generation != self._generation:
             return READ_AGAIN
         return EXPIRED if certified.caller.expires_s <= self._now_s() else certified.caller
 
     def hold(self, caller: Caller, holder: Holder) -> None:
-        """Have a holder ended once the caller's certificate no longer counts."""
+        """Register a holder to end once the caller's certificate is no longer valid."""
         self._holds.take(caller.key_id, caller, holder)
 
     def release(self, caller: Caller, holder: Holder) -> None:
-        """Forget a holder that has ended by itself."""
+        """Forget a holder that has ended."""
         self._holds.release(caller.key_id, holder)
 
     def read_again(self) -> None:
-        """Have everything end that certificates have opened, for the authorities may be others now."""
+        """End everything opened with certificates, because the authorities may have changed."""
         self._generation += 1
 
     async def end_withdrawn(self, ended_generation: int) -> int:
-        """End what expired certificates have opened, or all of it after `read_again`. Returns the generation seen."""
+        """End the holders of expired certificates, or all after `read_again`. Returns the generation checked."""
         generation, now_s = self._generation, self._now_s()
 
         def judge(caller: Caller) -> Denied | None:
@@ -104,7 +105,7 @@ class ClientCertificates:
 
     @contextlib.asynccontextmanager
     async def judged(self) -> AsyncIterator[None]:
-        """Within this, what no longer counts is ended within `JUDGE_S`."""
+        """Inside this context, holders of invalid certificates are ended within `JUDGE_S`."""
         judging = asyncio.create_task(self._judge_for_ever())
         try:
             yield
@@ -123,7 +124,7 @@ class ClientCertificates:
 
 
 class Certified:
-    """A caller known by the certificate of its connection. `generation` is that of the authorities that verified it."""
+    """A caller authenticated by the certificate of its connection. `generation` is the authorities' at verification."""
 
     __slots__ = ("caller", "clients", "generation")
 
@@ -133,12 +134,12 @@ class Certified:
         self.generation = generation
 
     def check(self) -> Caller | Denied:
-        """The caller, for as long as the certificate counts."""
+        """The caller, while the certificate is valid."""
         return self.clients.check(self)
 
 
 def _caller_of(certificate: dict[str, Any]) -> Caller | None:
-    names = [value for part in certificate.get("subject", ()) for name, value in part if name == "commonName"]
+    names = [value for pairs in certificate.get("subject", ()) for name, value in pairs if name == "commonName"]
     if len(names) != 1 or not 0 < len(names[0]) <= MAX_ID_CHARACTERS:
         return None
     [device] = names

@@ -1,10 +1,9 @@
-"""The log: one line an event on standard error, as text or as JSON, and no flood of lines that are alike.
+"""Log output: one line per event on standard error, as text or JSON, with a limit on repeated lines.
 
     2026-11-24T10:25:00.052Z worker ERROR worker.jobs: shard 0: cannot save, its records wait in Redis: …
 
-A traceback follows as indented lines, or is one field of the JSON. A line break or another control character in a
-message is written as an escape, so that nobody who sends a name to the box can write lines of its log. Nothing here or
-elsewhere logs a payload, a key, a token or a query.
+A traceback follows as indented lines, or is a field of the JSON. Control characters in a message, line breaks included,
+are escaped, so that a sender cannot forge log lines with a name. No module logs a payload, a key, a token or a query.
 """
 
 from __future__ import annotations
@@ -21,29 +20,29 @@ from telemetry.model.terminal_text import printable
 from telemetry.observability import metrics
 
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
-"""The name of the request that is answered (request_id.py); empty elsewhere."""
+"""Id of the current request (request_id.py); empty outside of requests."""
 
 WINDOW_S = 10.0
 MOST_ALIKE = 20
-"""Lines of one place in the code within so many seconds; what is beyond is left out, and counted."""
+"""Maximum number of lines from one place in the code within `WINDOW_S`; further lines are dropped and counted."""
 
 MAX_PLACES = 1_000
-"""Places that are remembered: there are some two hundred."""
+"""Number of places in the code that are tracked."""
 
 QUIETER = {"uvicorn.error": logging.WARNING}
-"""Loggers of libraries, and the least that is of interest of what they say."""
+"""Minimum severity of libraries' loggers."""
 
 COUNTED_FROM_START = ("debug", "info", "warning", "error", "critical")
-"""Severities whose count is 0, not missing, before there is a line: what rises from 0 can set off an alarm."""
+"""Severities whose counter exists from the start, at 0, so that alarms see the first increase."""
 
 
 def of_connection(name: str) -> dict[str, str]:
-    """What a line about a connection of TCP is given as `extra`: the connection's name."""
+    """The `extra` argument for a log line about a TCP connection."""
     return {"connection": name}
 
 
 def log_to_stderr(level: str, form: str, program: str) -> None:
-    """Log from now on; `level` and `form` as the settings `log.level` and `log.format` have them."""
+    """Configure the log; `level` and `form` are the settings `log.level` and `log.format`."""
     handler = logging.StreamHandler()
     handler.setFormatter(Json(program) if form == "json" else Text(program))
     handler.addFilter(Alike())
@@ -56,9 +55,9 @@ def log_to_stderr(level: str, form: str, program: str) -> None:
 
 
 class Alike(logging.Filter):
-    """Leaves out lines that are too many of a kind: what one place in the code says, whatever of whom.
+    """Drops repeated lines: too many from one place in the code, whatever their arguments.
 
-    The next line of the kind says how many were left out before it.
+    The next line from there reports the number of dropped lines.
     """
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -67,14 +66,14 @@ class Alike(logging.Filter):
         self._kinds: dict[tuple[str, int], _Kind] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the line is written."""
+        """True if the line is to be written."""
         now_s = self._monotonic()
-        place = record.pathname, record.lineno
-        kind = self._kinds.get(place)
+        source = record.pathname, record.lineno
+        kind = self._kinds.get(source)
         if kind is None:
             if len(self._kinds) >= MAX_PLACES:
                 self._kinds.clear()
-            kind = self._kinds[place] = _Kind(now_s)
+            kind = self._kinds[source] = _Kind(now_s)
         left_out = kind.left_out
         if not kind.may_write(now_s):
             metrics.LOG_LINES_LEFT_OUT.one.add()
@@ -86,7 +85,7 @@ class Alike(logging.Filter):
 
 
 class _Kind:
-    """How many lines of one kind there were of late."""
+    """Recent lines from one place in the code."""
 
     def __init__(self, now_s: float) -> None:
         self._begun_s = now_s
@@ -105,32 +104,32 @@ class _Kind:
 
 
 class Text(logging.Formatter):
-    """A line as people read it."""
+    """Formats lines for people."""
 
     def __init__(self, program: str) -> None:
         super().__init__()
         self._program = program
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, and behind it those of a traceback."""
+        """The line, followed by its traceback."""
         left_out = getattr(record, "left_out", 0)
         name = getattr(record, "connection", "") or REQUEST_ID.get()
         request = f" [{name}]" if name else ""
         note = f" (and {left_out} more like this before)" if left_out else ""
-        said = printable(record.getMessage())
-        line = f"{moment_of(record)} {self._program} {record.levelname} {record.name}: {said}{request}{note}"
+        message = printable(record.getMessage())
+        line = f"{moment_of(record)} {self._program} {record.levelname} {record.name}: {message}{request}{note}"
         return "\n    ".join([line, *_traceback(self, record)])
 
 
 class Json(logging.Formatter):
-    """A line as programs read it: one object."""
+    """Formats lines for programs: one JSON object each."""
 
     def __init__(self, program: str) -> None:
         super().__init__()
         self._program = program
 
     def format(self, record: logging.LogRecord) -> str:
-        """The object."""
+        """The JSON object."""
         found: dict[str, object] = {
             "time": moment_of(record),
             "level": record.levelname.lower(),
@@ -150,10 +149,10 @@ class Json(logging.Formatter):
 
 
 def moment_of(record: logging.LogRecord) -> str:
-    """When, in UTC with ms."""
+    """The time of a line, in UTC with ms."""
     return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> list[str]:
-    found = formatter.formatException(record.exc_info) if record.exc_info else ""
-    return [printable(line) for line in found.split("\n")] if found else []
+    traceback = formatter.formatException(record.exc_info) if record.exc_info else ""
+    return [printable(line) for line in traceback.split("\n")] if traceback else []

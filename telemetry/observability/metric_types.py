@@ -1,7 +1,7 @@
-"""Counting in a process: plain numbers that cost no lock, and families of them, told apart by labels.
+"""Metrics of a process: lock-free counters, gauges and histograms, and families of them with labels.
 
-A counter or a histogram belongs to one thread, mostly the event loop's; who reads it from another may see it some
-additions early. The families themselves, each with its name and meaning, are in metrics.py.
+A counter or histogram is written by one thread, usually the event loop's. A read from another thread may see part of an
+update early. metrics.py declares the families with name and meaning.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from msgspec import Struct
 
 
 class Counter:
-    """How often, since the process began."""
+    """Number of events since the process began."""
 
     __slots__ = ("value",)
 
@@ -25,7 +25,7 @@ class Counter:
         self.value: float = 0
 
     def add(self, number: float = 1) -> None:
-        """Count `number` more."""
+        """Add `number`."""
         self.value += number
 
     def read(self) -> float:
@@ -34,7 +34,7 @@ class Counter:
 
 
 class Gauge:
-    """What is so now: the number that was set, or the one that `watch` has made it ask for."""
+    """A current value: the last one set, or the result of the callback set by `watch`."""
 
     __slots__ = ("_ask", "value")
 
@@ -43,29 +43,29 @@ class Gauge:
         self._ask: Callable[[], float | None] | None = None
 
     def set(self, value: float | None) -> None:
-        """Note a number; None is not known."""
+        """Set the value; None = unknown."""
         self.value = None if value is None else float(value)
 
     def watch(self, ask: Callable[[], float | None]) -> None:
-        """From now on `ask`, from the reporter's thread, whenever somebody wants to know."""
+        """Read the value by calling `ask` from the reporter's thread, whenever it is needed."""
         self._ask = ask
 
     def read(self) -> float | None:
-        """The number now."""
+        """The current value."""
         if self._ask is not None:
             self.set(self._ask())
         return self.value
 
 
 class Buckets(Struct, frozen=True, array_like=True):
-    """How many values were in each bucket, the last one above all bounds, and their sum."""
+    """Number of values per bucket, the last one above all bounds, and their sum."""
 
     counts: list[int]
     sum: float
 
 
 class Histogram:
-    """How many values were at most each of some bounds."""
+    """Distribution of values over buckets with upper bounds."""
 
     __slots__ = ("bounds", "counts", "sum")
 
@@ -80,15 +80,15 @@ class Histogram:
         self.sum += value
 
     def observe_ages(self, born_s: Sequence[float], now_s: float) -> None:
-        """Count how old each is whose birth is told, the oldest first: some 20 ns each where they are many."""
+        """Count the ages of items, given their times of origin, oldest first. Cheap for many items."""
         if not born_s:
             return
         bounds, counts = self.bounds, self.counts
         oldest = bisect_left(bounds, now_s - born_s[0])
         youngest = bisect_left(bounds, now_s - born_s[-1])
         done = 0
-        for at in range(oldest, youngest, -1):  # the only buckets that can be meant
-            above = bisect_left(born_s, now_s - bounds[at - 1])  # so many are older than the bound below
+        for at in range(oldest, youngest, -1):  # only these buckets can receive values
+            above = bisect_left(born_s, now_s - bounds[at - 1])  # number of items older than the bound below
             counts[at] += above - done
             done = above
         counts[youngest] += len(born_s) - done
@@ -96,7 +96,7 @@ class Histogram:
 
     @contextmanager
     def timed(self, monotonic: Callable[[], float] = time.monotonic) -> Iterator[None]:
-        """Count how many seconds what is within took, whether it ended well or not."""
+        """Count the duration of the `with` block, s, whether it raises or not."""
         begun_s = monotonic()
         try:
             yield
@@ -104,7 +104,7 @@ class Histogram:
             self.observe(monotonic() - begun_s)
 
     def read(self) -> Buckets:
-        """What was counted."""
+        """The counts so far."""
         return Buckets(list(self.counts), self.sum)
 
 
@@ -114,8 +114,8 @@ Value = float | Buckets
 
 
 class Family(Generic[M]):
-    """Meters of one kind, name and meaning. `labels` are the names of what tells them apart, each of few values;
-    `bounds` are those of histograms.
+    """Metrics of one kind with a name and meaning. `labels` are the names of the labels, each with few values; `bounds`
+    are the histograms' upper bounds.
     """
 
     def __init__(
@@ -130,19 +130,19 @@ class Family(Generic[M]):
         self._members: dict[tuple[str, ...], M] = {}
 
     def of(self, *values: str) -> M:
-        """The member with these values of the labels, made when it is first asked for."""
-        found = self._members.get(values)
-        if found is None:
-            found = self._members[values] = self._make()
-        return found
+        """The metric with these values of the labels; created on first use."""
+        member = self._members.get(values)
+        if member is None:
+            member = self._members[values] = self._make()
+        return member
 
     @property
     def one(self) -> M:
-        """The only member of a family without labels."""
+        """The only metric of a family without labels."""
         return self.of()
 
     def read(self) -> Iterator[tuple[tuple[str, ...], Value]]:
-        """Each member's labels and what it counted, of those that know."""
+        """Labels and value of each metric that has a value."""
         for values, member in list(self._members.items()):
             value = member.read()
             if value is not None:

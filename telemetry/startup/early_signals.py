@@ -1,4 +1,4 @@
-"""What a program does before it loads anything else, so that a signal in its first second ends it as any later one."""
+"""Signal handlers installed before the slow imports, so that SIGTERM during startup exits cleanly."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import NoReturn
 
 
 def begin() -> None:
-    """Until the program has its own way to stop, SIGTERM and SIGINT end it with 0: it has begun nothing."""
+    """Exit with status 0 on SIGTERM and SIGINT until the program installs its own handlers; no work has begun yet."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
 
 
 def _leave(_number: int, _frame: FrameType | None) -> NoReturn:
-    os._exit(0)  # not by an exception, which may meet a library in C that is half loaded, and crash there
+    os._exit(0)  # an exception could crash a C library that is only partly loaded

@@ -1,8 +1,8 @@
-"""What programs do not load though it may be installed: pyarrow takes numpy along, and at the first column pandas.
+"""Blocks imports of numpy and pandas, which pyarrow loads if they are installed.
 
-Nothing of ours uses either, and both together are 30 MB in each program that has Arrow, and half of the CPU time that
-`whimbrel export` takes to begin. Programs and commands refuse them before they import anything else. Tests, which look
-at the archive with pandas, do not.
+Whimbrel uses neither. They cost memory in each program that uses Arrow, and CPU time at its start
+(docs/performance.md). Programs and commands block them before other imports. Tests, which read the archive with
+pandas, do not.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ UNNEEDED = frozenset({"numpy", "pandas"})
 
 class _Refusal(MetaPathFinder):
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> None:
-        """None, which leaves it to the next finder. Raises `ModuleNotFoundError` for what is not to be loaded."""
+        """None: the next finder continues. Raises `ModuleNotFoundError` for blocked modules."""
         if name in UNNEEDED:
-            raise ModuleNotFoundError(f"{name} is not needed here", name=name)
+            raise ModuleNotFoundError(f"{name} is blocked: Whimbrel does not need it", name=name)
 
 
 def refuse() -> None:
-    """From now on `UNNEEDED` is as if it were not installed."""
+    """Block the modules in `UNNEEDED` from now on."""
     sys.meta_path.insert(0, _Refusal())

@@ -1,4 +1,4 @@
-"""How every program starts: settings, log, Redis there and fit to be trusted, store set up; or a clear end."""
+"""Start of a program: settings, log, checks of Redis, store set-up; or exit with a clear message."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ from telemetry.system.systemd_notify import watchdog
 
 FAILED = 1
 WRONG_SETTINGS = 2
-"""Exit status of a program whose settings, or whose Redis's settings, are wrong."""
+"""Exit status of a program if its settings, or Redis's settings, are wrong."""
 
 PAUSE_S = 2.0
-"""How long a supervised program that can't go on waits before it ends: a cause that stays costs no CPU then."""
+"""Delay before a supervised program exits after a failure, s: a persistent cause then costs no CPU."""
 
 QUIET_S = 10.0
-"""A start that waits no longer than this says why at severity DEBUG only: programs of a box start side by side."""
+"""Waits up to this length are logged at severity DEBUG only, because the programs of a box start together, s."""
 
 
 def main(program: str, run: Callable[[Settings], None], needs_store: bool = True, waits: bool = True) -> int:
-    """Start `run` once Redis answers (and its store is set up), or at once if it waits for neither.
+    """Call `run` once Redis answers and its store is set up, as far as `needs_store` and `waits` ask for it.
 
     Returns the exit status.
     """
     parser = argparse.ArgumentParser(prog=f"python -m {program}")
-    parser.add_argument("--config", metavar="FILE", help="settings file (else WHIMBREL_CONFIG, else config.toml)")
+    parser.add_argument("--config", metavar="FILE", help="settings file (default: $WHIMBREL_CONFIG, else config.toml)")
     args = parser.parse_args()
     keep_private()
     die_with_parent()
-    if is_supervised():  # SIGHUP is for who has something to renew, and comes before that may be there
+    if is_supervised():  # only some programs handle SIGHUP; ignore it until their handlers are installed
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     act_as(program)
     status = _run(program, args.config, run, needs_store, waits)
@@ -79,25 +79,25 @@ def _run(program: str, config: str | None, run: Callable[[Settings], None], need
         _print(program, error)
         return FAILED
     except Exception:
-        logging.getLogger("start").exception("%s can't go on", program)
+        logging.getLogger("start").exception("%s cannot continue", program)
         return FAILED
     return 0
 
 
 def _print(program: str, error: WhimbrelError) -> None:
-    """Print why a program ends: with settings and other programs' words in it, which command no terminal."""
+    """Print why a program ends. Control characters are escaped: the text may contain settings and foreign output."""
     print(printable(f"{program}: {error}", keeps_lines=True), file=sys.stderr)
 
 
 def _pause(stopped: Callable[[], bool]) -> None:
-    """Wait before a failure ends the program: the supervisor starts it again at once."""
+    """Wait before a failure ends the program, because the supervisor restarts it at once."""
     end_s = time.monotonic() + PAUSE_S
     while not stopped() and time.monotonic() < end_s:
         time.sleep(0.05)
 
 
 class Stopped:
-    """While it is entered, SIGTERM and SIGINT are noted instead of ending the program."""
+    """Context in which SIGTERM and SIGINT set a flag instead of ending the program."""
 
     def __init__(self) -> None:
         self._is_set = False
@@ -118,7 +118,7 @@ class Stopped:
 
 
 def wait_for_store(settings: Settings, stopped: Callable[[], bool], needs_store: bool) -> bool:
-    """Wait for Redis, check its settings, and wait for the store, or for what it takes to make one.
+    """Wait for Redis, check its settings, and wait for the store, or for the conditions to make one.
 
     False if stopped meanwhile.
     """
@@ -139,22 +139,24 @@ def wait_for_store(settings: Settings, stopped: Callable[[], bool], needs_store:
 
 
 class Waiting:
-    """Logs why a start waits: each reason once at once, at severity DEBUG, and once at INFO if it waits for longer."""
+    """Logs why a start waits: each reason once at severity DEBUG, and once at INFO if it persists."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._log = logging.getLogger("start")
         self._monotonic = monotonic
         self._usual_until_s = monotonic() + QUIET_S
-        self._said = ("", logging.NOTSET)
+        self._last_logged = ("", logging.NOTSET)
 
     def __call__(self, reason: str) -> None:
         level = logging.DEBUG if self._monotonic() < self._usual_until_s else logging.INFO
-        if (reason, level) != self._said:
-            self._said = (reason, level)
+        if (reason, level) != self._last_logged:
+            self._last_logged = (reason, level)
             self._log.log(level, "%s", reason)
 
 
 def _require_writable(client: redis.Redis) -> None:
-    """Raise `StoreUnavailable` if Redis takes no writes. At its memory limit it takes those of a worker that begins."""
+    """Raise `StoreUnavailable` if Redis accepts no writes. A Redis at its memory limit still accepts the worker's
+    start.
+    """
     with contextlib.suppress(BusyError):
         shared_state.say_alive(client, shared_state.WORKER, time.time())

@@ -1,7 +1,7 @@
-"""A hot store beside an archive: setting it up, and whether the two belong together.
+"""Sets up a hot store for an archive, and checks that the two belong together.
 
-An empty Redis beside an archive takes up where the archive ends: its ids start above the archive's
-greatest, and its `committed` is the archive's commit number, so saving goes on.
+An empty Redis continues where the archive ends: its ids start above the archive's greatest id, and its `committed` is
+the archive's commit number, so saving goes on.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from telemetry.hot_store.shard import Shard
 
 log = logging.getLogger(__name__)
 
-NO_ARCHIVE = "there is no archive, though Redis has saved records to one: it was deleted, moved or not mounted"
+NO_ARCHIVE = "there is no archive, but Redis has saved records to one: it was deleted, moved or not mounted"
 
 
 def set_up(client: redis.Redis, archive: Archive, shards: int) -> list[Shard]:
-    """Make the store of every shard that has none. Raises `ConfigError` if this release can't use it.
+    """Set up the store of every shard that has none. Raises `ConfigError` if this release cannot use it.
 
-    Before that the archive's log is mended, should a power cut have torn it, and what an older release wrote is brought
-    to this one's layout: the archive first, so that a store never has records for which the table lacks a column.
+    Before that it repairs the archive's log after a power cut, and upgrades data of an older release to the current
+    layout: the archive first, so that a store never has records for which the table lacks a column.
     """
     archive.mend()
     _require_known(client, archive, shards)
     if added := archive.upgrade():
-        log.warning("the archive is of an older release; it has new columns now: %s", ", ".join(added))
+        log.warning("the archive is of an older release; added columns: %s", ", ".join(added))
     for number in range(shards):
         if (layout := hot.upgrade(client, number, secrets.token_hex(16))) is not None:
-            log.warning("shard %d: the store had layout %d and has %d now", number, layout, LAYOUT)
+            log.warning("shard %d: upgraded the store from layout %d to %d", number, layout, LAYOUT)
     missing = [number for number in range(shards) if hot.shape(client, number) is None]
     if missing:
         table = archive.open()
@@ -45,17 +45,17 @@ def set_up(client: redis.Redis, archive: Archive, shards: int) -> list[Shard]:
 
 
 def _require_known(client: redis.Redis, archive: Archive, shards: int) -> None:
-    """Raise `LayoutError` if a newer release wrote either of them, before anything is changed."""
+    """Raise `LayoutError` if a newer release wrote either of them, before any change."""
     archive.open_existing()
     for number in range(shards):
-        if (found := hot.shape(client, number)) is not None:
-            hot.require_known(found)
+        if (shape := hot.shape(client, number)) is not None:
+            hot.require_known(shape)
 
 
 def apart(shard: Shard, archive: Archive) -> str | None:
-    """Why a shard and the archive don't belong together, None if they do.
+    """Why a shard and the archive do not belong together, None if they do.
 
-    The shard is looked at before and after, since a save may end meanwhile.
+    The shard is read before and after the archive, because a save may end meanwhile.
     """
     before = shard.state()
     table = archive.open_existing()
@@ -65,6 +65,6 @@ def apart(shard: Shard, archive: Archive) -> str | None:
     if table is None:
         return NO_ARCHIVE
     return (
-        f"the archive's last save is {archived}, Redis knows {before.committed}: "
+        f"the archive's last commit is {archived}, Redis has {before.committed}: "
         "one of them was restored, emptied or swapped"
     )

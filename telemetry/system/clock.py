@@ -1,4 +1,4 @@
-"""The box's own clock, and when not to believe it: a Raspberry Pi boots in the past."""
+"""The box's clock, and checks whether it can be right: a Raspberry Pi boots with a time in the past."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from telemetry.codec.record_parser import Arrival
 from telemetry.model.record import EARLIEST_US, LATEST_US
 
 STEP_MS = 1_000
-"""A clock that is so far behind what Redis has seen was set back, not merely read a moment earlier."""
+"""Lag against the newest arrival in Redis, ms, beyond which the clock was set back and not only read earlier."""
 
 
 SET_S = 60
-"""A clock that runs ahead of the monotonic one by so much, or behind it, was set: drift is a second a day or two."""
+"""Drift against the monotonic clock, s, beyond which the clock was set: real drift is a second in a day or two."""
 
 
 def now_us() -> int:
@@ -28,7 +28,7 @@ def now_ms() -> int:
 
 
 def problem(at_us: int, newest_ms: int) -> str | None:
-    """Why the clock can't be right, or None. `newest_ms` is the newest arrival that the store knows."""
+    """Why the clock cannot be right, or None. `newest_ms` is the newest arrival in the store, ms since epoch."""
     if at_us < RELEASE_DATE_US:
         return "the box's clock is behind the date of this release: set it"
     if newest_ms > at_us // 1_000 + STEP_MS:
@@ -37,7 +37,7 @@ def problem(at_us: int, newest_ms: int) -> str | None:
 
 
 class Steady:
-    """Whether the box's clock has run on by itself since the last look, or was set. The first look can't tell."""
+    """Detects whether the box's clock was set since the last check. The first check cannot detect it."""
 
     def __init__(self, now: Callable[[], int] = now_us, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._now_us = now
@@ -45,7 +45,7 @@ class Steady:
         self._offset_s: float | None = None
 
     def look(self) -> bool:
-        """Look, and tell."""
+        """True if the clock was not set since the last check."""
         before_s, self._offset_s = self._offset_s, self._now_us() / 1_000_000 - self._monotonic()
         return before_s is not None and abs(self._offset_s - before_s) < SET_S
 
@@ -53,9 +53,9 @@ class Steady:
 def arrival(
     at_us: int, newest_ms: int, max_future_seconds: int, speed_unit: str = "kmh", max_record_bytes: int = 2**20
 ) -> Arrival:
-    """The moment of a message; nothing is too far ahead of a clock that can't be right.
+    """The arrival of a message. While the clock cannot be right, timestamps have no upper limit.
 
-    A clock that shows 1970 gives a record without a time of its own the earliest that a record may have.
+    With a clock at 1970, a record without a timestamp gets the minimum timestamp of a record.
     """
     latest_us = LATEST_US - 1 if problem(at_us, newest_ms) else at_us + max_future_seconds * 1_000_000
     now_us = min(max(at_us, EARLIEST_US), LATEST_US - 1)

@@ -1,8 +1,7 @@
-"""How much room the disks have that the box writes to, and how much it wants there.
+"""Free space of the disks with the box's data, and the space that must stay free.
 
-With `appendfsync always` Redis exits when it can't write its AOF, so records are refused well before. What
-is kept free serves what must go on meanwhile: saves, which then let Redis shrink, and Redis's own rewrite
-of its AOF.
+With `appendfsync always` Redis exits when it cannot write its AOF, so records are rejected well before that. The space
+kept free serves saves, which let Redis shrink, and Redis's rewrite of its AOF.
 """
 
 from __future__ import annotations
@@ -16,61 +15,61 @@ from telemetry.config.settings import Settings
 
 UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 WITH_DECIMAL = UNITS.index("GiB")
-"""First unit of which a size always has a decimal."""
+"""First unit in which a size always has a decimal."""
 
 FEW = 10
-"""A size below this has a decimal in smaller units, too."""
+"""Below this number a size also has a decimal in smaller units."""
 
 
 class Usage(NamedTuple):
-    """A disk, in bytes."""
+    """Total and free space of a disk, bytes."""
 
     total: int
     free: int
 
 
 class Room(NamedTuple):
-    """The folders that grow, and the bytes that each one's disk is to have free; 0 asks for nothing."""
+    """The growing folders, and the minimum free space of their disks, bytes; 0 = no minimum."""
 
     folders: tuple[Path, ...] = ()
     min_free_bytes: int = 0
 
     @classmethod
     def of(cls, settings: Settings) -> Room:
-        """Of a box. Each folder may lie on a disk of its own."""
+        """The folders and minimum of a box. Each folder may be on its own disk."""
         folders = (settings.data_dir, settings.archive_dir, settings.redis_dir)
         return cls(folders, settings.data.min_free_bytes)
 
     @property
     def resume_bytes(self) -> int:
-        """Free bytes from which on a disk that was short is so no more.
+        """Free space at which a full disk counts as usable again, bytes.
 
-        A quarter above the mark: one save or one rewrite of the AOF moves the free space by some
-        hundred MB, and a box right at the mark would refuse and take by turns.
+        It is a quarter above the minimum: one save or one AOF rewrite moves the free space by some hundred MB, and
+        without a margin a box at the minimum would alternate between rejecting and accepting.
         """
         return self.min_free_bytes * 5 // 4
 
     def fullest(self) -> Usage:
-        """The disk with the least room. Raises `OSError` if one can't be looked at."""
-        found = (shutil.disk_usage(existing(folder)) for folder in self.folders)
-        return min((Usage(one.total, one.free) for one in found), key=lambda usage: usage.free)
+        """The disk with the least free space. Raises `OSError` if a disk cannot be read."""
+        disks = (shutil.disk_usage(existing(folder)) for folder in self.folders)
+        return min((Usage(disk.total, disk.free) for disk in disks), key=lambda usage: usage.free)
 
     def is_short(self, was_short: bool = False) -> bool:
-        """Whether there is too little room now; raises as `fullest`."""
+        """True if a disk has too little free space; raises as `fullest`."""
         wanted = self.resume_bytes if was_short else self.min_free_bytes
         return wanted > 0 and self.fullest().free < wanted
 
 
 def existing(folder: Path) -> Path:
-    """The folder, or the first one above it that is there already."""
+    """The folder, or its first parent that exists."""
     return next(path for path in (folder, *folder.parents) if path.exists())
 
 
 def in_words(size_bytes: float) -> str:
-    """A size as people read it, with its unit, 1,024 of one making the next: `10.6 GiB`.
+    """Format a size in binary units (1 KiB = 1,024 bytes): `10.6 GiB`.
 
-    Bytes are whole; other units have one decimal below 10 and from GiB on. `api/static/page/units.js` rounds in the
-    same way, so that a limit is one figure wherever it is shown.
+    Bytes are whole numbers; other units have one decimal below 10 and from GiB on. `api/static/page/units.js` rounds
+    the same way, so that a limit has the same figure everywhere.
     """
     step = 0
     while step < len(UNITS) - 1 and _rounded(size_bytes / 1024**step, step) >= 1024:
@@ -80,7 +79,7 @@ def in_words(size_bytes: float) -> str:
 
 
 def _rounded(size: float, step: int) -> float:
-    """Halves go up, as in JavaScript; Python's own rounding takes them to the even neighbour."""
+    """Round half up, as JavaScript does; Python's `round` rounds half to even."""
     scale = 10.0 ** _decimals(size, step)
     return float(math.floor(size * scale + 0.5) / scale)
 

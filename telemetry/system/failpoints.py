@@ -1,7 +1,7 @@
-"""The named steps of saving and compacting, told to whoever tests what becomes of a program that ends at one.
+"""Failpoints: tests can pause or kill a program at named steps of saving and compacting.
 
-`WHIMBREL_STEPS` names a unix socket. Before each step a program connects, says which, and goes on when it gets
-a byte or is hung up on. Without the variable nobody is told anything.
+`WHIMBREL_STEPS` names a unix socket. Before each step a program connects, sends the step's name, and continues when it
+receives a byte or the connection closes. Without the variable nothing is sent.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ Step = Callable[[str], None]
 
 
 def teller(protocol: str) -> Step:
-    """What is to be called with the name of each step of `protocol` before it is taken."""
+    """Returns the function to call with the name of each step of `protocol` before the step."""
     listener = os.environ.get(VARIABLE)
     return partial(_tell, listener, protocol) if listener else untold
 
 
 def untold(step: str) -> None:
-    """Tell nobody."""
+    """Do nothing: the function without a listener."""
 
 
 def _tell(listener: str, protocol: str, step: str) -> None:
@@ -32,5 +32,5 @@ def _tell(listener: str, protocol: str, step: str) -> None:
             connection.connect(listener)
             connection.sendall(f"{protocol} {step}\n".encode())
             connection.recv(1)
-        except OSError:  # whoever listened is gone: nobody wants to know
+        except OSError:  # the listener has ended
             return

@@ -1,4 +1,4 @@
-"""Files and folders that a power cut must not take: a file's bytes, and its name in its folder, are synced each."""
+"""Files and folders that must survive a power cut: syncs both a file's bytes and its name in its folder."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def fsync(path: Path) -> None:
-    """Have a file or a folder on disk when this returns."""
+    """Sync a file or a folder to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -16,7 +16,7 @@ def fsync(path: Path) -> None:
 
 
 def make_folder(path: Path, mode: int = 0o777) -> None:
-    """Make a folder, and those above it that are missing, on disk when this returns."""
+    """Make a folder and its missing parents, and sync them to disk."""
     if not path.is_dir():
         make_folder(path.parent)
         path.mkdir(mode, exist_ok=True)
@@ -24,7 +24,7 @@ def make_folder(path: Path, mode: int = 0o777) -> None:
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """Replace a file by one that its owner alone can read from its first byte on, on disk when this returns."""
+    """Replace a file atomically and sync it; only its owner can read it, from its first byte on."""
     path.unlink(missing_ok=True)
     with open(path, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
         file.write(data)

@@ -1,8 +1,8 @@
 """Ends a program whose event loop hangs, so that its supervisor starts it again.
 
-The timer is faulthandler's: its thread is written in C and needs no lock of Python, so it also ends a program that
-hangs with the interpreter locked. It writes each thread's traceback to the log first. systemd's watchdog
-(systemd_notify.py) does the same for programs that systemd started; this works under each supervisor.
+The timer is faulthandler's: its thread is written in C and does not need the GIL, so it also ends a program that hangs
+while it holds the GIL. It writes each thread's traceback to the log first. systemd's watchdog (systemd_notify.py) does
+the same for programs that systemd started; this timer works with every supervisor.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 TIMEOUT_S = 60.0
-"""Longer than any call that blocks an event loop, such as one to a silent Redis."""
+"""Longer than any call that blocks an event loop, such as one to an unresponsive Redis."""
 
 RENEWALS = 12
-"""Renewals of the timer within the timeout."""
+"""Number of renewals of the timer within the timeout."""
 
 
 @contextmanager

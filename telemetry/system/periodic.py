@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 FIRST_WAIT_S = 1.0
 MAX_WAIT_S = 15.0
-"""Short beside the 300 s after which keys that were not read again no longer count."""
+"""Maximum wait, s. Short compared with the 300 s after which keys expire from the cache if they are not refreshed."""
 
 
 async def run_periodically(
@@ -38,23 +38,23 @@ async def run_periodically(
         try:
             await action()
             failures = 0
-        except Exception:  # whatever it was, the next run may succeed
+        except Exception:  # the next run may succeed, whatever the error was
             failures += 1
             note_error(name)
 
 
 def count_from_zero(*names: str) -> None:
-    """Have the errors of background loops counted from 0 on."""
+    """Create the error counters of background loops, with the value 0."""
     for name in names:
         metrics.LOOP_ERRORS.of(name)
 
 
 def backoff_s(failures: int) -> float:
-    """Seconds to wait after so many failures in a row."""
+    """Seconds to wait after a number of consecutive failures."""
     return min(MAX_WAIT_S, FIRST_WAIT_S * 2.0 ** min(failures - 1, 10)) if failures else 0.0
 
 
 def note_error(name: str) -> None:
-    """Log and count the exception that is being handled, in the loop of this name."""
+    """Log and count the current exception of the named loop."""
     log.exception("the background loop %r failed unexpectedly and will be retried", name)
     metrics.LOOP_ERRORS.of(name).add()

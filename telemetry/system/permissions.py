@@ -1,10 +1,9 @@
-"""Permissions of the data folder: its owner's alone, except an archive that `data.group` may read.
+"""Permissions of the data folder: private to its owner, except an archive that `data.group` may read.
 
-Programs create files by umask: `PRIVATE` everywhere, `SHARED` where the archive is written and a group may read it.
-Folders are made with mode 0700, so that a file's own mode matters in the archive only. There the setgid bit gives each
-new folder and file the group.
+Programs create files by umask: `PRIVATE` everywhere, `SHARED` for the archive if a group may read it. Folders have
+mode 0700, so that file modes matter in the archive only. There the setgid bit gives each new folder and file the group.
 
-`restrict` corrects what an earlier release, or another setting, left behind.
+`restrict` corrects modes left by an earlier release or another setting.
 """
 
 from __future__ import annotations
@@ -24,28 +23,28 @@ PRIVATE, SHARED = 0o077, 0o027
 
 OWN_FOLDER, OWN_FILE = 0o700, 0o600
 ENTERED_FOLDER = 0o711
-"""Mode of the data folder if a group may read the archive in it: others may enter, and find every other name shut."""
+"""Mode of the data folder if a group may read the archive in it: others may enter it, but not list it."""
 
 SHARED_FOLDER, SHARED_FILE = 0o2750, 0o640
 
 OURS = ("archive", "audit", "courier", "imports", "redis", "run", "tmp", "up.lock", "restoring")
-"""What the names in a data folder begin with; anything else there is left alone."""
+"""Prefixes of the names in a data folder that belong to Whimbrel; other files are left alone."""
 
 
 def keep_private() -> None:
-    """Have this process create files and folders for its owner alone."""
+    """Make this process create files and folders for its owner only."""
     os.umask(PRIVATE)
 
 
 def share_archive(settings: Settings) -> None:
-    """The same, for a process that writes the archive: its files are for `data.group`, too, if that is set."""
+    """The same for a process that writes the archive: `data.group`, if set, may read its files."""
     os.umask(SHARED if settings.data.group else PRIVATE)
 
 
 def restrict(settings: Settings) -> list[str]:
-    """Take rights away from others, and give `data.group` its own. Returns what was changed, a sentence each.
+    """Remove permissions of others, and give `data.group` its own. Returns the changes, one sentence each.
 
-    Raises `ConfigError` if the group cannot be given the archive.
+    Raises `ConfigError` if the group cannot be given access to the archive.
     """
     folder, group = settings.data_dir, settings.data.group
     if not folder.is_dir():
@@ -53,24 +52,24 @@ def restrict(settings: Settings) -> list[str]:
     for path in _own_entries(folder, settings.archive_dir if group else None):
         _set_mode(path, _mode(path) & (OWN_FOLDER if path.is_dir() else OWN_FILE))
     before, wanted = _mode(folder), ENTERED_FOLDER if group else OWN_FOLDER
-    said = []
-    is_ours = before & stat.S_ISVTX == 0  # one like /tmp is shared by everybody
+    changes = []
+    is_ours = before & stat.S_ISVTX == 0  # a folder like /tmp is shared by all users
     if is_ours and _set_mode(folder, wanted) and before & 0o077 & ~wanted:
-        said.append(f"{folder} was open to others, mode {before:04o}; its mode is {wanted:04o} now")
+        changes.append(f"{folder} was open to others, mode {before:04o}; its mode is {wanted:04o} now")
     if group and _share(settings.archive_dir, group_id(group)):
-        said.append(f"group {group} may now read {settings.archive_dir}")
-    return said
+        changes.append(f"group {group} may now read {settings.archive_dir}")
+    return changes
 
 
 def group_id(name: str) -> int:
-    """Number of the group that a setting names. Raises `ConfigError` if there is none."""
+    """Number of a group by its name. Raises `ConfigError` if it does not exist."""
     if name.isdecimal():
         return int(name)
     try:
         return grp.getgrnam(name).gr_gid
     except KeyError:
         raise ConfigError(
-            f"cannot use data.group = {name!r}: there is no such group; create it or correct it"
+            f"cannot use data.group = {name!r}: no such group; create it or correct the setting"
         ) from None
 
 
@@ -85,9 +84,9 @@ def _mode(path: Path) -> int:
 
 
 def _set_mode(path: Path, mode: int) -> bool:
-    """Change a mode. False if it is so already, or not ours to change, or on a mount that is read-only."""
-    found = path.stat()
-    if stat.S_IMODE(found.st_mode) == mode or found.st_uid not in (os.getuid(), os.geteuid()):
+    """Change a mode. False if it is set already, the file is not ours, or the mount is read-only."""
+    status = path.stat()
+    if stat.S_IMODE(status.st_mode) == mode or status.st_uid not in (os.getuid(), os.geteuid()):
         return False
     try:
         path.chmod(mode)
@@ -97,10 +96,10 @@ def _set_mode(path: Path, mode: int) -> bool:
 
 
 def _share(archive: Path, gid: int) -> bool:
-    """Give a group the archive, unless it has it. Returns whether anything changed."""
+    """Give a group access to the archive. Returns True if anything changed."""
     make_folder(archive, OWN_FOLDER)
-    found = archive.stat()
-    if (found.st_gid, stat.S_IMODE(found.st_mode)) == (gid, SHARED_FOLDER):
+    status = archive.stat()
+    if (status.st_gid, stat.S_IMODE(status.st_mode)) == (gid, SHARED_FOLDER):
         return False
     try:
         for path in archive.rglob("*"):
@@ -110,7 +109,7 @@ def _share(archive: Path, gid: int) -> bool:
     except OSError as error:
         raise ConfigError(
             f"cannot let data.group = {gid} read {archive}: {error.strerror}; "
-            "make the user that runs Whimbrel a member of that group"
+            "add the user that runs Whimbrel to that group"
         ) from None
     return True
 
@@ -120,4 +119,4 @@ def _give(path: Path, gid: int) -> None:
         os.chown(path, -1, gid)
         path.chmod(SHARED_FOLDER if path.is_dir() else SHARED_FILE)  # after chown, which clears the setgid bit
     except FileNotFoundError:
-        return  # swept meanwhile
+        return  # deleted meanwhile

@@ -1,4 +1,4 @@
-"""What a program asks of the system: a tie to the supervisor that started it, and files enough."""
+"""Process settings of the operating system: a tie to the supervisor, and the open-files limit."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ import signal
 import sys
 
 SUPERVISED = "WHIMBREL_SUPERVISED"
-"""Environment variable with the process id of the supervisor; unset where there is none."""
+"""Environment variable with the process id of the supervisor; unset without one."""
 
 PR_SET_PDEATHSIG = 1
 
 
 def is_supervised() -> bool:
-    """Whether a supervisor started this program, and will start it again."""
+    """True if a supervisor started this program and will restart it."""
     return bool(os.environ.get(SUPERVISED))
 
 
 def die_with_parent() -> None:
-    """Get a SIGTERM when the supervisor is gone, however it went; nothing without a supervisor.
+    """Receive SIGTERM when the supervisor exits for whatever reason; no effect without a supervisor.
 
-    For programs that the supervisor starts itself, as their first act: a child of theirs would take
-    itself for an orphan and end. The tie survives exec. Linux only; other systems have no such tie.
+    Only for programs that the supervisor starts itself, as their first call: a child process would consider itself an
+    orphan and exit. The tie survives exec. Linux only; other systems lack this feature.
     """
     supervisor = os.environ.get(SUPERVISED)
     if not supervisor or sys.platform != "linux":
         return
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "cannot tie this process to its supervisor")
-    if os.getppid() != int(supervisor):  # it was gone before we asked
+    if os.getppid() != int(supervisor):  # it exited before the call
         os.kill(os.getpid(), signal.SIGTERM)
 
 
 def allow_open_files(wanted: int) -> int:
-    """Raise the limit of open files to `wanted`, or as far as may be. Returns what it is now."""
+    """Raise the open-files limit to `wanted`, or as far as allowed. Returns the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return wanted
@@ -45,6 +45,6 @@ def allow_open_files(wanted: int) -> int:
 
 
 def die_with_whoever_started() -> None:
-    """Be killed when the process that started this one is gone. Linux only, as above."""
+    """Receive SIGKILL when the parent process exits. Linux only, as above."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

@@ -1,8 +1,8 @@
-"""What a program tells systemd, where that started it: that it is ready, and again and again that its loop still turns.
+"""Notifications to systemd: the program is ready, and its event loop is alive (watchdog).
 
-Protocol: sd_notify(3), datagrams to the socket that NOTIFY_SOCKET names; WATCHDOG_USEC says within how many µs the next
-sign must come, WATCHDOG_PID from which process. Without them nothing is told. A program that is stopped, or whose
-loop hangs, falls silent, and systemd starts it anew.
+Protocol: sd_notify(3), datagrams to the socket in NOTIFY_SOCKET. WATCHDOG_USEC is the maximum interval of keep-alives
+in µs, WATCHDOG_PID the process that must send them. Without these variables nothing is sent. If a program is stopped or
+its loop hangs, keep-alives stop, and systemd restarts it.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import time
 from collections.abc import Mapping
 
 SIGNS = 4
-"""Signs of life within the time in which one must come."""
+"""Keep-alives within the maximum interval."""
 
 IDLE_S = 5.0
-"""Between two looks of an event loop that must tell nothing."""
+"""Interval of the event loop's timer without a watchdog, s."""
 
 
 class Watchdog:
-    """Tells signs of life of this process. Belongs to the program's own loop: a thread beside it would lie."""
+    """Sends keep-alives of this process. Runs in the program's own loop: a thread would hide a hanging loop."""
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         self._address = environ.get("NOTIFY_SOCKET", "")
@@ -34,7 +34,7 @@ class Watchdog:
         self._is_ready = False
 
     def beat(self) -> None:
-        """The loop turned once: the first time says that the program is ready. Cheap; call it as often as you like."""
+        """Send a keep-alive if due; the first call reports that the program is ready. Cheap, for frequent calls."""
         if not self._is_ready:
             self._is_ready = True
             self._tell("READY=1")
@@ -43,15 +43,15 @@ class Watchdog:
             self._tell("WATCHDOG=1")
 
     def rest(self) -> None:
-        """Ready, and from here on without signs of life: the program has nothing to do and becomes one that sleeps."""
+        """Report ready, and send no keep-alives from now on: the program has no loop any more and only sleeps."""
         self._tell("READY=1\nWATCHDOG_USEC=0")
 
     def stopping(self) -> None:
-        """The program ends."""
+        """Report that the program is stopping."""
         self._tell("STOPPING=1")
 
     def in_event_loop(self) -> None:
-        """Beat from the running event loop for as long as it turns."""
+        """Call `beat` from the running event loop until it ends."""
         self.beat()
         if self._address:
             asyncio.get_running_loop().call_later(min(self.every_s or IDLE_S, IDLE_S), self.in_event_loop)
@@ -62,9 +62,9 @@ class Watchdog:
         address = f"\0{self._address[1:]}" if self._address.startswith("@") else self._address
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
             sender.setblocking(False)
-            with contextlib.suppress(OSError):  # a full or missing socket costs one sign
+            with contextlib.suppress(OSError):  # a full or missing socket loses one keep-alive
                 sender.sendto(state.encode(), address)
 
 
 watchdog = Watchdog()
-"""That of this process."""
+"""The watchdog of this process."""

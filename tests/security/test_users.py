@@ -144,7 +144,7 @@ def test_a_password_gives_a_session_that_both_programs_know(box: Box, person: Pe
 def test_a_wrong_password_and_an_unknown_name_are_answered_alike(person: Person, name: str) -> None:
     answer = person.sign_in(name, "not the password")
     assert answer.status_code == 401
-    assert "The name or the password is wrong" in answer.text
+    assert "Wrong name or password" in answer.text
     assert "Set-Cookie" not in answer.headers
     assert "not the password" not in answer.text
 

@@ -196,6 +196,6 @@ class Saver:
 
 def _not_together(archived: str, known: str) -> NotTogether:
     return NotTogether(
-        f"the archive's last save is {archived}, Redis knows {known}: "
+        f"the archive's last commit is {archived}, Redis has {known}: "
         "one of them was restored, emptied or swapped; `whimbrel recover` says what can be done"
     )

@@ -70,7 +70,7 @@ def sign_in(browser: Browser, name: str, password: str = PASSWORD) -> None:
 
 def test_signing_in_leads_back_and_signing_out_to_the_login_page(box: Box, browser: Browser) -> None:
     sign_in(browser, "ada@example.com", "not the password")
-    browser.wait_for(f"{text_of('.wrong')}?.includes('The name or the password is wrong')")
+    browser.wait_for(f"{text_of('.wrong')}?.includes('Wrong name or password')")
     assert browser.run("document.querySelector('#name').value") == "ada@example.com"
     assert browser.run("document.querySelector('#password').value") == ""
     sign_in(browser, "ada@example.com")

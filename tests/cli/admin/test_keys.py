@@ -127,7 +127,7 @@ def test_a_devices_token_revokes_that_device_alone(client: redis.Redis, capsys: 
 
 def test_what_is_no_key_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert whimbrel("create", "--scope", "admin", "--device", "van-7") == 1
-    assert "can't be bound" in capsys.readouterr().err
+    assert "cannot be bound" in capsys.readouterr().err
     assert whimbrel("token", "van-7") == 1
     assert "WHIMBREL_KEY" in capsys.readouterr().err
     text = created(capsys, "--scope", "ingest")

@@ -257,7 +257,7 @@ def test_a_restore_that_was_broken_off_is_done_again(
                 call(RESTORE, new, made[1])
         assert Archive(new.archive_dir).open_existing() is None
         assert (new.redis_dir / "appendonlydir").exists() is bool(renames)
-        with pytest.raises(ConfigError, match=r"a restore into .* was broken off"):
+        with pytest.raises(ConfigError, match=r"a restore into .* was interrupted"):
             require_restored(new.data_dir)
         assert call(RESTORE, new, made[1]).status == 0
         assert not (new.data_dir / RESTORING).exists()

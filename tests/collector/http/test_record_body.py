@@ -188,8 +188,8 @@ def test_one_record_that_is_bad_msgpack_costs_only_itself(value: bytes, reason: 
         (msgpack.packb([GOOD, GOOD])[:-1], "cut short"),
         (b"\xdd\xff\xff\xff\xff", "cut short"),
         (b"\xdc\xff", "cut short"),
-        (b"\x81\xc1", "a byte that begins no value at byte 1"),
-        (msgpack.packb(GOOD) + b"\xc1", "a byte that begins no value at byte 23"),
+        (b"\x81\xc1", "a byte that cannot begin a value at byte 1"),
+        (msgpack.packb(GOOD) + b"\xc1", "a byte that cannot begin a value at byte 23"),
         (b"\x91" * 2_000, "nested too deeply at byte 1025"),
     ],
 )

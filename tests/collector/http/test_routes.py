@@ -203,7 +203,7 @@ def test_a_line_that_can_not_be_taken_is_named(box: Box, http: httpx.Client) -> 
 def test_msgpack_that_can_not_be_taken_is_named(http: httpx.Client) -> None:
     good = msgpack.packb({"device_id": "d"})
     problem = problem_of(post(http, good + b"\xc1", Content_Type=MSGPACK), 400, "invalid-msgpack")
-    assert problem == {"detail": f"a byte that begins no value at byte {len(good)}"}
+    assert problem == {"detail": f"a byte that cannot begin a value at byte {len(good)}"}
     problem = problem_of(post(http, good + b"\x81\xa1\xff\x01", Content_Type=MSGPACK), 400, "invalid-msgpack")
     assert (problem["index"], problem["field"]) == (1, None)
     assert problem["reason"] == f"not UTF-8: invalid start byte, in the record at byte {len(good)}"

@@ -118,12 +118,12 @@ CASES = {
     "five values": (frame(1, "s", 1, ONE, 1), SHAPE._replace(answer=[1, *SHAPE.answer[1:]])),
     "a map": (framed(packed({"device_id": "a"})), SHAPE),
     "a number": (framed(b"\x05"), SHAPE),
-    "no msgpack": (framed(b"\xc1"), malformed("a byte that begins no value")),
+    "no msgpack": (framed(b"\xc1"), malformed("a byte that cannot begin a value")),
     "cut short": (framed(packed([1, "s", 1, ONE])[:-1]), malformed("cut short")),
-    "something behind": (framed(packed([1, "s", 1, ONE]) + b"\x00\x00"), malformed("2 bytes behind the value")),
+    "something behind": (framed(packed([1, "s", 1, ONE]) + b"\x00\x00"), malformed("2 bytes after the value")),
     "announced, not sent": (framed(b"\xdd\xff\xff\xff\xff"), malformed("cut short")),
     "no UTF-8": (framed(b"\x94\x01\xa1\xff\x01\x90"), malformed("not UTF-8: invalid start byte")),
-    "JSON": (framed(b'{"device_id":"a"}'), malformed("16 bytes behind the value")),
+    "JSON": (framed(b'{"device_id":"a"}'), malformed("16 bytes after the value")),
 }
 
 

@@ -64,8 +64,8 @@ CASES = {
     "a map for a name": (b"\x81\x80\x01", bad(SYNTAX, "map keys must be hashable (byte 3)")),
 }
 ENDS = {
-    "no msgpack": (b"\xc1", bad(SYNTAX, "a byte that begins no value", last=True)),
-    "no msgpack within": (b"\x82\xa1a\xc1", bad(SYNTAX, "a byte that begins no value", last=True)),
+    "no msgpack": (b"\xc1", bad(SYNTAX, "a byte that cannot begin a value", last=True)),
+    "no msgpack within": (b"\x82\xa1a\xc1", bad(SYNTAX, "a byte that cannot begin a value", last=True)),
     "too deep": (b"\x91" * 1_025, bad(SYNTAX, "nested too deeply", last=True)),
     "too long": (
         packed({"x": "x" * 2_000}),

@@ -48,7 +48,7 @@ def test_a_user_may_be_bound_unless_the_role_is_for_the_whole_box() -> None:
     bound = msgspec.structs.replace(make_user("a", "viewer", NOW_S, (), "van-"), password="x", is_disabled=True)
     changed = with_role(bound, "dispatcher")
     assert (changed.role, changed.prefix, changed.password, changed.is_disabled) == ("dispatcher", "van-", "x", True)
-    with pytest.raises(InvalidUser, match="admin can't be bound"):
+    with pytest.raises(InvalidUser, match="admin cannot be bound"):
         with_role(bound, "admin")
     with pytest.raises(InvalidUser, match="user 'a': bind it to devices or to a prefix"):
         make_user("a", "viewer", NOW_S, ("b",), "c")

@@ -253,7 +253,7 @@ def test_a_device_id_is_text_or_an_integer(sent: object, device: str) -> None:
         (10**255, "must have at most 255 characters, not 256"),
         (10**4000, "must have at most 255 characters, not 4001"),
         ("a\0", "must not hold a NUL character"),
-        ("a\ud83d", "must not hold half a surrogate pair"),
+        ("a\ud83d", "must not hold a lone surrogate"),
     ],
 )
 def test_what_is_no_device_id(sent: object, reason: str) -> None:
@@ -441,7 +441,7 @@ def test_coordinates_that_came_win(more: dict[str, int], expected: tuple[float, 
         (5, "must be text, not a number"),
         ([], "must be text, not an array"),
         ("a\0", "must not hold a NUL character"),
-        ("\udc00", "must not hold half a surrogate pair"),
+        ("\udc00", "must not hold a lone surrogate"),
         ("ü" * 101, "must have at most 200 bytes"),
     ],
 )
@@ -479,7 +479,7 @@ def test_a_name_in_attributes_means_nothing_else() -> None:
 
 def test_the_same_name_beside_and_inside_attributes_is_refused() -> None:
     error = refused_field(attributes={"a": 1, "b": 2}, b=3)
-    assert (error.field, error.value, error.reason) == ("b", 3, "sent twice, beside and inside `attributes`")
+    assert (error.field, error.value, error.reason) == ("b", 3, "sent twice, both outside and inside `attributes`")
 
 
 @pytest.mark.parametrize(

@@ -91,5 +91,5 @@ def test_whatever_a_client_makes_up_our_proxy_says_who_it_is(made_up: str, real:
 
 
 def test_what_is_no_network_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"limits.trusted_proxies: '10.0.0.0/99' is no address"):
+    with pytest.raises(ConfigError, match=r"limits.trusted_proxies: '10.0.0.0/99' is not an address"):
         Addresses(["10.0.0.0/99"], "forwarded")

@@ -48,7 +48,7 @@ def test_too_few_files_are_logged(monkeypatch: pytest.MonkeyPatch, caplog: pytes
     collector, api = (record.getMessage() for record in caplog.records)
     assert collector == (
         "800 files may be open: at most 474 TCP connections (237 per address) and 158 over HTTP (79 per address); "
-        "raise ulimit -Hn to 24168 for those of the settings"
+        "raise ulimit -Hn to 24168 for the limits of the settings"
     )
     assert api.startswith("800 files may be open: at most 400 HTTP connections (200 per address);")
     assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] != 800

@@ -54,7 +54,7 @@ def test_records_take_from_both_or_from_neither() -> None:
     found, _ = rates(address_records_per_s=1, address_records_burst=100, key_records_per_s=1, key_records_burst=50)
     assert found.records("a", "k", 50) is None
     over = refused(found.records("a", "k", 50))
-    assert (over.policy, over.who, over.retry_after_s) == ("key-records", "k", 50)
+    assert (over.policy, over.owner, over.retry_after_s) == ("key-records", "k", 50)
     assert found.records("a", "", 50) is None
     assert refused(found.records("a", "", 1)).policy == "address-records"
 

@@ -71,10 +71,10 @@ def test_a_key_of_another_certificate(authority: Authority) -> None:
 
 def test_a_file_that_holds_something_else(authority: Authority) -> None:
     authority.certificate.write_text("hello")
-    assert "it holds no certificate in PEM" in wrong(authority)
+    assert "it has no certificate in PEM" in wrong(authority)
     authority.issue()
     authority.key.write_text("hello")
-    assert "it holds no private key in PEM" in wrong(authority)
+    assert "it has no private key in PEM" in wrong(authority)
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="encrypts a key with the openssl command")
@@ -120,7 +120,7 @@ def test_a_bad_one_is_not_taken_and_the_old_one_stays(authority: Authority, capl
         caplog.clear()
         with caplog.at_level(logging.ERROR):
             assert not identity.reload()
-        assert "the one before stays in use" in caplog.text
+        assert "the previous one stays in use" in caplog.text
         assert presented(identity, authority) == first
 
 
