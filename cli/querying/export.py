@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -31,13 +34,33 @@ from telemetry.model.record import EARLIEST_US, LATEST_US
 from telemetry.model.utc import DAY_US
 from telemetry.system.fsync import fsync
 
+STANDARD_OUTPUT = "-"
 ENDINGS = {kind.suffix: kind for kind in FORMATS.values()}
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
-    """Write the file beside its name first, so that a file under its name is always whole."""
-    out = Path(args.file)
-    kind = FORMATS[args.format] if args.format else ENDINGS.get(out.suffix.lstrip("."))
+    """Write to standard output, or the file beside its name first, so that a file under its name is always whole."""
+    kind, wanted = _kind(args), _wanted(args)
+    client = connect(settings)
+    snapshots = Snapshots(lambda: shard.pinned(client, settings.redis.shards), Archive(settings.archive_dir))
+    connection = open_duckdb(settings.data_dir / "tmp" / "cli")
+    start_s = time.monotonic()
+    with in_order(connection, snapshots.take(wanted), wanted, kind.has_tracks) as records:
+        write = partial(_write, connection, records, kind)
+        if args.file == STANDARD_OUTPUT:
+            print(f"{write(sys.stdout.fileno())} records", file=sys.stderr)
+            return OK
+        rows = _to_file(write, out := Path(args.file))
+    done = {"records": rows, "file": args.file, "bytes": out.stat().st_size, "seconds": time.monotonic() - start_s}
+    print(json.dumps(done) if args.json else f"{rows} records, {done['bytes']} bytes in {out}")
+    return OK
+
+
+def _kind(args: argparse.Namespace) -> Format:
+    out = args.file
+    kind = FORMATS[args.format] if args.format else ENDINGS.get(Path(out).suffix.lstrip("."))
+    if kind is None and out == STANDARD_OUTPUT:
+        raise WhimbrelError("cannot export to standard output: say --format")
     if kind is None:
         raise WhimbrelError(f"cannot export to {out}: let its name end in .{', .'.join(ENDINGS)}, or say --format")
     if args.csv_safe:
@@ -48,38 +71,39 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         if not kind.has_tracks:
             raise WhimbrelError(f"cannot use --max-gap-s with .{kind.suffix}: it is for GPX and KML")
         kind = kind.with_gap(args.max_gap_s)
-    wanted = Wanted(
+    return kind
+
+
+def _wanted(args: argparse.Namespace) -> Wanted:
+    return Wanted(
         tuple(args.device),
         moment_us(args.start, 0) if args.start else EARLIEST_US,
         moment_us(args.end, DAY_US) if args.end else LATEST_US,
     )
-    client = connect(settings)
-    snapshots = Snapshots(lambda: shard.pinned(client, settings.redis.shards), Archive(settings.archive_dir))
-    connection = open_duckdb(settings.data_dir / "tmp" / "cli")
-    start_s = time.monotonic()
+
+
+def _to_file(write: Callable[[int], int], out: Path) -> int:
+    """Returns the number of records. Raises `WhimbrelError`."""
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
-        with in_order(connection, snapshots.take(wanted), wanted, kind.has_tracks) as records:
-            rows = _write(connection, records, part, kind)
+        with part.open("wb") as file:
+            rows = write(file.fileno())
         fsync(part)
         part.replace(out)
     except (OSError, duckdb.IOException) as error:
         raise WhimbrelError(f"cannot write {out}: {error}") from error
     finally:
         part.unlink(missing_ok=True)
-    done = {"records": rows, "file": str(out), "bytes": out.stat().st_size, "seconds": time.monotonic() - start_s}
-    print(json.dumps(done) if args.json else f"{rows} records, {done['bytes']} bytes in {out}")
-    return OK
+    return rows
 
 
-def _write(connection: duckdb.DuckDBPyConnection, records: str, path: Path, kind: Format) -> int:
-    """Write in a thread, showing how far it is. Returns the number of records."""
+def _write(connection: duckdb.DuckDBPyConnection, records: str, kind: Format, file: int) -> int:
+    """Write to a file descriptor in a thread, showing how far it is. Returns the number of records."""
     with (
-        path.open("wb") as file,
         ThreadPoolExecutor(1) as pool,
         tqdm(total=100, unit=" %", disable=None, leave=False) as bar,
     ):
-        writing = pool.submit(kind.write, connection, records, file.fileno())
+        writing = pool.submit(kind.write, connection, records, file)
         while not writing.done():
             time.sleep(0.05)
             bar.update(max(connection.query_progress(), 0) - bar.n)
@@ -95,7 +119,9 @@ def _seconds(text: str) -> float:
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     endings = ", ".join(f".{ending}" for ending in ENDINGS)
-    parser.add_argument("file", help=f"file to write; its ending says its format: {endings}")
+    parser.add_argument(
+        "file", help=f"file to write; its extension selects the format: {endings}; - for standard output"
+    )
     parser.add_argument("--device", action="append", default=[], metavar="ID", help="only this device; repeatable")
     parser.add_argument("--start", metavar="TIME", help="ISO 8601, epoch s, or a date; inclusive")
     parser.add_argument("--end", metavar="TIME", help="exclusive; a bare date includes that whole day")

@@ -15,6 +15,7 @@ import pytest
 from telemetry.model.record import Sent
 from tests.api.conftest import Box, box_on, record
 from tests.api.records.test_range_query import MIDNIGHT_US
+from tests.browser import running_browser
 from tests.conftest import RedisServer
 from tests.third_party import FOLDER, NODE_MODULES, PYTHON, needs_node_modules, needs_third_party
 
@@ -158,6 +159,22 @@ def test_openapi_typescript(box: Box, folder: Path) -> None:
     run(folder, f"{node}/openapi-typescript", "openapi.json", "--output=schema.d.ts")
     run(folder, f"{node}/tsc", "--project", ".")
     assert printed(folder, "node", "use.js", f"http://127.0.0.1:{box.port}") == EXPECTED
+
+
+FIRST_EVENT = """\
+new Promise((resolve, reject) => {
+  const source = new EventSource("/v1/live?device_id=van");
+  const take = (event) => { source.close(); resolve([event.type, JSON.parse(event.data).records[0].device_id]); };
+  for (const type of ["message", "latest"]) source.addEventListener(type, take);
+  source.onerror = () => reject(new Error("the stream ended"));
+})
+"""
+
+
+def test_a_browser_reads_server_sent_events(box: Box) -> None:
+    with running_browser() as browser:
+        browser.open(f"http://127.0.0.1:{box.port}/")
+        assert browser.run(FIRST_EVENT) == ["latest", "van"]
 
 
 def test_readers_of_server_sent_events(box: Box, folder: Path) -> None:

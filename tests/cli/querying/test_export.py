@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import duckdb
@@ -80,3 +84,32 @@ def test_an_ending_that_says_nothing_is_refused(stores: Stores, settings: Settin
     with pytest.raises(WhimbrelError, match=r"let its name end in .*\.csv"):
         call(COMMAND, settings, tmp_path / "out.txt")
     assert not (tmp_path / "out.txt").exists()
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_standard_output(
+    stores: Stores, settings: Settings, capfdbinary: pytest.CaptureFixture[bytes], kind: str
+) -> None:
+    """Also of formats that are no text; the last line goes to standard error."""
+    parser = argparse.ArgumentParser()
+    COMMAND.add_arguments(parser)
+    assert COMMAND.run(parser.parse_args(["-", "--format", kind, "--start", "2026-01-10"]), settings) == 0
+    out, err = capfdbinary.readouterr()
+    assert (len(READERS[kind](out)), err) == (3, b"3 records\n")
+
+
+def test_standard_output_has_no_ending(stores: Stores, settings: Settings, call: Run) -> None:
+    with pytest.raises(WhimbrelError, match="cannot export to standard output: say --format"):
+        call(COMMAND, settings, "-")
+
+
+def test_a_reader_of_standard_output_that_leaves(stores: Stores, settings: Settings) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    environ = {"WHIMBREL__REDIS__URL": settings.redis.url, "WHIMBREL__DATA__DIR": str(settings.data_dir), **os.environ}
+    command = [sys.executable, "-m", "cli.main", "export", "-", "--format", "ndjson"]
+    try:
+        done = subprocess.run(command, env=environ, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60)
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
