@@ -19,7 +19,7 @@ from api.formats.format import Format
 from api.geo.area import PARAMETERS as AREA
 from api.geo.area import Area, area
 from api.latest.as_of import Moment, PastReader
-from api.latest.representation import LatestAnswer, LatestPage, answer_if_decodable, with_position
+from api.latest.representation import LatestAnswer, LatestPage, answer_if_decodable, seen_at, with_position
 from api.latest.routes import PARAMETERS as OF_ALL
 from api.latest.routes import LatestRoutes
 from api.records.row_group_reader import RowGroups
@@ -121,7 +121,7 @@ class Fleet:
             return
         found = await self._queries.run(lambda connection: self._past.at(connection, devices, moment))
         for one in found.values():
-            answer = with_position(one.newest, one.newest.received_at, one.position)
+            answer = with_position(one.newest, seen_at(one.newest), one.position)
             yield answer.device_id, answer, len(bytes(msgspec.Raw(answer.attributes or b"")))
 
 

@@ -53,6 +53,11 @@ def newest_of(device_id: str, latest: Latest) -> Slot:
     return newest
 
 
+def seen_at(record: RecordAnswer) -> TimeText:
+    """When a record shows that its device was there: on arrival, but an imported one when it was measured."""
+    return min(record.timestamp, record.received_at) if record.transport == "import" else record.received_at
+
+
 def with_position(record: RecordAnswer, last_seen: TimeText, position: RecordAnswer | None) -> LatestAnswer:
     """The answer for a device whose newest record this is."""
     values = {name: getattr(record, name) for name in RecordAnswer.__struct_fields__}

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+import msgspec
 import pytest
 
 from telemetry.model.record import Sent, Stored
@@ -23,7 +24,7 @@ NO_FIX = '{"fix":false}'
 
 
 def some(seed: int) -> list[list[Sent]]:
-    """Groups of records of three days: late ones, without a fix, without coordinates, at the same moment."""
+    """Groups of records of three days: late, without a fix or coordinates, at the same moment, some imported."""
     chance = random.Random(seed)
     groups = []
     for _ in range(12):
@@ -33,7 +34,8 @@ def some(seed: int) -> list[list[Sent]]:
             latitude = chance.choice([None, 10.0, 20.0])
             attributes = chance.choice([None, NO_FIX])
             longitude = None if latitude is None else 30.0
-            group.append(Sent(device, record(at_us, latitude=latitude, longitude=longitude, attributes=attributes)))
+            made = record(at_us, latitude=latitude, longitude=longitude, attributes=attributes)
+            group.append(Sent(device, msgspec.structs.replace(made, transport="import") if device == "e" else made))
         groups.append(group)
     return groups
 
@@ -61,7 +63,9 @@ class Filled:
             if of_device:
                 newest = shown(of_device[-1])
                 position = shown(places[-1]) if places else None
-                found.append({**newest, "last_seen": newest["received_at"], "position": position})
+                is_imported = of_device[-1].record.transport == "import"
+                seen = min(newest["timestamp"], newest["received_at"]) if is_imported else newest["received_at"]
+                found.append({**newest, "last_seen": seen, "position": position})
         return found
 
 
