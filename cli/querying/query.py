@@ -24,6 +24,7 @@ from telemetry.config.settings import Settings
 from telemetry.config.urls import api_url
 from telemetry.model.errors import BusyError, SenderError
 from telemetry.model.terminal_text import printable, printable_json
+from telemetry.model.utc import to_second
 
 PAGE_RECORDS = 5_000
 """Records in one answer of history: enough that the way there hardly counts, few enough to come at once."""
@@ -52,7 +53,7 @@ COLUMNS = (
 )
 """Columns of history's table."""
 
-LATEST_LINE = "{:<20}  {:<27}  {:>11}  {:>11}  {:>7}  {:>8}"
+LATEST_LINE = "{:<20}  {:<20}  {:>11}  {:>11}  {:>7}  {:>8}"
 LATEST_HEADER = LATEST_LINE.format("device", "time", "latitude", "longitude", "km/h", "age")
 
 AGES = ((86_400, "d"), (3_600, "h"), (60, "min"))
@@ -146,13 +147,13 @@ def latest_line(latest: Latest, now: float) -> str:
     fix = latest if latest.latitude is not None else latest.position or latest
     line = LATEST_LINE.format(
         printable(latest.device_id),
-        latest.timestamp,
+        to_second(latest.timestamp),
         _cell(fix.latitude),
         _cell(fix.longitude),
         _cell(latest.speed_kmh),
         age(now - datetime.fromisoformat(latest.timestamp).timestamp()),
     )
-    return line if fix.timestamp == latest.timestamp else f"{line}  position of {fix.timestamp}"
+    return line if fix.timestamp == latest.timestamp else f"{line}  position of {to_second(fix.timestamp)}"
 
 
 def age(seconds: float) -> str:

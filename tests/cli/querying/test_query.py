@@ -133,11 +133,11 @@ class TestLatest:
         answer = ask(LATEST, FakeApi([position("bus", 1)]))
         header, line = answer.out.splitlines()
         assert header.split() == ["device", "time", "latitude", "longitude", "km/h", "age"]
-        assert line.split()[:5] == ["bus", "2026-11-24T10:25:01.000000Z", "54.4", "-2.925173", "60"]
+        assert line.split()[:5] == ["bus", "2026-11-24T10:25:01Z", "54.4", "-2.925173", "60"]
 
     def test_a_newest_record_without_a_fix(self) -> None:
-        record = {"device_id": "d", "timestamp": "2026-11-24T10:25:00Z", "latitude": None, "longitude": None}
-        fix = {"timestamp": "2026-11-24T10:20:00Z", "latitude": 1.25, "longitude": 2.5}
+        record = {"device_id": "d", "timestamp": "2026-11-24T10:25:00.250000Z", "latitude": None, "longitude": None}
+        fix = {"timestamp": "2026-11-24T10:20:00.000000Z", "latitude": 1.25, "longitude": 2.5}
         now = 1795516000.0
         assert latest_line(convert(record | {"position": fix}, Latest), now).split() == [
             *("d", "2026-11-24T10:25:00Z", "1.25", "2.5", "-"),
