@@ -55,8 +55,8 @@ from telemetry.hot_store.client import READ_TIMEOUT_S, connect, connect_async
 from telemetry.hot_store.direct_connection import DirectAsker
 from telemetry.http.authentication import Gate, Sessions
 from telemetry.http.connection import ConnectionLimits
-from telemetry.http.rate_limiting import OfKeys, throttled
-from telemetry.http.request_id import Named
+from telemetry.http.rate_limiting import KeyThrottle, throttled
+from telemetry.http.request_id import RequestIds
 from telemetry.http.server import Server, http_server, listen, query_socket, renew_on_sighup, until_stopped
 from telemetry.http.site_check import SiteCheck
 from telemetry.limits.client_address import Addresses
@@ -75,9 +75,9 @@ log = logging.getLogger("api")
 
 
 class Monitoring(NamedTuple):
-    """Collects the metrics of all programs: `teller` publishes this program's, `listener` receives the others'."""
+    """Collects the metrics of all programs: `reporter` publishes this program's, `listener` receives the others'."""
 
-    teller: metric_reports.Teller
+    reporter: metric_reports.Reporter
     listener: metric_reports.Listener
     sampler: Sampler
     room: Room
@@ -131,7 +131,7 @@ def build(settings: Settings, access: ApiAccess) -> ApiProgram:
         live,
         OlderRoutes(intake, limits, arrival, latest),
         _metrics(settings, monitoring),
-        BoxRoutes(monitoring.sampler, monitoring.listener.heard, settings),
+        BoxRoutes(monitoring.sampler, monitoring.listener.reports, settings),
         proxy.forward(refusal),
         proxy.forward(refusal, MAX_SQL_BYTES),
         Deleting(connect(settings), settings.redis.shards),
@@ -159,7 +159,7 @@ async def run(program: ApiProgram, stopped: asyncio.Event) -> None:
     log.info("answering on %s:%d", settings.api.host, settings.api.port)
     watchdog.in_event_loop()
     async with rejection_counts.reported(lambda: connect(settings)), audit_refusals.recorded(program.audit):
-        with hang_timeout(), metric_reports.told(lambda: connect(settings), program.monitoring.teller):
+        with hang_timeout(), metric_reports.publishing(lambda: connect(settings), program.monitoring.reporter):
             await until_stopped(serving, stopped)
             await _stop(program, serving)
     program.monitoring.stop()
@@ -200,14 +200,14 @@ def _monitoring(settings: Settings) -> Monitoring:
     room = Room.of(settings)
     listener = metric_reports.Listener(lambda: connect(settings, ASK_S))
     sampler = Sampler(
-        lambda: connect(settings, ASK_S), lambda client: ask(client, settings, room), listener.heard, time.monotonic
+        lambda: connect(settings, ASK_S), lambda client: ask(client, settings, room), listener.reports, time.monotonic
     )
-    return Monitoring(metric_reports.Teller(shared_state.API), listener, sampler, room)
+    return Monitoring(metric_reports.Reporter(shared_state.API), listener, sampler, room)
 
 
 def _metrics(settings: Settings, monitoring: Monitoring) -> Metrics:
     client = connect(settings, ASK_S)
-    return Metrics(Page(settings, monitoring.teller, monitoring.listener, client, monitoring.room))
+    return Metrics(Page(settings, monitoring.reporter, monitoring.listener, client, monitoring.room))
 
 
 def _login_routes(settings: Settings, sessions: Sessions | None) -> LoginRoutes:
@@ -223,21 +223,21 @@ def _login_routes(settings: Settings, sessions: Sessions | None) -> LoginRoutes:
     return LoginRoutes(sessions, sign_in, addresses, settings.oidc.name, more)
 
 
-def _in_front(settings: Settings, application: ASGIApp, latest: LatestRoutes, guards: _Guards) -> Named:
+def _in_front(settings: Settings, application: ASGIApp, latest: LatestRoutes, guards: _Guards) -> RequestIds:
     """The application after what each request passes first: its name, CORS, rate limits, the check of its host and
     origin, keys, the fast path of `latest`."""
     keys, sessions = guards.access
     plain = ProxyHeadersMiddleware(application)  # type: ignore[arg-type]  # uvicorn words ASGI's types its own way
     quick = Audited(QuickLatest(plain, latest), guards.audit)  # type: ignore[arg-type]
-    gate = Gate(OfKeys(quick, too_many_at) if guards.rates.key_requests else quick, keys, need_of, sessions)
+    gate = Gate(KeyThrottle(quick, too_many_at) if guards.rates.key_requests else quick, keys, need_of, sessions)
     origins = settings.api.cors_origins
     checked = SiteCheck(gate, guards.hosts, origins, is_page)
     limited = throttled(checked, guards.rates, Addresses.of(settings), too_many_at, keys is not None)
-    return Named(Timed(Cors(limited, origins) if origins else limited), settings.log.access)
+    return RequestIds(Timed(Cors(limited, origins) if origins else limited), settings.log.access)
 
 
 def _fast_connections(
-    settings: Settings, asks: Asks, guards: _Guards, named: Named
+    settings: Settings, asks: Asks, guards: _Guards, named: RequestIds
 ) -> Callable[..., QuickConnection] | None:
     """Makes connections that answer `latest` without the application; None where that has more to do."""
     keys_or_rates = guards.access.keys is not None or guards.rates.are_set
@@ -247,7 +247,7 @@ def _fast_connections(
 
 
 def _server(
-    settings: Settings, named: Named, make_connection: Callable[..., QuickConnection] | None, tls: Identity | None
+    settings: Settings, named: RequestIds, make_connection: Callable[..., QuickConnection] | None, tls: Identity | None
 ) -> Server:
     share = http_share(*allow_api(settings, MAX_CONNECTIONS).http)
     clients = Connections(share, time.monotonic, 0, Addresses.of(settings), answers=True)

@@ -38,7 +38,7 @@ from telemetry.hot_store.client import connect
 from telemetry.http.connection import ConnectionLimits
 from telemetry.http.problem_responses import too_many_at
 from telemetry.http.rate_limiting import throttled
-from telemetry.http.request_id import Named
+from telemetry.http.request_id import RequestIds
 from telemetry.http.server import GRACE_S, Server, http_server, renew_on_sighup, stop_on_signals, until_stopped
 from telemetry.http.site_check import SiteCheck
 from telemetry.limits.client_address import Addresses
@@ -139,13 +139,13 @@ async def run(program: CollectorProgram, stopped: asyncio.Event) -> None:
     renew_on_sighup(program.tls)
     program.intake.start()
     serving = await _start(program)
-    teller = metric_reports.Teller(shared_state.COLLECTOR, program.listening.process)
+    reporter = metric_reports.Reporter(shared_state.COLLECTOR, program.listening.process)
     async with (
         rejection_counts.reported(lambda: connect(settings)),
         traffic_capture.shown(lambda: connect(settings)),
         audit_refusals.recorded(Audit.of(settings, "collector")),
     ):
-        with hang_timeout(), metric_reports.told(lambda: connect(settings), teller):
+        with hang_timeout(), metric_reports.publishing(lambda: connect(settings), reporter):
             await until_stopped(serving, stopped)
             await _stop(program, serving)
 
@@ -256,11 +256,11 @@ def _http_of_common_port(shared: _Shared) -> Server:
     return http_server(named, limits, shared.pending, access.tls, make=make_connection, connections=shared.clients)
 
 
-def _in_front(shared: _Shared, app: ASGIApp) -> Named:
+def _in_front(shared: _Shared, app: ASGIApp) -> RequestIds:
     """An application after what each request passes first: its name, and the rate limits."""
     asks_for_key = shared.access.keys is not None
     limited = throttled(app, shared.rates, shared.addresses, too_many_at, asks_for_key)
-    return Named(limited, shared.settings.log.access)
+    return RequestIds(limited, shared.settings.log.access)
 
 
 def _brokers(settings: Settings, intake: Intake, arrival: Callable[[], Arrival]) -> Brokers | None:

@@ -31,7 +31,7 @@ def serve(settings: Settings) -> None:
     clock = Clock(lambda: shard.attach(client, settings.redis.shards), persist_queue(client), due)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
-    with metric_reports.told(lambda: connect(settings), metric_reports.Teller(shared_state.SCHEDULER)):
+    with metric_reports.publishing(lambda: connect(settings), metric_reports.Reporter(shared_state.SCHEDULER)):
         scheduler(clock).start()
 
 

@@ -31,7 +31,7 @@ from telemetry.archive.log_retention import Held, nothing_held
 from telemetry.archive.table import Archive, kinds_of
 from telemetry.model.errors import PlanOutdated
 from telemetry.model.utc import day_of
-from telemetry.system.failpoints import Step, untold
+from telemetry.system.failpoints import Step, no_step_reporter
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class Compactor:
         connection: Callable[[], duckdb.DuckDBPyConnection],
         now_us: Callable[[], int],
         limits: Limits | None = None,
-        reached: Step = untold,
+        reached: Step = no_step_reporter,
         is_all: bool = False,
     ) -> None:
         self._archive = archive
@@ -151,7 +151,7 @@ class Sweep:
         intents: Callable[[], Iterable[str]],
         monotonic: Callable[[], float],
         grace_s: float,
-        reached: Step = untold,
+        reached: Step = no_step_reporter,
         held: Held = nothing_held,
     ) -> None:
         self._held = held

@@ -13,7 +13,7 @@ from compactor.compaction import Compactor, Sweep
 from compactor.plan import Limits
 from telemetry.archive.schema import open_duckdb
 from telemetry.archive.table import Archive
-from telemetry.archive.table_cache import Opened
+from telemetry.archive.table_cache import TableCache
 from telemetry.config.settings import Settings
 from telemetry.coordination import job_queue
 from telemetry.coordination.forward_progress import held_by
@@ -25,7 +25,7 @@ from telemetry.model.errors import NotTogether, PlanOutdated
 from telemetry.observability import metrics
 from telemetry.startup.store_setup import apart
 from telemetry.system import clock
-from telemetry.system.failpoints import teller
+from telemetry.system.failpoints import step_reporter
 
 log = logging.getLogger(__name__)
 
@@ -36,15 +36,15 @@ BUSY_S = 5.0
 class Work:
     """What the jobs of this process work on, made when the first of them comes."""
 
-    def __init__(self, settings: Settings, opened: Opened | None = None) -> None:
+    def __init__(self, settings: Settings, opened: TableCache | None = None) -> None:
         self._settings = settings
         self._clock = clock.Steady()
-        reached = teller("compact")
+        reached = step_reporter("compact")
         held = held_by(settings)
         self._archive = archive = Archive(settings.archive_dir, reached, held, opened)
         self._compactor = Compactor(archive, lambda: self._connection, clock.now_us, limits_of(settings), reached)
         self._sweep = Sweep(
-            archive, self._intents, time.monotonic, settings.archive.grace_seconds, teller("sweep"), held
+            archive, self._intents, time.monotonic, settings.archive.grace_seconds, step_reporter("sweep"), held
         )
 
     @cached_property
@@ -128,5 +128,5 @@ def tidy() -> None:
 
 def _prepared() -> Work:
     if not _work:
-        _work.append(Work(job_queue.settings(), job_queue.opened()))
+        _work.append(Work(job_queue.settings(), job_queue.cached_table()))
     return _work[0]

@@ -99,7 +99,7 @@ class Clock:
             if self._queue.count == 0:
                 job_queue.enqueue_alive(self._queue, name)  # the worker sees then that Redis was emptied
             raise
-        shared_state.say_alive(shards[0].client, shared_state.SCHEDULER, time.time())
+        shared_state.write_heartbeat(shards[0].client, shared_state.SCHEDULER, time.time())
         waiting = self._queue.count
         metrics.JOBS_WAITING.one.set(waiting)
         metrics.JOBS_FAILED.one.set(self._queue.failed_job_registry.get_job_count(cleanup=False))

@@ -18,7 +18,7 @@ import redis
 from cli.redis_server.command import find
 from telemetry.archive.schema import open_duckdb
 from telemetry.archive.table import Archive
-from telemetry.archive.table_cache import Opened
+from telemetry.archive.table_cache import TableCache
 from telemetry.config.loader import load
 from telemetry.config.settings import Settings
 from telemetry.hot_store.client import connect, wait
@@ -151,7 +151,7 @@ def client(settings: Settings) -> Iterator[redis.Redis]:
 @pytest.fixture
 def archive(settings: Settings) -> Archive:
     """An archive that is not made yet."""
-    return Archive(settings.archive_dir, opened=Opened())
+    return Archive(settings.archive_dir, opened=TableCache())
 
 
 @pytest.fixture

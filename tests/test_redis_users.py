@@ -52,7 +52,7 @@ def test_each_program_may_do_what_it_needs(tmp_path: Path) -> None:
             time.sleep(0.1)
         assert shared_state.refused(admin)["job-not-allowed"] == 1
         assert not proof.exists()
-        assert any("refused a job of the queue" in line and "os.system" in line for line in box.output)
+        assert any("rejected job" in line and "os.system" in line for line in box.output)
         denied = {(found["object"], found["username"]) for found in admin.acl_log()}
         assert denied <= EXPECTED
         connected = {found["user"] for found in admin.client_list()}

@@ -17,7 +17,7 @@ from duckdb import DuckDBPyConnection
 
 from telemetry.archive.schema import open_duckdb
 from telemetry.archive.table import Archive
-from telemetry.archive.table_cache import Opened
+from telemetry.archive.table_cache import TableCache
 from telemetry.config.settings import Settings
 from telemetry.coordination import job_queue as background
 from telemetry.coordination import metric_reports, shared_state
@@ -26,7 +26,7 @@ from telemetry.hot_store import shard
 from telemetry.hot_store.client import connect
 from telemetry.startup.program import main
 from telemetry.system import clock
-from telemetry.system.failpoints import teller
+from telemetry.system.failpoints import step_reporter
 from telemetry.system.permissions import restrict, share_archive
 from worker import jobs
 from worker.device_erasure import Eraser
@@ -46,20 +46,20 @@ def serve(settings: Settings) -> None:
     share_archive(settings)
     for change in restrict(settings):
         log.info("%s", change)
-    reached, opened = teller("save"), Opened()
+    reached, opened = step_reporter("save"), TableCache()
     archive = Archive(settings.archive_dir, reached, held_by(settings), opened)
     connection = open_duckdb(settings.data_dir / "tmp" / "worker")
     p = settings.persist
     saver = Saver(archive, connection, clock.now_ms, Bounds.of(p), p.quarantine_max_bytes, reached)
-    erasing = Archive(settings.archive_dir, teller("delete"), held_by(settings))
-    eraser = Eraser(erasing, cache(partial(eraser_connection, settings)), saver, clock.now_ms, teller("delete"))
+    erasing = Archive(settings.archive_dir, step_reporter("delete"), held_by(settings))
+    eraser = Eraser(erasing, cache(partial(eraser_connection, settings)), saver, clock.now_ms, step_reporter("delete"))
     flush = shard.Flush(p.flush_records, p.max_bytes)
     work = jobs.Work(connect(settings), archive, connection, saver, settings.redis.shards, flush, eraser)
     jobs.prepare(work)
     background.prepare(settings, opened)
     gc.set_threshold(GC_OBJECTS)
     logging.getLogger("rq.worker").setLevel(logging.WARNING)
-    with metric_reports.told(lambda: connect(settings), metric_reports.Teller(shared_state.WORKER)):
+    with metric_reports.publishing(lambda: connect(settings), metric_reports.Reporter(shared_state.WORKER)):
         work.begin()
         client = connect(settings, timeout_s=None)
         shard.translated(lambda: rq_worker(client).work(logging_level="WARNING"))

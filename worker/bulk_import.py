@@ -41,7 +41,7 @@ from telemetry.hot_store.entry_codec import Intent, decode_intent
 from telemetry.hot_store.shard import Shard
 from telemetry.model.errors import BusyError, IntentChanged, NotTogether, StoreError
 from telemetry.startup.store_setup import apart
-from telemetry.system.failpoints import Step, untold
+from telemetry.system.failpoints import Step, no_step_reporter
 from worker.saving.latest_rebuild import tell
 from worker.saving.saver import Saver
 
@@ -88,7 +88,7 @@ class Importer:
         now_ms: Callable[[], int],
         max_devices: int,
         usable_s: float,
-        reached: Step = untold,
+        reached: Step = no_step_reporter,
     ) -> None:
         self._name = name
         self._archive = archive

@@ -42,7 +42,7 @@ from telemetry.hot_store.shard import Shard
 from telemetry.model.errors import IntentChanged, NotTogether, PlanOutdated
 from telemetry.observability import metrics
 from telemetry.startup.store_setup import apart
-from telemetry.system.failpoints import Step, untold
+from telemetry.system.failpoints import Step, no_step_reporter
 from worker.saving.saver import Saver
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class Eraser:
         connection: Callable[[], duckdb.DuckDBPyConnection],
         saver: Saver,
         now_ms: Callable[[], int],
-        reached: Step = untold,
+        reached: Step = no_step_reporter,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._archive, self._connection, self._saver = archive, connection, saver

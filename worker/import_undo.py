@@ -34,7 +34,7 @@ from telemetry.hot_store.entry_codec import Slot, decode_intent, decode_latest, 
 from telemetry.hot_store.shard import Shard
 from telemetry.model.errors import BusyError, IntentChanged, NotTogether, PlanOutdated, StoreError
 from telemetry.startup.store_setup import apart
-from telemetry.system.failpoints import Step, untold
+from telemetry.system.failpoints import Step, no_step_reporter
 from worker.device_erasure import portions, rewritten
 from worker.saving.latest_rebuild import found_in, found_of
 from worker.saving.saver import Saver
@@ -70,7 +70,7 @@ class Undoer:
         connection: duckdb.DuckDBPyConnection,
         saver: Saver,
         now_ms: Callable[[], int],
-        reached: Step = untold,
+        reached: Step = no_step_reporter,
         advance: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
         self._archive, self._shards, self._connection, self._saver = archive, shards, connection, saver

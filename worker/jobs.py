@@ -116,7 +116,7 @@ class Work:
 
     def say_alive(self) -> None:
         """Note that this worker works."""
-        shared_state.say_alive(self._client, shared_state.WORKER, time.time())
+        shared_state.write_heartbeat(self._client, shared_state.WORKER, time.time())
 
     def _begin_anew(self) -> None:
         log.warning("Redis was emptied or replaced: looking at the store anew")

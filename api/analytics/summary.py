@@ -22,7 +22,7 @@ from api.requests.params import DEVICE_ID, END, LIMIT, PLACE, START, Place
 from api.responses import record_schema
 from api.responses.json_columns import times
 from api.snapshot.snapshot import Snapshot, Snapshots, Wanted
-from telemetry.http.operations import Content, Operation, Parameter, Unfit, names, number
+from telemetry.http.operations import Content, InvalidValue, Operation, Parameter, names, number
 from telemetry.http.problem_responses import refuse_unknown
 from telemetry.model import problems
 from telemetry.model.utc import DAY_US, TimeText, iso
@@ -45,7 +45,7 @@ def every_us(text: str) -> int:
     found = _EVERY.fullmatch(text)
     us = int(found[1]) * UNITS_US[found[2]] if found else 0
     if not MINUTE_US <= us <= MOST_EVERY_US:
-        raise Unfit("must be a number of minutes, hours or days from 1m to 31d, like 15m, 1h, 7d")
+        raise InvalidValue("must be a number of minutes, hours or days from 1m to 31d, like 15m, 1h, 7d")
     return us
 
 
@@ -53,7 +53,7 @@ def fields(text: str) -> list[str]:
     """Names separated by commas, in the order of answers."""
     named = text.split(",")
     if not set(named) <= FIELDS.keys():
-        raise Unfit(f"must be names separated by commas, out of {', '.join(FIELDS)}")
+        raise InvalidValue(f"must be names separated by commas, out of {', '.join(FIELDS)}")
     return [name for name in FIELDS if name in named]
 
 

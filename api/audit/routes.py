@@ -15,7 +15,7 @@ from api.responses import record_schema
 from telemetry.audit.entry import OUTCOMES, Entry
 from telemetry.audit.entry import moment as text_of
 from telemetry.audit.reader import PLACE, Wanted, entries
-from telemetry.http.operations import Content, Operation, Parameter, Unfit, choice, names, whole
+from telemetry.http.operations import Content, InvalidValue, Operation, Parameter, choice, names, whole
 from telemetry.http.problem_responses import ProblemError, refuse_unknown
 from telemetry.model import problems
 from telemetry.model.utc import DAY_US
@@ -31,7 +31,7 @@ LIMIT = whole("limit", "Maximum entries of a page.", DEFAULT_LIMIT, 1, MOST_LIMI
 def _text(name: str, sentence: str) -> Parameter[str]:
     def read(text: str) -> str:
         if len(text) > MAX_CHARACTERS:
-            raise Unfit(f"must have at most {MAX_CHARACTERS} characters")
+            raise InvalidValue(f"must have at most {MAX_CHARACTERS} characters")
         return text
 
     return Parameter(name, sentence, {"type": "string", "maxLength": MAX_CHARACTERS}, read, "")
@@ -39,7 +39,7 @@ def _text(name: str, sentence: str) -> Parameter[str]:
 
 def _place(text: str) -> str:
     if text and PLACE.fullmatch(text) is None:
-        raise Unfit("must be the next_cursor of an earlier answer")
+        raise InvalidValue("must be the next_cursor of an earlier answer")
     return text
 
 

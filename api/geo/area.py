@@ -12,7 +12,7 @@ from typing import NamedTuple
 from starlette.requests import Request
 
 from api.geo.geo_sql import EARTH_RADIUS_KM, PLACED, haversine_km
-from telemetry.http.operations import Parameter, Schema, Unfit
+from telemetry.http.operations import InvalidValue, Parameter, Schema
 from telemetry.http.problem_responses import invalid_parameter
 
 MAX_RADIUS_M = 20_100_000.0
@@ -73,7 +73,7 @@ def area(request: Request) -> Area | None:
 def _box(text: str) -> Area:
     west, south, east, north = _numbers(text, "west,south,east,north in degrees, like 28.5,40.8,29.4,41.2", 4)
     if not (-90 <= south <= north <= 90 and -180 <= west <= 180 and -180 <= east <= 180):
-        raise Unfit("must have -90 <= south <= north <= 90, and west and east within -180 and 180")
+        raise InvalidValue("must have -90 <= south <= north <= 90, and west and east within -180 and 180")
     return Area(west, south, east, north)
 
 
@@ -81,16 +81,16 @@ def _circle(text: str) -> Circle:
     form = "latitude,longitude in degrees and a radius in metres, like 41.0082,28.9784,500"
     latitude, longitude, radius_m = _numbers(text, form, 3)
     if not (-90 <= latitude <= 90 and -180 <= longitude <= 180):
-        raise Unfit("must have a latitude within -90 and 90, and a longitude within -180 and 180")
+        raise InvalidValue("must have a latitude within -90 and 90, and a longitude within -180 and 180")
     if not 0 <= radius_m <= MAX_RADIUS_M:
-        raise Unfit(f"must have a radius from 0 to {MAX_RADIUS_M:.0f} m")
+        raise InvalidValue(f"must have a radius from 0 to {MAX_RADIUS_M:.0f} m")
     return Circle(latitude, longitude, radius_m)
 
 
 def _numbers(text: str, form: str, count: int) -> list[float]:
     parts = [part.strip() for part in text.split(",")]
     if len(parts) != count or not all(map(_NUMBER.fullmatch, parts)):
-        raise Unfit(f"must be {form}")
+        raise InvalidValue(f"must be {form}")
     return [float(part) for part in parts]
 
 

@@ -58,7 +58,7 @@ from telemetry.hot_store.async_query import asker
 from telemetry.hot_store.client import READ_TIMEOUT_S, connect, connect_async
 from telemetry.http.authentication import Gate
 from telemetry.http.connection import ConnectionLimits
-from telemetry.http.request_id import Named
+from telemetry.http.request_id import RequestIds
 from telemetry.http.server import Server, http_server, listen_at, query_socket, until_stopped
 from telemetry.limits.pending_bytes import Pending
 from telemetry.observability import metrics
@@ -123,9 +123,9 @@ async def run(program: QueryProgram, stopped: asyncio.Event) -> None:
     )
     log.debug("answering the API program")
     watchdog.in_event_loop()
-    teller = metric_reports.Teller(shared_state.QUERY)
+    reporter = metric_reports.Reporter(shared_state.QUERY)
     async with rejection_counts.reported(lambda: connect(settings)):
-        with hang_timeout(), metric_reports.told(lambda: connect(settings), teller):
+        with hang_timeout(), metric_reports.publishing(lambda: connect(settings), reporter):
             await until_stopped(serving, stopped)
             for task in background:
                 task.cancel()
@@ -183,7 +183,7 @@ def _server(settings: Settings, application: Starlette, access: ApiAccess) -> Se
     """The API program has checked a request's key already; any other client of the socket is checked here."""
     gate = Gate(KnowsAsker(EndsWithClient(Timed(application))), access.keys, need_of, access.sessions)
     limits = _within(ConnectionLimits.of(settings))
-    return http_server(Named(gate), limits, Pending.of(settings), is_behind_another=True)
+    return http_server(RequestIds(gate), limits, Pending.of(settings), is_behind_another=True)
 
 
 def _set_metrics(settings: Settings, queries: Queries) -> None:

@@ -17,7 +17,7 @@ from api.formats.format import BATCH_ROWS
 from api.geo.geo_sql import PLACED
 from api.tracks.simplification import kept_of_days, simplified
 from telemetry.archive.schema import COLUMNS
-from telemetry.http.operations import Parameter, Unfit, flag, number
+from telemetry.http.operations import InvalidValue, Parameter, flag, number
 from telemetry.http.problem_responses import invalid_parameter
 from telemetry.model.utc import DAY_US
 
@@ -161,7 +161,7 @@ def _every_us(text: str) -> int:
     found = _EVERY.fullmatch(text)
     every_us = int(found[1]) * UNITS_US[found[2]] if found else 0
     if not 0 < every_us <= MOST_EVERY_US:
-        raise Unfit("must be a stretch of time of at most a day, like 10s, 5m or 1h")
+        raise InvalidValue("must be a stretch of time of at most a day, like 10s, 5m or 1h")
     return every_us
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from starlette.requests import Request
 
 from telemetry.codec.record_parser import EPOCH_MS_FROM, iso_us
-from telemetry.http.operations import Parameter, Unfit, choice, whole
+from telemetry.http.operations import InvalidValue, Parameter, choice, whole
 from telemetry.http.problem_responses import invalid_parameter
 from telemetry.model.errors import RecordError
 from telemetry.model.record import EARLIEST_US, LATEST_US
@@ -104,12 +104,12 @@ def moment(name: str, sentence: str, default_us: int | None, of_day_us: int = 0)
     def read(text: str) -> int | None:
         if not text.strip():
             if default_us is None:
-                raise Unfit(NO_MOMENT)
+                raise InvalidValue(NO_MOMENT)
             return default_us
         try:
             return moment_us(text.strip(), of_day_us)
         except RecordError as error:
-            raise Unfit(error.reason) from None
+            raise InvalidValue(error.reason) from None
 
     return Parameter(name, sentence, MOMENT, read, default_us)
 
@@ -152,7 +152,7 @@ def _position(text: str) -> Position | None:
         return None
     found = re.fullmatch(r"(\d{1,16})-(\d{1,16})", text, re.ASCII)
     if found is None:
-        raise Unfit(NOT_OURS)
+        raise InvalidValue(NOT_OURS)
     return Position(int(found[1]), int(found[2]))
 
 
@@ -161,13 +161,13 @@ def _place(text: str) -> Place | None:
         return None
     found = _PLACE.fullmatch(text)
     if found is None:
-        raise Unfit(NOT_OURS)
+        raise InvalidValue(NOT_OURS)
     return Place(found[2], int(found[1]))
 
 
 def _device(text: str) -> str:
     if len(text) > MAX_CURSOR_CHARACTERS:
-        raise Unfit(NOT_OURS)
+        raise InvalidValue(NOT_OURS)
     return text
 
 

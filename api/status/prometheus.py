@@ -24,7 +24,7 @@ from starlette.responses import Response
 from api.status import redis_metrics
 from telemetry.config.settings import Settings
 from telemetry.coordination import shared_state
-from telemetry.coordination.metric_reports import Listener, Report, Teller, is_up
+from telemetry.coordination.metric_reports import Listener, Report, Reporter, is_up
 from telemetry.observability import metrics
 from telemetry.observability.metric_types import Buckets, Counter, Family, Gauge, Histogram, Value
 from telemetry.system.disk_space import Room
@@ -55,9 +55,11 @@ class Metrics:
 class Page(Collector):
     """Makes the page anew at each look."""
 
-    def __init__(self, settings: Settings, teller: Teller, listener: Listener, client: redis.Redis, room: Room) -> None:
+    def __init__(
+        self, settings: Settings, reporter: Reporter, listener: Listener, client: redis.Redis, room: Room
+    ) -> None:
         self._settings = settings
-        self._teller = teller
+        self._reporter = reporter
         self._listener = listener
         self._client = client
         self._room = room
@@ -68,8 +70,8 @@ class Page(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """All families."""
-        own = self._teller.report()
-        heard = self._listener.heard() | {own.name: (own, 0.0)}
+        own = self._reporter.report()
+        heard = self._listener.reports() | {own.name: (own, 0.0)}
         yield from redis_metrics.of_disk(self._room)
         yield from redis_metrics.of_redis(self._client, self._settings)
         yield from _programs(self._settings, heard)

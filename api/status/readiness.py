@@ -128,7 +128,7 @@ class Health:
         return [f"cannot save shard {number}, its records wait in Redis: {why}" for number, why in failed]
 
     def _programs(self) -> list[str]:
-        seen, now_s = shared_state.seen_alive(self._client), time.time()
+        seen, now_s = shared_state.heartbeats(self._client), time.time()
         return [
             f"the {program} has given no sign of life for {SILENT_S} s"
             for program in (shared_state.WORKER, shared_state.SCHEDULER)

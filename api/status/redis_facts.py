@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from telemetry.config.settings import Settings
 from telemetry.coordination import shared_state
-from telemetry.coordination.shared_state import Forwarded, Told
+from telemetry.coordination.shared_state import AlertProgress, ForwardProgress
 from telemetry.hot_store import shard as hot
 from telemetry.hot_store.client import kind
 from telemetry.hot_store.entry_codec import count_of
@@ -25,7 +25,7 @@ from telemetry.system.disk_space import Room
 UNHEARD_S = 60
 """A note of the courier that is older says so; it renews them every 2 s."""
 
-Noted = TypeVar("Noted", Forwarded, Told)
+Noted = TypeVar("Noted", ForwardProgress, AlertProgress)
 
 # The hot store ---------------------------------------------------------------------------------------
 
@@ -94,8 +94,8 @@ class Courier(Struct, frozen=True):
     the courier says nothing, or nothing any more, is that.
     """
 
-    forwards: list[Forwarded]
-    alerts: list[Told]
+    forwards: list[ForwardProgress]
+    alerts: list[AlertProgress]
 
 
 class Backup(Struct, frozen=True):
@@ -139,7 +139,7 @@ def server_of(client: redis.Redis) -> Server:
 
 def programs_of(client: redis.Redis, now: Callable[[], int]) -> Programs:
     """Signs of life; `now` tells ms since epoch. Raises `StoreError` if Redis can't be asked."""
-    seen, now_ms = shared_state.seen_alive(client), now()
+    seen, now_ms = shared_state.heartbeats(client), now()
     return Programs(
         *(
             round(now_ms / 1_000 - seen[name], 3) if name in seen else None
@@ -157,8 +157,8 @@ def courier_of(client: redis.Redis, entries: Entries, now: Callable[[], int]) ->
     """What the courier noted last; `now` tells ms since epoch. Raises `StoreError` if Redis can't be asked."""
     forwards, alerts = shared_state.forwards(client), shared_state.alerts(client)
     return Courier(
-        _said(entries.forwards, forwards, lambda name: Forwarded(name, "", 0), now()),
-        _said(entries.alerts, alerts, lambda name: Told(name, "", 0), now()),
+        _said(entries.forwards, forwards, lambda name: ForwardProgress(name, "", 0), now()),
+        _said(entries.alerts, alerts, lambda name: AlertProgress(name, "", 0), now()),
     )
 
 

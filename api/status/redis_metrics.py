@@ -108,7 +108,7 @@ def _notes(client: redis.Redis, settings: Settings) -> Iterator[Metric]:
     yield seen
 
 
-FORWARD: dict[str, tuple[str, Callable[[shared_state.Forwarded], float | None]]] = {
+FORWARD: dict[str, tuple[str, Callable[[shared_state.ForwardProgress], float | None]]] = {
     "whimbrel_forward_behind_seconds": ("Age of the oldest that waits to be forwarded.", lambda one: one.behind_s),
     "whimbrel_forward_behind_records": ("Records that wait to be forwarded.", lambda one: one.behind_records),
     "whimbrel_forward_behind_bytes": ("Bytes of files that wait to be forwarded.", lambda one: one.behind_bytes),
@@ -118,7 +118,7 @@ FORWARD: dict[str, tuple[str, Callable[[shared_state.Forwarded], float | None]]]
         lambda one: clock.now_ms() / 1_000 - one.noted_ms / 1_000 if one.noted_ms else None,
     ),
 }
-FORWARD_COUNTS: dict[str, tuple[str, Callable[[shared_state.Forwarded], float]]] = {
+FORWARD_COUNTS: dict[str, tuple[str, Callable[[shared_state.ForwardProgress], float]]] = {
     "whimbrel_forward_sent_records_total": ("Records that the receiver has.", lambda one: one.sent_records),
     "whimbrel_forward_refused_records_total": ("Records that it refused.", lambda one: one.refused_records),
     "whimbrel_forward_dropped_records_total": (
@@ -126,12 +126,12 @@ FORWARD_COUNTS: dict[str, tuple[str, Callable[[shared_state.Forwarded], float]]]
         lambda one: one.dropped_records,
     ),
 }
-ALERT: dict[str, tuple[str, Callable[[shared_state.Told], float | None]]] = {
+ALERT: dict[str, tuple[str, Callable[[shared_state.AlertProgress], float | None]]] = {
     "whimbrel_alert_pending_events": ("Events that wait for a receiver.", lambda one: one.pending_events),
     "whimbrel_alert_silent_devices": ("Devices that are silent by this alert's times.", lambda one: one.silent_devices),
     "whimbrel_alert_is_stuck": ("1 if the receiver takes nothing, else 0.", lambda one: bool(one.trouble)),
 }
-ALERT_COUNTS: dict[str, tuple[str, Callable[[shared_state.Told], float]]] = {
+ALERT_COUNTS: dict[str, tuple[str, Callable[[shared_state.AlertProgress], float]]] = {
     "whimbrel_alert_sent_events_total": ("Events that the receiver has.", lambda one: one.sent_events),
 }
 

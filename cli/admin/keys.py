@@ -20,7 +20,17 @@ from telemetry.codec.record_parser import iso_us
 from telemetry.config.settings import Settings
 from telemetry.coordination import shared_state
 from telemetry.hot_store.client import connect
-from telemetry.model.api_keys import SCOPES, Denied, Key, Wish, check, device_token, key_id_in, looks_like_key, make
+from telemetry.model.api_keys import (
+    SCOPES,
+    Denied,
+    Key,
+    KeyRequest,
+    check,
+    device_token,
+    key_id_in,
+    looks_like_key,
+    make,
+)
 from telemetry.model.errors import WhimbrelError
 from telemetry.model.terminal_text import printable
 from telemetry.model.utc import iso, to_second
@@ -107,7 +117,7 @@ def run_first(args: argparse.Namespace, client: redis.Redis, settings: Settings)
 
 def run_create(args: argparse.Namespace, client: redis.Redis) -> int:
     """Create a key and print it; its rights go to standard error."""
-    wish = Wish(tuple(args.scope), tuple(args.device), args.prefix, args.expires or 0, args.name, args.fleet)
+    wish = KeyRequest(tuple(args.scope), tuple(args.device), args.prefix, args.expires or 0, args.name, args.fleet)
     text, key = make(wish, int(time.time()), secrets.token_bytes)
     if not shared_state.add_key(client, key):
         raise WhimbrelError("cannot make this key: its id, drawn by lot, is taken; try again")

@@ -37,7 +37,7 @@ from telemetry.model.terminal_text import printable
 from telemetry.model.utc import DAY_US, day_of, iso
 from telemetry.system import clock
 from telemetry.system.disk_space import Room
-from telemetry.system.failpoints import teller
+from telemetry.system.failpoints import step_reporter
 from worker.bulk_import import Importer
 from worker.saving.save_budget import Bounds
 from worker.saving.saver import Saver
@@ -197,7 +197,7 @@ def _importer(name: str, box: Box, settings: Settings) -> Importer:
         clock.now_ms,
         settings.collector.max_devices,
         settings.archive.grace_seconds / 2,
-        teller("import"),
+        step_reporter("import"),
     )
 
 

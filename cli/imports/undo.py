@@ -14,7 +14,7 @@ from cli.imports.journal import Journal, short
 from telemetry.model.terminal_text import printable
 from telemetry.model.utc import iso
 from telemetry.system import clock
-from telemetry.system.failpoints import teller
+from telemetry.system.failpoints import step_reporter
 from worker.import_undo import Undoer
 from worker.saving.saver import Saver
 
@@ -41,7 +41,7 @@ def undo_import(args: argparse.Namespace, box: Box, saver: Saver, name: str) -> 
             bar.total = total
             bar.update(done - bar.n)
 
-        undoer = Undoer(box.archive, box.shards, box.connection, saver, clock.now_ms, teller("undo"), advance)
+        undoer = Undoer(box.archive, box.shards, box.connection, saver, clock.now_ms, step_reporter("undo"), advance)
         done = undoer.undo(name)
     if args.json:
         print(json.dumps({"id": short(name), **done._asdict()}))

@@ -28,7 +28,7 @@ from telemetry.archive.table import Archive
 from telemetry.config.settings import Settings
 from telemetry.hot_store import shard
 from telemetry.hot_store.client import connect
-from telemetry.http.operations import Unfit
+from telemetry.http.operations import InvalidValue
 from telemetry.model.errors import WhimbrelError
 from telemetry.model.record import EARLIEST_US, LATEST_US
 from telemetry.model.utc import DAY_US
@@ -113,7 +113,7 @@ def _write(connection: duckdb.DuckDBPyConnection, records: str, kind: Format, fi
 def _seconds(text: str) -> float:
     try:
         return MAX_GAP.read(text)
-    except Unfit as error:
+    except InvalidValue as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 

@@ -89,7 +89,7 @@ def pieces(settings: Settings, port: int, seconds: float) -> Iterator[bytes]:
             start_s = renew_at_s = time.monotonic()
             while not seconds or time.monotonic() < start_s + seconds:
                 if time.monotonic() >= renew_at_s:
-                    shared_state.ask_for_frames(client, port, clock.now_ms(), ASKED_FOR_MS)
+                    shared_state.request_frames(client, port, clock.now_ms(), ASKED_FOR_MS)
                     renew_at_s = time.monotonic() + RENEWED_S
                 frame = frames.next(0.2)
                 if frame is not None:

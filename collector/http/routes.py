@@ -40,7 +40,7 @@ from telemetry.http.problem_responses import (
     busy,
     too_many_at,
 )
-from telemetry.http.rate_limiting import OfKeys
+from telemetry.http.rate_limiting import KeyThrottle
 from telemetry.limits.client_address import Addresses
 from telemetry.model import problems
 from telemetry.model.errors import BusyError, KeyReusedError, SyntaxFault, TooLarge
@@ -131,7 +131,7 @@ def app(
         routes=[*routes(intake, limits, arrival), HEALTHZ.route(healthz)], exception_handlers=EXCEPTION_HANDLERS
     )
     quick: ASGIApp = Quick(plain, intake, limits, arrival)
-    return Gate(OfKeys(quick, too_many_at) if limits_keys else quick, keyring, ingest_only)
+    return Gate(KeyThrottle(quick, too_many_at) if limits_keys else quick, keyring, ingest_only)
 
 
 # Parts that other routes use -------------------------------------------------------------------------

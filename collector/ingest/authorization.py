@@ -16,7 +16,7 @@ from telemetry.http.authentication import caller_of
 from telemetry.http.problem_responses import ProblemError, too_many
 from telemetry.http.rate_limiting import records_over
 from telemetry.model import problems
-from telemetry.model.api_keys import INGEST, NO_KEY, WRONG, Caller, Denied, lacks, outside
+from telemetry.model.api_keys import INGEST, NO_KEY, WRONG, Caller, Denied, forbidden_device, missing_scope
 from telemetry.model.errors import StoreUnavailable
 from telemetry.model.record import Sent
 from telemetry.network.client_certificates import Certified
@@ -31,7 +31,7 @@ def admit(scope: Scope, records: Sequence[Sent]) -> Caller:
     """
     caller = caller_of(scope)
     if caller.binding.is_bound:
-        denied = outside(caller, (sent.device_id for sent in records))
+        denied = forbidden_device(caller, (sent.device_id for sent in records))
         if denied is not None:
             raise ProblemError(denied.kind, denied.reason, index=denied.place)
     over = records_over(scope, len(records))
@@ -163,7 +163,7 @@ class Pass:
         if not caller.binding.is_bound:
             yield message
             return
-        denied = outside(caller, (sent.device_id for sent in message.records))
+        denied = forbidden_device(caller, (sent.device_id for sent in message.records))
         if denied is None:
             yield self._owned(message, caller)
         elif message.parts is not None:
@@ -192,7 +192,7 @@ class Pass:
             found = self._keyring.check(token)
         except StoreUnavailable as error:
             return Denied(problems.BUSY, str(error))
-        denied = found if isinstance(found, Denied) else lacks(found, INGEST)
+        denied = found if isinstance(found, Denied) else missing_scope(found, INGEST)
         if isinstance(found, Denied) or denied is not None:
             self._release_key()
             return denied or NO_HELLO

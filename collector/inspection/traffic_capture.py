@@ -25,7 +25,7 @@ from collector.protocols.auto_detect import Auto
 from collector.protocols.first_byte import FirstByte
 from collector.protocols.message_view import Line, line_of
 from telemetry.coordination import shared_state
-from telemetry.model.api_keys import hidden
+from telemetry.model.api_keys import redacted
 from telemetry.model.errors import BusyError, StoreError
 from telemetry.system.periodic import run_periodically
 
@@ -117,7 +117,7 @@ def see_request(port: int, peer: str, head: bytes, body: bytes, message: Message
 
 
 def _piece(event: str, port: int, transport: str, peer: str, raw: bytes = b"") -> Seen:
-    shown = hidden(raw)[:MAX_RAW_BYTES].hex()
+    shown = redacted(raw)[:MAX_RAW_BYTES].hex()
     return Seen(event, time.time_ns() // 1_000_000, port, transport, peer, raw=shown, raw_bytes=len(raw))
 
 
@@ -168,7 +168,7 @@ async def _show_for_ever(client: redis.Redis) -> None:
             await asyncio.to_thread(shared_state.publish_frames, client, _taken())
             if time.monotonic() >= look_at_s:
                 look_at_s = time.monotonic() + LOOK_S
-                _ports = await asyncio.to_thread(shared_state.ports_asked_for, client, time.time_ns() // 1_000_000)
+                _ports = await asyncio.to_thread(shared_state.requested_ports, client, time.time_ns() // 1_000_000)
         except (StoreError, BusyError) as error:
             log.debug("nothing is shown: %s", error)
 

@@ -33,7 +33,7 @@ from telemetry.config.settings import Collector, Listen, Settings
 from telemetry.http.authentication import INGEST, Gate
 from telemetry.http.connection import ConnectionLimits
 from telemetry.http.problem_responses import too_many_at
-from telemetry.http.rate_limiting import OfKeys
+from telemetry.http.rate_limiting import KeyThrottle
 from telemetry.http.server import Server, http_server, listen, listen_udp
 from telemetry.http.site_check import SiteCheck
 from telemetry.limits.connections import Connections
@@ -169,7 +169,7 @@ class Listeners:
         if one.transport == "http":
             read = BY_NAME[one.protocol]
             app = alone(Posted(read, options, self._intake, self._http_limits, self._arrival, devices))
-            behind = OfKeys(app, too_many_at) if self._rates is not None and self._rates.key_requests else app
+            behind = KeyThrottle(app, too_many_at) if self._rates is not None and self._rates.key_requests else app
             gate = Gate(behind, keyring, lambda _: INGEST)
             hosts = Hosts.of(self._settings, one.host or c.host, keyring is None and tls is None)
             in_front = self._in_front(SiteCheck(gate, hosts, self._settings.api.cors_origins))

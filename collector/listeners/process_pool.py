@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from telemetry.http.server import listen
-from telemetry.startup.program import FAILED, Stopped
+from telemetry.startup.program import FAILED, StopFlag
 from telemetry.system.process import SUPERVISED, die_with_parent
 from telemetry.system.systemd_notify import watchdog
 
@@ -74,7 +74,7 @@ def run_each(pairs: Sequence[Sockets], run: Run) -> None:
 
     SIGHUP is passed on to each.
     """
-    with Stopped() as stopped:
+    with StopFlag() as stopped:
         children = [_Child(pairs, number, run) for number in range(len(pairs))]
         signal.signal(signal.SIGHUP, lambda *_: _send_all(children, signal.SIGHUP))
         while not stopped():

@@ -1,4 +1,4 @@
-"""A request whose key was good, ended when that key no longer counts."""
+"""Ends a request when the key that admitted it is withdrawn."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from telemetry.coordination import rejection_counts
 from telemetry.model.api_keys import Denied
 
 FAREWELL_S = 1.0
-"""Seconds that the reader of an event stream has to take the last comment."""
+"""Time for the reader of an event stream to receive the last comment, s."""
 
 
 class Admission:
     """Holder (holds.py) of one request, between the server and the application.
 
-    A request that only reads is ended at any time. One that writes is ended while its body arrives; a request that has
-    come whole is answered, because what it changes may be changed already. If the response has not begun, the client
-    receives a refusal. An event stream ends with a comment that gives the reason. Any other response breaks off, and
+    A request that only reads can be ended at any time. A request that writes can be ended while its body arrives; once
+    complete it is answered, because the change may already have been made. If the response has not begun, the client
+    receives a rejection. An event stream ends with a comment that gives the reason. Any other response is cut off, and
     the server closes the connection.
     """
 
@@ -37,13 +37,13 @@ class Admission:
 
     @property
     def status(self) -> int:
-        """Status of the response, 0 if there was none."""
+        """Status of the response, 0 without a response."""
         if self._head is not None:
             return int(self._head["status"])
         return 0 if self._denied is None else self._denied.kind.status
 
     async def receive(self) -> Message:
-        """Receive as the server does."""
+        """Receive from the server."""
         self._is_arriving = True
         message = await self._receive()
         self._is_arriving = message.get("more_body", False)
@@ -51,7 +51,7 @@ class Admission:
 
     async def send(self, message: Message) -> None:
         """Send, unless the request was ended."""
-        if self._denied is not None:  # the application swallowed the cancellation
+        if self._denied is not None:  # the application ignored the cancellation
             raise asyncio.CancelledError
         if self._head is None:
             self._head = message
@@ -64,7 +64,7 @@ class Admission:
             self._task.cancel()
 
     async def is_withdrawn(self, refuse: Callable[[Denied, Send], Awaitable[None]]) -> bool:
-        """Tell the client why its request was cancelled. Returns False if the key was not the cause."""
+        """Send the client the reason for the cancellation. Returns False if the key was not the cause."""
         if self._denied is None or self._task is None:
             return False
         self._task.uncancel()

@@ -2,7 +2,7 @@
 
 A check of a key lasts a moment; a request, a stream or a TCP connection outlives it. Each takes a hold under the
 credential's id and releases it at its end. The owner of the credentials (key_cache.py for keys) judges the holds of an
-id when that credential changes or expires; a hold that is no longer allowed is dropped, then its holder is told to end.
+id when that credential changes or expires. A hold that is no longer allowed is removed, then its holder is ended.
 Everything here runs in the event loop's thread.
 """
 
@@ -17,7 +17,7 @@ from telemetry.model.api_keys import Denied
 C = TypeVar("C")
 
 TURN_HOLDERS = 500
-"""Holders judged before the event loop does other work: a fleet's key may be held by 20,000 connections."""
+"""Holders judged before the event loop does other work: one fleet key may have as many holders as connections."""
 
 
 class Holder(Protocol):
@@ -29,13 +29,13 @@ class Holder(Protocol):
 
 
 class Holds(Generic[C]):
-    """Holders by the id of their credential. `C` is what a check returned, such as `Caller`."""
+    """Holders by the id of their credential. `C` is the result of a check, such as `Caller`."""
 
     def __init__(self) -> None:
         self._by_id: dict[str, dict[Holder, C]] = {}
 
     def take(self, credential_id: str, credential: C, holder: Holder) -> None:
-        """Register a holder; one that is registered already changes its credential."""
+        """Register a holder; for a registered one, replace its credential."""
         held = self._by_id.get(credential_id)
         if held is None:
             self._by_id[credential_id] = {holder: credential}
@@ -43,7 +43,7 @@ class Holds(Generic[C]):
             held[holder] = credential
 
     def release(self, credential_id: str, holder: Holder) -> bool:
-        """Forget a holder. Returns whether it was registered."""
+        """Forget a holder. Returns False if it was not registered."""
         held = self._by_id.get(credential_id)
         if held is None or held.pop(holder, None) is None:
             return False
@@ -53,7 +53,7 @@ class Holds(Generic[C]):
 
     @property
     def ids(self) -> list[str]:
-        """Credentials that somebody holds."""
+        """Credentials with holders."""
         return list(self._by_id)
 
     async def judge(self, credential_id: str, judge: Callable[[C], Denied | None]) -> None:

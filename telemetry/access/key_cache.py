@@ -1,17 +1,16 @@
-"""The keys as a program knows them: looked up in memory for each request, read again from Redis once a second.
+"""In-memory cache of the API keys, refreshed from Redis once a second.
 
-Whatever outlives a check takes a hold (holds.py) and is ended within seconds after its key was revoked, was changed or
+A use that outlives the check takes a hold (holds.py). It is ended within seconds after its key was revoked, changed or
 expired.
 
-A key that is not known may have been created since the last read: `find_new` reads again at once, as often as the limit
-of look-ups allows (lookup_limit.py). Look-ups at the same time share a read.
+An unknown key may have been created since the last refresh: `find_new` reads again at once, within the lookup limit
+(lookup_limit.py). Concurrent lookups share a read.
 
-A key that was revoked is refused within `REFRESH_S` and the time that a read takes. While Redis is away the keys that
-were read last count on, for `MAX_STALE_S`: so long may a key that was revoked meanwhile still be taken, but what can be
-done with it then is little, for nothing is stored. Beyond, and until they were read for the first time, nobody can be
-told apart: `StoreUnavailable`, and what holds a key is ended.
+A revoked key is rejected within `REFRESH_S` and the time of a read. While Redis is unreachable, the cache is used for
+`MAX_STALE_S`. A key revoked in this time is still accepted, which does little harm because nothing can be stored. After
+that, and before the first read, every check raises `StoreUnavailable`, and all holders are ended.
 
-Programs that clients reach note once a minute which keys were used, for `whimbrel keys list`.
+Programs that serve clients record once a minute which keys were used, for `whimbrel keys list`.
 """
 
 from __future__ import annotations
@@ -45,16 +44,16 @@ JUDGE_S = 0.5
 NOTE_USED_S = 60.0
 MAX_STALE_S = 300.0
 LOOKUP_TIMEOUT_S = 2.0
-"""Time that a request waits for the look-up of its key: less than `READ_TIMEOUT_S`, for a silent Redis holds it up."""
+"""Timeout for the lookup of a request's key: shorter than `READ_TIMEOUT_S`, because an unresponsive Redis blocks it."""
 
-UNKNOWN = "cannot tell whose key this is: Redis, where keys are, is away"
+UNKNOWN = "cannot check this key: Redis, which stores the keys, is not reachable"
 
 Read = Callable[[Stamp | None], tuple[Stamp, dict[str, Key] | None]]
-"""Reads the keys anew, None for them where they are what the stamp stands for. Raises `StoreError`, `BusyError`."""
+"""Reads the keys; returns None for them if the stamp is unchanged. Raises `StoreError`, `BusyError`."""
 
 
 class Keyring:
-    """Answers who has a key. All but `refresh` belongs to the event loop."""
+    """Finds the caller of a key. All methods except `refresh` must be called in the event loop."""
 
     def __init__(
         self,
@@ -66,9 +65,9 @@ class Keyring:
         self._read = read
         self._limit = limit or LookupLimit()
         self._lock = asyncio.Lock()
-        self._lookups: dict[str, asyncio.Task[bool]] = {}  # by the id of the key
+        self._lookups: dict[str, asyncio.Task[bool]] = {}  # by key id
         self._reads_begun = 0
-        self._has_read = False  # whether the last of them succeeded
+        self._has_read = False  # True if the last read succeeded
         self._now_s = now_s
         self._elapsed_s = elapsed_s
         self._stamp: Stamp | None = None
@@ -78,26 +77,26 @@ class Keyring:
         self._holds = Holds[Caller]()
         self._judged: Mapping[str, Key] = self._keys
         self._judged_at_s = self._next_expiry_s = 0.0
-        self.changes = 0  # whoever remembers a caller asks again when this is another
+        self.changes = 0  # code that caches a caller must check again when this changes
 
     def check(self, text: str) -> Caller | Denied:
-        """Who has this text, or why nobody. Raises `StoreUnavailable` if that can't be told now."""
+        """The caller with this key, or the reason for rejection. Raises `StoreUnavailable` if the cache is too old."""
         if not self._is_fresh:
             raise StoreUnavailable(UNKNOWN)
-        found = api_keys.check(text, self._keys.get, self._now_s())
-        if isinstance(found, Caller):
-            self._used.add(found.key_id)
-        return found
+        caller = api_keys.check(text, self._keys.get, self._now_s())
+        if isinstance(caller, Caller):
+            self._used.add(caller.key_id)
+        return caller
 
     def may_be_new(self, text: str) -> bool:
-        """Whether a text that `check` does not know could be a key that was created since the last read."""
+        """True if a text that `check` rejects could be a key created since the last refresh."""
         key_id = complete_key_id(text)
         return bool(key_id) and key_id not in self._keys
 
     async def find_new(self, text: str, address: str) -> None:
-        """Read the keys again if this may be a new one, so that `check` knows it; not beyond the limit of look-ups.
+        """Read the keys again, within the lookup limit, if this may be a new key, so that `check` finds it.
 
-        Raises `StoreUnavailable` if Redis does not answer: nobody can tell then whether the key is wrong.
+        Raises `StoreUnavailable` if Redis does not answer: the key may be valid.
         """
         if not self.may_be_new(text):
             return
@@ -113,10 +112,10 @@ class Keyring:
             raise StoreUnavailable(UNKNOWN)
 
     async def read_again(self) -> bool:
-        """Have what Redis holds from now on; one read serves all that wait for it. False if it failed."""
-        begun = self._reads_begun
+        """Read the current keys; one read serves all concurrent callers. False if it failed."""
+        reads_begun = self._reads_begun
         async with self._lock:
-            if self._reads_begun == begun:
+            if self._reads_begun == reads_begun:
                 self._reads_begun += 1
                 self._has_read = await self._try_refresh()
             return self._has_read
@@ -125,37 +124,37 @@ class Keyring:
         try:
             await asyncio.to_thread(self.refresh)
         except (StoreError, BusyError) as error:
-            log.debug("keys are as they were read last: %s", error)
+            log.debug("cannot refresh the keys, using those read before: %s", error)
             return False
         return True
 
     def close(self) -> None:
-        """End the look-ups that are under way."""
+        """Cancel lookups in progress."""
         for lookup in list(self._lookups.values()):
             lookup.cancel()
 
     def holds(self, caller: Caller, changes: int) -> bool:
-        """Whether a caller that was found at so many changes would be found again."""
+        """True if a caller found at `changes` is still valid without a new check."""
         is_held = changes == self.changes and self._is_fresh and not 0 < caller.expires_s <= self._now_s()
         if is_held:
             self._used.add(caller.key_id)
         return is_held
 
     def take_used(self) -> set[str]:
-        """Ids of the keys that were used since the last call, or that something holds now."""
-        found, self._used = self._used | set(self._holds.ids), set()
-        return found
+        """Ids of the keys used since the last call, or with holders now."""
+        used, self._used = self._used | set(self._holds.ids), set()
+        return used
 
     def hold(self, caller: Caller, holder: Holder) -> None:
-        """Have a holder ended once the caller's key no longer counts. A holder of the same key takes its place."""
+        """Register a holder to end once the caller's key is withdrawn; replaces the same holder of this key."""
         self._holds.take(caller.key_id, caller, holder)
 
     def release(self, caller: Caller, holder: Holder) -> None:
-        """Forget a holder that has ended by itself."""
+        """Forget a holder that has ended."""
         self._holds.release(caller.key_id, holder)
 
     async def end_withdrawn(self) -> None:
-        """End what holds a key that was revoked, changed or expired; all of it once keys are too old to go by."""
+        """End the holders of keys that were revoked, changed or expired; all holders once the cache is too old."""
         if not self._is_fresh:
             for key_id in self._holds.ids:
                 await self._holds.judge(key_id, lambda _: Denied(problems.BUSY, UNKNOWN))
@@ -175,20 +174,20 @@ class Keyring:
         return self._read_at_s is not None and self._elapsed_s() - self._read_at_s <= MAX_STALE_S
 
     def refresh(self) -> None:
-        """Read the keys, if they have changed. Raises `StoreError`, `BusyError`."""
+        """Read the keys if they have changed. Raises `StoreError`, `BusyError`."""
         begun_s = self._elapsed_s()
-        stamp, found = self._read(self._stamp)
-        if found is not None:
-            self._keys, self._stamp = found, stamp
+        stamp, keys = self._read(self._stamp)
+        if keys is not None:
+            self._keys, self._stamp = keys, stamp
             self.changes += 1
         self._read_at_s = begun_s
 
 
 @contextlib.asynccontextmanager
-async def kept(
+async def refreshed_keyring(
     connect_to: Callable[[], redis.Redis], is_noting: bool = False, limit: LookupLimit | None = None
 ) -> AsyncIterator[Keyring]:
-    """Within this, a keyring that is kept up to date, and whose keys' use is noted if `is_noting`."""
+    """Context with a keyring that is refreshed; records the use of its keys if `is_noting`."""
     with connect_to() as client:
         keyring = Keyring(partial(shared_state.keys_since, client), limit=limit)
         await keyring.read_again()
@@ -207,10 +206,10 @@ async def kept(
 
 
 def required(settings: Settings, is_noting: bool = False) -> AbstractAsyncContextManager[Keyring | None]:
-    """The keyring of a program, if the settings require keys."""
+    """Context with a program's keyring; None if the settings require no keys."""
     if not settings.auth.required:
         return contextlib.nullcontext()
-    return kept(lambda: connect(settings, READ_TIMEOUT_S), is_noting, LookupLimit(settings.limits))
+    return refreshed_keyring(lambda: connect(settings, READ_TIMEOUT_S), is_noting, LookupLimit(settings.limits))
 
 
 async def _refresh_for_ever(keyring: Keyring) -> None:
@@ -218,7 +217,7 @@ async def _refresh_for_ever(keyring: Keyring) -> None:
 
 
 async def _end_for_ever(keyring: Keyring) -> None:
-    """A task of its own: a read that waits for a silent Redis must not keep an expired key alive."""
+    """A separate task: a read that waits for Redis must not keep an expired key alive."""
     await run_periodically("withdrawn keys", JUDGE_S, keyring.end_withdrawn)
 
 
@@ -227,11 +226,11 @@ async def _note_used_for_ever(keyring: Keyring, client: redis.Redis) -> None:
 
 
 async def _note_used(keyring: Keyring, client: redis.Redis) -> None:
-    """Note it, unless Redis is away or full: then only the time of a use is lost."""
+    """Record the uses; if Redis is unreachable or full, only the time of a use is lost."""
     used = keyring.take_used()
     if not used:
         return
     try:
         await asyncio.to_thread(shared_state.note_used, client, used, int(time.time()))
     except (StoreError, BusyError) as error:
-        log.debug("cannot note when keys were used: %s", error)
+        log.debug("cannot record the use of keys: %s", error)

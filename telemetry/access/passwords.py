@@ -1,9 +1,9 @@
-"""Password hashes: scrypt, with its parameters and salt beside each hash.
+"""Password hashes: scrypt, with its parameters and salt stored with each hash.
 
     scrypt$<log2 of N>$<r>$<p>$<salt>$<hash>     salt and hash in base64
 
-The default takes 32 MiB and about 0.25 s of one core (OWASP's recommendation for scrypt). Parameters are read from
-the stored text, so a later default does not lock anybody out.
+The default parameters are OWASP's recommendation for scrypt. Parameters are read from the stored text, so that a later
+default locks no user out.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ SALT_BYTES, HASH_BYTES = 16, 32
 
 MIN_CHARACTERS = 12
 MAX_BYTES = 1_024
-"""Length limits of a new password: NIST SP 800-63B asks for a minimum length and no rules of composition."""
+"""Length limits of a new password: NIST SP 800-63B requires a minimum length and no composition rules."""
 
 MAX_MEMORY_BYTES = 2**27
-"""Upper bound for parameters read from Redis: no stored text makes a login take more."""
+"""Memory limit for parameters read from Redis, bytes."""
 
 
 class InvalidPassword(WhimbrelError):
-    """A password cannot be set: it is too short or too long."""
+    """The password is too short or too long."""
 
 
 class Cost(NamedTuple):
@@ -52,14 +52,14 @@ def require_usable(password: str) -> None:
 
 def hash_password(password: str, salt: bytes, cost: Cost = USUAL) -> str:
     """The text to store for a password. `salt` is `SALT_BYTES` random bytes."""
-    found = _scrypt(password, salt, cost)
-    return "$".join(("scrypt", str(cost.log2_n), str(cost.r), str(cost.p), _base64(salt), _base64(found)))
+    digest = _scrypt(password, salt, cost)
+    return "$".join(("scrypt", str(cost.log2_n), str(cost.r), str(cost.p), _base64(salt), _base64(digest)))
 
 
 def verify(password: str, stored: str) -> bool:
-    """True if a password is the one of the stored text; False also for a text that cannot be read.
+    """True if the password matches the stored text; False also for a text that cannot be parsed.
 
-    Takes as long for the empty text (nobody's) as for one with the usual cost, so that time tells no names.
+    Takes the same time for an empty text (unknown user) as for the usual cost, so that time reveals no user names.
     """
     parts = _parts(stored or NOBODYS)
     if parts is None:
@@ -73,11 +73,11 @@ def _parts(stored: str) -> tuple[Cost, bytes, bytes] | None:
     try:
         kind, log2_n, r, p, salt, known = stored.split("$")
         cost = Cost(int(log2_n), int(r), int(p))
-        found = cost, base64.b64decode(salt, validate=True), base64.b64decode(known, validate=True)
+        parts = cost, base64.b64decode(salt, validate=True), base64.b64decode(known, validate=True)
     except (ValueError, binascii.Error):
         return None
     is_sane = 0 < cost.log2_n < 32 and cost.r > 0 and 0 < cost.p <= 16 and _memory_bytes(cost) <= MAX_MEMORY_BYTES
-    return found if kind == "scrypt" and is_sane else None
+    return parts if kind == "scrypt" and is_sane else None
 
 
 def _scrypt(password: str, salt: bytes, cost: Cost) -> bytes:
@@ -96,4 +96,4 @@ def _base64(data: bytes) -> str:
 
 
 NOBODYS = f"scrypt${USUAL.log2_n}${USUAL.r}${USUAL.p}${_base64(bytes(SALT_BYTES))}${_base64(bytes(HASH_BYTES))}"
-"""Verified in place of a name that does not exist; no password has this hash."""
+"""Verified for an unknown user; no password has this hash."""

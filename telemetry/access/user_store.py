@@ -1,12 +1,12 @@
-"""Users and sessions in Redis: the keys are declared in shared_state.py, what is stored is in users.py.
+"""Users and sessions in Redis. shared_state.py declares the Redis keys, users.py the stored types.
 
-A change writes a new random version beside the entries; a removal does not, because a full Redis must accept it, and is
-noticed by the number of entries. A user can be disabled, and a session ended, while Redis accepts no writes but
-removals: sessions are removed first.
+A change writes a new random version next to the entries. A removal does not, because a full Redis must accept it;
+readers detect it by the number of entries. If Redis accepts only removals, a user can still be disabled and a session
+ended: sessions are removed first.
 
-A user or a session that cannot be decoded is skipped (corruption.py).
+A user or session that cannot be decoded is skipped (corruption.py).
 
-Each function raises `StoreUnavailable` if Redis cannot be asked, `BusyError` if it is at its memory limit.
+Each function raises `StoreUnavailable` if Redis is not reachable, `BusyError` if it is at its memory limit.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from telemetry.hot_store import corruption
 from telemetry.hot_store.shard import translated
 
 VERSION = ":version"
-"""No user's name and no session's id has a colon."""
+"""Field with the version; user names and session ids have no colon."""
 
 USED_PART = 1_000
-"""Last uses written in one command."""
+"""Number of last uses written in one command."""
 
 
 class Stamp(NamedTuple):
-    """Changes whenever a user or a session does."""
+    """Changes whenever a user or a session changes."""
 
     users: tuple[bytes | None, int] = (None, 0)
     sessions: tuple[bytes | None, int] = (None, 0)
@@ -49,7 +49,7 @@ class People(NamedTuple):
 
 
 def people_since(client: redis.Redis, known: Stamp | None) -> tuple[Stamp, People | None]:
-    """All users and sessions with their stamp; None for them if the stamp is the known one."""
+    """All users and sessions with their stamp; None for them if the stamp equals `known`."""
     pipe = client.pipeline(transaction=True)
     for key in (USERS, SESSIONS):
         pipe.hget(key, VERSION)
@@ -65,15 +65,15 @@ def _read(client: redis.Redis) -> tuple[Stamp, People]:
     for key in (USERS, SESSIONS):
         pipe.hgetall(key)
     users, sessions = translated(pipe.execute)
-    stamp = Stamp(*((found.get(VERSION.encode()), len(found)) for found in (users, sessions)))
+    stamp = Stamp(*((entries.get(VERSION.encode()), len(entries)) for entries in (users, sessions)))
     return stamp, People(
         corruption.decoded("users", _entries(users), _decode_user),
         corruption.decoded("sessions", _entries(sessions), _decode_session),
     )
 
 
-def _entries(found: Mapping[bytes, bytes]) -> Iterable[tuple[bytes, bytes]]:
-    return ((name, text) for name, text in found.items() if name != VERSION.encode())
+def _entries(fields: Mapping[bytes, bytes]) -> Iterable[tuple[bytes, bytes]]:
+    return ((name, text) for name, text in fields.items() if name != VERSION.encode())
 
 
 def people(client: redis.Redis) -> People:
@@ -82,9 +82,9 @@ def people(client: redis.Redis) -> People:
 
 
 def user(client: redis.Redis, name: str) -> User | None:
-    """One user."""
-    found = translated(lambda: client.hget(USERS, name))
-    return None if found is None else _decode_user(found)
+    """A user, None if unknown."""
+    stored = translated(lambda: client.hget(USERS, name))
+    return None if stored is None else _decode_user(stored)
 
 
 def used(client: redis.Redis) -> dict[str, int]:
@@ -99,7 +99,7 @@ _decode_session = msgspec.json.Decoder(Session).decode
 
 
 def add_user(client: redis.Redis, new: User) -> bool:
-    """Store a new user; False if the name is taken."""
+    """Store a new user; False if the name exists."""
     pipe = client.pipeline(transaction=True)
     pipe.hsetnx(USERS, new.name, msgspec.json.encode(new))
     pipe.hset(USERS, VERSION, uuid.uuid4().hex)
@@ -107,18 +107,18 @@ def add_user(client: redis.Redis, new: User) -> bool:
 
 
 def change_user(client: redis.Redis, changed: User) -> None:
-    """Store a user in place of the one of the same name."""
+    """Replace the user with the same name."""
     text = msgspec.json.encode(changed)
     translated(lambda: client.hset(USERS, mapping={changed.name: text, VERSION: uuid.uuid4().hex}))
 
 
 def remove_user(client: redis.Redis, name: str) -> bool:
-    """Remove a user; False if there was none. The caller ends the sessions."""
+    """Remove a user; False if there is none. The caller must end the sessions."""
     return bool(translated(lambda: client.hdel(USERS, name)))
 
 
 def add_session(client: redis.Redis, at: str, new: Session) -> None:
-    """Store a new session, used now."""
+    """Store a new session, last used now."""
     pipe = client.pipeline(transaction=True)
     pipe.hset(SESSIONS, mapping={at: msgspec.json.encode(new), VERSION: uuid.uuid4().hex})
     pipe.hset(SESSIONS_USED, at, new.created_s)
@@ -126,18 +126,18 @@ def add_session(client: redis.Redis, at: str, new: Session) -> None:
 
 
 def end_sessions(client: redis.Redis, ids: Iterable[str]) -> int:
-    """Remove sessions; returns how many there were."""
-    gone = list(ids)
-    if not gone:
+    """Remove sessions; returns the number removed."""
+    ended_ids = list(ids)
+    if not ended_ids:
         return 0
     pipe = client.pipeline(transaction=True)
-    pipe.hdel(SESSIONS, *gone)
-    pipe.hdel(SESSIONS_USED, *gone)
+    pipe.hdel(SESSIONS, *ended_ids)
+    pipe.hdel(SESSIONS_USED, *ended_ids)
     return int(translated(pipe.execute)[0])
 
 
 def note_used(client: redis.Redis, last_s: Mapping[str, int]) -> None:
-    """Store when sessions were last used."""
+    """Store the last uses of sessions."""
     items = list(last_s.items())
     for start in range(0, len(items), USED_PART):
         translated(partial(client.hset, SESSIONS_USED, mapping=dict(items[start : start + USED_PART])))

@@ -1,9 +1,9 @@
-"""Users: people who sign in at the page, their roles, and the sessions they get.
+"""Users of the page, their roles, and their sessions.
 
-A role is a list of the scopes that keys have (`ROLES`); nothing else in the code knows roles. A session is 256 random
-bits in a cookie. Only their SHA-256 is stored, as with keys; the CSRF token is an HMAC of them and stored nowhere.
+A role is a set of the scopes that keys have (`ROLES`); no other code depends on roles. A session is 256 random bits in
+a cookie. Only their SHA-256 is stored, as with keys. The CSRF token is an HMAC of them and is not stored.
 
-This file knows no clock, randomness, socket, file or Redis.
+This file uses no clock, randomness, socket, file or Redis.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ ROLES: dict[str, tuple[str, ...]] = {
     "dispatcher": (READ, SQL),
     "admin": (ADMIN,),
 }
-"""Role → scopes. A new scope (registry, geofences) joins the roles that have it here."""
+"""Role → scopes. A new scope must be added to its roles here."""
 
 MAX_USERS = 1_000
 MAX_SESSIONS_OF_USER = 20
-"""Signing in once more ends the oldest session."""
+"""Maximum number of sessions of a user; a further sign-in ends the oldest."""
 
 SESSION_BYTES = 32
 SHOWN_ID_CHARACTERS = 12
-"""How much of a session's id commands show and take."""
+"""Number of characters of a session's id that commands print and accept."""
 
 KEY_ID = "user:"
-"""Prefix of a user's name where other callers have the id of their key."""
+"""Prefix of a user's name in `Caller.key_id`."""
 
 MAX_NAME_CHARACTERS = 100
 _NAME = re.compile(r"[a-z0-9][a-z0-9._@+-]{0,99}", re.ASCII)
@@ -45,11 +45,11 @@ _SESSION = re.compile(r"[A-Za-z0-9_-]{43}", re.ASCII)
 
 
 class InvalidUser(WhimbrelError):
-    """A user cannot be created or changed as asked."""
+    """The requested user or change is not valid."""
 
 
 class User(Struct, frozen=True, omit_defaults=True):
-    """A user as stored. `password` is the text of passwords.py; empty: signs in through the OIDC provider only."""
+    """A user as stored. `password` is the text of passwords.py; empty: can sign in only through the OIDC provider."""
 
     name: str
     role: str
@@ -61,14 +61,15 @@ class User(Struct, frozen=True, omit_defaults=True):
 
     @property
     def binding(self) -> Binding:
-        """The devices that this user sees."""
+        """The devices that this user may see."""
         return Binding(frozenset(self.devices), self.prefix)
 
 
 class Session(Struct, frozen=True, omit_defaults=True):
     """A session as stored under the SHA-256 of its cookie; times are s since epoch.
 
-    `role` is set if an OIDC provider said who this is: then no user needs to be stored. Otherwise the user's counts.
+    `role` is set if an OIDC provider authenticated the user; then no user needs to be stored. Otherwise the user's
+    applies.
     """
 
     user: str
@@ -93,7 +94,7 @@ def make_user(name: str, role: str, now_s: int, devices: tuple[str, ...] = (), p
 
 
 def with_role(user: User, role: str) -> User:
-    """The user with another role. Raises `InvalidUser` if that cannot be bound to devices and the user is."""
+    """The user with another role. Raises `InvalidUser` if the user is bound to devices and the role cannot be."""
     return msgspec.structs.replace(
         make_user(user.name, role, user.created_s, user.devices, user.prefix),
         password=user.password,
@@ -102,31 +103,31 @@ def with_role(user: User, role: str) -> User:
 
 
 def require_role(role: str) -> None:
-    """Raises `InvalidUser` for a role that does not exist."""
+    """Raises `InvalidUser` for an unknown role."""
     if role not in ROLES:
         raise InvalidUser(f"cannot give the role {role!r}: it does not exist; roles are {', '.join(ROLES)}")
 
 
 def new_session(random: Callable[[int], bytes]) -> str:
-    """The text of a new session's cookie."""
+    """The text of a new session cookie."""
     return base64.urlsafe_b64encode(random(SESSION_BYTES)).decode().rstrip("=")
 
 
 def session_id(text: str) -> str:
-    """The id of a cookie's session, in hex; empty for a text that no session has."""
+    """The session id of a cookie, in hex; empty for a text that is not a session's."""
     return hashlib.sha256(text.encode()).hexdigest() if _SESSION.fullmatch(text) else ""
 
 
 def csrf_token(text: str) -> str:
-    """The token that requests of this session must carry in `X-CSRF-Token` if they change something."""
+    """The token that requests of this session must carry in `X-CSRF-Token` for changes."""
     digest = hmac.digest(text.encode(), b"whimbrel: csrf token of a session", "sha256")
     return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
 
-def caller_of_session(found: Session, at: str, user: User | None) -> Caller | None:
-    """The caller of the session with the id `at`; None if its user is unknown, disabled or has no role any more."""
-    role = found.role or (user.role if user else "")
+def caller_of_session(session: Session, at: str, user: User | None) -> Caller | None:
+    """The caller of the session with id `at`; None if its user is unknown, disabled or has no role."""
+    role = session.role or (user.role if user else "")
     if role not in ROLES or (user is not None and user.is_disabled):
         return None
     binding = api_keys.EVERY_DEVICE if user is None else user.binding
-    return Caller(KEY_ID + found.user, frozenset(ROLES[role]), binding, "", found.expires_s, session=at)
+    return Caller(KEY_ID + session.user, frozenset(ROLES[role]), binding, "", session.expires_s, session=at)

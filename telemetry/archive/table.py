@@ -44,9 +44,9 @@ from telemetry.archive import commit_log
 from telemetry.archive.data_files import COMPACTED, DataFile, DataFiles, LiveFile
 from telemetry.archive.log_retention import Held, holds_entries, nothing_held
 from telemetry.archive.schema import COLUMNS, LAYOUT, TIME
-from telemetry.archive.table_cache import Opened
+from telemetry.archive.table_cache import TableCache
 from telemetry.model.errors import IntentChanged, LayoutError, PlanOutdated
-from telemetry.system.failpoints import Step, untold
+from telemetry.system.failpoints import Step, no_step_reporter
 from telemetry.system.fsync import fsync, make_folder
 
 log = logging.getLogger(__name__)
@@ -188,7 +188,7 @@ class Archive:
     """
 
     def __init__(
-        self, root: Path, reached: Step = untold, held: Held = nothing_held, opened: Opened | None = None
+        self, root: Path, reached: Step = no_step_reporter, held: Held = nothing_held, opened: TableCache | None = None
     ) -> None:
         self.root = root
         self._opened = opened

@@ -14,7 +14,7 @@ from deltalake import DeltaTable
 from telemetry.archive import commit_log
 
 
-class Opened:
+class TableCache:
     """Remembers one handle, for the archives of one thread that are given this."""
 
     def __init__(self) -> None:

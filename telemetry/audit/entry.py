@@ -1,4 +1,4 @@
-"""An entry of the audit log: who did what, from where, and with which outcome, as one line of JSON."""
+"""An entry of the audit log: actor, action, address and outcome, as one line of JSON."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from telemetry.access.users import KEY_ID
-from telemetry.model.api_keys import CERTIFICATE_ID, Caller, hidden
+from telemetry.model.api_keys import CERTIFICATE_ID, Caller, redacted
 from telemetry.model.utc import TimeText, iso
 
 MAX_LINE_BYTES = 4_096
@@ -23,8 +23,8 @@ ActorKind = Literal["key", "certificate", "user", "local", "program", "anonymous
 
 
 class Actor(Struct, frozen=True, omit_defaults=True):
-    """Who acted: a key by its id, a client certificate by its device, a user of the page or the machine (`uid:login`),
-    a program, or somebody unknown.
+    """The origin of an action: a key by its id, a client certificate by its device, a user of the page or the machine
+    (`uid:login`), a program, or an anonymous client.
     """
 
     kind: ActorKind
@@ -38,7 +38,7 @@ ANONYMOUS = Actor("anonymous")
 
 
 def actor_of(caller: Caller) -> Actor:
-    """The actor of a request over HTTP or a connection of TCP."""
+    """The actor of an HTTP request or a TCP connection."""
     if caller.session:
         return Actor("user", caller.key_id.removeprefix(KEY_ID))
     if caller.key_id.startswith(CERTIFICATE_ID):
@@ -47,10 +47,10 @@ def actor_of(caller: Caller) -> Actor:
 
 
 class Entry(Struct, frozen=True, omit_defaults=True):
-    """One line. A change has two with the same `id`: `begun`, on disk before it is carried out, then its outcome.
+    """A line. A change has two with the same `id`: `begun`, synced before the change is made, then its outcome.
 
-    `at` is UTC with six digits of fraction, so that texts sort as moments. A refusal stands for `count` of them,
-    the first at `since`, the last at `until`.
+    `at` is UTC with six digits of fraction, so that texts sort by time. An entry for rejections stands for `count` of
+    them, the first at `since`, the last at `until`.
     """
 
     at: TimeText
@@ -70,12 +70,12 @@ class Entry(Struct, frozen=True, omit_defaults=True):
 
     @property
     def place(self) -> str:
-        """Its place in the order of all entries, a cursor."""
+        """Position in the order of all entries; used as a cursor."""
         return f"{self.at}/{self.id}/{self.outcome}"
 
 
 def new_id() -> str:
-    """A name for a change, drawn by lot."""
+    """A random id for a change."""
     return secrets.token_hex(ID_BYTES)
 
 
@@ -85,8 +85,8 @@ def moment(at_s: float) -> str:
 
 
 def line_of(entry: Entry) -> bytes:
-    """The line, at most `MAX_LINE_BYTES` long: texts that senders choose are cut, and details left out if need be.
-    Of a key's text no more than its id is left.
+    """The line, at most `MAX_LINE_BYTES` long: texts chosen by senders are shortened, then details are dropped. Secrets
+    of keys are removed; their ids remain.
     """
     fields = {name: cut(value, MAX_TEXT_CHARACTERS) for name, value in _texts(entry)}
     details = {name: cut(value, MAX_DETAIL_CHARACTERS) for name, value in entry.details.items()}
@@ -95,7 +95,7 @@ def line_of(entry: Entry) -> bytes:
         fields = {name: cut(value, 100) for name, value in _texts(entry)}
         shorter = {"left_out": ", ".join(list(details)[:20])[:200]}
         line = msgspec.json.encode(msgspec.structs.replace(entry, **fields, details=shorter))
-    return hidden(line) + b"\n"
+    return redacted(line) + b"\n"
 
 
 def _texts(entry: Entry) -> list[tuple[str, str]]:
@@ -103,7 +103,7 @@ def _texts(entry: Entry) -> list[tuple[str, str]]:
 
 
 def cut(value: Any, most: int) -> Any:
-    """A text that JSON can carry, of at most so many characters; what is no text stays."""
+    """The value shortened to `most` characters that JSON can carry; values other than text are unchanged."""
     if not isinstance(value, str):
         return value
     text = value if len(value) <= most else value[: most - 1] + "…"

@@ -1,4 +1,4 @@
-"""Reads the audit log of all programs, in the order of time."""
+"""Reads the audit log of all programs in order of time."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from telemetry.audit.entry import Entry
 from telemetry.audit.writer import SUFFIX, closed
 
 PLACE = re.compile(r"[-0-9T:.]{26}Z/[0-9a-f]{16}/[a-z]{4,7}", re.ASCII)
-"""The place of an entry, as a cursor."""
+"""Format of a cursor: the position of an entry."""
 
 _AT = slice(len('{"at":"'), len('{"at":"2026-12-02T08:50:00.000000Z'))
 _decode = msgspec.json.Decoder(Entry).decode
 
 
 class Wanted(NamedTuple):
-    """Which entries: from `since` (inclusive) to `until` (exclusive), and behind `after`, the place of another.
+    """Filter of entries: from `since` (inclusive) to `until` (exclusive), after the cursor `after`.
 
-    Moments are texts as entries have them. Empty is any. `key` is that of the actor, or the one that a refused sender
-    showed.
+    Times are texts in the format of entries. Empty = no filter. `key` is the actor's key, or the key that a rejected
+    sender sent.
     """
 
     since: str = ""
@@ -38,11 +38,11 @@ class Wanted(NamedTuple):
 
     @property
     def first_at(self) -> str:
-        """No earlier line is wanted."""
+        """Lower bound of the times of matching entries."""
         return max(self.since, self.after.partition("/")[0])
 
     def fits(self, entry: Entry) -> bool:
-        """Whether it is one of them, its moment aside."""
+        """True if the entry matches, apart from its time."""
         return (
             entry.place > self.after
             and (not self.action or entry.action == self.action or entry.action.startswith(f"{self.action}."))
@@ -53,7 +53,7 @@ class Wanted(NamedTuple):
 
 
 def entries(folder: Path, wanted: Wanted) -> Iterator[Entry]:
-    """The entries, the oldest first. Lines that are broken, as after a full disk, are left out. Raises `OSError`."""
+    """Matching entries, oldest first. Broken lines, as left by a full disk, are skipped. Raises `OSError`."""
     logs = [_log(folder, name, wanted) for name in _names(folder)]
     return (entry for entry in heapq.merge(*logs, key=lambda entry: entry.place) if wanted.fits(entry))
 
@@ -64,13 +64,13 @@ def _names(folder: Path) -> list[str]:
 
 
 def _log(folder: Path, name: str, wanted: Wanted) -> Iterator[Entry]:
-    """The entries of a program and kind, in the order in which they were written."""
+    """Entries of a program and kind in the order they were written."""
     files = [*closed(folder, name), folder / f"{name}{SUFFIX}"]
     return chain.from_iterable(_file(path, wanted) for path in files if not _is_older(path, wanted.first_at))
 
 
 def _is_older(path: Path, first_at: str) -> bool:
-    """Whether a closed file's last line, which its name dates, lies before what is wanted."""
+    """True if the last line of a closed file, dated in its name, is before `first_at`."""
     stamp = path.name.removesuffix(SUFFIX).partition(".")[2]
     return bool(stamp) and stamp < "".join(digit for digit in first_at if digit.isdigit())
 
@@ -88,5 +88,5 @@ def _file(path: Path, wanted: Wanted) -> Iterator[Entry]:
                 continue
             try:
                 yield _decode(line)
-            except msgspec.DecodeError:  # also of a line that is being written
+            except msgspec.DecodeError:  # also for a line that is being written
                 continue

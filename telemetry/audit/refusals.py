@@ -1,8 +1,8 @@
-"""Refusals of access for the audit log: the first of each address is a line within a second, more of them are counted.
+"""Rejected access for the audit log: the first of each address is logged within a second, further ones are counted.
 
-Noting one is a dictionary's work in the event loop. A refusal is known by its address, key, reason and protocol; within
-`WINDOW_S` all that are alike become at most two lines, whatever number an attacker sends. Beyond `MAX_KNOWN` different
-ones in a window, the others become one line.
+Recording one costs a dictionary lookup in the event loop. Rejections are grouped by address, key, reason and protocol.
+Within `WINDOW_S` a group becomes at most two lines, however many requests an attacker sends. Beyond `MAX_KNOWN` groups
+in a window, all others are merged into one.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ ACTION = "access"
 
 STATUSES = (401, 403, 421)
 REASONS: Mapping[int, str] = {401: "no-key-or-wrong-key", 403: "not-allowed", 421: "misdirected"}
-"""Reason of a refusal of which only the HTTP status is known."""
+"""Reason of a rejection known only by its HTTP status."""
 
 
-class _Alike(NamedTuple):
+class _Group(NamedTuple):
     address: str
     actor: Actor
     claimed_key: str
@@ -42,7 +42,7 @@ class _Alike(NamedTuple):
 
 
 class _Counted(Struct):
-    """How many since the last line, and the first of them; when its window began, and whether it has a line yet."""
+    """Number since the last line and the first of them; start of the window, and whether it has a line yet."""
 
     begun_s: float
     is_written: bool = False
@@ -53,7 +53,7 @@ class _Counted(Struct):
     device: str = ""
 
 
-_open: dict[_Alike, _Counted] = {}
+_open: dict[_Group, _Counted] = {}
 
 
 def note(
@@ -64,38 +64,38 @@ def note(
     claimed_key: str = "",
     device: str = "",
 ) -> None:
-    """Note one refusal. What is no refusal of access is left out. Belongs to the event loop."""
+    """Record a rejection; ignores problems other than rejected access. Must be called in the event loop."""
     if kind.status in STATUSES:
-        _note(_Alike(address, actor, claimed_key, kind.name, kind.status), target, device)
+        _note(_Group(address, actor, claimed_key, kind.name, kind.status), target, device)
 
 
 def note_status(status: int, scope: Scope, actor: Actor) -> None:
-    """Note the answer to an HTTP request, if it refuses access; its reason is known by its status alone."""
+    """Record the response to an HTTP request if it rejects access, with the reason given by its status."""
     if status in STATUSES:
-        _note(_Alike(address_of(scope), actor, "", REASONS[status], status), target_of(scope), "")
+        _note(_Group(address_of(scope), actor, "", REASONS[status], status), target_of(scope), "")
 
 
 def target_of(scope: Scope) -> str:
-    """Method and path of an HTTP request; its query may be long, and says little."""
+    """Method and path of an HTTP request, without its query."""
     return f"{scope['method']} {scope['path']}"
 
 
-def _note(alike: _Alike, target: str, device: str) -> None:
+def _note(alike: _Group, target: str, device: str) -> None:
     now_s = time.time()
-    found = _open.get(alike)
-    if found is None:
+    counted = _open.get(alike)
+    if counted is None:
         if len(_open) >= MAX_KNOWN:
-            alike = _Alike(OTHERS, ANONYMOUS, "", alike.reason, alike.status)
-        found = _open.setdefault(alike, _Counted(now_s))
-    if found.count == 0:
-        found.first_s, found.target, found.device = now_s, target, device
-    found.count += 1
-    found.last_s = now_s
+            alike = _Group(OTHERS, ANONYMOUS, "", alike.reason, alike.status)
+        counted = _open.setdefault(alike, _Counted(now_s))
+    if counted.count == 0:
+        counted.first_s, counted.target, counted.device = now_s, target, device
+    counted.count += 1
+    counted.last_s = now_s
 
 
 @contextlib.asynccontextmanager
 async def recorded(audit: Audit) -> AsyncIterator[None]:
-    """Within this what is noted goes to the audit log, the last of it at the end."""
+    """Context in which recorded rejections are written to the audit log, the last of them at the end."""
     recording = asyncio.create_task(_record_for_ever(audit))
     try:
         yield
@@ -115,36 +115,36 @@ async def _record(audit: Audit) -> None:
         await asyncio.shield(asyncio.to_thread(_write, audit, entries))
 
 
-def _due(is_last: bool) -> list[tuple[_Alike, _Counted]]:
-    """What is to be written now: refusals seen for the first time, and those whose window is over."""
+def _due(is_last: bool) -> list[tuple[_Group, _Counted]]:
+    """Groups to write now: new ones, and those whose window has ended."""
     now_s, due = time.time(), []
-    for alike, found in list(_open.items()):
-        is_over = is_last or not 0 <= now_s - found.begun_s < WINDOW_S  # also after the clock was set back
-        if found.count and (is_over or not found.is_written):
-            due.append((alike, msgspec.structs.replace(found)))
-            found.count, found.is_written = 0, True
+    for alike, counted in list(_open.items()):
+        is_over = is_last or not 0 <= now_s - counted.begun_s < WINDOW_S  # also if the clock was set back
+        if counted.count and (is_over or not counted.is_written):
+            due.append((alike, msgspec.structs.replace(counted)))
+            counted.count, counted.is_written = 0, True
         if is_over:
             del _open[alike]
     return due
 
 
-def _write(audit: Audit, due: list[tuple[_Alike, _Counted]]) -> None:
-    for alike, found in due:
+def _write(audit: Audit, due: list[tuple[_Group, _Counted]]) -> None:
+    for alike, counted in due:
         details = {"reason": alike.reason} | ({"key": alike.claimed_key} if alike.claimed_key else {})
         entry = Entry(
-            moment(time.time()),  # not the first refusal's: entries are followed in the order of their moments
+            moment(time.time()),  # not the first rejection's time: readers follow entries in order of time
             new_id(),
             audit.program,
             ACTION,
             "refused",
             alike.actor,
             alike.address,
-            found.target,
-            found.device,
+            counted.target,
+            counted.device,
             alike.status,
-            found.count,
-            moment(found.first_s),
-            moment(found.last_s) if found.count > 1 else "",
+            counted.count,
+            moment(counted.first_s),
+            moment(counted.last_s) if counted.count > 1 else "",
             details,
         )
         audit.note("refusals", entry)

@@ -1,4 +1,4 @@
-"""The settings with which the box starts, for the audit log: a fingerprint, and what changed since the last start."""
+"""Records the settings at each start in the audit log: a fingerprint, and the changes since the last start."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ACTION = "box.start"
 
 
 def record(audit: Audit, settings: Settings) -> None:
-    """Record a start; of a secret no more than that there is one. Raises nothing."""
+    """Record a start. Values of secrets are omitted. Never raises."""
     if not audit.is_on:
         return
     pairs = dict(flat(msgspec.to_builtins(settings)))
@@ -45,19 +45,19 @@ def _fingerprint(shown_settings: dict[str, Any]) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_bytes())
+        stored = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return stored if isinstance(stored, dict) else {}
 
 
 def _write(path: Path, now: dict[str, Any]) -> None:
-    part = path.with_name(f".{FILE}.part")
+    part_file = path.with_name(f".{FILE}.part")
     try:
         make_folder(path.parent, OWN_FOLDER)
-        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, OWN_FILE), "wb") as file:
+        with open(os.open(part_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, OWN_FILE), "wb") as file:
             file.write(msgspec.json.encode(now))
-        fsync(part)
-        part.replace(path)
+        fsync(part_file)
+        part_file.replace(path)
     except OSError:
-        return  # the next start names the same changes again
+        return  # the next start records the same changes again

@@ -1,11 +1,11 @@
-"""Writes the audit log: `<data.dir>/audit/<program>-<kind>.ndjson`, one line an entry (entry.py).
+"""Writes the audit log: `<data.dir>/audit/<program>-<kind>.ndjson`, one line per entry (entry.py).
 
-Every program has files of its own, so that a program that hangs holds up no other; its processes share them under a
-lock. A line is appended by a single write, and so survives a kill; changes are also synced. Changes, questions and
-refusals have separate files: whoever causes many refusals cannot push the changes out of the log.
+Each program has its own files, so that a hanging program does not block others; its processes share them under a lock.
+A line is appended by a single write and therefore survives a kill; changes are also synced. Changes, queries and
+rejections have separate files: a flood of rejections cannot push changes out of the log.
 
-A file that would exceed `audit.max_file_bytes` is closed under the name `<program>-<kind>.<time>.ndjson`; of those
-`audit.files` are kept.
+A file that would exceed `audit.max_file_bytes` is closed under the name `<program>-<kind>.<time>.ndjson`. The newest
+`audit.files` of those are kept.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ Kind = Literal["changes", "questions", "refusals"]
 KINDS: tuple[Kind, ...] = ("changes", "questions", "refusals")
 SUFFIX = ".ndjson"
 LOCK_S = 2.0
-"""Seconds that a writer waits for another process of its program."""
+"""Timeout for the lock held by another process of the program, s."""
 
 ADVICE = "correct the cause, or set audit.enabled = false"
 
 
 class AuditFile:
-    """One file, for the threads and processes of a program."""
+    """A file shared by the threads and processes of a program."""
 
     def __init__(self, folder: Path, name: str, max_bytes: int, files: int) -> None:
         self._path = folder / f"{name}{SUFFIX}"
@@ -51,7 +51,7 @@ class AuditFile:
         self._mutex = threading.Lock()
 
     def append(self, line: bytes, is_synced: bool) -> None:
-        """Append one line, synced if wanted. Raises `OSError`."""
+        """Append a line, and sync it if `is_synced`. Raises `OSError`."""
         with self._mutex:
             file = self._locked()
             try:
@@ -65,10 +65,10 @@ class AuditFile:
                     os.fsync(file)
             finally:
                 if file >= 0:
-                    os.close(file)  # gives up the lock, too
+                    os.close(file)  # also releases the lock
 
     def _locked(self) -> int:
-        """The file that has the name, opened and locked, though another process may rename it meanwhile."""
+        """Open and lock the current file, although another process may rename it meanwhile."""
         stop_s = time.monotonic() + LOCK_S
         while True:
             is_new = not self._path.exists()
@@ -92,7 +92,7 @@ class AuditFile:
                 raise
 
     def _write(self, file: int, line: bytes) -> None:
-        """Whole or not at all: a line that a kill or a full disk cut off is ended first, so that it spoils no other."""
+        """Append all or nothing: an incomplete line from a kill or a full disk is ended first."""
         size = os.fstat(file).st_size
         if size and os.pread(file, 1, size - 1) != b"\n":
             line = b"\n" + line
@@ -101,7 +101,7 @@ class AuditFile:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _close(self) -> None:
-        """Give the file, which is locked, the name of a closed one, and delete the oldest of those."""
+        """Give the locked file the name of a closed file, and delete the oldest closed files."""
         stamp = re.sub(r"[^0-9]", "", moment(time.time()))
         self._path.rename(self._path.with_name(f"{self._name}.{stamp}{SUFFIX}"))
         fsync(self._path.parent)
@@ -111,16 +111,16 @@ class AuditFile:
 
 
 def closed(folder: Path, name: str) -> list[Path]:
-    """Files of a program and kind that are written no more, the oldest first."""
+    """Closed files of a program and kind, oldest first."""
     return sorted(folder.glob(f"{name}.[0-9]*{SUFFIX}"))
 
 
 def _is_at(file: int, path: Path) -> bool:
     try:
-        found, named = os.fstat(file), path.stat()
+        opened, named = os.fstat(file), path.stat()
     except FileNotFoundError:
         return False
-    return (found.st_dev, found.st_ino) == (named.st_dev, named.st_ino)
+    return (opened.st_dev, opened.st_ino) == (named.st_dev, named.st_ino)
 
 
 class Audit:
@@ -136,7 +136,7 @@ class Audit:
 
     @classmethod
     def of(cls, settings: Settings, program: str) -> Audit:
-        """That of a program with these settings."""
+        """The audit log of a program with these settings."""
         section, folder = settings.audit, settings.audit_dir
         if not section.enabled:
             return cls(program, {})
@@ -147,13 +147,13 @@ class Audit:
 
     @property
     def is_on(self) -> bool:
-        """Whether anything is recorded."""
+        """True if entries are recorded."""
         return bool(self._files)
 
     def begin(self, action: str, actor: Actor, kind: Kind = "changes", **more: Any) -> Entry:
-        """Record what is about to be done; a change is on disk when this returns. `more` are further fields of `Entry`.
+        """Record a planned action; for a change the entry is synced. `more` are further fields of `Entry`.
 
-        Raises `AuditError` if it cannot be recorded: then it must not be done.
+        Raises `AuditError` if it cannot be recorded: then the action must not be carried out.
         """
         entry = Entry(moment(self._now_s()), new_id(), self.program, action, "begun", actor, **more)
         try:
@@ -164,7 +164,7 @@ class Audit:
         return entry
 
     def end(self, begun: Entry, is_done: bool, kind: Kind = "changes", status: int = 0, **details: Any) -> None:
-        """Record the outcome of what was begun. Raises nothing: what was done is done."""
+        """Record the outcome of a begun action. Never raises, because the action is done."""
         entry = Entry(
             moment(self._now_s()),
             begun.id,
@@ -181,12 +181,12 @@ class Audit:
         self.note(kind, entry, is_synced=kind == "changes")
 
     def happened(self, action: str, actor: Actor, **more: Any) -> None:
-        """Record a change in one line, after the fact. Raises nothing."""
+        """Record a completed change in one line. Never raises."""
         entry = Entry(moment(self._now_s()), new_id(), self.program, action, "done", actor, **more)
         self.note("changes", entry, is_synced=True)
 
     def note(self, kind: Kind, entry: Entry, is_synced: bool = False) -> None:
-        """Record an entry, or count that it could not be."""
+        """Record an entry, or count the failure."""
         try:
             self._append(kind, entry, is_synced)
         except OSError as error:

@@ -1,8 +1,8 @@
-"""Whose pages may ask the API from a browser (CORS): those of the origins that the settings name.
+"""CORS: allows pages of the origins in `api.cors_origins` to call the API from a browser.
 
-A page asks with a key in `Authorization`, which its own script sets. What the browser would add by itself, cookies and
-passwords that it keeps, is never allowed, so no page can use what its reader has on this box; and so `*` does no harm
-either. It stands in front of whatever asks for keys: a browser asks beforehand without one.
+Pages send a key in `Authorization`, set by their own script. Credentials that the browser adds itself, cookies and
+stored passwords, are never allowed, so a page cannot use the rights of its reader; for this reason `*` is safe, too.
+This middleware runs before authentication, because preflight requests carry no key.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ METHODS = b"GET, HEAD, POST, OPTIONS"
 HEADERS = (
     b"Accept, Authorization, Batch-Number, Content-Encoding, Content-Type, Idempotency-Key, Last-Event-ID, Sender-Id"
 )
-"""What a page may send beyond what every page may."""
+"""Request headers that a page may send, in addition to those that are always allowed."""
 
 EXPOSED = (
     b"Content-Disposition, Link, Next-Cursor, RateLimit, RateLimit-Policy, Retry-After, Truncated, WWW-Authenticate"
 )
-"""What a page may read beyond what every page may."""
+"""Response headers that a page may read, in addition to those that are always allowed."""
 
 MAX_AGE_S = b"600"
-"""How long a browser need not ask beforehand again."""
+"""Time for which a browser caches a preflight response, s."""
 
 
 class Cors:
-    """An application in front of another."""
+    """ASGI middleware."""
 
-    def __init__(self, behind: ASGIApp, origins: Sequence[str]) -> None:
-        self._behind = behind
+    def __init__(self, app: ASGIApp, origins: Sequence[str]) -> None:
+        self._app = app
         self._any = ANY in origins
         self._origins = frozenset(origin.encode() for origin in origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a browser that asks beforehand; of all others let the answer say whose pages may read it."""
+        """Answer preflight requests; add CORS headers to other responses."""
         if scope["type"] != "http":
-            await self._behind(scope, receive, send)
+            await self._app(scope, receive, send)
             return
         origin = _header(scope, b"origin")
         allowed = self._allowed(origin)
@@ -60,11 +60,11 @@ class Cors:
                 message["headers"] = [*message.get("headers", ()), *allowed, *self._vary]
             await send(message)
 
-        await self._behind(scope, receive, send_allowed)
+        await self._app(scope, receive, send_allowed)
 
     @property
     def _vary(self) -> list[tuple[bytes, bytes]]:
-        """What keeps a cache from giving one origin's answer to another."""
+        """`Vary`, so that caches keep responses for different origins apart."""
         return [] if self._any else [(b"vary", b"Origin")]
 
     def _allowed(self, origin: bytes) -> list[tuple[bytes, bytes]]:
@@ -74,7 +74,7 @@ class Cors:
 
 
 def _header(scope: Scope, name: bytes) -> bytes:
-    for found, value in scope["headers"]:
-        if found == name:
+    for key, value in scope["headers"]:
+        if key == name:
             return bytes(value)
     return b""

@@ -1,10 +1,10 @@
-"""Names by which clients may reach the box: a `Host` that is none of them may be a stranger's name, rebound to us.
+"""Host names of the box. Requests with another `Host` are rejected, as protection against DNS rebinding.
 
-A page of `evil.example.com` is that site's to a browser even after its DNS name was changed to 127.0.0.1. Such a page
-is of the same origin as the box, so only the name in `Host` gives it away (DNS rebinding). An IP address in `Host` was
-not looked up and cannot be rebound.
+A page of `evil.example.com` belongs to that site even after its DNS name was changed to 127.0.0.1. For the browser the
+box then has the same origin as the page; only the name in `Host` reveals the attack. An IP address in `Host` needs no
+DNS lookup and cannot be rebound.
 
-A box that requires keys, or speaks TLS, is protected without this: the page has no key, and the browser refuses our
+A box that requires keys or uses TLS is protected without this check: the page has no key, and the browser rejects the
 certificate for its name. There any name is accepted unless `http.allowed_hosts` is set.
 """
 
@@ -24,36 +24,36 @@ ANY = "*"
 BELOW = "*."
 
 LOCAL_ENDINGS = (".local", ".internal", ".home.arpa")
-"""Ends of names that no public DNS holds (RFC 6762, RFC 8375, ICANN's resolution of 2024 for `internal`)."""
+"""Suffixes of names that exist in no public DNS (RFC 6762, RFC 8375, ICANN's resolution of 2024 for `internal`)."""
 
 MAX_KNOWN_HOSTS = 256
-"""Values of `Host` whose verdict is remembered."""
+"""Number of `Host` values whose result is cached."""
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+(?:%[\w.%~-]+)?\]|[^\s,/?#@\[\]:\"<>\\^`{|}]*)(?::(\d{0,5}))?")
-"""A name or an address, and perhaps a port (RFC 9110 7.2)."""
+"""A name or an address, and an optional port (RFC 9110 7.2)."""
 
 
 class Hosts:
-    """The names. `names` may hold `*.example.com`, for all names below it, and `*`, for any name.
+    """The accepted names. `names` may contain `*.example.com`, for all subdomains, and `*`, for any name.
 
-    With `has_neighbours` other machines reach the port, so names of a local network are accepted, too: those without a
-    dot and those of `LOCAL_ENDINGS`.
+    With `has_neighbours` other machines can reach the port, so names of a local network are accepted, too: names
+    without a dot and those with `LOCAL_ENDINGS`.
     """
 
     def __init__(self, names: Iterable[str], has_neighbours: bool = False) -> None:
-        given = [name.lower().rstrip(".") for name in names]
-        self._is_any = ANY in given
-        self._names = frozenset(given)
-        self._endings = tuple(name.removeprefix("*") for name in given if name.startswith(BELOW))
+        lowered = [name.lower().rstrip(".") for name in names]
+        self._is_any = ANY in lowered
+        self._names = frozenset(lowered)
+        self._endings = tuple(name.removeprefix("*") for name in lowered if name.startswith(BELOW))
         if has_neighbours:
             self._endings += LOCAL_ENDINGS
         self._has_neighbours = has_neighbours
         self.has = lru_cache(MAX_KNOWN_HOSTS)(self._has)
-        """Whether the value of a `Host` names this box."""
+        """True if the value of a `Host` header is a name of this box."""
 
     @classmethod
     def of(cls, settings: Settings, host: str, is_open: bool) -> Hosts:
-        """Those of a port bound to `host`. One that `is_open` asks for no key and speaks no TLS."""
+        """The names of a port bound to `host`. A port that `is_open` requires no key and has no TLS."""
         allowed = settings.http.allowed_hosts
         if not is_open and not allowed:
             return cls((ANY,))
@@ -66,10 +66,10 @@ class Hosts:
         return cls((*own, *allowed), not is_loopback(host))
 
     def _has(self, value: bytes) -> bool:
-        found = name_and_port(value)
-        if found is None:
+        host = name_and_port(value)
+        if host is None:
             return False
-        name = found[0]
+        name = host[0]
         return self._is_any or name in self._names or name.endswith(self._endings) or self._is_local(name)
 
     def _is_local(self, name: str) -> bool:
@@ -79,14 +79,14 @@ class Hosts:
 
 
 def name_and_port(value: bytes) -> tuple[str, int | None] | None:
-    """The name or address in a `Host`, in lower case, and its port if there is one; None where it can't be a `Host`.
+    """The name or address in a `Host`, in lower case, and its port if present; None if the value is not valid.
 
-    No browser sends an empty one: a client may where its URL has no host.
+    An empty `Host` is valid: clients send it if their URL has no host. Browsers never do.
     """
-    found = _HOST.fullmatch(value.decode("latin-1"))
-    if found is None:
+    match = _HOST.fullmatch(value.decode("latin-1"))
+    if match is None:
         return None
-    return found[1].lower().rstrip("."), int(found[2]) if found[2] else None
+    return match[1].lower().rstrip("."), int(match[2]) if match[2] else None
 
 
 def _is_address(name: str) -> bool:

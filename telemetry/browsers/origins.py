@@ -1,8 +1,9 @@
-"""Decides whether a page of another site made a request, by headers that browsers add and no page can set.
+"""Detects requests made by pages of other sites, from headers that browsers add and pages cannot set.
 
-`Sec-Fetch-Site` says it, where the browser takes the box's address for safe: loopback and HTTPS. Elsewhere `Origin`
-does, which browsers add to whatever is no plain GET or HEAD. Devices and programs send neither. A plain GET without
-either is harmless where it only reads: no page can see the answer. What stores by GET asks `is_of_browser`.
+`Sec-Fetch-Site` is sent where the browser considers the box's address secure: loopback and HTTPS. Elsewhere `Origin`
+serves, which browsers add to all requests but plain GET and HEAD. Devices and programs send neither. A plain GET
+without either is harmless if it only reads, because no page can see the response. Routes that store by GET use
+`is_of_browser`.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ ANY = "*"
 HOST, ORIGIN, SITE = b"host", b"origin", b"sec-fetch-site"
 MODE, DESTINATION = b"sec-fetch-mode", b"sec-fetch-dest"
 SEEN = frozenset((HOST, ORIGIN, SITE, MODE, DESTINATION))
-"""Headers that this is decided by."""
+"""Headers used for the decision."""
 
 OURS = (b"same-origin", b"none")
-"""Values of `Sec-Fetch-Site`: a page of the box itself; the user, who typed an address, say."""
+"""Accepted values of `Sec-Fetch-Site`: from a page of the box itself, or from an address that the user typed."""
 
 PORTS = {"http": 80, "https": 443}
 
@@ -28,19 +29,19 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 
 def seen_in(headers: Headers) -> dict[bytes, bytes]:
-    """Those of a request's headers that this is decided by."""
+    """The headers of a request that are used for the decision."""
     return {name: value for name, value in headers if name in SEEN}
 
 
 class Origins:
-    """Origins whose pages may write and read: the box's own, and those that the settings name, or all with `*`."""
+    """Origins whose pages may write and read: the box's own, and the settings' origins, or all with `*`."""
 
     def __init__(self, allowed: Sequence[str] = ()) -> None:
         self._is_any = ANY in allowed
         self._allowed = frozenset(origin.encode() for origin in allowed)
 
     def is_foreign(self, seen: Mapping[bytes, bytes]) -> bool:
-        """Whether a page made a request that may neither write nor read here. `seen` is what `seen_in` returns."""
+        """True if a page made the request that may neither write nor read here. `seen` is the result of `seen_in`."""
         origin, site = seen.get(ORIGIN), seen.get(SITE)
         if origin is not None and (self._is_any or origin in self._allowed):
             return False
@@ -50,33 +51,34 @@ class Origins:
 
 
 def is_same(origin: bytes, host: bytes) -> bool:
-    """Whether an origin is that of the requested host. A proxy may speak TLS for us, so its scheme does not count."""
-    asked = name_and_port(host)
+    """True if an origin has the requested host. The scheme is ignored, because a proxy may terminate TLS."""
+    requested = name_and_port(host)
     try:
         parts = urlsplit(origin.decode("latin-1"))
         port = parts.port
     except ValueError:
         return False
     usual = PORTS.get(parts.scheme)
-    if asked is None or usual is None or not parts.hostname:
+    if requested is None or usual is None or not parts.hostname:
         return False
-    return (parts.hostname.rstrip("."), port or usual) == (asked[0].strip("[]"), asked[1] or usual)
+    return (parts.hostname.rstrip("."), port or usual) == (requested[0].strip("[]"), requested[1] or usual)
 
 
 def is_navigation(method: str, seen: Mapping[bytes, bytes]) -> bool:
-    """Whether a request opens a page in a tab, as a link from another site does; not in a frame."""
+    """True if a request opens a page in a tab, as a link from another site does, and not in a frame."""
     if method not in ("GET", "HEAD") or seen.get(MODE) != b"navigate":
         return False
     return seen.get(DESTINATION, b"document") == b"document"
 
 
 def is_of_browser(headers: Headers) -> bool:
-    """Whether a browser made a request without saying for which page: an image, a link, an address that was typed.
+    """True if a browser made a request without naming the page: an image, a link, a typed address.
 
-    Where it sends no `Sec-Fetch-Site` a browser is known by what they all send: its kind, and its user's languages.
+    Without `Sec-Fetch-Site` a browser is recognised by headers that all browsers send: its kind and the user's
+    languages.
     """
-    found = dict(headers)
-    if ORIGIN in found:
+    by_name = dict(headers)
+    if ORIGIN in by_name:
         return False
-    is_browser = found.get(b"user-agent", b"").startswith(b"Mozilla/5.0 (") and b"accept-language" in found
-    return is_browser or SITE in found
+    is_browser = by_name.get(b"user-agent", b"").startswith(b"Mozilla/5.0 (") and b"accept-language" in by_name
+    return is_browser or SITE in by_name

@@ -1,9 +1,9 @@
-"""Session cookies of requests: which one counts, and what a request needs beside it.
+"""Session cookies of requests, and the further conditions of a request with one.
 
-A session counts only on requests of the box's own pages. Browsers say so in `Sec-Fetch-Site`, or, where they do not
-send it (plain HTTP to another machine), in `Origin`; a request of another site, or of another port of the same host, is
-treated as if it had no cookie. One that changes something must also carry the session's token in `X-CSRF-Token`, which
-no other site can read.
+A session is valid only on requests of the box's own pages. Browsers indicate this in `Sec-Fetch-Site`, or, if they do
+not send it (plain HTTP to another machine), in `Origin`. A request of another site, or of another port of the same
+host, is handled as if it had no cookie. A request that changes data must also carry the session's token in
+`X-CSRF-Token`, which no other site can read.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ CSRF_HEADER = b"x-csrf-token"
 
 SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS"))
 OWN = Origins()
-"""The box's own pages, whichever others may ask without a session."""
+"""The box's own pages only; sessions are not for pages of other origins."""
 
 MAX_COOKIE_BYTES = 4_096
 
-NO_CSRF = Denied(problems.WRONG_CSRF, "a request with a session that changes something needs its token in X-CSRF-Token")
+NO_CSRF = Denied(problems.WRONG_CSRF, "a change in a session needs the session's token in X-CSRF-Token")
 
 Headers = Iterable[tuple[bytes, bytes]]
 
 
 class Cookies(NamedTuple):
-    """Names and flags of the box's cookies. `is_secure`: browsers reach the box by https."""
+    """Names and flags of the box's cookies. `is_secure`: browsers use https."""
 
     is_secure: bool
 
     @classmethod
     def of(cls, settings: Settings) -> Cookies:
-        """As browsers reach the box: over its own TLS, or a proxy's that `auth.public_url` names."""
+        """The cookies for browsers' URL of the box: its own TLS, or a proxy's in `auth.public_url`."""
         return cls(bool(settings.tls.certificate) or settings.auth.public_url.startswith("https://"))
 
     def name(self, plain: str = NAME) -> str:
-        """The name; with the prefix that binds a cookie to this host where that is possible."""
+        """The cookie's name, with the prefix that binds it to this host if possible."""
         return f"__Host-{plain}" if self.is_secure else plain
 
     def set(self, value: str, max_age_s: int, plain: str = NAME) -> str:
@@ -56,32 +56,32 @@ class Cookies(NamedTuple):
         return self.set("", 0, plain)
 
     def read(self, headers: Headers, plain: str = NAME) -> str:
-        """The value that a request has; empty if there is none."""
+        """The cookie's value in a request; empty without one."""
         wanted = self.name(plain).encode() + b"="
         for name, value in headers:
             if name == b"cookie" and len(value) <= MAX_COOKIE_BYTES:
-                for one in value.split(b";"):  # not http.cookies: it gives up at a cookie of others that is malformed
-                    if one.strip().startswith(wanted):
-                        return one.strip()[len(wanted) :].decode("latin-1")
+                for pair in value.split(b";"):  # not http.cookies, which gives up at a malformed foreign cookie
+                    if pair.strip().startswith(wanted):
+                        return pair.strip()[len(wanted) :].decode("latin-1")
         return ""
 
     def session(self, headers: Headers) -> str:
-        """The session's cookie of a request of the box's own pages; empty if it has none, or is another site's."""
+        """The session cookie of a request of the box's own pages; empty without one, or for another site's request."""
         text = self.read(headers)
         return text if text and is_same_origin(headers) else ""
 
 
 def is_same_origin(headers: Headers) -> bool:
-    """Whether the box's own page, or a client that is no browser, sent a request."""
+    """True if the box's own page sent a request, or a client that is not a browser."""
     return not OWN.is_foreign(seen_in(headers))
 
 
 def has_csrf_token(headers: Headers, text: str) -> bool:
-    """Whether a request carries the token of the session with this cookie."""
-    given = next((value for name, value in headers if name == CSRF_HEADER), b"")
-    return hmac.compare_digest(given, csrf_token(text).encode())
+    """True if a request carries the CSRF token of the session with this cookie."""
+    token = next((value for name, value in headers if name == CSRF_HEADER), b"")
+    return hmac.compare_digest(token, csrf_token(text).encode())
 
 
-def lacks_token(method: str, headers: Headers, text: str) -> Denied | None:
-    """Why a request with this session's cookie may not change anything; None if it may, or does not."""
+def missing_token(method: str, headers: Headers, text: str) -> Denied | None:
+    """Why a request with this session cookie may not change data; None if it may, or changes none."""
     return None if method in SAFE_METHODS or has_csrf_token(headers, text) else NO_CSRF

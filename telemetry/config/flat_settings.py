@@ -1,4 +1,4 @@
-"""Settings as flat pairs of name and value, and which of them must never be shown."""
+"""Settings as flat pairs of name and value, with secrets hidden."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ SECRET = re.compile(r"(password|secret|token|key)$")
 HEADERS = ".headers."
 FROM_ELSEWHERE = re.compile(r"(env|file):.")
 NOT_SECRET = {"tls.key"}
-"""Its value is the path of a file."""
+"""Settings that look like secrets but are not: this one is the path of a file."""
 
 
 def flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Pairs like ("forward[2].url", "https://…"): entries count from 1, a list of plain values is one value."""
+    """Pairs like ("forward[2].url", "https://…"). Entries count from 1; a list of plain values is one value."""
     for key, value in values.items():
         name = f"{above}{key}"
         if isinstance(value, Mapping):
@@ -28,12 +28,12 @@ def flat(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]
 
 
 def is_secret(name: str) -> bool:
-    """Whether the setting of this flat name may hold a secret; every header may."""
+    """True if the setting with this flat name may contain a secret; every header may."""
     return name not in NOT_SECRET and (HEADERS in name or SECRET.search(name) is not None)
 
 
 def holds_secret(name: str, value: object) -> bool:
-    """Whether a value is a secret itself: not empty, and no `env:NAME` or `file:PATH` that leads to one."""
+    """True if a value is a secret itself: not empty, and not a reference, `env:NAME` or `file:PATH`."""
     if not isinstance(value, str) or not value:
         return False
     if name.endswith("url"):
@@ -42,7 +42,7 @@ def holds_secret(name: str, value: object) -> bool:
 
 
 def shown(name: str, value: object) -> object:
-    """The value as anybody may see it: a secret is `(secret)`, and of a URL there is no more than scheme and host."""
+    """The value without secrets: a secret becomes `(secret)`, and of a URL only scheme and host remain."""
     if holds_secret(name, value) and not name.endswith("url"):
         return "(secret)"
     if name.endswith("url") and isinstance(value, str) and "://" in value:

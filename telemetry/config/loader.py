@@ -1,11 +1,10 @@
-"""Where a setting's value comes from.
+"""Loads the settings from the file and the environment.
 
-The last one wins: its default in `telemetry/config/settings.py`, the TOML file (`--config FILE`, else
-`WHIMBREL_CONFIG`, else `config.toml` beside the code), the environment variable `WHIMBREL__SECTION__KEY`. `auth.secure`
-then switches on what `secure_defaults.py` names. An unknown section, key or a wrong type raises `ConfigError`.
-
-Some settings are lists of entries, `[[forward]]` or, inside a section, `[[section.key]]`; an error names the entry,
-counted from 1: `forward[2].url`. In the environment such a list is JSON: `WHIMBREL__FORWARD='[{…}]'`.
+The last source wins: the default in `telemetry/config/settings.py`, the TOML file (`--config FILE`, else
+`WHIMBREL_CONFIG`, else `config.toml` next to the code), the environment variable `WHIMBREL__SECTION__KEY`.
+`auth.secure` then replaces the values listed in `secure_defaults.py`. An unknown section, key or a wrong type raises
+`ConfigError`. Some settings are lists of entries, `[[forward]]` or, inside a section, `[[section.key]]`; an error names
+the entry, counted from 1: `forward[2].url`. In the environment such a list is JSON: `WHIMBREL__FORWARD='[{…}]'`.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ PREFIX = "WHIMBREL__"
 
 
 def load(file: str | os.PathLike[str] | None = None, environ: Mapping[str, str] | None = None) -> Settings:
-    """Read and check all settings.
+    """Load and validate all settings.
 
-    Raises `ConfigError` naming the setting, where it was set, and what it may be.
+    Raises `ConfigError` with the setting, its source, and the valid values.
     """
     env = os.environ if environ is None else environ
     path = Path(file or env.get("WHIMBREL_CONFIG") or PROJECT / "config.toml")
@@ -46,8 +45,8 @@ def load(file: str | os.PathLike[str] | None = None, environ: Mapping[str, str] 
         raise ConfigError(f"{path}: unknown section [{next(iter(values))}]; known are {known}")
     _refuse_unknown_sections(env)
     where = path.absolute()
-    found: Any = {**sections, **lists}
-    settings = Settings(**found, base=str(where.parent), file=str(where) if where.is_file() else "")
+    sections_and_lists: Any = {**sections, **lists}
+    settings = Settings(**sections_and_lists, base=str(where.parent), file=str(where) if where.is_file() else "")
     check(settings)
     return settings
 
@@ -64,7 +63,7 @@ def _read_file(path: Path, must_exist: bool) -> dict[str, Any]:
 
 
 def _section(name: str, values: object, env: Mapping[str, str], path: Path) -> dict[str, Any]:
-    """The values that the file and the environment set, by key."""
+    """The values set in the file and the environment, by key."""
     kind = SECTIONS[name]
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: {name} must be a section, [{name}]")
@@ -80,7 +79,7 @@ def _section(name: str, values: object, env: Mapping[str, str], path: Path) -> d
 
 
 def _list(name: str, values: object, env: Mapping[str, str], path: Path) -> object:
-    """The entries of a list beside the sections. The environment's, if it has any, take the place of the file's."""
+    """The entries of a top-level list. A list in the environment replaces the one in the file."""
     where, kind = str(path), tuple[LISTS[name], ...]  # type: ignore[valid-type]
     for variable, text in env.items():
         if variable.upper() == f"{PREFIX}{name}".upper():
@@ -105,13 +104,13 @@ def _value(kind: type[Section], section: str, key: str, value: object, where: st
 
 @cache
 def _types(kind: type[Section]) -> dict[str, Any]:
-    """Setting → its type, found once: for each setting anew it took 25 ms of each start."""
+    """Setting → type. Cached, because the lookup is slow and repeats for each setting."""
     return {field.name: field.type for field in msgspec.structs.fields(kind)}
 
 
 def _is_list(kind: Any) -> bool:
     return (get_origin(kind) or kind) is tuple or (
-        get_origin(kind) is Annotated and _is_list(kind.__origin__)  # where a field has a description
+        get_origin(kind) is Annotated and _is_list(kind.__origin__)  # a field with a description
     )
 
 
@@ -123,19 +122,19 @@ def _from_json(name: str, text: str, where: str) -> object:
 
 
 def _converted(kind: Any, name: str, value: object, where: str, strict: bool) -> object:
-    """Of an entry that is wrong only its place is said, since it may hold a secret."""
+    """Convert a value. The error for a wrong entry contains only its position, since the value may be a secret."""
     try:
         return msgspec.convert(value, kind, strict=strict)
     except msgspec.ValidationError as error:
         if not _is_list(kind):
             raise ConfigError(f"{where}: cannot use {name} = {value!r}: {error}") from None
-        reason, _, place = str(error).partition(" - at `$")
-        raise ConfigError(f"{where}: cannot use {name}{_from_one(place.rstrip('`'))}: {reason}") from None
+        reason, _, position = str(error).partition(" - at `$")
+        raise ConfigError(f"{where}: cannot use {name}{_counted_from_one(position.rstrip('`'))}: {reason}") from None
 
 
-def _from_one(place: str) -> str:
-    """The place of a value inside a list, entries counted from 1."""
-    return re.sub(r"\[(\d+)\]", lambda found: f"[{int(found[1]) + 1}]", place)
+def _counted_from_one(position: str) -> str:
+    """The position of a value in a list, with entries counted from 1."""
+    return re.sub(r"\[(\d+)\]", lambda match: f"[{int(match[1]) + 1}]", position)
 
 
 def _refuse_unknown_sections(env: Mapping[str, str]) -> None:

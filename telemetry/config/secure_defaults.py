@@ -1,7 +1,7 @@
-"""Values that `auth.secure` puts in the place of the usual defaults, for a box that strangers reach.
+"""Values that `auth.secure` sets in place of the usual defaults, for a box that is reachable from the internet.
 
-The settings file as shipped names every default, so a default that is written down cannot be told from one that is
-meant: `auth.secure` replaces what is off (false, 0, empty), and keeps everything else.
+The shipped settings file names every default, so an explicit default cannot be distinguished from an intended value:
+`auth.secure` replaces values that are off (false, 0, empty) and keeps all others.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ LIMITS: Mapping[str, float] = {
     "key_requests_per_s": 1_000,
     "key_requests_burst": 5_000,
 }
-"""A whole fleet behind one address, or one fleet's key, stays far below; a browser that opens the page, too."""
+"""Far above the rate of a whole fleet at one address or with one key, and of a browser that opens the page."""
 
 
 def apply(sections: Mapping[str, dict[str, Any]]) -> None:
-    """Switch on what `auth.secure` asks for and is off. Sections hold the values that were set, by name."""
+    """Replace the values that `auth.secure` needs and that are off. `sections` are the values set, by section."""
     if not sections["auth"].get("secure"):
         return
     sections["auth"]["required"] = True

@@ -1,6 +1,6 @@
-"""The settings: each is declared once, here, with its type, default and a sentence.
+"""The settings: each is declared once, here, with its type, default and description.
 
-`telemetry/config/loader.py` reads them, `telemetry/config/validation.py` says what else has to hold of them.
+`telemetry/config/loader.py` reads them, `telemetry/config/validation.py` checks rules between them.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 PROJECT = Path(__file__).resolve().parents[2]
-"""The folder of the code, where `config.toml` lies."""
+"""The folder of the code, which has `config.toml`."""
 
 OWN_CERTIFICATE, OWN_KEY = "tls/certificate.pem", "tls/key.pem"
-"""The box's own certificate and its key, below the data folder, where `auth.secure` asks for them."""
+"""Paths of the box's own certificate and key in the data folder, used if `auth.secure` is set."""
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Positive = Annotated[int, Meta(ge=1)]
 
 
 class Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One `[section]` of the file."""
+    """A `[section]` of the file."""
 
 
 class Data(Section, frozen=True):
@@ -226,7 +226,7 @@ SpeedUnit = Literal["kmh", "knots", "ms", "mph"]
 
 
 class Listen(Section, frozen=True):
-    """One `[[collector.listen]]`: a further port, of one protocol."""
+    """One `[[collector.listen]]`: an additional port for one protocol."""
 
     protocol: Annotated[
         ListenProtocol,
@@ -286,7 +286,7 @@ class Listen(Section, frozen=True):
 
 
 class Mqtt(Section, frozen=True):
-    """One `[[collector.mqtt]]`: a broker whose messages are records."""
+    """One `[[collector.mqtt]]`: a broker to subscribe to."""
 
     host: Annotated[str, Meta(min_length=1, description="Address of the broker.")]
     topics: Annotated[
@@ -410,7 +410,7 @@ class Collector(Section, frozen=True):
     ] = 100_000
     listen: Annotated[tuple[Listen, ...], Meta(description="Additional ports, each for one protocol.")] = ()
     mqtt: Annotated[
-        tuple[Mqtt, ...], Meta(description="MQTT brokers whose messages are records: JSON, or those of OwnTracks.")
+        tuple[Mqtt, ...], Meta(description="MQTT brokers whose messages are records: JSON, or in OwnTracks' format.")
     ] = ()
 
 
@@ -725,7 +725,7 @@ Name = Annotated[str, Meta(pattern="^[a-z0-9][a-z0-9-]{0,31}$")]
 
 
 class Forward(Section, frozen=True):
-    """One `[[forward]]`: where committed records go besides the archive."""
+    """One `[[forward]]`: a destination that committed records are forwarded to."""
 
     name: Annotated[
         Name, Meta(description="Name, of a-z, 0-9 and -. A forward with another name starts from the beginning.")
@@ -785,12 +785,12 @@ class Forward(Section, frozen=True):
 
     @property
     def scheme(self) -> str:
-        """What `url` begins with."""
+        """The scheme of `url`."""
         return self.url.partition("://")[0]
 
 
 class SilenceRule(Section, frozen=True):
-    """A time-out of its own for some devices."""
+    """A silence timeout for some devices."""
 
     device: Annotated[str, Meta(description="ID of one device.")] = ""
     prefix: Annotated[str, Meta(description="Prefix of device IDs.")] = ""
@@ -825,7 +825,7 @@ class Alert(Section, frozen=True):
 
 
 class Settings(Section, frozen=True):
-    """All settings. `base` is the folder that relative paths start from, `file` the settings file, if any."""
+    """All settings. `base` is the folder for relative paths, `file` the settings file, if any."""
 
     data: Data = Data()
     api: Api = Api()
@@ -861,7 +861,7 @@ class Settings(Section, frozen=True):
 
     @property
     def redis_dir(self) -> Path:
-        """Absolute path of everything that Whimbrel's own Redis keeps."""
+        """Absolute path of the folder of Whimbrel's own Redis."""
         return self.data_dir / "redis"
 
     @property
@@ -871,14 +871,14 @@ class Settings(Section, frozen=True):
 
     @property
     def tile_path(self) -> Path | None:
-        """Absolute path of the file of map tiles; None without one."""
+        """Absolute path of the map tiles file; None without one."""
         if not self.page.tile_file:
             return None
         return (Path(self.base or PROJECT) / Path(self.page.tile_file).expanduser()).absolute()
 
     @property
     def courier_dir(self) -> Path:
-        """Absolute path of what the courier keeps: how far it is, and which events wait."""
+        """Absolute path of the courier's folder: its progress and pending events."""
         return self.data_dir / "courier"
 
     @property
@@ -887,21 +887,21 @@ class Settings(Section, frozen=True):
         if not self.tls.certificate:
             return None
         base = Path(self.base or PROJECT)
-        certificate, key = (base / Path(one).expanduser() for one in (self.tls.certificate, self.tls.key))
+        certificate, key = (base / Path(path).expanduser() for path in (self.tls.certificate, self.tls.key))
         return certificate.absolute(), key.absolute()
 
     @property
     def client_ca_paths(self) -> tuple[Path, Path | None] | None:
-        """Absolute paths of the authorities of client certificates and of their lists of revoked ones; None without."""
+        """Absolute paths of the client certificates' CA file and revocation list; None without CA file."""
         if not self.tls.client_ca:
             return None
         base = Path(self.base or PROJECT)
-        ca, crl = ((base / Path(one).expanduser()).absolute() for one in (self.tls.client_ca, self.tls.client_crl))
+        ca, crl = ((base / Path(path).expanduser()).absolute() for path in (self.tls.client_ca, self.tls.client_crl))
         return ca, crl if self.tls.client_crl else None
 
     @property
     def has_own_certificate(self) -> bool:
-        """Whether the certificate is the one that `whimbrel up` makes."""
+        """True if the certificate is the one that `whimbrel up` makes."""
         return self.auth.secure and self.tls_paths == (
             self.data_dir / OWN_CERTIFICATE,
             self.data_dir / OWN_KEY,
@@ -909,7 +909,7 @@ class Settings(Section, frozen=True):
 
     @property
     def needs_courier(self) -> bool:
-        """Whether there is anything to forward or to tell."""
+        """True if there is a forward or an alert."""
         return bool(self.forward or self.alert)
 
 
@@ -934,4 +934,4 @@ SECTIONS: dict[str, type[Section]] = {
 }
 
 LISTS: dict[str, type[Section]] = {"forward": Forward, "alert": Alert}
-"""Settings beside the sections: lists of entries."""
+"""Top-level lists of entries, besides the sections."""

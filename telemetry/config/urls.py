@@ -1,20 +1,20 @@
-"""Where the box listens, as its clients name it."""
+"""Addresses and URLs of the box for clients on the same machine."""
 
 from __future__ import annotations
 
 from telemetry.config.settings import Settings
 
 ANYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (nothing is bound here)
-"""Addresses that one listens on but can't call, and what to call instead on the same machine."""
+"""Wildcard addresses, and the loopback addresses to connect to instead."""
 
 
 def reachable(host: str) -> str:
-    """The address by which this machine reaches a server that listens on `host`."""
+    """The address at which this machine reaches a server that listens on `host`."""
     return ANYWHERE.get(host, host)
 
 
 def http_url(host: str, port: int, scheme: str = "http") -> str:
-    """The URL by which this machine reaches a server that listens on `host` and `port`."""
+    """The URL at which this machine reaches a server that listens on `host` and `port`."""
     host = reachable(host)
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 

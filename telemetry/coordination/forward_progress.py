@@ -1,4 +1,4 @@
-"""Up to which version all forwards of the settings are done, as the courier last noted it in Redis."""
+"""Table version up to which all forwards are done, as the courier last recorded in Redis."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ log = logging.getLogger(__name__)
 
 
 def held_by(settings: Settings) -> Held:
-    """What tells it. A forward of which nothing is noted, since the courier or Redis is away, holds everything."""
-    names = [one.name for one in settings.forward]
+    """Returns the function that reads it. A forward without recorded progress holds all versions."""
+    names = [forward.name for forward in settings.forward]
     return partial(_done, settings, names) if names else nothing_held
 
 
 def _done(settings: Settings, names: list[str]) -> int:
     try:
         with connect(settings) as client:
-            found = {one.name: one.version for one in shared_state.forwards(client)}
+            versions = {progress.name: progress.version for progress in shared_state.forwards(client)}
     except StoreError as error:
-        log.info("what has yet to be forwarded isn't known, so all of it is kept: %s", error)
+        log.info("cannot read the progress of forwards, so all files are kept: %s", error)
         return NOTHING_DONE
-    return min(found.get(name, NOTHING_DONE) for name in names)
+    return min(versions.get(name, NOTHING_DONE) for name in names)

@@ -1,6 +1,6 @@
-"""How the background jobs are asked for; job_allowlist.py says which there are.
+"""Enqueues background jobs; job_allowlist.py lists them.
 
-Jobs are hints, never the truth: RQ may lose, delay or double one, and correctness never depends on it.
+Jobs are only hints: RQ may lose, delay or repeat one, and correctness never depends on it.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from telemetry.coordination.job_allowlist import (
 from telemetry.model.errors import WhimbrelError
 
 if TYPE_CHECKING:
-    from telemetry.archive.table_cache import Opened  # which loads deltalake, and Arrow: the scheduler needs neither
+    from telemetry.archive.table_cache import TableCache  # loads deltalake and Arrow, which the scheduler does not need
 
 WAITING_TTL_S = 60
-"""A job that nobody took for so long is dropped: the clock has enqueued newer ones."""
+"""Time after which a waiting job is dropped; the scheduler has enqueued newer ones by then."""
 
 _settings: list[Settings] = []
-_opened: list[Opened] = []
+_opened: list[TableCache] = []
 
 
-def prepare(settings: Settings, opened: Opened | None = None) -> None:
-    """Set the settings of the jobs of this process, and where they find the archive's table as it was opened last."""
+def prepare(settings: Settings, cached_table: TableCache | None = None) -> None:
+    """Set the settings and the table cache for the jobs of this process."""
     _settings[:] = [settings]
-    _opened[:] = [opened] if opened is not None else []
+    _opened[:] = [cached_table] if cached_table is not None else []
 
 
 def settings() -> Settings:
@@ -47,13 +47,13 @@ def settings() -> Settings:
     return _settings[0]
 
 
-def opened() -> Opened | None:
-    """The archive's table as jobs of this process, which run one after the other, opened it last."""
+def cached_table() -> TableCache | None:
+    """The cached table of the archive. The jobs of this process run one after the other and share it."""
     return _opened[0] if _opened else None
 
 
 def persist_queue(client: redis.Redis) -> Queue:
-    """The queue of saves."""
+    """The queue of all background jobs."""
     return Queue(QUEUE, connection=client, serializer=JSONSerializer, job_class=AllowedJob)
 
 
@@ -65,8 +65,8 @@ def enqueue(
     ttl_s: int = WAITING_TTL_S,
     is_first: bool = False,
 ) -> None:
-    """Ask for a job. `job_id` must be one that no other job has had lately. `is_first`: before all that wait."""
-    with queue.connection.pipeline() as together:  # RQ's own way waits for the disk twice
+    """Enqueue a job. `job_id` must be unique for some time. `is_first`: ahead of all waiting jobs."""
+    with queue.connection.pipeline() as together:  # RQ's own method waits for two fsyncs
         queue.enqueue_call(
             function,
             args=args,
@@ -82,27 +82,27 @@ def enqueue(
 
 
 def enqueue_save(queue: Queue, shard: int, tick: int) -> None:
-    """Ask for a shard to be saved. `tick` makes the job's id one of its own."""
+    """Enqueue a save of a shard. `tick` makes the job's id unique."""
     enqueue(queue, SAVE_SHARD, (shard,), f"persist-{shard}-{tick}")
 
 
 def enqueue_deletions(queue: Queue, shard: int, tick: int) -> None:
-    """Ask for the deletions of a shard's devices to go on."""
+    """Enqueue the next step of a shard's device deletions."""
     enqueue(queue, DELETE_DEVICES, (shard,), f"delete-{shard}-{tick}")
 
 
 def enqueue_compact(queue: Queue, tick: int) -> None:
-    """Ask for files to be merged where they are too many."""
+    """Enqueue compaction."""
     enqueue(queue, COMPACT, (), f"compact-{tick}")
 
 
 def enqueue_tidy(queue: Queue, tick: int, ttl_s: int = WAITING_TTL_S, is_first: bool = False) -> str:
-    """Ask for retention and sweep. Returns the job's id."""
+    """Enqueue retention and cleanup of old files. Returns the job's id."""
     job_id = f"tidy-{tick}"
     enqueue(queue, TIDY, (), job_id, ttl_s, is_first)
     return job_id
 
 
 def enqueue_alive(queue: Queue, tick: int) -> None:
-    """Ask the worker for a sign of life, which proves the whole way through RQ."""
+    """Enqueue a heartbeat of the worker, which tests the whole path through RQ."""
     enqueue(queue, SAY_ALIVE, (), f"alive-{tick}")

@@ -1,12 +1,11 @@
-"""How what each process counts comes together: it tells its meters once a second, and the API program listens.
+"""Collects metrics of all processes: each publishes its metrics once a second, and the API program subscribes.
 
-They are told over a channel of Redis, not kept in a key: with `appendfsync always` a key of each of seven processes
-would be seven fsyncs a second and hundreds of MB of AOF a day. Who is not heard for `SILENT_S` is taken to be down; of
-what it said last, its counts stay true, while its gauges are of no worth any more.
+Metrics are published on a Redis channel and not stored in keys: with `appendfsync always`, a key per process would cost
+an fsync per second each, and hundreds of MB of AOF a day. A process without a report for `SILENT_S` counts as down. Its
+last counters stay valid, its gauges do not.
 
-A count begins with its process. Prometheus knows a counter that begins anew; what was counted within the last second
-before a kill is lost to the page, never to the records. Refusals alone are added up in Redis for ever
-(rejection_counts.py).
+Counters start at 0 with their process, which Prometheus handles. A kill loses the metrics of the last second, never
+records. Only rejections are summed in Redis permanently (rejection_counts.py).
 """
 
 from __future__ import annotations
@@ -35,19 +34,20 @@ from telemetry.system import periodic
 
 log = logging.getLogger(__name__)
 
-TELL_S = 1.0
+PUBLISH_S = 1.0
 SILENT_S = 10.0
-"""Ten reports missed: a process that decodes a large body or writes a save may miss some."""
+"""Ten missed reports: a process that decodes a large body or writes a save may miss some."""
 
 WAIT_S = 0.5
-"""How long a listener waits at once, and so takes to end at most; and pauses while Redis is away."""
+"""Timeout of one wait of the listener, which limits the duration of `stop`, s; also its pause while Redis is
+unreachable."""
 
 PROCESS = Path("/proc/self")
 
 
 class Report(Struct, frozen=True, array_like=True):
-    """What a process has counted: family → labels and value of each member. `process` tells several of a program
-    apart, from 0; times are s since epoch."""
+    """Metrics of a process: family → labels and value of each member. `process` numbers several processes of a program
+    from 0; times are s since epoch."""
 
     program: str
     process: int
@@ -58,12 +58,12 @@ class Report(Struct, frozen=True, array_like=True):
 
     @property
     def name(self) -> tuple[str, int]:
-        """Who says it."""
+        """Program and number of the process."""
         return self.program, self.process
 
 
-class Teller:
-    """What a process says of itself."""
+class Reporter:
+    """Makes the reports of a process."""
 
     def __init__(self, program: str, process: int = 0) -> None:
         self._program = program
@@ -74,11 +74,11 @@ class Teller:
         periodic.count_from_zero("meters")
 
     def report(self) -> Report:
-        """All its meters now."""
+        """The current values of all metrics."""
         _measure_process()
         samples = {name: list(family.read()) for name, family in metrics.FAMILIES.items()}
-        told = {name: found for name, found in samples.items() if found}
-        return Report(self._program, self._process, self._version, platform.python_version(), self._started_s, told)
+        known = {name: values for name, values in samples.items() if values}
+        return Report(self._program, self._process, self._version, platform.python_version(), self._started_s, known)
 
 
 def _measure_process() -> None:
@@ -86,17 +86,17 @@ def _measure_process() -> None:
     metrics.CPU_S.one.value = used.ru_utime + used.ru_stime
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     metrics.OPEN_FILES_LIMIT.one.set(soft)
-    with contextlib.suppress(OSError, IndexError, ValueError):  # where there is no /proc
+    with contextlib.suppress(OSError, IndexError, ValueError):  # on systems without /proc
         metrics.OPEN_FILES.one.set(len(os.listdir(PROCESS / "fd")))
         pages = int((PROCESS / "statm").read_text().split()[1])
         metrics.RESIDENT_BYTES.one.set(pages * resource.getpagesize())
 
 
 @contextlib.contextmanager
-def told(connect: Callable[[], redis.Redis], teller: Teller) -> Iterator[None]:
-    """Within this a thread tells what is counted, once a second, and once more at the end."""
+def publishing(connect: Callable[[], redis.Redis], reporter: Reporter) -> Iterator[None]:
+    """Context with a thread that publishes the metrics once a second, and once more at the end."""
     stop = threading.Event()
-    thread = threading.Thread(target=_tell_until, args=(stop, connect, teller), name="meters", daemon=True)
+    thread = threading.Thread(target=_publish_until, args=(stop, connect, reporter), name="meters", daemon=True)
     thread.start()
     try:
         yield
@@ -105,52 +105,52 @@ def told(connect: Callable[[], redis.Redis], teller: Teller) -> Iterator[None]:
         thread.join(WAIT_S)
 
 
-def _tell_until(stop: threading.Event, connect: Callable[[], redis.Redis], teller: Teller) -> None:
+def _publish_until(stop: threading.Event, connect: Callable[[], redis.Redis], reporter: Reporter) -> None:
     with connect() as client:
         is_over = False
         while not is_over:
-            is_over = stop.wait(TELL_S)
+            is_over = stop.wait(PUBLISH_S)
             try:
-                shared_state.tell_meters(client, msgspec.msgpack.encode(teller.report()))
+                shared_state.publish_metrics(client, msgspec.msgpack.encode(reporter.report()))
             except (StoreError, BusyError) as error:
-                log.debug("nobody is told what was counted: %s", error)
-            except Exception:  # a meter that can't be read must not silence the others for good
+                log.debug("cannot publish metrics: %s", error)
+            except Exception:  # a metric that cannot be read must not stop the reports
                 periodic.note_error("meters")
 
 
 class Listener:
-    """What all processes of the box said last, heard in a thread of its own."""
+    """The last reports of all processes, received in a thread."""
 
     def __init__(self, connect: Callable[[], redis.Redis], monotonic: Callable[[], float] = time.monotonic) -> None:
         self._connect = connect
         self._monotonic = monotonic
-        self._heard: dict[tuple[str, int], tuple[Report, float]] = {}
+        self._reports: dict[tuple[str, int], tuple[Report, float]] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._listen_for_ever, name="reports", daemon=True)
         periodic.count_from_zero("reports")
 
     def start(self) -> None:
-        """Begin to listen."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End it."""
+        """Stop the thread."""
         self._stop.set()
         self._thread.join(2 * WAIT_S)
 
-    def heard(self) -> dict[tuple[str, int], tuple[Report, float]]:
-        """Who was ever heard → what it said last, and how many seconds ago."""
+    def reports(self) -> dict[tuple[str, int], tuple[Report, float]]:
+        """Process → its last report, and the report's age in seconds."""
         now_s = self._monotonic()
-        return {name: (report, now_s - at_s) for name, (report, at_s) in list(self._heard.items())}
+        return {name: (report, now_s - at_s) for name, (report, at_s) in list(self._reports.items())}
 
-    def hear(self, data: bytes) -> None:
-        """Take note of a report; one of another release that says it otherwise is left out."""
+    def receive(self, data: bytes) -> None:
+        """Store a report; one in the format of another release is skipped."""
         try:
             report = msgspec.msgpack.decode(data, type=Report)
         except msgspec.DecodeError as error:
-            log.warning("what a program counted can't be read: %s", error)
+            log.warning("cannot decode a metrics report: %s", error)
             return
-        self._heard[report.name] = report, self._monotonic()
+        self._reports[report.name] = report, self._monotonic()
 
     def _listen_for_ever(self) -> None:
         while not self._stop.is_set():
@@ -159,22 +159,22 @@ class Listener:
                     channel.subscribe(shared_state.METERS)
                     self._listen(channel)
             except redis.RedisError as error:
-                log.debug("nothing is heard of what was counted: %s", error)
+                log.debug("cannot receive metrics reports: %s", error)
                 self._stop.wait(WAIT_S)
-            except Exception:  # the thread must not end
+            except Exception:  # the thread must continue
                 periodic.note_error("reports")
                 self._stop.wait(WAIT_S)
 
     def _listen(self, channel: redis.client.PubSub) -> None:
-        """Listen until nothing is heard any more, not even what this process tells itself: then anew."""
+        """Receive until no report arrives, not even this process's own; then subscribe again."""
         heard_s = self._monotonic()
         while not self._stop.is_set() and self._monotonic() - heard_s < SILENT_S:
             message = channel.get_message(timeout=WAIT_S)
             if message is not None and message["type"] == "message":
                 heard_s = self._monotonic()
-                self.hear(message["data"])
+                self.receive(message["data"])
 
 
 def is_up(age_s: float) -> bool:
-    """Whether a process that was heard so many seconds ago is taken to work."""
+    """True if a process whose report has this age counts as running."""
     return age_s <= SILENT_S

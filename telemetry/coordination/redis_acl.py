@@ -1,8 +1,8 @@
-"""What each role may do in Redis, as rules of its ACL.
+"""Redis ACL rules of each role.
 
-Nobody but `admin` may do what is dangerous (FLUSHALL, CONFIG SET, KEYS, DEBUG, SHUTDOWN, …), nor run scripts of their
-own; only the worker may load functions, only it and the scheduler touch RQ's keys, and the query program writes nothing
-but its count of refusals. Which keys a role may change stands with the keys, in shard.py and shared_state.py.
+Only `admin` may use dangerous commands (FLUSHALL, CONFIG SET, KEYS, DEBUG, SHUTDOWN, …) and scripts. Only the worker
+may load functions, only it and the scheduler use RQ's keys, and the query program writes only its rejection counts. The
+keys that each role may write are declared with the keys, in shard.py and shared_state.py.
 """
 
 from __future__ import annotations
@@ -12,25 +12,26 @@ from telemetry.hot_store import shard
 from telemetry.hot_store.credentials import ADMIN
 
 OURS, RQ = "whimbrel:*", "rq:*"
-"""Patterns of all keys, and of all channels."""
+"""Patterns of all keys and channels."""
 
 ALLOWED = "-@all +@read +@write +@transaction +@connection +@pubsub"
 REFUSED = "-@admin -@dangerous -@scripting -@blocking -scan -randomkey -dbsize -pubsub +pubsub|numsub"
 ALWAYS = "+info +time"
-"""For everybody but `admin`: what may be done, less what may not, and what is taken for dangerous but is needed."""
+"""For all roles except `admin`: allowed commands, excluded commands, and needed ones among the latter."""
 
 FUNCTIONS = "+fcall +fcall_ro"
 REWRITE = "+bgrewriteaof"
-"""Redis's own file forgets devices that were deleted when it is written anew."""
+"""A rewrite of the AOF removes the data of deleted devices from disk."""
 
 SETTINGS = "+config|get"
-"""CONFIG GET, to see that an answer means on disk. It tells a server's own password, so the API has it not."""
+"""CONFIG GET, to check that acknowledged writes are on disk. It reveals the server's password; the API does not have
+it."""
 
 LOOK = "+xread"
-"""What is new in many streams, in one command; it could wait, too, and so is refused otherwise."""
+"""Reads new entries of many streams in one command. XREAD can also block and is therefore excluded otherwise."""
 
 SIZES = "+memory|usage"
-"""The size of a stream, to read large ones in pieces."""
+"""Size of a stream, to read large ones in pieces."""
 
 COMMANDS = {
     "collector": f"{FUNCTIONS} {SETTINGS}",
@@ -40,11 +41,11 @@ COMMANDS = {
     "query": f"{LOOK} {SIZES}",
     "courier": "",
 }
-"""What a role may do beyond that."""
+"""Additional commands of each role."""
 
 
 def rules(role: str) -> str:
-    """The rules of a role's user: keys, channels and commands."""
+    """The ACL rules of a role's user: keys, channels and commands."""
     if role == ADMIN:
         return "~* &* +@all"
     return f"resetchannels {_channels(role)} {_keys(role)} {ALLOWED} {REFUSED} {ALWAYS} {COMMANDS[role]}".rstrip()

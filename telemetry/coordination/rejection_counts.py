@@ -1,9 +1,9 @@
-"""What was refused, by reason: counted where it is refused, and added up in Redis for all programs of the box.
+"""Counts of rejections by reason: counted in each process, and summed in Redis for all programs of the box.
 
-A reason is the name of a kind of problem (problems.py), over whichever protocol it was refused. What counts is a
-request, a message, a record that `on_error=skip` left out, or a connection; never the bytes it consisted of.
+A reason is the name of a problem (problems.py), whatever the protocol. The unit is a request, a message, a connection,
+or a record skipped by `on_error=skip`; never bytes.
 
-Counting is one addition in the event loop. Once a second what was counted since goes to Redis, from a thread.
+Counting is one addition in the event loop. A thread adds the new counts to Redis once a second.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 REPORT_S = 1.0
 
 JOB = "job-not-allowed"
-"""The reason of a job that the worker refused; no sender hears of it."""
+"""Reason for a job that the worker rejected; no sender is notified of it."""
 
 REASON_OF_STATUS = {
     400: problems.INVALID_RECORD,
@@ -36,29 +36,29 @@ REASON_OF_STATUS = {
     415: problems.UNSUPPORTED_TYPE,
     503: problems.BUSY,
 }
-"""The reason of an answer that names no kind of problem, as the older service's don't."""
+"""Reasons by HTTP status, for responses without a problem type, as in the legacy API."""
 
 REASONS = (*(kind.name for kind in problems.KINDS if kind.status != 404), JOB)
-"""All that there are."""
+"""All reasons."""
 
 _counted: Counter[str] = Counter()
 
 
 def count(kind: Problem, number: int = 1) -> None:
-    """Count what was refused. Belongs to the event loop, as all here. What isn't there is no refusal."""
+    """Count rejections. Must be called in the event loop. Status 404 is not a rejection."""
     if number and kind.status != 404:
         _counted[kind.name] += number
 
 
 def count_status(status: int) -> None:
-    """Count a refusal of which only the HTTP status is known; one that is none is not counted."""
+    """Count a rejection known only by its HTTP status; other statuses are ignored."""
     if status in REASON_OF_STATUS:
         count(REASON_OF_STATUS[status])
 
 
 @contextlib.asynccontextmanager
 async def reported(connect: Callable[[], redis.Redis]) -> AsyncIterator[None]:
-    """Within this what is counted goes to Redis, the last of it at the end."""
+    """Context in which counts are added to Redis, the last of them at the end."""
     with connect() as client:
         reporting = asyncio.create_task(_report_for_ever(client))
         try:
@@ -75,13 +75,13 @@ async def _report_for_ever(client: redis.Redis) -> None:
 
 
 async def _report(client: redis.Redis) -> None:
-    """Give what was counted to Redis, or keep it for the next time."""
-    taken = dict(_counted)
-    if not taken:
+    """Add the counts to Redis, or keep them for the next attempt."""
+    counts = dict(_counted)
+    if not counts:
         return
     _counted.clear()
     try:
-        await asyncio.to_thread(shared_state.add_refused, client, taken)
+        await asyncio.to_thread(shared_state.add_refused, client, counts)
     except (StoreError, BusyError) as error:
-        log.debug("refusals are kept: %s", error)
-        _counted.update(taken)
+        log.debug("cannot add the counts of rejections yet: %s", error)
+        _counted.update(counts)

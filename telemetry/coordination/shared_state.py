@@ -1,27 +1,28 @@
-"""What the programs of a box tell each other in Redis, beside the shards: small keys that belong to all of it.
+"""State of the box in Redis that the programs share, besides the shards.
 
-This file is all that knows these keys, with user_store.py for those of users and sessions, and known_devices.py.
+Only this file, user_store.py (users and sessions) and known_devices.py use these keys:
 
-    whimbrel:alive     hash  program → s since epoch of its last sign of life
-    whimbrel:refused   hash  reason → how much was ever refused for it (rejection_counts.py)
-    whimbrel:forward   hash  name → how far the courier is with it, JSON (`Forwarded`); gone a day after its last note
-    whimbrel:keys      hash  id → a key, JSON (api_keys.py); "version" → a text that changes with each change but a
-    removal whimbrel:used      hash  id of a key → s since epoch of its last use, as noted once a minute whimbrel:users
-    hash  name → a user, JSON (access/users.py); ":version" as above (user_store.py has the functions) whimbrel:sessions
-    hash  SHA-256 of a session's cookie, in hex → the session, JSON (access/users.py); ":version" as above
-    whimbrel:sessions:used  hash  the same id → s since epoch of its last request, at most a minute old whimbrel:alert
-    hash  name → what waits for a receiver of events, JSON (`Told`); the same whimbrel:known_devices  set  ids that
-    `whimbrel devices add` made known (known_devices.py has the functions) whimbrel:sniff     sorted set  port → ms
-    since epoch until which somebody wants to see its frames whimbrel:changed   channel  whose latest has changed, told
-    by `append` (lua/append.lua): ids with a zero byte in between whimbrel:frames:<port>  channel  each frame that came
-    there while somebody wanted to see them, JSON whimbrel:meters    channel, no key: what each process has counted,
-    told once a second (metric_reports.py) whimbrel:box       list  how the box was in the last hour, a sample each, the
-    newest first, JSON (api/status/sampler.py) whimbrel:backup    string  the last backup, JSON (`BackedUp`)
-    whimbrel:mqtt      hash  a session at an MQTT broker → its subscriptions, JSON whimbrel:mqtt:stored  hash  digest of
-    a session's topic or packet id → digest of its last message that is stored
-                       (collector/mqtt/retained_messages.py), `MAX_STORED_TOPICS` at most
+    whimbrel:alive          hash     program → s since epoch of its last heartbeat
+    whimbrel:refused        hash     reason → total number of rejections (rejection_counts.py)
+    whimbrel:forward        hash     name → progress of a forward, JSON (`Forwarded`); expires after a day
+    whimbrel:keys           hash     id → a key, JSON (api_keys.py); "version" → changes with each change but a removal
+    whimbrel:used           hash     id of a key → s since epoch of its last use, recorded once a minute
+    whimbrel:users          hash     name → a user, JSON (access/users.py); ":version" as above (user_store.py)
+    whimbrel:sessions       hash     SHA-256 of a session's cookie, hex → the session, JSON; ":version" as above
+    whimbrel:sessions:used  hash     the same id → s since epoch of its last request, at most a minute old
+    whimbrel:alert          hash     name → progress of an alert, JSON (`Told`); expires after a day
+    whimbrel:known_devices  set      ids added by `whimbrel devices add` (known_devices.py)
+    whimbrel:sniff          zset     port → ms since epoch until which a client wants to see its frames
+    whimbrel:changed        channel  ids of devices whose latest has changed, separated by zero bytes, from `append`
+    whimbrel:frames:<port>  channel  each frame received on the port while a client wants to see them, JSON
+    whimbrel:meters         channel  the metrics of each process, once a second (metric_reports.py); not a key
+    whimbrel:box            list     samples of the box's status in the last hour, newest first, JSON
+    whimbrel:backup         string   the last backup, JSON (`BackedUp`)
+    whimbrel:mqtt           hash     a session at an MQTT broker → its subscriptions, JSON
+    whimbrel:mqtt:stored    hash     digest of a session's topic or packet id → digest of its last stored message,
+                                     at most `MAX_STORED_TOPICS` (collector/mqtt/retained_messages.py)
 
-Each function raises `StoreUnavailable` if Redis can't be asked, `BusyError` if it is at its limit.
+Each function raises `StoreUnavailable` if Redis is not reachable, `BusyError` if it is at its memory limit.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ MQTT_STORED = "whimbrel:mqtt:stored"
 CONFIRMED_WITHIN_S = 2.0
 
 TAKERS = ("collector", "api")
-"""Who takes records."""
+"""Programs that receive records."""
 
 WRITERS = {
     ALIVE: ("worker", "scheduler"),
@@ -82,39 +83,39 @@ WRITERS = {
     MQTT: ("collector",),
     MQTT_STORED: ("collector",),
 }
-"""Which roles (credentials.py) may change a key; every role may read it, and people's commands may change all."""
+"""Roles (credentials.py) that may write a key; every role may read it, and operators' commands may write all."""
 
 KEPT_S = 86_400
-"""A note that nobody has renewed for so long is gone."""
+"""Time after which progress that is not updated expires, s."""
 
-# Signs of life ---------------------------------------------------------------------------------------
+# Heartbeats ------------------------------------------------------------------------------------------
 
 COLLECTOR, WORKER, SCHEDULER = "collector", "worker", "scheduler"
 QUERY, API, COURIER = "query", "api", "courier"
-"""The programs. Worker and scheduler give signs of life: /readyz is bad without them."""
+"""The programs. /readyz requires heartbeats of worker and scheduler."""
 
 
-def say_alive(client: redis.Redis, program: str, now_s: float) -> None:
-    """Note that a program works."""
+def write_heartbeat(client: redis.Redis, program: str, now_s: float) -> None:
+    """Write a program's heartbeat."""
     translated(lambda: client.hset(ALIVE, program, f"{now_s:.3f}"))
 
 
-def seen_alive(client: redis.Redis) -> dict[str, float]:
-    """Program → s since the epoch of its last sign of life."""
-    found = translated(lambda: client.hgetall(ALIVE))
-    return {name.decode(): float(seen) for name, seen in found.items()}
+def heartbeats(client: redis.Redis) -> dict[str, float]:
+    """Program → s since the epoch of its last heartbeat."""
+    times = translated(lambda: client.hgetall(ALIVE))
+    return {name.decode(): float(seen) for name, seen in times.items()}
 
 
 def require_writable(client: redis.Redis) -> None:
-    """Raise `StoreUnavailable` if Redis takes no writes from who asks; nothing is written."""
+    """Raise `StoreUnavailable` if Redis accepts no writes; writes nothing."""
     translated(lambda: client.hdel(REFUSED, ""))
 
 
-# Refusals --------------------------------------------------------------------------------------------
+# Rejections ------------------------------------------------------------------------------------------
 
 
 def add_refused(client: redis.Redis, counts: Mapping[str, int]) -> None:
-    """Add to what was refused for each reason, all at once or, if it can't be now, nothing."""
+    """Add to the counts of rejections, all or none."""
     pipe = client.pipeline(transaction=True)
     for reason, count in counts.items():
         pipe.hincrby(REFUSED, reason, count)
@@ -122,26 +123,26 @@ def add_refused(client: redis.Redis, counts: Mapping[str, int]) -> None:
 
 
 def refused(client: redis.Redis) -> dict[str, int]:
-    """Reason → how much was ever refused for it."""
-    found = translated(lambda: client.hgetall(REFUSED))
-    return {reason.decode(): int(count) for reason, count in sorted(found.items())}
+    """Reason → total number of rejections."""
+    counts = translated(lambda: client.hgetall(REFUSED))
+    return {reason.decode(): int(count) for reason, count in sorted(counts.items())}
 
 
 # Keys ------------------------------------------------------------------------------------------------
 
 VERSION = "version"
-"""Shorter than a key's id."""
+"""Field of the version; shorter than a key's id."""
 
 
 class Stamp(NamedTuple):
-    """What tells that keys have changed: a removal, which a full Redis must take, too, changes only their number."""
+    """Detects changes of the keys. A removal, which a full Redis must accept, changes only their number."""
 
     version: bytes | None
     number: int
 
 
 def add_key(client: redis.Redis, key: Key) -> bool:
-    """Keep a new key; False if there is one of its id."""
+    """Store a new key; False if its id exists."""
     pipe = client.pipeline(transaction=True)
     pipe.hsetnx(KEYS, key.id, msgspec.json.encode(key))
     pipe.hset(KEYS, VERSION, uuid.uuid4().hex)
@@ -149,12 +150,12 @@ def add_key(client: redis.Redis, key: Key) -> bool:
 
 
 def change_key(client: redis.Redis, key: Key) -> None:
-    """Keep a key in another form."""
+    """Replace a key."""
     translated(lambda: client.hset(KEYS, mapping={key.id: msgspec.json.encode(key), VERSION: uuid.uuid4().hex}))
 
 
 def remove_key(client: redis.Redis, key_id: str) -> bool:
-    """Forget a key and its last use; False if there was none."""
+    """Remove a key and its last use; False if it does not exist."""
     is_removed = bool(translated(lambda: client.hdel(KEYS, key_id)))
     translated(lambda: client.hdel(USED, key_id))
     return is_removed
@@ -166,18 +167,18 @@ def keys(client: redis.Redis) -> dict[str, Key]:
 
 
 def keys_since(client: redis.Redis, known: Stamp | None) -> tuple[Stamp, dict[str, Key] | None]:
-    """All keys by their ids, and their stamp; None for them if it is still the one that is known.
+    """All keys by id, with their stamp; None for them if the stamp equals `known`.
 
-    A key that cannot be decoded is skipped (corruption.py): nobody can use it.
+    A key that cannot be decoded is skipped (corruption.py).
     """
     pipe = client.pipeline(transaction=True)
     pipe.hget(KEYS, VERSION)
     pipe.hlen(KEYS)
     if known == Stamp(*translated(pipe.execute)):
         return known, None
-    found = translated(lambda: client.hgetall(KEYS))
-    stamp = Stamp(found.get(VERSION.encode()), len(found))
-    fields = ((name, text) for name, text in found.items() if name != VERSION.encode())
+    stored = translated(lambda: client.hgetall(KEYS))
+    stamp = Stamp(stored.get(VERSION.encode()), len(stored))
+    fields = ((name, text) for name, text in stored.items() if name != VERSION.encode())
     return stamp, corruption.decoded("keys", fields, _decode_key)
 
 
@@ -185,31 +186,31 @@ _decode_key = msgspec.json.Decoder(Key).decode
 
 
 def note_used(client: redis.Redis, key_ids: Iterable[str], now_s: int) -> None:
-    """Note that these keys were used until now."""
+    """Record the last use of keys."""
     translated(lambda: client.hset(USED, mapping=dict.fromkeys(key_ids, now_s)))
 
 
 def used(client: redis.Redis) -> dict[str, int]:
-    """Id of a key to the s since epoch of its last use; those never used are left out."""
-    found = translated(lambda: client.hgetall(USED))
-    return {key_id.decode(): int(at_s) for key_id, at_s in found.items()}
+    """Id of a key → s since epoch of its last use; unused keys are missing."""
+    times = translated(lambda: client.hgetall(USED))
+    return {key_id.decode(): int(at_s) for key_id, at_s in times.items()}
 
 
-# Meters ----------------------------------------------------------------------------------------------
+# Metrics ---------------------------------------------------------------------------------------------
 
 
-def tell_meters(client: redis.Redis, report: bytes) -> None:
-    """Tell who listens what a process has counted. It is kept nowhere, so costs no fsync and needs no memory."""
+def publish_metrics(client: redis.Redis, report: bytes) -> None:
+    """Publish the metrics of a process. They are not stored and therefore cost no fsync and no memory."""
     translated(lambda: client.publish(METERS, report))
 
 
 # The courier -----------------------------------------------------------------------------------------
 
 
-class Forwarded(Struct, frozen=True):
-    """How far a `[[forward]]` is. `version` is the last of the table that is done, -1 if none; `behind_…` is what
-    waits, `behind_s` the age of the oldest record of that; times are ms since epoch, None for never; `trouble` says why
-    it can't go on, empty if it can.
+class ForwardProgress(Struct, frozen=True):
+    """Progress of a `[[forward]]`. `version` is the last table version done, -1 without one; `behind_…` is the backlog,
+    `behind_s` the age of its oldest record; times are ms since epoch, None = never; `trouble` is why it cannot
+    continue, empty if it can.
     """
 
     name: str
@@ -229,8 +230,8 @@ class Forwarded(Struct, frozen=True):
     trouble: str = ""
 
 
-class Told(Struct, frozen=True):
-    """What an `[[alert]]` has told, and what waits."""
+class AlertProgress(Struct, frozen=True):
+    """Progress of an `[[alert]]`: sent and pending events."""
 
     name: str
     url: str
@@ -242,48 +243,48 @@ class Told(Struct, frozen=True):
     trouble: str = ""
 
 
-def note_forwards(client: redis.Redis, found: Sequence[Forwarded]) -> None:
-    """Note how far all forwards are, instead of what was noted before."""
-    _note(client, FORWARD, {one.name: one for one in found})
+def note_forwards(client: redis.Redis, progress: Sequence[ForwardProgress]) -> None:
+    """Store the progress of all forwards, replacing the previous ones."""
+    _note(client, FORWARD, {entry.name: entry for entry in progress})
 
 
-def forwards(client: redis.Redis) -> list[Forwarded]:
-    """How far each forward is, by name, as it was noted last."""
-    return _noted(client, FORWARD, Forwarded)
+def forwards(client: redis.Redis) -> list[ForwardProgress]:
+    """Last recorded progress of each forward, by name."""
+    return _noted(client, FORWARD, ForwardProgress)
 
 
-def note_alerts(client: redis.Redis, found: Sequence[Told]) -> None:
-    """Note what waits for all receivers of events, instead of what was noted before."""
-    _note(client, ALERT, {one.name: one for one in found})
+def note_alerts(client: redis.Redis, progress: Sequence[AlertProgress]) -> None:
+    """Store the progress of all alerts, replacing the previous ones."""
+    _note(client, ALERT, {entry.name: entry for entry in progress})
 
 
-def alerts(client: redis.Redis) -> list[Told]:
-    """What waits for each receiver of events, by name, as it was noted last."""
-    return _noted(client, ALERT, Told)
+def alerts(client: redis.Redis) -> list[AlertProgress]:
+    """Last recorded progress of each alert, by name."""
+    return _noted(client, ALERT, AlertProgress)
 
 
-T = TypeVar("T", Forwarded, Told)
+T = TypeVar("T", ForwardProgress, AlertProgress)
 
 
-def _note(client: redis.Redis, key: str, found: Mapping[str, Struct]) -> None:
+def _note(client: redis.Redis, key: str, entries: Mapping[str, Struct]) -> None:
     pipe = client.pipeline(transaction=True)
     pipe.delete(key)
-    for name, one in found.items():
-        pipe.hset(key, name, msgspec.json.encode(one))
+    for name, entry in entries.items():
+        pipe.hset(key, name, msgspec.json.encode(entry))
     pipe.expire(key, KEPT_S)
     translated(pipe.execute)
 
 
 def _noted(client: redis.Redis, key: str, kind: type[T]) -> list[T]:
-    found = translated(lambda: client.hgetall(key))
-    return [msgspec.json.decode(text, type=kind) for _, text in sorted(found.items())]
+    stored = translated(lambda: client.hgetall(key))
+    return [msgspec.json.decode(text, type=kind) for _, text in sorted(stored.items())]
 
 
-# Frames that somebody looks at -----------------------------------------------------------------------
+# Live frames -----------------------------------------------------------------------------------------
 
 
-def ask_for_frames(client: redis.Redis, port: int, now_ms: int, for_ms: int) -> None:
-    """Have the collectors publish what comes to a port, for so long."""
+def request_frames(client: redis.Redis, port: int, now_ms: int, for_ms: int) -> None:
+    """Make the collectors publish the frames of a port for `for_ms`."""
 
     def ask() -> None:
         with client.pipeline() as pipe:
@@ -294,13 +295,13 @@ def ask_for_frames(client: redis.Redis, port: int, now_ms: int, for_ms: int) -> 
     translated(ask)
 
 
-def ports_asked_for(client: redis.Redis, now_ms: int) -> frozenset[int]:
-    """The ports whose frames somebody wants to see now."""
+def requested_ports(client: redis.Redis, now_ms: int) -> frozenset[int]:
+    """Ports whose frames a client wants to see now."""
     return frozenset(int(port) for port in translated(lambda: client.zrange(SNIFF, now_ms, "+inf", byscore=True)))
 
 
 def publish_frames(client: redis.Redis, frames: Sequence[tuple[int, bytes]]) -> None:
-    """Show frames, each with its port, to those who asked for them."""
+    """Publish frames, each with its port."""
 
     if not frames:
         return
@@ -315,28 +316,28 @@ def publish_frames(client: redis.Redis, frames: Sequence[tuple[int, bytes]]) -> 
 
 
 class Frames:
-    """What is published of a port from now on."""
+    """Subscription to the frames of a port."""
 
     def __init__(self, client: redis.Redis, port: int) -> None:
-        self._heard = client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
-        translated(lambda: self._heard.subscribe(f"{FRAMES}{port}"))
-        self.next(CONFIRMED_WITHIN_S)  # Redis says that it is so, which is no frame
+        self._channel = client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
+        translated(lambda: self._channel.subscribe(f"{FRAMES}{port}"))
+        self.next(CONFIRMED_WITHIN_S)  # the confirmation of the subscription, not a frame
 
     def next(self, within_s: float) -> bytes | None:
-        """The next frame, or None if none came in time."""
-        found = translated(lambda: self._heard.get_message(timeout=within_s))
-        return None if found is None else bytes(found["data"])
+        """The next frame, or None after the timeout."""
+        message = translated(lambda: self._channel.get_message(timeout=within_s))
+        return None if message is None else bytes(message["data"])
 
     def close(self) -> None:
-        """Hear no more."""
-        self._heard.close()
+        """Unsubscribe."""
+        self._channel.close()
 
 
-# How the box was -------------------------------------------------------------------------------------
+# Samples of the box's status -------------------------------------------------------------------------
 
 
 def keep_sample(client: redis.Redis, sample: bytes, most: int) -> None:
-    """Keep a sample, and of those before it so many that there are `most`."""
+    """Store a sample, and drop the oldest beyond `most`."""
     pipe = client.pipeline(transaction=True)
     pipe.lpush(BOX, sample)
     pipe.ltrim(BOX, 0, most - 1)
@@ -344,7 +345,7 @@ def keep_sample(client: redis.Redis, sample: bytes, most: int) -> None:
 
 
 def samples(client: redis.Redis) -> list[bytes]:
-    """All samples that are kept, the oldest first."""
+    """All stored samples, oldest first."""
     return list(reversed(translated(lambda: client.lrange(BOX, 0, -1))))
 
 
@@ -352,8 +353,8 @@ def samples(client: redis.Redis) -> list[bytes]:
 
 
 class BackedUp(Struct, frozen=True):
-    """The last backup: the moment that it shows, ms since epoch, how long it took, and of its bytes those that no
-    earlier backup had."""
+    """The last backup: its point in time, ms since epoch, its duration, and its new bytes, which no earlier backup
+    contained."""
 
     path: str
     made_ms: int
@@ -363,46 +364,46 @@ class BackedUp(Struct, frozen=True):
 
 
 def note_backup(client: redis.Redis, made: BackedUp) -> None:
-    """Note a backup that is whole."""
+    """Record a complete backup."""
     translated(lambda: client.set(BACKUP, msgspec.json.encode(made)))
 
 
 def backup(client: redis.Redis) -> BackedUp | None:
-    """The last backup as it was noted, None if none ever was."""
-    found = translated(lambda: client.get(BACKUP))
-    return None if found is None else msgspec.json.decode(found, type=BackedUp)
+    """The last recorded backup, None without one."""
+    stored = translated(lambda: client.get(BACKUP))
+    return None if stored is None else msgspec.json.decode(stored, type=BackedUp)
 
 
 # Sessions at MQTT brokers ----------------------------------------------------------------------------
 
 MAX_STORED_TOPICS = 500_000
-"""Maximum fields of `whimbrel:mqtt:stored`, some 40 MB. Above it random ones go: their retained messages may be stored
-a second time."""
+"""Maximum number of fields of `whimbrel:mqtt:stored`, some 40 MB. Beyond it random ones are removed; their retained
+messages may be stored a second time."""
 
 
 def subscriptions(client: redis.Redis, session: str) -> frozenset[str]:
-    """Topic filters that a session at a broker may have; none if none were noted."""
-    found = translated(lambda: client.hget(MQTT, session))
-    return frozenset() if found is None else msgspec.json.decode(found, type=frozenset[str])
+    """Topic filters that a session at a broker may have; none if none were recorded."""
+    stored = translated(lambda: client.hget(MQTT, session))
+    return frozenset() if stored is None else msgspec.json.decode(stored, type=frozenset[str])
 
 
 def note_subscriptions(client: redis.Redis, session: str, filters: Iterable[str]) -> None:
-    """Note the topic filters that a session at a broker may have from now on."""
+    """Record the topic filters that a session at a broker may have from now on."""
     translated(lambda: client.hset(MQTT, session, msgspec.json.encode(sorted(filters))))
 
 
 def stored_messages(client: redis.Redis, topics: Sequence[bytes]) -> list[bytes | None]:
-    """Digest of the last stored message of each topic; None where none was noted."""
-    found: list[bytes | None] = translated(lambda: client.hmget(MQTT_STORED, topics))
-    return found
+    """Digest of the last stored message of each topic; None if there is none."""
+    digests: list[bytes | None] = translated(lambda: client.hmget(MQTT_STORED, topics))
+    return digests
 
 
 def note_stored_messages(
     client: redis.Redis, digests: Mapping[bytes, bytes], max_topics: int = MAX_STORED_TOPICS
 ) -> None:
-    """Note digests of the last stored messages, by topic."""
+    """Record digests of the last stored messages, by topic."""
     pipe = client.pipeline(transaction=False)
-    pipe.hset(MQTT_STORED, items=[part for pair in digests.items() for part in pair])
+    pipe.hset(MQTT_STORED, items=[field for pair in digests.items() for field in pair])
     pipe.hlen(MQTT_STORED)
     surplus = translated(pipe.execute)[1] - max_topics
     if surplus > 0:

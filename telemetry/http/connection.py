@@ -1,9 +1,9 @@
-"""uvicorn's HTTP connection with limits that it has none of: bytes and time of what arrives, and connections.
+"""HTTP connection of uvicorn with additional limits: size and duration of requests, and number of connections.
 
-httptools gathers a header until it is whole, and uvicorn waits for the rest of a request as long as its sender
-likes. So what was fed since the last piece of a body is counted, in the head and behind it (a chunked body may end
-in more headers), and one timer runs from the first byte of a request to its last. What passes a limit is answered
-with a problem, unless the answer would be taken for that of an earlier request, and the connection is closed.
+httptools buffers a header until it is complete, and uvicorn waits for the rest of a request without a timeout. This
+class therefore counts the bytes fed since the last piece of a body, in the head and after it (a chunked body may end in
+trailers), and runs a timer from the first byte of a request to its last. A request that exceeds a limit is answered
+with a problem, unless the client would take the answer for an earlier request's, and the connection is closed.
 """
 
 from __future__ import annotations
@@ -32,33 +32,35 @@ from telemetry.model.problems import Problem
 from telemetry.network.client_certificates import CERTIFIED, Certified, ClientCertificates
 
 MAX_HEADERS = 100
-"""Headers of one request."""
+"""Maximum number of headers of a request."""
 
 MAX_PARAMETERS = 1_100
-"""Parameters of one query: a thousand devices, and what else a route takes."""
+"""Maximum number of parameters of a query: a thousand devices, and the other parameters of a route."""
 
 MAX_PIPELINED = 16
-"""Requests of one connection that wait for the answer of one before, from which on no more bytes are parsed."""
+"""Maximum number of pipelined requests that wait for an earlier response; beyond it, parsing pauses."""
 
 FED_BYTES = 2**11
-"""Bytes fed to the parser at once: so far may what it gathers go beyond the limit, and so many more requests may
-wait as these hold; each takes some 3 KB, and 25 bytes are enough for one."""
+"""Bytes fed to the parser in one call. The parser may exceed its limit by this amount. Each waiting request takes some
+3 KB of memory, and 25 bytes are enough for one."""
 
 KERNEL_BYTES = 2**17
-"""What of an answer the kernel may hold unsent; it holds megabytes, and how much is read of them can't be seen."""
+"""Limit of a response's unsent bytes in the kernel. Its default is megabytes, which would hide whether the client
+reads."""
 
 JOINED_BYTES = 2**16
-"""Of a body that is written with its head; a longer one is not worth copying."""
+"""Maximum size of a body that is joined with its head to one write; copying a larger one costs more."""
 
 UNSENT_BYTES = 2**14
-"""Unsent output of one connection that is not counted: 4,000 connections have 64 MB of it."""
+"""Unsent output of a connection that is not counted, bytes; for 4,000 connections this is 64 MB."""
 
 LINGER_S = 1.0
-"""How long a refused sender may go on sending before it is cut off: cut off at once, it may never see the answer."""
+"""Time for a rejected sender to read the answer before the connection is closed, s; a reset could discard the
+answer."""
 
 
 class ConnectionLimits(NamedTuple):
-    """What one connection may cost, and how many there may be."""
+    """Limits of one connection, and of the number of connections."""
 
     max_header_bytes: int
     max_body_bytes: int
@@ -85,7 +87,7 @@ class ConnectionLimits(NamedTuple):
 
 
 class Shared(NamedTuple):
-    """State that all connections of a server share: their limits, bytes that wait, who verifies their certificates."""
+    """State shared by all connections of a server: limits, account of waiting bytes, client certificates."""
 
     limits: ConnectionLimits
     pending: Pending
@@ -98,7 +100,7 @@ def limited(
     make: Callable[..., LimitedProtocol] | None = None,
     clients: ClientCertificates | None = None,
 ) -> Callable[..., asyncio.Protocol]:
-    """What makes a connection for uvicorn, in place of its protocol class; by `make`, if its class is a further one."""
+    """Returns a factory of connections for uvicorn. `make` creates a subclass instead."""
     shared = Shared(limits, pending, clients)
 
     def connection(
@@ -114,7 +116,7 @@ def limited(
 
 
 class _Refusal(Exception):
-    """Ends the parsing of a request."""
+    """Stops parsing and rejects the request."""
 
     def __init__(self, kind: Problem, detail: str) -> None:
         super().__init__(detail)
@@ -122,7 +124,7 @@ class _Refusal(Exception):
 
 
 class _Flow(FlowControl):
-    """uvicorn's, but while requests wait in the pipeline nothing is read: theirs are enough."""
+    """uvicorn's flow control, with reading paused while requests wait in the pipeline."""
 
     def __init__(self, transport: asyncio.Transport, pipeline: Sized) -> None:
         super().__init__(transport)
@@ -134,9 +136,9 @@ class _Flow(FlowControl):
 
 
 class _Answering:
-    """A connection as the code that answers one request sees it: its end leaves the sender time to see the answer.
+    """The transport as the code that answers a request sees it: closing it first lets the sender read the answer.
 
-    A head that says how long its body is goes with that, in one write: 8 µs less, and its reader wakes up once.
+    A head with a Content-Length is sent together with the body in one write, which saves CPU and wakes the reader once.
     """
 
     def __init__(self, transport: asyncio.Transport, cycle: RequestResponseCycle, end: Callable[[], None]) -> None:
@@ -148,7 +150,7 @@ class _Answering:
         self._is_begun = False
 
     def write(self, data: bytes) -> None:
-        """Write, or keep the head for a moment."""
+        """Write, or hold the head until the body follows."""
         if self._head:
             data = self._with_head(data)
         elif not self._is_begun and self._cycle.chunked_encoding is False and self._cycle.scope["method"] != "HEAD":
@@ -164,7 +166,7 @@ class _Answering:
         return data
 
     def close(self) -> None:
-        """End the connection behind what was written."""
+        """Close the connection after the written data."""
         if self._head:
             self._transport.write(self._with_head(b""))
         self._end()
@@ -189,8 +191,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self._is_refused = False
         self._is_arriving = False
         self._is_in_head = False
-        self._unparsed = b""  # received, but too many requests wait
-        self._gathered_bytes = 0  # fed since the request began, or since the last piece of its body
+        self._unparsed = b""  # received, but too many requests are waiting
+        self._gathered_bytes = 0  # fed since the request began or since the last piece of its body
         self._header_bytes = 0
         self._body_bytes = 0
         self._arrival_timer: asyncio.TimerHandle | None = None
@@ -206,12 +208,12 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._clients is not None:
             self._certified = self._clients.certified(transport.get_extra_info("peercert"))
         transport.set_write_buffer_limits(UNSENT_BYTES)
-        if isinstance(self.client, tuple):  # else it is a unix socket
+        if isinstance(self.client, tuple):  # otherwise a unix socket
             sock = transport.get_extra_info("socket")
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, KERNEL_BYTES)
         if self._ticket.refusal:
             self._refuse(_Refusal(problems.BUSY, self._ticket.refusal))
-        else:  # uvicorn waits for a first request for ever
+        else:  # uvicorn has no timeout for the first request
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
@@ -222,7 +224,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._stop_unread_timer()
         self.pending.resume(self)
         self._unset_keepalive_if_required()
-        if self._answering is not None:  # uvicorn tells only the last of several requests
+        if self._answering is not None:  # uvicorn notifies only the last of several requests
             self._answering.disconnected = True
             self._answering.message_event.set()
         super().connection_lost(exc)
@@ -231,14 +233,14 @@ class LimitedProtocol(HttpToolsProtocol):
         if not self._is_arriving and (self.cycle is None or self.cycle.response_complete):
             super().timeout_keep_alive_handler()
 
-    # What arrives ------------------------------------------------------------------------------------
+    # Receiving ---------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
         self._unparsed += data
         self._parse()
 
     def _parse(self) -> None:
-        """Parse what was received, until too many requests wait: then nothing more is read."""
+        """Parse received bytes until too many requests wait; then reading pauses."""
         data, at = self._unparsed, 0
         while at < len(data) and self.may_parse:
             self._feed(data[at : at + FED_BYTES])
@@ -249,7 +251,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     @property
     def may_parse(self) -> bool:
-        """Whether more of what was received may be parsed now."""
+        """True if more received bytes may be parsed now."""
         return not self._is_refused and len(self.pipeline) < MAX_PIPELINED
 
     def _feed(self, piece: bytes) -> None:
@@ -257,7 +259,7 @@ class LimitedProtocol(HttpToolsProtocol):
         try:
             self.parser.feed_data(piece)
         except httptools.HttpParserUpgrade:
-            pass  # nothing is upgraded to: the request is answered as it is
+            pass  # upgrades are not supported: the request is answered as plain HTTP
         except httptools.HttpParserError as error:
             cause = error.__context__
             self._refuse(cause if isinstance(cause, _Refusal) else _Refusal(problems.INVALID_REQUEST, str(error)))
@@ -268,8 +270,8 @@ class LimitedProtocol(HttpToolsProtocol):
     def _too_much(self) -> _Refusal:
         most = self._limits.max_header_bytes
         if self._is_in_head and not self.headers and len(self.url) > most // 2:
-            return _Refusal(problems.ADDRESS_TOO_LONG, f"request line and headers may have {most} bytes")
-        return _Refusal(problems.HEADERS_TOO_LARGE, f"request line and headers may have {most} bytes")
+            return _Refusal(problems.ADDRESS_TOO_LONG, f"request line and headers may have at most {most} bytes")
+        return _Refusal(problems.HEADERS_TOO_LARGE, f"request line and headers may have at most {most} bytes")
 
     def on_message_begin(self) -> None:
         self._stop_timer()
@@ -288,7 +290,7 @@ class LimitedProtocol(HttpToolsProtocol):
         super().on_header(name, value)
         self._count(len(name) + len(value) + len(": \r\n"))
         if len(self.headers) > MAX_HEADERS:
-            raise _Refusal(problems.HEADERS_TOO_LARGE, f"a request may have {MAX_HEADERS} headers")
+            raise _Refusal(problems.HEADERS_TOO_LARGE, f"a request may have at most {MAX_HEADERS} headers")
 
     def _count(self, size: int) -> None:
         self._header_bytes += size
@@ -298,14 +300,14 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._check_host()
         self._check_query(self.url.partition(b"?")[2])
-        super().on_headers_complete()  # raises for an address that is none: that is still a fault of the head
+        super().on_headers_complete()  # raises for an invalid URL, which is a fault of the head
         self._is_in_head = False
         answering = _Answering(self.transport, self.cycle, self._end)
         self.cycle.transport = answering  # type: ignore[assignment]  # it uses no more of it
 
     def may_answer(self, method: bytes) -> bool:
-        """Whether a connection may answer the request whose head came by itself: one of this method, over HTTP/1.1 on a
-        connection that stays, behind none that has yet to be answered."""
+        """True if a connection may answer a request right after its head: it has this method, uses HTTP/1.1 keep-alive,
+        and no earlier request is waiting for its response."""
         is_free = (self.cycle is None or self.cycle.response_complete) and not self.pipeline
         if not is_free or self.flow.write_paused or self.transport.is_closing():
             return False
@@ -314,24 +316,24 @@ class LimitedProtocol(HttpToolsProtocol):
         return bool(self.parser.should_keep_alive())
 
     def _check_host(self) -> None:
-        """HTTP/1.1 requires one Host (RFC 9112 3.2); simple devices that speak HTTP/1.0 may have none."""
+        """Require one Host header for HTTP/1.1 (RFC 9112 3.2); simple HTTP/1.0 devices may send none."""
         hosts = sum([name == b"host" for name, _ in self.headers])
         if hosts > 1:
-            raise _Refusal(problems.INVALID_REQUEST, "a request may have one Host header")
+            raise _Refusal(problems.INVALID_REQUEST, "a request may have only one Host header")
         if not hosts and self.parser.get_http_version() == "1.1":
-            raise _Refusal(problems.INVALID_REQUEST, "a request of HTTP/1.1 needs a Host header")
+            raise _Refusal(problems.INVALID_REQUEST, "an HTTP/1.1 request needs a Host header")
 
     def _check_query(self, query: bytes) -> None:
         if len(query) > self._limits.max_query_bytes:
-            raise _Refusal(problems.ADDRESS_TOO_LONG, f"a query may have {self._limits.max_query_bytes} bytes")
+            raise _Refusal(problems.ADDRESS_TOO_LONG, f"a query may have at most {self._limits.max_query_bytes} bytes")
         if query.count(b"&") >= MAX_PARAMETERS:
-            raise _Refusal(problems.ADDRESS_TOO_LONG, f"a query may have {MAX_PARAMETERS} parameters")
+            raise _Refusal(problems.ADDRESS_TOO_LONG, f"a query may have at most {MAX_PARAMETERS} parameters")
 
     def on_body(self, body: bytes) -> None:
         self._gathered_bytes = 0
         self._body_bytes += len(body)
         if self.cycle.response_complete and self._body_bytes > self._limits.max_body_bytes:
-            raise _Refusal(problems.BODY_TOO_LARGE, "nobody reads this body")
+            raise _Refusal(problems.BODY_TOO_LARGE, "the request needs no body")
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -351,9 +353,9 @@ class LimitedProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if self._unparsed and not self.pipeline:
             self._parse()
-        self.flow.resume_reading()  # now that the next one is out of the pipeline
+        self.flow.resume_reading()  # the next request has left the pipeline
 
-    # Time --------------------------------------------------------------------------------------------
+    # Timeouts ----------------------------------------------------------------------------------------
 
     def _start_timer(self) -> None:
         self._arrival_timer = self.loop.call_later(self._limits.request_timeout_s, self._on_late)
@@ -365,10 +367,10 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _on_late(self) -> None:
         self._arrival_timer = None
-        if self.flow.read_paused:  # it is we who don't read on
+        if self.flow.read_paused:  # reading is paused on this side
             self._start_timer()
         else:
-            detail = f"a request may take {self._limits.request_timeout_s:g} s to arrive"
+            detail = f"a request may take at most {self._limits.request_timeout_s:g} s to arrive"
             self._refuse(_Refusal(problems.TIMED_OUT, detail))
 
     def pause_writing(self) -> None:
@@ -393,7 +395,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._unread_timer = None
 
     def _on_unread(self) -> None:
-        """An answer is waiting; however slowly it is read, some of it must have gone meanwhile."""
+        """Close if the client has read none of the waiting response since the timer began."""
         if self.transport.get_write_buffer_size() < self._unread_bytes:
             self._watch_unread()
         else:
@@ -403,14 +405,14 @@ class LimitedProtocol(HttpToolsProtocol):
         """Close the connection at once and drop its unsent output."""
         self.transport.abort()
 
-    # Refusing ----------------------------------------------------------------------------------------
+    # Rejection ---------------------------------------------------------------------------------------
 
     def refuse_busy(self, detail: str) -> None:
-        """Answer 503, and close: there is no room for the rest of the request."""
+        """Answer 503 and close: there is no room for the rest of the request."""
         self._refuse(_Refusal(problems.BUSY, detail))
 
     def _refuse(self, refusal: _Refusal) -> None:
-        """Answer, unless that can't be any more, and close once the sender has had time to see it."""
+        """Answer if that is still possible, and close after the sender had time to read the answer."""
         rejection_counts.count(refusal.kind)
         self._is_refused = True
         self._stop_timer()
@@ -418,7 +420,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._is_arriving and not self._is_in_head:
             self._refuse_body(refusal)
         elif self.cycle is not None and not self.cycle.response_complete:
-            self.cycle.keep_alive = False  # an earlier request's answer comes first, and ends the connection
+            self.cycle.keep_alive = False  # an earlier response is sent first, and ends the connection
         else:
             self._answer(refusal)
 
@@ -437,9 +439,9 @@ class LimitedProtocol(HttpToolsProtocol):
         self._linger(LINGER_S)
 
     def _end(self) -> None:
-        """Close behind an answer; but while its request still comes, a reset would take the answer from the sender.
+        """Close after an answer. While the request is still arriving, a reset would discard the answer at the sender.
 
-        Of an answer that broke off the client may read what was written for `LINGER_S`, and no longer.
+        After an answer that was cut off, the client may read the rest for `LINGER_S`.
         """
         if self._answering is not None and self._answering.response_started and not self._answering.response_complete:
             self.loop.call_later(LINGER_S, self.transport.abort)
@@ -451,7 +453,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _linger(self, most_s: float) -> None:
-        """End our side, and hang up when the sender does, or later; what comes until then is dropped."""
+        """Shut down our side, and close when the sender does, or after `most_s`; received data is dropped."""
         self.flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()

@@ -1,7 +1,7 @@
-"""Content-Encoding: compressed bytes to what they hold, within a bound that a bomb can't pass.
+"""Decompresses request bodies (Content-Encoding) with a size limit that also stops decompression bombs.
 
-The decoders give at most as much as still may come, so that neither memory nor time goes beyond the bound
-however much a body would inflate to. This file knows no socket and no clock.
+Decoders return at most the bytes still allowed, so that memory and time stay limited however much a body would expand.
+This file uses no socket and no clock.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ else:
     from backports import zstd
 
 PIECE_BYTES = 2**16
-"""Compressed bytes fed at once: a decoder copies all that it was fed and hasn't used."""
+"""Compressed bytes fed in one call: a decoder copies all input that it has not used."""
 
 MAX_PARTS = 1_000
-"""Members of a gzip body, or frames of a zstd one; each costs a decoder, and may be 8 bytes that hold nothing."""
+"""Maximum number of gzip members or zstd frames; each costs a decoder, and may be 8 bytes without content."""
 
 ZSTD_WINDOW_LOG = 23
-"""A decoder of the zstd encoding needs to take no window above 8 MiB (RFC 9659)."""
+"""Decoders of the zstd content encoding need to support windows up to 8 MiB only (RFC 9659)."""
 
-_GZIP, _ZLIB, _RAW = 31, 15, -15  # zlib's names for them: its wbits
+_GZIP, _ZLIB, _RAW = 31, 15, -15  # zlib's wbits
 
 
 class _Decoder(Protocol):
@@ -41,13 +41,13 @@ class _Decoder(Protocol):
 
 
 def inflate(data: bytes, encoding: str, max_bytes: int) -> bytes:
-    """What `data` holds. Raises `TooLarge` beyond `max_bytes`, `EncodingFault` for what is no such data."""
+    """Decompress `data`. Raises `TooLarge` beyond `max_bytes`, `EncodingFault` if `data` is not valid."""
     try:
         return b"".join(_pieces(data, DECODERS[encoding](data, max_bytes), max_bytes))
     except (zlib.error, zstd.ZstdError) as error:
         raise EncodingFault(f"not {encoding}: {str(error).rpartition(': ')[2]}") from None
     except EOFError:
-        raise EncodingFault(f"{encoding} data cut short") from None
+        raise EncodingFault(f"{encoding} data truncated") from None
 
 
 def _pieces(data: bytes, make: Callable[[], _Decoder], max_bytes: int) -> list[bytes]:
@@ -59,11 +59,11 @@ def _pieces(data: bytes, make: Callable[[], _Decoder], max_bytes: int) -> list[b
             if decoder.eof:
                 decoder, parts = make(), parts + 1
             if parts > MAX_PARTS:
-                raise EncodingFault(f"more than {MAX_PARTS} compressed parts after one another")
+                raise EncodingFault(f"more than {MAX_PARTS} concatenated compressed parts")
             pieces.append(decoder.decompress(rest, left + 1))
             left -= len(pieces[-1])
             if left < 0:
-                raise TooLarge(f"a body may have {max_bytes} bytes, and inflates to more")
+                raise TooLarge(f"a body may have at most {max_bytes} bytes after decompression")
             rest = decoder.unused_data
     if not decoder.eof:
         raise EOFError
@@ -75,7 +75,7 @@ def _gzip(_data: bytes, _max_bytes: int) -> Callable[[], _Decoder]:
 
 
 def _deflate(data: bytes, _max_bytes: int) -> Callable[[], _Decoder]:
-    """The name means zlib's format; senders that took it by its word send the raw one."""
+    """The name stands for zlib's format; some senders use raw deflate instead."""
     is_zlib = len(data) >= 2 and data[0] & 15 == zlib.DEFLATED and int.from_bytes(data[:2]) % 31 == 0
     return lambda: zlib.decompressobj(_ZLIB if is_zlib else _RAW)
 
@@ -92,4 +92,4 @@ DECODERS: dict[str, Callable[[bytes, int], Callable[[], _Decoder]]] = {
     "deflate": _deflate,
     "zstd": _zstd,
 }
-"""The encodings that are taken, by name."""
+"""Supported encodings, by name."""

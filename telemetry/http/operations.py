@@ -1,7 +1,7 @@
-"""What an address takes and answers, declared once: routes are made of it, requests checked by it, documents written.
+"""Declarations of HTTP operations, from which routes, request checks and the OpenAPI document are made.
 
-A `Parameter` reads the text of a query and says itself what it may be, as JSON Schema has it. An `Operation` is one
-method of one address. api/pages/openapi.py describes them all.
+A `Parameter` parses the text of a query parameter and has its JSON Schema. An `Operation` is one method of one path.
+api/pages/openapi.py describes them all.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from telemetry.model.problems import Problem
 
 T = TypeVar("T")
 Schema = dict[str, Any]
-"""A schema in the words of JSON Schema 2020-12."""
+"""A JSON Schema 2020-12."""
 
 _DIGITS = re.compile(r"\d{1,18}", re.ASCII)
 _DECIMAL = re.compile(r"\d{1,9}(\.\d{1,17})?", re.ASCII)
 
 
-class Unfit(ValueError):
-    """Why a text is no value of a parameter: `must be …`."""
+class InvalidValue(ValueError):
+    """Why a text is not a valid value of a parameter: `must be …`."""
 
 
 @dataclass(frozen=True, eq=False)
 class Parameter(Generic[T]):
-    """One parameter: what it is called, what it means, which texts it may be, and how one is read.
+    """One parameter: its name, description, schema and parser.
 
-    `read` raises `Unfit`. `default` is its value where it isn't given.
+    `read` raises `Unfit`. `default` is the value of a missing parameter.
     """
 
     name: str
@@ -43,15 +43,15 @@ class Parameter(Generic[T]):
     default: T
     place: Literal["query", "path", "header"] = "query"
     is_repeated: bool = False
-    """Whether it may be given again and again; an array that isn't has commas."""
+    """True if it may occur several times; otherwise an array is separated by commas."""
 
     @property
     def has_commas(self) -> bool:
-        """Whether it is one text of parts with commas between. Such parts may also be given one by one."""
+        """True if it is one text with parts separated by commas. The parts may also be separate parameters."""
         return self.schema.get("type") == "array" and not self.is_repeated
 
     def of(self, request: Request) -> T:
-        """Its value in a request's query. Raises `ProblemError`."""
+        """The value in a request's query. Raises `ProblemError`."""
         if self.has_commas:
             text = ",".join(request.query_params.getlist(self.name)) if self.name in request.query_params else None
         else:
@@ -59,10 +59,10 @@ class Parameter(Generic[T]):
         return self.default if text is None else self.of_text(text)
 
     def of_text(self, text: str) -> T:
-        """The value of a text. Raises `ProblemError`."""
+        """Parse a text. Raises `ProblemError`."""
         try:
             return self.read(text)
-        except Unfit as unfit:
+        except InvalidValue as unfit:
             raise invalid_parameter(self.name, str(unfit)) from None
 
 
@@ -70,16 +70,16 @@ Parameters = tuple[Parameter[Any], ...]
 
 
 def names(parameters: Parameters) -> list[str]:
-    """Those of the query."""
+    """Names of the query parameters."""
     return [one.name for one in parameters if one.place == "query"]
 
 
 def whole(name: str, sentence: str, default: int, least: int, most: int) -> Parameter[int]:
-    """A whole number from `least`, which is not negative, to `most`."""
+    """An integer from `least`, which is not negative, to `most`."""
 
     def read(text: str) -> int:
         if not (_DIGITS.fullmatch(text) and least <= int(text) <= most):
-            raise Unfit(f"must be a whole number from {least} to {most}")
+            raise InvalidValue(f"must be a whole number from {least} to {most}")
         return int(text)
 
     schema = {"type": "integer", "minimum": least, "maximum": most, "default": default}
@@ -91,7 +91,7 @@ def number(name: str, sentence: str, default: float, least: float, most: float) 
 
     def read(text: str) -> float:
         if not (_DECIMAL.fullmatch(text) and least <= float(text) <= most):
-            raise Unfit(f"must be a number from {least:g} to {most:g}")
+            raise InvalidValue(f"must be a number from {least:g} to {most:g}")
         return float(text)
 
     schema = {"type": "number", "minimum": least, "maximum": most, "default": default}
@@ -99,12 +99,12 @@ def number(name: str, sentence: str, default: float, least: float, most: float) 
 
 
 def choice(name: str, sentence: str, values: Sequence[str], default: str | None) -> Parameter[str | None]:
-    """One of some words."""
+    """One of a set of words."""
     words = " or ".join(values) if len(values) == 2 else f"one of {', '.join(values)}"
 
     def read(text: str) -> str:
         if text not in values:
-            raise Unfit(f"must be {words}")
+            raise InvalidValue(f"must be {words}")
         return text
 
     schema = {"type": "string", "enum": list(values), **({} if default is None else {"default": default})}
@@ -116,14 +116,14 @@ def flag(name: str, sentence: str, default: bool) -> Parameter[bool]:
 
     def read(text: str) -> bool:
         if text not in ("true", "false"):
-            raise Unfit("must be true or false")
+            raise InvalidValue("must be true or false")
         return text == "true"
 
     return Parameter(name, sentence, {"type": "boolean", "default": default}, read, default)
 
 
 class Content(NamedTuple):
-    """A body that is asked for or answered: what it is, and for each media type what it holds, a type or a schema."""
+    """A request or response body: its description, and for each media type a type or a schema."""
 
     sentence: str
     kinds: Mapping[str, Any]
@@ -131,7 +131,7 @@ class Content(NamedTuple):
 
 
 class Operation(NamedTuple):
-    """One method of one address. `problems` are those beside what may befall any request (api/pages/openapi.py)."""
+    """One method of one path. `problems` are in addition to the problems of every request (api/pages/openapi.py)."""
 
     method: str
     path: str
@@ -145,5 +145,5 @@ class Operation(NamedTuple):
     description: str = ""
 
     def route(self, endpoint: Callable[..., Any]) -> Route:
-        """What answers it."""
+        """The Starlette route of this operation."""
         return Route(self.path, endpoint, methods=[self.method])

@@ -1,4 +1,4 @@
-"""What ends a request early: errors as `application/problem+json`, in the shape that Starlette asks for."""
+"""Errors as `application/problem+json` responses, and exception handlers for Starlette."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from telemetry.model.problems import Problem
 
 
 class ProblemError(Exception):
-    """Ends a request with a problem. `more` are further members of its body."""
+    """Ends a request with a problem. `more` are additional members of its body."""
 
     def __init__(self, kind: Problem, detail: str, headers: dict[str, str] | None = None, **more: object) -> None:
         super().__init__(detail)
@@ -30,35 +30,35 @@ class ProblemError(Exception):
 
 
 def invalid_parameter(name: str, reason: str) -> ProblemError:
-    """The problem of one parameter."""
+    """The problem of an invalid parameter."""
     return ProblemError(problems.INVALID_PARAMETER, f"{name} {reason}", parameter=name)
 
 
 def busy(error: BusyError) -> ProblemError:
-    """The problem of what the box can't do now."""
+    """The problem of a box that cannot do this now."""
     return ProblemError(busy_kind(error), str(error), {"Retry-After": str(error.retry_after_s)})
 
 
 def busy_kind(error: BaseException | None) -> Problem:
-    """The kind of problem of what was not stored."""
+    """The kind of problem for an error while storing."""
     if isinstance(error, ShareFull):
         return problems.SHARE_FULL
     return problems.TOO_MANY_DAYS if isinstance(error, TooManyDays) else problems.BUSY
 
 
 def too_many(over: Over) -> ProblemError:
-    """The problem of more requests or records than may be."""
+    """The problem of an exceeded rate limit."""
     headers = {"Retry-After": str(over.retry_after_s)}
     return ProblemError(problems.RATE_LIMITED, str(over), headers, **{"violated-policies": [over.policy]})
 
 
 def too_many_at(_path: str, over: Over) -> Response:
-    """The answer to a request that is over a limit."""
+    """The response to a request that exceeds a rate limit."""
     return too_many(over).response()
 
 
 def refuse_unknown(request: Request, known: Iterable[str]) -> None:
-    """A misspelt parameter must not silently be as if it weren't there."""
+    """Reject unknown parameters, so that a misspelt one is not silently ignored."""
     for name in request.query_params:
         if name not in known:
             raise invalid_parameter(name, f"is unknown; known: {', '.join(known) or 'none'}")
@@ -75,7 +75,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     kinds = {404: problems.NOT_FOUND, 405: problems.WRONG_METHOD}
-    kind = kinds.get(error.status_code, problems.INTERNAL)  # nothing here raises another
+    kind = kinds.get(error.status_code, problems.INTERNAL)  # no other status is raised
     rejection_counts.count(kind)
     detail = f"{request.method} {request.url.path}"
     headers = {"Allow": _allowed(request)} if kind is problems.WRONG_METHOD else error.headers
@@ -83,7 +83,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 
 
 def _allowed(request: Request) -> str:
-    """The methods of all routes at this address; Starlette names only those of the first."""
+    """The methods of all routes at this path; Starlette names only the methods of the first."""
     routes = [route for route in request.app.routes if isinstance(route, Route)]
     at_this = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
     return ", ".join(sorted({method for route in at_this for method in route.methods or ()}))
@@ -97,7 +97,7 @@ async def _on_error(_request: Request, _error: Exception) -> Response:
 
 
 async def _on_disconnect(_request: Request, _error: Exception) -> Response:
-    return Response(status_code=400)  # nobody is there to read it
+    return Response(status_code=400)  # the client has disconnected
 
 
 EXCEPTION_HANDLERS = {
@@ -106,4 +106,4 @@ EXCEPTION_HANDLERS = {
     ClientDisconnect: _on_disconnect,
     Exception: _on_error,
 }
-"""What Starlette answers for each kind of exception."""
+"""Exception handlers for Starlette."""

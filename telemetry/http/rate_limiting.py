@@ -1,8 +1,8 @@
-"""Limits of requests over HTTP: an ASGI application in front of another, which asks first whether there were too many.
+"""Rate limits over HTTP: ASGI middleware per address, before authentication, and per key, after it.
 
-It stands in front of the gate that checks keys; `OfKeys` stands behind it and limits by key. What stores records asks
-`records_over(scope, count)` before it does. An answer says in `RateLimit-Policy` and `RateLimit` how things stand
-(draft-ietf-httpapi-ratelimit-headers-10), and one of 429 in `Retry-After` when to come again.
+`Throttle` runs before the gate that checks keys; `OfKeys` runs after it and limits by key. Code that stores records
+calls `records_over(scope, count)` first. Responses carry `RateLimit-Policy` and `RateLimit`
+(draft-ietf-httpapi-ratelimit-headers-10), and `Retry-After` with status 429.
 """
 
 from __future__ import annotations
@@ -19,63 +19,63 @@ from telemetry.limits.rate_limits import Over, Rates
 from telemetry.model import problems
 
 ASKING = "whimbrel.asking"
-"""Where in a scope it stands who asks."""
+"""Key of an ASGI scope for the request's `Asking`."""
 
 UNLIMITED = frozenset(("/healthz", "/readyz"))
-"""Asked by who watches the box; a limit must not make it look dead."""
+"""Paths without limits: a monitoring system must not see the box as down because of a limit."""
 
 UNAUTHORIZED = 401
 
 Refuse = Callable[[str, Over], ASGIApp]
-"""What answers a path's request that is over a limit, in the shape that clients of the path know."""
+"""Returns the response to a request over a limit, in the format of the path's clients."""
 
 
-class Asking(NamedTuple):
-    """Who asks, and what limits it."""
+class ClientLimits(NamedTuple):
+    """The client of a request, and its limits."""
 
     address: str
     rates: Rates
 
 
 def records_over(scope: Scope, count: int) -> Over | None:
-    """Whether a request's records are too many now; if not, they are counted."""
-    asking: Asking | None = scope.get(ASKING)
+    """Take tokens for a request's records; returns the exceeded limit, if any."""
+    asking: ClientLimits | None = scope.get(ASKING)
     return None if asking is None else asking.rates.records(asking.address, caller_of(scope).key_id, count)
 
 
 class Throttle:
-    """The application in front."""
+    """Middleware that limits requests per address."""
 
-    def __init__(self, behind: ASGIApp, rates: Rates, addresses: Addresses, refuse: Refuse) -> None:
-        self._behind = behind
+    def __init__(self, app: ASGIApp, rates: Rates, addresses: Addresses, refuse: Refuse) -> None:
+        self._app = app
         self._rates = rates
         self._addresses = addresses
         self._refuse = refuse
         self._shows = rates.are_set
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request in, or say when it may come again."""
+        """Pass a request on, or answer 429."""
         if scope["type"] != "http" or scope["path"] in UNLIMITED:
-            await self._behind(scope, receive, send)
+            await self._app(scope, receive, send)
             return
         peer = scope["client"]
-        asking = Asking(self._addresses.asking(peer[0] if peer else "", scope["headers"]), self._rates)
+        asking = ClientLimits(self._addresses.asking(peer[0] if peer else "", scope["headers"]), self._rates)
         scope[ASKING] = asking
         if peer and asking.address != owner(peer[0]):
             scope[ADDRESS] = asking.address
         over = self._rates.request(asking.address, scope["method"] == "POST")
         answer = _Answer(self, scope, receive, send, asking)
         if over is None:
-            await self._behind(scope, receive, answer.send)
+            await self._app(scope, receive, answer.send)
         else:
             rejection_counts.count(problems.RATE_LIMITED)
-            await self._refuse(scope["path"], over)(scope, receive, answer.send_as_it_is)
+            await self._refuse(scope["path"], over)(scope, receive, answer.send_unchanged)
 
 
 class _Answer:
-    """The answer to one request, on its way."""
+    """The response to one request while it is sent."""
 
-    def __init__(self, throttle: Throttle, scope: Scope, receive: Receive, send: Send, asking: Asking) -> None:
+    def __init__(self, throttle: Throttle, scope: Scope, receive: Receive, send: Send, asking: ClientLimits) -> None:
         self._throttle = throttle
         self._scope = scope
         self._receive = receive
@@ -84,7 +84,7 @@ class _Answer:
         self._is_replaced = False
 
     async def send(self, message: Message) -> None:
-        """Send a part of the answer; where a key was wrong too often, another answer in its place."""
+        """Send a part of the response; if the address sent too many wrong keys, a 429 response instead."""
         if self._is_replaced:
             return
         if message["type"] == "http.response.start" and message["status"] == UNAUTHORIZED:
@@ -93,12 +93,12 @@ class _Answer:
                 self._is_replaced = True
                 rejection_counts.count(problems.RATE_LIMITED)
                 refuse = self._throttle._refuse(self._scope["path"], over)
-                await refuse(self._scope, self._receive, self.send_as_it_is)
+                await refuse(self._scope, self._receive, self.send_unchanged)
                 return
-        await self.send_as_it_is(message)
+        await self.send_unchanged(message)
 
-    async def send_as_it_is(self, message: Message) -> None:
-        """Send a part, with the headers of limits."""
+    async def send_unchanged(self, message: Message) -> None:
+        """Send a part with the rate limit headers."""
         if message["type"] == "http.response.start" and self._throttle._shows:
             policies, levels = self._asking.rates.shown(self._asking.address, caller_of(self._scope).key_id)
             if policies:
@@ -107,26 +107,26 @@ class _Answer:
         await self._send(message)
 
 
-class OfKeys:
-    """The application behind the gate."""
+class KeyThrottle:
+    """Middleware that limits requests per key."""
 
-    def __init__(self, behind: ASGIApp, refuse: Refuse) -> None:
-        self._behind = behind
+    def __init__(self, app: ASGIApp, refuse: Refuse) -> None:
+        self._app = app
         self._refuse = refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request in, or say when its key may come again."""
-        asking: Asking | None = scope.get(ASKING)
+        """Pass a request on, or answer 429."""
+        asking: ClientLimits | None = scope.get(ASKING)
         over = None if asking is None else asking.rates.request_of_key(caller_of(scope).key_id)
         if over is None:
-            await self._behind(scope, receive, send)
+            await self._app(scope, receive, send)
         else:
             rejection_counts.count(problems.RATE_LIMITED)
             await self._refuse(scope["path"], over)(scope, receive, send)
 
 
 def throttled(app: ASGIApp, rates: Rates, addresses: Addresses, refuse: Refuse, checks_keys: bool) -> ASGIApp:
-    """An application with the limits that are set; as it is where none is."""
+    """Wrap an application with the limits that are set; unchanged if there are none."""
     if rates.are_set or (checks_keys and rates.wrong_keys is not None):
         return Throttle(app, rates, addresses, refuse)
     return app

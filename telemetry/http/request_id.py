@@ -1,6 +1,6 @@
-"""A name for each request over HTTP: the sender's `X-Request-Id`, or one of ours. It is in the answer and in the log.
+"""Id of each HTTP request: the sender's `X-Request-Id`, or a new one. It is in the response and in the log.
 
-The API program hands it on to the query program, so that lines of both can be found by it.
+The API program forwards it to the query program, so that log lines of both can be found by it.
 """
 
 from __future__ import annotations
@@ -22,14 +22,11 @@ Headers = list[tuple[bytes, bytes]]
 
 HEADER = b"x-request-id"
 SANE = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
-"""A sender's name that is used as it is; for any other a new one is made."""
+"""Format of a sender's id that is used; otherwise a new id is made."""
 
 
-class Named:
-    """ASGI middleware that names requests; with `logs_access` each is a line of the log, as far as lines alike go.
-
-    It takes 2 µs of CPU a request.
-    """
+class RequestIds:
+    """ASGI middleware that sets request ids; with `logs_access` it logs each request (repeated lines are limited)."""
 
     def __init__(self, app: ASGIApp, logs_access: bool = False) -> None:
         self._app = app
@@ -38,7 +35,7 @@ class Named:
         self._numbers = count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, with the request's name."""
+        """Answer with the request's id."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -66,12 +63,12 @@ class Named:
             log.info("%s %s %d in %.1f ms", scope["method"], scope["path"], status, took_ms)
 
     def name_of(self, headers: Headers) -> bytes:
-        """The request's name; one of ours is put into its headers, for whom it is forwarded to."""
+        """The request's id; a new one is also put into its headers, for the program that it is forwarded to."""
         for _at, (key, value) in enumerate(headers):
             if key == HEADER:
                 if SANE.fullmatch(value):
                     return value
-                headers[:] = [one for one in headers if one[0] != HEADER]
+                headers[:] = [header for header in headers if header[0] != HEADER]
                 break
         made = b"%b%08x" % (self._begin, next(self._numbers))
         headers.append((HEADER, made))
@@ -79,13 +76,13 @@ class Named:
 
 
 def _named(send: Send, name: bytes) -> Send:
-    """What sends an answer with a request's name."""
+    """Wraps `send` so that the response carries the request's id."""
     header = HEADER, name
 
     def send_named(message: Message) -> Awaitable[None]:
         if message["type"] == "http.response.start":
-            others = message.get("headers", ())
-            message["headers"] = [*[one for one in others if one[0].lower() != HEADER], header]
+            headers = message.get("headers", ())
+            message["headers"] = [*[one for one in headers if one[0].lower() != HEADER], header]
         return send(message)
 
     return send_named

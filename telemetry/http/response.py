@@ -1,4 +1,4 @@
-"""A response between the application and its connection: a large body is sent in pieces, and counted while it waits."""
+"""Sends large response bodies in pieces, and counts them while they wait for the client."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from telemetry.model.errors import BusyError
 
 
 class Response:
-    """One response on its way to a connection: a large body is counted, and sent in pieces as the client reads it."""
+    """One response on its way to a connection. A large body is counted, and sent in pieces as the client reads."""
 
     def __init__(self, client: Client, send: Send) -> None:
         self._client = client
@@ -21,7 +21,7 @@ class Response:
         self._is_refused = False
 
     async def send(self, message: Message) -> None:
-        """Send a message. A response whose body has no room becomes a refusal."""
+        """Send a message. A response whose body has no room is replaced by an error."""
         if self._is_refused:
             return
         if message["type"] == "http.response.start":
@@ -59,7 +59,7 @@ class Response:
 
 
 def _size(headers: Iterable[tuple[bytes, bytes]]) -> int:
-    """Bytes of the body that a head announces; 0 for a few thousand."""
+    """The Content-Length, bytes; 0 if it is below a few thousand."""
     for name, value in headers:
         if name == b"content-length" and len(value) > 4 and value.isdigit():
             return int(value)

@@ -1,4 +1,4 @@
-"""The head of an answer that a connection writes by itself, without an application."""
+"""Head of a response that a connection writes itself, without an application."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ Headers = list[tuple[bytes, bytes]]
 
 
 def header_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Headers as they are sent."""
+    """Headers as sent on the wire."""
     return b"".join([b"%b: %b\r\n" % header for header in headers])
 
 
 class AnswerHead:
-    """The status line, and what all answers say: put together once for each list of it, which uvicorn makes anew each
+    """The status line and the common headers, cached for each list of common headers: uvicorn makes a new list each
     second."""
 
     def __init__(self, status: int) -> None:
@@ -24,7 +24,7 @@ class AnswerHead:
         self._bytes = self._status_line
 
     def of(self, common: Headers) -> bytes:
-        """With these headers, whose list is not changed."""
+        """The head with these common headers; the list must not be changed later."""
         if common is not self._common:
             self._common = common
             self._bytes = self._status_line + header_lines(common)

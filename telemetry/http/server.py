@@ -1,4 +1,4 @@
-"""Run uvicorn inside a program of ours: stopped by us, silent about each request, gone within its grace."""
+"""uvicorn server inside a Whimbrel program, with the program's own signal handling, accept loop and shutdown."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from telemetry.observability import metrics
 from telemetry.system.runtime_dir import make_private, runtime_dir
 
 GRACE_S = 3
-"""Seconds that requests under way get after SIGTERM; the supervisor waits 5 before it kills."""
+"""Time for requests in progress after SIGTERM, s; the supervisor kills after 5 s."""
 
 
 class Server(uvicorn.Server):
-    """A uvicorn server that leaves signals to the program it runs in, and accepts connections itself."""
+    """A uvicorn server that leaves signals to its program and accepts connections itself."""
 
     def __init__(self, config: uvicorn.Config, tls: Identity | None, connections: Connections) -> None:
         super().__init__(config)
@@ -39,18 +39,18 @@ class Server(uvicorn.Server):
         self._connections = connections
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve the sockets; uvicorn's own does the same, without limits before the handshake."""
+        """Serve the sockets as uvicorn does, but with limits before the TLS handshake."""
         make = cast("Callable[..., asyncio.Protocol]", self.config.http_protocol_class)
         connection = partial(make, self.config, self.server_state, self.lifespan.state)
 
         def connection_of(ticket: Ticket) -> asyncio.Protocol:
             return connection(ticket=ticket)
 
-        acceptors = [Acceptor(one, self._connections, connection_of, self._tls) for one in sockets or ()]
-        self.servers = cast("list[asyncio.Server]", acceptors)  # it closes them, and waits for that
+        acceptors = [Acceptor(listening, self._connections, connection_of, self._tls) for listening in sockets or ()]
+        self.servers = cast("list[asyncio.Server]", acceptors)  # uvicorn closes them and waits for their end
         self.started = True
-        for one in sockets or ():
-            name = _port_of(one)
+        for listening in sockets or ():
+            name = _port_of(listening)
             metrics.HTTP_CONNECTIONS.of(name).watch(lambda: len(self.server_state.connections))
             metrics.HTTP_CONNECTIONS_LIMIT.of(name).set(self._connections.share.maximum)
 
@@ -60,7 +60,7 @@ class Server(uvicorn.Server):
 
 
 def listen(host: str, port: int, reuse_port: bool = False) -> socket.socket:
-    """A listening socket; with `reuse_port` several may share the port. Raises `ConfigError` if it can't be had."""
+    """A listening socket; with `reuse_port` several processes may share the port. Raises `ConfigError` if it fails."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=1024, reuse_port=reuse_port)
@@ -69,35 +69,35 @@ def listen(host: str, port: int, reuse_port: bool = False) -> socket.socket:
 
 
 def listen_udp(host: str, port: int, reuse_port: bool = False) -> socket.socket:
-    """A socket bound for datagrams, like that of `listen`. Raises `ConfigError` if it can't be had."""
-    found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+    """A bound UDP socket, otherwise like `listen`. Raises `ConfigError` if it cannot be bound."""
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
     try:
         if reuse_port:
-            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        found.bind((host, port))
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listening.bind((host, port))
     except OSError as error:
-        found.close()
+        listening.close()
         raise ConfigError(f"cannot listen on {host}:{port} (UDP): {error.strerror or error}") from None
-    return found
+    return listening
 
 
 def query_socket(settings: Settings) -> Path:
-    """Where the query program listens."""
+    """Path of the query program's socket."""
     return runtime_dir(settings.data_dir) / "query.sock"
 
 
 def listen_at(path: Path) -> socket.socket:
-    """A listening unix socket in a folder that only we may enter, in the place of one that a killed program left."""
+    """A listening unix socket in a private folder; replaces a socket left by a killed program."""
     make_private(path.parent)
     path.unlink(missing_ok=True)
-    found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    found.bind(str(path))
-    found.listen(1024)
-    return found
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listening.bind(str(path))
+    listening.listen(1024)
+    return listening
 
 
 def _port_of(listening: socket.socket) -> str:
-    """A port's number, or the name of a unix socket."""
+    """The port number, or the name of a unix socket."""
     name = listening.getsockname()
     return str(name[1]) if isinstance(name, tuple) else Path(name).name
 
@@ -108,10 +108,10 @@ SAFE_HEADERS = (
     ("Cross-Origin-Resource-Policy", "same-origin"),
     ("Referrer-Policy", "same-origin"),
 )
-"""What every answer says, so that no browser takes it for what it isn't, or shows it inside another page."""
+"""Headers of every response, so that browsers neither guess its type nor show it inside another page."""
 
 STRICT_TRANSPORT = ("Strict-Transport-Security", "max-age=86400")
-"""The same over TLS. A day: a browser holds it against the whole host, other programs' ports too."""
+"""Additional header over TLS. One day only: browsers apply it to the whole host, including other programs' ports."""
 
 
 def http_server(
@@ -123,10 +123,10 @@ def http_server(
     make: Callable[..., LimitedProtocol] | None = None,
     connections: Connections | None = None,
 ) -> Server:
-    """A server for `app`; run it with `await server.serve([socket])`, end it with `server.should_exit = True`.
+    """A server for `app`; run it with `await server.serve([socket])`, stop it with `server.should_exit = True`.
 
-    One behind another leaves it to that to say what every answer says. `make` makes its connections, whose unsent
-    responses `pending` counts, and which count among `connections`; without, they count alone.
+    With `is_behind_another` the other server adds the common headers. `make` creates its connections. Their unsent
+    responses are counted in `pending`, and they count among `connections`; without it, they are counted separately.
     """
     metrics.UNSENT_BYTES.one.watch(lambda: pending.bytes)
     metrics.UNSENT_LIMIT.one.set(pending.max_bytes)
@@ -138,7 +138,7 @@ def http_server(
         ws="none",
         lifespan="off",
         access_log=False,
-        proxy_headers=False,  # who answers with addresses of its own reads them
+        proxy_headers=False,  # client_address.py reads them
         log_config=None,
         server_header=False,
         headers=headers,
@@ -152,7 +152,7 @@ def http_server(
 
 
 def stop_on_signals() -> asyncio.Event:
-    """An event that is set by SIGTERM and SIGINT."""
+    """An event that SIGTERM and SIGINT set."""
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -161,11 +161,11 @@ def stop_on_signals() -> asyncio.Event:
 
 
 async def until_stopped(serving: asyncio.Task[None], stopped: asyncio.Event) -> None:
-    """Wait until a program is to stop, or its server has ended."""
+    """Wait until the program should stop, or its server has ended."""
     await asyncio.wait({serving, asyncio.create_task(stopped.wait())}, return_when=asyncio.FIRST_COMPLETED)
 
 
 def renew_on_sighup(tls: Identity | None) -> None:
-    """Have SIGHUP read certificate and key again; without TLS it does what it did."""
+    """Make SIGHUP reload certificate and key; without TLS SIGHUP is unchanged."""
     if tls is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, tls.reload)

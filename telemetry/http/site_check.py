@@ -1,7 +1,7 @@
-"""Refuses requests for another host and those of other sites' pages: an ASGI application before another.
+"""Rejects requests for unknown host names and requests of other sites' pages: ASGI middleware.
 
-What makes connections that answer by themselves (quick_http.py) hands on whatever has a header of `UNUSUAL` or a `Host`
-that `Hosts` does not have.
+Connections that answer requests themselves (quick_http.py) pass a request to the application if it has a header in
+`UNUSUAL` or a `Host` that `Hosts` does not accept.
 """
 
 from __future__ import annotations
@@ -28,31 +28,31 @@ IsPage = Callable[[str], bool]
 
 
 def no_page(_path: str) -> bool:
-    """Whether a path is a page for people, on a port without any."""
+    """False for every path, on a port without pages."""
     return False
 
 
 class SiteCheck:
-    """The application. `is_page` says at which paths a link of another site may open a page for people."""
+    """The middleware. `is_page` returns True for paths of pages that links of other sites may open."""
 
-    def __init__(self, behind: ASGIApp, hosts: Hosts, origins: Sequence[str], is_page: IsPage = no_page) -> None:
-        self._behind = behind
+    def __init__(self, app: ASGIApp, hosts: Hosts, origins: Sequence[str], is_page: IsPage = no_page) -> None:
+        self._app = app
         self._hosts = hosts
         self._origins = Origins(origins)
         self._is_page = is_page
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request in, or say why not."""
+        """Pass a request on, or reject it."""
         denied = self.denied(scope) if scope["type"] == "http" else None
         if denied is None:
-            await self._behind(scope, receive, send)
+            await self._app(scope, receive, send)
         else:
             rejection_counts.count(denied.kind)
             audit_refusals.note(denied.kind, address_of(scope), audit_refusals.target_of(scope))
             await refuse(denied, send)
 
     def denied(self, scope: Scope) -> Denied | None:
-        """What speaks against a request; None if nothing does."""
+        """Why a request is rejected; None if it is not."""
         seen = seen_in(scope["headers"])
         host = seen.get(HOST)
         if host is not None and not self._hosts.has(host):
@@ -66,7 +66,7 @@ class SiteCheck:
 
 FOREIGN = Denied(
     problems.FOREIGN_PAGE,
-    "a page of another site made this request in a browser: name the page's origin in api.cors_origins if it may",
+    "a page of another site made this request in a browser; to allow it, add the page's origin to api.cors_origins",
 )
 
 
@@ -74,6 +74,6 @@ def _misdirected(host: bytes) -> Denied:
     name = host.decode("latin-1")[:MAX_SHOWN_CHARACTERS]
     return Denied(
         problems.MISDIRECTED,
-        f"cannot answer for host {name!r}: it is not known as a name of this box; use its IP address, or name the host "
+        f"cannot answer for host {name!r}: it is not a known name of this box; use its IP address, or add the host "
         "in http.allowed_hosts",
     )

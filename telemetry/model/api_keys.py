@@ -151,10 +151,10 @@ class Caller(Struct, frozen=True, gc=False):
         return hashlib.sha256(text).hexdigest()[:16] + ":"
 
 
-ANYBODY = Caller("", frozenset(SCOPES))
+OPEN_CALLER = Caller("", frozenset(SCOPES))
 """The caller on a port that requires no key."""
 
-NOBODY = Caller("", frozenset())
+ANONYMOUS_CALLER = Caller("", frozenset())
 """A caller without a key where one is required: it may read only public data."""
 
 
@@ -179,7 +179,7 @@ class InvalidKey(WhimbrelError):
 # Making ----------------------------------------------------------------------------------------------
 
 
-class Wish(NamedTuple):
+class KeyRequest(NamedTuple):
     """The properties requested for a new key."""
 
     scopes: tuple[str, ...]
@@ -190,7 +190,7 @@ class Wish(NamedTuple):
     is_fleet: bool = False
 
 
-def make(wish: Wish, now_s: int, random: Callable[[int], bytes]) -> tuple[str, Key]:
+def make(wish: KeyRequest, now_s: int, random: Callable[[int], bytes]) -> tuple[str, Key]:
     """Create a key. Returns its text, which is shown only once, and the record to store. `random(n)` returns n bytes.
 
     Raises `InvalidKey` if the properties are not valid.
@@ -206,7 +206,7 @@ def make(wish: Wish, now_s: int, random: Callable[[int], bytes]) -> tuple[str, K
     )
 
 
-def _check(wish: Wish, now_s: int) -> None:
+def _check(wish: KeyRequest, now_s: int) -> None:
     unknown = sorted(set(wish.scopes) - set(SCOPES))
     if unknown or not wish.scopes:
         named = f"unknown scope {unknown[0]}" if unknown else "it needs a scope"
@@ -269,7 +269,7 @@ def complete_key_id(text: str) -> str:
     return match[1] if match else ""
 
 
-def hidden(data: bytes) -> bytes:
+def redacted(data: bytes) -> bytes:
     """The bytes with the secret of each key removed; only the ids remain."""
     return _ANY.sub(rb"\1***", data)
 
@@ -351,7 +351,7 @@ def _alone(device: str) -> Binding:
     return Binding(frozenset((device,)))
 
 
-def outside(caller: Caller, device_ids: Iterable[str]) -> Denied | None:
+def forbidden_device(caller: Caller, device_ids: Iterable[str]) -> Denied | None:
     """Why the caller may not write records of these devices; None if it may."""
     forbidden = caller.binding.first_outside(device_ids)
     if forbidden is None:
@@ -362,7 +362,7 @@ def outside(caller: Caller, device_ids: Iterable[str]) -> Denied | None:
     )
 
 
-def lacks(caller: Caller, scope: str) -> Denied | None:
+def missing_scope(caller: Caller, scope: str) -> Denied | None:
     """Why the caller lacks a scope; None if it has it."""
     if caller.may(scope):
         return None

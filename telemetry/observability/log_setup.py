@@ -23,7 +23,7 @@ REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 """Id of the current request (request_id.py); empty outside of requests."""
 
 WINDOW_S = 10.0
-MOST_ALIKE = 20
+MAX_REPEATS = 20
 """Maximum number of lines from one place in the code within `WINDOW_S`; further lines are dropped and counted."""
 
 MAX_PLACES = 1_000
@@ -45,7 +45,7 @@ def log_to_stderr(level: str, form: str, program: str) -> None:
     """Configure the log; `level` and `form` are the settings `log.level` and `log.format`."""
     handler = logging.StreamHandler()
     handler.setFormatter(Json(program) if form == "json" else Text(program))
-    handler.addFilter(Alike())
+    handler.addFilter(RepeatLimit())
     logging.basicConfig(level=level.upper(), handlers=[handler])
     for severity in COUNTED_FROM_START:
         metrics.LOG_LINES.of(severity)
@@ -54,7 +54,7 @@ def log_to_stderr(level: str, form: str, program: str) -> None:
         logging.getLogger(name).setLevel(least)
 
 
-class Alike(logging.Filter):
+class RepeatLimit(logging.Filter):
     """Drops repeated lines: too many from one place in the code, whatever their arguments.
 
     The next line from there reports the number of dropped lines.
@@ -95,7 +95,7 @@ class _Kind:
     def may_write(self, now_s: float) -> bool:
         if now_s - self._begun_s >= WINDOW_S:
             self._begun_s, self._written = now_s, 0
-        if self._written >= MOST_ALIKE:
+        if self._written >= MAX_REPEATS:
             self.left_out += 1
             return False
         self._written += 1

@@ -54,7 +54,7 @@ def main(program: str, run: Callable[[Settings], None], needs_store: bool = True
     status = _run(program, args.config, run, needs_store, waits)
     watchdog.stopping()
     if status != 0 and is_supervised():
-        with Stopped() as stopped:
+        with StopFlag() as stopped:
             _pause(stopped)
     return status
 
@@ -64,7 +64,7 @@ def _run(program: str, config: str | None, run: Callable[[Settings], None], need
         settings = load(config)
         require_restored(settings.data_dir)
         log_to_stderr(settings.log.level, settings.log.format, program)
-        with Stopped() as stopped:
+        with StopFlag() as stopped:
             ready = not waits or wait_for_store(settings, stopped, needs_store)
         if ready:
             run(settings)
@@ -96,7 +96,7 @@ def _pause(stopped: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-class Stopped:
+class StopFlag:
     """Context in which SIGTERM and SIGINT set a flag instead of ending the program."""
 
     def __init__(self) -> None:
@@ -105,7 +105,7 @@ class Stopped:
     def __call__(self) -> bool:
         return self._is_set
 
-    def __enter__(self) -> Stopped:
+    def __enter__(self) -> StopFlag:
         self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
         return self
 
@@ -122,7 +122,7 @@ def wait_for_store(settings: Settings, stopped: Callable[[], bool], needs_store:
 
     False if stopped meanwhile.
     """
-    tell = Waiting()
+    tell = WaitLog()
     with connect(settings) as client:
         while wait(client, tell, stopped):
             try:
@@ -138,7 +138,7 @@ def wait_for_store(settings: Settings, stopped: Callable[[], bool], needs_store:
     return False
 
 
-class Waiting:
+class WaitLog:
     """Logs why a start waits: each reason once at severity DEBUG, and once at INFO if it persists."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -159,4 +159,4 @@ def _require_writable(client: redis.Redis) -> None:
     start.
     """
     with contextlib.suppress(BusyError):
-        shared_state.say_alive(client, shared_state.WORKER, time.time())
+        shared_state.write_heartbeat(client, shared_state.WORKER, time.time())

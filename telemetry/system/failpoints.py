@@ -16,13 +16,13 @@ VARIABLE = "WHIMBREL_STEPS"
 Step = Callable[[str], None]
 
 
-def teller(protocol: str) -> Step:
+def step_reporter(protocol: str) -> Step:
     """Returns the function to call with the name of each step of `protocol` before the step."""
     listener = os.environ.get(VARIABLE)
-    return partial(_tell, listener, protocol) if listener else untold
+    return partial(_tell, listener, protocol) if listener else no_step_reporter
 
 
-def untold(step: str) -> None:
+def no_step_reporter(step: str) -> None:
     """Do nothing: the function without a listener."""
 
 

@@ -25,7 +25,7 @@ from telemetry.coordination import shared_state
 from telemetry.hot_store.client import connect
 from telemetry.hot_store.entry_codec import RawEntry, pack, read_entry
 from telemetry.hot_store.shard import Batch, Limits, Shard, shard_of
-from telemetry.model.api_keys import Wish, make
+from telemetry.model.api_keys import KeyRequest, make
 from telemetry.model.record import Record, Sent, Stored
 from telemetry.startup.store_setup import set_up
 from tests.box import free_ports, plain_http
@@ -107,7 +107,7 @@ class Box:
 
     def make_key(self, *scopes: str, **more: Any) -> str:
         """A new key, of a `Wish` of these scopes."""
-        text, key = make(Wish(scopes, **more), int(time.time()), secrets.token_bytes)
+        text, key = make(KeyRequest(scopes, **more), int(time.time()), secrets.token_bytes)
         shared_state.add_key(self.client, key)
         return text
 

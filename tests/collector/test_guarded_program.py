@@ -17,7 +17,7 @@ import redis
 from telemetry.coordination import shared_state
 from telemetry.hot_store.client import connect
 from telemetry.model import api_keys as keys
-from telemetry.model.api_keys import Wish, make
+from telemetry.model.api_keys import KeyRequest, make
 from tests.box import free_ports, plain_http
 from tests.collector.program import Program, program
 from tests.conftest import RedisServer
@@ -40,14 +40,14 @@ class Running(NamedTuple):
 
 
 WISHES = {
-    "good": Wish(("ingest",)),
-    "admin": Wish(("admin",)),
-    "revoked": Wish(("ingest",)),
-    "expired": Wish(("ingest",), expires_s=LONG_AGO_S + 1),
-    "reads": Wish(("read",)),
-    "bound": Wish(("ingest",), devices=("van-7",)),
-    "elsewhere": Wish(("ingest",), prefix="bus-"),
-    "fleet": Wish(("ingest",), is_fleet=True),
+    "good": KeyRequest(("ingest",)),
+    "admin": KeyRequest(("admin",)),
+    "revoked": KeyRequest(("ingest",)),
+    "expired": KeyRequest(("ingest",), expires_s=LONG_AGO_S + 1),
+    "reads": KeyRequest(("read",)),
+    "bound": KeyRequest(("ingest",), devices=("van-7",)),
+    "elsewhere": KeyRequest(("ingest",), prefix="bus-"),
+    "fleet": KeyRequest(("ingest",), is_fleet=True),
 }
 
 
@@ -172,7 +172,7 @@ def test_a_tracker_that_was_let_in_needs_no_key(running: Running) -> None:
 
 
 def test_a_revoked_key_is_refused_within_five_seconds(running: Running) -> None:
-    text, key = make(Wish(("ingest",)), int(time.time()), secrets.token_bytes)
+    text, key = make(KeyRequest(("ingest",)), int(time.time()), secrets.token_bytes)
     shared_state.add_key(running.redis, key)
     for status in (202, 401):
         by_s = time.monotonic() + 5

@@ -99,7 +99,7 @@ def test_a_tick_enqueues_what_is_due_and_asks_for_signs_of_life(shard: Shard, cl
     clock.tick()
     assert [job.func_name for job in queue.jobs] == [job_allowlist.SAVE_SHARD, job_allowlist.COMPACT]
     assert list(queue.jobs[0].args) == [0]
-    assert shared_state.SCHEDULER in shared_state.seen_alive(client)
+    assert shared_state.SCHEDULER in shared_state.heartbeats(client)
 
 
 def test_a_deletion_is_begun_at_once_and_gone_on_with(shard: Shard, client: redis.Redis) -> None:
@@ -194,7 +194,7 @@ def test_a_job_saves_through_rq(shard: Shard, client: redis.Redis, archive: Arch
     worker = rq_worker(queue.connection)
     assert worker.work(burst=True)
     assert shard.unsaved() == 0
-    assert shared_state.WORKER in shared_state.seen_alive(client)
+    assert shared_state.WORKER in shared_state.heartbeats(client)
     assert worker.failed_job_count == 0
 
 

@@ -18,7 +18,7 @@ from telemetry.codec.frames import frame
 from telemetry.config.loader import load
 from telemetry.coordination import shared_state
 from telemetry.hot_store.client import connect
-from telemetry.model.api_keys import SCOPES, Wish, device_token, make
+from telemetry.model.api_keys import SCOPES, KeyRequest, device_token, make
 from tests.box import Box, plain_http
 
 pytestmark = pytest.mark.slow
@@ -52,7 +52,7 @@ def keys_of(box: Box) -> Iterator[redis.Redis]:
 
 def new_key(box: Box, **more: Any) -> str:
     """A key for everything, once all programs know it."""
-    wish = Wish(**({"scopes": ("ingest", "read", "sql")} | more))
+    wish = KeyRequest(**({"scopes": ("ingest", "read", "sql")} | more))
     text, key = make(wish, int(time.time()), secrets.token_bytes)
     with connect(load(environ=box.environ)) as client:
         assert shared_state.add_key(client, key)
@@ -248,7 +248,7 @@ def test_the_token_of_one_device_is_revoked(box: Box) -> None:
 
 
 def test_what_a_key_allows_is_changed(box: Box, keys_of: redis.Redis) -> None:
-    text, key = make(Wish(SCOPES), int(time.time()), secrets.token_bytes)
+    text, key = make(KeyRequest(SCOPES), int(time.time()), secrets.token_bytes)
     shared_state.add_key(keys_of, key)
     stop_s = time.monotonic() + END_S
     while box.http.get("/v1/latest", headers=bearer(text)).status_code != 200:

@@ -144,7 +144,7 @@ def test_a_worker_that_looks_sets_an_emptied_redis_up(
     client.flushall()
     work.look()
     [new] = hot.attach(client, 1)
-    assert shared_state.WORKER in shared_state.seen_alive(client)
+    assert shared_state.WORKER in shared_state.heartbeats(client)
     assert apart(new, archive) is None
     assert new.latest([b"a"]) != [None]
     with pytest.raises(OtherStoreError):

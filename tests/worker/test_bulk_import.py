@@ -25,7 +25,7 @@ from telemetry.model.record import Record, Sent, Transport
 from telemetry.model.utc import DAY_US
 from telemetry.startup.store_setup import apart, set_up
 from telemetry.system import clock
-from telemetry.system.failpoints import Step, untold
+from telemetry.system.failpoints import Step, no_step_reporter
 from tests.conftest import RedisServer, settings_of
 from tests.worker.conftest import NOW_US, Ledger, archived
 from tests.worker.stopping import Stop, at, stop
@@ -48,7 +48,7 @@ def saver(archive: Archive, connection: duckdb.DuckDBPyConnection) -> Saver:
 def importer(
     archive: Archive,
     connection: duckdb.DuckDBPyConnection,
-    reached: Step = untold,
+    reached: Step = no_step_reporter,
     max_devices: int = 100,
     usable_s: float = 60,
     name: str = NAME,

@@ -33,7 +33,7 @@ from telemetry.model.record import Record, Sent
 from telemetry.model.utc import DAY_US
 from telemetry.startup.store_setup import set_up
 from telemetry.system import clock
-from telemetry.system.failpoints import Step, untold
+from telemetry.system.failpoints import Step, no_step_reporter
 from tests.conftest import RedisServer, settings_of
 from tests.worker.conftest import NOW_US, Content, Ledger, archived, waiting
 from tests.worker.stopping import Stop, at, stop
@@ -49,12 +49,12 @@ STEPS = ("settle", "cleanse", "look", "write", "sync", "commit", "make last", "c
 SAVE_STEPS = ("look", "intend", "read", "still", "write", "open", "commit", "make last", "finish", "finish 0", "done")
 
 
-def saver(archive: Archive, reached: Step = untold) -> Saver:
+def saver(archive: Archive, reached: Step = no_step_reporter) -> Saver:
     told = Archive(archive.root, reached)
     return Saver(told, open_duckdb(), clock.now_ms, reached=reached)
 
 
-def eraser(archive: Archive, reached: Step = untold, monotonic: Callable[[], float] = lambda: 0.0) -> Eraser:
+def eraser(archive: Archive, reached: Step = no_step_reporter, monotonic: Callable[[], float] = lambda: 0.0) -> Eraser:
     connection = open_duckdb()
     return Eraser(Archive(archive.root, reached), lambda: connection, saver(archive), clock.now_ms, reached, monotonic)
 

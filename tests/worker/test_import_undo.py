@@ -22,7 +22,7 @@ from telemetry.model.record import Record, Sent
 from telemetry.model.utc import DAY_US
 from telemetry.startup.store_setup import apart
 from telemetry.system import clock
-from telemetry.system.failpoints import Step, untold
+from telemetry.system.failpoints import Step, no_step_reporter
 from tests.worker.conftest import NOW_US, archived, waiting
 from tests.worker.stopping import Stop, at, stop
 from worker.bulk_import import Importer, MovedMeanwhile
@@ -47,12 +47,14 @@ def saver(archive: Archive, connection: duckdb.DuckDBPyConnection) -> Saver:
 
 
 def importer(
-    archive: Archive, connection: duckdb.DuckDBPyConnection, reached: Step = untold, name: str = NAME
+    archive: Archive, connection: duckdb.DuckDBPyConnection, reached: Step = no_step_reporter, name: str = NAME
 ) -> Importer:
     return Importer(name, archive, connection, saver(archive, connection), clock.now_ms, 100, 60, reached)
 
 
-def undoer(shard: Shard, archive: Archive, connection: duckdb.DuckDBPyConnection, reached: Step = untold) -> Undoer:
+def undoer(
+    shard: Shard, archive: Archive, connection: duckdb.DuckDBPyConnection, reached: Step = no_step_reporter
+) -> Undoer:
     return Undoer(archive, [shard], connection, saver(archive, connection), clock.now_ms, reached)
 
 

@@ -15,7 +15,7 @@ if __name__ == "__main__":
 from telemetry.config.settings import Settings
 from telemetry.coordination import metric_reports, shared_state
 from telemetry.hot_store.client import connect
-from telemetry.startup.program import Stopped, main
+from telemetry.startup.program import StopFlag, main
 from telemetry.system.systemd_notify import watchdog
 
 ENDS = {signal.SIGTERM, signal.SIGINT}
@@ -27,8 +27,8 @@ def serve(settings: Settings) -> None:
     """Forward and tell until a signal comes. Redis may be away: then that is what is told."""
     if not settings.needs_courier:
         wait()
-    told = metric_reports.told(lambda: connect(settings), metric_reports.Teller(shared_state.COURIER))
-    with Stopped() as stopped, told:
+    told = metric_reports.publishing(lambda: connect(settings), metric_reports.Reporter(shared_state.COURIER))
+    with StopFlag() as stopped, told:
         importlib.import_module("worker.courier.service").serve(settings, stopped)
 
 

@@ -24,7 +24,7 @@ from telemetry.hot_store.client import READ_TIMEOUT_S, connect
 from telemetry.model.errors import BusyError, StoreError, WhimbrelError
 from telemetry.network.tls import any_certificate
 from telemetry.system import clock
-from telemetry.system.failpoints import teller
+from telemetry.system.failpoints import step_reporter
 from telemetry.system.systemd_notify import watchdog
 from worker.courier.alerts.monitors import Devices, Readiness
 from worker.courier.alerts.notifier import Teller
@@ -52,7 +52,7 @@ class Forwarder(Protocol):
     def run(self, stopped: threading.Event) -> None:
         """Go on until stopped."""
 
-    def report(self) -> shared_state.Forwarded:
+    def report(self) -> shared_state.ForwardProgress:
         """How far it is."""
 
 
@@ -133,7 +133,9 @@ def _teller(settings: Settings, alert: Alert, store: Store) -> Teller:
     patience = Patience(settings.courier.longest_wait_s)
     secret = value_of(alert.secret, os.environ)
     host = socket.gethostname()
-    return Teller(alert.name, shown(alert.url), host, secret, peer, store, patience, clock.now_ms, teller("alert"))
+    return Teller(
+        alert.name, shown(alert.url), host, secret, peer, store, patience, clock.now_ms, step_reporter("alert")
+    )
 
 
 def _watches(settings: Settings, client: redis.Redis, store: Store) -> list[Run]:

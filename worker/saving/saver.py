@@ -43,7 +43,7 @@ from telemetry.hot_store.shard import NO_MARKS, Shard, State
 from telemetry.model.errors import IntentChanged, NotTogether
 from telemetry.model.utc import DAY_US
 from telemetry.startup.store_setup import NO_ARCHIVE
-from telemetry.system.failpoints import Step, untold
+from telemetry.system.failpoints import Step, no_step_reporter
 from worker.saving.latest_rebuild import rebuild, tell
 from worker.saving.save_budget import Bounds
 from worker.saving.save_plan import Plan, Tail, Turns, choose, decode, read, still_holds
@@ -61,7 +61,7 @@ class Saver:
         now_ms: Callable[[], int],
         bounds: Bounds | None = None,
         quarantine_max_bytes: int = 16 * 2**20,
-        reached: Step = untold,
+        reached: Step = no_step_reporter,
     ) -> None:
         self._archive = archive
         self._connection = connection

@@ -26,7 +26,7 @@ from telemetry.hot_store.direct_connection import DirectAsker
 from telemetry.hot_store.entry_codec import pack
 from telemetry.hot_store.shard import Batch, Limits
 from telemetry.http.connection import ConnectionLimits
-from telemetry.http.request_id import Named
+from telemetry.http.request_id import RequestIds
 from telemetry.http.server import http_server, listen
 from telemetry.limits.pending_bytes import Pending
 from telemetry.model.record import Record, Sent
@@ -79,7 +79,7 @@ async def serving(settings: Settings, is_quick: bool) -> AsyncIterator[tuple[int
         latest = LatestRoutes(connect_async(settings), asker, 1, 10)
         route = Route("/v1/devices/{device_id:path}/latest", latest.get_device)
         behind = Behind(QuickLatest(Starlette(routes=[route], exception_handlers=HANDLERS), latest))
-        named = Named(behind)
+        named = RequestIds(behind)
         make = partial(QuickConnection, QuickAnswers(asker, 1, named.name_of, Hosts(["box"]).has))
         limits = ConnectionLimits(16_384, 1_000, 100, 10.0, KEEP_ALIVE_S, 8_192)
         server = http_server(named, limits, Pending(2**24), make=make if is_quick else None)

@@ -52,7 +52,7 @@ def box(started: Box) -> Iterator[Box]:
 
 def say_alive(box: Box, ago_s: float = 0) -> None:
     for program in (shared_state.WORKER, shared_state.SCHEDULER):
-        shared_state.say_alive(box.client, program, time.time() - ago_s)
+        shared_state.write_heartbeat(box.client, program, time.time() - ago_s)
 
 
 def reasons(box: Box) -> list[str]:
@@ -88,7 +88,7 @@ def test_worker_and_scheduler_were_never_seen(box: Box) -> None:
     worker, scheduler = reasons(box)
     assert "worker" in worker
     assert "scheduler" in scheduler
-    shared_state.say_alive(box.client, shared_state.WORKER, time.time())
+    shared_state.write_heartbeat(box.client, shared_state.WORKER, time.time())
     assert the_reason(box) == scheduler
 
 
@@ -197,7 +197,7 @@ def test_without_redis_it_is_alive_but_not_ready(box: Box, server: RedisServer) 
 @pytest.fixture
 def healthy(client: redis.Redis, shard: Shard, archive: Archive) -> Health:
     for program in (shared_state.WORKER, shared_state.SCHEDULER):
-        shared_state.say_alive(client, program, time.time())
+        shared_state.write_heartbeat(client, program, time.time())
     return Health(client, lambda: hot.attach(client, 1), archive, "aof", 80, Room())
 
 

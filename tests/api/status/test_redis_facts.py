@@ -6,7 +6,7 @@ import redis
 
 from api.status.redis_facts import UNHEARD_S, Entries, courier_of
 from telemetry.coordination import shared_state
-from telemetry.coordination.shared_state import Forwarded, Told
+from telemetry.coordination.shared_state import AlertProgress, ForwardProgress
 from telemetry.system import clock
 
 ENTRIES = Entries(("hq", "lake"), ("desk",))
@@ -14,9 +14,9 @@ ENTRIES = Entries(("hq", "lake"), ("desk",))
 
 def test_what_was_noted_is_said_of_the_entries_of_the_settings(client: redis.Redis) -> None:
     now_ms = clock.now_ms()
-    noted = [Forwarded(name, "s3://a/b", now_ms, 7, trouble="S3: no") for name in ("lake", "hq", "gone")]
+    noted = [ForwardProgress(name, "s3://a/b", now_ms, 7, trouble="S3: no") for name in ("lake", "hq", "gone")]
     shared_state.note_forwards(client, noted)
-    shared_state.note_alerts(client, [Told("desk", "https://a", now_ms, 3)])
+    shared_state.note_alerts(client, [AlertProgress("desk", "https://a", now_ms, 3)])
     found = courier_of(client, ENTRIES, clock.now_ms)
     assert found.forwards == [noted[1], noted[0]]
     assert [(one.name, one.pending_events) for one in found.alerts] == [("desk", 3)]
@@ -33,7 +33,7 @@ def test_a_courier_that_says_nothing_is_a_trouble(client: redis.Redis) -> None:
 
 def test_a_courier_that_says_nothing_any_more_is_one_too(client: redis.Redis) -> None:
     at_ms = clock.now_ms()
-    shared_state.note_forwards(client, [Forwarded("hq", "s3://a/b", at_ms, 7)])
+    shared_state.note_forwards(client, [ForwardProgress("hq", "s3://a/b", at_ms, 7)])
     entries = Entries(("hq",))
     assert courier_of(client, entries, lambda: at_ms + UNHEARD_S * 1_000).forwards[0].trouble == ""
     later = courier_of(client, entries, lambda: at_ms + UNHEARD_S * 1_000 + 5_000).forwards[0]

@@ -91,7 +91,7 @@ class Page(HTMLParser):
 
 def say_alive(box: Box, ago_s: float = 0) -> None:
     for program in (shared_state.WORKER, shared_state.SCHEDULER):
-        shared_state.say_alive(box.client, program, time.time() - ago_s)
+        shared_state.write_heartbeat(box.client, program, time.time() - ago_s)
 
 
 # Numbers ---------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from telemetry.audit import reader
 from telemetry.config.settings import Settings
 from telemetry.coordination import shared_state
 from telemetry.hot_store.client import url
-from telemetry.model.api_keys import Caller, Denied, Wish, check, device_token, make
+from telemetry.model.api_keys import Caller, Denied, KeyRequest, check, device_token, make
 
 
 @pytest.fixture(autouse=True)
@@ -103,7 +103,7 @@ def test_the_whole_key_revokes_it_and_is_shown_nowhere(
 
 
 def test_an_expired_key_is_revoked_by_its_text(client: redis.Redis, capsys: pytest.CaptureFixture[str]) -> None:
-    text, key = make(Wish(("read",), expires_s=2), 1, secrets.token_bytes)
+    text, key = make(KeyRequest(("read",), expires_s=2), 1, secrets.token_bytes)
     shared_state.add_key(client, key)
     assert whimbrel("revoke", text) == 0
     assert shared_state.keys(client) == {}

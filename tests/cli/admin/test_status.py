@@ -40,7 +40,7 @@ def append(shard: Shard, count: int) -> None:
 def alive(shard: Shard, client: redis.Redis) -> Shard:
     """A box that is ready."""
     for program in (shared_state.WORKER, shared_state.SCHEDULER):
-        shared_state.say_alive(client, program, time.time())
+        shared_state.write_heartbeat(client, program, time.time())
     return shard
 
 

@@ -193,9 +193,9 @@ def test_nothing_is_published_once_nobody_looks(collector: Collector) -> None:
     _, ports, settings = collector
     with connect(settings) as client:
         frames = shared_state.Frames(client, ports.auto)
-        shared_state.ask_for_frames(client, ports.auto, clock.now_ms(), 2_000)
-        assert ports.auto in shared_state.ports_asked_for(client, clock.now_ms())
-        assert ports.auto not in shared_state.ports_asked_for(client, clock.now_ms() + 3_000)
+        shared_state.request_frames(client, ports.auto, clock.now_ms(), 2_000)
+        assert ports.auto in shared_state.requested_ports(client, clock.now_ms())
+        assert ports.auto not in shared_state.requested_ports(client, clock.now_ms() + 3_000)
         time.sleep(4)
         while frames.next(0.1) is not None:
             pass

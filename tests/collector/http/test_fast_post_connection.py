@@ -23,7 +23,7 @@ from telemetry.codec.record_parser import Arrival
 from telemetry.codec.typed_decoder import LEARN_RECORDS
 from telemetry.hot_store.shard import Limits, Shard
 from telemetry.http.connection import ConnectionLimits
-from telemetry.http.request_id import Named
+from telemetry.http.request_id import RequestIds
 from telemetry.http.server import Server, http_server, listen
 from telemetry.limits.pending_bytes import Pending
 from tests.behind import Behind
@@ -68,7 +68,7 @@ async def serving(
     async with taking(connect_to, limits=Limits(max_devices), max_pending_bytes=max_pending_bytes) as intake:
         arrival = Arrival(NOW_US)
         behind = Behind(app(intake, LIMITS, lambda: arrival))
-        named = Named(behind)
+        named = RequestIds(behind)
         make = partial(QuickConnection, QuickPosts(intake, LIMITS, lambda: arrival, named.name_of, Hosts(["box"]).has))
         limits = ConnectionLimits(16_384, LIMITS.max_body_bytes, 100, request_timeout_s, KEEP_ALIVE_S, 8_192)
         server = http_server(named, limits, Pending(2**24), make=make if is_quick else None)

@@ -24,7 +24,7 @@ from telemetry.coordination import shared_state
 from telemetry.coordination.shared_state import Stamp
 from telemetry.hot_store.shard import Shard
 from telemetry.model import api_keys
-from telemetry.model.api_keys import Denied, Key, Wish, make
+from telemetry.model.api_keys import Denied, Key, KeyRequest, make
 from telemetry.model.errors import StoreUnavailable
 from tests.collector.conftest import HOST, RECEIVED, Connect, collecting, line, numbers, run, tail
 
@@ -60,7 +60,7 @@ class Guarded(NamedTuple):
 
     def create(self, *scopes: str, **more: Any) -> str:
         """A new key, which the collector has not read yet."""
-        text, key = make(Wish(scopes, **more), int(time.time()), secrets.token_bytes)
+        text, key = make(KeyRequest(scopes, **more), int(time.time()), secrets.token_bytes)
         shared_state.add_key(self.client, key)
         return text
 

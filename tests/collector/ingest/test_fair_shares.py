@@ -9,7 +9,7 @@ import pytest
 from collector.ingest.fair_shares import Shares
 from telemetry.hot_store.shard import UNLIMITED, Limits, Owner
 from telemetry.limits.client_address import Addresses
-from telemetry.model.api_keys import ANYBODY, Binding, Caller
+from telemetry.model.api_keys import OPEN_CALLER, Binding, Caller
 
 LIMITS = Limits(max_devices=1_000, max_names=500, max_senders=200)
 SHARES = Shares(LIMITS, 80, 16, 2_000, Addresses(("10.0.0.0/8",), "x-forwarded-for"))
@@ -37,8 +37,8 @@ def test_keys(found: Caller, expected: Owner) -> None:
 
 
 def test_addresses_where_no_key_is_required() -> None:
-    assert SHARES.of_request(scope("192.0.2.1"), ANYBODY) == Owner("@192.0.2.1", 160, 400)
-    assert SHARES.of_request(scope("10.0.0.1", "2001:db8::7"), ANYBODY).name == "@2001:db8::/64"
+    assert SHARES.of_request(scope("192.0.2.1"), OPEN_CALLER) == Owner("@192.0.2.1", 160, 400)
+    assert SHARES.of_request(scope("10.0.0.1", "2001:db8::7"), OPEN_CALLER).name == "@2001:db8::/64"
     assert SHARES.of_address("") == UNLIMITED
 
 

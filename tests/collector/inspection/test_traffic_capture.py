@@ -31,7 +31,7 @@ def unwatched() -> Iterator[None]:
 def shown(client: redis.Redis, connect: Connect, count: int) -> list[Seen]:
     """What those hear who look while so many pieces come at once."""
     frames = shared_state.Frames(client, PORT)
-    shared_state.ask_for_frames(client, PORT, clock.now_ms(), 30_000)
+    shared_state.request_frames(client, PORT, clock.now_ms(), 30_000)
 
     async def come() -> None:
         async with traffic_capture.shown(connect):
@@ -77,4 +77,4 @@ def test_no_key_is_shown() -> None:
     raw = b'{"token": "wk_abcdefgh_' + b"a" * 26 + b'"}'
     piece = traffic_capture._piece("frame", PORT, "tcp", "", raw)
     assert bytes.fromhex(piece.raw) == b'{"token": "wk_abcdefgh_***"}'
-    assert api_keys.hidden(b"wd_abcdefgh_" + b"a" * 26 + b"_dmFuLTc=") == b"wd_abcdefgh_***="
+    assert api_keys.redacted(b"wd_abcdefgh_" + b"a" * 26 + b"_dmFuLTc=") == b"wd_abcdefgh_***="

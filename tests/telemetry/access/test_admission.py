@@ -106,7 +106,7 @@ def test_a_reader_of_events_that_takes_nothing_is_not_waited_for(monkeypatch: py
         request.is_stalled = True
         await send(MORE)
 
-    request._gate._behind = behind
+    request._gate._app = behind
     assert ended(request) == [STREAM]
 
 

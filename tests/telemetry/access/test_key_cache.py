@@ -13,14 +13,14 @@ import pytest
 import redis
 
 from telemetry.access import key_cache
-from telemetry.access.key_cache import LOOKUP_TIMEOUT_S, MAX_STALE_S, Keyring, kept
+from telemetry.access.key_cache import LOOKUP_TIMEOUT_S, MAX_STALE_S, Keyring, refreshed_keyring
 from telemetry.config.settings import Settings
 from telemetry.coordination import shared_state
 from telemetry.coordination.shared_state import Stamp
 from telemetry.hot_store.client import READ_TIMEOUT_S, connect
 from telemetry.limits.lookup_limit import TOTAL
 from telemetry.model import problems
-from telemetry.model.api_keys import INGEST, READ, WRONG, Caller, Denied, Key, Wish, device_token, make
+from telemetry.model.api_keys import INGEST, READ, WRONG, Caller, Denied, Key, KeyRequest, device_token, make
 from telemetry.model.errors import StoreUnavailable
 from telemetry.observability import metrics
 from tests.conftest import RedisServer
@@ -55,10 +55,10 @@ class Clock:
 
 
 def test_a_keyring_goes_by_what_it_read_last_for_a_time() -> None:
-    text, key = make(Wish((READ,)), NOW_S, secrets.token_bytes)
+    text, key = make(KeyRequest((READ,)), NOW_S, secrets.token_bytes)
     store, clock = Store(**{key.id: key}), Clock()
     ring = Keyring(store.read, clock, clock)
-    with pytest.raises(StoreUnavailable, match="cannot tell whose key"):
+    with pytest.raises(StoreUnavailable, match="cannot check this key"):
         ring.check(text)
     ring.refresh()
     ring.refresh()
@@ -70,7 +70,7 @@ def test_a_keyring_goes_by_what_it_read_last_for_a_time() -> None:
     clock.now_s += MAX_STALE_S
     assert isinstance(ring.check(text), Caller)
     clock.now_s += 1
-    with pytest.raises(StoreUnavailable, match="cannot tell whose key"):
+    with pytest.raises(StoreUnavailable, match="cannot check this key"):
         ring.check(text)
     store.is_away = False
     ring.refresh()
@@ -78,7 +78,7 @@ def test_a_keyring_goes_by_what_it_read_last_for_a_time() -> None:
 
 
 def test_a_key_runs_out_without_a_read() -> None:
-    text, key = make(Wish((READ,), expires_s=NOW_S + 10), NOW_S, secrets.token_bytes)
+    text, key = make(KeyRequest((READ,), expires_s=NOW_S + 10), NOW_S, secrets.token_bytes)
     clock = Clock()
     ring = Keyring(Store(**{key.id: key}).read, clock, clock)
     ring.refresh()
@@ -106,7 +106,9 @@ class Holding:
 
 
 def test_what_holds_a_key_ends_with_it() -> None:
-    made = [make(Wish((READ,), expires_s=NOW_S + after_s), NOW_S, secrets.token_bytes) for after_s in (100, 200, 300)]
+    made = [
+        make(KeyRequest((READ,), expires_s=NOW_S + after_s), NOW_S, secrets.token_bytes) for after_s in (100, 200, 300)
+    ]
     store, clock = Store(**{key.id: key for _, key in made}), Clock()
     ring = Keyring(store.read, clock, lambda: 0.0)
     ring.refresh()
@@ -136,7 +138,7 @@ def test_what_holds_a_key_ends_with_it() -> None:
 
 
 def test_what_a_changed_key_allows_no_more_ends() -> None:
-    fleet, key = make(Wish((INGEST, READ), is_fleet=True), NOW_S, secrets.token_bytes)
+    fleet, key = make(KeyRequest((INGEST, READ), is_fleet=True), NOW_S, secrets.token_bytes)
     store, clock = Store(**{key.id: key}), Clock()
     ring = Keyring(store.read, clock, lambda: 0.0)
     ring.refresh()
@@ -156,7 +158,7 @@ def test_what_a_changed_key_allows_no_more_ends() -> None:
 
 
 def test_nothing_holds_a_key_that_nobody_can_judge() -> None:
-    text, key = make(Wish((READ,)), NOW_S, secrets.token_bytes)
+    text, key = make(KeyRequest((READ,)), NOW_S, secrets.token_bytes)
     clock = Clock()
     ring = Keyring(Store(**{key.id: key}).read, clock, clock)
     ring.refresh()
@@ -180,10 +182,10 @@ async def becomes(ring: Keyring, text: str, kind: type) -> float:
 
 
 def test_what_is_made_and_revoked_is_known_within_seconds(client: redis.Redis, settings: Settings) -> None:
-    text, key = make(Wish((READ,)), int(time.time()), secrets.token_bytes)
+    text, key = make(KeyRequest((READ,)), int(time.time()), secrets.token_bytes)
 
     async def test() -> None:
-        async with kept(lambda: connect(settings)) as ring:
+        async with refreshed_keyring(lambda: connect(settings)) as ring:
             assert ring.check(text) is WRONG
             shared_state.add_key(client, key)
             await becomes(ring, text, Caller)
@@ -197,7 +199,7 @@ def test_what_is_made_and_revoked_is_known_within_seconds(client: redis.Redis, s
 
 
 def test_a_key_is_revoked_on_a_full_redis(client: redis.Redis, settings: Settings) -> None:
-    found = [make(Wish((INGEST,), is_fleet=True), int(time.time()), secrets.token_bytes) for _ in range(3)]
+    found = [make(KeyRequest((INGEST,), is_fleet=True), int(time.time()), secrets.token_bytes) for _ in range(3)]
     for _, key in found:
         assert shared_state.add_key(client, key)
         assert not shared_state.add_key(client, key)
@@ -217,7 +219,7 @@ def test_a_key_is_revoked_on_a_full_redis(client: redis.Redis, settings: Setting
 
 
 def test_a_changed_key_is_read_again(client: redis.Redis) -> None:
-    _, key = make(Wish((INGEST,), is_fleet=True), int(time.time()), secrets.token_bytes)
+    _, key = make(KeyRequest((INGEST,), is_fleet=True), int(time.time()), secrets.token_bytes)
     shared_state.add_key(client, key)
     stamp, _ = shared_state.keys_since(client, None)
     changed = Key(**{name: getattr(key, name) for name in Key.__struct_fields__} | {"revoked_devices": ("van-7",)})
@@ -227,12 +229,12 @@ def test_a_changed_key_is_read_again(client: redis.Redis) -> None:
 
 def test_keys_count_on_while_redis_is_away(own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(key_cache, "REFRESH_S", 0.05)
-    text, key = make(Wish((READ,)), int(time.time()), secrets.token_bytes)
+    text, key = make(KeyRequest((READ,)), int(time.time()), secrets.token_bytes)
     with own_redis.client() as client:
         shared_state.add_key(client, key)
 
     async def test() -> None:
-        async with kept(own_redis.client) as ring:
+        async with refreshed_keyring(own_redis.client) as ring:
             assert isinstance(ring.check(text), Caller)
             own_redis.kill()
             await asyncio.sleep(0.3)
@@ -247,12 +249,12 @@ def test_keys_count_on_while_redis_is_away(own_redis: RedisServer, monkeypatch: 
 
 def test_the_use_of_keys_is_noted(client: redis.Redis, settings: Settings) -> None:
     """Noted at the end of a program and each minute: keys that passed a check, and those that something holds."""
-    made = {name: make(Wish((READ,)), int(time.time()), secrets.token_bytes) for name in ("used", "held", "idle")}
+    made = {name: make(KeyRequest((READ,)), int(time.time()), secrets.token_bytes) for name in ("used", "held", "idle")}
     for _, key in made.values():
         shared_state.add_key(client, key)
 
     async def use() -> None:
-        async with kept(lambda: connect(settings), is_noting=True) as ring:
+        async with refreshed_keyring(lambda: connect(settings), is_noting=True) as ring:
             assert isinstance(ring.check(made["used"][0]), Caller)
             assert ring.check("wk_aaaaaaaa_" + 26 * "a") == WRONG
             held = ring.check(made["held"][0])
@@ -270,12 +272,12 @@ def test_the_use_of_keys_is_noted(client: redis.Redis, settings: Settings) -> No
 
 
 def test_a_redis_that_is_away_keeps_no_program_from_ending(own_redis: RedisServer) -> None:
-    text, key = make(Wish((READ,)), int(time.time()), secrets.token_bytes)
+    text, key = make(KeyRequest((READ,)), int(time.time()), secrets.token_bytes)
     with own_redis.client() as client:
         shared_state.add_key(client, key)
 
     async def use() -> None:
-        async with kept(own_redis.client, is_noting=True) as ring:
+        async with refreshed_keyring(own_redis.client, is_noting=True) as ring:
             assert isinstance(ring.check(text), Caller)
             own_redis.kill()
 
@@ -306,12 +308,12 @@ def _no_refresh(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_no_refresh")
 def test_a_new_key_and_a_token_of_a_new_fleet_are_found_at_once(client: redis.Redis, settings: Settings) -> None:
-    text, key = make(Wish((READ,)), int(time.time()), secrets.token_bytes)
-    fleet, fleet_key = make(Wish((INGEST,), is_fleet=True), int(time.time()), secrets.token_bytes)
+    text, key = make(KeyRequest((READ,)), int(time.time()), secrets.token_bytes)
+    fleet, fleet_key = make(KeyRequest((INGEST,), is_fleet=True), int(time.time()), secrets.token_bytes)
     token = device_token(fleet, "van-7")
 
     async def test() -> None:
-        async with kept(lambda: connect(settings)) as ring:
+        async with refreshed_keyring(lambda: connect(settings)) as ring:
             for one, shown in ((key, text), (fleet_key, token)):
                 await ring.find_new(shown, "192.0.2.1")
                 assert ring.check(shown) is WRONG
@@ -324,10 +326,10 @@ def test_a_new_key_and_a_token_of_a_new_fleet_are_found_at_once(client: redis.Re
 
 @pytest.mark.usefixtures("_no_refresh")
 def test_concurrent_look_ups_of_a_key_share_one(client: redis.Redis, settings: Settings) -> None:
-    text, key = make(Wish((READ,)), int(time.time()), secrets.token_bytes)
+    text, key = make(KeyRequest((READ,)), int(time.time()), secrets.token_bytes)
 
     async def test() -> None:
-        async with kept(lambda: connect(settings)) as ring:
+        async with refreshed_keyring(lambda: connect(settings)) as ring:
             before = times_read(client)
             shared_state.add_key(client, key)
             await asyncio.gather(*(ring.find_new(text, "192.0.2.1") for _ in range(1_000)))
@@ -339,7 +341,7 @@ def test_concurrent_look_ups_of_a_key_share_one(client: redis.Redis, settings: S
 
 @pytest.mark.usefixtures("_no_refresh")
 def test_wrong_keys_cause_no_more_reads_than_the_limit(client: redis.Redis, settings: Settings) -> None:
-    known, key = make(Wish((READ,)), int(time.time()), secrets.token_bytes)
+    known, key = make(KeyRequest((READ,)), int(time.time()), secrets.token_bytes)
     shared_state.add_key(client, key)
 
     async def reads(ring: Keyring, *asked: tuple[str, str]) -> int:
@@ -350,7 +352,7 @@ def test_wrong_keys_cause_no_more_reads_than_the_limit(client: redis.Redis, sett
         return times_read(client) - before
 
     async def test() -> None:
-        async with kept(lambda: connect(settings)) as ring:
+        async with refreshed_keyring(lambda: connect(settings)) as ring:
             shapeless = ("", "secret", "wk_", "wk_aaaaaaaa_short", known[:-1] + "-", "wk_" + "a" * 2_000)
             others_secret = known[:-26] + "a" * 26
             assert await reads(ring, *((text, "192.0.2.1") for text in (*shapeless, others_secret, known))) == 0
@@ -367,10 +369,10 @@ def test_wrong_keys_cause_no_more_reads_than_the_limit(client: redis.Redis, sett
 
 @pytest.mark.usefixtures("_no_refresh")
 def test_a_key_is_not_called_wrong_while_redis_is_away_or_silent(own_redis: RedisServer) -> None:
-    text, key = make(Wish((READ,)), int(time.time()), secrets.token_bytes)
+    text, key = make(KeyRequest((READ,)), int(time.time()), secrets.token_bytes)
 
     async def test() -> None:
-        async with kept(own_redis.client) as ring:
+        async with refreshed_keyring(own_redis.client) as ring:
             with own_redis.client() as client:
                 shared_state.add_key(client, key)
                 pid = int(client.info("server")["process_id"])
@@ -387,7 +389,7 @@ def test_a_key_is_not_called_wrong_while_redis_is_away_or_silent(own_redis: Redi
             await ring.find_new(text, "192.0.2.1")
             assert isinstance(ring.check(text), Caller)
             own_redis.kill()
-            with pytest.raises(StoreUnavailable, match="cannot tell whose key"):
+            with pytest.raises(StoreUnavailable, match="cannot check this key"):
                 await ring.find_new(wrong_key(2), "192.0.2.1")
             assert isinstance(ring.check(text), Caller)
 
@@ -397,13 +399,13 @@ def test_a_key_is_not_called_wrong_while_redis_is_away_or_silent(own_redis: Redi
 def test_a_key_that_cannot_be_decoded_costs_only_itself(
     client: redis.Redis, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
-    made = [make(Wish((READ,)), int(time.time()), secrets.token_bytes) for _ in range(3)]
+    made = [make(KeyRequest((READ,)), int(time.time()), secrets.token_bytes) for _ in range(3)]
     for _, key in made[:2]:
         shared_state.add_key(client, key)
     counted = metrics.UNDECODABLE.of("keys").value
 
     async def test() -> None:
-        async with kept(lambda: connect(settings)) as ring:
+        async with refreshed_keyring(lambda: connect(settings)) as ring:
             assert isinstance(ring.check(made[0][0]), Caller)
             client.hset(shared_state.KEYS, made[0][1].id, b'{"id": 5')
             client.hset(shared_state.KEYS, b"\xff\xfe", b"{}")
@@ -421,10 +423,10 @@ def test_a_key_that_cannot_be_decoded_costs_only_itself(
 def test_an_unexpected_error_does_not_end_the_reading_of_keys(
     client: redis.Redis, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text, key = make(Wish((READ,)), int(time.time()), secrets.token_bytes)
+    text, key = make(KeyRequest((READ,)), int(time.time()), secrets.token_bytes)
 
     async def test() -> None:
-        async with kept(lambda: connect(settings)) as ring:
+        async with refreshed_keyring(lambda: connect(settings)) as ring:
             with monkeypatch.context() as patched:
                 patched.setattr(ring, "refresh", lambda: 1 // 0)
                 while not metrics.LOOP_ERRORS.of("keys").value:  # noqa: ASYNC110

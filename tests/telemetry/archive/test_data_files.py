@@ -13,7 +13,7 @@ from telemetry.archive.schema import columns, is_sorted
 from telemetry.hot_store.entry_codec import Block
 from telemetry.model.record import Record, Stored
 from telemetry.model.utc import DAY_US, day_of
-from telemetry.system.failpoints import untold
+from telemetry.system.failpoints import no_step_reporter
 
 NOW_US = 1_795_500_000_000_000
 
@@ -26,7 +26,7 @@ def test_files_are_sorted_however_the_records_come(tmp_path: Path, order: str) -
     ]
     made.sort(key=lambda one: (one.device_id, one.record.timestamp_us, one.id), reverse=order == "reversed")
     records = columns(map(Block.of, Random(1).sample(made, len(made)) if order == "mixed" else made))
-    [file] = DataFiles(tmp_path, untold).write(records, "1")
+    [file] = DataFiles(tmp_path, no_step_reporter).write(records, "1")
     found = pq.ParquetFile(tmp_path / file.path)
     assert found.num_row_groups > 1
     assert found.metadata.num_rows == len(made)

@@ -99,7 +99,9 @@ def test_how_far_all_are_is_what_the_slowest_is(settings: Settings, shard: Shard
     held = held_by(with_two)
     assert held_by(settings)() is None
     assert held() == NOTHING_DONE
-    a, b, c = (shared_state.Forwarded(name, "s3://x", 1, version) for name, version in (("a", 7), ("b", 5), ("c", 1)))
+    a, b, c = (
+        shared_state.ForwardProgress(name, "s3://x", 1, version) for name, version in (("a", 7), ("b", 5), ("c", 1))
+    )
     shared_state.note_forwards(shard.client, [a, c])
     assert held() == NOTHING_DONE, "b has not begun"
     shared_state.note_forwards(shard.client, [a, b, c])

@@ -12,7 +12,7 @@ import pytest
 from telemetry.archive import commit_log
 from telemetry.archive import table as module
 from telemetry.archive.table import Archive, commit_number
-from telemetry.archive.table_cache import Opened
+from telemetry.archive.table_cache import TableCache
 from telemetry.model.errors import IntentChanged
 from telemetry.model.utc import day_of
 
@@ -98,4 +98,4 @@ def test_an_entry_that_was_touched_is_another(archive: Archive) -> None:
 
 
 def test_nothing_is_remembered_at_first(tmp_path: Path) -> None:
-    assert Opened().newest(tmp_path) is None
+    assert TableCache().newest(tmp_path) is None

@@ -94,5 +94,5 @@ def test_what_every_answer_says_once(box: Box, path: str) -> None:
 
 @pytest.mark.parametrize("origin", ["map.example.com", "https://map.example.com/", "https://a b", "null", "file://x"])
 def test_what_is_no_origin_stops_the_start(origin: str) -> None:
-    with pytest.raises(ConfigError, match=r"api.cors_origins: .* is no origin"):
+    with pytest.raises(ConfigError, match=r"api.cors_origins: .* is not an origin"):
         load(environ={"WHIMBREL__API__CORS_ORIGINS": json.dumps([origin])})

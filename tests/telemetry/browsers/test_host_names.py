@@ -94,7 +94,7 @@ def test_verdicts_are_remembered_within_bounds() -> None:
     "name", ["https://box.example.com", "box.example.com:8000", "a/b", "", "*.*.example.com", "a b", "*a"]
 )
 def test_what_is_no_name_stops_the_start(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"http.allowed_hosts: .* is no host name"):
+    with pytest.raises(ConfigError, match=r"http.allowed_hosts: .* is not a host name"):
         load(environ={"WHIMBREL__HTTP__ALLOWED_HOSTS": json.dumps([name])})
 
 

@@ -7,7 +7,7 @@ import secrets
 import pytest
 
 from telemetry.access.users import csrf_token, new_session
-from telemetry.browsers.session_cookie import Cookies, has_csrf_token, is_same_origin, lacks_token
+from telemetry.browsers.session_cookie import Cookies, has_csrf_token, is_same_origin, missing_token
 from telemetry.config.loader import load
 
 PLAIN, SECURE = Cookies(is_secure=False), Cookies(is_secure=True)
@@ -80,6 +80,8 @@ def test_tokens() -> None:
     assert has_csrf_token(right, TEXT)
     assert not has_csrf_token(right, new_session(secrets.token_bytes))
     assert not has_csrf_token(headers(), TEXT)
-    assert lacks_token("GET", headers(), TEXT) is None
-    assert lacks_token("POST", right, TEXT) is None
-    assert [lacks_token(method, headers(), TEXT) is None for method in ("POST", "DELETE", "PUT", "get")] == [False] * 4
+    assert missing_token("GET", headers(), TEXT) is None
+    assert missing_token("POST", right, TEXT) is None
+    assert [missing_token(method, headers(), TEXT) is None for method in ("POST", "DELETE", "PUT", "get")] == [
+        False
+    ] * 4

@@ -13,22 +13,25 @@ from tests.settings_file import refused, written
 @pytest.mark.parametrize(
     ("entry", "names"),
     [
-        ("protocol = 'gt06'\nport = 8000", "collector.listen[1].port = 8000 is that of api.port"),
-        ("protocol = 'gt06'\nport = 9999", "is that of api.port, collector.http_port or collector.tcp_port, too"),
-        ("protocol = 'gt06'\nport = 5\n[[collector.listen]]\nprotocol = 'auto'\nport = 5", "collector.listen[1], too"),
-        ("protocol = 'osmand'\nport = 5", "osmand is spoken over http"),
-        ("protocol = 'gt06'\nport = 5\ntransport = 'http'", "gt06 is spoken over tcp or udp"),
-        ("protocol = 'json'\nport = 5\ntransport = 'udp'", "json is spoken over tcp"),
-        ("protocol = 'gt06'\nport = 5\ntimezone = 'Mars'", "collector.listen[1].timezone = 'Mars' is no time zone"),
+        ("protocol = 'gt06'\nport = 8000", "collector.listen[1].port = 8000 is already used by api.port"),
+        ("protocol = 'gt06'\nport = 9999", "is already used by api.port, collector.http_port or collector.tcp_port"),
+        (
+            "protocol = 'gt06'\nport = 5\n[[collector.listen]]\nprotocol = 'auto'\nport = 5",
+            "used by collector.listen[1]",
+        ),
+        ("protocol = 'osmand'\nport = 5", "osmand uses http"),
+        ("protocol = 'gt06'\nport = 5\ntransport = 'http'", "gt06 uses tcp or udp"),
+        ("protocol = 'json'\nport = 5\ntransport = 'udp'", "json uses tcp"),
+        ("protocol = 'gt06'\nport = 5\ntimezone = 'Mars'", "collector.listen[1].timezone = 'Mars' is not a time zone"),
         (
             "protocol = 'gt06'\nport = 5\nhost = '0.0.0.0'",
-            "listen[1].host = '0.0.0.0' lets other machines in",
+            "listen[1].host = '0.0.0.0' is reachable from other machines",
         ),
         ("protocol = 'gt07'\nport = 5", "cannot use collector.listen[1].protocol"),
         ("port = 5", "collector.listen[1]"),
         (
             "protocol = 'h02'\nport = 5\ntransport = 'udp'\nidle_timeout_s = 9",
-            "listen[1].idle_timeout_s is of no use over udp",
+            "listen[1].idle_timeout_s has no effect over udp",
         ),
     ],
 )
@@ -55,7 +58,7 @@ def test_udp_may_have_the_number_of_a_tcp_port(tmp_path: Path) -> None:
 @pytest.mark.parametrize("section", ["api", "collector"])
 def test_other_machines_get_in_only_on_purpose(tmp_path: Path, section: str) -> None:
     text = f'[{section}]\nhost = "0.0.0.0"\n'
-    assert f"{section}.host = '0.0.0.0' lets other machines in" in refused(tmp_path, text)
+    assert f"{section}.host = '0.0.0.0' is reachable from other machines" in refused(tmp_path, text)
     allowed = load(written(tmp_path, text), {"WHIMBREL__AUTH__ALLOW_ANONYMOUS": "true"})
     assert getattr(allowed, section).host == "0.0.0.0"
 
@@ -92,9 +95,7 @@ def test_values_that_are_wrong_together(tmp_path: Path, text: str, names: str) -
 def test_who_can_not_say_a_key_is_let_in_by_its_own_port_alone(tmp_path: Path, protocol: str, transport: str) -> None:
     entry = f"[[collector.listen]]\nprotocol = '{protocol}'\ntransport = '{transport}'\nport = 5027\n"
     said = refused(tmp_path, f"[auth]\nrequired = true\nallow_anonymous = true\n{entry}")
-    assert (
-        f"collector.listen[1]: auth.required is set, and who speaks {protocol} over {transport} can't say a key" in said
-    )
+    assert f"collector.listen[1]: auth.required is set, but {protocol} over {transport} cannot carry an API key" in said
     load(written(tmp_path, f"[auth]\nrequired = true\n{entry}allow_anonymous = true\nhost = '0.0.0.0'\n"), {})
 
 

@@ -121,7 +121,7 @@ def check_refused(
     assert saved == [0]
     assert not (tmp_path / "proof").exists()
     [said] = caplog.messages
-    assert said.startswith("refused a job of the queue, ")
+    assert said.startswith("rejected job ")
     assert why in said
     assert len(said) < 300
     assert shared_state.refused(client) == {"job-not-allowed": 1}
@@ -219,7 +219,7 @@ def test_a_job_with_more_than_a_call_is_refused(
     extra: dict[str, Any],
 ) -> None:
     job = strange_queue.enqueue_call(job_allowlist.SAVE_SHARD, args=(0,), **{"timeout": 60, **extra})
-    why = "its timeout" if "timeout" in extra else "which Whimbrel's jobs have not"
+    why = "its timeout" if "timeout" in extra else "which Whimbrel's jobs do not have"
     check_refused(client, saved, caplog, tmp_path, why, job.id)
 
 
@@ -236,8 +236,8 @@ HASHES: dict[str, tuple[dict[str, object], str]] = {
     "a number that is none": (GOOD | {"ttl": "x"}, "x"),
     "a long field": (GOOD | {"description": "x" * 10_000}, "its description has 10000 bytes"),
     "not compressed": (GOOD | {"data": json.dumps([job_allowlist.SAVE_SHARD, None, [0], {}])}, "not compressed"),
-    "something behind the payload": (GOOD | {"data": call() + b"more"}, "more than 512 bytes, or is cut off"),
-    "a payload cut off": (GOOD | {"data": call()[:-5]}, "cut off"),
+    "something behind the payload": (GOOD | {"data": call() + b"more"}, "more than 512 bytes, or is truncated"),
+    "a payload cut off": (GOOD | {"data": call()[:-5]}, "truncated"),
     "a payload that inflates to a megabyte": (GOOD | {"data": zlib.compress(b" " * 1_000_000)}, "more than 512 bytes"),
     "a name of a field that is no text": (GOOD | {b"\xff": "1"}, "can't decode"),  # type: ignore[dict-item]
 }

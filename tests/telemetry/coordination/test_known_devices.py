@@ -39,7 +39,7 @@ def test_nobody_is_unknown_while_latest_is_rebuilt(client: redis.Redis, archive:
     known_devices.add(client, ["c"])
     shard.outdated()
     assert known_devices.are_known(client, 1, ["b", "c"]) == [True, True]
-    with pytest.raises(StoreUnavailable, match="cannot tell which devices are known"):
+    with pytest.raises(StoreUnavailable, match="cannot check which devices are known"):
         known_devices.are_known(client, 1, ["a", "b"])
 
 

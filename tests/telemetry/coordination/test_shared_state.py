@@ -5,18 +5,20 @@ from __future__ import annotations
 import redis
 
 from telemetry.coordination import shared_state
-from telemetry.coordination.shared_state import KEPT_S, Forwarded, Told
+from telemetry.coordination.shared_state import KEPT_S, AlertProgress, ForwardProgress
 
 
 def test_what_was_noted_last_is_read(client: redis.Redis) -> None:
     assert shared_state.forwards(client) == []
-    old = Forwarded("old", "s3://b/p", 1_000)
-    hq = Forwarded("hq", "whimbrel://hq:9999", 61_000, 7, 3, 100, 2_000, 60.0, 1_000, 50, trouble="it has no room")
+    old = ForwardProgress("old", "s3://b/p", 1_000)
+    hq = ForwardProgress(
+        "hq", "whimbrel://hq:9999", 61_000, 7, 3, 100, 2_000, 60.0, 1_000, 50, trouble="it has no room"
+    )
     shared_state.note_forwards(client, [old, hq])
     assert shared_state.forwards(client) == [hq, old]
     shared_state.note_forwards(client, [hq])
     assert shared_state.forwards(client) == [hq]
-    told = Told("desk", "https://x", 5, 3, 2, 1)
+    told = AlertProgress("desk", "https://x", 5, 3, 2, 1)
     shared_state.note_alerts(client, [told])
     assert shared_state.alerts(client) == [told]
     assert KEPT_S - 60 < client.ttl(shared_state.FORWARD) <= KEPT_S

@@ -20,14 +20,14 @@ from telemetry.coordination.shared_state import Stamp
 from telemetry.http import authentication
 from telemetry.http.authentication import INGEST, OPEN, READ, READ_WHOLE, Gate, Need, caller_of
 from telemetry.model import api_keys
-from telemetry.model.api_keys import ANYBODY, NOBODY, Key, Wish, make
+from telemetry.model.api_keys import ANONYMOUS_CALLER, OPEN_CALLER, Key, KeyRequest, make
 from telemetry.model.errors import StoreUnavailable
 
 NOW_S = 1_795_500_000
 
 
 def made(*scopes: str, **more: Any) -> tuple[str, Key]:
-    return make(Wish(scopes, **more), NOW_S, secrets.token_bytes)
+    return make(KeyRequest(scopes, **more), NOW_S, secrets.token_bytes)
 
 
 READING, READ_KEY = made("read")
@@ -164,16 +164,16 @@ def test_a_bound_key_is_known_with_its_devices() -> None:
 
 
 def test_what_is_open_asks_nobody() -> None:
-    assert caller_of(ask(need=OPEN).behind) is NOBODY
+    assert caller_of(ask(need=OPEN).behind) is ANONYMOUS_CALLER
     glance = Need("read", is_open=True)
-    assert caller_of(ask(need=glance).behind) is NOBODY
-    assert caller_of(ask({"Authorization": "Bearer wrong"}, need=glance).behind) is NOBODY
+    assert caller_of(ask(need=glance).behind) is ANONYMOUS_CALLER
+    assert caller_of(ask({"Authorization": "Bearer wrong"}, need=glance).behind) is ANONYMOUS_CALLER
     assert caller_of(ask({"Authorization": f"Bearer {READING}"}, need=glance).behind).may("read")
 
 
 def test_without_keys_all_are_let_in_and_a_token_is_still_taken_out() -> None:
     asked = ask(query=f"id=van-7&token={READING}&lat=1", ring=lambda: None)
-    assert caller_of(asked.behind) is ANYBODY
+    assert caller_of(asked.behind) is OPEN_CALLER
     assert asked.behind["query_string"] == b"id=van-7&lat=1"
 
 

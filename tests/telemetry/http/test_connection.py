@@ -196,8 +196,8 @@ def sender(served: Served) -> Iterator[Sender]:
         yield found
 
 
-TOO_MUCH = f"request line and headers may have {HEADER_BYTES} bytes"
-LATE = f"a request may take {TIMEOUT_S} s to arrive"
+TOO_MUCH = f"request line and headers may have at most {HEADER_BYTES} bytes"
+LATE = f"a request may take at most {TIMEOUT_S} s to arrive"
 
 
 # Bytes -----------------------------------------------------------------------------------------------
@@ -219,7 +219,7 @@ def test_headers_that_are_too_long(sender: Sender, count: int) -> None:
 
 def test_headers_that_are_too_many(sender: Sender) -> None:
     sender.send(ALIVE[:-2] + b"x:\r\n" * MAX_HEADERS + b"\r\n")
-    assert sender.refusal(431, "headers-too-large") == f"a request may have {MAX_HEADERS} headers"
+    assert sender.refusal(431, "headers-too-large") == f"a request may have at most {MAX_HEADERS} headers"
 
 
 def test_an_address_that_is_too_long(sender: Sender) -> None:
@@ -470,8 +470,8 @@ def test_an_answer_may_be_read_slowly(served: Served) -> None:
 @pytest.mark.parametrize(
     ("query", "why"),
     [
-        (b"a=" + b"x" * QUERY_BYTES, f"a query may have {QUERY_BYTES} bytes"),
-        (b"&" * MAX_PARAMETERS, f"a query may have {MAX_PARAMETERS} parameters"),
+        (b"a=" + b"x" * QUERY_BYTES, f"a query may have at most {QUERY_BYTES} bytes"),
+        (b"&" * MAX_PARAMETERS, f"a query may have at most {MAX_PARAMETERS} parameters"),
     ],
 )
 def test_a_query_that_is_too_long(sender: Sender, query: bytes, why: str) -> None:

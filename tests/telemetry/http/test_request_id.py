@@ -9,7 +9,7 @@ import logging
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from telemetry.http.request_id import HEADER, Named
+from telemetry.http.request_id import HEADER, RequestIds
 from telemetry.observability.log_setup import Json
 
 Headers = list[tuple[bytes, bytes]]
@@ -33,7 +33,7 @@ def asked(headers: Headers, logs_access: bool = False) -> tuple[Headers, Headers
         sent.append(message)
 
     scope = {"type": "http", "method": "GET", "path": "/v1/x", "query_string": b"token=secret", "headers": headers}
-    asyncio.run(Named(app, logs_access)(scope, receive, send))
+    asyncio.run(RequestIds(app, logs_access)(scope, receive, send))
     return seen, sent[0]["headers"]
 
 

@@ -25,7 +25,7 @@ from telemetry.model.api_keys import (
     Denied,
     InvalidKey,
     Key,
-    Wish,
+    KeyRequest,
 )
 
 NOW_S = 1_795_500_000
@@ -39,7 +39,7 @@ def drawn(seed: int = 0) -> Iterator[bytes]:
         seed += 1
 
 
-def made(wish: Wish, seed: int = 0) -> tuple[str, Key]:
+def made(wish: KeyRequest, seed: int = 0) -> tuple[str, Key]:
     source = drawn(seed)
     return api_keys.make(wish, NOW_S, lambda count: next(source)[:count])
 
@@ -49,7 +49,7 @@ def checked(text: str, *known: Key, now_s: float = NOW_S) -> Caller | Denied:
 
 
 def test_a_key_is_known_by_its_text_and_kept_without_it() -> None:
-    text, key = made(Wish((READ, INGEST), name="desk"))
+    text, key = made(KeyRequest((READ, INGEST), name="desk"))
     assert re.fullmatch("wk_[a-z2-7]{8}_[a-z2-7]{26}", text)
     assert text.split("_")[1] == key.id
     kept = msgspec.json.encode(key).decode()
@@ -63,15 +63,15 @@ def test_a_key_is_known_by_its_text_and_kept_without_it() -> None:
 @given(st.text(max_size=60), st.integers(0, 37), st.characters(codec="utf-8"))
 @settings(deadline=None)
 def test_no_other_text_is_taken_for_it(other: str, place: int, letter: str) -> None:
-    text, key = made(Wish((READ,)))
+    text, key = made(KeyRequest((READ,)))
     changed = text[:place] + letter + text[place + 1 :]
     for wrong in (other, text + other, other + text, changed, text.upper(), f" {text}", text[:-1], f"{text}\n"):
         assert wrong == text or checked(wrong, key) is WRONG
 
 
 def test_a_key_that_is_not_known_is_wrong() -> None:
-    text, _ = made(Wish((READ,)))
-    _, other = made(Wish((READ,)), seed=7)
+    text, _ = made(KeyRequest((READ,)))
+    _, other = made(KeyRequest((READ,)), seed=7)
     assert checked(text, other) is WRONG
     assert checked(text) is WRONG
     assert checked("") is WRONG
@@ -79,13 +79,13 @@ def test_a_key_that_is_not_known_is_wrong() -> None:
 
 
 def test_a_key_of_the_same_id_and_another_secret_is_wrong() -> None:
-    text, key = made(Wish((READ,)))
+    text, key = made(KeyRequest((READ,)))
     another = text[:-26] + "a" * 26
     assert checked(another, key) is WRONG
 
 
 def test_a_key_expires_at_its_second() -> None:
-    text, key = made(Wish((READ,), expires_s=NOW_S + 60))
+    text, key = made(KeyRequest((READ,), expires_s=NOW_S + 60))
     assert isinstance(checked(text, key, now_s=NOW_S + 59.9), Caller)
     denied = checked(text, key, now_s=NOW_S + 60)
     assert denied == Denied(problems.WRONG_KEY, api_keys.EXPIRED)
@@ -94,7 +94,7 @@ def test_a_key_expires_at_its_second() -> None:
 @given(device=devices, other=devices)
 @settings(deadline=None)
 def test_a_token_is_of_one_device(device: str, other: str) -> None:
-    fleet, key = made(Wish((INGEST,), is_fleet=True))
+    fleet, key = made(KeyRequest((INGEST,), is_fleet=True))
     token = api_keys.device_token(fleet, device)
     caller = checked(token, key)
     assert isinstance(caller, Caller)
@@ -107,7 +107,7 @@ def test_a_token_is_of_one_device(device: str, other: str) -> None:
 
 
 def test_a_token_is_known_by_its_proof() -> None:
-    fleet, key = made(Wish((INGEST,), is_fleet=True))
+    fleet, key = made(KeyRequest((INGEST,), is_fleet=True))
     token = api_keys.device_token(fleet, "van-7")
     start, key_id, proof, device = token.split("_", 3)
     for wrong in (
@@ -123,13 +123,13 @@ def test_a_token_is_known_by_its_proof() -> None:
 
 
 def test_a_key_without_a_fleet_has_no_tokens() -> None:
-    text, key = made(Wish((INGEST,)))
+    text, key = made(KeyRequest((INGEST,)))
     assert key.token_key == ""
     assert checked(api_keys.device_token(text, "van-7"), key) is WRONG
 
 
 def test_a_fleets_tokens_end_with_its_prefix_its_time_and_one_by_one() -> None:
-    fleet, key = made(Wish((INGEST,), prefix="van-", expires_s=NOW_S + 60, is_fleet=True))
+    fleet, key = made(KeyRequest((INGEST,), prefix="van-", expires_s=NOW_S + 60, is_fleet=True))
     token = api_keys.device_token(fleet, "van-7")
     assert isinstance(checked(token, key), Caller)
     assert checked(api_keys.device_token(fleet, "bus-7"), key) is WRONG
@@ -140,7 +140,7 @@ def test_a_fleets_tokens_end_with_its_prefix_its_time_and_one_by_one() -> None:
 
 
 def test_what_proves_a_token_is_not_the_fleets_key() -> None:
-    fleet, key = made(Wish((INGEST,), is_fleet=True))
+    fleet, key = made(KeyRequest((INGEST,), is_fleet=True))
     kept = msgspec.json.encode(key).decode()
     assert fleet not in kept
     assert fleet[-26:] not in kept
@@ -161,19 +161,19 @@ def test_a_binding_covers_what_it_names(named: frozenset[str], prefix: str, aske
 
 def test_a_record_outside_is_named() -> None:
     caller = Caller("k", frozenset((INGEST,)), Binding(prefix="van-"))
-    assert api_keys.outside(caller, ["van-1", "van-2"]) is None
-    denied = api_keys.outside(caller, ["van-1", "bus-2"])
+    assert api_keys.forbidden_device(caller, ["van-1", "van-2"]) is None
+    denied = api_keys.forbidden_device(caller, ["van-1", "bus-2"])
     assert denied is not None
     assert denied.kind is problems.OTHER_DEVICE
     assert denied.reason == "record 1: this key is for devices whose id begins with 'van-', not for device 'bus-2'"
-    assert api_keys.outside(Caller("k", frozenset((INGEST,))), ["bus-2"]) is None
+    assert api_keys.forbidden_device(Caller("k", frozenset((INGEST,))), ["bus-2"]) is None
 
 
 def test_a_scope_is_for_itself_and_admin_for_all() -> None:
     for scope in SCOPES:
         for other in SCOPES:
             assert Caller("k", frozenset((scope,))).may(other) == (other == scope or scope == ADMIN)
-    denied = api_keys.lacks(Caller("k", frozenset((READ, SQL))), INGEST)
+    denied = api_keys.missing_scope(Caller("k", frozenset((READ, SQL))), INGEST)
     assert denied is not None
     assert denied.kind is problems.WRONG_SCOPE
     assert "scope ingest; this one has read, sql" in denied.reason
@@ -192,28 +192,28 @@ def test_names_of_bound_callers_are_kept_apart() -> None:
 @pytest.mark.parametrize(
     ("wish", "why"),
     [
-        (Wish(()), "needs a scope"),
-        (Wish(("write",)), "unknown scope write"),
-        (Wish((READ,), ("a",), "a"), "not to both"),
-        (Wish((SQL,), is_fleet=True), "a fleet's key has ingest"),
-        (Wish((READ, ADMIN), prefix="a"), "scope admin cannot be bound"),
-        (Wish((READ,), ("",)), "1 to 255 characters"),
-        (Wish((READ,), prefix="a" * 256), "1 to 255 characters"),
-        (Wish((READ,), tuple(map(str, range(1_001)))), "may name at most 1000 devices"),
-        (Wish((READ,), expires_s=NOW_S), "expiry is in the past"),
-        (Wish((READ,), name="a" * 101), "its name"),
-        (Wish((INGEST, ADMIN), is_fleet=True), "a fleet's key has ingest"),
-        (Wish((INGEST,), ("a",), is_fleet=True), "a fleet's key has ingest"),
+        (KeyRequest(()), "needs a scope"),
+        (KeyRequest(("write",)), "unknown scope write"),
+        (KeyRequest((READ,), ("a",), "a"), "not to both"),
+        (KeyRequest((SQL,), is_fleet=True), "a fleet's key has ingest"),
+        (KeyRequest((READ, ADMIN), prefix="a"), "scope admin cannot be bound"),
+        (KeyRequest((READ,), ("",)), "1 to 255 characters"),
+        (KeyRequest((READ,), prefix="a" * 256), "1 to 255 characters"),
+        (KeyRequest((READ,), tuple(map(str, range(1_001)))), "may name at most 1000 devices"),
+        (KeyRequest((READ,), expires_s=NOW_S), "expiry is in the past"),
+        (KeyRequest((READ,), name="a" * 101), "its name"),
+        (KeyRequest((INGEST, ADMIN), is_fleet=True), "a fleet's key has ingest"),
+        (KeyRequest((INGEST,), ("a",), is_fleet=True), "a fleet's key has ingest"),
     ],
     ids=str,
 )
-def test_what_can_be_no_key_is_refused(wish: Wish, why: str) -> None:
+def test_what_can_be_no_key_is_refused(wish: KeyRequest, why: str) -> None:
     with pytest.raises(InvalidKey, match=why):
         made(wish)
 
 
 def test_a_token_needs_a_fleets_key_and_a_device() -> None:
-    fleet, _ = made(Wish((INGEST,), is_fleet=True))
+    fleet, _ = made(KeyRequest((INGEST,), is_fleet=True))
     with pytest.raises(InvalidKey, match="must be like wk_"):
         api_keys.device_token("secret", "van-7")
     for device in ("", "a" * 256):

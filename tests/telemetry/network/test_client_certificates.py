@@ -89,7 +89,7 @@ def test_authorities_that_cannot_be_read_are_named(tmp_path: Path) -> None:
 
 
 def test_settings_that_ask_nobody_for_a_certificate_are_refused(tmp_path: Path) -> None:
-    assert "of no use without tls.client_ca" in refused(tmp_path, "[tls]\nclient_crl = 'crl.pem'")
+    assert "has no effect without tls.client_ca" in refused(tmp_path, "[tls]\nclient_crl = 'crl.pem'")
     assert "needs tls.certificate and auth.required" in refused(tmp_path, "[tls]\nclient_ca = 'ca.pem'")
     environ = {"WHIMBREL__AUTH__SECURE": "true", "WHIMBREL__TLS__CLIENT_CA": str(tmp_path / "ca.pem")}
     assert load(environ=environ).client_ca_paths == (tmp_path / "ca.pem", None)

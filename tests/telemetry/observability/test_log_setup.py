@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from telemetry.observability import metrics
-from telemetry.observability.log_setup import MOST_ALIKE, WINDOW_S, Alike, Json, Text, of_connection
+from telemetry.observability.log_setup import MAX_REPEATS, WINDOW_S, Json, RepeatLimit, Text, of_connection
 
 HOSTILE = 'a\nERROR "b"\r\x1b[31m\u2028c'
 
@@ -89,7 +89,7 @@ def test_a_traceback_belongs_to_its_line(lines: Lines, form: type[Text] | type[J
 
 def test_what_is_alike_is_left_out_and_counted(lines: Lines) -> None:
     now_s = 0.0
-    alike = Alike(lambda: now_s)
+    alike = RepeatLimit(lambda: now_s)
     lines.addFilter(alike)
     lines.setFormatter(Text("api"))
     before = metrics.LOG_LINES_LEFT_OUT.one.value
@@ -98,10 +98,10 @@ def test_what_is_alike_is_left_out_and_counted(lines: Lines) -> None:
             log.warning("refusing %d", number)
         log.warning("another place")
         now_s += WINDOW_S
-        assert len(lines.found) == (window + 1) * (MOST_ALIKE + 1)
-    assert metrics.LOG_LINES_LEFT_OUT.one.value - before == 2 * (100 - MOST_ALIKE)
-    assert [line for line in lines.found if "more like this" in line] == [lines.found[MOST_ALIKE + 1]]
-    assert lines.found[MOST_ALIKE + 1].endswith(f"refusing 0 (and {100 - MOST_ALIKE} more like this before)")
+        assert len(lines.found) == (window + 1) * (MAX_REPEATS + 1)
+    assert metrics.LOG_LINES_LEFT_OUT.one.value - before == 2 * (100 - MAX_REPEATS)
+    assert [line for line in lines.found if "more like this" in line] == [lines.found[MAX_REPEATS + 1]]
+    assert lines.found[MAX_REPEATS + 1].endswith(f"refusing 0 (and {100 - MAX_REPEATS} more like this before)")
 
 
 PROGRAM = """

@@ -14,7 +14,7 @@ import redis
 
 from telemetry.archive.table import Archive
 from telemetry.config.settings import Settings
-from telemetry.startup.program import PAUSE_S, QUIET_S, WRONG_SETTINGS, Waiting
+from telemetry.startup.program import PAUSE_S, QUIET_S, WRONG_SETTINGS, WaitLog
 from telemetry.startup.store_setup import set_up
 from telemetry.system.process import SUPERVISED
 
@@ -68,7 +68,7 @@ def test_no_character_of_a_setting_commands_the_terminal(settings: Settings, tmp
 
 def test_a_wait_is_logged_once_at_info_and_only_if_it_is_long(caplog: pytest.LogCaptureFixture) -> None:
     times = iter((0.0, 0.0, 1.0, QUIET_S - 0.1, QUIET_S, QUIET_S + 1, QUIET_S + 2))
-    tell = Waiting(lambda: next(times))
+    tell = WaitLog(lambda: next(times))
     with caplog.at_level("DEBUG", "start"):
         for reason in ["no Redis"] * 5 + ["no store"]:
             tell(reason)

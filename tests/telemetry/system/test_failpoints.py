@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from telemetry.system.failpoints import VARIABLE, teller, untold
+from telemetry.system.failpoints import VARIABLE, no_step_reporter, step_reporter
 
 WAIT_S = 10.0
 
 
 def test_without_the_variable_nobody_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
-    assert teller("save") is untold
+    assert step_reporter("save") is no_step_reporter
 
 
 def test_a_program_waits_at_a_step_until_the_listener_lets_it_go(
@@ -26,7 +26,7 @@ def test_a_program_waits_at_a_step_until_the_listener_lets_it_go(
     passed = threading.Event()
 
     def program() -> None:
-        teller("save")("make last")
+        step_reporter("save")("make last")
         passed.set()
 
     with socket.socket(socket.AF_UNIX) as listener:
@@ -62,7 +62,7 @@ def test_a_listener_that_is_gone_holds_nobody(tmp_path: Path, monkeypatch: pytes
 
 def passes(step: str) -> bool:
     """Whether a program gets past a step."""
-    program = threading.Thread(target=lambda: teller("save")(step), daemon=True)
+    program = threading.Thread(target=lambda: step_reporter("save")(step), daemon=True)
     program.start()
     program.join(WAIT_S)
     return not program.is_alive()

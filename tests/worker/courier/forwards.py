@@ -10,7 +10,7 @@ from telemetry.archive.change_feed import change_at
 from telemetry.archive.table import Archive
 from telemetry.config.settings import Forward
 from telemetry.system import clock
-from telemetry.system.failpoints import Step, untold
+from telemetry.system.failpoints import Step, no_step_reporter
 from tests.worker.conftest import Content
 from tests.worker.courier.receiver import Receiver
 from worker.courier.delivery.backoff import Patience
@@ -46,7 +46,7 @@ class Forwards:
         self._archive, self._store = archive, store
         self._made: list[Forwarder] = []
 
-    def __call__(self, entry: Forward, reached: Step = untold) -> Forwarder:
+    def __call__(self, entry: Forward, reached: Step = no_step_reporter) -> Forwarder:
         root, look_s = self._archive.root, 0.05
         place, grace_s = Place(entry, root, TIMEOUT_S, lambda _: None), 0.0 if entry.mirror else None
         delivery: Delivery

@@ -7,9 +7,9 @@ import sqlite3
 import threading
 from collections.abc import Callable
 
-from telemetry.coordination.shared_state import Told
+from telemetry.coordination.shared_state import AlertProgress
 from telemetry.model.errors import BusyError
-from telemetry.system.failpoints import Step, untold
+from telemetry.system.failpoints import Step, no_step_reporter
 from worker.courier.alerts.events import body_of, signed
 from worker.courier.delivery.backoff import Patience
 from worker.courier.delivery.http_client import Peer
@@ -36,7 +36,7 @@ class Teller:
         store: Store,
         patience: Patience,
         now_ms: Callable[[], int],
-        reached: Step = untold,
+        reached: Step = no_step_reporter,
     ) -> None:
         self._name, self._shown_url, self._host, self._secret = name, shown_url, host, secret
         self._peer, self._store, self._patience, self._now_ms, self._reached = peer, store, patience, now_ms, reached
@@ -77,9 +77,9 @@ class Teller:
             log.warning("alert %s: %s; trying again", self._name, trouble)
         self._trouble = trouble
 
-    def report(self) -> Told:
+    def report(self) -> AlertProgress:
         """What it has told, and what waits."""
-        return Told(
+        return AlertProgress(
             self._name,
             self._shown_url,
             self._now_ms(),

@@ -11,7 +11,7 @@ from telemetry.archive.table import Archive
 from telemetry.config.secret_values import value_of, values_of
 from telemetry.config.settings import Forward, Settings
 from telemetry.system import clock
-from telemetry.system.failpoints import teller
+from telemetry.system.failpoints import step_reporter
 from worker.courier.delivery.backoff import Patience
 from worker.courier.delivery.bandwidth_limit import Pace
 from worker.courier.delivery.state_db import Store
@@ -27,7 +27,7 @@ def forwarders(settings: Settings, store: Store, stop: threading.Event) -> list[
 
 def _forwarder(settings: Settings, entry: Forward, store: Store, stop: threading.Event) -> Forwarder:
     archive = Archive(settings.archive_dir)
-    reached, grace_s = teller("forward"), settings.archive.grace_seconds
+    reached, grace_s = step_reporter("forward"), settings.archive.grace_seconds
     place = Place(_with_secrets(entry), archive.root, settings.courier.timeout_s, Pace(entry.max_bytes_per_s, stop))
     delivery: Delivery
     if entry.scheme in TABLE_TARGETS:

@@ -26,9 +26,9 @@ from telemetry.archive.added_file import NewFile
 from telemetry.archive.change_feed import Change, change_at, digest_at
 from telemetry.archive.table import READ_ERRORS, Archive, in_one_line
 from telemetry.config.settings import Forward
-from telemetry.coordination.shared_state import Forwarded
+from telemetry.coordination.shared_state import ForwardProgress
 from telemetry.model.errors import BusyError, StoreError, WhimbrelError
-from telemetry.system.failpoints import Step, untold
+from telemetry.system.failpoints import Step, no_step_reporter
 from worker.courier.delivery.backoff import Patience
 from worker.courier.delivery.http_client import shown
 from worker.courier.delivery.state_db import DONE_KEPT, Progress, Store
@@ -56,7 +56,7 @@ class Forwarder:
         patience: Patience,
         now_ms: Callable[[], int],
         look_s: float,
-        reached: Step = untold,
+        reached: Step = no_step_reporter,
     ) -> None:
         self._entry, self._archive, self._store, self._delivery = entry, archive, store, delivery
         self._patience, self._now_ms, self._look_s, self._reached = patience, now_ms, look_s, reached
@@ -121,15 +121,15 @@ class Forwarder:
             self._looked_s = time.monotonic()
         self._report = self._reported()
 
-    def report(self) -> Forwarded:
+    def report(self) -> ForwardProgress:
         """How far it is, as of the last look."""
         found, now_ms = self._report, self._now_ms()
         oldest_ms = now_ms if found.oldest_waiting_ms is None else found.oldest_waiting_ms
         return msgspec.structs.replace(found, noted_ms=now_ms, behind_s=max(0, now_ms - oldest_ms) / 1_000)
 
-    def _reported(self) -> Forwarded:
+    def _reported(self) -> ForwardProgress:
         p, lag = self._progress or Progress(url=""), self._lag
-        return Forwarded(
+        return ForwardProgress(
             self._entry.name,
             shown(self._entry.url),
             0,

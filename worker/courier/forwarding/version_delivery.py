@@ -12,7 +12,7 @@ import msgspec
 
 from telemetry.archive.change_feed import Change
 from telemetry.model.errors import RecordError, SenderError
-from telemetry.system.failpoints import Step, untold
+from telemetry.system.failpoints import Step, no_step_reporter
 from worker.courier.delivery.record_batches import Piece, pieces
 from worker.courier.delivery.state_db import Progress, Store
 from worker.courier.forwarding.log_position import Snapshot
@@ -57,7 +57,9 @@ class Records:
 
     can_skip = True
 
-    def __init__(self, target: RecordTarget, root: Path, on_refused: str, name: str, reached: Step = untold) -> None:
+    def __init__(
+        self, target: RecordTarget, root: Path, on_refused: str, name: str, reached: Step = no_step_reporter
+    ) -> None:
         self._target, self._root, self._name, self._reached = target, root, name, reached
         self._skips = on_refused == "skip"
 
@@ -142,7 +144,7 @@ class Table:
         name: str,
         mirror_grace_s: float | None,
         now_ms: Callable[[], int],
-        reached: Step = untold,
+        reached: Step = no_step_reporter,
     ) -> None:
         self._target, self._store, self._name = target, store, name
         self._mirror_grace_s, self._now_ms, self._reached = mirror_grace_s, now_ms, reached

@@ -12,7 +12,7 @@ import pytest
 
 from telemetry.model.errors import BusyError
 from telemetry.system import clock
-from telemetry.system.failpoints import Step, untold
+from telemetry.system.failpoints import Step, no_step_reporter
 from tests.box import PROJECT
 from tests.worker.courier.forwards import KillAt, Killed
 from tests.worker.courier.receiver import HANG_UP, NO_ANSWER, Post, Receiver
@@ -33,7 +33,7 @@ def teller(store: Store, receiver: Receiver) -> Iterator[Make]:
     """Makes what tells the receiver, each as after a start of the program."""
     peers: list[Peer] = []
 
-    def make(reached: Step = untold, secret: str = SECRET, timeout_s: float = 5) -> Teller:
+    def make(reached: Step = no_step_reporter, secret: str = SECRET, timeout_s: float = 5) -> Teller:
         peers.append(Peer(receiver.url, timeout_s))
         patience = Patience(1, lambda: 0.0)
         return Teller(
