@@ -1,4 +1,4 @@
-"""A whole box is scraped: what all programs count adds up, and alarms and dashboard ask for what there is."""
+"""A whole box is scraped: what all programs count adds up, and the dashboard asks for what there is."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from telemetry.hot_store import corruption
 from telemetry.observability import metrics
 from telemetry.observability.metric_types import Counter
 from tests.box import PROJECT, Box
-from tests.promtool import OPERATIONS, alarms, names_in, needs_promtool, promtool
+from tests.promtool import OPERATIONS, names_in, needs_promtool, promtool
 from tests.scrape import Scrape, families
 
 pytestmark = pytest.mark.slow
@@ -222,12 +222,6 @@ def test_the_dashboard_asks_for_what_there_is(page: str) -> None:
     for query in queries():
         assert names_in(query), query
         assert names_in(query) <= there, query
-
-
-def test_alarms_ask_for_what_there_is(page: str) -> None:
-    there = names(page)
-    for alarm in alarms():
-        assert names_in(alarm.expr) <= there, alarm.name
 
 
 @needs_promtool
