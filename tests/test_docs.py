@@ -122,6 +122,18 @@ def test_links_into_pages_lead_to_a_heading(path: Path) -> None:
         assert page.suffix != ".md" or anchor in anchors_of(page), f"{target}#{anchor}"
 
 
+def test_each_reason_of_readyz_is_one_that_the_code_has() -> None:
+    folders = (PROJECT / name for name in ("telemetry", "api", "worker"))
+    code = "\n".join(path.read_text(encoding="utf-8") for folder in folders for path in folder.rglob("*.py"))
+    code = re.sub(r'"\s*\n\s*f?"', "", code)
+    table = read("docs/operations/watch.md").partition("## Reasons of /readyz")[2]
+    reasons = re.findall(r"^\| `([^`]+)` \|", table, re.M)
+    reasons += re.findall(r"^\|[^|]+\|[^|]+\| `([^`]+)`[^|]*\|", read("docs/durability.md"), re.M)
+    assert len(reasons) > 20
+    parts = {part.strip(" :") for reason in reasons for part in re.split(r"…|: ", reason)}
+    assert not {part for part in parts if part not in code}
+
+
 DISTRIBUTIONS = {"whimbrel_client": "./client"}
 """Module to the argument of `pip install`, where they differ."""
 
