@@ -1,14 +1,14 @@
-/* A device that never loses or doubles a position: numbered batches over TCP, as docs/devices.md ("Frames") has them.
+/* A device that never loses or duplicates a position: numbered batches over TCP, see docs/devices.md ("Frames").
  *
  *     cc -std=c99 -Wall -Wextra -o device device.c
  *     ./device box.example.com 9999 gateway-3 < positions.csv
  *
  * Each line of standard input is a position: device id,time,latitude,longitude,speed in km/h. The last two and the time
- * (ISO 8601, or seconds since 1970) may be empty. What comes at once goes out as one batch of up to 32. A batch has a
- * number, and goes again under the same one, over a new connection if need be, until the box has answered for it; no
- * line is read meanwhile. Where the box asks for a key, it is in the environment as WHIMBREL_KEY.
+ * (ISO 8601, or seconds since 1970) may be empty. Lines that are available are sent as one batch of up to 32. A batch is
+ * sent again with the same number, over a new connection if necessary, until the box has acknowledged or rejected it; no
+ * line is read meanwhile. If the box requires a key, set the environment variable WHIMBREL_KEY.
  *
- * C99 and POSIX sockets, nothing else; some 60 KB of memory, none of it allocated.
+ * It needs only C99 and POSIX sockets, and some 60 KB of static memory.
  */
 #define _POSIX_C_SOURCE 200809L
 
@@ -37,7 +37,7 @@ enum {
     LONGEST_PAUSE_MS = 30000
 };
 
-enum { STORED, REPEATED, REFUSED, BUSY }; /* above: the program or its key is wrong */
+enum { STORED, REPEATED, REFUSED, BUSY }; /* greater: error in the program or its key */
 
 struct record {
     char device_id[TEXT_BYTES], time[TEXT_BYTES];
@@ -60,7 +60,7 @@ static void die(const char *what) {
     exit(1);
 }
 
-/* Msgpack out ------------------------------------------------------------------------------------- */
+/* Encode msgpack ------------------------------------------------------------------------------------- */
 
 struct frame {
     unsigned char bytes[FRAME_BYTES];
@@ -110,7 +110,7 @@ static void put_record(struct frame *frame, const struct record *record) {
     put_number(frame, "speed_kmh", record->speed_kmh);
 }
 
-/* A frame begins with its length; it is known at the end. */
+/* A frame begins with its length, which is known at the end. */
 static void begin(struct frame *frame) { frame->size = 4; }
 
 static void end(struct frame *frame) {
@@ -118,7 +118,7 @@ static void end(struct frame *frame) {
     for (int i = 0; i < 4; i++) frame->bytes[i] = (unsigned char)(size >> 8 * (3 - i));
 }
 
-/* Msgpack in: of all types those that an answer has ----------------------------------------------- */
+/* Decode msgpack: only types that responses contain ----------------------------------------------- */
 
 struct reader {
     const unsigned char *at, *end;
@@ -158,7 +158,7 @@ static void take_text(struct reader *in, char *text, size_t room) {
     in->at += size;
 }
 
-/* [batch number, status, accepted, nil or {"index": …, "field": …, "reason": …}]; false if it is none. */
+/* [batch number, status, accepted, nil or {"index": …, "field": …, "reason": …}]; false if it has another form. */
 static bool understand(const unsigned char *bytes, size_t size, struct answer *answer) {
     struct reader in = {bytes, bytes + size, false};
     char name[16], field[ANSWER_BYTES];
@@ -211,7 +211,7 @@ static bool read_all(int socket, unsigned char *bytes, size_t size) {
     return true;
 }
 
-/* Send a frame and wait for its answer; false if the connection was lost: nobody knows then what became of it. */
+/* Send a frame and wait for the response; false if the connection was lost: it is then unknown whether it was stored. */
 static bool ask(struct box *box, const struct frame *frame, struct answer *answer) {
     unsigned char head[4], bytes[ANSWER_BYTES];
     for (size_t sent = 0; sent < frame->size;) {
@@ -227,7 +227,7 @@ static bool ask(struct box *box, const struct frame *frame, struct answer *answe
     return true;
 }
 
-/* Connect, and say the key if there is one. */
+/* Connect, and send the key if there is one. */
 static bool greet(struct box *box, struct answer *answer) {
     static struct frame hello;
     if (!reach(box)) return false;
@@ -248,7 +248,7 @@ static void pause_for(int *pause_ms) {
     *pause_ms = *pause_ms * 2 < LONGEST_PAUSE_MS ? *pause_ms * 2 : LONGEST_PAUSE_MS;
 }
 
-/* Have a frame answered for good: again and again, the same bytes under the same number. */
+/* Send a frame until it is acknowledged or rejected: always the same bytes with the same number. */
 static void deliver(struct box *box, const struct frame *frame, int64_t number, struct answer *answer) {
     int pause_ms = FIRST_PAUSE_MS;
     for (;; pause_for(&pause_ms)) {
@@ -285,7 +285,7 @@ static void send_batch(struct box *box) {
             const char *again = answer.status == REPEATED ? ", repeated" : "";
             printf("batch %lld: %d on disk%s\n", (long long)last_number, waiting, again);
             waiting = 0;
-        } else { /* nothing of it is stored: leave out the one to blame, and send the others as a new batch */
+        } else { /* no record of it is stored: remove the invalid one, and send the others as a new batch */
             if (answer.index < 0 || answer.index >= waiting) die(answer.reason);
             fprintf(stderr, "refused: %s: %s\n", records[answer.index].device_id, answer.reason);
             struct record *gone = &records[answer.index];
@@ -295,7 +295,7 @@ static void send_batch(struct box *box) {
     }
 }
 
-/* The next field of a line, which ends where it begins to be the one behind. */
+/* Return the next field of a line and advance the line to the field after it. */
 static char *field(char **line) {
     char *begins = *line;
     *line += strcspn(*line, ",");
@@ -324,7 +324,7 @@ static void add(struct box *box, char *line) {
     if (waiting == BATCH_RECORDS) send_batch(box);
 }
 
-/* Read lines; what has come so far is sent before the next wait for more. */
+/* Read lines; send the available ones before waiting for more. */
 static void follow(struct box *box) {
     static char lines[LINES_BYTES];
     size_t size = 0;
@@ -348,7 +348,7 @@ static void follow(struct box *box) {
     send_batch(box);
 }
 
-/* Numbers begin at 1 with each start, so the sender is a new one each time. */
+/* Numbers begin at 1 with each start, so each start uses a new sender id. */
 static void name_sender(struct box *box, const char *name) {
     unsigned char random[8];
     int file = open("/dev/urandom", O_RDONLY);

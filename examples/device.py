@@ -1,10 +1,10 @@
-"""The same as device.c for MicroPython, and for Python as it is: numbered batches over TCP, each stored once.
+"""Sends positions in numbered batches over TCP, each stored once; device.c for MicroPython and Python.
 
     micropython device.py box.example.com 9999 gateway-3 < positions.csv
 
-Lines are as there. On a board import it, and give `Sender.send` the records that its receiver yields. It needs
-`socket`, `struct`, `time` and `os.urandom`, no library. Numbers may be given as text: many boards compute with 32 bits,
-which is 1 m in a longitude.
+Lines have the format described in device.c. On a board, import this module and pass records of its GPS receiver to
+`Sender.send`. It needs `socket`, `struct`, `time` and `os.urandom`, and no library. Numbers may be given as text: many
+boards compute with 32-bit floats, whose error is 1 m in a longitude.
 """
 
 import os
@@ -20,7 +20,7 @@ STORED, REPEATED, REFUSED, BUSY = range(4)
 
 
 def pack(value):
-    """A value as msgpack: None, integers from 0 on, floats, texts, lists and dicts."""
+    """Encode None, an integer from 0 on, a float, text, list or dict as msgpack."""
     if value is None:
         return b"\xc0"
     if isinstance(value, int):
@@ -37,7 +37,7 @@ def pack(value):
 
 
 def unpack(data, at=0):
-    """The value at a place of msgpack, and where the next begins: of all types those that an answer has."""
+    """Decode the msgpack value at a position; return it and the next position. Only types that responses contain."""
     tag = data[at]
     at += 1
     if tag < 0x80:
@@ -61,11 +61,11 @@ def unpack(data, at=0):
             else:
                 members[one], at = unpack(data, at)
         return (found if tag >= 0x90 else members), at
-    raise ValueError("no answer of a Whimbrel")
+    raise ValueError("not a response of Whimbrel")
 
 
 class Sender:
-    """Sends batches one after the other. A sender that starts anew numbers from 1, and so has a new id each time."""
+    """Sends batches one after another. A restarted sender numbers from 1 and therefore has a new id."""
 
     def __init__(self, host, port, name, key=None):
         self._place = (host, port)
@@ -75,8 +75,10 @@ class Sender:
         self._socket = None
 
     def send(self, records):
-        """Return when all records are on the box's disk, however long that takes, or refused: a list of those, with
-        the box's reasons. Raises `ValueError` where trying again would not help, as with a wrong key."""
+        """Send records until all are on the box's disk or rejected; return the rejected ones with the box's reasons.
+
+        Raises `ValueError` if a retry would not help, for example with a wrong key.
+        """
         records, refused = list(records), []
         while records:
             self._number += 1
@@ -89,7 +91,7 @@ class Sender:
         return refused
 
     def _deliver(self, frame):
-        """None if a frame is stored, or what is wrong with it. It is sent until the box has said so."""
+        """Send a frame until the box has acknowledged or rejected it; return None or the reason for its rejection."""
         pause_s = 0.25
         while True:
             try:
@@ -120,7 +122,7 @@ class Sender:
                 raise ValueError(detail["reason"])
 
     def _ask(self, frame):
-        """Send a frame and return its answer: [batch number, status, accepted, detail]."""
+        """Send a frame and return the response: [batch number, status, accepted, detail]."""
         self._write(struct.pack(">I", len(frame)) + frame)
         return unpack(self._read(struct.unpack(">I", self._read(4))[0]))[0]
 
@@ -138,7 +140,7 @@ class Sender:
         return data
 
     def close(self):
-        """Leave the connection; `send` connects again."""
+        """Close the connection; `send` reconnects."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -148,12 +150,12 @@ FIELDS = ("device_id", "time", "latitude", "longitude", "speed_kmh")
 
 
 def record_of(line):
-    """A line `device id,time,latitude,longitude,speed` as a record; what is empty is left out."""
+    """Return the record of a line `device id,time,latitude,longitude,speed`; empty fields are omitted."""
     return {name: text for name, text in zip(FIELDS, line.split(",")) if text}
 
 
 def main():
-    """Send the lines of standard input, and say what became of them."""
+    """Send the lines of standard input and print the results."""
     host, port, name = sys.argv[1:4]
     sender = Sender(host, int(port), name, os.getenv("WHIMBREL_KEY"))
     records = []
@@ -161,14 +163,14 @@ def main():
         if line.strip():
             records.append(record_of(line.strip()))
         if len(records) == BATCH_RECORDS:
-            tell(sender.send(records), len(records))
+            report(sender.send(records), len(records))
             records = []
-    tell(sender.send(records), len(records))
+    report(sender.send(records), len(records))
     sender.close()
 
 
-def tell(refused, count):
-    """Say what became of a batch."""
+def report(refused, count):
+    """Print the result of a batch."""
     print(count - len(refused), "on disk")
     for record, reason in refused:
         print("refused:", record.get("device_id"), reason)

@@ -134,6 +134,12 @@ def test_each_reason_of_readyz_is_one_that_the_code_has() -> None:
     assert not {part for part in parts if part not in code}
 
 
+def test_the_commands_of_the_readme_have_no_fixed_dates() -> None:
+    commands = re.findall(r"^```sh\n(.*?)^```", read("README.md"), re.M | re.S)
+    assert len(commands) > 5
+    assert not [command for command in commands if re.search(r"\b20\d\d\b", command)]
+
+
 DISTRIBUTIONS = {"whimbrel_client": "./client"}
 """Module to the argument of `pip install`, where they differ."""
 
