@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import duckdb
 
 BATCH_ROWS = 8_192
-"""Rows at once on their way out of DuckDB: about 3 MB of JSON."""
+"""Maximum of rows at once on their way out of DuckDB: about 3 MB of JSON."""
 
-Write = Callable[[duckdb.DuckDBPyConnection, str, int], int]
-"""`write(connection, records, file)` writes what the SQL `records` selects, which has the archive's columns, to a file
-descriptor in its order, and returns how many records there were. What says that a file is whole it writes last."""
+
+class Write(Protocol):
+    """Writes records as a format has them."""
+
+    def __call__(
+        self, connection: duckdb.DuckDBPyConnection, records: str, file: int, batch_rows: int = BATCH_ROWS
+    ) -> int:
+        """Write what the SQL `records` selects, which has the archive's columns, to a file descriptor in its order.
+
+        `batch_rows` rows leave DuckDB at once. Returns how many records there were. What says that a file is whole is
+        written last.
+        """
+        ...
 
 
 class Format(NamedTuple):

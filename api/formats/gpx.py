@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import duckdb
 
-from api.formats.format import Format, Write
+from api.formats.format import BATCH_ROWS, Format, Write
 from api.formats.text_lines import iso, lines
 from api.formats.tracks import BEGINS_TRACK, MAX_GAP_S, begins_segment, places, xml_decimal, xml_text
 
@@ -37,8 +37,8 @@ def _write(max_gap_s: float) -> Write:
     line = f"concat(CASE WHEN {BEGINS_TRACK} THEN {_BEGIN} {new_segment} ELSE '' END, {_POINT})"
     write_lines = lines(line, HEAD, END_OF_TRACK, END_OF_TRACK + END_OF_FILE, nothing=HEAD + END_OF_FILE)
 
-    def write(connection: duckdb.DuckDBPyConnection, records: str, file: int) -> int:
-        return write_lines(connection, places(records), file)
+    def write(connection: duckdb.DuckDBPyConnection, records: str, file: int, batch_rows: int = BATCH_ROWS) -> int:
+        return write_lines(connection, places(records), file, batch_rows)
 
     return write
 

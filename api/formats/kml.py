@@ -45,12 +45,12 @@ def _write(max_gap_s: float) -> Write:
     )
     columns = f"{is_first} AS is_first, concat({begin}, {_TIME}) AS times, {_PLACE} AS places"
 
-    def write(connection: duckdb.DuckDBPyConnection, records: str, file: int) -> int:
+    def write(connection: duckdb.DuckDBPyConnection, records: str, file: int, batch_rows: int = BATCH_ROWS) -> int:
         rows = 0
         put(file, HEAD.encode())
         with (
             SpooledTemporaryFile(WAITING_BYTES, dir=_folder(connection)) as waiting,
-            connection.sql(f"SELECT {columns} FROM ({places(records)})").to_arrow_reader(BATCH_ROWS) as batches,
+            connection.sql(f"SELECT {columns} FROM ({places(records)})").to_arrow_reader(batch_rows) as batches,
         ):
             for batch in batches:
                 for first, end in _pieces(batch):

@@ -20,7 +20,10 @@ from api.formats.format import BATCH_ROWS, Format
 from telemetry.archive.schema import COLUMNS, TIME
 
 GROUP_ROWS = 65_536
-"""Rows of a row group: some 15 MB, of which two are in memory."""
+"""Maximum of rows of a row group: some 15 MB, of which two are in memory."""
+
+GROUP_BYTES = 2**25
+"""Bytes of memory at which a row group ends."""
 
 _DOUBLE = pa.binary(8)
 _POINT_HEAD = pa.scalar(b"\x01\x01\x00\x00\x00", pa.binary())
@@ -37,13 +40,13 @@ _SCHEMA = COLUMNS.append(pa.field("geometry", pa.binary())).with_metadata({"geo"
 _ENCODINGS = {pa.float64(): "BYTE_STREAM_SPLIT", pa.int64(): "DELTA_BINARY_PACKED", TIME: "DELTA_BINARY_PACKED"}
 
 
-def write(connection: duckdb.DuckDBPyConnection, records: str, file: int) -> int:
+def write(connection: duckdb.DuckDBPyConnection, records: str, file: int, batch_rows: int = BATCH_ROWS) -> int:
     """See `Write`."""
     rows = 0
     with os.fdopen(file, "wb", closefd=False) as out, ThreadPoolExecutor(1) as pool:
         writer = _open(out)
         try:
-            with connection.sql(records).to_arrow_reader(BATCH_ROWS) as batches:
+            with connection.sql(records).to_arrow_reader(batch_rows) as batches:
                 writing: Future[None] | None = None
                 for group in _groups(map(_with_points, batches.cast(COLUMNS))):
                     if writing is not None:
@@ -83,15 +86,16 @@ def _bytes(numbers: pa.DoubleArray) -> pa.BinaryArray:
 
 
 def _groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """Tables of `GROUP_ROWS` rows, the last one with the rest."""
+    """Tables of `GROUP_ROWS` rows, or fewer if they are long; the last one with the rest."""
     held: list[pa.RecordBatch] = []
-    rows = 0
+    rows = size = 0
     for batch in batches:
         held.append(batch)
         rows += batch.num_rows
-        if rows >= GROUP_ROWS:
+        size += batch.nbytes
+        if rows >= GROUP_ROWS or size >= GROUP_BYTES:
             yield pa.Table.from_batches(held)
-            held, rows = [], 0
+            held, rows, size = [], 0, 0
     if rows:
         yield pa.Table.from_batches(held)
 

@@ -22,9 +22,9 @@ def lines(line: str, head: str = "", joint: str = "", tail: str = "", nothing: s
     """
     empty = head + tail if nothing is None else nothing
 
-    def write(connection: duckdb.DuckDBPyConnection, records: str, file: int) -> int:
+    def write(connection: duckdb.DuckDBPyConnection, records: str, file: int, batch_rows: int = BATCH_ROWS) -> int:
         rows = 0
-        with connection.sql(f"SELECT {line} AS line FROM ({records})").to_arrow_reader(BATCH_ROWS) as batches:
+        with connection.sql(f"SELECT {line} AS line FROM ({records})").to_arrow_reader(batch_rows) as batches:
             for batch in batches:
                 text = texts(batch.column(0), 0, len(batch))
                 if rows == 0 and text:

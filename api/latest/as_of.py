@@ -17,14 +17,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from api.geo.geo_sql import PLACED
+from api.records import range_query
 from api.records.file_devices import FileDevices
 from api.records.newest_in_files import FileNewest, Newest
 from api.records.range_query import records_in
 from api.records.row_group_reader import RowGroups
 from api.requests.params import MAX_DEVICES
-from api.responses import record_schema
+from api.responses import record_schema, shortened_record
 from api.responses.record_schema import RecordAnswer
-from api.snapshot.snapshot import Snapshots, Wanted
+from api.responses.shortened_record import Shortened, shortened, text_bytes
+from api.snapshot.snapshot import Snapshot, Snapshots, Wanted
 from telemetry.archive.data_files import LiveFile
 from telemetry.archive.schema import COLUMNS, LAYOUT, TIME, layout_of, sql_text
 from telemetry.model.record import NO_FIX
@@ -33,13 +35,16 @@ from telemetry.model.utc import DAY_US, TimeText, day_us, iso
 SELECT = ", ".join(
     f"epoch_us({name}) AS {name}_us" if name in ("timestamp", "received_at") else name for name in COLUMNS.names
 )
-"""A record's columns as `answers.of_row` takes them."""
+"""A record's columns as `record_schema.of_row` takes them."""
 
 FEW = 24
 """Devices of a day that are read one by one, from each of its files: of more DuckDB reads all at once."""
 
 MOST_NAMED = 100
 """Maximum devices that a query names: with more, comparing each row takes longer than reading all devices."""
+
+MOST_BYTES = 2**23
+"""Texts of an answer, at which no further device is put into it."""
 
 FEW_BYTES = 2**24
 """Decoded for one of them at most. It is beside `api.query_memory_bytes`, once for each of `api.query_threads`."""
@@ -50,6 +55,22 @@ class Past(NamedTuple):
 
     newest: RecordAnswer
     position: RecordAnswer | None
+
+    @property
+    def records(self) -> list[RecordAnswer]:
+        """Both, or one if they are the same."""
+        others = [] if self.position is None or self.position.id == self.newest.id else [self.position]
+        return [self.newest, *others]
+
+    @property
+    def text_bytes(self) -> int:
+        """Bytes of the texts of its records."""
+        return sum(map(text_bytes, self.records))
+
+    def with_whole(self, whole: Mapping[int, RecordAnswer]) -> Past:
+        """The same, its cut records replaced by whole ones, which are given by id."""
+        newest, position = self
+        return Past(whole.get(newest.id, newest), None if position is None else whole.get(position.id, position))
 
 
 class Moment(NamedTuple):
@@ -76,10 +97,17 @@ class PastReader:
         self._file_devices = FileDevices(row_groups)
         self._file_newest = FileNewest()
 
-    def at(self, connection: duckdb.DuckDBPyConnection, devices: Sequence[str], moment: Moment) -> dict[str, Past]:
-        """Each of the devices, in the order of their ids, that had sent a record by then."""
+    def at(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        devices: Sequence[str],
+        moment: Moment,
+        most_bytes: int = MOST_BYTES,
+    ) -> tuple[dict[str, Past], Sequence[str]]:
+        """Each of the devices, in the order of their ids, that had sent a record by then, up to the one with which
+        their texts have `most_bytes`; and the devices after that one."""
         if not devices:
-            return {}
+            return {}, ()
         wanted = moment.of(devices)
         snapshot = self._snapshots.take(wanted)
         found = _Found(devices)
@@ -89,7 +117,9 @@ class PastReader:
         for day, files in _days(snapshot.files):
             found.close(iso(day_us(day) + DAY_US))
             self._look_at(connection, files, moment, found)
-        return {device: found.of(device) for device in devices if device in found.newest}
+        first, rest = _within(found, devices, most_bytes)
+        whole = _whole(connection, snapshot, (record for one in first.values() for record in one.records))
+        return {device: one.with_whole(whole) for device, one in first.items()}, rest
 
     def _look_at(
         self, connection: duckdb.DuckDBPyConnection, files: Sequence[LiveFile], moment: Moment, found: _Found
@@ -114,7 +144,7 @@ class PastReader:
         for file, newest in read.items():
             found.add(record for records in newest.values() for record in records)
             if _is_whole(file, moment):
-                self._file_newest.note(file.path, newest)
+                self._file_newest.note(file.path, dict(filter(_is_uncut, newest.items())))
 
     def _of_few(
         self, unread: Mapping[LiveFile, Sequence[str]], moment: Moment
@@ -171,6 +201,50 @@ def is_placed(record: RecordAnswer) -> bool:
     return record.attributes is None or not bytes(record.attributes).startswith(NO_FIX.encode())
 
 
+def _within(found: _Found, devices: Sequence[str], most_bytes: int) -> tuple[dict[str, Past], Sequence[str]]:
+    """What was found of the first devices, up to the one with which it has so many bytes, and the other devices."""
+    first: dict[str, Past] = {}
+    size = 0
+    for number, device in enumerate(devices):
+        if size >= most_bytes:
+            return first, devices[number:]
+        if device in found.newest:
+            first[device] = found.of(device)
+            size += first[device].text_bytes
+    return first, ()
+
+
+def _whole(
+    connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, records: Iterable[RecordAnswer]
+) -> dict[int, RecordAnswer]:
+    """Those of some records that are cut, in whole, by their ids; they are read day by day.
+
+    The tail of the snapshot, if it has one, is registered as "tail".
+    """
+    days: defaultdict[str, list[Shortened]] = defaultdict(list)
+    for record in records:
+        if isinstance(record, Shortened):
+            days[record.timestamp[:10]].append(record)
+    return {one.id: one for day, cut in days.items() for one in _of_day(connection, snapshot, day, cut)}
+
+
+def _of_day(
+    connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, day: str, records: Sequence[Shortened]
+) -> list[RecordAnswer]:
+    start_us, devices = day_us(date.fromisoformat(day)), sorted({record.device_id for record in records})
+    wanted = Wanted(devices if len(devices) <= MOST_NAMED else (), start_us, start_us + DAY_US)
+    files = [file for file in snapshot.files if file.may_hold(wanted.start_us, wanted.end_us, devices)]
+    connection.register("chosen", pa.table({"id": [record.id for record in records]}))
+    rows = records_in(files, wanted, has_tail=snapshot.records.num_rows > 0)
+    found = connection.execute(f"SELECT {SELECT} FROM ({rows}) SEMI JOIN chosen USING (id)").fetchall()
+    return [record_schema.of_row(row) for row in found]
+
+
+def _is_uncut(found: tuple[str, Newest]) -> bool:
+    """Whether no record of a device in a file is cut."""
+    return not any(isinstance(record, Shortened) for record in found[1])
+
+
 def _is_whole(file: LiveFile, moment: Moment) -> bool:
     """Whether all of a file's records are within reach of a moment."""
     wanted = moment.of(())
@@ -214,7 +288,8 @@ def _last_row(records: pa.Table) -> RecordAnswer | None:
         return None
     order = [("timestamp", "descending"), ("id", "descending")]
     one = records.take(pc.select_k_unstable(records, k=1, sort_keys=order))
-    return record_schema.of_row(tuple(_plain(column) for column in one.columns))
+    found = record_schema.of_row(tuple(_plain(column) for column in one.columns))
+    return shortened(found, text_bytes(found))
 
 
 def _plain(column: pa.ChunkedArray) -> object:
@@ -241,9 +316,9 @@ def _of_many(connection: duckdb.DuckDBPyConnection, records: str, devices: Seque
 
 def _newest(connection: duckdb.DuckDBPyConnection, records: str, where: str) -> list[RecordAnswer]:
     """The newest record of each device for which SQL holds. To find its moment first spares decoding all columns."""
-    some = f"(SELECT * FROM ({records}) WHERE {where})"
+    some = f"(SELECT {range_query.shortened(shortened_record.SHORT_BYTES)} FROM ({records}) WHERE {where})"
     moments = f"(SELECT device_id, max(timestamp) AS timestamp FROM {some} GROUP BY device_id)"
     newest = f"SELECT r.* FROM {some} r JOIN {moments} m ON r.device_id = m.device_id AND r.timestamp = m.timestamp"
     only = "row_number() OVER (PARTITION BY device_id ORDER BY id DESC) = 1"
-    rows = connection.execute(f"SELECT {SELECT} FROM ({newest}) QUALIFY {only}").fetchall()
-    return [record_schema.of_row(row) for row in rows]
+    rows = connection.execute(f"SELECT {SELECT}, {range_query.TEXT_BYTES} FROM ({newest}) QUALIFY {only}").fetchall()
+    return [shortened(record_schema.of_row(row[:-1]), row[-1]) for row in rows]

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from datetime import datetime
+from functools import partial
 
 import duckdb
 import msgspec
@@ -18,7 +19,7 @@ from api.formats import FORMATS
 from api.formats.format import Format
 from api.geo.area import PARAMETERS as AREA
 from api.geo.area import Area, area
-from api.latest.as_of import Moment, PastReader
+from api.latest.as_of import MOST_BYTES, Moment, PastReader
 from api.latest.representation import LatestAnswer, LatestPage, answer_if_decodable, seen_at, with_position
 from api.latest.routes import PARAMETERS as OF_ALL
 from api.latest.routes import LatestRoutes
@@ -34,7 +35,7 @@ from telemetry.http.problem_responses import invalid_parameter, refuse_unknown
 from telemetry.model import problems
 
 WITHIN_DAYS, MOST_DAYS = 31, 3_660
-PAGE_BYTES = 2**23
+PAGE_BYTES = MOST_BYTES
 """Size of the records of a page at which no further device is put into it."""
 
 PAGES_AT_ONCE = 4
@@ -119,10 +120,12 @@ class Fleet:
                     for device, value in batch:
                         yield device, answer_if_decodable(device, value), len(value or b"")
             return
-        found = await self._queries.run(lambda connection: self._past.at(connection, devices, moment))
-        for one in found.values():
-            answer = with_position(one.newest, seen_at(one.newest), one.position)
-            yield answer.device_id, answer, len(bytes(msgspec.Raw(answer.attributes or b"")))
+        rest = devices
+        while rest:
+            found, rest = await self._queries.run(partial(self._past.at, devices=rest, moment=moment))
+            for one in found.values():
+                answer = with_position(one.newest, seen_at(one.newest), one.position)
+                yield answer.device_id, answer, one.text_bytes
 
 
 def _lies_in(where: Area, one: LatestAnswer) -> bool:

@@ -74,17 +74,17 @@ class Thinned(NamedTuple):
 
     @contextmanager
     def of_sorted(
-        self, connection: duckdb.DuckDBPyConnection, records: str
+        self, connection: duckdb.DuckDBPyConnection, records: str, batch_rows: int = BATCH_ROWS
     ) -> Iterator[tuple[duckdb.DuckDBPyConnection, str]]:
         """All of it of records that come device by device in each day, and keep their order: they are looked at while
         they come, in little memory. Gives SQL that is good for one statement, and the connection to run it on."""
         with ExitStack() as stack:
             if self.is_distinct:
-                connection, records = stack.enter_context(_through(distinct, connection, records))
+                connection, records = stack.enter_context(_through(distinct, connection, records, batch_rows))
             records = self._first_of_sorted(records)
             if self.simplify_m:
                 step = partial(simplified, tolerance_m=self.simplify_m)
-                connection, records = stack.enter_context(_through(step, connection, records))
+                connection, records = stack.enter_context(_through(step, connection, records, batch_rows))
             yield connection, records
 
     def _first_of_sorted(self, records: str) -> str:
@@ -117,10 +117,10 @@ Step = Callable[[Iterable[pa.RecordBatch]], Generator[pa.RecordBatch, None, None
 
 @contextmanager
 def _through(
-    step: Step, connection: duckdb.DuckDBPyConnection, records: str
+    step: Step, connection: duckdb.DuckDBPyConnection, records: str, batch_rows: int
 ) -> Iterator[tuple[duckdb.DuckDBPyConnection, str]]:
     """Records as a step leaves them, while they come: what reads them needs a connection of its own."""
-    with connection.cursor() as cursor, connection.sql(records).to_arrow_reader(BATCH_ROWS) as found:
+    with connection.cursor() as cursor, connection.sql(records).to_arrow_reader(batch_rows) as found:
         batches = step(found.cast(COLUMNS))
         cursor.register("left_records", pa.RecordBatchReader.from_batches(COLUMNS, batches))
         try:

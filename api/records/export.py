@@ -21,7 +21,7 @@ from api.execution.client_pace import MinimumPace, PacedClient
 from api.execution.pipe_stream import Piped
 from api.execution.query_pool import Queries
 from api.formats import FORMATS
-from api.formats.format import Format
+from api.formats.format import BATCH_ROWS, Format
 from api.geo.area import PARAMETERS as AREA
 from api.geo.area import area
 from api.records.downsampling import PARAMETERS as THINNED
@@ -31,6 +31,7 @@ from api.requests import key_devices, params
 from api.requests.params import DEVICE_ID, END, START
 from api.responses.negotiation import CSV_SAFE, FORMAT, MAX_GAP, chosen, kinds
 from api.responses.record_schema import RecordAnswer
+from api.snapshot.batch_rows import BatchRows
 from api.snapshot.snapshot import Snapshots, Wanted
 from telemetry.http.operations import Content, Operation, names
 from telemetry.http.problem_responses import refuse_unknown
@@ -84,6 +85,7 @@ class Exports:
         self._open_queries = open_queries
         self._minimum = minimum
         self._head_s = head_s
+        self._batch_rows = BatchRows()
 
     async def get_export(self, request: Request) -> Response:
         """All records of a range, of the devices named or of all."""
@@ -114,11 +116,13 @@ class Exports:
     def _write(
         self, connection: duckdb.DuckDBPyConnection, file: int, kind: Format, wanted: Wanted, thin: Thinned
     ) -> None:
+        snapshot = self._snapshots.take(wanted)
+        batch_rows = self._batch_rows.of(snapshot, BATCH_ROWS)
         with (
-            in_order(connection, self._snapshots.take(wanted), wanted, kind.has_tracks) as records,
-            thin.of_sorted(connection, records) as (reading, kept),
+            in_order(connection, snapshot, wanted, kind.has_tracks, batch_rows) as records,
+            thin.of_sorted(connection, records, batch_rows) as (reading, kept),
         ):
-            kind.write(reading, kept, file)
+            kind.write(reading, kept, file, batch_rows)
 
     @cached_property
     def _queries(self) -> Queries:

@@ -32,7 +32,7 @@ from api.responses.record_schema import RecordAnswer
 from api.snapshot.snapshot import Snapshot, Snapshots, Wanted
 from telemetry.archive.data_files import LiveFile
 from telemetry.archive.schema import COLUMNS, records_sql, sql_text
-from telemetry.archive.text_bytes import TEXTS, fitting, fitting_rows
+from telemetry.archive.text_bytes import TEXT_BYTES_SQL, TEXTS, fitting, fitting_rows
 from telemetry.http.operations import Content, Operation, names
 from telemetry.http.problem_responses import refuse_unknown
 from telemetry.model import problems
@@ -193,7 +193,7 @@ def _within_bytes(
     most = question.page_bytes // max(question.limit + 1, SORTED_ROWS)
     files, has_tail = _files(snapshot, wanted), snapshot.records.num_rows > 0
     records = records_in(files, wanted, has_tail=has_tail)
-    rows = f"SELECT {_shortened(most, question.thinned.is_distinct)} FROM ({records})"
+    rows = f"SELECT {shortened(most, question.thinned.is_distinct)} FROM ({records})"
     found = connection.sql(_ordered(connection, rows, question, "*")).to_arrow_table()
     sizes = found.column(TEXT_BYTES)
     found = found.slice(0, fitting(sizes, question.page_bytes) + 1)
@@ -205,7 +205,7 @@ def _within_bytes(
     return found.select(COLUMNS.names).cast(COLUMNS)  # the zone that times are shown in is the session's
 
 
-def _shortened(most: int, is_distinct: bool) -> str:
+def shortened(most: int, is_distinct: bool = False) -> str:
     """SQL of all columns and of the bytes of a row's texts.
 
     Of a text of more than `most` bytes there is only the beginning, which is enough for areas and tracks, and a digest
@@ -214,8 +214,7 @@ def _shortened(most: int, is_distinct: bool) -> str:
     end = "|| sha256({0})" if is_distinct else ""
     cut = f"CASE WHEN strlen({{0}}) <= {most} THEN {{0}} ELSE left({{0}}, {most}) {end} END AS {{0}}"
     shown = {name: cut.format(name) for name in TEXTS}
-    sizes = " + ".join(f"coalesce(strlen({name}), 0)" for name in TEXTS)
-    return ", ".join([*(shown.get(name, name) for name in COLUMNS.names), f"{sizes} AS {TEXT_BYTES}"])
+    return ", ".join([*(shown.get(name, name) for name in COLUMNS.names), f"{TEXT_BYTES_SQL} AS {TEXT_BYTES}"])
 
 
 def _files(snapshot: Snapshot, wanted: Wanted) -> list[LiveFile]:

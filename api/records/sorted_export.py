@@ -19,15 +19,16 @@ from typing import NamedTuple
 import duckdb
 import pyarrow as pa
 
+from api.formats.format import BATCH_ROWS
 from api.records.range_query import records_in
 from api.snapshot.snapshot import Snapshot, Wanted
 from telemetry.archive.data_files import LiveFile
-from telemetry.archive.schema import COLUMNS, days_of, sql_text
+from telemetry.archive.schema import COLUMNS, ORDER, days_of, sql_text
+from telemetry.archive.text_bytes import TEXT_BYTES_SQL, fitting
 
-SLICE_ROWS = 65_536
-"""Rows sorted at once, about 15 MB, unless one device has more in a day."""
+SLICE_ROWS, SLICE_BYTES = 65_536, 2**23
+"""Rows sorted at once, about 15 MB, and bytes of their texts, unless one device has more rows in a day."""
 
-_BATCH_ROWS = 8_192
 _NOTHING = COLUMNS.empty_table()
 
 
@@ -44,9 +45,14 @@ class _Day(NamedTuple):
 
 @contextmanager
 def in_order(
-    connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, wanted: Wanted, is_by_device: bool = False
+    connection: duckdb.DuckDBPyConnection,
+    snapshot: Snapshot,
+    wanted: Wanted,
+    is_by_device: bool = False,
+    batch_rows: int = BATCH_ROWS,
 ) -> Iterator[str]:
     """SQL that selects a snapshot's records of `wanted` in order, all columns; good for one statement.
+    `batch_rows` rows leave DuckDB at once.
 
     With `is_by_device` all records of a device come one after another, whatever their days.
     """
@@ -57,7 +63,8 @@ def in_order(
         yield records_in([day.files[0] for day in days], wanted)
         return
     with connection.cursor() as cursor:
-        batches = _batches(cursor, (_by_device if is_by_device else _by_day)(cursor, days, wanted))
+        statements = (_by_device if is_by_device else _by_day)(cursor, days, wanted)
+        batches = _batches(cursor, statements, batch_rows)
         connection.register("sorted", pa.RecordBatchReader.from_batches(COLUMNS, batches))
         try:
             yield "SELECT * FROM sorted"
@@ -74,9 +81,11 @@ def _days(snapshot: Snapshot) -> list[_Day]:
     return [_Day(files[day], tails.get(day, _NOTHING)) for day in sorted({*files, *tails})]
 
 
-def _batches(cursor: duckdb.DuckDBPyConnection, statements: Iterator[str]) -> Generator[pa.RecordBatch, None, None]:
+def _batches(
+    cursor: duckdb.DuckDBPyConnection, statements: Iterator[str], batch_rows: int
+) -> Generator[pa.RecordBatch, None, None]:
     for sql in statements:
-        with cursor.sql(sql).to_arrow_reader(_BATCH_ROWS) as found:
+        with cursor.sql(sql).to_arrow_reader(batch_rows) as found:
             yield from found
 
 
@@ -90,7 +99,8 @@ def _by_day(cursor: duckdb.DuckDBPyConnection, days: Sequence[_Day], wanted: Wan
         for day in run:
             cursor.register("tail", day.tail)
             records = records_in(day.files, wanted)
-            yield from (_sorted(records, one.devices) for one in _slices(cursor, records))
+            for one in _slices(cursor, records):
+                yield from _sorted(cursor, records, one.devices, one.text_bytes)
 
 
 def _by_device(cursor: duckdb.DuckDBPyConnection, days: Sequence[_Day], wanted: Wanted) -> Iterator[str]:
@@ -100,32 +110,49 @@ def _by_device(cursor: duckdb.DuckDBPyConnection, days: Sequence[_Day], wanted: 
     cursor.register("tail", tail)
     for one in _slices(cursor, records):
         if one.rows_of_first <= SLICE_ROWS:
-            yield _sorted(records, one.devices)
+            yield from _sorted(cursor, records, one.devices, one.text_bytes)
             continue
-        yield from _days_of(cursor, days, wanted._replace(devices=(one.first,)))
+        yield from _days_of(cursor, days, wanted._replace(devices=(one.first,)), one.text_bytes)
         if one.first != one.last:
             cursor.register("tail", tail)
-            yield _sorted(records, f"device_id > {sql_text(one.first)} AND device_id <= {sql_text(one.last)}")
+            others = f"device_id > {sql_text(one.first)} AND device_id <= {sql_text(one.last)}"
+            yield from _sorted(cursor, records, others, one.text_bytes)
 
 
-def _days_of(cursor: duckdb.DuckDBPyConnection, days: Sequence[_Day], wanted: Wanted) -> Iterator[str]:
-    """One for each day of one device."""
+def _days_of(cursor: duckdb.DuckDBPyConnection, days: Sequence[_Day], wanted: Wanted, text_bytes: int) -> Iterator[str]:
+    """One for each day of one device, or several."""
     for day in days:
         files = [file for file in day.files if file.may_hold(wanted.start_us, wanted.end_us, wanted.devices)]
         cursor.register("tail", day.tail)
-        yield _sorted(records_in(files, wanted), "true")
+        yield from _sorted(cursor, records_in(files, wanted), "true", text_bytes)
 
 
-def _sorted(records: str, condition: str) -> str:
-    return f"SELECT * FROM ({records}) WHERE {condition} ORDER BY device_id, timestamp, id"
+def _sorted(cursor: duckdb.DuckDBPyConnection, records: str, condition: str, text_bytes: int) -> Iterator[str]:
+    """One for all records that fulfil a condition, or where their texts have too many bytes, several.
+
+    Their keys are sorted alone then: a sort spills rows, but not their long texts.
+    """
+    some = f"SELECT * FROM ({records}) WHERE {condition}"
+    order = f"ORDER BY {', '.join(ORDER)}"
+    if text_bytes <= 2 * SLICE_BYTES:
+        yield f"{some} {order}"
+        return
+    keys = cursor.sql(f"SELECT id, {TEXT_BYTES_SQL} AS text_bytes FROM ({some}) {order}").to_arrow_table()
+    while keys.num_rows:
+        rows = fitting(keys.column("text_bytes"), SLICE_BYTES)
+        cursor.register("chosen", keys.slice(0, rows).select(["id"]))
+        yield f"SELECT * FROM ({some}) SEMI JOIN chosen USING (id) {order}"
+        keys = keys.slice(rows)
 
 
 class _Slice(NamedTuple):
-    """Devices next to one another that have some `SLICE_ROWS` records together, unless the first has more."""
+    """Devices next to one another that have some `SLICE_ROWS` records or `SLICE_BYTES` of texts together, unless the
+    first has more."""
 
     first: str
     last: str
     rows_of_first: int
+    text_bytes: int
 
     @property
     def devices(self) -> str:
@@ -134,12 +161,15 @@ class _Slice(NamedTuple):
 
 
 def _slices(cursor: duckdb.DuckDBPyConnection, records: str) -> list[_Slice]:
-    counted = (
-        "SELECT device_id, count(*) AS rows, sum(count(*)) OVER (ORDER BY device_id) AS so_far "
-        f"FROM ({records}) GROUP BY device_id"
+    counts = f"count(*) AS rows, sum({TEXT_BYTES_SQL})::BIGINT AS bytes"
+    counted = f"SELECT device_id, {counts} FROM ({records}) GROUP BY device_id"
+    summed = (
+        "SELECT *, sum(rows) OVER in_turn AS rows_so_far, sum(bytes) OVER in_turn AS bytes_so_far "
+        f"FROM ({counted}) WINDOW in_turn AS (ORDER BY device_id)"
     )
+    number = f"(rows_so_far - 1) // {SLICE_ROWS} + bytes_so_far // {SLICE_BYTES}"
     found = cursor.execute(
-        f"SELECT min(device_id), max(device_id), arg_min(rows, device_id) FROM ({counted}) "
-        f"GROUP BY (so_far - 1) // {SLICE_ROWS} ORDER BY 1"
+        f"SELECT min(device_id), max(device_id), arg_min(rows, device_id), sum(bytes)::BIGINT FROM ({summed}) "
+        f"GROUP BY {number} ORDER BY 1"
     ).fetchall()
     return [_Slice(*one) for one in found]

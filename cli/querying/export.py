@@ -16,11 +16,12 @@ import duckdb
 from tqdm import tqdm
 
 from api.formats import FORMATS, csv
-from api.formats.format import Format
+from api.formats.format import BATCH_ROWS, Format
 from api.formats.tracks import MAX_GAP_S
 from api.records.sorted_export import in_order
 from api.requests.params import moment_us
 from api.responses.negotiation import MAX_GAP
+from api.snapshot.batch_rows import BatchRows
 from api.snapshot.snapshot import Snapshots, Wanted
 from cli.command import OK, Command
 from telemetry.archive.schema import open_duckdb
@@ -45,8 +46,10 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
     snapshots = Snapshots(lambda: shard.pinned(client, settings.redis.shards), Archive(settings.archive_dir))
     connection = open_duckdb(settings.data_dir / "tmp" / "cli")
     start_s = time.monotonic()
-    with in_order(connection, snapshots.take(wanted), wanted, kind.has_tracks) as records:
-        write = partial(_write, connection, records, kind)
+    snapshot = snapshots.take(wanted)
+    batch_rows = BatchRows().of(snapshot, BATCH_ROWS)
+    with in_order(connection, snapshot, wanted, kind.has_tracks, batch_rows) as records:
+        write = partial(_write, connection, records, kind, batch_rows)
         if args.file == STANDARD_OUTPUT:
             print(f"{write(sys.stdout.fileno())} records", file=sys.stderr)
             return OK
@@ -97,13 +100,13 @@ def _to_file(write: Callable[[int], int], out: Path) -> int:
     return rows
 
 
-def _write(connection: duckdb.DuckDBPyConnection, records: str, kind: Format, file: int) -> int:
+def _write(connection: duckdb.DuckDBPyConnection, records: str, kind: Format, batch_rows: int, file: int) -> int:
     """Write to a file descriptor in a thread, showing how far it is. Returns the number of records."""
     with (
         ThreadPoolExecutor(1) as pool,
         tqdm(total=100, unit=" %", disable=None, leave=False) as bar,
     ):
-        writing = pool.submit(kind.write, connection, records, file)
+        writing = pool.submit(kind.write, connection, records, file, batch_rows)
         while not writing.done():
             time.sleep(0.05)
             bar.update(max(connection.query_progress(), 0) - bar.n)

@@ -8,6 +8,9 @@ import pyarrow.compute as pc
 TEXTS = ("location", "attributes")
 """Columns whose texts may be long."""
 
+TEXT_BYTES_SQL = " + ".join(f"coalesce(strlen({name}), 0)" for name in TEXTS)
+"""SQL of the bytes of a record's texts."""
+
 
 def text_bytes(records: pa.Table) -> pa.ChunkedArray:
     """Bytes of each record's texts, as int64; the columns may be dictionaries."""

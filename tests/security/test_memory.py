@@ -268,3 +268,36 @@ def test_pages_of_large_saved_records(saved_fleet: Box) -> None:
         assert {seen[f"fleet-{number:03}"] for number in range(DEVICES)} == {1}
         print(f"pages of large saved records{query}: {peak.bytes / 1e6:.0f} MB")
         assert peak.bytes < limit_bytes("query")
+
+
+EXPORTED = ("csv", "ndjson", "json", "geojson", "parquet", "arrow", "kml", "gpx")
+
+
+@pytest.mark.parametrize("kind", EXPORTED)
+def test_exports_of_large_saved_records(saved_fleet: Box, kind: str) -> None:
+    peak = Peak(saved_fleet, "api.query")
+    with saved_fleet.http.stream("GET", f"/v1/export?format={kind}") as found:
+        assert found.status_code == 200
+        size = sum(map(len, found.iter_raw(2**20)))
+    if kind in ("csv", "ndjson", "json", "geojson"):
+        assert size > DEVICES * RECORD_BYTES
+    print(f"export of large saved records as {kind}: {peak.bytes / 1e6:.0f} MB")
+    assert peak.bytes < limit_bytes("query")
+
+
+@pytest.mark.parametrize("query", ["", "&format=ndjson", "&bbox=0,0,10,10"], ids=["json", "ndjson", "area"])
+def test_pages_of_a_moment_of_a_fleet_with_large_records(saved_fleet: Box, query: str) -> None:
+    peak, seen, cursor = Peak(saved_fleet, "api.query"), list[str](), ""
+    target = "/v1/latest?at=2035-01-01&within_days=3660&limit=1000"
+    while True:
+        found = saved_fleet.http.get(f"{target}&cursor={cursor}{query}")
+        assert found.status_code == 200, found.text[:200]
+        is_json = "ndjson" not in query
+        rows = found.json()["records"] if is_json else map(json.loads, found.text.splitlines())
+        seen += [row["device_id"] for row in rows]
+        cursor = (found.json()["next_cursor"] if is_json else found.headers.get("next-cursor")) or ""
+        if not cursor:
+            break
+    assert [device for device in seen if device.startswith("fleet-")] == [f"fleet-{n:03}" for n in range(DEVICES)]
+    assert peak.bytes < limit_bytes("query")
+    print(f"pages of a moment{query}: {peak.bytes / 1e6:.0f} MB")

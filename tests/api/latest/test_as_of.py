@@ -19,7 +19,7 @@ from api.records import file_devices, newest_in_files, range_query
 from api.records.file_devices import FileDevices
 from api.records.newest_in_files import FileNewest
 from api.records.row_group_reader import RowGroups
-from api.responses import record_schema
+from api.responses import record_schema, shortened_record
 from telemetry.archive.data_files import LiveFile
 from telemetry.archive.schema import columns
 from telemetry.archive.table import Archive
@@ -101,7 +101,7 @@ def test_any_archive(stores: Stores, seed: int, few: int, monkeypatch: pytest.Mo
     for moment in moments(dice):
         for devices in (ASKED, [dice.choice(ASKED)], sorted(dice.sample(ASKED, 4))):
             with stores.connection.cursor() as cursor:
-                found = reader.at(cursor, devices, moment)
+                found, _ = reader.at(cursor, devices, moment)
             assert encoded(found) == encoded(model(stores, devices, moment))
 
 
@@ -116,7 +116,36 @@ def test_more_devices_than_a_question_names(stores: Stores, few: int, monkeypatc
     reader = PastReader(stores.snapshots, RowGroups())
     for moment in moments(dice):
         with stores.connection.cursor() as cursor:
-            assert encoded(reader.at(cursor, ASKED, moment)) == encoded(model(stores, ASKED, moment))
+            assert encoded(reader.at(cursor, ASKED, moment)[0]) == encoded(model(stores, ASKED, moment))
+
+
+@pytest.mark.parametrize("few", [0, 24])
+def test_texts_are_read_for_the_devices_that_fit(stores: Stores, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each answer has texts of `most_bytes`, or one device; together they are the answer about all devices."""
+    monkeypatch.setattr(as_of, "FEW", few)
+    monkeypatch.setattr(shortened_record, "SHORT_BYTES", 20)
+    dice, most_bytes = Random(8), 100
+    fill(stores, dice)
+    for device in DEVICES:
+        texts = ('"' + dice.randrange(90) * "x" + '"', '{"fix":false,"t":"' + dice.randrange(90) * "ü" + '"}')
+        for us, text in enumerate(dice.sample(texts, 2)):
+            record = Record(MIDNIGHT_US + dice.randrange(DAYS) * DAY_US + us, "tcp", "json", 1.0, 2.0, attributes=text)
+            stores.append(Sent(device, record))
+        if dice.random() < 0.7:
+            stores.save()
+    reader = PastReader(stores.snapshots, RowGroups())
+    parts = 0
+    for moment in moments(dice):
+        found: dict[str, Past] = {}
+        rest: Sequence[str] = ASKED
+        while rest:
+            with stores.connection.cursor() as cursor:
+                part, rest = reader.at(cursor, rest, moment, most_bytes)
+            assert sum(one.text_bytes for one in list(part.values())[:-1]) < most_bytes
+            found |= part
+            parts += 1
+        assert encoded(found) == encoded(model(stores, ASKED, moment))
+    assert parts > 18
 
 
 @pytest.mark.parametrize("order", ["hash(id)", "device_id DESC, timestamp, id"])
@@ -130,7 +159,7 @@ def test_files_in_any_order(stores: Stores, order: str) -> None:
     reader = PastReader(stores.snapshots, RowGroups())
     for moment in moments(dice):
         with stores.connection.cursor() as cursor:
-            assert encoded(reader.at(cursor, ASKED, moment)) == encoded(model(stores, ASKED, moment))
+            assert encoded(reader.at(cursor, ASKED, moment)[0]) == encoded(model(stores, ASKED, moment))
 
 
 def test_more_to_decode_than_there_is_room_for(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +167,7 @@ def test_more_to_decode_than_there_is_room_for(stores: Stores, monkeypatch: pyte
     fill(stores, Random(4))
     moment = Moment(MIDNIGHT_US + DAYS * DAY_US, 31)
     with stores.connection.cursor() as cursor:
-        found = PastReader(stores.snapshots, RowGroups()).at(cursor, ASKED, moment)
+        found = PastReader(stores.snapshots, RowGroups()).at(cursor, ASKED, moment)[0]
     assert encoded(found) == encoded(model(stores, ASKED, moment))
 
 
@@ -202,10 +231,10 @@ def test_devices_that_never_say_where_they_are_cost_their_days_once(
         stores.save()
     reader, spy = PastReader(stores.snapshots, RowGroups()), Spy(monkeypatch)
     for at_us, days in ((MIDNIGHT_US + DAYS * DAY_US, DAYS), (MIDNIGHT_US + DAYS * DAY_US + 1, 0)):
-        found = reader.at(stores.connection, ["sensor"], Moment(at_us, 31))
+        found, _ = reader.at(stores.connection, ["sensor"], Moment(at_us, 31))
         assert found["sensor"].position is None
         assert len(spy.taken()) == days
-    found = reader.at(stores.connection, ["sensor", "van"], Moment(MIDNIGHT_US + DAYS * DAY_US, 31))
+    found, _ = reader.at(stores.connection, ["sensor", "van"], Moment(MIDNIGHT_US + DAYS * DAY_US, 31))
     assert found["van"].position is not None
 
 
@@ -215,8 +244,8 @@ def test_a_part_of_a_file_says_nothing_of_the_rest(stores: Stores) -> None:
     stores.append(Sent("van", Record(MIDNIGHT_US + 10, "tcp", "json", 1.0, 2.0)))
     stores.save()
     reader = PastReader(stores.snapshots, RowGroups())
-    assert reader.at(stores.connection, ["van"], Moment(MIDNIGHT_US + 5, 31))["van"].position is None
-    assert reader.at(stores.connection, ["van"], Moment(MIDNIGHT_US + 10, 31))["van"].position is not None
+    assert reader.at(stores.connection, ["van"], Moment(MIDNIGHT_US + 5, 31))[0]["van"].position is None
+    assert reader.at(stores.connection, ["van"], Moment(MIDNIGHT_US + 10, 31))[0]["van"].position is not None
 
 
 # Devices of files ------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from msgspec.structs import replace
 
 from api.execution.pipe_stream import Piped
 from api.execution.query_pool import Queries
@@ -244,17 +245,22 @@ def test_a_text_that_looks_like_a_formula_stays_as_it_is(corpus: Corpus) -> None
 # Order ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("slice_bytes", [100, 2**23])
 @pytest.mark.parametrize("is_by_device", [False, True])
 @pytest.mark.parametrize("seed", range(4))
 def test_any_mixture_of_files_and_tail_comes_in_order(
-    stores: Stores, monkeypatch: pytest.MonkeyPatch, seed: int, is_by_device: bool
+    stores: Stores, monkeypatch: pytest.MonkeyPatch, seed: int, is_by_device: bool, slice_bytes: int
 ) -> None:
-    """Days of one file, of several, with a tail and of nothing else, in slices of a few records."""
+    """Days of one file, of several, with a tail and of nothing else, in slices of a few records or texts."""
     monkeypatch.setattr(sorted_export, "SLICE_ROWS", 3)
+    monkeypatch.setattr(sorted_export, "SLICE_BYTES", slice_bytes)
     chance = random.Random(seed)
     for _ in range(5):
         day_us = MIDNIGHT_US + chance.randrange(6) * DAY_US
-        stores.append(*(Sent(chance.choice("abcdü"), record(day_us + chance.randrange(9))) for _ in range(20)))
+        for _ in range(20):
+            text = f'"{"x" * chance.randrange(90)}"'
+            sent = record(day_us + chance.randrange(9))
+            stores.append(Sent(chance.choice("abcdü"), replace(sent, attributes=text)))
         if chance.random() < 0.8:
             stores.save(Bounds(max_records=chance.choice([7, 1_000])))
     wanted = Wanted(chance.choice([(), ("b", "d")]), MIDNIGHT_US, MIDNIGHT_US + 5 * DAY_US)
