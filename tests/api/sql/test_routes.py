@@ -458,6 +458,13 @@ def test_a_bound_key_sees_its_devices_alone(box: Box) -> None:
         assert "bus-1" not in ask(box, spy, vans).text
 
 
+def test_the_memory_of_a_bound_key_is_bounded(box: Box) -> None:
+    """Its records are a filtered table of their own, which is part of what the query may take."""
+    bound = key_of(box, "sql", devices=("van-1",))
+    for query in (BOMBS[0], "SELECT list(r.device_id || a) FROM records r, range(10000000000) t(a)"):
+        assert_problem(ask(box, query, bound), 422, "sql-too-costly")
+
+
 def test_the_scope_is_needed(box: Box) -> None:
     assert_problem(ask(box, "SELECT 1", key_of(box, "read", "ingest")), 403, "wrong-scope")
     assert box.http.post("/v1/sql", json={"query": "SELECT 1"}, headers={"Authorization": ""}).status_code == 401
