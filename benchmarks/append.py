@@ -28,7 +28,8 @@ from telemetry.config.loader import load
 from telemetry.hot_store.client import url
 from telemetry.hot_store.credentials import Login
 from telemetry.hot_store.entry_codec import pack
-from telemetry.hot_store.shard import Batch, Limits, Shard
+from telemetry.hot_store.operations.append import Batch, Limits, append_batches
+from telemetry.hot_store.shard import Shard
 from telemetry.model.record import Sent
 from telemetry.system.clock import arrival
 from tests.box import Box
@@ -57,7 +58,7 @@ def calls(shard: Shard, batches: Sequence[Sequence[Sent]], sender: str, per_call
     named = [Batch(pack(batch), sender, b"", number) for number, batch in enumerate(batches, 1)]
     groups = [named[at : at + per_call] for at in range(0, len(named), per_call)]
     for group in groups:
-        bare.append(group, Limits())
+        append_batches(bare, group, Limits())
     return [Message(data, len(group) * A_MESSAGE) for data, group in zip(packing.calls, groups, strict=True)]
 
 

@@ -25,7 +25,9 @@ from benchmarks.messages import A_MESSAGE
 from benchmarks.report import Result
 from telemetry.archive.table import Archive
 from telemetry.hot_store.entry_codec import pack
-from telemetry.hot_store.shard import Batch, Limits, Shard, shard_of
+from telemetry.hot_store.keys import shard_of
+from telemetry.hot_store.operations.append import Batch, Limits, append_batches
+from telemetry.hot_store.shard import Shard
 from telemetry.model.record import Sent
 from telemetry.startup.store_setup import set_up
 from tests.conftest import running_redis
@@ -65,7 +67,7 @@ def append_us(shards: Sequence[Shard], clients: Sequence[redis.Redis], calls: Se
     for _ in range(size.rounds):
         before_s = cpu_s(clients)
         for shard, batch in calls:
-            shards[shard].append([batch], Limits())
+            append_batches(shards[shard], [batch], Limits())
         found.append(1e6 * (cpu_s(clients) - before_s) / (size.records // A_MESSAGE * A_MESSAGE))
     return statistics.median(found)
 

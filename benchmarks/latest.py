@@ -26,7 +26,7 @@ from benchmarks.report import Result
 from benchmarks.sending import Connection, Load, send
 from telemetry.config.loader import load
 from telemetry.hot_store.client import connect
-from telemetry.hot_store.shard import Keys
+from telemetry.hot_store.keys import Keys
 from tests.box import Box
 
 DEVICE = "sim-000007"

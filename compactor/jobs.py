@@ -17,10 +17,10 @@ from telemetry.archive.table_cache import TableCache
 from telemetry.config.settings import Settings
 from telemetry.coordination import job_queue
 from telemetry.coordination.forward_progress import held_by
-from telemetry.hot_store import deletions
 from telemetry.hot_store import shard as hot
 from telemetry.hot_store.client import connect
 from telemetry.hot_store.entry_codec import decode_intent
+from telemetry.hot_store.operations import deletions
 from telemetry.model.errors import NotTogether, PlanOutdated
 from telemetry.observability import metrics
 from telemetry.startup.store_setup import apart

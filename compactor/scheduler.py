@@ -15,7 +15,7 @@ from redis import RedisError
 from rq import Queue
 
 from telemetry.coordination import job_queue, shared_state
-from telemetry.hot_store import deletions
+from telemetry.hot_store.operations import deletions
 from telemetry.hot_store.shard import Flush, Shard, Waiting
 from telemetry.model.errors import NotSetUp, StoreError
 from telemetry.observability import metrics

@@ -15,7 +15,8 @@ from redis.cluster import RedisCluster
 
 from cli.redis_server.command import find
 from telemetry.archive.table import Archive
-from telemetry.hot_store.shard import Shard, raw_entries
+from telemetry.hot_store.client import raw_entries
+from telemetry.hot_store.shard import Shard
 from telemetry.startup.store_setup import set_up
 from tests.box import free_ports
 from tests.conftest import server_choice

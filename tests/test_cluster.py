@@ -12,7 +12,8 @@ from redis.cluster import RedisCluster
 
 from api.snapshot.snapshot import Snapshots, Wanted
 from telemetry.archive.table import Archive
-from telemetry.hot_store.shard import Shard, shard_of
+from telemetry.hot_store.keys import shard_of
+from telemetry.hot_store.shard import Shard
 from telemetry.model.record import EARLIEST_US, LATEST_US
 from tests.redis_cluster import NODES, running_cluster, shards_of
 from tests.worker.conftest import Ledger, archived

@@ -15,7 +15,7 @@ from telemetry.archive.schema import open_duckdb
 from telemetry.archive.table import Archive
 from telemetry.config.loader import load
 from telemetry.hot_store import shard as hot
-from telemetry.hot_store.client import connect
+from telemetry.hot_store.client import connect, raw_entries
 from telemetry.startup.store_setup import NO_ARCHIVE, set_up
 from telemetry.system import clock
 from tests.box import Box
@@ -165,7 +165,7 @@ def test_the_redis_of_another_box(stand: Stand) -> None:
     stand.send_and_save("mine", 1, 2)
     ledger, archive = Ledger(), Archive(stand.folder / "theirs")
     with running_redis() as server, server.client() as client:
-        hot.raw_entries(client)
+        raw_entries(client)
         [shard] = set_up(client, archive, 1)
         ledger.append(shard, ["saved there", "saved there"])
         Saver(archive, open_duckdb(), clock.now_ms).save(shard)

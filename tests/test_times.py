@@ -28,7 +28,8 @@ from telemetry.codec.record_parser import read
 from telemetry.config.settings import Settings
 from telemetry.hot_store import shard as hot
 from telemetry.hot_store.entry_codec import decode_latest, entry_id, pack, read_entry
-from telemetry.hot_store.shard import Batch, Limits, Shard
+from telemetry.hot_store.operations.append import Batch, Limits, append_batches
+from telemetry.hot_store.shard import Shard
 from telemetry.model.errors import RecordError
 from telemetry.model.record import EARLIEST_US, LATEST_US, Sent, Stored, replaces
 from telemetry.model.utc import DAY_US, day_of, iso
@@ -175,7 +176,7 @@ class WholePath:
                 assert good[-1].record.timestamp_us == at_us
         before = self.tail(step.device)
         if good:
-            self.shard.append([Batch(pack(good))], Limits())
+            append_batches(self.shard, [Batch(pack(good))], Limits())
         for entry in self.tail(step.device)[len(before) :]:
             self.model.arrive(entry)
 

@@ -7,6 +7,7 @@ import logging
 import sys
 from functools import cache, partial
 
+from telemetry.hot_store.response_errors import translated
 from telemetry.startup import early_signals, import_blocker
 
 if __name__ == "__main__":
@@ -62,7 +63,7 @@ def serve(settings: Settings) -> None:
     with metric_reports.publishing(lambda: connect(settings), metric_reports.Reporter(shared_state.WORKER)):
         work.begin()
         client = connect(settings, timeout_s=None)
-        shard.translated(lambda: rq_worker(client).work(logging_level="WARNING"))
+        translated(lambda: rq_worker(client).work(logging_level="WARNING"))
 
 
 def eraser_connection(settings: Settings) -> DuckDBPyConnection:

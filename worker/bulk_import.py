@@ -38,6 +38,8 @@ from telemetry.archive.data_files import DataFile
 from telemetry.archive.schema import COLUMNS
 from telemetry.archive.table import Archive, Imported, Progress, commit_number, import_kind
 from telemetry.hot_store.entry_codec import Intent, decode_intent
+from telemetry.hot_store.operations.latest_rebuild import deleted_devices
+from telemetry.hot_store.operations.save import allot, finish_chunk, intend_allotted
 from telemetry.hot_store.shard import Shard
 from telemetry.model.errors import BusyError, IntentChanged, NotTogether, StoreError
 from telemetry.startup.store_setup import apart
@@ -182,8 +184,8 @@ class Importer:
     def _write(self, shard: Shard, records: pa.Table) -> Written:
         self._reached("allot")
         since_s, bits, token = time.monotonic(), secrets.randbits(32), secrets.token_hex(16)
-        deleted = shard.deleted()
-        first = shard.allot(records.num_rows, token)
+        deleted = deleted_devices(shard)
+        first = allot(shard, records.num_rows, token)
         numbered = with_ids(records, first, shard.shards, self._now_ms())
         self._reached("write")
         self._archive.open()  # so that there is a folder
@@ -198,7 +200,7 @@ class Importer:
         while True:
             committed = self._free(shard)
             intent = Intent(commit_number(committed, written.bits), [])
-            if shard.intend_allotted(committed, intent.encode(), written.token):
+            if intend_allotted(shard, committed, intent.encode(), written.token):
                 return intent, committed
 
     def _free(self, shard: Shard) -> str:
@@ -221,7 +223,7 @@ class Importer:
         tell(shard, self._archive, self._connection, files, written.deleted)
         self._reached("finish")
         try:
-            shard.finish(intent, 0)
+            finish_chunk(shard, intent, 0)
         except IntentChanged as error:
             log.info("shard %d: %s", shard.shard, error)
 

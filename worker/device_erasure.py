@@ -36,8 +36,8 @@ from deltalake import DeltaTable
 from telemetry.archive.data_files import DataFile, DataFiles, LiveFile
 from telemetry.archive.schema import sql_text, with_memory
 from telemetry.archive.table import READ_ERRORS, Archive, in_one_line
-from telemetry.hot_store import deletions
-from telemetry.hot_store.deletions import Mark
+from telemetry.hot_store.operations import deletions
+from telemetry.hot_store.operations.deletions import Mark
 from telemetry.hot_store.shard import Shard
 from telemetry.model.errors import IntentChanged, NotTogether, PlanOutdated
 from telemetry.observability import metrics

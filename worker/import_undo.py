@@ -29,8 +29,9 @@ from deltalake import DeltaTable
 from telemetry.archive.data_files import LiveFile
 from telemetry.archive.schema import has_id_sql, seen_sql
 from telemetry.archive.table import UNDONE_ROWS, Archive, Progress
-from telemetry.hot_store import deletions
 from telemetry.hot_store.entry_codec import Slot, decode_intent, decode_latest, read_entry
+from telemetry.hot_store.operations import deletions
+from telemetry.hot_store.operations.latest_rebuild import last_entry, note_erased, replace_latest
 from telemetry.hot_store.shard import Shard
 from telemetry.model.errors import BusyError, IntentChanged, NotTogether, PlanOutdated, StoreError
 from telemetry.startup.store_setup import apart
@@ -93,7 +94,7 @@ class Undoer:
         records, files = self._erase(name, [one for ranges in ids.values() for one in ranges])
         self._reached("note")
         for shard in self._shards:
-            shard.note_erased()
+            note_erased(shard)
         self._reached("latest")
         devices = sum(self._mend_latest(shard, ids[shard.shard]) for shard in self._shards)
         self._reached("end")
@@ -197,7 +198,7 @@ class Undoer:
     def _make_anew(self, shard: Shard, devices: Sequence[bytes]) -> int:
         """Redis first: what is saved meanwhile is in the archive then. Where a record comes meanwhile, look again."""
         names = [device.decode() for device in devices]
-        last = [shard.last_entry(name) for name in names]
+        last = [last_entry(shard, name) for name in names]
         seen = shard.latest(devices)
         entries = shard.entries([(name, "-", "+") for name in names])
         table = self._archive.open()
@@ -211,7 +212,7 @@ class Undoer:
             every = [one for one in archived.get(name, []) if one.stored.id >= gone.get(name, 0)]
             found = sorted([*every, *waiting], key=lambda one: one.stored.id)
             if latest is not None:
-                mended += shard.replace_latest(name, latest, entry, found)
+                mended += replace_latest(shard, name, latest, entry, found)
         return mended
 
 

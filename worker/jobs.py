@@ -12,6 +12,9 @@ import redis
 
 from telemetry.archive.table import READ_ERRORS, Archive, in_one_line
 from telemetry.coordination import shared_state
+from telemetry.hot_store.operations.append import require_writable
+from telemetry.hot_store.operations.latest_rebuild import must_rebuild
+from telemetry.hot_store.operations.save import note_trouble
 from telemetry.hot_store.shard import Flush, Shard
 from telemetry.model.errors import BusyError, IntentChanged, NotTogether, OtherStoreError, WhimbrelError
 from telemetry.observability import metrics
@@ -83,7 +86,7 @@ class Work:
                 why = in_one_line(error)
                 log.error("shard %d: cannot save, its records wait in Redis: %s", number, why)
                 metrics.SAVE_FAILURES.one.add()
-                self.stores[number].note_trouble(why)
+                note_trouble(self.stores[number], why)
                 return 0
             except NotTogether as error:
                 metrics.SAVE_FAILURES.one.add()
@@ -109,7 +112,7 @@ class Work:
             for store in self.stores:
                 store.state()
                 with contextlib.suppress(BusyError):
-                    store.require_writable()  # which loads the functions, as only the worker may
+                    require_writable(store)  # which loads the functions, as only the worker may
         except OtherStoreError:
             self._begin_anew()
         self.say_alive()
@@ -129,7 +132,7 @@ class Work:
             if store.state().intent is not None:
                 log.info("shard %d: finishing a save that was cut off", store.shard)
                 self._save_once(store.shard)
-            if store.must_rebuild():
+            if must_rebuild(store):
                 devices = rebuild(store, self._archive, self._connection)
                 log.info("shard %d: found the latest of %d devices in the archive", store.shard, devices)
 

@@ -36,6 +36,7 @@ from telemetry.hot_store.entry_codec import (
     read_entry,
     size_bytes,
 )
+from telemetry.hot_store.operations.recovery import reopen, replace_entries, take_over
 from telemetry.hot_store.shard import Shard
 from telemetry.hot_store.stream_reader import sizes_bytes, tails
 from telemetry.model.errors import IntentChanged
@@ -64,7 +65,7 @@ def recover(
     fence = _fence(shard, archive, now_ms)
     table = archive.open()
     reached("take over")
-    shard.take_over(secrets.token_hex(16), archive.greatest_id(table) // shard.shards + 1)
+    take_over(shard, secrets.token_hex(16), archive.greatest_id(table) // shard.shards + 1)
     files = archive.files(table)
     dropped = kept = 0
     devices = shard.all_dirty()
@@ -77,7 +78,7 @@ def recover(
             found = _replace(shard, device, entries, archived)
             dropped, kept = dropped + found[0], kept + found[1]
     reached("reopen")
-    shard.reopen(fence)
+    reopen(shard, fence)
     rebuild(shard, archive, connection)
     return Recovered(shard.shard, dropped, kept)
 
@@ -135,5 +136,5 @@ def _replace(shard: Shard, device: str, entries: list[RawEntry], archived: set[i
             parts = packed([stored.record for stored in stay], [one.raw for one in unreadable])
             moved.append(Moved(arrival_ms, *parts))
     if entries:
-        shard.replace(device, entries[-1][0].decode(), gone, size_bytes(entries), moved)
+        replace_entries(shard, device, entries[-1][0].decode(), gone, size_bytes(entries), moved)
     return gone - kept, kept

@@ -13,8 +13,9 @@ from starlette.responses import Response
 
 from api.latest.routes import DEVICE_IN_PATH
 from api.responses import record_schema
-from telemetry.hot_store import deletions
 from telemetry.hot_store import shard as hot
+from telemetry.hot_store.keys import shard_of
+from telemetry.hot_store.operations import deletions
 from telemetry.http.operations import Content, Operation
 from telemetry.http.problem_responses import ProblemError, refuse_unknown
 from telemetry.model import problems
@@ -75,7 +76,7 @@ class Deleting:
         return record_schema.json(found, 202, {"Location": found.status_url, **RETRY_AFTER})
 
     def _ask(self, device_id: str) -> str | None:
-        shard = hot.attach(self._client, self._shards)[hot.shard_of(device_id, self._shards)]
+        shard = hot.attach(self._client, self._shards)[shard_of(device_id, self._shards)]
         return deletions.ask(shard, device_id)
 
 

@@ -14,9 +14,9 @@ from api.devices.delete_device import RETRY_AFTER, State, asked, url_of
 from api.responses import record_schema
 from telemetry.archive.log_retention import Held
 from telemetry.archive.table import Archive
-from telemetry.hot_store import deletions
 from telemetry.hot_store import shard as hot
-from telemetry.hot_store.deletions import DONE, SWEPT_WITHIN_S, Deletion
+from telemetry.hot_store.operations import deletions
+from telemetry.hot_store.operations.deletions import DONE, SWEPT_WITHIN_S, Deletion
 from telemetry.http.operations import Content, Operation, Parameter
 from telemetry.http.problem_responses import ProblemError, refuse_unknown
 from telemetry.model import problems

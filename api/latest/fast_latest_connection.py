@@ -20,7 +20,7 @@ from api.requests.device_path import END, START
 from api.responses.record_schema import encode
 from telemetry.hot_store import corruption
 from telemetry.hot_store.direct_connection import DirectAsker
-from telemetry.hot_store.shard import Keys, shard_of
+from telemetry.hot_store.keys import Keys, shard_of
 from telemetry.http import site_check
 from telemetry.http.connection import LimitedProtocol
 from telemetry.http.response_head import AnswerHead, Headers

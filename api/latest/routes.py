@@ -22,7 +22,7 @@ from api.responses.shared_text import TextsResponse
 from telemetry.hot_store import corruption
 from telemetry.hot_store.async_query import Asks
 from telemetry.hot_store.entry_codec import Latest, decode_latest
-from telemetry.hot_store.shard import Keys, shard_of
+from telemetry.hot_store.keys import Keys, shard_of
 from telemetry.http.operations import Content, Operation, Parameter, names
 from telemetry.http.problem_responses import ProblemError, refuse_unknown
 from telemetry.model import problems

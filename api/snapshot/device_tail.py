@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from api.snapshot.tail_cache import Part, Read
-from telemetry.hot_store.shard import Shard, shard_of
+from telemetry.hot_store.keys import shard_of
+from telemetry.hot_store.shard import Shard
 from telemetry.model.errors import OtherStoreError
 
 MOST_ENTRIES = 64

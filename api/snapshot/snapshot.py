@@ -33,7 +33,8 @@ from telemetry.archive.schema import COLUMNS, columns
 from telemetry.archive.table import Archive
 from telemetry.hot_store import stream_reader
 from telemetry.hot_store.entry_codec import Block, EntryId, Intent, RawEntry, decode_intent, entry_id, read_block
-from telemetry.hot_store.shard import Shard, State, shard_of
+from telemetry.hot_store.keys import shard_of
+from telemetry.hot_store.shard import Shard, State
 from telemetry.model.errors import NotTogether
 from telemetry.model.record import Stored
 

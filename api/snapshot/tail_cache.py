@@ -19,8 +19,8 @@ import pyarrow as pa
 from api.snapshot import tail_columns
 from api.snapshot.tail_budget import Held
 from telemetry.hot_store import stream_reader
-from telemetry.hot_store.entry_codec import RawEntry
-from telemetry.hot_store.shard import NO_ENTRY, Shard, Standing, State
+from telemetry.hot_store.entry_codec import NO_ENTRY, RawEntry
+from telemetry.hot_store.shard import Shard, Standing, State
 
 LEAST_RECORD_BYTES = 100
 """What a record takes here at least: so a tail of too many is known before it is read."""

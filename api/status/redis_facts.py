@@ -15,9 +15,9 @@ from msgspec import Struct
 from telemetry.config.settings import Settings
 from telemetry.coordination import shared_state
 from telemetry.coordination.shared_state import AlertProgress, ForwardProgress
-from telemetry.hot_store import shard as hot
 from telemetry.hot_store.client import kind
 from telemetry.hot_store.entry_codec import count_of
+from telemetry.hot_store.response_errors import translated
 from telemetry.hot_store.shard import Shard
 from telemetry.model.utc import TimeText, iso
 from telemetry.system.disk_space import Room
@@ -124,7 +124,7 @@ class Disk(Struct, frozen=True):
 
 def server_of(client: redis.Redis) -> Server:
     """What Redis says of itself. Raises `StoreError` if it can't be asked."""
-    info = hot.translated(client.info)
+    info = translated(client.info)
     return Server(
         *kind(info),
         info["uptime_in_seconds"],

@@ -13,6 +13,7 @@ from api.status import redis_facts
 from telemetry.config.settings import Settings
 from telemetry.coordination import rejection_counts, shared_state
 from telemetry.hot_store import shard as hot
+from telemetry.hot_store.operations.append import limit_usage
 from telemetry.hot_store.shard import Shard
 from telemetry.model.errors import BusyError, ConfigError, StoreError
 from telemetry.system import clock
@@ -164,7 +165,7 @@ def _named(kind: Any, said: Any, found: Sequence[Any]) -> Iterator[Metric]:
 
 def _shards(shards: Sequence[Shard], settings: Settings) -> Iterator[Metric]:
     facts = [redis_facts.shard_of(shard, clock.now_ms) for shard in shards]
-    fills = [shard.fill() for shard in shards]
+    fills = [limit_usage(shard) for shard in shards]
     c = settings.collector
     columns: tuple[tuple[type[Any], str, str, list[float | None]], ...] = (
         (GaugeMetricFamily, "unsaved_records", "Records that wait to be saved.", [f.unsaved_records for f in facts]),

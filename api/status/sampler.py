@@ -22,7 +22,7 @@ from telemetry.config.settings import Settings
 from telemetry.coordination import shared_state
 from telemetry.coordination.metric_reports import Report, is_up
 from telemetry.hot_store import shard
-from telemetry.hot_store.shard import Fill
+from telemetry.hot_store.operations.append import LimitUsage, limit_usage
 from telemetry.model.errors import BusyError, ConfigError, StoreError
 from telemetry.observability import metrics
 from telemetry.observability.metric_types import Buckets
@@ -70,7 +70,7 @@ class Stores(NamedTuple):
 
     server: redis_facts.Server | None = None
     shards: list[redis_facts.ShardFacts] | None = None
-    fills: list[Fill] | None = None
+    fills: list[LimitUsage] | None = None
     refused: dict[str, int] | None = None
     disk: redis_facts.Disk | None = None
 
@@ -94,7 +94,7 @@ def ask(client: redis.Redis, settings: Settings, room: Room) -> Stores:
     try:
         found = found._replace(server=redis_facts.server_of(client), refused=shared_state.refused(client))
         shards = shard.attach(client, settings.redis.shards)
-        facts, fills = [redis_facts.shard_of(one, clock.now_ms) for one in shards], [one.fill() for one in shards]
+        facts, fills = [redis_facts.shard_of(one, clock.now_ms) for one in shards], [limit_usage(one) for one in shards]
         return found._replace(shards=facts, fills=fills)
     except (StoreError, BusyError, ConfigError) as error:
         log.debug("cannot ask Redis how the box is: %s", error)

@@ -18,7 +18,7 @@ from benchmarks.crash_ledger.ledger import Entry, Ledger
 from telemetry.config.settings import Settings
 from telemetry.hot_store.client import connect
 from telemetry.hot_store.entry_codec import pack_array
-from telemetry.hot_store.shard import Keys, shard_of
+from telemetry.hot_store.keys import Keys, shard_of
 from telemetry.model.record import Record, encode
 from tests.box import Box
 

@@ -15,11 +15,12 @@ from cli.stdout import output
 from telemetry.codec.record_parser import read_device_id
 from telemetry.config.settings import Settings
 from telemetry.coordination import known_devices
-from telemetry.hot_store import deletions
 from telemetry.hot_store import shard as hot
 from telemetry.hot_store.client import connect
-from telemetry.hot_store.deletions import DONE, Deletion
 from telemetry.hot_store.entry_codec import last_seen_ms
+from telemetry.hot_store.keys import shard_of
+from telemetry.hot_store.operations import deletions
+from telemetry.hot_store.operations.deletions import DONE, Deletion
 from telemetry.hot_store.shard import Shard
 from telemetry.model.terminal_text import printable
 from telemetry.model.utc import iso, to_second
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         if args.action in ("add", "remove"):
             return run_list(client, args.action, given(args.id, sys.stdin))
         shards = hot.attach(client, settings.redis.shards)
-        shard = shards[hot.shard_of(args.id, settings.redis.shards)]
+        shard = shards[shard_of(args.id, settings.redis.shards)]
         if not args.yes:
             return run_look(shard, args.id)
         name = deletions.ask(shard, args.id)

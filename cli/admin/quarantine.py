@@ -19,7 +19,8 @@ from telemetry.config.settings import Settings
 from telemetry.hot_store import shard as hot
 from telemetry.hot_store.client import connect
 from telemetry.hot_store.entry_codec import Entry, packed
-from telemetry.hot_store.shard import Quarantined, Shard
+from telemetry.hot_store.operations.quarantine import Quarantined, quarantine_counts, read_quarantine, replay
+from telemetry.hot_store.shard import Shard
 from telemetry.model.errors import WhimbrelError
 from telemetry.model.record import DECODE_ERRORS, Record, decode, decode_rows
 from telemetry.model.terminal_text import printable
@@ -79,7 +80,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 
 def kept(shards: list[Shard]) -> Iterator[Kept]:
     """All that is in quarantine."""
-    return (Kept(shard, one) for shard in shards for one in shard.quarantined())
+    return (Kept(shard, one) for shard in shards for one in read_quarantine(shard))
 
 
 # Looking ---------------------------------------------------------------------------------------------
@@ -99,7 +100,7 @@ class Line(msgspec.Struct):
 def run_list(args: argparse.Namespace, shards: list[Shard]) -> int:
     """Print what is there, and the counts of each shard."""
     lines = [_line(found) for found in kept(shards)]
-    counts = [{"shard": shard.shard, **shard.quarantine_counts()._asdict()} for shard in shards]
+    counts = [{"shard": shard.shard, **quarantine_counts(shard)._asdict()} for shard in shards]
     if args.json:
         print_json(msgspec.json.encode({"quarantined": lines, "shards": counts}))
         return OK
@@ -191,7 +192,7 @@ def _replay(found: Kept, is_dry: bool) -> str:
     records = records_of(found.one)
     if not records:
         return "unreadable"
-    if is_dry or found.shard.replay(found.one, Entry(found.one.device_id, *packed(records))):
+    if is_dry or replay(found.shard, found.one, Entry(found.one.device_id, *packed(records))):
         return "replayed"
     return "gone"
 

@@ -11,10 +11,10 @@ import msgspec
 from cli.command import FAILED, OK, Command
 from cli.stdout import output, print_json
 from telemetry.config.settings import Settings
-from telemetry.hot_store import batch_senders
 from telemetry.hot_store import shard as hot
-from telemetry.hot_store.batch_senders import Sender
 from telemetry.hot_store.client import connect
+from telemetry.hot_store.operations import batch_senders
+from telemetry.hot_store.operations.batch_senders import Sender
 from telemetry.hot_store.shard import Shard
 from telemetry.model.terminal_text import printable
 from telemetry.model.utc import iso

@@ -25,9 +25,9 @@ from cli.backup.file_copy import link, make_folders, place, size_of, sync_folder
 from cli.backup.manifest import ARCHIVE, DUMP, ArchiveOf, FileOf, Manifest, ShardOf, StoreOf
 from cli.backup.redis_snapshot import copy_of
 from telemetry.archive.table import BACKUP, Archive
-from telemetry.hot_store import shard as hot
 from telemetry.hot_store.client import kind
 from telemetry.hot_store.function_library import LAYOUT
+from telemetry.hot_store.response_errors import translated
 from telemetry.hot_store.shard import Shard
 from telemetry.model.errors import NotTogether, StoreError
 from telemetry.startup.store_setup import apart
@@ -264,7 +264,7 @@ def _require_room(room: Room, into: Path, source: Path, new_bytes: int) -> None:
 
 
 def _store(box: Box, moment: _Moment) -> StoreOf:
-    server, server_version = kind(hot.translated(lambda: box.client.info("server")))
+    server, server_version = kind(translated(lambda: box.client.info("server")))
     shards = [
         ShardOf(number, state.store_id, sorted(commits), state.unsaved)
         for number, (state, commits) in enumerate(zip(moment.seen.states, moment.commits, strict=True))

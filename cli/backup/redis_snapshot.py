@@ -18,7 +18,7 @@ from typing import IO, Any, Generic, NamedTuple, TypeVar
 
 import redis
 
-from telemetry.hot_store.shard import translated
+from telemetry.hot_store.response_errors import translated
 from telemetry.model.errors import StoreUnavailable
 
 T = TypeVar("T")

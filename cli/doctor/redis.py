@@ -16,6 +16,8 @@ from telemetry.archive.table import READ_ERRORS, Archive, in_one_line
 from telemetry.config.settings import Settings
 from telemetry.hot_store import shard as hot
 from telemetry.hot_store.client import check_server, connect, kind
+from telemetry.hot_store.operations.append import require_writable
+from telemetry.hot_store.response_errors import translated
 from telemetry.model.errors import BusyError, ConfigError, StoreError, StoreUnavailable
 from telemetry.startup import store_setup
 from telemetry.system.disk_space import in_words
@@ -35,7 +37,7 @@ def server(settings: Settings) -> Iterator[Finding]:
             check_server(client, settings.redis.durability)
             yield from restarts(client)
             yield from _settings(client)
-            yield from _state(hot.translated(client.info), settings.redis.full_percent)
+            yield from _state(translated(client.info), settings.redis.full_percent)
             yield from _writes(client, settings.redis.shards)
         except StoreUnavailable as error:
             yield _away(settings, error)
@@ -58,7 +60,7 @@ def _away(settings: Settings, error: StoreUnavailable) -> Finding:
 
 def _settings(client: redis.Redis) -> Iterator[Finding]:
     names = ("no-appendfsync-on-rewrite", "stream-node-max-bytes", "auto-aof-rewrite-min-size")
-    found = {_text(k): _text(v) for k, v in hot.translated(lambda: client.config_get(*names)).items()}
+    found = {_text(k): _text(v) for k, v in translated(lambda: client.config_get(*names)).items()}
     if found.get("no-appendfsync-on-rewrite") == "yes":
         yield failure(
             "no-appendfsync-on-rewrite is yes: while the AOF is rewritten, an answer doesn't mean on disk",
@@ -78,7 +80,7 @@ def _settings(client: redis.Redis) -> Iterator[Finding]:
 
 def restarts(client: redis.Redis) -> Iterator[Finding]:
     """It starts again by itself, however it ended."""
-    found = hot.translated(lambda: client.config_get("aof-load-truncated"))
+    found = translated(lambda: client.config_get("aof-load-truncated"))
     if "no" in map(_text, found.values()):
         yield warning(
             "aof-load-truncated is no: killed in the middle of a write, Redis does not start again by itself",
@@ -95,7 +97,7 @@ def _writes(client: redis.Redis, shards: int) -> Iterator[Finding]:
     try:
         for number in range(shards):
             if found := hot.shape(client, number):
-                hot.Shard(client, number, found.store_id, shards).require_writable()
+                require_writable(hot.Shard(client, number, found.store_id, shards))
     except StoreUnavailable as error:
         yield failure(
             f"collectors refuse: {error}", "mend what the reason names: it must be a master that takes writes"

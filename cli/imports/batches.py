@@ -15,7 +15,8 @@ from msgspec.structs import astuple
 from cli.imports.rows.reader import Piece
 from telemetry.archive.schema import COLUMNS
 from telemetry.archive.table import Progress
-from telemetry.hot_store.shard import Shard, shard_of
+from telemetry.hot_store.keys import shard_of
+from telemetry.hot_store.shard import Shard
 from telemetry.model.record import Sent
 from telemetry.model.utc import DAY_US
 from worker.bulk_import import Importer

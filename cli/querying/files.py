@@ -21,7 +21,8 @@ from telemetry.config.settings import Settings
 from telemetry.hot_store import shard as hot
 from telemetry.hot_store.client import connect
 from telemetry.hot_store.entry_codec import read_entry
-from telemetry.hot_store.shard import Shard, shard_of
+from telemetry.hot_store.keys import shard_of
+from telemetry.hot_store.shard import Shard
 from telemetry.hot_store.stream_reader import READ_STREAMS, sizes_bytes, tails
 from telemetry.model.errors import ConfigError, StoreError
 from telemetry.model.record import EARLIEST_US, LATEST_US

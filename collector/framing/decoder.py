@@ -14,7 +14,7 @@ from typing import ClassVar, NamedTuple, Protocol
 
 from telemetry.codec.record_parser import Arrival
 from telemetry.hot_store.entry_codec import Aside
-from telemetry.hot_store.shard import UNLIMITED, Owner
+from telemetry.hot_store.operations.append import UNLIMITED, Owner
 from telemetry.model.api_keys import Denied
 from telemetry.model.problems import Problem
 from telemetry.model.record import Sent

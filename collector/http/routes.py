@@ -32,7 +32,7 @@ from telemetry.codec.record_parser import Arrival
 from telemetry.config.settings import Settings
 from telemetry.coordination import rejection_counts
 from telemetry.hot_store.client import connect
-from telemetry.hot_store.shard import UNLIMITED, Limits, Owner
+from telemetry.hot_store.operations.append import UNLIMITED, Limits, Owner
 from telemetry.http.authentication import Gate, ingest_only
 from telemetry.http.problem_responses import (
     EXCEPTION_HANDLERS,

@@ -11,7 +11,7 @@ from collector.framing.decoder import Message, Received, Rejected
 from collector.ingest.fair_shares import Shares
 from telemetry.access.holds import Holder
 from telemetry.access.key_cache import Keyring
-from telemetry.hot_store.shard import UNLIMITED
+from telemetry.hot_store.operations.append import UNLIMITED
 from telemetry.http.authentication import caller_of
 from telemetry.http.problem_responses import ProblemError, too_many
 from telemetry.http.rate_limiting import records_over

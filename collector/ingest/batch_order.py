@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from telemetry.hot_store.shard import UNLIMITED, Owner
+from telemetry.hot_store.operations.append import UNLIMITED, Owner
 
 MAX_FAILED_SENDERS = 1_000
 """Senders of one connection whose failures are remembered; a gateway with more begins a connection anew."""

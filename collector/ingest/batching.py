@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from telemetry.hot_store.entry_codec import Entry, by_device, pack_devices
-from telemetry.hot_store.shard import Batch, Owner
+from telemetry.hot_store.operations.append import Batch, Owner
 from telemetry.model.record import Sent
 
 MANY = 4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.types import Scope
 
-from telemetry.hot_store.shard import UNLIMITED, Limits, Owner
+from telemetry.hot_store.operations.append import UNLIMITED, Limits, Owner
 from telemetry.limits.client_address import Addresses, owner
 from telemetry.limits.connections import NOBODY_TRUSTED
 from telemetry.model.api_keys import Caller

@@ -23,7 +23,8 @@ from collector.ingest.fair_shares import Shares
 from collector.ingest.shard_writer import Outcome, Part, Store, Tell, Writer
 from collector.ingest.watermarks import Watermarks
 from telemetry.hot_store.entry_codec import Aside
-from telemetry.hot_store.shard import UNLIMITED, Limits, Owner, shard_of
+from telemetry.hot_store.keys import shard_of
+from telemetry.hot_store.operations.append import UNLIMITED, Limits, Owner
 from telemetry.model.errors import BusyError, TooManyDays
 from telemetry.model.record import Sent
 from telemetry.observability import metrics

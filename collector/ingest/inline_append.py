@@ -20,7 +20,8 @@ import redis
 from collector.ingest.batching import Bringing, prefixes_of, together
 from telemetry.hot_store.direct_connection import Line
 from telemetry.hot_store.entry_codec import Aside
-from telemetry.hot_store.shard import Appended, Limits, Shard
+from telemetry.hot_store.operations.append import Appended, Limits, packed_append
+from telemetry.hot_store.shard import Shard
 from telemetry.model.errors import StoreUnavailable
 
 MOST_REQUESTS, MOST_BYTES = 128, 2**16
@@ -59,7 +60,7 @@ class SmallGroups:
 
     def begin(self, shard: Shard, group: Sequence[Small]) -> Call:
         """Send a group to a shard."""
-        return self._line.call(shard.packed_append(together(group), self._limits, True, prefixes_of(group)))
+        return self._line.call(packed_append(shard, together(group), self._limits, True, prefixes_of(group)))
 
 
 async def appended(call: Call) -> Appended | None:

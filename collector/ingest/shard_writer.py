@@ -25,7 +25,21 @@ from collector.ingest.watermarks import Gate, Watermarks
 from telemetry.hot_store import shard as hot
 from telemetry.hot_store.client import require_answer
 from telemetry.hot_store.entry_codec import Aside
-from telemetry.hot_store.shard import UNLIMITED, Appended, DevicesFull, Limits, Owner, Shard
+from telemetry.hot_store.operations.append import (
+    KEYS_FULL,
+    OTHER_BODY,
+    SEEN,
+    SENDERS_FULL,
+    SHARE_FULL,
+    UNLIMITED,
+    Appended,
+    Limits,
+    Owner,
+    append_batches,
+)
+from telemetry.hot_store.operations.quarantine import quarantine_rejected
+from telemetry.hot_store.response_errors import SHARE_RETRY_S, DevicesFull
+from telemetry.hot_store.shard import Shard
 from telemetry.model.errors import (
     BusyError,
     ConfigError,
@@ -341,11 +355,11 @@ class Writer(threading.Thread):
         shard = self._shard or self._attach()
         aside = [one for part in group for one in part.aside]
         if aside:  # first: what is not stored then comes again, and better twice here than not at all
-            shard.set_aside(aside, self._store.max_aside_bytes)
+            quarantine_rejected(shard, aside, self._store.max_aside_bytes)
         prefixes = prefixes_of(group)
-        found = shard.append(together(group), self._store.limits, True, prefixes)
+        found = append_batches(shard, together(group), self._store.limits, True, prefixes)
         if any(found.statuses):
-            found = shard.append(apart(group), self._store.limits, False, prefixes)
+            found = append_batches(shard, apart(group), self._store.limits, False, prefixes)
         self._note(found)
         statuses = iter(found.statuses[1:])
         return [_outcome(next(statuses), part) if part.name else False for part in group]
@@ -368,15 +382,15 @@ def _overtakes(part: Part) -> Exception:
 
 
 def _outcome(status: int, part: Part) -> Outcome:
-    if status == hot.OTHER_BODY:
+    if status == OTHER_BODY:
         return KeyReusedError("this Idempotency-Key came before with another body")
-    if status == hot.KEYS_FULL:
+    if status == KEYS_FULL:
         return BusyError("too many Idempotency-Keys are remembered", retry_after_s=30)
-    if status == hot.SENDERS_FULL:
+    if status == SENDERS_FULL:
         return BusyError("collector.max_senders is reached: no new sender is taken", retry_after_s=30)
-    if status == hot.SHARE_FULL:
+    if status == SHARE_FULL:
         return _share_full(part)
-    return status == hot.SEEN
+    return status == SEEN
 
 
 def _share_full(part: Part) -> ShareFull:
@@ -388,5 +402,5 @@ def _share_full(part: Part) -> ShareFull:
     return ShareFull(
         f"cannot remember one more {what}: this key or address has {limit} already, its share of collector.{settings} "
         f"({each}, limits.owner_share_percent)",
-        retry_after_s=hot.SHARE_RETRY_S,
+        retry_after_s=SHARE_RETRY_S,
     )

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import redis
 
-from telemetry.hot_store import shard
+from telemetry.hot_store.response_errors import translated
 from telemetry.model.errors import BusyError
 from telemetry.system.disk_space import Room
 
@@ -65,5 +65,5 @@ class Gate:
 
 def memory_percent(client: redis.Redis) -> float:
     """How much of its memory limit Redis uses; 0 if it has none."""
-    info = shard.translated(lambda: client.info("memory"))
+    info = translated(lambda: client.info("memory"))
     return 100 * info["used_memory"] / info["maxmemory"] if info["maxmemory"] else 0.0

@@ -22,7 +22,7 @@ import redis
 from telemetry.access.users import Session, User
 from telemetry.coordination.shared_state import SESSIONS, SESSIONS_USED, USERS
 from telemetry.hot_store import corruption
-from telemetry.hot_store.shard import translated
+from telemetry.hot_store.response_errors import translated
 
 VERSION = ":version"
 """Field with the version; user names and session ids have no colon."""

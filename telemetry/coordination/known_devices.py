@@ -1,6 +1,6 @@
 """Devices accepted on ports with `known_devices_only`: those with records, and those added by `whimbrel devices add`.
 
-A shard (shard.py) knows its devices with records. While its `latest` is rebuilt from the archive, it cannot be asked.
+A shard (keys.py) knows its devices with records. While its `latest` is rebuilt from the archive, it cannot be asked.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 import redis
 
 from telemetry.coordination.shared_state import KNOWN_DEVICES
-from telemetry.hot_store.shard import Keys, shard_of, translated
+from telemetry.hot_store.keys import Keys, shard_of
+from telemetry.hot_store.response_errors import translated
 from telemetry.model.errors import StoreUnavailable
 
 READ_DEVICES = 1_000

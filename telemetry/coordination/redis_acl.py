@@ -2,14 +2,14 @@
 
 Only `admin` may use dangerous commands (FLUSHALL, CONFIG SET, KEYS, DEBUG, SHUTDOWN, …) and scripts. Only the worker
 may load functions, only it and the scheduler use RQ's keys, and the query program writes only its rejection counts. The
-keys that each role may write are declared with the keys, in shard.py and shared_state.py.
+keys that each role may write are declared with the keys, in keys.py and shared_state.py.
 """
 
 from __future__ import annotations
 
 from telemetry.coordination import shared_state
-from telemetry.hot_store import shard
 from telemetry.hot_store.credentials import ADMIN
+from telemetry.hot_store.keys import APPENDED, FORGOTTEN, OF_SHARDS
 
 OURS, RQ = "whimbrel:*", "rq:*"
 """Patterns of all keys and channels."""
@@ -58,11 +58,11 @@ def _channels(role: str) -> str:
 def _keys(role: str) -> str:
     written = [key for key, writers in shared_state.WRITERS.items() if role in writers]
     if role == "worker":
-        written += [shard.OF_SHARDS, RQ]
+        written += [OF_SHARDS, RQ]
     if role in ("collector", "api"):
-        written += shard.APPENDED
+        written += APPENDED
     if role == "api":
-        written += shard.FORGOTTEN
+        written += FORGOTTEN
     if role == "scheduler":
         written.append(RQ)
     return " ".join([f"%R~{OURS}", *(f"~{pattern}" for pattern in written)])

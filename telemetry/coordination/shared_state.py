@@ -36,7 +36,7 @@ import redis
 from msgspec import Struct
 
 from telemetry.hot_store import corruption
-from telemetry.hot_store.shard import translated
+from telemetry.hot_store.response_errors import translated
 from telemetry.model.api_keys import Key
 
 ALIVE = "whimbrel:alive"

@@ -16,7 +16,6 @@ from redis.retry import Retry
 
 from telemetry.config.settings import Settings
 from telemetry.hot_store.credentials import login
-from telemetry.hot_store.shard import raw_entries
 from telemetry.model.errors import ConfigError, StoreUnavailable
 from telemetry.system.runtime_dir import OLDEST_REDIS, OLDEST_VALKEY, runtime_dir, version
 
@@ -176,3 +175,9 @@ def _wrong_settings(values: Mapping[str, str], durability: str) -> list[str]:
             '(or set redis.durability = "memory" and lose the last second at a power cut)'
         )
     return wrong
+
+
+def raw_entries(client: redis.Redis) -> None:
+    """Have streams answered as Redis does: twice as fast to read as redis-py's pairs of dicts."""
+    client.response_callbacks.pop("XRANGE", None)
+    client.response_callbacks.pop("XREAD", None)

@@ -2,7 +2,7 @@
 
 An entry's `r` is a msgpack array of the records of one device, and its `m`, if it has one, their marks. A device's
 latest is the array [http, other, fix, last seen ms]; an intent is [commit number, [[device, first and last entry id,
-records, bytes, whether some have marks]…]]. Where they rest is said in shard.py.
+records, bytes, whether some have marks]…]]. Where they rest is described in keys.py.
 
 This file knows no clock, socket, file or Redis.
 """
@@ -39,6 +39,9 @@ CHUNK_DEVICES = 500
 """Devices that one trim takes: 100,000 in one call block Redis for 0.4 s."""
 
 # Appending -------------------------------------------------------------------------------------------
+
+NO_ENTRY = "0-0"
+"""The id of no entry: that of what was quarantined and never was a record."""
 
 
 class Entry(NamedTuple):

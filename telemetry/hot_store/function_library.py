@@ -16,7 +16,7 @@ from redis.exceptions import NoPermissionError
 from telemetry.model.errors import StoreUnavailable
 
 LAYOUT = 1
-"""The layout of the keys and values (shard.py) that the functions read and write."""
+"""The layout of the keys and values (keys.py) that the functions read and write."""
 
 SUBJECTS = (
     "store",

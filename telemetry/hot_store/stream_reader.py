@@ -14,8 +14,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
-from telemetry.hot_store.entry_codec import RawEntry, behind, entry_id, entry_text
-from telemetry.hot_store.shard import NO_ENTRY, READ_ENTRIES, Shard, permitted, translated
+from telemetry.hot_store.entry_codec import NO_ENTRY, RawEntry, behind, entry_id, entry_text
+from telemetry.hot_store.response_errors import permitted, translated
+from telemetry.hot_store.shard import READ_ENTRIES, Shard
 
 READ_STREAMS = 25
 """Streams in one pipeline, `READ_ENTRIES` of each."""

@@ -14,6 +14,7 @@ import redis
 from telemetry.archive.table import Archive
 from telemetry.hot_store import shard as hot
 from telemetry.hot_store.function_library import LAYOUT
+from telemetry.hot_store.operations.setup import setup, upgrade
 from telemetry.hot_store.shard import Shard
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ def set_up(client: redis.Redis, archive: Archive, shards: int) -> list[Shard]:
     if added := archive.upgrade():
         log.warning("the archive is of an older release; added columns: %s", ", ".join(added))
     for number in range(shards):
-        if (layout := hot.upgrade(client, number, secrets.token_hex(16))) is not None:
+        if (layout := upgrade(client, number, secrets.token_hex(16))) is not None:
             log.warning("shard %d: upgraded the store from layout %d to %d", number, layout, LAYOUT)
     missing = [number for number in range(shards) if hot.shape(client, number) is None]
     if missing:
@@ -40,7 +41,7 @@ def set_up(client: redis.Redis, archive: Archive, shards: int) -> list[Shard]:
         greatest = archive.greatest_id(table)
         for number in missing:
             next_id = greatest // shards + 1
-            hot.setup(client, number, secrets.token_hex(16), shards, archive.committed(table, number), next_id)
+            setup(client, number, secrets.token_hex(16), shards, archive.committed(table, number), next_id)
     return hot.attach(client, shards)
 
 

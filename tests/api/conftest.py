@@ -24,7 +24,9 @@ from telemetry.config.settings import PROJECT
 from telemetry.coordination import shared_state
 from telemetry.hot_store.client import connect
 from telemetry.hot_store.entry_codec import RawEntry, pack, read_entry
-from telemetry.hot_store.shard import Batch, Limits, Shard, shard_of
+from telemetry.hot_store.keys import shard_of
+from telemetry.hot_store.operations.append import Batch, Limits, append_batches
+from telemetry.hot_store.shard import Shard
 from telemetry.model.api_keys import KeyRequest, make
 from telemetry.model.record import Record, Sent, Stored
 from telemetry.startup.store_setup import set_up
@@ -121,7 +123,7 @@ class Box:
             shard = self.shards[number]
             devices = sorted({one.device_id for one in part})
             ends = [_end(stream) for stream in shard.entries([(device, "-", "+") for device in devices])]
-            shard.append([Batch(pack(part))], Limits())
+            append_batches(shard, [Batch(pack(part))], Limits())
             streams = shard.entries([(device, end, "+") for device, end in zip(devices, ends, strict=True)])
             for device, entries in zip(devices, streams, strict=True):
                 found += [stored for raw in entries for stored in read_entry(device, raw, shard.shards)]

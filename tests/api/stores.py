@@ -13,8 +13,11 @@ from api.snapshot.snapshot import Snapshots, Wanted
 from api.snapshot.tail_cache import Remembered
 from telemetry.archive.table import Archive
 from telemetry.hot_store import shard as hot
+from telemetry.hot_store.client import raw_entries
 from telemetry.hot_store.entry_codec import pack, read_entry
-from telemetry.hot_store.shard import Batch, Limits, Shard, shard_of
+from telemetry.hot_store.keys import shard_of
+from telemetry.hot_store.operations.append import Batch, Limits, append_batches
+from telemetry.hot_store.shard import Shard
 from telemetry.model.record import EARLIEST_US, LATEST_US, Sent, Stored
 from telemetry.startup.store_setup import set_up
 from tests.api.conftest import NOW_MS
@@ -52,7 +55,7 @@ class Stores:
     def on(cls, server: RedisServer, folder: Path, connection: duckdb.DuckDBPyConnection) -> Stores:
         """New ones: a server's Redis, which the test may kill, and an archive in a folder."""
         client, archive = server.client(), Archive(folder / "archive")
-        hot.raw_entries(client)
+        raw_entries(client)
         return cls(set_up(client, archive, 1), archive, connection)
 
     def new_snapshots(self, remembered: Remembered | None = None) -> Snapshots:
@@ -64,7 +67,7 @@ class Stores:
         for shard in self.shards:
             mine = [one for one in sent if shard_of(one.device_id, shard.shards) == shard.shard]
             if mine:
-                shard.append([Batch(pack(mine))], Limits())
+                append_batches(shard, [Batch(pack(mine))], Limits())
         known = {one.id for one in self.stored}
         self.stored += [one for one in self._tail(sent) if one.id not in known]
 

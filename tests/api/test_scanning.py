@@ -8,7 +8,7 @@ from itertools import islice
 import pytest
 
 from api.latest.routes import MAX_SCAN_DEVICES, SCAN_STEP_DEVICES
-from telemetry.hot_store.shard import Keys
+from telemetry.hot_store.keys import Keys
 from telemetry.model.record import Sent
 from tests.api.conftest import Box, box_on, record
 from tests.conftest import RedisServer

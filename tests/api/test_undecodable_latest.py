@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from api.latest.latest_texts import LARGE_BYTES
-from telemetry.hot_store.shard import Keys
+from telemetry.hot_store.keys import Keys
 from telemetry.model.record import Sent
 from tests.api.conftest import Box, assert_problem, box_on, record
 from tests.conftest import RedisServer

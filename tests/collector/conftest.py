@@ -27,7 +27,8 @@ from telemetry.codec.record_parser import Arrival
 from telemetry.config.settings import Settings
 from telemetry.hot_store.client import connect
 from telemetry.hot_store.entry_codec import read_entry
-from telemetry.hot_store.shard import Limits, Shard
+from telemetry.hot_store.operations.append import Limits
+from telemetry.hot_store.shard import Shard
 from telemetry.http.server import listen
 from telemetry.limits.concurrency import tcp_share
 from telemetry.limits.connections import Connections

@@ -14,7 +14,8 @@ import msgpack
 import pytest
 
 from telemetry.hot_store.client import connect
-from telemetry.hot_store.shard import Keys, Shard, attach, shard_of
+from telemetry.hot_store.keys import Keys, shard_of
+from telemetry.hot_store.shard import Shard, attach
 from tests.collector.conftest import HOST, numbers, tail
 from tests.collector.program import Program, connected, program
 from tests.conftest import RedisServer

@@ -17,9 +17,9 @@ from telemetry.archive.table import Archive
 from telemetry.config.settings import Settings
 from telemetry.coordination import job_allowlist, job_queue, shared_state
 from telemetry.coordination.job_queue import persist_queue
-from telemetry.hot_store import deletions
 from telemetry.hot_store import shard as hot
 from telemetry.hot_store.client import connect
+from telemetry.hot_store.operations import deletions
 from telemetry.hot_store.shard import Flush, Shard, Waiting
 from telemetry.model.errors import StoreUnavailable
 from telemetry.system import clock as box_clock

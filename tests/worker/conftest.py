@@ -10,7 +10,8 @@ import pytest
 
 from telemetry.archive.table import Archive
 from telemetry.hot_store.entry_codec import pack, read_entry
-from telemetry.hot_store.shard import Batch, Limits, Shard
+from telemetry.hot_store.operations.append import Batch, Limits, append_batches
+from telemetry.hot_store.shard import Shard
 from telemetry.model.record import Record, Sent
 from telemetry.model.utc import DAY_US
 
@@ -32,7 +33,7 @@ class Ledger:
         for number, device in enumerate(devices, self._appended):
             timestamp_us = NOW_US - number % days * DAY_US + number
             sent.append(Sent(device, Record(timestamp_us, "tcp", "json", altitude_m=float(number))))
-        shard.append([Batch(pack(sent))], Limits())
+        append_batches(shard, [Batch(pack(sent))], Limits())
         self._appended += len(sent)
         self.acknowledged.update((one.device_id, int(one.record.altitude_m or 0)) for one in sent)
 

@@ -19,7 +19,8 @@ from telemetry.archive.table import Archive, Progress
 from telemetry.hot_store import shard as hot
 from telemetry.hot_store.client import connect
 from telemetry.hot_store.entry_codec import decode_intent, decode_latest, last_seen_ms, pack
-from telemetry.hot_store.shard import Batch, Limits, Shard
+from telemetry.hot_store.operations.append import Batch, Limits, append_batches
+from telemetry.hot_store.shard import Shard
 from telemetry.model.errors import BusyError, IntentChanged, NotTogether, OtherStoreError
 from telemetry.model.record import Record, Sent, Transport
 from telemetry.model.utc import DAY_US
@@ -120,7 +121,7 @@ def test_a_device_was_seen_when_its_imported_records_were_measured_also_for_a_ne
         before, after = Progress(2 * number), Progress(2 * number + 2)
         importer(archive, connection).bring(shard, pa.Table.from_batches([columns_of(sent)]), before, after)
     sent_at_ms = clock.now_ms()
-    shard.append([Batch(pack([Sent("live", Record(NOW_US - year_us, "tcp", "json"))]))], Limits())
+    append_batches(shard, [Batch(pack([Sent("live", Record(NOW_US - year_us, "tcp", "json"))]))], Limits())
     saver(archive, connection).save(shard)
     shard.client.flushall()
     [new] = set_up(shard.client, archive, 1)
@@ -135,7 +136,7 @@ def test_ids_of_imports_with_other_transports_are_noted_in_few_ranges(
 ) -> None:
     known = list[range]()
     for number, (transport, sends) in enumerate([("tcp", 0), ("http", 0), ("import", 0), ("tcp", 1), ("tcp", 0)]):
-        shard.append([Batch(pack([Sent("live", Record(NOW_US, "tcp", "json"))]))] * sends, Limits())
+        append_batches(shard, [Batch(pack([Sent("live", Record(NOW_US, "tcp", "json"))]))] * sends, Limits())
         sent = [Sent("a", Record(NOW_US, kind, "csv")) for kind in (transport, "import")]
         batch = pa.Table.from_batches([columns_of(sent)])
         importer(archive, connection).bring(shard, batch, Progress(number), Progress(number + 1))

@@ -23,11 +23,14 @@ from compactor.plan import Limits as CompactLimits
 from telemetry.archive.change_feed import change_at
 from telemetry.archive.schema import COLUMNS, open_duckdb, sql_text
 from telemetry.archive.table import DELETION, Archive, Progress, commit_number
-from telemetry.hot_store import deletions
-from telemetry.hot_store import shard as hot
 from telemetry.hot_store.client import connect
 from telemetry.hot_store.entry_codec import Archived, Aside, Entry, decode_latest, entry_id, pack
-from telemetry.hot_store.shard import Batch, Limits, Shard
+from telemetry.hot_store.keys import shard_of
+from telemetry.hot_store.operations import deletions
+from telemetry.hot_store.operations.append import Batch, Limits, append_batches, limit_usage
+from telemetry.hot_store.operations.latest_rebuild import must_rebuild, offer_archived
+from telemetry.hot_store.operations.quarantine import quarantine_rejected, read_quarantine, replay
+from telemetry.hot_store.shard import Shard
 from telemetry.model.errors import IntentChanged, PlanOutdated
 from telemetry.model.record import Record, Sent
 from telemetry.model.utc import DAY_US
@@ -234,12 +237,12 @@ def test_whatever_an_import_is_about_to_do(
         done.append(deletions.ask(shard, "g"))
         eraser(archive).erase(shard)
 
-    shard.append([Batch(pack([Sent("g", Record(NOW_US - 1, "tcp", "json", altitude_m=9.0))]))], Limits())
+    append_batches(shard, [Batch(pack([Sent("g", Record(NOW_US - 1, "tcp", "json", altitude_m=9.0))]))], Limits())
     found = Importer("n", archive, connection, saver(archive), clock.now_ms, 100, 60, at(step, delete))
     found.bring(shard, records, Progress(), Progress(3, is_whole=True))
     assert done[0] is not None
     finish(shard, archive)
-    assert not shard.must_rebuild()
+    assert not must_rebuild(shard)
     assert (latest(shard, "x")) == 2.0
     everything = everywhere(shard, archive, connection)
     assert everything - Counter({("g", 1): 1}) == Counter({("x", 0): 1, ("x", 2): 1})
@@ -310,16 +313,15 @@ def test_latest_is_not_found_again_in_old_files(
     drain(shard, archive)
     ask(shard, ledger)
     if moment != "before":
-        offer = shard.offer_archived
         done: list[bool] = []
 
-        def late(found: list[Archived], deleted: int) -> None:
+        def late(shard: Shard, found: list[Archived], deleted: int) -> None:
             if not done:
                 done.append(True)
                 finish(shard, archive)
-            offer(found, deleted)
+            offer_archived(shard, found, deleted)
 
-        monkeypatch.setattr(shard, "offer_archived", late)
+        monkeypatch.setattr("worker.saving.latest_rebuild.offer_archived", late)
     rebuild(shard, archive, open_duckdb())
     if moment == "before":
         assert deletions.pending(shard)
@@ -331,31 +333,33 @@ def test_latest_is_not_found_again_in_old_files(
 
 def test_what_is_in_quarantine_goes_too(shard: Shard, archive: Archive, ledger: Ledger) -> None:
     ledger.append(shard, [GONE, "a"])
-    shard.append([Batch([Entry(GONE, 1, b"\x91\xc1", b"")])], Limits())
-    shard.set_aside([Aside(GONE, "bad", b"1"), Aside("a", "bad", b"22"), Aside(GONE, "bad", b"3")], 2**20)
+    append_batches(shard, [Batch([Entry(GONE, 1, b"\x91\xc1", b"")])], Limits())
+    quarantine_rejected(shard, [Aside(GONE, "bad", b"1"), Aside("a", "bad", b"22"), Aside(GONE, "bad", b"3")], 2**20)
     drain(shard, archive)
-    before = list(shard.quarantined())
+    before = list(read_quarantine(shard))
     assert [one.device_id for one in before] == [GONE, "a", GONE, GONE]
     name = ask(shard, ledger)
-    assert not shard.replay(before[-1], pack([Sent(GONE, Record(NOW_US, "tcp", "json"))])[0]), "it is too late for that"
-    shard.set_aside([Aside(GONE, "bad", b"later")], 2**20)
+    assert not replay(shard, before[-1], pack([Sent(GONE, Record(NOW_US, "tcp", "json"))])[0]), (
+        "it is too late for that"
+    )
+    quarantine_rejected(shard, [Aside(GONE, "bad", b"later")], 2**20)
     finish(shard, archive)
-    assert [(one.device_id, one.raw) for one in shard.quarantined()] == [("a", b"22"), (GONE, b"later")]
+    assert [(one.device_id, one.raw) for one in read_quarantine(shard)] == [("a", b"22"), (GONE, b"later")]
     assert read(shard, name).quarantined == 3
-    assert shard.fill().quarantine_bytes == len(b"22") + len(b"later")
-    shard.set_aside([Aside("b", "bad", b"x")], 2**20)
-    assert [one.device_id for one in shard.quarantined()] == ["a", GONE, "b"]
+    assert limit_usage(shard).quarantine_bytes == len(b"22") + len(b"later")
+    quarantine_rejected(shard, [Aside("b", "bad", b"x")], 2**20)
+    assert [one.device_id for one in read_quarantine(shard)] == ["a", GONE, "b"]
 
 
 def test_a_quarantine_that_held_nothing_else(shard: Shard, archive: Archive, ledger: Ledger) -> None:
     ledger.append(shard, [GONE])
-    shard.set_aside([Aside(GONE, "bad", b"1")], 2**20)
-    [before] = shard.quarantined()
+    quarantine_rejected(shard, [Aside(GONE, "bad", b"1")], 2**20)
+    [before] = read_quarantine(shard)
     ask(shard, ledger)
     finish(shard, archive)
-    assert list(shard.quarantined()) == []
-    shard.set_aside([Aside("b", "bad", b"x")], 2**20)
-    [after] = shard.quarantined()
+    assert list(read_quarantine(shard)) == []
+    quarantine_rejected(shard, [Aside("b", "bad", b"x")], 2**20)
+    [after] = read_quarantine(shard)
     assert entry_id(after.name) > entry_id(before.name)
 
 
@@ -504,7 +508,7 @@ def test_a_failure_is_told_and_tried_again(shard: Shard, archive: Archive, ledge
 
 def test_shards_delete_each_their_own(client: redis.Redis, archive: Archive, ledger: Ledger) -> None:
     shards = set_up(client, archive, 3)
-    mine = {number: [d for d in map(str, range(30)) if hot.shard_of(d, 3) == number][:2] for number in range(3)}
+    mine = {number: [d for d in map(str, range(30)) if shard_of(d, 3) == number][:2] for number in range(3)}
     for shard in shards:
         ledger.append(shard, mine[shard.shard] * 3)
         saver(archive).save(shard)
@@ -541,7 +545,7 @@ def test_a_million_records_of_it_in_bounded_memory(
         archive.commit(table, archive.data_files.write(batch.cast(COLUMNS), commit), 0, commit, NOW_US // 1_000)
         shard.client.set(shard.keys.committed, commit)
     shard.client.set(shard.keys.next_id, 2 * days * rows + 1)
-    shard.append([Batch(pack([Sent("big", Record(NOW_US, "tcp", "json"))]))], Limits())
+    append_batches(shard, [Batch(pack([Sent("big", Record(NOW_US, "tcp", "json"))]))], Limits())
     name = deletions.ask(shard, "big")
     assert name is not None
     small = open_duckdb(memory_limit="96MiB")

@@ -10,7 +10,8 @@ import redis
 
 from telemetry.archive.table import Archive
 from telemetry.hot_store.entry_codec import pack
-from telemetry.hot_store.shard import Batch, Flush, Limits
+from telemetry.hot_store.operations.append import Batch, Limits, append_batches
+from telemetry.hot_store.shard import Flush
 from telemetry.model.record import Record, Sent
 from telemetry.system import clock
 from tests.small_disk import SmallDisk
@@ -42,7 +43,7 @@ def work(client: redis.Redis, archive: Archive, connection: duckdb.DuckDBPyConne
     found.begin()
     for day in range(DAYS):
         records = [sent(day, number) for number in range(RECORDS_PER_DAY)]
-        found.stores[0].append([Batch(pack(records))], Limits())
+        append_batches(found.stores[0], [Batch(pack(records))], Limits())
     return found
 
 

@@ -14,9 +14,10 @@ from cli.imports.batches import columns_of
 from compactor.compaction import Compactor
 from compactor.plan import Limits as CompactLimits
 from telemetry.archive.table import Archive, Progress
-from telemetry.hot_store import deletions
 from telemetry.hot_store.entry_codec import decode_latest, pack
-from telemetry.hot_store.shard import Batch, Limits, Shard
+from telemetry.hot_store.operations import deletions
+from telemetry.hot_store.operations.append import Batch, Limits, append_batches
+from telemetry.hot_store.shard import Shard
 from telemetry.model.errors import StoreError
 from telemetry.model.record import Record, Sent
 from telemetry.model.utc import DAY_US
@@ -70,7 +71,7 @@ def rows(*devices: tuple[str, int], at_us: int = NOW_US) -> pa.Table:
 
 def send(shard: Shard, devices: set[tuple[str, int]]) -> None:
     sent = [Sent(device, record(n, NOW_US - 3 * DAY_US + n, "http")) for device, n in sorted(devices)]
-    shard.append([Batch(pack(sent))], Limits())
+    append_batches(shard, [Batch(pack(sent))], Limits())
 
 
 def bring(found: Importer, shard: Shard) -> None:

@@ -13,6 +13,7 @@ from telemetry.archive.schema import open_duckdb
 from telemetry.archive.table import Archive
 from telemetry.hot_store import shard as hot
 from telemetry.hot_store.entry_codec import Unreadable, decode_latest, read_entry
+from telemetry.hot_store.operations.latest_rebuild import must_rebuild
 from telemetry.hot_store.shard import Shard
 from telemetry.model.errors import IntentChanged, NotTogether, OtherStoreError
 from telemetry.startup.store_setup import apart as why_apart
@@ -53,7 +54,7 @@ def apart(shard: Shard, archive: Archive, ledger: Ledger) -> Shard:
 def check_mended(shard: Shard, archive: Archive, ledger: Ledger, connection: duckdb.DuckDBPyConnection) -> None:
     [mended] = hot.attach(shard.client, 1)
     assert not why_apart(mended, archive)
-    assert not mended.must_rebuild()
+    assert not must_rebuild(mended)
     check_latest(mended, archive, connection)
     assert archived(connection, archive) + waiting(mended) == ledger.acknowledged
     ledger.append(mended, ["a", "e"])

@@ -9,7 +9,9 @@ import pytest
 
 from telemetry.archive.table import commit_number
 from telemetry.hot_store.entry_codec import Intent, Range, pack
-from telemetry.hot_store.shard import Batch, Limits, Shard
+from telemetry.hot_store.operations.append import Batch, Limits, append_batches
+from telemetry.hot_store.operations.save import finish_chunk, intend
+from telemetry.hot_store.shard import Shard
 from telemetry.model.record import Record, Sent
 from telemetry.model.utc import DAY_US
 from tests.worker.conftest import NOW_US
@@ -22,7 +24,7 @@ TODAY = NOW_US // DAY_US
 def send(shard: Shard, device: str, *days_ago: int) -> None:
     """One request with a record of each of these days."""
     records = [Record(NOW_US - ago * DAY_US, "tcp", "json", altitude_m=1.0) for ago in days_ago]
-    shard.append([Batch(pack(Sent(device, record) for record in records), "")], Limits())
+    append_batches(shard, [Batch(pack(Sent(device, record) for record in records), "")], Limits())
 
 
 def saves(shard: Shard, bounds: Bounds, most: int = 1_000) -> Iterator[Plan]:
@@ -34,9 +36,9 @@ def saves(shard: Shard, bounds: Bounds, most: int = 1_000) -> Iterator[Plan]:
             return
         committed = shard.state().committed
         intent = Intent(commit_number(committed), plan.ranges)
-        assert shard.intend(committed, intent.encode())
+        assert intend(shard, committed, intent.encode())
         for number in range(intent.chunk_count):
-            shard.finish(intent, number)
+            finish_chunk(shard, intent, number)
         yield plan
     raise AssertionError("saving does not end")
 
@@ -106,7 +108,7 @@ def test_one_device_with_many_records_takes_what_others_leave(shard: Shard) -> N
 def test_records_with_long_attributes_keep_nobody_out(shard: Shard) -> None:
     long = Record(NOW_US, "tcp", "json", altitude_m=1.0, attributes='{"note": "' + "x" * 100_000 + '"}')
     for _ in range(40):
-        shard.append([Batch(pack([Sent("long", long)]), "")], Limits())
+        append_batches(shard, [Batch(pack([Sent("long", long)]), "")], Limits())
     send(shard, "zoe", 0)
     plans = list(saves(shard, Bounds(max_bytes=500_000)))
     assert "zoe" in of(plans[0]) or "zoe" in of(plans[1])

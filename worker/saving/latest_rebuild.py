@@ -16,7 +16,9 @@ import duckdb
 from telemetry.archive.schema import COLUMNS, MEASURED_SQL, records_sql, seen_sql, sql_text
 from telemetry.archive.table import Archive
 from telemetry.hot_store.entry_codec import NEWEST, NEWEST_FIX, Archived, flags_of
-from telemetry.hot_store.shard import Shard, shard_of
+from telemetry.hot_store.keys import shard_of
+from telemetry.hot_store.operations.latest_rebuild import deleted_devices, mark_outdated, mark_rebuilt, offer_archived
+from telemetry.hot_store.shard import Shard
 from telemetry.model.errors import BusyError, PlanOutdated
 from telemetry.model.record import Record, Stored
 
@@ -39,7 +41,7 @@ def rebuild(shard: Shard, archive: Archive, connection: duckdb.DuckDBPyConnectio
     meanwhile, which these files may still hold, it begins anew with those of then.
     """
     while True:
-        deleted = shard.deleted()  # before the table
+        deleted = deleted_devices(shard)  # before the table
         table = archive.open_existing()
         files = archive.files(table) if table is not None else []
         seen = seen_sql(archive.imported_otherwise(table, shard.shard, shard.shards))
@@ -48,7 +50,7 @@ def rebuild(shard: Shard, archive: Archive, connection: duckdb.DuckDBPyConnectio
         except PlanOutdated as outdated:
             log.info("%s; looking again", outdated)
             continue
-        shard.rebuilt()
+        mark_rebuilt(shard)
         return devices
 
 
@@ -63,7 +65,7 @@ def offer(shard: Shard, connection: duckdb.DuckDBPyConnection, files: Sequence[s
     while rows := found.fetchmany(DEVICES_AT_ONCE):
         mine = [row for row in rows if shard_of(row[0], shard.shards) == shard.shard]
         devices += len(mine)
-        shard.offer_archived([one for row in mine for one in _archived(row)], deleted)
+        offer_archived(shard, [one for row in mine for one in _archived(row)], deleted)
     return devices
 
 
@@ -80,10 +82,10 @@ def tell(
             offer(shard, connection, files, deleted, MEASURED_SQL)
             return
         except BusyError:
-            shard.outdated()
+            mark_outdated(shard)
             return
         except (PlanOutdated, duckdb.IOException) as error:
-            deleted = shard.deleted()  # before the table
+            deleted = deleted_devices(shard)  # before the table
             if not set(files) <= set(archive.files(archive.open())):
                 rebuild(shard, archive, connection)
                 return

@@ -39,7 +39,10 @@ from deltalake import DeltaTable
 
 from telemetry.archive.table import Archive, commit_number
 from telemetry.hot_store.entry_codec import Intent, decode_intent
-from telemetry.hot_store.shard import NO_MARKS, Shard, State
+from telemetry.hot_store.operations.latest_rebuild import deleted_devices
+from telemetry.hot_store.operations.quarantine import quarantine_unreadable
+from telemetry.hot_store.operations.save import NO_MARKS, finish_chunk, intend
+from telemetry.hot_store.shard import Shard, State
 from telemetry.model.errors import IntentChanged, NotTogether
 from telemetry.model.utc import DAY_US
 from telemetry.startup.store_setup import NO_ARCHIVE
@@ -89,7 +92,7 @@ class Saver:
             return 0
         intent = Intent(commit_number(state.committed), plan.ranges)
         self._reached("intend")
-        if not shard.intend(state.committed, intent.encode()):
+        if not intend(shard, state.committed, intent.encode()):
             raise IntentChanged("cannot save: another worker is saving this shard")
         return self._write(shard, intent, state.committed, plan)
 
@@ -132,7 +135,7 @@ class Saver:
         tail = self._read(shard, intent, plan)
         if tail.unreadable:
             self._reached("quarantine")
-            dropped = shard.quarantine(intent, tail.unreadable, self._quarantine_max_bytes)
+            dropped = quarantine_unreadable(shard, intent, tail.unreadable, self._quarantine_max_bytes)
             log.error(
                 "%d records could not be read and are in quarantine: %s", len(tail.unreadable), tail.unreadable[0]
             )
@@ -170,7 +173,7 @@ class Saver:
         done = self._require(shard, intent).finishing
         for number in range(done, intent.chunk_count):
             self._reached(f"finish {number}")
-            shard.finish(intent, number, marks)
+            finish_chunk(shard, intent, number, marks)
         self._reached("done")
         return sum(found.records for found in intent.ranges)
 
@@ -179,7 +182,7 @@ class Saver:
         if not intent.is_import:
             return
         self._reached("offer")
-        deleted = shard.deleted()  # before the table
+        deleted = deleted_devices(shard)  # before the table
         files = self._archive.imported(self._archive.open(), intent.commit)
         if files:
             tell(shard, self._archive, self._connection, files, deleted)

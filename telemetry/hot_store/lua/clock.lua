@@ -8,7 +8,7 @@ local function clock_ms()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- The clock, from what the store knows of it (shard.py): `now_ms`, what it shows; `newest_ms`, the greatest that it
+-- The clock, from what the store knows of it (keys.py): `now_ms`, what it shows; `newest_ms`, the greatest that it
 -- showed as records came; and `steady_ms`, which runs on with it but takes no part in its jumps, so that senders and
 -- keys grow old by that. More than an hour at once is a jump.
 local function read_clock(newest_ms, behind_since_ms, jumped_ms, shown_ms)

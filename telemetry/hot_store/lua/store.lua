@@ -1,6 +1,6 @@
 #!lua name=whimbrel_LIBRARY
 
--- The store of one shard, and what all functions share. The layout of keys is described in shard.py, that of values in
+-- The store of one shard, and what all functions share. The layout of keys is described in keys.py, that of values in
 -- entry_codec.py; every key that a function touches is in KEYS, and belongs to one shard. Numbers stay below 2^53, so
 -- that Lua's doubles hold them exactly; commit numbers do not, and are compared as text. function_library.py joins the
 -- files of this folder and puts the library's name in.

@@ -11,8 +11,8 @@ import pytest
 
 from compactor.compaction import Sweep
 from compactor.scheduler import TICK_S, TIDY_TICKS
-from telemetry.hot_store import deletions
-from telemetry.hot_store.shard import shard_of
+from telemetry.hot_store.keys import shard_of
+from telemetry.hot_store.operations import deletions
 from telemetry.model.record import Sent
 from telemetry.system import clock
 from tests.api.conftest import Box, assert_problem, box_on, record, segment

@@ -14,7 +14,8 @@ import pytest
 from api.devices.record_counts import Counts
 from cli.imports.batches import columns_of
 from telemetry.archive.table import Archive, Progress
-from telemetry.hot_store.shard import Shard, shard_of
+from telemetry.hot_store.keys import shard_of
+from telemetry.hot_store.shard import Shard
 from telemetry.model.record import Sent
 from telemetry.system import clock
 from tests.api.conftest import Box, assert_problem, box_on, record, segment

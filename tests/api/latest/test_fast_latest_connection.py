@@ -24,7 +24,7 @@ from telemetry.config.settings import Settings
 from telemetry.hot_store.client import connect, connect_async
 from telemetry.hot_store.direct_connection import DirectAsker
 from telemetry.hot_store.entry_codec import pack
-from telemetry.hot_store.shard import Batch, Limits
+from telemetry.hot_store.operations.append import Batch, Limits, append_batches
 from telemetry.http.connection import ConnectionLimits
 from telemetry.http.request_id import RequestIds
 from telemetry.http.server import http_server, listen
@@ -67,7 +67,7 @@ def fill(settings: Settings, folder: Path) -> None:
             Sent("van-7", Record(1_795_500_001_500_000, "tcp", "json", attributes='{"fuel":61}')),
             Sent("a/b", Record(1_795_500_000_000_000, "tcp", "json")),
         ]
-        shard.append([Batch(pack(records))], Limits())
+        append_batches(shard, [Batch(pack(records))], Limits())
 
 
 @contextlib.asynccontextmanager

@@ -29,7 +29,8 @@ from telemetry.coordination import shared_state
 from telemetry.hot_store.async_query import asker
 from telemetry.hot_store.client import connect_async
 from telemetry.hot_store.entry_codec import pack
-from telemetry.hot_store.shard import Batch, Keys, Limits, shard_of
+from telemetry.hot_store.keys import Keys, shard_of
+from telemetry.hot_store.operations.append import Batch, Limits, append_batches
 from telemetry.limits.connections import NOBODY_TRUSTED
 from telemetry.model.record import Sent
 from tests.api.conftest import Box, assert_problem, box_on, record
@@ -247,7 +248,7 @@ def store(box: Box, sent: list[Sent]) -> None:
     """Store records, and look at nothing."""
     for number, shard in enumerate(box.shards):
         part = [one for one in sent if shard_of(one.device_id, len(box.shards)) == number]
-        shard.append([Batch(pack(part))], Limits())
+        append_batches(shard, [Batch(pack(part))], Limits())
 
 
 def test_a_slow_reader_misses_what_lies_between(box: Box) -> None:

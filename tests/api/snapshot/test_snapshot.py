@@ -24,7 +24,8 @@ from telemetry.archive.table import Archive, commit_number
 from telemetry.hot_store import entry_codec
 from telemetry.hot_store import shard as hot
 from telemetry.hot_store.entry_codec import pack
-from telemetry.hot_store.shard import Batch, Limits, Shard, State
+from telemetry.hot_store.operations.append import Batch, Limits, append_batches
+from telemetry.hot_store.shard import Shard, State
 from telemetry.model.errors import NotTogether, StoreUnavailable
 from telemetry.model.record import EARLIEST_US, LATEST_US, Sent
 from telemetry.model.utc import DAY_US
@@ -332,7 +333,7 @@ def test_long_streams_and_many_devices_are_read_in_pieces(stores: Stores) -> Non
     [shard] = stores.shards
     for n in range(401):
         stores.append(Sent("a", record(MIDNIGHT_US + n)))
-    shard.append([Batch(pack([Sent(f"many {n}", record(MIDNIGHT_US + n)) for n in range(60)]))], Limits())
+    append_batches(shard, [Batch(pack([Sent(f"many {n}", record(MIDNIGHT_US + n)) for n in range(60)]))], Limits())
     assert len(list(stores.snapshots.take(ALL).tail)) == 401 + 9 + 60
     assert len(list(stores.snapshots.take(Wanted(("a",), EARLIEST_US, LATEST_US)).tail)) == 401 + 3
 

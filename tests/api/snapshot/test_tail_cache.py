@@ -23,10 +23,12 @@ from api.snapshot.snapshot import Snapshots, Wanted
 from api.snapshot.tail_cache import Part, Remembered
 from telemetry.archive.table import Archive
 from telemetry.coordination.redis_acl import rules
-from telemetry.hot_store import deletions, stream_reader
 from telemetry.hot_store import shard as hot
+from telemetry.hot_store import stream_reader
 from telemetry.hot_store.entry_codec import RawEntry, pack, size_bytes
-from telemetry.hot_store.shard import Batch, Limits, Shard
+from telemetry.hot_store.operations import deletions
+from telemetry.hot_store.operations.append import Batch, Limits, append_batches
+from telemetry.hot_store.shard import Shard
 from telemetry.model.record import EARLIEST_US, LATEST_US, Sent, encode
 from telemetry.model.utc import DAY_US
 from telemetry.startup.store_setup import set_up
@@ -122,7 +124,7 @@ def test_long_streams_and_many_devices_are_read_in_pieces(stores: Stores) -> Non
         stores.append(Sent("a", record(MIDNIGHT_US + n)))
         if n in (0, 9, 10, 200):
             assert_fresh(stores)
-    shard.append([Batch(pack([Sent(f"many {n}", record(MIDNIGHT_US + n)) for n in range(1_200)]))], Limits())
+    append_batches(shard, [Batch(pack([Sent(f"many {n}", record(MIDNIGHT_US + n)) for n in range(1_200)]))], Limits())
     assert len(ids(stores.snapshots)) == 401 + 9 + 1_200
     assert_fresh(stores)
 
@@ -278,10 +280,10 @@ class Busy:
         for n in count():
             if self._over.wait(0.001):
                 return
-            shard.append([Batch(pack([Sent(f"{n % 40}", record(MIDNIGHT_US + n))]))], Limits())
+            append_batches(shard, [Batch(pack([Sent(f"{n % 40}", record(MIDNIGHT_US + n))]))], Limits())
             self.acknowledged.append(int(shard.client.get(shard.keys.next_id) or 0) - 1)  # nobody else sends
             if n % 50 == 0:
-                shard.append([Batch(pack([Sent("gone", record(MIDNIGHT_US + n))]))], Limits())
+                append_batches(shard, [Batch(pack([Sent("gone", record(MIDNIGHT_US + n))]))], Limits())
                 deletions.ask(shard, "gone")
 
     def _save(self) -> None:

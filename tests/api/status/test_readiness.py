@@ -15,6 +15,7 @@ from telemetry.archive.table import Archive, commit_number
 from telemetry.coordination import shared_state
 from telemetry.hot_store import shard as hot
 from telemetry.hot_store.entry_codec import Entry, Intent, pack
+from telemetry.hot_store.operations.append import Batch, Limits, append_batches
 from telemetry.hot_store.shard import Shard, State
 from telemetry.model.record import Sent
 from telemetry.system import clock
@@ -232,7 +233,7 @@ def test_a_clock_before_the_release(healthy: Health, monkeypatch: pytest.MonkeyP
 def test_a_clock_behind_the_newest_record(
     healthy: Health, shard: Shard, saver: Callable[[], Saver], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shard.append([hot.Batch(pack_one())], hot.Limits())
+    append_batches(shard, [Batch(pack_one())], Limits())
     assert healthy.reasons() == []
     early_us = clock.now_us() - 60_000_000
     monkeypatch.setattr(clock, "now_us", lambda: early_us)
@@ -264,7 +265,7 @@ def test_a_save_that_ends_while_it_is_looked_at_is_no_reason(
 ) -> None:
     """Redis is asked before the archive; between the two a save may begin and be committed."""
     before = shard.state()
-    shard.append([hot.Batch(pack_one())], hot.Limits())
+    append_batches(shard, [Batch(pack_one())], Limits())
     saver().save(shard)
     committed = shard.state().committed
     during = before._replace(intent=Intent(committed, []).encode())

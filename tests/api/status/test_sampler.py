@@ -16,7 +16,8 @@ from telemetry.coordination import shared_state
 from telemetry.coordination.metric_reports import Report
 from telemetry.hot_store.client import connect
 from telemetry.hot_store.entry_codec import pack
-from telemetry.hot_store.shard import Batch, Limits, Shard
+from telemetry.hot_store.operations.append import Batch, Limits, append_batches
+from telemetry.hot_store.shard import Shard
 from telemetry.model.record import Record, Sent
 from telemetry.observability import metrics
 from telemetry.system import clock as box_clock
@@ -85,7 +86,7 @@ def test_a_sample_says_what_happened_since_the_look_before(
     sampler.take(client)
     assert sampler.samples(clock.now_ms()) == []  # with what should it be compared?
 
-    shard.append([Batch(pack([Sent("van-7", Record(clock.now_us(), "http", "json"))]))], Limits())
+    append_batches(shard, [Batch(pack([Sent("van-7", Record(clock.now_us(), "http", "json"))]))], Limits())
     shared_state.add_refused(client, {"invalid-json": 20})
     take(sampler, client, clock, 120)
     (found,) = sampler.samples(clock.now_ms())

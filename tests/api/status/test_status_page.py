@@ -17,7 +17,7 @@ import pytest
 from api.responses.ttl_cache import KEPT_TIMES, LONGEST_KEPT_S, Kept
 from api.status.status_page import ago
 from telemetry.coordination import shared_state
-from telemetry.hot_store.shard import shard_of
+from telemetry.hot_store.keys import shard_of
 from telemetry.model.record import Sent
 from telemetry.model.utc import DAY_US
 from telemetry.system import clock

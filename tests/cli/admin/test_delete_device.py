@@ -13,7 +13,7 @@ from telemetry.archive.schema import open_duckdb
 from telemetry.archive.table import Archive
 from telemetry.config.settings import Settings
 from telemetry.coordination import known_devices
-from telemetry.hot_store import deletions
+from telemetry.hot_store.operations import deletions
 from telemetry.hot_store.shard import Shard
 from telemetry.system import clock
 from tests.worker.conftest import Ledger

@@ -11,7 +11,8 @@ from cli.admin.drain_recover import DRAIN
 from telemetry.archive.table import Archive
 from telemetry.config.settings import Settings
 from telemetry.hot_store.entry_codec import pack
-from telemetry.hot_store.shard import Batch, Limits, Shard
+from telemetry.hot_store.operations.append import Batch, Limits, append_batches
+from telemetry.hot_store.shard import Shard
 from telemetry.model.record import Record, Sent
 from telemetry.system import clock
 from tests.cli.conftest import Run
@@ -19,7 +20,7 @@ from tests.cli.conftest import Run
 
 def append(shard: Shard, count: int = 1) -> None:
     sent = [Sent(f"van {n}", Record(clock.now_us(), "tcp", "json")) for n in range(count)]
-    shard.append([Batch(pack(sent))], Limits())
+    append_batches(shard, [Batch(pack(sent))], Limits())
 
 
 def rows(archive: Archive) -> int:

@@ -14,7 +14,16 @@ from cli.admin.quarantine import COMMAND, records_of, values_of
 from telemetry.archive.table import Archive
 from telemetry.config.settings import Settings
 from telemetry.hot_store.entry_codec import Intent, Range, Unreadable, decode_latest, pack, pack_array, read_entry
-from telemetry.hot_store.shard import Batch, Limits, Quarantined, Shard
+from telemetry.hot_store.operations.append import Batch, Limits, append_batches
+from telemetry.hot_store.operations.quarantine import (
+    Quarantined,
+    quarantine_counts,
+    quarantine_unreadable,
+    read_quarantine,
+    replay,
+)
+from telemetry.hot_store.operations.save import finish_chunk, intend
+from telemetry.hot_store.shard import Shard
 from telemetry.hot_store.stream_reader import tails
 from telemetry.model.errors import OtherStoreError, WhimbrelError
 from telemetry.model.record import Record, Sent, Stored, encode
@@ -33,16 +42,16 @@ def record(number: int) -> Record:
 
 
 def append(shard: Shard, device: str, number: int) -> None:
-    shard.append([Batch(pack([Sent(device, record(number))]))], Limits())
+    append_batches(shard, [Batch(pack([Sent(device, record(number))]))], Limits())
 
 
 def put_away(shard: Shard, raws: Iterable[tuple[str, bytes]], commit: int, room: int = ROOM) -> None:
     """Have these bytes in quarantine, as a save of an entry that came at `ARRIVAL_MS` would."""
     found = [Unreadable(device, b"%d-0" % ARRIVAL_MS, 900, 0, "no\x1b[2J record", raw) for device, raw in raws]
     intent = Intent(str(commit << 32), [Range("a", "1-0", "1-1", 0)])
-    assert shard.intend(shard.state().committed, intent.encode())
-    shard.quarantine(intent, found, room)
-    shard.finish(intent, 0)
+    assert intend(shard, shard.state().committed, intent.encode())
+    quarantine_unreadable(shard, intent, found, room)
+    finish_chunk(shard, intent, 0)
 
 
 def tail(shard: Shard, device: str) -> list[Stored]:
@@ -50,7 +59,7 @@ def tail(shard: Shard, device: str) -> list[Stored]:
 
 
 def names(shard: Shard) -> list[str]:
-    return [f"0:{one.name}" for one in shard.quarantined()]
+    return [f"0:{one.name}" for one in read_quarantine(shard)]
 
 
 def test_list_says_what_the_worker_could_not_save(
@@ -116,7 +125,7 @@ def test_what_can_be_read_now_is_appended_with_its_own_times(shard: Shard, setti
     newest = decode_latest(shard.latest([b"b"])[0] or b"").newest
     assert newest is not None
     assert newest.stored("b") == stored[-1]
-    assert shard.quarantine_counts() == (2, 0, 2)
+    assert quarantine_counts(shard) == (2, 0, 2)
     assert names(shard) == []
     assert shard.client.xlen(shard.keys.quarantine) == 0
     assert shard.client.hget(shard.keys.quarantine_state, "bytes") == b"0"
@@ -129,10 +138,10 @@ def test_what_was_replayed_is_saved_once(shard: Shard, archive: Archive, connect
     shard.client.xadd(shard.keys.stream("a"), {"i": "77", "r": BROKEN + encode(record(2))})
     shard.client.incr(shard.keys.unsaved)
     saver.save(shard)
-    [one] = shard.quarantined()
+    [one] = read_quarantine(shard)
     entry = pack([Sent("a", record(2))])[0]
-    assert shard.replay(one, entry)
-    assert not shard.replay(one, entry), "the second of two commands at once finds it gone"
+    assert replay(shard, one, entry)
+    assert not replay(shard, one, entry), "the second of two commands at once finds it gone"
     assert shard.unsaved() == 1
     assert saver.save(shard) == 1
     found = connection.execute("SELECT altitude_m FROM read_parquet($1)", [archive.files(archive.open())]).fetchall()
@@ -170,27 +179,27 @@ def test_one_must_say_which(shard: Shard, settings: Settings, call: Run) -> None
 
 def test_what_was_replayed_is_not_counted_as_dropped(shard: Shard) -> None:
     put_away(shard, [("a", BROKEN), ("a", encode(record(1))), ("a", encode(record(2)))], 1)
-    for one in list(shard.quarantined())[1:]:
-        assert shard.replay(one, pack([Sent("a", record(1))])[0])
+    for one in list(read_quarantine(shard))[1:]:
+        assert replay(shard, one, pack([Sent("a", record(1))])[0])
     put_away(shard, [("a", BROKEN * 10)], 2, room=30)
-    assert shard.quarantine_counts() == (4, 1, 2)
-    assert [one.raw for one in shard.quarantined()] == [BROKEN * 10]
+    assert quarantine_counts(shard) == (4, 1, 2)
+    assert [one.raw for one in read_quarantine(shard)] == [BROKEN * 10]
     assert shard.client.scard(shard.keys.replayed) == 0
     assert shard.client.hget(shard.keys.quarantine_state, "bytes") == b"20"
 
 
 def test_another_store_replays_nothing(shard: Shard, client: redis.Redis) -> None:
     put_away(shard, [("a", encode(record(1)))], 1)
-    [one] = shard.quarantined()
+    [one] = read_quarantine(shard)
     client.hset(shard.keys.store, "id", "another")
     with pytest.raises(OtherStoreError):
-        shard.replay(one, pack([Sent("a", record(1))])[0])
+        replay(shard, one, pack([Sent("a", record(1))])[0])
     assert client.xlen(shard.keys.stream("a")) == 0
 
 
 def test_many_are_read_in_pages(shard: Shard) -> None:
     put_away(shard, [("a", b"%d" % number) for number in range(450)], 1)
-    assert [one.raw for one in shard.quarantined()] == [b"%d" % number for number in range(450)]
+    assert [one.raw for one in read_quarantine(shard)] == [b"%d" % number for number in range(450)]
 
 
 def test_what_is_in_quarantine_tells_its_times() -> None:

@@ -20,7 +20,8 @@ from telemetry.archive.table import Archive
 from telemetry.config.settings import Settings
 from telemetry.coordination import shared_state
 from telemetry.hot_store.entry_codec import pack
-from telemetry.hot_store.shard import Batch, Limits, Shard
+from telemetry.hot_store.operations.append import Batch, Limits, append_batches
+from telemetry.hot_store.shard import Shard
 from telemetry.model.record import Record, Sent
 from telemetry.model.utc import DAY_US
 from telemetry.system import clock
@@ -33,7 +34,7 @@ from worker.saving.saver import Saver
 def append(shard: Shard, count: int) -> None:
     now_us = clock.now_us()
     sent = [Sent(f"van {n}", Record(now_us - n * DAY_US, "tcp", "json")) for n in range(count)]
-    shard.append([Batch(pack(sent))], Limits())
+    append_batches(shard, [Batch(pack(sent))], Limits())
 
 
 @pytest.fixture

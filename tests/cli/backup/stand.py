@@ -22,6 +22,7 @@ from compactor.plan import Limits
 from telemetry.archive.schema import open_duckdb
 from telemetry.archive.table import Archive
 from telemetry.hot_store import shard as hot
+from telemetry.hot_store.client import raw_entries
 from telemetry.hot_store.entry_codec import decode_intent
 from telemetry.hot_store.shard import Shard
 from telemetry.model.errors import IntentChanged, PlanOutdated
@@ -68,7 +69,7 @@ def restored(made: Made) -> Iterator[tuple[list[Shard], Archive]]:
         server.start()
         try:
             with server.client() as client:
-                hot.raw_entries(client)
+                raw_entries(client)
                 archive = Archive(folder / ARCHIVE)
                 yield set_up(client, archive, len(made.manifest.store.shards)), archive
         finally:
@@ -122,7 +123,7 @@ class Busy:
     def _run(self, work: Callable[[list[Shard]], None]) -> None:
         try:
             with redis.Redis.from_url(self._url) as client:
-                hot.raw_entries(client)
+                raw_entries(client)
                 shards = hot.attach(client, len(self._shards))
                 while not self._stopped.is_set():
                     work(shards)

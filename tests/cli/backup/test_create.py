@@ -16,7 +16,7 @@ from deltalake import DeltaTable
 
 from cli.backup.create import Made
 from telemetry.archive.table import Archive
-from telemetry.hot_store import shard as hot
+from telemetry.hot_store.client import raw_entries
 from telemetry.hot_store.shard import Shard, State
 from telemetry.model.errors import NotTogether
 from telemetry.startup.store_setup import set_up
@@ -35,7 +35,7 @@ def test_backups_amid_saves_merges_and_sweeps(
     archive = Archive(tmp_path / "data" / "archive")
     made: list[tuple[Counter[Content], Made]] = []
     with own_redis.client() as client:
-        hot.raw_entries(client)
+        raw_entries(client)
         client.config_set("repl-diskless-sync-delay", 0)
         box = box_of(client, set_up(client, archive, shards), archive)
         with Busy(box.shards, archive, own_redis.url) as busy:

@@ -22,7 +22,8 @@ from telemetry.archive.table import Archive
 from telemetry.config.settings import Collector, Data, Settings
 from telemetry.config.settings import Redis as RedisSection
 from telemetry.hot_store.entry_codec import pack
-from telemetry.hot_store.shard import Batch, Limits, Shard
+from telemetry.hot_store.operations.append import Batch, Limits, append_batches
+from telemetry.hot_store.shard import Shard
 from telemetry.model.record import Record, Sent
 from telemetry.system import clock
 from tests.box import Box, free_ports
@@ -228,7 +229,7 @@ def test_redis_and_archive_belong_together_or_not(
     shard: Shard, settings: Settings, archive: Archive, connection: duckdb.DuckDBPyConnection, client: redis.Redis
 ) -> None:
     assert levels(check_redis.together(settings)) == ["ok"]
-    shard.append([Batch(pack([Sent("a", Record(clock.now_us(), "tcp", "json"))]))], Limits())
+    append_batches(shard, [Batch(pack([Sent("a", Record(clock.now_us(), "tcp", "json"))]))], Limits())
     Saver(archive, connection, clock.now_ms).save(shard)
     [found] = check_redis.together(settings)
     assert (found.level, found.text) == ("ok", "the archive has 1 files, and Redis belongs to it")

@@ -18,7 +18,9 @@ from telemetry.codec import typed_decoder
 from telemetry.config.settings import Settings
 from telemetry.coordination import shared_state
 from telemetry.hot_store.entry_codec import decode_latest, pack
-from telemetry.hot_store.shard import Batch, Limits, Shard, shard_of
+from telemetry.hot_store.keys import shard_of
+from telemetry.hot_store.operations.append import Batch, Limits, append_batches
+from telemetry.hot_store.shard import Shard
 from telemetry.model.errors import SenderError, StoreUnavailable
 from telemetry.model.record import Record, Sent
 from telemetry.startup.store_setup import apart, set_up
@@ -330,7 +332,7 @@ def test_what_was_exported_comes_back_as_it_was(
     tmp_path: Path,
     kind: str,
 ) -> None:
-    shard.append([Batch(pack(records()))], Limits())
+    append_batches(shard, [Batch(pack(records()))], Limits())
     Saver(archive, connection, clock.now_ms).save(shard)
     before, file = stored(), tmp_path / f"out.{kind}"
     assert call(EXPORT, settings, file).status == 0

@@ -11,7 +11,8 @@ from cli.querying.files import COMMAND
 from telemetry.archive.table import Archive
 from telemetry.config.settings import Settings
 from telemetry.hot_store.entry_codec import pack
-from telemetry.hot_store.shard import Batch, Limits, Shard
+from telemetry.hot_store.operations.append import Batch, Limits, append_batches
+from telemetry.hot_store.shard import Shard
 from telemetry.model.errors import StoreError
 from telemetry.model.record import Record, Sent
 from telemetry.model.utc import DAY_US
@@ -26,7 +27,7 @@ MIDNIGHT_US = 1_795_478_400_000_000
 
 def append(shard: Shard, device: str, *days: int) -> None:
     sent = [Sent(device, Record(MIDNIGHT_US + day * DAY_US + 1, "tcp", "json")) for day in days]
-    shard.append([Batch(pack(sent))], Limits())
+    append_batches(shard, [Batch(pack(sent))], Limits())
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from telemetry.archive.schema import nothing_sql
 from telemetry.archive.table import Archive
 from telemetry.config.settings import Settings
 from telemetry.hot_store.entry_codec import pack
-from telemetry.hot_store.shard import Batch, Limits, Shard
+from telemetry.hot_store.operations.append import Batch, Limits, append_batches
+from telemetry.hot_store.shard import Shard
 from telemetry.model.record import Record, Sent
 from telemetry.system import clock
 from tests.cli.conftest import Run
@@ -26,7 +27,7 @@ AT_US = 1_795_478_400_000_000
 
 def append(shard: Shard, *offsets: int) -> None:
     sent = [Sent("van", Record(AT_US + one, "tcp", "json", speed_kmh=float(one))) for one in offsets]
-    shard.append([Batch(pack(sent))], Limits())
+    append_batches(shard, [Batch(pack(sent))], Limits())
 
 
 @pytest.fixture

@@ -23,7 +23,8 @@ from telemetry.coordination.redis_acl import rules
 from telemetry.hot_store import function_library, shard
 from telemetry.hot_store.client import check_server, connect, url, wait
 from telemetry.hot_store.credentials import ADMIN, ROLES, Login, act_as, password_file, user
-from telemetry.hot_store.shard import APPENDED, Keys
+from telemetry.hot_store.keys import APPENDED, Keys
+from telemetry.hot_store.operations.append import require_writable
 from telemetry.model.errors import ConfigError, StoreUnavailable
 from tests.cli.redis_server.test_command import ended, environ, serving
 from tests.conftest import RedisServer, settings_of
@@ -43,7 +44,7 @@ def own(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting
     """Settings of Whimbrel's own server, which runs, with the functions loaded."""
     folder = tmp_path_factory.mktemp("own")
     with serving(folder, kind) as (_, client):
-        function_library.call(client, "setup", [shard.Keys(0).store, "x", "y"], ["id", 1, 1, 0, "0", 1])
+        function_library.call(client, "setup", [Keys(0).store, "x", "y"], ["id", 1, 1, 0, "0", 1])
         yield load(None, environ(folder, kind))
 
 
@@ -154,9 +155,9 @@ def test_functions_that_are_missing_wait_for_the_worker(own: Settings) -> None:
     with of(own, ADMIN) as admin, of(own, "collector") as collector, of(own, "worker") as worker:
         admin.function_flush("SYNC")
         with pytest.raises(StoreUnavailable, match="the worker loads them"):
-            shard.Shard(collector, 0, "id", 1).require_writable()
-        shard.Shard(worker, 0, "id", 1).require_writable()
-        shard.Shard(collector, 0, "id", 1).require_writable()
+            require_writable(shard.Shard(collector, 0, "id", 1))
+        require_writable(shard.Shard(worker, 0, "id", 1))
+        require_writable(shard.Shard(collector, 0, "id", 1))
 
 
 def test_a_job_cannot_be_put_into_the_queue_by_who_serves_clients(own: Settings) -> None:

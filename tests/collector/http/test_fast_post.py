@@ -17,7 +17,8 @@ from collector.http.routes import routes
 from collector.ingest.arriving_bytes import Arriving
 from telemetry.codec.record_parser import Arrival
 from telemetry.codec.typed_decoder import LEARN_RECORDS
-from telemetry.hot_store.shard import Limits, Shard
+from telemetry.hot_store.operations.append import Limits
+from telemetry.hot_store.shard import Shard
 from telemetry.http.problem_responses import EXCEPTION_HANDLERS
 from telemetry.model import problems
 from tests.behind import Behind

@@ -21,7 +21,8 @@ from collector.ingest.group_commit import Intake
 from telemetry.browsers.host_names import Hosts
 from telemetry.codec.record_parser import Arrival
 from telemetry.codec.typed_decoder import LEARN_RECORDS
-from telemetry.hot_store.shard import Limits, Shard
+from telemetry.hot_store.operations.append import Limits
+from telemetry.hot_store.shard import Shard
 from telemetry.http.connection import ConnectionLimits
 from telemetry.http.request_id import RequestIds
 from telemetry.http.server import Server, http_server, listen

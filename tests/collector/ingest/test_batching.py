@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from collector.ingest.batching import Load, apart, together
 from telemetry.hot_store.entry_codec import Entry
-from telemetry.hot_store.shard import UNLIMITED, Owner
+from telemetry.hot_store.operations.append import UNLIMITED, Owner
 from telemetry.model.record import MAX_ENTRY_SPAN_US, Sent, decode_rows
 from tests.collector.conftest import sent
 

@@ -17,6 +17,7 @@ import pytest
 from telemetry.archive.table import Archive
 from telemetry.coordination import known_devices, shared_state
 from telemetry.hot_store.client import connect
+from telemetry.hot_store.operations.quarantine import quarantine_counts
 from telemetry.startup.store_setup import set_up
 from tests.box import free_ports
 from tests.collector.conftest import HOST, tail
@@ -140,10 +141,10 @@ def test_json_of_others_costs_only_that_message(filtering: tuple[Box, Ports]) ->
 
 def test_strangers_fill_no_quarantine(filtering: tuple[Box, Ports]) -> None:
     box, ports = filtering
-    before = box.shard.quarantine_counts().kept
+    before = quarantine_counts(box.shard).kept
     with socket.create_connection((HOST, ports.listed), timeout=WAIT_S) as device:
         broken = bytearray(test_decoder.ONE)
         broken[-1] ^= 1
         device.sendall(b"\x00\x0f351234567890123" + bytes(broken))
         assert device.recv(1) == b""
-    assert box.shard.quarantine_counts().kept == before
+    assert quarantine_counts(box.shard).kept == before

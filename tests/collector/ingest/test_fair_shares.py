@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from collector.ingest.fair_shares import Shares
-from telemetry.hot_store.shard import UNLIMITED, Limits, Owner
+from telemetry.hot_store.operations.append import UNLIMITED, Limits, Owner
 from telemetry.limits.client_address import Addresses
 from telemetry.model.api_keys import OPEN_CALLER, Binding, Caller
 

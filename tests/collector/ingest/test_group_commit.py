@@ -16,10 +16,12 @@ from collector.ingest.group_commit import Intake
 from collector.ingest.watermarks import Watermarks, memory_percent
 from telemetry.archive.table import Archive
 from telemetry.config.settings import Settings
-from telemetry.hot_store import shard as hot
 from telemetry.hot_store.client import connect
 from telemetry.hot_store.entry_codec import pack
-from telemetry.hot_store.shard import Batch, DevicesFull, Keys, Limits, Shard, shard_of
+from telemetry.hot_store.keys import Keys, shard_of
+from telemetry.hot_store.operations.append import Batch, Limits, append_batches
+from telemetry.hot_store.response_errors import DevicesFull
+from telemetry.hot_store.shard import Shard
 from telemetry.model.errors import BusyError, KeyReusedError
 from telemetry.model.record import Sent
 from telemetry.startup.store_setup import set_up
@@ -60,7 +62,7 @@ def test_how_far_the_boxs_clock_was_is_known_before_the_first_record(
     connect_shared: Connect, shard: Shard, client: redis.Redis
 ) -> None:
     """Else a clock that was set back would be believed, and its devices refused as from the future."""
-    shard.append([Batch(pack([sent()]))], Limits())
+    append_batches(shard, [Batch(pack([sent()]))], Limits())
     client.hset(shard.keys.store, "newest_ms", 2_000_000_000_000)
 
     async def test() -> None:
@@ -432,7 +434,7 @@ def test_a_fault_of_ours_is_answered_and_forgotten(
     async def test() -> None:
         async with taking(connect_shared) as intake:
             with monkeypatch.context() as broken:
-                broken.setattr(hot.Shard, "_append_words", lambda *_, **_named: 1 / 0)
+                broken.setattr("telemetry.hot_store.operations.append._append_words", lambda *_, **_named: 1 / 0)
                 with pytest.raises(BusyError, match="ZeroDivisionError"):
                     await intake.submit([sent()], 1)
             await intake.submit([sent()], 1)

@@ -7,7 +7,8 @@ import asyncio
 import redis
 
 from collector.ingest.group_commit import Intake
-from telemetry.hot_store.shard import Limits, Shard
+from telemetry.hot_store.operations.append import Limits
+from telemetry.hot_store.shard import Shard
 from telemetry.observability import metrics
 from tests.collector.conftest import Connect, run, sent, taking
 from tests.collector.ingest.test_group_commit import outcomes

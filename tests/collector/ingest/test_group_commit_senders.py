@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -16,7 +17,10 @@ from collector.ingest.group_commit import Intake
 from telemetry.archive.table import Archive
 from telemetry.config.settings import Settings
 from telemetry.hot_store.client import connect
-from telemetry.hot_store.shard import DevicesFull, Keys, Limits, Shard, shard_of
+from telemetry.hot_store.keys import Keys, shard_of
+from telemetry.hot_store.operations.append import Appended, Limits, append_batches
+from telemetry.hot_store.response_errors import DevicesFull
+from telemetry.hot_store.shard import Shard
 from telemetry.model.errors import BusyError, TooManyDays
 from telemetry.model.record import Record, Sent
 from telemetry.model.utc import DAY_US
@@ -256,18 +260,17 @@ def test_whatever_fails_each_batch_is_stored_once_and_in_order(
 ) -> None:
     """Calls fail before and after they were carried out, while a sender goes back to the first that failed."""
     rng = random.Random(seed)
-    append = Shard.append
 
-    def failing(self: Shard, *args: object, **named: object) -> object:
+    def failing(*args: Any, **named: Any) -> Appended:
         fault = rng.random()
         if fault < 0.2:
             raise BusyError("before")
-        done = append(self, *args, **named)  # type: ignore[arg-type]
+        done = append_batches(*args, **named)
         if fault > 0.8:
             raise BusyError("after")
         return done
 
-    monkeypatch.setattr(Shard, "append", failing)
+    monkeypatch.setattr("collector.ingest.shard_writer.append_batches", failing)
 
     async def one(intake: Intake, sender: str) -> None:
         lane, number = Lane(), 1

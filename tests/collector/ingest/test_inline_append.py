@@ -12,8 +12,9 @@ import redis
 from collector.ingest import inline_append, watermarks
 from collector.ingest import shard_writer as writer
 from collector.ingest.group_commit import Intake
-from telemetry.hot_store import shard as hot
-from telemetry.hot_store.shard import Limits, Shard
+from telemetry.hot_store.operations.append import Limits
+from telemetry.hot_store.response_errors import DevicesFull
+from telemetry.hot_store.shard import Shard
 from telemetry.model.errors import BusyError
 from tests.collector.conftest import Connect, numbers, run, sent, tail, taking
 
@@ -70,7 +71,7 @@ def test_small_groups_need_no_thread(connect_shared: Connect, shard: Shard, monk
         async with taking(connect_shared) as intake:
             await until_connected(intake)
             with monkeypatch.context() as alone:
-                alone.setattr(hot.Shard, "append", without_thread)
+                alone.setattr("collector.ingest.shard_writer.append_batches", without_thread)
                 for n in range(5):
                     await asyncio.gather(*(intake.submit([sent("ab"[m % 2], 10 * n + m)], 1) for m in range(4)))
                 assert intake.newest_ms == tail(shard, "b")[-1].received_ms
@@ -125,7 +126,7 @@ def test_what_redis_refuses_as_a_whole_the_thread_takes_apart(connect_shared: Co
                 type(None),
                 type(None),
                 type(None),
-                hot.DevicesFull,
+                DevicesFull,
             ]
             await intake.submit([sent("b", 4)], 1)
             assert numbers(tail(shard, "a")) == [0, 2]

@@ -15,6 +15,7 @@ from collector.ingest.group_commit import Intake
 from collector.listeners.udp import UdpCollector
 from collector.trackers.teltonika.decoder import Teltonika
 from telemetry.codec.record_parser import Arrival
+from telemetry.hot_store.operations.quarantine import read_quarantine
 from telemetry.hot_store.shard import Shard
 from tests.collector.conftest import HOST, NOW_US, Connect, run, tail, taking
 from tests.collector.trackers.teltonika.test_decoder import AT_MS, IMEI, datagram
@@ -75,7 +76,7 @@ def test_a_broken_datagram_is_kept_and_not_answered(connect_shared: Connect, sha
         async with taking(connect_shared) as intake, collecting(intake) as (_, transport, device):
             transport.sendto(datagram()[:-1])
             await silence(device)
-            assert [one.raw for one in shard.quarantined()] == [datagram()[:-1]]
+            assert [one.raw for one in read_quarantine(shard)] == [datagram()[:-1]]
             transport.sendto(datagram())
             assert await asyncio.wait_for(device.heard.get(), 5) == ANSWER
 

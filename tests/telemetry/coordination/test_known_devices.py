@@ -8,7 +8,8 @@ import redis
 from telemetry.archive.table import Archive
 from telemetry.config.settings import Settings
 from telemetry.coordination import known_devices
-from telemetry.hot_store.shard import shard_of
+from telemetry.hot_store.keys import shard_of
+from telemetry.hot_store.operations.latest_rebuild import mark_outdated
 from telemetry.model.errors import StoreUnavailable
 from telemetry.startup.store_setup import set_up
 from tests.worker.conftest import Ledger
@@ -37,7 +38,7 @@ def test_nobody_is_unknown_while_latest_is_rebuilt(client: redis.Redis, archive:
     [shard] = set_up(client, archive, 1)
     Ledger().append(shard, ["b"])
     known_devices.add(client, ["c"])
-    shard.outdated()
+    mark_outdated(shard)
     assert known_devices.are_known(client, 1, ["b", "c"]) == [True, True]
     with pytest.raises(StoreUnavailable, match="cannot check which devices are known"):
         known_devices.are_known(client, 1, ["a", "b"])

@@ -27,7 +27,19 @@ from telemetry.hot_store.entry_codec import (
     pack_array,
     read_entry,
 )
-from telemetry.hot_store.shard import Batch, DevicesFull, Limits, Shard
+from telemetry.hot_store.operations.append import (
+    KEYS_FULL,
+    OTHER_BODY,
+    SEEN,
+    STORED,
+    Appended,
+    Batch,
+    Limits,
+    append_batches,
+)
+from telemetry.hot_store.operations.save import finish_chunk, intend
+from telemetry.hot_store.response_errors import DevicesFull
+from telemetry.hot_store.shard import Shard
 from telemetry.model.errors import BusyError, ConfigError, OtherStoreError, StoreUnavailable
 from telemetry.model.record import MAX_ENTRY_RECORDS, Record, Sent, Stored, encode, replaces
 from telemetry.startup.store_setup import set_up
@@ -41,8 +53,8 @@ def record(timestamp_us: int = NOW_US, transport: str = "http", fix: bool = True
     return Record(timestamp_us, transport, "json", **place, **more)  # type: ignore[arg-type]
 
 
-def append(shard: Shard, *sent: Sent, limits: Limits | None = None) -> hot.Appended:
-    return shard.append([Batch(pack(sent))], limits or Limits())
+def append(shard: Shard, *sent: Sent, limits: Limits | None = None) -> Appended:
+    return append_batches(shard, [Batch(pack(sent))], limits or Limits())
 
 
 def latest(shard: Shard, device: str) -> Latest:
@@ -59,7 +71,7 @@ def tail(shard: Shard, device: str) -> list[Stored]:
 def test_an_entry_holds_all_records_of_a_device_in_a_group(shard: Shard) -> None:
     sent = [Sent("a", record(NOW_US + n)) for n in range(3)] + [Sent("b", record())]
     appended = append(shard, *sent)
-    assert appended.statuses == [hot.STORED]
+    assert appended.statuses == [STORED]
     assert appended.unsaved == 4
     assert shard.client.xlen(shard.keys.stream("a")) == 1
     assert [stored.record for stored in tail(shard, "a")] == [one.record for one in sent[:3]]
@@ -224,11 +236,11 @@ def test_of_one_entry_the_greatest_timestamp_wins_then_the_last(shard: Shard) ->
 
 def test_a_named_batch_is_stored_once(shard: Shard) -> None:
     batch = Batch(pack([Sent("a", record())]), "key", b"hash")
-    assert shard.append([batch], Limits()).statuses == [hot.STORED]
-    assert shard.append([batch, batch], Limits()).statuses == [hot.SEEN, hot.SEEN]
-    assert shard.append([batch._replace(body_hash=b"other")], Limits()).statuses == [hot.OTHER_BODY]
+    assert append_batches(shard, [batch], Limits()).statuses == [STORED]
+    assert append_batches(shard, [batch, batch], Limits()).statuses == [SEEN, SEEN]
+    assert append_batches(shard, [batch._replace(body_hash=b"other")], Limits()).statuses == [OTHER_BODY]
     twice = Batch(pack([Sent("b", record())]), "other key", b"hash")
-    assert shard.append([twice, twice], Limits()).statuses == [hot.STORED, hot.SEEN]
+    assert append_batches(shard, [twice, twice], Limits()).statuses == [STORED, SEEN]
     assert len(tail(shard, "a")) == len(tail(shard, "b")) == 1
     assert shard.unsaved() == 2
 
@@ -236,11 +248,11 @@ def test_a_named_batch_is_stored_once(shard: Shard) -> None:
 def test_names_are_bounded_and_expire(shard: Shard) -> None:
     limits = Limits(max_names=1, names_kept_ms=50)
     first, second = (Batch(pack([Sent("a", record())]), name, b"hash") for name in ("one", "two"))
-    assert shard.append([first, second], limits).statuses == [hot.STORED, hot.KEYS_FULL]
+    assert append_batches(shard, [first, second], limits).statuses == [STORED, KEYS_FULL]
     stop = shard.client.time()[0] + 5
-    while (status := shard.append([second], limits).statuses[0]) == hot.KEYS_FULL:
+    while (status := append_batches(shard, [second], limits).statuses[0]) == KEYS_FULL:
         assert shard.client.time()[0] < stop
-    assert status == hot.STORED
+    assert status == STORED
 
 
 def test_a_new_device_beyond_the_limit_is_refused_and_nothing_of_its_call_is_stored(shard: Shard) -> None:
@@ -276,8 +288,8 @@ def test_at_the_memory_limit_only_append_is_refused(shard: Shard, client: redis.
     try:
         with pytest.raises(BusyError):
             append(shard, Sent("a", record()))
-        assert shard.intend("0", Intent("4294967296", [Range("a", "0-0", "9-9", 1)]).encode())
-        shard.finish(Intent("4294967296", [Range("a", "0-0", "9999999999999-0", 1)]), 0)
+        assert intend(shard, "0", Intent("4294967296", [Range("a", "0-0", "9-9", 1)]).encode())
+        finish_chunk(shard, Intent("4294967296", [Range("a", "0-0", "9999999999999-0", 1)]), 0)
     finally:
         client.config_set("maxmemory", 0)
     assert shard.state().committed == "4294967296"

@@ -9,8 +9,9 @@ import pytest
 import redis
 
 from telemetry.hot_store import stream_reader
-from telemetry.hot_store.entry_codec import pack, size_bytes
-from telemetry.hot_store.shard import NO_ENTRY, Batch, Limits, Shard
+from telemetry.hot_store.entry_codec import NO_ENTRY, pack, size_bytes
+from telemetry.hot_store.operations.append import Batch, Limits, append_batches
+from telemetry.hot_store.shard import Shard
 from telemetry.hot_store.stream_reader import (
     LOOK_STREAMS,
     heads,
@@ -27,7 +28,7 @@ NOW_US = 1_795_500_000_000_000
 
 
 def append(shard: Shard, *names: str) -> None:
-    shard.append([Batch(pack([Sent(name, Record(NOW_US, "tcp", "json")) for name in names]))], Limits())
+    append_batches(shard, [Batch(pack([Sent(name, Record(NOW_US, "tcp", "json")) for name in names]))], Limits())
 
 
 @contextmanager
@@ -91,7 +92,7 @@ LARGE_BYTES = 50_000
 def append_large(shard: Shard, name: str, count: int) -> None:
     for _ in range(count):
         record = Record(NOW_US, "tcp", "json", attributes='{"x":"' + "x" * (LARGE_BYTES) + '"}')
-        shard.append([Batch(pack([Sent(name, record)]))], Limits())
+        append_batches(shard, [Batch(pack([Sent(name, record)]))], Limits())
 
 
 @pytest.fixture

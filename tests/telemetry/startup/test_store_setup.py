@@ -17,6 +17,8 @@ from telemetry.archive.schema import COLUMNS, layout_of, records_sql
 from telemetry.archive.table import LAYOUT_KEY, Archive, layout_of_table
 from telemetry.hot_store import shard as hot
 from telemetry.hot_store.entry_codec import read_block
+from telemetry.hot_store.keys import Keys
+from telemetry.hot_store.operations.setup import upgrade
 from telemetry.hot_store.shard import Shard
 from telemetry.model.errors import LayoutError, NotSetUp, OtherStoreError
 from telemetry.model.record import Record
@@ -24,7 +26,7 @@ from telemetry.startup.store_setup import set_up
 from tests.worker.conftest import Ledger, archived
 from tests.worker.saving.test_saver import drain
 
-STORE = hot.Keys(0).store
+STORE = Keys(0).store
 
 
 def older_table(archive: Archive) -> None:
@@ -119,7 +121,7 @@ def test_an_older_store_is_upgraded_by_the_worker_and_its_older_programs_are_sto
     assert (client.hget(STORE, "layout"), now.unsaved()) == (b"1", 1)
     with pytest.raises(OtherStoreError):
         ledger.append(shard, "a")
-    assert hot.upgrade(client, 0, "again") is None
+    assert upgrade(client, 0, "again") is None
     assert hot.attach(client, 1)[0].store_id == now.store_id
 
 

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from telemetry.archive.schema import open_duckdb
 from telemetry.archive.table import Archive
 from telemetry.hot_store.entry_codec import Latest, decode_latest, pack
-from telemetry.hot_store.shard import Batch, Limits, Shard
+from telemetry.hot_store.operations.append import Batch, Limits, append_batches
+from telemetry.hot_store.operations.latest_rebuild import must_rebuild
+from telemetry.hot_store.shard import Shard
 from telemetry.model.record import Record, Sent
 from telemetry.startup.store_setup import set_up
 from telemetry.system import clock
@@ -21,7 +23,7 @@ from worker.saving.saver import Saver
 def append(shard: Shard, device: str, timestamp_us: int, transport: str = "http", fix: bool = True) -> None:
     place = {"latitude": 1.0, "longitude": 2.0} if fix else {}
     record = Record(timestamp_us, transport, "json", attributes='{"fuel":1}', **place)  # type: ignore[arg-type]
-    shard.append([Batch(pack([Sent(device, record)]))], Limits())
+    append_batches(shard, [Batch(pack([Sent(device, record)]))], Limits())
 
 
 def all_latest(shard: Shard) -> dict[bytes, Latest]:
@@ -54,9 +56,9 @@ def test_it_is_what_it_was(
         append(shard, f"{device}-{now_us}", now_us + offset_s * 1_000_000, transport, fix)
     before = all_latest(shard)
     new = lose_redis(shard, archive)
-    assert new.must_rebuild()
+    assert must_rebuild(new)
     rebuild(new, archive, open_duckdb())
-    assert not new.must_rebuild()
+    assert not must_rebuild(new)
     after = all_latest(new)
     assert {device: after[device] for device in before} == before
     assert new.client.zcard(new.keys.devices) == len(after)
@@ -90,4 +92,4 @@ def test_a_clock_that_ran_ahead_long_ago_does_not_win(shard: Shard, archive: Arc
 
 
 def test_a_new_store_beside_an_empty_archive_needs_none(shard: Shard) -> None:
-    assert not shard.must_rebuild()
+    assert not must_rebuild(shard)

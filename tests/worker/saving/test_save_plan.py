@@ -11,7 +11,7 @@ import pytest
 from telemetry.archive.schema import is_sorted
 from telemetry.archive.table import Archive
 from telemetry.hot_store.client import connect
-from telemetry.hot_store.deletions import ask
+from telemetry.hot_store.operations.deletions import ask
 from telemetry.hot_store.shard import Shard
 from telemetry.model.utc import DAY_US
 from telemetry.startup.store_setup import set_up

@@ -23,7 +23,8 @@ from telemetry.archive.table import Archive
 from telemetry.config.settings import Settings
 from telemetry.hot_store.client import connect
 from telemetry.hot_store.entry_codec import Intent, Range, RawEntry, count_of, pack
-from telemetry.hot_store.shard import Batch, Limits, Shard
+from telemetry.hot_store.operations.append import Batch, Limits, append_batches
+from telemetry.hot_store.shard import Shard
 from telemetry.model.errors import IntentChanged, NotTogether
 from telemetry.model.record import EARLIEST_US, LATEST_US, Record, Sent
 from telemetry.startup.store_setup import set_up
@@ -114,12 +115,12 @@ def test_records_that_are_sent_again_are_known_whatever_step_a_worker_ended_at(
 ) -> None:
     """Those of one chunk and those of the next, before the save is ended, while it is, and after."""
     batches = [Batch(pack([marked(device) for device in DEVICES]))]
-    assert shard.append(batches, Limits()).resent == 0
+    assert append_batches(shard, batches, Limits()).resent == 0
     with pytest.raises(Stop):
         saver(archive, stop_at(step)).save(shard)
-    assert shard.append(batches, Limits()).resent == len(DEVICES)
+    assert append_batches(shard, batches, Limits()).resent == len(DEVICES)
     drain(shard, archive)
-    assert shard.append(batches, Limits()).resent == len(DEVICES)
+    assert append_batches(shard, batches, Limits()).resent == len(DEVICES)
     assert waiting(shard) == {}
     assert archive.open().to_pyarrow_table().num_rows == len(DEVICES)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 
 from telemetry.config.settings import Alert
+from telemetry.hot_store.operations.latest_rebuild import must_rebuild
 from telemetry.hot_store.shard import Shard
 from telemetry.model.errors import ConfigError, StoreError
 from telemetry.system import clock
@@ -71,7 +72,7 @@ class Devices:
         finally:
             since_ms = self._heard(can_hear)
         rooms = {one.name: self._most_waiting - self._store.waiting(one.name) for one in self._receivers}
-        is_whole = not any(shard.must_rebuild() for shard in shards)
+        is_whole = not any(must_rebuild(shard) for shard in shards)
         unseen = {one.name: set(one.silent) for one in self._receivers}
         for shard in shards:
             for piece in shard.seen():

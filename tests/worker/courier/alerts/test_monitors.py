@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from telemetry.config.settings import Alert, SilenceRule
-from telemetry.hot_store import deletions
+from telemetry.hot_store.operations import deletions
 from telemetry.hot_store.shard import Shard
 from telemetry.model.errors import StoreUnavailable
 from telemetry.system import clock

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from telemetry.hot_store import batch_senders
 from telemetry.hot_store.entry_codec import pack
-from telemetry.hot_store.shard import SEEN, SHARE_FULL, STORED, Batch, DevicesFull, Limits, Owner, Shard
+from telemetry.hot_store.operations import batch_senders
+from telemetry.hot_store.operations.append import SEEN, SHARE_FULL, STORED, Batch, Limits, Owner, append_batches
+from telemetry.hot_store.response_errors import DevicesFull
+from telemetry.hot_store.shard import Shard
 from telemetry.model.errors import ShareFull
 from telemetry.model.record import Record, Sent
 
@@ -20,7 +22,7 @@ def batch(name: str, owner: Owner, number: int = 0, device: str = "a") -> Batch:
 
 
 def append(shard: Shard, *batches: Batch, limits: Limits | None = None) -> list[int]:
-    return shard.append(batches, limits or Limits()).statuses
+    return append_batches(shard, batches, limits or Limits()).statuses
 
 
 @pytest.mark.parametrize("number", [0, 1], ids=["Idempotency-Keys", "senders"])
@@ -67,16 +69,16 @@ def test_sets_of_owners_expire_and_those_without_a_share_have_none(shard: Shard)
 def test_devices_of_a_prefix(shard: Shard) -> None:
     most = {"p-": 2}
     for number in range(2):
-        shard.append([batch("", ALL, device=f"p-{number}")], Limits(), prefixes=most)
-    shard.append([batch("", ALL, device="q"), batch("", ALL, device="p-0")], Limits(), prefixes=most)
+        append_batches(shard, [batch("", ALL, device=f"p-{number}")], Limits(), prefixes=most)
+    append_batches(shard, [batch("", ALL, device="q"), batch("", ALL, device="p-0")], Limits(), prefixes=most)
     unsaved = shard.unsaved()
     with pytest.raises(ShareFull, match=r"'p-' have their share of collector.max_devices \(limits.owner_share_percent"):
-        shard.append([batch("", ALL, device="p-2")], Limits(), prefixes=most)
+        append_batches(shard, [batch("", ALL, device="p-2")], Limits(), prefixes=most)
     assert issubclass(ShareFull, Exception)
     with pytest.raises(DevicesFull):
-        shard.append([batch("", ALL, device="p-ÿ"), batch("", ALL, device="r")], Limits(), prefixes=most)
+        append_batches(shard, [batch("", ALL, device="p-ÿ"), batch("", ALL, device="r")], Limits(), prefixes=most)
     assert shard.unsaved() == unsaved
-    shard.append([batch("", ALL, device="p-2")], Limits())
+    append_batches(shard, [batch("", ALL, device="p-2")], Limits())
 
 
 def test_senders_are_listed_and_forgotten(shard: Shard) -> None:

@@ -15,8 +15,6 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from telemetry.archive.table import Archive
-from telemetry.hot_store import deletions
-from telemetry.hot_store import shard as hot
 from telemetry.hot_store.client import connect
 from telemetry.hot_store.entry_codec import (
     MARK_BYTES,
@@ -29,7 +27,11 @@ from telemetry.hot_store.entry_codec import (
     read_entry,
     size_bytes,
 )
-from telemetry.hot_store.shard import Appended, Batch, DevicesFull, Limits, Shard
+from telemetry.hot_store.operations import deletions
+from telemetry.hot_store.operations.append import APART, SEEN, STORED, Appended, Batch, Limits, append_batches
+from telemetry.hot_store.operations.save import finish_chunk, intend
+from telemetry.hot_store.response_errors import DevicesFull
+from telemetry.hot_store.shard import Shard
 from telemetry.model.errors import BusyError
 from telemetry.model.record import Record, Sent, encode
 from telemetry.startup.store_setup import set_up
@@ -47,7 +49,7 @@ def sent(number: int, device: str = "a", is_stored_once: bool = True) -> Sent:
 
 
 def append(shard: Shard, *records: Sent, limits: Limits = LIMITS) -> Appended:
-    return shard.append([Batch(pack(records))], limits)
+    return append_batches(shard, [Batch(pack(records))], limits)
 
 
 def save(shard: Shard, *devices: str, has_read: bool = False) -> None:
@@ -64,8 +66,8 @@ def save(shard: Shard, *devices: str, has_read: bool = False) -> None:
             ranges.append(Range(device, first, last, count, size_bytes(found), marks[device] != b""))
     committed = shard.state().committed
     intent = Intent(str(int(committed) + 2**32), ranges)
-    assert shard.intend(committed, intent.encode())
-    shard.finish(intent, 0, marks if has_read else {})
+    assert intend(shard, committed, intent.encode())
+    finish_chunk(shard, intent, 0, marks if has_read else {})
 
 
 def numbers(shard: Shard, device: str = "a") -> list[int]:
@@ -75,9 +77,9 @@ def numbers(shard: Shard, device: str = "a") -> list[int]:
 
 
 def test_a_record_that_comes_again_is_acknowledged_and_not_stored(shard: Shard) -> None:
-    assert append(shard, sent(1)) == Appended([hot.STORED], append(shard).newest_ms, 1, 0)
+    assert append(shard, sent(1)) == Appended([STORED], append(shard).newest_ms, 1, 0)
     again = append(shard, sent(1))
-    assert (again.statuses, again.unsaved, again.resent) == ([hot.STORED], 1, 1)
+    assert (again.statuses, again.unsaved, again.resent) == ([STORED], 1, 1)
     assert append(shard, sent(2), sent(1, "b")).resent == 0, "another record, and one of another device"
     assert (numbers(shard), numbers(shard, "b"), shard.unsaved()) == ([1, 2], [1], 3)
 
@@ -92,7 +94,7 @@ def test_records_that_may_be_meant_twice_are_stored_each_time(shard: Shard) -> N
 def test_of_a_message_that_was_stored_in_part_the_rest_is_stored(shard: Shard) -> None:
     append(shard, sent(1), sent(2))
     found = append(shard, sent(2), sent(3), sent(3, is_stored_once=False), sent(1), sent(4), sent(1, "b"))
-    assert (found.statuses, found.unsaved, found.resent) == ([hot.STORED], 6, 2)
+    assert (found.statuses, found.unsaved, found.resent) == ([STORED], 6, 2)
     assert (numbers(shard), numbers(shard, "b")) == ([1, 2, 3, 3, 4], [1])
     [latest] = shard.latest([b"a"])
     assert latest is not None
@@ -195,11 +197,11 @@ def test_beside_batches_with_names(shard: Shard) -> None:
     """All of a call or none: repeats of records neither hide a batch that came before nor are hidden by one."""
     append(shard, sent(1), sent(2))
     batches = [Batch(pack([sent(2), sent(3)])), Batch(pack([sent(9, "b", is_stored_once=False)]), "s", number=1)]
-    found = shard.append(batches, LIMITS, is_whole=True)
-    assert (found.statuses, found.resent) == ([hot.STORED, hot.STORED], 1)
-    again = shard.append([Batch(pack([sent(3), sent(4)])), batches[1]], LIMITS, is_whole=True)
-    assert (again.statuses, again.resent) == ([hot.APART, hot.SEEN], 0)
-    assert shard.append([Batch(pack([sent(3), sent(4)])), batches[1]], LIMITS).resent == 1
+    found = append_batches(shard, batches, LIMITS, is_whole=True)
+    assert (found.statuses, found.resent) == ([STORED, STORED], 1)
+    again = append_batches(shard, [Batch(pack([sent(3), sent(4)])), batches[1]], LIMITS, is_whole=True)
+    assert (again.statuses, again.resent) == ([APART, SEEN], 0)
+    assert append_batches(shard, [Batch(pack([sent(3), sent(4)])), batches[1]], LIMITS).resent == 1
     assert (numbers(shard), numbers(shard, "b")) == ([1, 2, 3, 4], [9])
 
 
@@ -334,6 +336,6 @@ def test_the_window_agrees_with_the_model(client: redis.Redis, archive: Archive,
         else:
             call = [[replace(one, device_id=device) for one in found] for device, found in step]
             resent = model.append(call)
-            found = shard.append([Batch([entry for one in call for entry in pack(one)])], LIMITS)
-            assert (found.statuses, found.resent) == ([hot.STORED], resent)
+            found = append_batches(shard, [Batch([entry for one in call for entry in pack(one)])], LIMITS)
+            assert (found.statuses, found.resent) == ([STORED], resent)
         assert {device: numbers(shard, device) for device in "ab"} == model.stored

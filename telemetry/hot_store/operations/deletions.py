@@ -23,7 +23,8 @@ from typing import NamedTuple
 import redis
 
 from telemetry.hot_store.entry_codec import behind, entry_id, entry_text
-from telemetry.hot_store.shard import READ_ENTRIES, Shard, translated
+from telemetry.hot_store.response_errors import translated
+from telemetry.hot_store.shard import READ_ENTRIES, Shard
 
 log = logging.getLogger(__name__)
 

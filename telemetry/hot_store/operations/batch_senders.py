@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from telemetry.hot_store.shard import Shard, translated
+from telemetry.hot_store.response_errors import translated
+from telemetry.hot_store.shard import Shard
 
 READ_SENDERS = 1_000
 """Senders read or forgotten at once, some ms of Redis's time."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from telemetry.hot_store import shard as hot
 from telemetry.hot_store.entry_codec import pack
-from telemetry.hot_store.shard import Batch, Limits, Shard, attach
+from telemetry.hot_store.operations.append import SEEN, STORED, Batch, Limits, append_batches
+from telemetry.hot_store.shard import Shard, attach
 from telemetry.model.record import Record, Sent
 from telemetry.system import clock
 
@@ -17,7 +17,7 @@ NOISE_MS = 30_000
 
 def append(shard: Shard, sender: str = "", number: int = 0, key: str = "") -> list[int]:
     entries = pack([Sent("a", Record(1_795_500_000_000_000, "tcp", "msgpack"))])
-    return shard.append([Batch(entries, sender or key, b"hash" if key else b"", number)], Limits()).statuses
+    return append_batches(shard, [Batch(entries, sender or key, b"hash" if key else b"", number)], Limits()).statuses
 
 
 def note(shard: Shard, **fields: int) -> None:
@@ -80,12 +80,12 @@ def test_senders_and_keys_do_not_grow_old_by_a_clock_that_is_set(shard: Shard, a
     k = shard.keys
     shard.client.hset(k.senders, "s", 5)
     shard.client.zadd(k.senders_seen, {"s": at_ms - 60_000})
-    assert append(shard, "s", 5) == [hot.SEEN]
-    assert append(shard, "s", 6) == [hot.STORED]
+    assert append(shard, "s", 5) == [SEEN]
+    assert append(shard, "s", 6) == [STORED]
     for number in (7, 8):
         assert at_ms <= steady_ms(shard) <= at_ms + HOUR_MS + NOISE_MS
         assert shard.client.zscore(k.senders_seen, "s") == steady_ms(shard)
-        assert append(shard, "s", number) == [hot.STORED]
+        assert append(shard, "s", number) == [STORED]
 
 
 def test_they_do_by_one_that_runs(shard: Shard) -> None:
@@ -101,5 +101,5 @@ def test_they_do_by_one_that_runs(shard: Shard) -> None:
 def test_a_key_gives_its_room_free_in_time(shard: Shard) -> None:
     note(shard, newest_ms=clock.now_ms(), jumped_ms=clock.now_ms() - HOUR_MS)
     shard.client.zadd(shard.keys.sent_until, {"old": HOUR_MS - 1, "new": HOUR_MS + 60_000})
-    assert append(shard, key="mine") == [hot.STORED]
+    assert append(shard, key="mine") == [STORED]
     assert set(shard.client.zrange(shard.keys.sent_until, 0, -1)) == {b"new", b"mine"}

@@ -1,0 +1,59 @@
+"""Errors of Redis and of the functions in `lua/` as Whimbrel's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import redis
+from redis.exceptions import NoPermissionError
+
+from telemetry.model.errors import BusyError, OtherStoreError, ShareFull, StoreError, StoreUnavailable
+
+SHARE_RETRY_S = 300
+"""When to try again after a share was full, s: it empties as names expire, not within seconds."""
+
+
+def permitted(ask: Callable[[], Any]) -> Any:
+    """Run `ask`, raising `PermissionError` where this user may not."""
+    try:
+        return ask()
+    except NoPermissionError as error:
+        raise PermissionError(str(error)) from error
+
+
+def translated(ask: Callable[[], Any]) -> Any:
+    """Run `ask`, making redis-py's errors ours."""
+    try:
+        return ask()
+    except (redis.ConnectionError, redis.TimeoutError) as error:
+        raise StoreUnavailable(f"cannot reach Redis: {error}") from error
+    except redis.OutOfMemoryError as error:
+        raise BusyError("Redis is at its memory limit") from error
+    except redis.ResponseError as error:
+        raise _from_response(str(error)) from error
+
+
+def _from_response(text: str) -> StoreError | BusyError:
+    if text.startswith("OTHERSTORE"):
+        return OtherStoreError("cannot use Redis: its store is another one than at the start")
+    if text.startswith("DEVICESFULL"):
+        return DevicesFull("collector.max_devices is reached: no new device is taken")
+    if text.startswith("SHAREFULL"):
+        prefix = text.partition(" ")[2]
+        return DeviceShareFull(
+            f"cannot add a device: those that begin with {prefix!r} have their share of collector.max_devices "
+            "(limits.owner_share_percent)",
+            retry_after_s=SHARE_RETRY_S,
+        )
+    if text.startswith("OOM"):
+        return BusyError("Redis is at its memory limit")
+    return StoreUnavailable(f"cannot use Redis: {text}")
+
+
+class DevicesFull(BusyError):
+    """The records would bring more devices than their shard takes."""
+
+
+class DeviceShareFull(DevicesFull, ShareFull):
+    """The records would bring more devices than the prefix of their key may have."""
