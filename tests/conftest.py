@@ -151,7 +151,7 @@ def client(settings: Settings) -> Iterator[redis.Redis]:
 @pytest.fixture
 def archive(settings: Settings) -> Archive:
     """An archive that is not made yet."""
-    return Archive(settings.archive_dir, opened=TableCache())
+    return Archive(settings.archive_dir, cache=TableCache())
 
 
 @pytest.fixture

@@ -298,7 +298,7 @@ def test_a_whole_box_starts_by_itself_on_a_torn_log(recording: Recording) -> Non
             assert post(box, 1_000).status_code == 202
             box.json("drain")
             assert exported(box, Path(name) / "all.csv") >= {*range(moment.acknowledged), 1_000}
-            assert any("tore the archive's log" in line for line in box.output)
+            assert any("damaged the archive's log" in line for line in box.output)
             assert box.stop() == 0
 
 

@@ -1,4 +1,4 @@
-"""The archive: a Delta table of Parquet files, one partition a day, with its commits and their log.
+"""The archive: a Delta table of Parquet files with one partition per day, and its commit log.
 
-The only folder that knows the table's layout. Imported by `coordination/` and all above.
+The only folder that knows the table's layout. Imported by `coordination/` and all higher layers.
 """

@@ -1,4 +1,4 @@
-"""A file that a version of the archive's table added, as forwards note it."""
+"""A file added by a version of the archive's table, as forwards record it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class NewFile(NamedTuple):
-    """Its path from the table's root, its size, and how many records it holds."""
+    """Path from the table's root, size in bytes, and number of records."""
 
     path: str
     size_bytes: int

@@ -1,7 +1,7 @@
-"""What each version of the archive's table brought, read from its log: what forwards go by.
+"""Changes of the archive's table per version, read from its log; the source for forwards.
 
-The log is the one order in which records become part of the archive, whatever saves, merges and retention do
-meanwhile. A save's entry names new files with new records; a merge's entry names files whose records were sent already.
+The log is the only order in which records become part of the archive, independent of saves, merges and retention. A
+save's entry names new files with new records; a merge's entry names files whose records were already forwarded.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from telemetry.archive.added_file import NewFile
 from telemetry.model.errors import ArchiveError
 
 _SAVE = re.compile(r"whimbrel-\d+")
-"""The app transactions of saves (table.py: app_id). Nothing else adds records."""
+"""App transactions of saves (table.py: app_id). Only saves add records."""
 
 _decode_line = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode = msgspec.json.decode
 
 
 class Change(NamedTuple):
-    """One version. `digest` tells its entry from another of the same number, as a restored archive may have."""
+    """One version. `digest` identifies its entry: after a restore the same version may have another one."""
 
     version: int
     digest: str
@@ -38,39 +38,39 @@ class Change(NamedTuple):
 
     @property
     def saved(self) -> tuple[NewFile, ...]:
-        """The files whose records are new."""
+        """The files with new records."""
         return self.added if self.is_save else ()
 
     @property
     def rows(self) -> int:
-        """How many records are new."""
+        """Number of new records."""
         return sum(file.rows for file in self.saved)
 
     @property
     def saved_bytes(self) -> int:
-        """Bytes of the files whose records are new."""
+        """Size of the files with new records, bytes."""
         return sum(file.size_bytes for file in self.saved)
 
 
 def digest_of(entry: bytes) -> str:
-    """What names the content of an entry."""
+    """Digest of the content of an entry."""
     return hashlib.sha256(entry).hexdigest()[:32]
 
 
 def digest_at(log: Path, version: int) -> str | None:
-    """That of a version's entry; None if it isn't there."""
-    found = commit_log.entry(log, version)
-    return None if found is None else digest_of(found)
+    """Digest of a version's entry; None without entry."""
+    content = commit_log.entry(log, version)
+    return None if content is None else digest_of(content)
 
 
 def change_at(log: Path, version: int) -> Change | None:
-    """What a version brought; None if its entry isn't there. Raises `ArchiveError` if it can't be read."""
+    """The change of a version; None without entry. Raises `ArchiveError` if it cannot be read."""
     entry = commit_log.entry(log, version)
     return None if entry is None else parse(version, entry)
 
 
 def parse(version: int, entry: bytes) -> Change:
-    """What an entry says. Raises `ArchiveError`."""
+    """Parse an entry. Raises `ArchiveError`."""
     try:
         return _change(version, digest_of(entry), [_decode_line(line) for line in entry.splitlines() if line.strip()])
     except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, RecursionError) as error:

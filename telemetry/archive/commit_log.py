@@ -1,16 +1,16 @@
-"""The archive's commit log as files: made to last, kept short, and mended after a power cut.
+"""Files of the archive's commit log: synced, shortened, and repaired after a power cut.
 
     _delta_log/<version>.json                  an entry: one commit, one JSON object a line
-    _delta_log/<version>.checkpoint.parquet    all entries up to that version in one
-    _delta_log/_last_checkpoint                where to begin reading
+    _delta_log/<version>.checkpoint.parquet    all entries up to that version in one file
+    _delta_log/_last_checkpoint                version of the last checkpoint
     _delta_log/<name>.torn                     set aside by `mend`
 
-deltalake shows each of these under its name before its bytes are on disk, and syncs nothing. So a commit counts
-only once `make_last` has returned: nothing is trimmed from Redis and no file deleted before that. A power cut
-before it may leave an entry that is cut short, empty or missing with a later one there, and the table can't be
-opened then. `mend` takes such entries away: nobody has relied on them, and what they said is done again.
+deltalake makes each of these visible before its bytes are on disk, and syncs nothing. A commit therefore counts only
+once `make_last` has returned: nothing is trimmed from Redis and no file is deleted before. A power cut before that may
+leave an entry truncated, empty or missing although a later one exists, and then the table cannot be opened. `mend`
+removes such entries: no program has relied on them, and their changes are made again.
 
-Nothing that a checkpoint stands for is deleted before the checkpoint is on disk.
+Log entries are deleted only after the checkpoint that replaces them is on disk.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ import pyarrow.parquet as pq
 from telemetry.system.fsync import fsync
 
 ENTRIES_SYNCED = 25
-"""More than the commits that can be under way at once: all shards' saves, a compaction, a recovery."""
+"""More than the maximum of concurrent commits: saves of all shards, a compaction, a recovery."""
 
 ACTIONS = "whimbrel.actions"
-"""Stands in an entry's first line: how many lines follow it. So one that was cut off between two lines is known."""
+"""Field in an entry's first line: number of the lines that follow. It detects an entry truncated between two lines."""
 
 _ENTRY, _CHECKPOINT, _HINT = ".json", ".checkpoint.parquet", "_last_checkpoint"
 
 
 def make_last(log: Path) -> None:
-    """Have the newest entries and the newest checkpoint on disk.
+    """Sync the newest entries and the newest checkpoint to disk.
 
-    What is older than these was synced by the commit or recovery that came after it.
+    Older ones were synced by the commit or recovery that followed them.
     """
     entries = [_name(version, _ENTRY) for version in _versions(log, _ENTRY)[-ENTRIES_SYNCED:]]
     checkpoints = [_name(version, _CHECKPOINT) for version in _versions(log, _CHECKPOINT)[-1:]]
@@ -49,12 +49,12 @@ def make_last(log: Path) -> None:
 
 
 def folder(root: Path) -> Path:
-    """Where the log of the table in `root` is."""
+    """Folder of the log of the table in `root`."""
     return root / "_delta_log"
 
 
 def entry(log: Path, version: int) -> bytes | None:
-    """The bytes of one entry; None if there is none, or none any more."""
+    """The bytes of an entry; None if it does not exist or was deleted."""
     try:
         return (log / _name(version, _ENTRY)).read_bytes()
     except FileNotFoundError:
@@ -62,7 +62,7 @@ def entry(log: Path, version: int) -> bytes | None:
 
 
 def entries(log: Path) -> list[int]:
-    """The versions whose entries are there."""
+    """Versions of the existing entries."""
     try:
         return _versions(log, _ENTRY)
     except FileNotFoundError:
@@ -70,7 +70,7 @@ def entries(log: Path) -> list[int]:
 
 
 def entry_age_s(log: Path, version: int, now_s: float) -> float | None:
-    """How long ago an entry was made; None if there is none."""
+    """Age of an entry; None without entry."""
     try:
         return now_s - (log / _name(version, _ENTRY)).stat().st_mtime
     except FileNotFoundError:
@@ -78,16 +78,16 @@ def entry_age_s(log: Path, version: int, now_s: float) -> float | None:
 
 
 def stamp(log: Path, version: int) -> tuple[int, int] | None:
-    """What tells an entry from one that took its place; None if there is none."""
+    """Identity of an entry's file, which changes when another entry replaces it; None without entry."""
     try:
-        found = (log / _name(version, _ENTRY)).stat()
+        status = (log / _name(version, _ENTRY)).stat()
     except FileNotFoundError:
         return None
-    return found.st_ino, found.st_mtime_ns
+    return status.st_ino, status.st_mtime_ns
 
 
 def is_newest(log: Path, version: int) -> bool:
-    """Whether no commit came after a version, nor one whose entry was cleaned away since."""
+    """True if no commit followed a version, not even one whose entry was deleted since."""
     hinted = _hinted(log)
     return (hinted is None or hinted <= version) and not (log / _name(version + 1, _ENTRY)).exists()
 
@@ -103,36 +103,36 @@ def checkpoint_name(version: int) -> str:
 
 
 HINT_NAME = f"_delta_log/{_HINT}"
-"""The path of the hint from the table's root."""
+"""Path of `_last_checkpoint` from the table's root."""
 
 
 def hint(log: Path, version: int) -> bytes | None:
-    """The bytes of the hint if it names the checkpoint of `version`."""
+    """The bytes of `_last_checkpoint` if it names the checkpoint of `version`."""
     try:
-        found = (log / _HINT).read_bytes()
-        return found if json.loads(found)["version"] == version else None
+        content = (log / _HINT).read_bytes()
+        return content if json.loads(content)["version"] == version else None
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 
 
 def version_of(path: str) -> int | None:
-    """The version that a file of the log belongs to, by its name; None of the hint and of other files."""
+    """The version in the name of a log file; None for other files."""
     stem = path.rpartition("/")[2].partition(".")[0]
     return int(stem) if stem.isdecimal() else None
 
 
 def checkpoints(log: Path) -> list[int]:
-    """The versions of the checkpoints that are there."""
+    """Versions of the existing checkpoints."""
     return _versions(log, _CHECKPOINT)
 
 
 def newest_checkpoint(log: Path) -> int:
-    """Its version, -1 if there is none."""
+    """Version of the newest checkpoint, -1 without one."""
     return max(checkpoints(log), default=-1)
 
 
 def checkpoint_bytes(log: Path, version: int) -> int:
-    """The size of the checkpoint of a version; 0 if there is none."""
+    """Size of the checkpoint of a version, bytes; 0 without one."""
     try:
         return (log / _name(version, _CHECKPOINT)).stat().st_size
     except FileNotFoundError:
@@ -140,21 +140,21 @@ def checkpoint_bytes(log: Path, version: int) -> int:
 
 
 def paths_of(log: Path, version: int) -> list[str]:
-    """Paths from the table's root of what makes its log that of a version, its past as far as it is there.
+    """Paths from the table's root of the log files of a version, including its existing history.
 
-    Raises `FileNotFoundError` if a part of it is missing: cleaned away a moment ago, for a newer checkpoint.
+    Raises `FileNotFoundError` if a file is missing because it was deleted after a newer checkpoint.
     """
-    checkpoint = max((one for one in checkpoints(log) if one <= version), default=-1)
-    found = [one for one in entries(log) if one <= version]
-    if missing := set(range(checkpoint + 1, version + 1)) - set(found):
+    checkpoint = max((candidate for candidate in checkpoints(log) if candidate <= version), default=-1)
+    versions = [candidate for candidate in entries(log) if candidate <= version]
+    if missing := set(range(checkpoint + 1, version + 1)) - set(versions):
         raise FileNotFoundError(f"the archive's log lacks version {min(missing)}")
-    return [*([checkpoint_name(checkpoint)] if checkpoint >= 0 else []), *map(entry_name, found)]
+    return [*([checkpoint_name(checkpoint)] if checkpoint >= 0 else []), *map(entry_name, versions)]
 
 
 def mend(log: Path) -> list[str]:
-    """Set aside what a power cut left torn. Returns the new names.
+    """Set aside files torn by a power cut. Returns the new names.
 
-    A live table is never touched: an entry gets its name only when all of it can be read by other processes.
+    A table in use is never changed: an entry gets its name only when other processes can read all of it.
     """
     with _alone(log):
         names = [*_torn_checkpoint(log), *_torn_entries(log)]
@@ -167,7 +167,7 @@ def mend(log: Path) -> list[str]:
 
 @contextlib.contextmanager
 def _alone(log: Path) -> Iterator[None]:
-    """Keep out others that mend: they would take an entry that was written anew for the torn one."""
+    """Lock against concurrent repairs, which could take a new entry for a torn one."""
     descriptor = os.open(log, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -177,20 +177,20 @@ def _alone(log: Path) -> Iterator[None]:
 
 
 def _torn_checkpoint(log: Path) -> list[str]:
-    """The newest checkpoint if it can't be read, and the hint at one that isn't there.
+    """The newest checkpoint if it cannot be read, and `_last_checkpoint` if its checkpoint is missing.
 
-    Older checkpoints, or all entries, are there still.
+    Older checkpoints, or all entries, still exist then.
     """
     newest = newest_checkpoint(log)
     if newest >= 0 and not _can_be_read(log / _name(newest, _CHECKPOINT)):
         return [_name(newest, _CHECKPOINT), *([_HINT] if (log / _HINT).exists() else [])]
     hinted = _hinted(log)
     is_there = hinted is None or (log / _name(hinted, _CHECKPOINT)).exists()
-    return [] if is_there or _hinted(log) != hinted else [_HINT]  # looked at twice: a live box's may have moved on
+    return [] if is_there or _hinted(log) != hinted else [_HINT]  # checked twice: a table in use may have changed
 
 
 def _hinted(log: Path) -> int | None:
-    """The version that `_last_checkpoint` names; None if it names none, which readers put up with."""
+    """The version in `_last_checkpoint`; None if there is none, which readers accept."""
     try:
         return int(json.loads((log / _HINT).read_bytes())["version"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
@@ -201,18 +201,18 @@ def _can_be_read(checkpoint: Path) -> bool:
     try:
         pq.read_table(checkpoint)
     except FileNotFoundError:
-        return True  # another process had a newer one and removed it
+        return True  # another process made a newer one and deleted it
     except (pa.ArrowException, OSError):
         return False
     return True
 
 
 def _torn_entries(log: Path) -> list[str]:
-    """The first entry that is not whole or not there, and all behind it."""
+    """The first entry that is incomplete or missing, and all entries after it."""
     checkpoint, newest = newest_checkpoint(log), max(_versions(log, _ENTRY), default=-1)
     versions = range(max(checkpoint + 1, newest - ENTRIES_SYNCED + 1), newest + 1)
     bad = next((version for version in versions if not _is_whole(log / _name(version, _ENTRY), version)), None)
-    if bad is None or newest_checkpoint(log) != checkpoint:  # a live box's new checkpoint: the old entries may go
+    if bad is None or newest_checkpoint(log) != checkpoint:  # a new checkpoint of a table in use: old entries may go
         return []
     return [_name(version, _ENTRY) for version in _versions(log, _ENTRY) if version >= bad]
 

@@ -1,7 +1,8 @@
-"""The archive's Parquet files: written from records, merged, written anew without what was deleted.
+"""The archive's Parquet files: written from records, merged, rewritten without deleted records.
 
-Arrow writes them (parquet_writer.py), DuckDB where rows have to be sorted or left out. None is ever overwritten, and
-none is in the table until a commit names it (table.py): what failed attempts leave lies there until the sweep.
+Arrow writes them (parquet_writer.py); DuckDB writes those whose rows must be sorted or filtered. Files are never
+overwritten, and are not in the table until a commit names them (table.py). Files of failed attempts remain until
+cleanup.
 """
 
 from __future__ import annotations
@@ -43,28 +44,28 @@ from telemetry.system.fsync import fsync
 log = logging.getLogger(__name__)
 
 ROW_GROUPS = 32
-"""How many a file has: more take longer to look through, fewer longer to read for one device's day."""
+"""Row groups per file. More make a file slower to scan, fewer make a device's day slower to read."""
 
 LEAST_GROUP_ROWS, ROW_GROUP_ROWS = 8_192, 122_880
 SAVED_GROUP_ROWS = 16_384
-"""At least, where a save has so many: of twice as many groups, of one page each, a seventh of the time is for beginning
-and ending them. Such files are soon merged."""
+"""Minimum rows of a group in a save's file, if it has enough rows: beginning and ending groups takes time, and such
+files are soon merged."""
 
 VECTOR_ROWS = 2_048
-"""A row group has whole vectors, in which DuckDB reads and writes."""
+"""Row groups have a multiple of DuckDB's vector size."""
 
 MERGED_LEVEL = 6
-"""zstd's, where DuckDB writes: an eighth more of the time than the usual third, and 3 % less room."""
+"""zstd level for files that DuckDB writes: a compromise of time and size (docs/performance.md)."""
 
 MOST_MEMORY_BYTES = 2**31
-"""What sorting may take if the setting is too little for it: a file of 128 MB of texts is some 1 GB to sort."""
+"""Memory limit for sorting, bytes, if the setting is too low: a file of 128 MB of texts needs about 1 GB."""
 
 COMPACTED = "compact"
-"""How the names of a compaction's files and transactions begin."""
+"""Prefix of the names of a compaction's files and transactions."""
 
 
 class DataFile(NamedTuple):
-    """A Parquet file of the archive: its path from the table's root, its day, and what the log says of it."""
+    """A Parquet file of the archive: path from the table's root, day, and statistics for the log."""
 
     path: str
     day: date
@@ -73,7 +74,7 @@ class DataFile(NamedTuple):
 
 
 class LiveFile(NamedTuple):
-    """A file that the table names, and what the log says of its records; None where it does not say."""
+    """A file of the table, with the log's statistics of its records; None if the log has none."""
 
     path: str
     day: date
@@ -85,20 +86,20 @@ class LiveFile(NamedTuple):
     first_us: int | None
     last_us: int | None
     transport: str | None
-    """That of all its records, if they share one."""
+    """The transport of all its records, if it is the same."""
 
     least_id: int | None = None
     greatest_id: int | None = None
 
     def ids_among(self, ids: Iterable[range]) -> list[range]:
-        """The ranges of which the log allows that this file holds some."""
+        """The ranges that may overlap with the ids in this file, by the log's statistics."""
         least, greatest = self.least_id, self.greatest_id
         if least is None or greatest is None:
             return list(ids)
-        return [one for one in ids if least < one.stop and one.start <= greatest]
+        return [ids_range for ids_range in ids if least < ids_range.stop and ids_range.start <= greatest]
 
     def may_hold(self, start_us: int, end_us: int, devices: Sequence[str]) -> bool:
-        """Whether records of the half-open range, and of the devices if any are named, may be in it."""
+        """True if the file may have records in the half-open range, and of `devices` unless empty."""
         if self.first_us is not None and self.last_us is not None:
             if not (self.first_us < end_us and start_us <= self.last_us):
                 return False
@@ -110,24 +111,24 @@ class LiveFile(NamedTuple):
 
 
 class DataFiles:
-    """Makes the files of the table in the folder `root`. `reached` hears of a step before it is taken."""
+    """Makes the files of the table in the folder `root`. `reached` is called before each step."""
 
     def __init__(self, root: Path, reached: Step) -> None:
         self.root = root
         self._reached = reached
 
     def write(self, records: pa.Table, commit: str) -> list[DataFile]:
-        """Write `records` (of `COLUMNS`) sorted into new files, one a day, on disk when this returns.
+        """Write `records` (with `COLUMNS`) sorted to new files, one per day, and sync them.
 
         The files are not in the table until `commit` names them.
         """
         files: list[DataFile] = []
         try:
-            for day, part in days_of(records):
-                files.append(self._write_day(day, part, commit))
+            for day, day_records in days_of(records):
+                files.append(self._write_day(day, day_records, commit))
             self._sync([file.path for file in files])
         except OSError:
-            for file in files:  # on a disk that fills, each attempt's would take the room of the next
+            for file in files:  # on a full disk, leftovers of each attempt would use up the space for the next
                 (self.root / file.path).unlink(missing_ok=True)
             raise
         return files
@@ -144,13 +145,13 @@ class DataFiles:
         return DataFile(path, day, (self.root / path).stat().st_size, _stats(writer.rows, writer.bounds))
 
     def _new_path(self, day: date, kind: str) -> str:
-        """The path of a new file, whose folder is there."""
+        """Path of a new file; its folder is created."""
         folder = f"date={day.isoformat()}"
         (self.root / folder).mkdir(exist_ok=True)
         return f"{folder}/{file_name(kind, secrets.token_hex(8))}"
 
     def _copy(self, connection: duckdb.DuckDBPyConnection, select: str, rows: int, day: date, kind: str) -> str:
-        """Write the `rows` that `select` finds, in its order, into a new file of a day; not on disk for sure yet."""
+        """Write the result of `select` to a new file of a day, in its order; not yet synced."""
         path = self._new_path(day, kind)
         connection.execute(
             f"COPY ({select}) TO {sql_text(str(self.root / path))} "
@@ -162,10 +163,10 @@ class DataFiles:
     def merge(
         self, connection: Callable[[], duckdb.DuckDBPyConnection], files: Sequence[LiveFile], pieces: int
     ) -> list[DataFile]:
-        """Write the rows of a day's files into `pieces` new files, sorted over all of them, on disk when this returns.
+        """Write the rows of a day's files to `pieces` new files, sorted over all of them, and sync them.
 
-        The files are not in the table until `replace` names them. A DuckDB is asked for only if a file is not in the
-        order of files, as all of ours are. Raises `ArchiveError` if a row is missing.
+        The files are not in the table until `replace` names them. DuckDB is used only if a file is not sorted, which
+        Whimbrel's own files are. Raises `ArchiveError` if a row is missing.
         """
         day, rows = files[0].day, sum(file.rows or 0 for file in files)
         paths = [file.path for file in files]
@@ -173,7 +174,7 @@ class DataFiles:
         try:
             made = self._write_slices(cut(ahead(merged(paths)), cuts[1:-1]), rows // pieces, day)
         except NotSorted:
-            log.warning("files of %s are not sorted: all their rows are", day)
+            log.warning("files of %s are not sorted; sorting all their rows", day)
             sorting = connection()
             made = with_memory(sorting, lambda: self._sort(sorting, paths, cuts, day), MOST_MEMORY_BYTES)
         self._sync([file.path for file, _ in made])
@@ -184,7 +185,7 @@ class DataFiles:
     def _write_slices(
         self, slices: Iterable[tuple[int, pa.Table]], piece_rows: int, day: date
     ) -> list[tuple[DataFile, int]]:
-        """Write each piece's rows into a file of its own; with each file how many rows it has."""
+        """Write each piece's rows to its own file. Returns the files with their numbers of rows."""
         made: list[tuple[DataFile, int]] = []
         try:
             for _, piece in groupby(slices, lambda numbered: numbered[0]):
@@ -193,7 +194,7 @@ class DataFiles:
                     for _, rows in piece:
                         writer.add(rows)
                 made.append((self._written(path, day, writer), writer.rows))
-        except (OSError, NotSorted):  # on a disk that fills, each attempt's would take the room of the next
+        except (OSError, NotSorted):  # on a full disk, leftovers of each attempt would use up the space for the next
             for file, _ in made:
                 (self.root / file.path).unlink(missing_ok=True)
             raise
@@ -202,7 +203,7 @@ class DataFiles:
     def _sort(
         self, connection: duckdb.DuckDBPyConnection, paths: Sequence[str], cuts: Sequence[int], day: date
     ) -> list[tuple[DataFile, int]]:
-        """The same, sorting all rows."""
+        """`_write_slices` for unsorted files: sorts all rows."""
         sort = f"CREATE OR REPLACE TEMP TABLE merged AS SELECT * FROM {records_sql(paths)} {_ORDER}"
         try:
             connection.execute(sort)
@@ -215,7 +216,7 @@ class DataFiles:
         return [self._described(connection, path, day) for path in made]
 
     def _described(self, connection: duckdb.DuckDBPyConnection, path: str, day: date) -> tuple[DataFile, int]:
-        """A file as it is on disk, and how many rows it has."""
+        """A file as it is on disk, and its number of rows."""
         file = self.root / path
         bounds = f"SELECT count(*), {_LEAST_AND_GREATEST} FROM read_parquet({sql_text(str(file))})"
         [row] = connection.execute(bounds).fetchall()
@@ -224,36 +225,35 @@ class DataFiles:
         ), row[0]
 
     def count(self, connection: duckdb.DuckDBPyConnection, file: LiveFile, condition: str) -> int:
-        """How many of a file's records fulfil a condition, which is SQL."""
+        """Number of a file's records that match a condition in SQL."""
         source = f"read_parquet({sql_text(file.path)}, hive_partitioning = false)"
-        [(found,)] = connection.execute(f"SELECT count(*) FROM {source} WHERE {condition}").fetchall()
-        return int(found)
+        [(number,)] = connection.execute(f"SELECT count(*) FROM {source} WHERE {condition}").fetchall()
+        return int(number)
 
     def without(
-        self, connection: duckdb.DuckDBPyConnection, file: LiveFile, condition: str, gone: int
+        self, connection: duckdb.DuckDBPyConnection, file: LiveFile, condition: str, removed: int
     ) -> DataFile | None:
-        """Write a file anew without the `gone` records that fulfil a condition, on disk when this returns; None if none
-        is left.
+        """Rewrite a file without its `gone` records that match a condition, and sync it; None if no record remains.
 
-        Row by row, in the order that they have, however large it is. The new file is not in the table until `erase`
-        names it. Raises `ArchiveError` if another number of rows is left.
+        Streams the rows in their order, so that memory is limited. The new file is not in the table until `erase` names
+        it. Raises `ArchiveError` if the number of remaining rows is not as expected.
         """
         [(rows,)] = connection.execute(
             "SELECT count(*) FROM read_parquet($1, hive_partitioning = false)", [file.path]
         ).fetchall()
-        if rows == gone:
+        if rows == removed:
             return None
         order = "" if layout_of(file.path) == LAYOUT else f" {_ORDER}"
         select = f"SELECT * FROM {records_sql([file.path])} WHERE NOT ({condition}){order}"
-        made = self._copy(connection, select, rows - gone, file.day, COMPACTED)
+        made = self._copy(connection, select, rows - removed, file.day, COMPACTED)
         self._sync([made])
-        found, written = self._described(connection, made, file.day)
-        if written != rows - gone:
-            raise ArchiveError(f"cannot delete {gone} of {rows} records of {file.path}: {written} were left")
-        return found
+        rewritten, written = self._described(connection, made, file.day)
+        if written != rows - removed:
+            raise ArchiveError(f"cannot delete {removed} of {rows} records of {file.path}: {written} remained")
+        return rewritten
 
     def _sync(self, paths: Sequence[str]) -> None:
-        """Have files, and that they are there, on disk."""
+        """Sync files and their names to disk."""
         self._reached("sync")
         for path in paths:
             fsync(self.root / path)
@@ -262,7 +262,7 @@ class DataFiles:
 
 
 def _group_rows(rows: int) -> int:
-    """How many rows a group of a file of so many has."""
+    """Rows per group of a file with this number of rows."""
     return min(max(-(-rows // (ROW_GROUPS * VECTOR_ROWS)) * VECTOR_ROWS, LEAST_GROUP_ROWS), ROW_GROUP_ROWS)
 
 
@@ -272,7 +272,7 @@ _LEAST_AND_GREATEST = ", ".join(f"min({bound}), max({bound})" for bound in _BOUN
 
 
 def _stats(rows: int, bounds: Sequence[tuple[Any, Any]]) -> str:
-    """A file's statistics as Delta's log has them: exact, for a time cut to seconds would hide records."""
+    """A file's statistics for Delta's log. Times are exact: truncated to seconds they would hide records."""
     least, greatest = {}, {}
     for name, (low, high) in zip(BOUNDED, bounds, strict=True):
         timed = COLUMNS.field(name).type == TIME

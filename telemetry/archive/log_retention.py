@@ -1,8 +1,8 @@
-"""What must stay of the archive's past because it has yet to be forwarded: log entries, and files that they add.
+"""Retention of log entries and files that forwards still need.
 
-A forward reads the log entry by entry, so an entry that it has not done yet, and the files that such an entry
-adds, must not be deleted however long its receiver is away. `Held` tells the version up to which all forwards
-are done, and None where there is none to wait for; NOTHING_DONE holds everything.
+A forward reads the log entry by entry. An entry that is not forwarded yet, and the files that it adds, must be kept
+however long the receiver is unreachable. `Held` returns the version up to which all forwards are done, None without
+forwards; NOTHING_DONE keeps everything.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from telemetry.archive import commit_log
 NOTHING_DONE = -1
 
 YOUNG_S = 43_200
-"""Cleaning takes entries that are a day old; one that is not done must not come near that."""
+"""Maximum age of unforwarded entries before the log is kept; cleanup deletes entries that are a day old, s."""
 
 Held = Callable[[], int | None]
 
 
 def nothing_held() -> int | None:
-    """There is no forward."""
+    """The function for a box without forwards."""
     return None
 
 
 def holds_entries(log: Path, done: int | None, now_s: Callable[[], float] = time.time) -> bool:
-    """Whether cleaning the log could take an entry that is not done."""
+    """True if cleanup of the log could delete an entry that is not forwarded."""
     if done is None:
         return False
     if done == NOTHING_DONE:

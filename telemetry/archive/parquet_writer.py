@@ -1,9 +1,9 @@
-"""A Parquet file of the archive as it is written: Arrow columns in the order of files, group by group of rows.
+"""Writes a Parquet file of the archive from sorted Arrow columns, one row group at a time.
 
-Arrow writes in 0.2 to 0.35 µs of CPU a record what DuckDB's COPY takes 0.6 for, and 3 % less: DuckDB chooses encodings
-by itself, and these are chosen for what the columns hold. Times and ids grow: deltas. No two coordinates are alike, but
-their first bytes are: streams of bytes. All else has few values: a dictionary. Attributes that fill theirs are long
-texts, each much like the one before: first all lengths, then all texts, in which zstd finds up to a fifth more.
+Arrow needs less CPU than DuckDB's COPY and writes smaller files (docs/performance.md), because encodings are chosen per
+column: delta encoding for times and ids, which increase; byte stream split for coordinates, whose first bytes are
+similar; dictionaries for other columns, which have few values. Attributes that exceed a dictionary are long texts, each
+similar to the one before; their lengths and texts are stored separately, which zstd compresses better.
 """
 
 from __future__ import annotations
@@ -24,35 +24,34 @@ ENCODINGS = dict.fromkeys(RISING, "DELTA_BINARY_PACKED") | dict.fromkeys(COORDIN
 OF_MANY_TEXTS = {"attributes": "DELTA_LENGTH_BYTE_ARRAY"}
 
 DICTIONARY_BYTES = 2**16
-"""Beyond that a group's further values follow one another. Attributes whose first group has more get no dictionary."""
+"""Size limit of a group's dictionary, bytes. Attributes whose first group exceeds it get no dictionary."""
 
 PAGE_ROWS = 8_192
-"""zstd finds more in longer pages: a record takes 15.99 bytes, 15.72 with twice as many rows, and 16.33 with half as
-many. Who reads one device decodes a quarter of what it would of a page for a whole group."""
+"""Rows per page. Longer pages compress better; shorter pages make a single device faster to read."""
 
 GROUP_BYTES = 2**26
-"""Bytes of memory at which rows that wait to be written fill their groups."""
+"""Memory of waiting rows at which their groups are written, bytes."""
 
 LONG_TEXT_BYTES = 2**10
-"""Texts of a row, on average of a group, from which the group has fewer rows than others."""
+"""Average size of a row's texts in a group, bytes, from which the group has fewer rows than others."""
 
 LONG_TEXTS_BYTES = LONG_TEXT_BYTES * PAGE_ROWS
-"""Maximum of the texts of such a group, or one row: readers hold a whole page of a column in memory, several times."""
+"""Maximum size of the texts of such a group, bytes, or one row: readers keep several copies of a column's page."""
 
 SAVED_LEVEL = 1
 MERGED_LEVELS = dict.fromkeys(COLUMNS.names, 6) | dict.fromkeys((*COORDINATES, "attributes"), 3)
-"""zstd's: a save's file is soon merged. Higher ones for the three largest columns, of a merge's file, take a third more
-time for 2 % less room."""
+"""zstd levels for merged files; a save's file is soon merged and uses the default. For the three largest columns higher
+levels cost much time for little space."""
 
 Bounds = tuple[Any, Any]
 
 
 class FileWriter:
-    """Writes one file, in which each group has `group_rows` rows, or fewer where they are long.
+    """Writes one file with `group_rows` rows per group, or fewer if rows are long.
 
-    `schema` is `COLUMNS`, of which texts may be dictionaries.
+    `schema` is `COLUMNS`, in which texts may be dictionaries.
 
-    Raises `OSError` if the disk is full or fails. One that is not closed well leaves no file.
+    Raises `OSError` if the disk is full or fails. A file that is not closed successfully is removed.
     """
 
     def __init__(self, path: Path, group_rows: int, is_merged: bool, schema: pa.Schema = COLUMNS) -> None:
@@ -62,14 +61,14 @@ class FileWriter:
         self._waiting_rows = 0
         self._waiting_bytes = 0
         self.bounds: list[Bounds] = []
-        """The least and the greatest value of each of `BOUNDED`, of all rows; times in µs since the epoch."""
+        """Minimum and maximum of each column in `BOUNDED` over all rows; times in µs since the epoch."""
         self.rows = 0
         self._schema = schema
         self._level = MERGED_LEVELS if is_merged else SAVED_LEVEL
         self._writer: pq.ParquetWriter | None = None
 
-    def _opened(self, first: pa.Table) -> pq.ParquetWriter:
-        """The writer, its encodings chosen for what the first group holds."""
+    def _open_writer(self, first: pa.Table) -> pq.ParquetWriter:
+        """The writer, with encodings chosen by the content of the first group."""
         encodings = ENCODINGS | (OF_MANY_TEXTS if _has_many_texts(first.column("attributes")) else {})
         return pq.ParquetWriter(
             self._path,
@@ -81,7 +80,7 @@ class FileWriter:
             column_encoding=encodings,
             dictionary_pagesize_limit=DICTIONARY_BYTES,
             max_rows_per_page=PAGE_ROWS,
-            store_schema=False,  # Arrow's own, of which no other tool knows
+            store_schema=False,  # Arrow's schema, which other tools do not use
         )
 
     def __enter__(self) -> Self:
@@ -102,11 +101,11 @@ class FileWriter:
             self._path.unlink(missing_ok=True)
 
     def add(self, records: pa.Table) -> None:
-        """Write records of `COLUMNS`, which follow all others; those that fill no group wait for the next."""
+        """Append records of `COLUMNS`, in order; an incomplete group waits for the next call."""
         if not records.num_rows:
             return
-        found = [least_and_greatest(records, name) for name in BOUNDED]
-        self.bounds = [(min(a, c), max(b, d)) for (a, b), (c, d) in zip(self.bounds or found, found, strict=True)]
+        bounds = [least_and_greatest(records, name) for name in BOUNDED]
+        self.bounds = [(min(a, c), max(b, d)) for (a, b), (c, d) in zip(self.bounds or bounds, bounds, strict=True)]
         self.rows += records.num_rows
         self._waiting.append(records)
         self._waiting_rows += records.num_rows
@@ -121,8 +120,8 @@ class FileWriter:
         while at < rows:
             group = waiting.slice(at, min(self._group_rows, rows - at))
             group = only_used(group.slice(0, _rows_of_group(group)))
-            group = group.combine_chunks()  # chunk after chunk takes a tenth longer to write
-            self._writer = self._writer or self._opened(group)
+            group = group.combine_chunks()  # faster to write than many chunks
+            self._writer = self._writer or self._open_writer(group)
             self._writer.write_table(group, self._group_rows)
             at += group.num_rows
         self._waiting = [only_used(waiting.slice(rows))]
@@ -131,12 +130,12 @@ class FileWriter:
 
 
 def _rows_of_group(rows: pa.Table) -> int:
-    """Number of the first rows that make a group: all, or fewer where texts are long."""
+    """Number of the first rows that form a group: all, or fewer if texts are long."""
     if sum(rows.column(name).nbytes for name in TEXTS) <= LONG_TEXT_BYTES * rows.num_rows:
         return int(rows.num_rows)
     return fitting_rows(rows, LONG_TEXTS_BYTES)
 
 
 def _has_many_texts(column: pa.ChunkedArray) -> bool:
-    """Whether a group's texts fill a dictionary."""
+    """True if a group's texts exceed a dictionary."""
     return bool(column.nbytes > DICTIONARY_BYTES and column.unique().nbytes > DICTIONARY_BYTES)

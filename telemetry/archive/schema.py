@@ -1,4 +1,4 @@
-"""The columns of the archive's files, records as such columns, and DuckDB, which writes and reads them."""
+"""Columns of the archive's files, conversion of records to columns, and DuckDB connections to write and read them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from telemetry.model.record import Row
 from telemetry.model.utc import DAY_US, SQL_FORMAT, day_of
 from telemetry.system.fsync import make_folder
 
-pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own gives little back: under load 50 MB more in each program
+pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own pool returns little memory to the system
 
 T = TypeVar("T")
 
@@ -43,27 +43,27 @@ COLUMNS = pa.schema(
         ("attributes", pa.string()),
     ]
 )
-"""The columns of a file; the table has `date` besides."""
+"""Columns of a file; the table also has `date`."""
 
-_BEHIND_DEVICE = list(COLUMNS)[1:]
+_AFTER_DEVICE = list(COLUMNS)[1:]
 
 LAYOUT = 1
-"""Of the table and of its files; it rises when a column is added. A column is added at the end and may be null; none is
-ever taken away. So files of every layout before are read as they are."""
+"""Layout of the table and its files; it increases when a column is added. New columns are appended and nullable;
+columns are never removed. Files of every earlier layout can be read unchanged."""
 
 ORDER = ("device_id", "timestamp", "id")
-"""Of the rows of a file."""
+"""Sort order of the rows of a file."""
 
 BOUNDED = ("device_id", "timestamp", "received_at", "id", "transport")
-"""Columns whose least and greatest value the log keeps for each file, so that queries skip files or need none."""
+"""Columns whose minimum and maximum the log has for each file, so that queries can skip files."""
 
 
 PIECE_ROWS = 1_000
-"""Rows that become columns at once: few enough for the processor's cache, which takes half the time."""
+"""Rows converted to columns at a time, few enough for the processor's cache."""
 
 
 class Columns:
-    """Makes columns of blocks as they come, and keeps no row longer than it must."""
+    """Converts blocks to columns as they arrive, and keeps no row longer than necessary."""
 
     def __init__(self) -> None:
         self._made: list[pa.RecordBatch] = []
@@ -76,7 +76,7 @@ class Columns:
         self._rows: list[Row] = []
 
     def add(self, block: Block) -> None:
-        """Add records behind all others."""
+        """Append records."""
         self._devices += [block.device_id] * len(block.rows)
         self._arrivals_us += [block.received_ms * 1_000] * len(block.rows)
         self._ids += block.ids
@@ -92,13 +92,13 @@ class Columns:
         ids: Sequence[int],
         rows: Sequence[Row],
     ) -> None:
-        """The same of records of several devices, best some `PIECE_ROWS`: so many of each device, and all arrivals."""
+        """Append records of several devices, ideally about `PIECE_ROWS`; `counts` are the numbers per device."""
         if self._rows:
             self._make()
         self._made.append(_batch(of_runs(devices, counts), arrivals_us, ids, rows))
 
     def table(self) -> pa.Table:
-        """All records, as a table of `COLUMNS`."""
+        """All records as a table of `COLUMNS`."""
         if self._rows:
             self._make()
         return pa.Table.from_batches(self._made, COLUMNS)
@@ -110,43 +110,43 @@ class Columns:
 
 
 def _batch(devices: pa.Array, arrivals_us: Sequence[int], ids: Sequence[int], rows: Sequence[Row]) -> pa.RecordBatch:
-    _, times, *rest = zip(*rows, strict=True)  # before the times the layout's version, which is one
+    _, times, *rest = zip(*rows, strict=True)  # the first column is the layout's version
     values = (times, arrivals_us, ids, *rest)
-    made = [array_of(found, field.type) for found, field in zip(values, _BEHIND_DEVICE, strict=True)]
+    made = [array_of(column, field.type) for column, field in zip(values, _AFTER_DEVICE, strict=True)]
     return pa.record_batch([devices, *made], schema=COLUMNS)
 
 
 def columns(blocks: Iterable[Block]) -> pa.Table:
     """Records as an Arrow table of `COLUMNS`, in the order of their blocks."""
-    found = Columns()
+    result = Columns()
     for block in blocks:
-        found.add(block)
-    return found.table()
+        result.add(block)
+    return result.table()
 
 
 def days_of(records: pa.Table) -> list[tuple[date, pa.Table]]:
-    """The records of each day, the oldest first."""
+    """The records per day, oldest first."""
     number = pc.divide(records.column("timestamp").cast(pa.int64()), DAY_US)
-    found = sorted(pc.unique(number).to_pylist())
-    if len(found) == 1:
-        return [(day_of(found[0] * DAY_US), records)]
-    return [(day_of(day * DAY_US), records.filter(pc.equal(number, day))) for day in found]
+    numbers = sorted(pc.unique(number).to_pylist())
+    if len(numbers) == 1:
+        return [(day_of(numbers[0] * DAY_US), records)]
+    return [(day_of(day * DAY_US), records.filter(pc.equal(number, day))) for day in numbers]
 
 
 def is_sorted(records: pa.Table) -> bool:
-    """Whether records are in the order of files: by device, timestamp and id."""
+    """True if records are sorted by device, timestamp and id."""
     if records.num_rows < 2:
         return True
     rises: Any = True
     for name in reversed(ORDER):
         column = records.column(name)
-        one, next_one = column.slice(0, len(column) - 1), column.slice(1)
-        rises = pc.or_(pc.less(one, next_one), pc.and_(pc.equal(one, next_one), rises))
+        current, next_one = column.slice(0, len(column) - 1), column.slice(1)
+        rises = pc.or_(pc.less(current, next_one), pc.and_(pc.equal(current, next_one), rises))
     return pc.all(rises).as_py()  # type: ignore[no-any-return]
 
 
 def in_order(records: pa.Table) -> pa.Table:
-    """The same in the order of files. In one piece: to gather rows out of many takes four times as long."""
+    """The records sorted by device, timestamp and id. In one chunk, because gathering rows from many chunks is slow."""
     rows = records.unify_dictionaries().combine_chunks()
     devices = rows.column("device_id").combine_chunks()
     if not pa.types.is_dictionary(devices.type):
@@ -157,27 +157,27 @@ def in_order(records: pa.Table) -> pa.Table:
 
 
 def only_used(records: pa.Table) -> pa.Table:
-    """The same, its devices' dictionary without those that no row has.
+    """The records with unused devices removed from the dictionary.
 
-    Arrow writes a dictionary whole, into each row group, and joins those of slices one after the other: without this a
-    merge of 100,000 devices takes half as long again.
+    Arrow writes the whole dictionary into each row group, and concatenates the dictionaries of slices, which would slow
+    down a merge of many devices.
     """
     at = records.schema.get_field_index("device_id")
     if not records.num_rows or not pa.types.is_dictionary(records.schema.field(at).type):
         return records
     devices = records.unify_dictionaries().column(at).combine_chunks()
     used = devices.indices.dictionary_encode()
-    found = pa.DictionaryArray.from_arrays(used.indices, devices.dictionary.take(used.dictionary))
-    return records.set_column(at, records.schema.field(at), found)
+    dictionary = pa.DictionaryArray.from_arrays(used.indices, devices.dictionary.take(used.dictionary))
+    return records.set_column(at, records.schema.field(at), dictionary)
 
 
 def least_and_greatest(records: pa.Table, name: str) -> tuple[Any, Any]:
-    """Of a column's values; times in µs since the epoch."""
+    """Minimum and maximum of a column; times in µs since the epoch."""
     column = records.column(name)
     if pa.types.is_dictionary(column.type):
         column = column.unique().cast(column.type.value_type)
-    found = pc.min_max(column.cast(pa.int64()) if column.type == TIME else column)
-    return found["min"].as_py(), found["max"].as_py()
+    bounds = pc.min_max(column.cast(pa.int64()) if column.type == TIME else column)
+    return bounds["min"].as_py(), bounds["max"].as_py()
 
 
 def sql_text(text: str) -> str:
@@ -186,7 +186,7 @@ def sql_text(text: str) -> str:
 
 
 def seen_sql(imported: Iterable[range] = ()) -> str:
-    """SQL of when a record shows that its device was there: on arrival, but an imported one when it was measured.
+    """SQL of the time at which a record shows that its device was active: its arrival, or for imports the measurement.
 
     `imported` are ids of imported records whose transport is not `import` (`Archive.imported_otherwise`).
     """
@@ -195,30 +195,30 @@ def seen_sql(imported: Iterable[range] = ()) -> str:
 
 
 def has_id_sql(ids: range) -> str:
-    """SQL of whether a record has one of some ids."""
+    """SQL condition: a record has one of some ids."""
     return f"(id >= {ids.start} AND id < {ids.stop} AND id % {ids.step} = {ids.start % ids.step})"
 
 
 def time_sql(us: str) -> str:
-    """SQL of the text of a moment, given SQL of its µs since the epoch: 2026-11-24T10:25:00.000000Z."""
+    """SQL of a time as text, 2026-11-24T10:25:00.000000Z, given SQL of its µs since the epoch."""
     return f"strftime(make_timestamp({us}), '{SQL_FORMAT}')"
 
 
 def file_name(kind: str, token: str, layout: int = LAYOUT) -> str:
-    """What a new file is called. Its layout is in its name, from the second on."""
+    """Name of a new file. It contains the layout, from the second on."""
     return f"{kind}-{token}{f'.v{layout}' if layout > 1 else ''}.parquet"
 
 
 def layout_of(path: str) -> int:
-    """The layout of a file, by its name."""
-    found = re.search(r"\.v(\d+)\.parquet$", path)
-    return int(found[1]) if found else 1
+    """The layout of a file, from its name."""
+    match = re.search(r"\.v(\d+)\.parquet$", path)
+    return int(match[1]) if match else 1
 
 
 def records_sql(paths: Sequence[str]) -> str:
-    """A DuckDB table of all columns of some files. One that a file of an older layout lacks is null there.
+    """A DuckDB table expression with all columns of some files. Columns missing in files of an older layout are null.
 
-    Files of one layout are read in nine tenths of the time.
+    Files of one layout are read faster.
     """
     listed = f"read_parquet([{', '.join(map(sql_text, paths))}], hive_partitioning = false"
     if all(layout_of(path) == LAYOUT for path in paths):
@@ -228,24 +228,24 @@ def records_sql(paths: Sequence[str]) -> str:
 
 
 def nothing_sql() -> str:
-    """A DuckDB query of all columns, and no row."""
+    """A DuckDB query with all columns and no rows."""
     types = {"string": "VARCHAR", "int64": "BIGINT", "double": "DOUBLE"}
     nulls = (f"NULL::{types.get(str(field.type), 'TIMESTAMPTZ')} AS {field.name}" for field in COLUMNS)
     return f"(SELECT {', '.join(nulls)} WHERE false)"
 
 
 def open_duckdb(temp_dir: Path | None = None, memory_limit: str = "1GB", threads: int = 2) -> duckdb.DuckDBPyConnection:
-    """An in-memory DuckDB in UTC that fetches nothing from the network."""
+    """An in-memory DuckDB in UTC without network access."""
     connection = duckdb.connect(
         config={
             "memory_limit": memory_limit,
             "threads": threads,
-            "async_threads": 1,  # of its eight each keeps memory, and files on a local disk don't need them
+            "async_threads": 1,  # each of the default eight keeps memory, and local files do not need them
             "autoinstall_known_extensions": False,
         }
     )
     connection.execute("SET GLOBAL TimeZone = 'UTC'")
-    connection.execute("SET allocator_background_threads = true")  # gives memory back seconds after its use
+    connection.execute("SET allocator_background_threads = true")  # returns memory seconds after its use
     if temp_dir is not None:
         make_folder(temp_dir.parent, 0o700)
         make_folder(temp_dir, 0o700)
@@ -254,9 +254,9 @@ def open_duckdb(temp_dir: Path | None = None, memory_limit: str = "1GB", threads
 
 
 def with_memory(connection: duckdb.DuckDBPyConnection, work: Callable[[], T], most_bytes: int) -> T:
-    """Do `work`; where the connection has too little memory for it with twice as much, again and again.
+    """Do `work`; if it runs out of memory, repeat it with twice the limit, up to `most_bytes`.
 
-    A sort spills rows, but not their long texts. Raises `duckdb.OutOfMemoryException` if `most_bytes` are too little.
+    Sorting spills rows to disk, but not their long texts. Raises `duckdb.OutOfMemoryException` beyond `most_bytes`.
     """
     [(usual,)] = connection.execute("SELECT current_setting('memory_limit')").fetchall()
     limit_bytes = first_bytes = _bytes(usual)
@@ -275,6 +275,6 @@ def with_memory(connection: duckdb.DuckDBPyConnection, work: Callable[[], T], mo
 
 
 def _bytes(size: str) -> int:
-    """The bytes of a size as DuckDB words it, like `96.0 MiB`."""
+    """Parse a size in DuckDB's format, such as `96.0 MiB`."""
     number, unit = size.split()
     return round(float(number) * 1024.0 ** ("bytes", "KiB", "MiB", "GiB", "TiB").index(unit))

@@ -1,8 +1,7 @@
-"""Merging files that are sorted: a slice of all of them at a time, whatever the size of a day.
+"""Merges sorted files slice by slice, with limited memory whatever the size of a day.
 
-A slice is all rows up to the least of the keys with which what was read of each file ends: nothing that is still to be
-read belongs into it. Of a day of 10 million records in 50 files that takes 0.8 µs of CPU a record, of which reading 0.2
-and writing 0.35; DuckDB, which does not know that its files are sorted, takes 3.1.
+A slice has all rows up to the minimum of the last keys read from each file; unread rows cannot belong to it. DuckDB
+does not know that its input is sorted and needs several times the CPU (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -18,59 +17,59 @@ import pyarrow.parquet as pq
 from telemetry.archive.schema import COLUMNS, ORDER, in_order
 
 LEAST_ROWS, MOST_ROWS = 64, 4_096
-"""Of a file that are read at once."""
+"""Rows of a file per read."""
 
 READ_BYTES = 2**24
-"""Of memory for what is read of all files at once, as far as that is known before: long texts come in fewer rows."""
+"""Memory limit for the rows read of all files, bytes, as far as it is known in advance: long texts reduce the rows."""
 
 OFTEN_THE_SAME = ("device_id", "transport", "source")
 SCHEMA = pa.schema(
     [pa.field(f.name, pa.dictionary(pa.int32(), f.type)) if f.name in OFTEN_THE_SAME else f for f in COLUMNS]
 )
-"""`COLUMNS`, some of them as dictionaries: these move a row in a fifth of the time."""
+"""`COLUMNS`, with dictionaries for some, which makes moving rows faster."""
 
 Key = tuple[str, int, int]
-"""Device, timestamp in µs since the epoch, id: as `ORDER` has it."""
+"""Device, timestamp in µs since the epoch, id: the order of `ORDER`."""
 
 
 class NotSorted(Exception):
-    """A file's rows are not in the order of files."""
+    """A file's rows are not sorted."""
 
 
 def merged(paths: Sequence[str]) -> Iterator[pa.Table]:
-    """All rows of some files, slice by slice in the order of files, as tables of `SCHEMA`.
+    """All rows of some files, slice by slice in sorted order, as tables of `SCHEMA`.
 
-    All files are open meanwhile. Raises `NotSorted` once a slice does not follow the one before.
+    All files stay open meanwhile. Raises `NotSorted` if a slice does not follow the previous one.
     """
     runs = [_Run(path, READ_BYTES // len(paths)) for path in paths]
-    behind: Key | None = None
+    last_key: Key | None = None
     while True:
         for run in runs:
             run.read_on()
         ends = [run.last() for run in runs if run.has_more]
         cut = min(ends) if ends else None
-        parts = [part for run in runs for part in run.up_to(cut)]
+        parts = [batch for run in runs for batch in run.up_to(cut)]
         if not parts:
             return
-        found = in_order(pa.Table.from_batches(parts))
-        if behind is not None and _key(found, 0) < behind:
+        rows = in_order(pa.Table.from_batches(parts))
+        if last_key is not None and _key(rows, 0) < last_key:
             raise NotSorted
-        behind = _key(found, found.num_rows - 1)
-        yield found
+        last_key = _key(rows, rows.num_rows - 1)
+        yield rows
 
 
 def ahead(slices: Iterator[pa.Table]) -> Generator[pa.Table]:
-    """The same slices, each made while the one before is used: on two cores a merge takes two thirds of the time."""
+    """The same slices, each prepared in a thread while the previous one is used."""
     with ThreadPoolExecutor(1, "merging") as thread:
         following = thread.submit(next, slices, None)
-        while (found := following.result()) is not None:
+        while (rows := following.result()) is not None:
             following = thread.submit(next, slices, None)
-            yield found
+            yield rows
 
 
 def cut(slices: Iterable[pa.Table], cuts: Sequence[int]) -> Iterator[tuple[int, pa.Table]]:
-    """Slices with the number of the piece that each belongs to. `cuts`, which rise, tell how many rows are before each
-    further piece; a slice across one comes in two."""
+    """Slices with the number of the piece that each belongs to. `cuts`, in ascending order, are the row numbers at
+    which further pieces begin; a slice across a cut is split."""
     number = begin = 0
     for rows in slices:
         end = begin + rows.num_rows
@@ -82,7 +81,7 @@ def cut(slices: Iterable[pa.Table], cuts: Sequence[int]) -> Iterator[tuple[int, 
 
 
 class _Run:
-    """A file's rows, of which some are in memory."""
+    """A file's rows, some of them in memory."""
 
     def __init__(self, path: str, share_bytes: int) -> None:
         self._share_bytes = share_bytes
@@ -91,7 +90,7 @@ class _Run:
         self.has_more = True
 
     def read_on(self) -> None:
-        """Have enough rows in memory, or all that are left."""
+        """Read until enough rows are in memory, or all remaining ones."""
         while self.has_more and not self._has_enough():
             batch = next(self._unread, None)
             if batch is None:
@@ -104,11 +103,11 @@ class _Run:
         return rows >= MOST_ROWS or sum(int(batch.nbytes) for batch in self._held) >= self._share_bytes
 
     def last(self) -> Key:
-        """The key of the last row in memory."""
+        """Key of the last row in memory."""
         return _key(self._held[-1], self._held[-1].num_rows - 1)
 
     def up_to(self, cut: Key | None) -> Iterator[pa.RecordBatch]:
-        """Give away the rows in memory that are not behind `cut`; all, if there is none."""
+        """Remove and return the rows in memory up to `cut`; all if it is None."""
         while self._held:
             batch = self._held.popleft()
             rows = batch.num_rows if cut is None else _rows_up_to(batch, cut)
@@ -120,7 +119,7 @@ class _Run:
 
 
 def _batches(path: str, share_bytes: int) -> Iterator[pa.RecordBatch]:
-    """A file's rows as `SCHEMA`; a column that it lacks is null."""
+    """A file's rows as `SCHEMA`; missing columns are null."""
     metadata = pq.read_metadata(path)
     with pq.ParquetFile(path, metadata=metadata, read_dictionary=_as_dictionaries(metadata)) as file:
         row_bytes = 1.0
@@ -135,11 +134,11 @@ def _batches(path: str, share_bytes: int) -> Iterator[pa.RecordBatch]:
 
 
 def _as_dictionaries(metadata: pq.FileMetaData) -> list[str]:
-    """Columns that Arrow can read as dictionaries: where DuckDB, which wrote older files, had none, it can't."""
+    """Columns that Arrow can read as dictionaries, because the file (perhaps by DuckDB) stores them as such."""
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-    places = {name: COLUMNS.get_field_index(name) for name in OFTEN_THE_SAME}
+    indexes = {name: COLUMNS.get_field_index(name) for name in OFTEN_THE_SAME}
     return [
-        name for name, at in places.items() if all("RLE_DICTIONARY" in group.column(at).encodings for group in groups)
+        name for name, at in indexes.items() if all("RLE_DICTIONARY" in group.column(at).encodings for group in groups)
     ]
 
 
@@ -164,7 +163,7 @@ def _key(rows: pa.RecordBatch | pa.Table, number: int) -> Key:
 
 
 def _rows_up_to(batch: pa.RecordBatch, cut: Key) -> int:
-    """How many of its rows are not behind `cut`."""
+    """Number of rows up to `cut`."""
     if _key(batch, batch.num_rows - 1) <= cut:
         return int(batch.num_rows)
     return bisect_right(range(batch.num_rows), cut, key=lambda number: _key(batch, number))

@@ -1,24 +1,23 @@
-"""The archive: a Delta table of daily Parquet partitions. This file is all that knows its layout.
+"""The archive: a Delta table of daily Parquet partitions. Only this file knows its layout.
 
     archive/date=YYYY-MM-DD/<commit number>-<random>.parquet    sorted by (device_id, timestamp, id), made by a save
     archive/date=YYYY-MM-DD/import-<bits>-<random>.parquet      the same, made by an import; the bits are the
                                                                 random ones of its commit number
-    archive/date=YYYY-MM-DD/compact-<random>.parquet            the same, several of these merged, or one without what
-                                                                was deleted
-    archive/_delta_log/<version>.json                           one commit each; checkpoints now and then
-    archive/_backup/<random>/                                   links to files that a backup under way has yet to copy
+    archive/date=YYYY-MM-DD/compact-<random>.parquet            the same, several of these merged, or one without
+                                                                deleted records
+    archive/_delta_log/<version>.json                           one commit each; periodic checkpoints
+    archive/_backup/<random>/                                   hard links to files that a running backup needs
 
-`date` is the day of `timestamp` in UTC. Arrow writes the files (parquet_writer.py), DuckDB reads them; `deltalake`
-keeps the log and no more. A save's files and its transaction ("whimbrel-<shard>", commit number) are one commit; an
-import's have one more transaction ("import-<name>-<shard>", how far it is), so that each of its rows comes in once, and
-others with the ids of its records ("import-<name>-<shard>-batch…"), by which it is taken back, and once more the ids of
-those that came by another transport than `import` ("import-otherwise-<shard>…"). So are the files that a
-compaction adds and removes, and its transaction ("compact-<date>", a count): whoever planned with an older handle is
-refused; a deletion's commits are such, with its name (`DELETION`). No Parquet file is ever overwritten, and nobody
-globs the folder: files of failed attempts and of the time before a compaction lie beside the live ones, until the
-sweep.
+`date` is the UTC day of `timestamp`. Arrow writes the files (parquet_writer.py), DuckDB reads them; `deltalake` manages
+only the log. A save's files and its transaction ("whimbrel-<shard>", commit number) are one commit. An import's commit
+has a further transaction with its progress ("import-<name>-<shard>"), so that each row is imported once, and others
+with the ids of its records ("import-<name>-<shard>-batch…"), by which it can be undone. Ids of records with another
+transport than `import` are also recorded in "import-otherwise-<shard>…". A compaction's added and removed files and its
+transaction ("compact-<date>", a count) are one commit, too: a plan made with an older handle is rejected. So are the
+commits of a deletion, which have its name (`DELETION`). Parquet files are never overwritten. Readers must not list the
+folder: files of failed attempts, and files replaced by a compaction, remain next to the live ones until cleanup.
 
-A commit number is a count * 2^32 + 32 random bits: it rises, and no two saves ever share one.
+A commit number is a count * 2^32 + 32 random bits: it increases, and is never used by two saves.
 """
 
 from __future__ import annotations
@@ -52,35 +51,35 @@ from telemetry.system.fsync import fsync, make_folder
 log = logging.getLogger(__name__)
 
 READ_ERRORS = (DeltaError, OSError)
-"""What opening and reading a table raises if its log is damaged or can't be read."""
+"""Errors of opening and reading a table whose log is damaged or not readable."""
 
 IMPORTED = "import"
-"""How the names of an import's files and transactions begin."""
+"""Prefix of the names of an import's files and transactions."""
 
 DELETION, DELETED_DAY, DELETED_RECORDS, DELETED_FILES = (
     f"whimbrel.{name}" for name in ("deletion", "day", "deleted_records", "deleted_files")
 )
-"""What the `commitInfo` of a deletion's commit says: its name, of which day records went, how many, out of how many
-files. Whose they were no entry says."""
+"""Fields in `commitInfo` of a deletion's commit: its name, the day of the records, their number, the number of files.
+The device is not recorded."""
 
 LOG = "_delta_log"
 
 BACKUP = "_backup"
-"""Tools that read the table know that a name with such a beginning is none of its folders."""
+"""Name with a prefix that tools for Delta tables ignore."""
 
 LAYOUT_KEY = "whimbrel.layout"
-"""The table's property with its layout (schema.py). A table without it is of layout 1."""
+"""The table's property with its layout (schema.py). A table without it has layout 1."""
 
 FEWEST_COMMITS, CHECKPOINT_COMMITS = 20, 100
-"""After so many commits a checkpoint lets readers begin there, and entries older than the log's retention go away: the
-more, the larger the checkpoint before is."""
+"""Minimum and maximum number of commits between checkpoints, which readers start from and which allow older entries to
+be deleted. The interval increases with the size of the previous checkpoint."""
 
 COMMIT_BYTES = 4_096
-"""Of the checkpoint before, for each commit: an entry takes about 1,000, so checkpoints take four times their room at
-most, where the log would need none. To read an entry takes 0.1 to 0.3 ms, and who opens the table reads all of them."""
+"""Size of the previous checkpoint per commit, from which the interval is computed. An entry takes about 1,000 bytes, so
+checkpoints take at most four times its space. Programs that open the table read all entries since the checkpoint."""
 
 LOG_KEPT_S = 86_400
-"""The log's retention, as the table's properties have it."""
+"""Retention of the log, as in the table's properties."""
 
 _DELTA_TYPES = {pa.string(): "string", TIME: "timestamp", pa.int64(): "long", pa.float64(): "double"}
 _DELTA_SCHEMA = Schema(
@@ -99,7 +98,7 @@ _NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_lo
 
 
 class Erased(NamedTuple):
-    """What one commit of a deletion took out of the table: records of one day, and how many files held them."""
+    """Records that one commit of a deletion removed: their day, number, and number of files."""
 
     day: str
     records: int
@@ -107,7 +106,7 @@ class Erased(NamedTuple):
 
 
 class Day(NamedTuple):
-    """What the table holds of one day."""
+    """Files and records of a day in the table."""
 
     day: date
     files: int
@@ -116,33 +115,33 @@ class Day(NamedTuple):
 
 
 def commit_number(previous: str, bits: int | None = None) -> str:
-    """The next commit number: its count is one higher, its 32 random bits, if not given, make it unique."""
+    """The next commit number: its count is one higher; its 32 random bits are `bits` or new ones."""
     return str(((int(previous) >> 32) + 1 << 32) + (secrets.randbits(32) if bits is None else bits))
 
 
 def app_id(shard: int) -> str:
-    """The name under which the table keeps a shard's last commit number."""
+    """Name of the transaction with a shard's last commit number."""
     return f"whimbrel-{shard}"
 
 
 def import_kind(bits: int) -> str:
-    """How the names of an import's files begin whose commit number has these random bits."""
+    """Prefix of the names of an import's files whose commit number has these random bits."""
     return f"{IMPORTED}-{bits:08x}"
 
 
 def kinds_of(commit: str) -> tuple[str, str]:
-    """How the names of the files begin that a commit may have: as a save's, or as an import's."""
+    """Prefixes of the names of a commit's files: as a save's, or as an import's."""
     return commit, import_kind(int(commit) % 2**32)
 
 
 UNDONE_ROWS = 2**61
-"""Rows of the progress of an import that is taken back: more than any source has, so that none goes on."""
+"""Rows in the progress of an undone import: more than any source has, so that the import cannot continue."""
 
 
 class Progress(NamedTuple):
-    """How far an import is in one shard: the source's rows that are done, good or bad, and whether these are all.
+    """Progress of an import in one shard: the number of processed rows, valid or not, and whether these are all.
 
-    Of one that is taken back: `UNDONE_ROWS`, and whether all of its records are gone.
+    For an undone import: `UNDONE_ROWS`, and whether all of its records are deleted.
     """
 
     rows: int = 0
@@ -150,18 +149,19 @@ class Progress(NamedTuple):
 
     @property
     def is_undone(self) -> bool:
-        """Whether an undo of the import has begun."""
+        """True if an undo of the import has begun."""
         return self.rows >= UNDONE_ROWS
 
     @property
     def version(self) -> int:
-        """As the table keeps it: it rises, also when the last row proves to be the last."""
+        """The version of its transaction: it increases, also when the last row turns out to be the last."""
         return 2 * self.rows + self.is_whole
 
 
 class Imported(NamedTuple):
-    """What a commit brings of an import: its name, how far it is then, the ids of the records, and whether the file
-    said of some that they came by another transport than `import`."""
+    """An import's part of a commit: its name, its progress, the ids of the records, and whether some of them have
+    another transport than `import`.
+    """
 
     name: str
     progress: Progress
@@ -170,42 +170,42 @@ class Imported(NamedTuple):
 
 
 def _import_id(name: str, shard: int) -> str:
-    """The name under which the table keeps how far an import is in a shard."""
+    """Name of the transaction with an import's progress in a shard."""
     return f"{IMPORTED}-{name}-{shard}"
 
 
 def _otherwise_id(shard: int) -> str:
-    """The name under which the table keeps of how many ranges of a shard's ids `imported_otherwise` knows."""
+    """Name of the transaction with the number of a shard's ranges for `imported_otherwise`."""
     return f"{IMPORTED}-otherwise-{shard}"
 
 
 class Archive:
-    """The table in the folder `root`. Handles that it returns belong to one thread at a time; it takes none of them
-    to a later version.
+    """The table in the folder `root`. A returned handle must be used by one thread at a time and is never updated to a
+    later version.
 
-    `reached` hears the name of a step before it is taken, where one is not on disk yet. `held` tells the version up
-    to which others need the log no more (log_retention.py). `opened` spares a thread from opening what it has opened.
+    `reached` is called with the name of each step before it. `held` returns the version up to which other programs no
+    longer need the log (log_retention.py). `opened` caches the open table for a thread.
     """
 
     def __init__(
-        self, root: Path, reached: Step = no_step_reporter, held: Held = nothing_held, opened: TableCache | None = None
+        self, root: Path, reached: Step = no_step_reporter, held: Held = nothing_held, cache: TableCache | None = None
     ) -> None:
         self.root = root
-        self._opened = opened
+        self._cache = cache
         self.data_files = DataFiles(root, reached)
         self._reached = reached
         self._held = held
 
     def open(self) -> DeltaTable:
-        """`open_existing`, making the table if there is none: for those who begin one, no reader may."""
+        """`open_existing`, but creates a missing table: only for programs that begin an archive, never for readers."""
         return self.open_existing() or self._create()
 
     def open_existing(self) -> DeltaTable | None:
-        """A handle of the newest version, None if there is no table; a fresh one, but where `opened` knows one.
+        """A handle of the newest version, None without a table; from the cache `opened` if it is current.
 
         Raises `LayoutError` if a newer release wrote it.
         """
-        if self._opened is not None and (known := self._opened.newest(self._log)) is not None:
+        if self._cache is not None and (known := self._cache.newest(self._log)) is not None:
             return known
         try:
             table = DeltaTable(str(self.root))
@@ -213,8 +213,8 @@ class Archive:
             return None
         if (layout := layout_of_table(table)) > LAYOUT:
             raise LayoutError(f"the archive {self.root}", layout, LAYOUT)
-        if self._opened is not None:
-            self._opened.note(table, self._log)
+        if self._cache is not None:
+            self._cache.note(table, self._log)
         return table
 
     def _create(self) -> DeltaTable:
@@ -232,8 +232,8 @@ class Archive:
         return DeltaTable(str(self.root))
 
     def upgrade(self) -> list[str]:
-        """Bring a table of an older release to this one's layout: it gets the columns that it lacks, which are null in
-        the files that are there; no file is touched. On disk when this returns. Returns the columns.
+        """Upgrade a table of an older release to the current layout by adding the missing columns, which are null in
+        existing files. No file is changed. Synced on return. Returns the columns.
         """
         added: list[str] = []
         while (table := self.open_existing()) is not None and layout_of_table(table, unwritten=0) < LAYOUT:
@@ -246,7 +246,7 @@ class Archive:
                 table.alter.set_table_properties(
                     {LAYOUT_KEY: str(LAYOUT)}, raise_if_not_exists=False, post_commithook_properties=_NO_HOOKS
                 )
-            except CommitFailedError:  # another program does it, too: look again
+            except CommitFailedError:  # another program upgrades it, too: check again
                 continue
             added += [field.name for field in lacking]
             self.make_last()
@@ -263,12 +263,12 @@ class Archive:
         now_ms: int,
         imported: Imported | None = None,
     ) -> None:
-        """Add `files` and the shard's commit number to the table in one commit, on disk when this returns.
+        """Add `files` and the shard's commit number to the table in one commit, synced on return.
 
-        With `imported`, how far the import of that name is now, and its records' ids, too.
+        With `imported` the commit also has the import's new progress and its records' ids.
 
-        `table` is the handle that was asked for the shard's commit number: a commit that another worker
-        made since then is noticed only by that handle (guard 3). Raises `IntentChanged` if there was one.
+        `table` must be the handle from which the shard's commit number was read: only that handle detects a commit that
+        another worker made since then (guard 3). Raises `IntentChanged` if there was one.
         """
         transactions = [Transaction(app_id(shard), int(commit))]
         if imported is not None:
@@ -279,18 +279,18 @@ class Archive:
         try:
             self._commit(table, self._added(files, now_ms, is_new=True), *transactions)
         except CommitFailedError as error:
-            raise IntentChanged(f"cannot commit: another worker did meanwhile: {error}") from error
+            raise IntentChanged(f"cannot commit: another worker committed first: {error}") from error
 
     def note_progress(self, table: DeltaTable, name: str, shard: int, progress: Progress) -> None:
-        """Note how far an import is where that brings no records; as `commit`."""
+        """Record an import's progress without records; otherwise like `commit`."""
         try:
             noted = self._noting_ids(table, name, shard)
             self._commit(table, [], Transaction(_import_id(name, shard), progress.version), *noted)
         except CommitFailedError as error:
-            raise IntentChanged(f"cannot note an import's progress: another did meanwhile: {error}") from error
+            raise IntentChanged(f"cannot record an import's progress: another worker did first: {error}") from error
 
     def _noting_ids(self, table: DeltaTable, name: str, shard: int, ids: range | None = None) -> list[Transaction]:
-        """What notes the ids of a batch, or that there is none yet; nothing of an import that began without notes."""
+        """Transactions that record the ids of a batch; none for an import begun by a release without them."""
         batches = self._id_batches(table, name, shard)
         if batches is None and self.progress(table, name, shard) is not None:
             return []
@@ -302,11 +302,11 @@ class Archive:
 
     @staticmethod
     def _id_batches(table: DeltaTable, name: str, shard: int) -> int | None:
-        """Of how many batches ids are noted; None if none ever were."""
+        """Number of batches with recorded ids; None if there are no records of ids."""
         return table.transaction_version(f"{_import_id(name, shard)}-batches")
 
     def imported_ids(self, table: DeltaTable, name: str, shard: int, shards: int) -> list[range] | None:
-        """The ids of an import's records in a shard; None if a release imported them that did not note ids."""
+        """Ids of an import's records in a shard; None if a release imported them that did not record ids."""
         batches = self._id_batches(table, name, shard)
         if batches is None:
             return None if self.progress(table, name, shard) is not None else []
@@ -318,7 +318,7 @@ class Archive:
 
     @staticmethod
     def _noting_otherwise(table: DeltaTable, shard: int, ids: range) -> list[Transaction]:
-        """What notes these ids for `imported_otherwise`: the last noted range goes on where they begin at its end."""
+        """Transactions that record these ids for `imported_otherwise`; the last range is extended if they follow it."""
         key = _otherwise_id(shard)
         ranges = table.transaction_version(key) or 0
         last_after = f"{key}-{ranges - 1}-after"
@@ -331,55 +331,55 @@ class Archive:
     def imported_otherwise(
         table: DeltaTable | None, shard: int, shards: int, known: Sequence[range] = ()
     ) -> list[range]:
-        """The ids of a shard's imported records of which files said that they came by another transport than `import`;
-        not of imports by releases that did not note them.
+        """Ids of a shard's imported records whose files named another transport than `import`; without imports by
+        releases that did not record them.
 
-        A range takes about a millisecond to read. Those that are `known` of an older version are not read again, but
-        for the last, which may have grown.
+        A range takes about a millisecond to read. Ranges `known` from an older version are not read again, except the
+        last, which may have grown.
         """
         if table is None:
             return []
-        key, found = _otherwise_id(shard), list(known[:-1])
-        for n in range(len(found), table.transaction_version(key) or 0):
+        key, ranges = _otherwise_id(shard), list(known[:-1])
+        for n in range(len(ranges), table.transaction_version(key) or 0):
             first, after = (table.transaction_version(f"{key}-{n}-{end}") or 0 for end in ("first", "after"))
-            found.append(range(first, after, shards))
-        return found
+            ranges.append(range(first, after, shards))
+        return ranges
 
     def replace(self, table: DeltaTable, old: Sequence[LiveFile], new: Sequence[DataFile], now_ms: int) -> None:
-        """Put `new` in the place of `old`, whose rows they hold, in one commit, on disk when this returns.
+        """Replace `old` by `new`, which have the same rows, in one commit, synced on return.
 
-        `table` is the handle that `old` was read from; all are of one day. Raises `PlanOutdated` if another
-        compaction, retention or sweep touched that day meanwhile.
+        `table` must be the handle from which `old` was read; all files have the same day. Raises `PlanOutdated` if
+        another compaction, retention or cleanup changed that day meanwhile.
         """
         self._commit_days(
             table, [old[0].day], [*self._added(new, now_ms, is_new=False), *self._removed(old, now_ms, is_lost=False)]
         )
 
     def give_up(self, table: DeltaTable, files: Sequence[LiveFile], now_ms: int) -> None:
-        """Take files of some days, and their rows, out of the table; as `replace`, of all of these days."""
+        """Remove files of some days, and their rows, from the table; otherwise like `replace`."""
         self._commit_days(table, sorted({file.day for file in files}), self._removed(files, now_ms, is_lost=True))
 
     def erase(
         self, table: DeltaTable, old: Sequence[LiveFile], new: Sequence[DataFile], now_ms: int, name: str, records: int
     ) -> None:
-        """Put `new` in the place of `old`, which have `records` more; as `replace`. `name` is a deletion's."""
-        told = {DELETION: name, DELETED_DAY: old[0].day.isoformat()}
-        told |= {DELETED_RECORDS: str(records), DELETED_FILES: str(len(old))}
+        """Replace `old` by `new`, which have `records` fewer; otherwise like `replace`. `name` is a deletion's."""
+        info = {DELETION: name, DELETED_DAY: old[0].day.isoformat()}
+        info |= {DELETED_RECORDS: str(records), DELETED_FILES: str(len(old))}
         actions = [*self._added(new, now_ms, is_new=True), *self._removed(old, now_ms, is_lost=True)]
-        self._commit_days(table, [old[0].day], actions, told)
+        self._commit_days(table, [old[0].day], actions, info)
 
     def erased(self, name: str, after: int, upto: int) -> list[Erased]:
-        """What a deletion's commits took out of the table in its versions behind `after`, up to `upto`."""
-        found = []
+        """Records removed by a deletion's commits in the versions after `after`, up to `upto`."""
+        removals = []
         for version in range(after + 1, upto + 1):
             entry = commit_log.entry(self._log, version) or b""
             if name.encode() in entry:
-                told = json.loads(entry.splitlines()[0])["commitInfo"]
-                found.append(Erased(told[DELETED_DAY], int(told[DELETED_RECORDS]), int(told[DELETED_FILES])))
-        return found
+                info = json.loads(entry.splitlines()[0])["commitInfo"]
+                removals.append(Erased(info[DELETED_DAY], int(info[DELETED_RECORDS]), int(info[DELETED_FILES])))
+        return removals
 
     def fence(self, table: DeltaTable, day: date) -> None:
-        """Have every compaction of a day that was planned before this refused when it commits."""
+        """Make the commits of all compactions of a day fail that were planned before."""
         self._commit_days(table, [day], [])
 
     def _commit_days(
@@ -387,22 +387,22 @@ class Archive:
         table: DeltaTable,
         days: Sequence[date],
         actions: Sequence[AddAction | RemoveAction],
-        told: Mapping[str, str] | None = None,
+        info: Mapping[str, str] | None = None,
     ) -> None:
         names = [f"{COMPACTED}-{day.isoformat()}" for day in days]
         transactions = [Transaction(name, (table.transaction_version(name) or 0) + 1) for name in names]
         try:
-            self._commit(table, actions, *transactions, told=told)
+            self._commit(table, actions, *transactions, info=info)
         except CommitFailedError as error:
             which = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
-            raise PlanOutdated(f"cannot change the files of {which}: another did meanwhile: {error}") from error
+            raise PlanOutdated(f"cannot change the files of {which}: another process changed them: {error}") from error
 
     def _commit(
         self,
         table: DeltaTable,
         actions: Sequence[AddAction | RemoveAction],
         *transactions: Transaction,
-        told: Mapping[str, str] | None = None,
+        info: Mapping[str, str] | None = None,
     ) -> None:
         table.create_write_transaction(
             list(actions),
@@ -412,7 +412,7 @@ class Archive:
             commit_properties=CommitProperties(
                 app_transactions=list(transactions),
                 max_commit_retries=20,
-                custom_metadata={commit_log.ACTIONS: str(len(actions) + len(transactions)), **(told or {})},
+                custom_metadata={commit_log.ACTIONS: str(len(actions) + len(transactions)), **(info or {})},
             ),
             post_commithook_properties=_NO_HOOKS,
         )
@@ -421,9 +421,9 @@ class Archive:
         self._shorten_log(table)
 
     def forget_past(self, now_s: float) -> bool:
-        """Shorten the log if its oldest entry is twice as old as it may be, however few came since.
+        """Shorten the log if its oldest entry has twice the age of its retention, whatever the number of commits since.
 
-        What an entry says of a file, like its first and its last device, is gone then, too. Returns whether it was.
+        This also deletes statistics of removed files, like their first and last device. Returns True if it did.
         """
         table = self.open_existing()
         oldest = min(commit_log.entries(self._log), default=None)
@@ -434,14 +434,14 @@ class Archive:
         return True
 
     def _shorten_log(self, table: DeltaTable) -> None:
-        """Make a checkpoint if it is time, and delete what it stands for, but only once it is on disk."""
+        """Make a checkpoint if it is due, and delete the entries that it replaces once it is on disk."""
         before = commit_log.newest_checkpoint(self._log)
         enough = max(FEWEST_COMMITS, commit_log.checkpoint_bytes(self._log, before) // COMMIT_BYTES)
         if table.version() + 1 - max(before, 0) >= min(enough, CHECKPOINT_COMMITS):
             self._checkpoint()
 
     def _checkpoint(self) -> None:
-        """By a handle of its own: one that was given out stays at its version, or guard 3 would not hold."""
+        """Uses a separate handle: those returned to callers must stay at their version, or guard 3 would not work."""
         try:
             table = DeltaTable(str(self.root))
             table.create_checkpoint()
@@ -449,10 +449,10 @@ class Archive:
             if not holds_entries(self._log, self._held()):
                 table.cleanup_metadata()
         except READ_ERRORS as error:
-            log.warning("the archive's log stays long: cannot make a checkpoint: %s", in_one_line(error))
+            log.warning("cannot make a checkpoint, so the archive's log stays long: %s", in_one_line(error))
 
     def _added(self, files: Sequence[DataFile], now_ms: int, is_new: bool) -> list[AddAction | RemoveAction]:
-        """Raises `FileNotFoundError` if a sweep took a file for that of a failed attempt."""
+        """Raises `FileNotFoundError` if cleanup deleted a file as the leftover of a failed attempt."""
         for file in files:
             (self.root / file.path).stat()
         return [
@@ -480,31 +480,31 @@ class Archive:
         ]
 
     def make_last(self) -> None:
-        """Make the log survive a power cut: until then a commit that everybody sees may still vanish."""
+        """Sync the log: before that, a power cut may undo a commit that other programs already see."""
         commit_log.make_last(self._log)
 
     def mend(self) -> None:
-        """Take away what a power cut left of commits that nobody had relied on. The table may be in use."""
+        """Remove commits torn by a power cut, which no program had relied on. The table may be in use."""
         try:
             torn = commit_log.mend(self._log)
         except FileNotFoundError:
-            return  # there is no table yet
+            return  # no table yet
         except OSError as error:
-            log.error("cannot look at the archive's log: %s", error)  # who opens the table hears it too
+            log.error("cannot check the archive's log: %s", error)  # opening the table reports it, too
             return
         for name in torn:
-            log.error("a power cut tore the archive's log; it is mended, and what was torn is in %s", name)
+            log.error("a power cut damaged the archive's log; it is repaired, and the damaged file is %s", name)
 
     @property
     def _log(self) -> Path:
         return commit_log.folder(self.root)
 
     def unlisted(self, table: DeltaTable) -> set[str]:
-        """Absolute paths of the data files that lie in the archive's folder and are not in the table."""
+        """Absolute paths of the data files in the archive's folder that are not in the table."""
         return {str(path) for path in self.root.glob("date=*/*.parquet")} - set(self.files(table))
 
     def linked(self) -> set[str]:
-        """Absolute paths of the links that a backup under way reads: what they name stays on disk until it ends."""
+        """Absolute paths of the links used by a running backup: their files must stay on disk until it ends."""
         return {str(path) for path in self.root.glob(f"{BACKUP}/*/date=*/*.parquet")}
 
     # Reading -----------------------------------------------------------------------------------------
@@ -537,9 +537,9 @@ class Archive:
         ]
 
     def paths(self, table: DeltaTable) -> tuple[list[str], list[str]]:
-        """All that the table of this version consists of, as paths from its root: data files, and its log.
+        """Paths from the table's root of all data files and log files of this version.
 
-        Raises `FileNotFoundError` if a part of the log was cleaned away meanwhile.
+        Raises `FileNotFoundError` if a part of the log was deleted meanwhile.
         """
         files = [str(Path(file.path).relative_to(self.root)) for file in self.live(table)]
         return files, commit_log.paths_of(self._log, table.version())
@@ -550,51 +550,51 @@ class Archive:
 
     @staticmethod
     def days(table: DeltaTable) -> list[Day]:
-        """What the table holds of each day, the oldest first."""
+        """Files and records of each day, oldest first."""
         actions = pa.table(table.get_add_actions(flatten=True)).group_by("partition.date")
-        found = actions.aggregate([("path", "count"), ("num_records", "sum"), ("size_bytes", "sum")])
+        totals = actions.aggregate([("path", "count"), ("num_records", "sum"), ("size_bytes", "sum")])
         columns = ("partition.date", "path_count", "num_records_sum", "size_bytes_sum")
-        rows = zip(*(found.column(name).to_pylist() for name in columns), strict=True)
+        rows = zip(*(totals.column(name).to_pylist() for name in columns), strict=True)
         return sorted(Day(day, files, records or 0, size) for day, files, records, size in rows)
 
     @staticmethod
     def changed_us(table: DeltaTable) -> int | None:
-        """When the table's last commit was made, µs since epoch; None if its log entry is gone."""
+        """Time of the table's last commit, µs since epoch; None if its log entry was deleted."""
         return next((entry["timestamp"] * 1_000 for entry in table.history(1)), None)
 
     @staticmethod
     def begun_us(table: DeltaTable) -> int | None:
-        """When the table was begun, µs since epoch; None if it does not say."""
+        """Time at which the table was created, µs since epoch; None if it is not recorded."""
         begun_ms = table.metadata().created_time
         return None if begun_ms is None else begun_ms * 1_000
 
     def log_stamp(self, table: DeltaTable) -> tuple[int, int] | None:
-        """What tells the log entry of the handle's version from one that took its place; None if it is gone."""
+        """Identity of the log entry of the handle's version; None if it was deleted."""
         return commit_log.stamp(self._log, table.version())
 
     def is_newest(self, table: DeltaTable) -> bool:
-        """Whether no commit came after the handle's version."""
+        """True if no commit followed the handle's version."""
         return commit_log.is_newest(self._log, table.version())
 
     @staticmethod
     def committed(table: DeltaTable | None, shard: int) -> str:
-        """The shard's last commit number, "0" if there is none, or no table."""
+        """The shard's last commit number, "0" without one or without a table."""
         return str(table.transaction_version(app_id(shard)) or 0) if table is not None else "0"
 
     @staticmethod
     def progress(table: DeltaTable | None, name: str, shard: int) -> Progress | None:
-        """How far the import of that name is in a shard; None if it has not begun there."""
+        """Progress of the import in a shard; None if it has not begun there."""
         version = table.transaction_version(_import_id(name, shard)) if table is not None else None
         return None if version is None else Progress(version // 2, version % 2 == 1)
 
     def imported(self, table: DeltaTable, commit: str) -> list[str]:
-        """Absolute paths of the files that an import's commit brought and that are still there."""
+        """Absolute paths of the files of an import's commit that still exist."""
         kind = import_kind(int(commit) % 2**32)
         return [path for path in self.files(table) if Path(path).name.startswith(f"{kind}-")]
 
     @staticmethod
     def greatest_id(table: DeltaTable) -> int:
-        """The greatest `id` of any live record, 0 if there is none."""
+        """The greatest `id` of all records, 0 without records."""
         actions = pa.table(table.get_add_actions(flatten=True))
         if "max.id" not in actions.schema.names:
             return 0
@@ -602,15 +602,15 @@ class Archive:
 
 
 def layout_of_table(table: DeltaTable, unwritten: int = 1) -> int:
-    """A table's layout; of one that doesn't say it, `unwritten`."""
+    """A table's layout; `unwritten` if it has none."""
     return int(table.metadata().configuration.get(LAYOUT_KEY, unwritten))
 
 
 def in_one_line(error: Exception) -> str:
-    """What one of `READ_ERRORS` says, with the causes that deltalake names below it, and without its stack."""
+    """The message of one of `READ_ERRORS` with its causes, without deltalake's stack trace."""
     lines = re.sub(r"\x1b\[\d*m", "", str(error)).splitlines()
     causes = [line.partition(_CAUSE)[2] for line in lines[1:] if line.strip().startswith(_CAUSE)]
-    return ": ".join(part.strip() for part in (*lines[:1], *causes)) or type(error).__name__
+    return ": ".join(line.strip() for line in (*lines[:1], *causes)) or type(error).__name__
 
 
 _CAUSE = "\N{DOWNWARDS ARROW WITH TIP RIGHTWARDS}"

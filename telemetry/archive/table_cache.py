@@ -1,8 +1,7 @@
-"""The archive's table as it was opened last, to be used again for as long as no commit came behind it.
+"""Caches the open table of the archive until a newer commit appears.
 
-To open a table is to read its log from the last checkpoint on, 0.1 to 0.3 ms of CPU an entry. A save did so twice and
-the look for files to merge behind it once more: a third of the worker's CPU where saves had 50,000 records. Three looks
-at the file system tell whether a handle is still that of the newest version.
+Opening a table reads its log from the last checkpoint on, which is expensive (docs/performance.md). Three file system
+calls check whether a handle is still at the newest version.
 """
 
 from __future__ import annotations
@@ -15,21 +14,21 @@ from telemetry.archive import commit_log
 
 
 class TableCache:
-    """Remembers one handle, for the archives of one thread that are given this."""
+    """Caches one handle, for the archives of one thread."""
 
     def __init__(self) -> None:
         self._table: DeltaTable | None = None
         self._stamp: tuple[int, int] | None = None
 
     def note(self, table: DeltaTable, log: Path) -> None:
-        """Remember a handle that was just opened."""
+        """Store a handle that was just opened."""
         self._table, self._stamp = table, commit_log.stamp(log, table.version())
 
     def newest(self, log: Path) -> DeltaTable | None:
-        """The handle, if opening the table anew would come to the same version of the same log.
+        """The handle, if opening the table again would return the same version of the same log.
 
-        One that was taken on meanwhile has another entry, and so another stamp. That the next entry is not there may
-        also mean that it was cleaned away: then there is a checkpoint behind.
+        An entry that was replaced has another stamp. If the next entry is missing, it may also have been deleted: then
+        there is a newer checkpoint.
         """
         table = self._table
         if table is None or self._stamp is None:

@@ -1,4 +1,4 @@
-"""Bytes of the texts of records, which may be long: what row groups, pages and responses are bounded by."""
+"""Sizes of the texts of records, which limit row groups, pages and responses."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def fitting_rows(records: pa.Table, most: int) -> int:
 
 
 def fitting(sizes: pa.ChunkedArray, most: int) -> int:
-    """The same of the bytes of each record's texts."""
+    """`fitting_rows`, given the size of each record's texts."""
     if (pc.sum(sizes).as_py() or 0) <= most:
         return len(sizes)
     rows: int = pc.sum(pc.less_equal(pc.cumulative_sum(sizes), most)).as_py()
@@ -34,7 +34,7 @@ def fitting(sizes: pa.ChunkedArray, most: int) -> int:
 
 
 def _at_most(column: pa.ChunkedArray) -> int:
-    """Bytes that the texts of a column have at most: known without a look at each."""
+    """Upper bound of the size of a column's texts, bytes, computed without reading each."""
     if not pa.types.is_dictionary(column.type):
         return int(column.nbytes)
     return sum(len(chunk) * int(chunk.dictionary.nbytes) for chunk in column.chunks)
@@ -48,5 +48,5 @@ def _lengths(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _known(lengths: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
-    """Lengths of which none is null."""
+    """The lengths with nulls replaced by 0."""
     return pc.fill_null(lengths.cast(pa.int64()), 0)

@@ -1,8 +1,7 @@
-"""Short questions to Redis in half the time that redis-py's client takes: its connections without what is around them.
+"""Short read commands to Redis with less overhead than redis-py's client: its connections without pool and policies.
 
-What is left out: a pool that is locked and counted, retries by policy, observers. A question whose connection turns
-out to be gone is asked once more over a new one, so this is for questions alone, never for what changes anything.
-Without TLS direct_connection.py asks in a third of this time.
+Omitted are the locked pool, retries by policy, and observers. A command whose connection is closed is sent once more
+over a new one, so it must only read. Without TLS direct_connection.py is faster (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -19,18 +18,18 @@ from telemetry.hot_store.client import READ_TIMEOUT_S, connect, connect_async
 from telemetry.hot_store.direct_connection import DirectAsker
 
 MAX_CONNECTIONS = 32
-"""Connections of one `Asker`, so concurrent questions: an answer may have 3 MB."""
+"""Maximum number of connections of an `Asker`, and so of concurrent commands: a response may have 3 MB."""
 
 
 class Asks(Protocol):
-    """Asks Redis, from a running event loop."""
+    """Sends commands to Redis from a running event loop."""
 
     async def ask(self, *command: str | bytes) -> Any:
-        """What Redis answers to a command. Raises `redis.RedisError`."""
+        """The response to a command. Raises `redis.RedisError`."""
 
 
 def asker(settings: Settings, timeout_s: float = READ_TIMEOUT_S) -> Asks:
-    """The quickest way to ask."""
+    """The fastest implementation for these settings."""
     client = connect(settings, timeout_s)
     if issubclass(client.connection_pool.connection_class, redis.SSLConnection):
         return Asker(connect_async(settings, timeout_s))
@@ -38,23 +37,23 @@ def asker(settings: Settings, timeout_s: float = READ_TIMEOUT_S) -> Asks:
 
 
 class Asker:
-    """Asks over connections of its own, as many as there are questions at once, made as `client` makes its own."""
+    """Sends commands over its own connections, made as `client` makes them, one for each concurrent command."""
 
     def __init__(self, client: redis.asyncio.Redis) -> None:
         self._pool = client.connection_pool
         self._free: list[AbstractConnection] = []
-        self._places = asyncio.Semaphore(MAX_CONNECTIONS)
+        self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
 
     async def ask(self, *command: str | bytes) -> Any:
-        """What Redis answers to a command. Raises `redis.RedisError`."""
-        async with self._places:
-            return await self._asked(command)
+        """The response to a command. Raises `redis.RedisError`."""
+        async with self._slots:
+            return await self._ask_any(command)
 
-    async def _asked(self, command: tuple[str | bytes, ...]) -> Any:
+    async def _ask_any(self, command: tuple[str | bytes, ...]) -> Any:
         if self._free:
             try:
                 return await self._ask(self._free.pop(), command)
-            except redis.ConnectionError:  # of a server that was started anew all are gone
+            except redis.ConnectionError:  # after a restart of the server all connections are closed
                 while self._free:
                     await self._free.pop().disconnect(nowait=True)
         return await self._ask(self._pool.make_connection(), command)  # type: ignore[no-untyped-call]
@@ -66,7 +65,7 @@ class Asker:
         except redis.ResponseError:
             self._free.append(connection)
             raise
-        except BaseException:  # an answer may still come that nobody waits for
+        except BaseException:  # a response that no caller waits for may still arrive
             await connection.disconnect(nowait=True)
             raise
         self._free.append(connection)

@@ -1,4 +1,4 @@
-"""Connections to Redis, and what its server must be like to be trusted with records."""
+"""Connections to Redis, and checks that its server does not lose records."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from telemetry.system.runtime_dir import OLDEST_REDIS, OLDEST_VALKEY, runtime_di
 
 CONNECT_TIMEOUT_S = 2.0
 CALL_TIMEOUT_S = 15.0
-"""Longer than any call takes on a slow disk; a server that is silent for so long is treated as away."""
+"""Timeout of a call, s: longer than any call takes on a slow disk. Beyond it the server counts as unreachable."""
 
 READ_TIMEOUT_S = 5.0
-"""The same for who only asks, and can ask again."""
+"""Timeout of a call that only reads and can be repeated, s."""
 
 SENT_BYTES = 2**21
-"""What of a call may wait in a unix socket, if the system allows so much: a call of 10,000 records goes into it whole,
-where the usual 200 KB are a dozen pieces, after each of which sender and Redis wake one another."""
+"""Send buffer of a unix socket, bytes, if the system allows it. A large append fits as a whole; with the usual 200 KB,
+sender and Redis would wake each other several times."""
 
 ANSWER_TIMEOUT_S = 2.0
-"""The same for a server that was silent a moment ago: whoever comes meanwhile hears so without waiting that long."""
+"""Timeout for a server that did not respond a moment ago, s, so that further callers get the error sooner."""
 
 
 def url(settings: Settings) -> str:
@@ -40,14 +40,14 @@ def url(settings: Settings) -> str:
 
 
 def shown_url(settings: Settings) -> str:
-    """The same for people: without a user and a password."""
-    scheme, _, place = url(settings).partition("://")
-    host, slash, path = place.partition("/")
+    """The URL for messages, without user and password."""
+    scheme, _, address = url(settings).partition("://")
+    host, slash, path = address.partition("/")
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{path.partition('?')[0]}"
 
 
 def connect(settings: Settings, timeout_s: float | None = CALL_TIMEOUT_S) -> redis.Redis:
-    """A synchronous client that repeats nothing by itself: an append sent twice would double records."""
+    """A synchronous client without retries: an append sent twice would duplicate records."""
     client = redis.Redis.from_url(url(settings), **_options(settings, timeout_s))
     pool = client.connection_pool
     if pool.connection_class is redis.UnixDomainSocketConnection:
@@ -57,16 +57,16 @@ def connect(settings: Settings, timeout_s: float | None = CALL_TIMEOUT_S) -> red
 
 
 class _Roomy(redis.UnixDomainSocketConnection):
-    """A connection into which a large call goes at once."""
+    """A connection with a send buffer for large calls."""
 
     def _connect(self) -> socket.socket:
-        found: socket.socket = super()._connect()  # type: ignore[no-untyped-call]
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SENT_BYTES)
-        return found
+        connected: socket.socket = super()._connect()  # type: ignore[no-untyped-call]
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SENT_BYTES)
+        return connected
 
 
 def connect_async(settings: Settings, timeout_s: float = READ_TIMEOUT_S) -> redis.asyncio.Redis:
-    """An asyncio client, for the short questions of the API, which are asked again if a connection was stale."""
+    """An asyncio client for the short reads of the API, which are repeated if a connection was stale."""
     options = _options(settings, timeout_s) | {"retry": redis.asyncio.retry.Retry(NoBackoff(), 1)}
     return redis.asyncio.Redis.from_url(url(settings), **options)
 
@@ -87,7 +87,7 @@ def wait(
     stopped: Callable[[], bool] = lambda: False,
     sleep: Callable[[float], None] = time.sleep,
 ) -> bool:
-    """Wait until Redis answers and has loaded its data, telling at each try what it waits for. False if stopped."""
+    """Wait until Redis answers and has loaded its data. Calls `tell` with the reason at each try. False if stopped."""
     while not stopped():
         try:
             client.ping()
@@ -100,23 +100,24 @@ def wait(
 
 
 def require_answer(client: redis.Redis, within_s: float = ANSWER_TIMEOUT_S) -> None:
-    """Raise `StoreUnavailable` unless Redis answers over a new connection within so long.
+    """Raise `StoreUnavailable` unless Redis answers over a new connection within `within_s`.
 
-    One that is stopped, or stuck on a dying disk, still takes connections, and each call waits `CALL_TIMEOUT_S`.
+    A server that is suspended, or blocked by a failing disk, still accepts connections, and each call waits
+    `CALL_TIMEOUT_S`.
     """
-    asked = client.connection_pool
-    pool = redis.ConnectionPool(asked.connection_class, **asked.connection_kwargs | {"socket_timeout": within_s})
+    usual = client.connection_pool
+    pool = redis.ConnectionPool(usual.connection_class, **usual.connection_kwargs | {"socket_timeout": within_s})
     try:
         with redis.Redis.from_pool(pool) as once:
             once.ping()
     except redis.ResponseError:
-        return  # it answers; whoever asks for more hears why not
+        return  # it answers; later calls report other errors
     except redis.RedisError as error:
         raise StoreUnavailable(f"cannot reach Redis: {error}") from error
 
 
 def check_server(client: redis.Redis, durability: str) -> None:
-    """Raise `ConfigError` naming each setting of the server that could lose records."""
+    """Raise `ConfigError` with each setting of the server that could lose records."""
     try:
         info: Mapping[str, Any] = client.info("server")
         values = _settings_of(client)
@@ -133,12 +134,12 @@ _may_not_ask: WeakSet[redis.ConnectionPool] = WeakSet()
 
 
 def _settings_of(client: redis.Redis) -> Mapping[str, str]:
-    """What matters of its settings. Who may not ask for them, as the programs of the API may not, is told by INFO all
-    but `appendfsync`: that is for those who may to see."""
+    """The relevant settings. Without permission for CONFIG GET, as in the programs of the API, INFO returns all but
+    `appendfsync`, which other programs check."""
     if client.connection_pool not in _may_not_ask:
         try:
-            found = client.config_get("maxmemory-policy", "appendonly", "appendfsync")
-            return {_text(name): _text(value) for name, value in found.items()}
+            values = client.config_get("maxmemory-policy", "appendonly", "appendfsync")
+            return {_text(name): _text(value) for name, value in values.items()}
         except NoPermissionError:
             _may_not_ask.add(client.connection_pool)
     policy, aof = client.info("memory")["maxmemory_policy"], client.info("persistence")["aof_enabled"]
@@ -150,17 +151,17 @@ def _text(value: object) -> str:
 
 
 def kind(info: Mapping[str, Any]) -> tuple[str, str]:
-    """("Redis", "8.0.2") or ("Valkey", "8.1.3"), of what the server says of itself."""
+    """("Redis", "8.0.2") or ("Valkey", "8.1.3"), from the server's INFO."""
     valkey = str(info.get("valkey_version", ""))
     return ("Valkey", valkey) if valkey else ("Redis", str(info["redis_version"]))
 
 
 def _wrong_version(info: Mapping[str, Any]) -> list[str]:
-    name, found = kind(info)
+    name, number = kind(info)
     oldest = OLDEST_VALKEY if name == "Valkey" else OLDEST_REDIS
-    if version(found) >= oldest:
+    if version(number) >= oldest:
         return []
-    return [f"it is {name} {found}, and {'.'.join(map(str, oldest))} is the oldest that works"]
+    return [f"it is {name} {number}, but the oldest supported version is {'.'.join(map(str, oldest))}"]
 
 
 def _wrong_settings(values: Mapping[str, str], durability: str) -> list[str]:
@@ -178,6 +179,6 @@ def _wrong_settings(values: Mapping[str, str], durability: str) -> list[str]:
 
 
 def raw_entries(client: redis.Redis) -> None:
-    """Have streams answered as Redis does: twice as fast to read as redis-py's pairs of dicts."""
+    """Return streams in Redis's own format, which is faster to read than redis-py's pairs of dicts."""
     client.response_callbacks.pop("XRANGE", None)
     client.response_callbacks.pop("XREAD", None)

@@ -1,4 +1,4 @@
-"""Values in Redis that cannot be decoded: each is skipped and counted, and logged the first time."""
+"""Handles values in Redis that cannot be decoded: they are skipped and counted, and logged the first time."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from telemetry.observability import metrics
 log = logging.getLogger(__name__)
 
 ERRORS = (ValueError, OverflowError, msgspec.MsgspecError)
-"""Raised by decoders of stored values, also for bytes that are no UTF-8 and for times beyond the calendar."""
+"""Errors of decoders of stored values, including invalid UTF-8 and times beyond the calendar."""
 
 MAX_LOGGED = 1_000
-"""Values that are logged by one process; later ones are only counted."""
+"""Maximum number of values logged by one process; further ones are only counted."""
 
 Kind = Literal["keys", "latest", "sessions", "uses", "users"]
 T = TypeVar("T")
@@ -25,13 +25,13 @@ _logged: set[tuple[Kind, str]] = set()
 
 
 def count_from_zero() -> None:
-    """Have values of each kind counted from 0 on."""
+    """Create the counters of each kind, with the value 0."""
     for kind in get_args(Kind):
         metrics.UNDECODABLE.of(kind)
 
 
 def skip(kind: Kind, name: str, error: Exception) -> None:
-    """Count a value that cannot be decoded, and log it unless this process did so before."""
+    """Count a value that cannot be decoded, and log it unless this process has logged it before."""
     metrics.UNDECODABLE.of(kind).add()
     if (kind, name) in _logged or len(_logged) >= MAX_LOGGED:
         return

@@ -1,9 +1,9 @@
-"""Who a program is to Redis: each has a user of its own, which may do what that program needs (redis_acl.py).
+"""Login of programs to Redis: each has its own user with the permissions that it needs (redis_acl.py).
 
-    <data.dir>/redis/passwords/<role>   the password of Whimbrel's own Redis for each role, made at its first start,
-                                        readable by its owner alone; never in a command line, a log or the environment
+    <data.dir>/redis/passwords/<role>   the role's password for Whimbrel's own Redis, made at its first start, readable
+                                        only by its owner; never in a command line, a log or the environment
 
-For a Redis that others run `redis.user` and `redis.password` say it.
+For an external Redis `redis.user` and `redis.password` apply.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from telemetry.model.errors import ConfigError
 
 ADMIN = "admin"
 ROLES = ("collector", "worker", "scheduler", "query", "api", "courier", ADMIN)
-"""The programs of the Procfile that ask Redis, and people's commands."""
+"""The programs of the Procfile that use Redis, and operators' commands."""
 
 PROGRAMS = {"compactor": "scheduler"}
-"""Programs that are called otherwise than their role."""
+"""Programs whose role has another name."""
 
 PLACE = "{role}"
-"""What stands in `redis.user` and `redis.password` for the role."""
+"""Placeholder for the role in `redis.user` and `redis.password`."""
 
 _acting = [ADMIN]
 
 
 def act_as(program: str) -> None:
-    """Set for this process, and those that it forks, which program it is. Commands are `ADMIN`."""
+    """Set the role of this process and its children. Commands are `ADMIN`."""
     _acting[:] = [PROGRAMS.get(program, program)]
 
 
@@ -43,12 +43,12 @@ def user(role: str) -> str:
 
 
 def password_file(settings: Settings, role: str) -> Path:
-    """Where the password of a role is, for Whimbrel's own Redis."""
+    """File with the password of a role, for Whimbrel's own Redis."""
     return settings.redis_dir / "passwords" / role
 
 
 class Login(CredentialProvider):
-    """Name and password, looked up at each connection, so that a new password needs no new start."""
+    """Name and password, looked up at each connection, so that a new password needs no restart."""
 
     def __init__(self, settings: Settings, role: str, environ: Mapping[str, str] = os.environ) -> None:
         self._settings = settings
@@ -56,18 +56,18 @@ class Login(CredentialProvider):
         self._environ = environ
 
     def get_credentials(self) -> tuple[str] | tuple[str, str]:
-        """(user, password), or (password) where no user is named. Raises `redis.ConnectionError` if there is none."""
-        found = self._settings.redis
-        if not found.url:
+        """(user, password), or (password) without a user. Raises `redis.ConnectionError` if there is no password."""
+        configured = self._settings.redis
+        if not configured.url:
             return user(self._role), self._own()
         try:
-            password = value_of(found.password.replace(PLACE, self._role), self._environ)
+            password = value_of(configured.password.replace(PLACE, self._role), self._environ)
         except ConfigError as error:
             raise redis.ConnectionError(str(error)) from None
-        return (found.user.replace(PLACE, self._role), password) if found.user else (password,)
+        return (configured.user.replace(PLACE, self._role), password) if configured.user else (password,)
 
     async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
-        """The same; a small file is read faster than a thread is asked to."""
+        """The same; reading a small file is faster than delegating it to a thread."""
         return self.get_credentials()
 
     def _own(self) -> str:
@@ -75,12 +75,12 @@ class Login(CredentialProvider):
         try:
             return path.read_text(encoding="ascii")
         except FileNotFoundError:
-            raise redis.ConnectionError(f"there is no {path} yet; whimbrel redis makes it when it starts") from None
+            raise redis.ConnectionError(f"{path} does not exist yet; whimbrel redis makes it when it starts") from None
         except (OSError, UnicodeDecodeError) as error:
             raise redis.ConnectionError(f"cannot read {path}: {error}") from None
 
 
 def login(settings: Settings) -> Login | None:
-    """How this process logs in; None if the URL says it, or nobody asks."""
-    asked = not settings.redis.url or settings.redis.user or settings.redis.password
-    return Login(settings, _acting[0]) if asked else None
+    """Login of this process; None if the URL has it, or no user is configured."""
+    is_needed = not settings.redis.url or settings.redis.user or settings.redis.password
+    return Login(settings, _acting[0]) if is_needed else None

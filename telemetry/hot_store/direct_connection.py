@@ -1,12 +1,11 @@
-"""Short questions to Redis over one socket, mostly answered without a turn of the event loop: 17 µs of CPU a question,
-of which redis-py's connections (async_query.py) take 57.
+"""Low-latency path for short read commands to Redis: usually answered without a turn of the event loop.
 
-Redis answers in less time than a program takes to go to sleep in its event loop, wake up and go on. So who asks alone
-waits for the answer on the spot, `SOON_MS` at most. If none has come by then, as while Redis syncs a group, or if
-others ask or wait, it is awaited as usual; answers come in the order of the questions. What the loop would do meanwhile
-waits for so long, and mostly for a fiftieth of it. Many that ask at once would wait one after the other: 16 connections
-got 6,100 answers a second so, and 9,000 where they ask together. A `Line` also carries calls that take longer, for who
-keeps it for them alone.
+Redis often answers faster than a program can sleep in its event loop and wake up again. If no other command is pending,
+the caller therefore polls the socket for up to `SOON_MS` instead of yielding to the event loop, which is blocked
+meanwhile. If no response arrives in this time, for example while Redis syncs a group, or if other commands are pending,
+it is awaited as usual. Responses arrive in the order of the commands. With concurrent commands polling would serialise
+them and lower the throughput (docs/performance.md). A `Line` also supports longer calls, if the caller uses it
+exclusively.
 """
 
 from __future__ import annotations
@@ -21,18 +20,18 @@ import hiredis
 import redis
 
 SOON_MS = 1
-"""How long an answer is waited for on the spot: poll(2) knows none shorter."""
+"""Maximum time to poll for a response; 1 ms is the minimum of poll(2)."""
 
 READ_BYTES = 2**16
 
 _MORE = object()
-"""What the parser says of an answer of which more must come."""
+"""Result of the parser for an incomplete response."""
 
 
 class DirectAsker:
-    """Asks over one connection, made as `client` makes its own, but not for TLS; from a running event loop.
+    """Sends commands over one connection without TLS, made as `client` makes it, from a running event loop.
 
-    A question whose connection turns out to be gone is asked once more over a new one, so this is for questions alone.
+    A command whose connection is closed is sent once more over a new one, so it must only read.
     """
 
     def __init__(self, client: redis.Redis) -> None:
@@ -41,7 +40,7 @@ class DirectAsker:
         self._connecting: asyncio.Task[Line] | None = None
 
     async def ask(self, *command: str | bytes) -> Any:
-        """What Redis answers to a command that it doesn't wait with. Raises `redis.RedisError`."""
+        """The response to a non-blocking command. Raises `redis.RedisError`."""
         question = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stubs know no texts of any number
         if self._line is not None:
             try:
@@ -52,11 +51,11 @@ class DirectAsker:
         return await line.ask(question)
 
     def at_once(self, *command: str | bytes) -> Any:
-        """The answer, if it comes on the spot; None if it doesn't, or if there is no connection or who waits on it."""
+        """The response if it arrives while polling; None if not, without a connection, or with pending commands."""
         return None if self._line is None else self._line.at_once(hiredis.pack_command(command))  # type: ignore[arg-type]
 
     async def _connected(self) -> Line:
-        """The connection; all that need a new one wait for the same."""
+        """The connection; concurrent callers share one attempt to connect."""
         if self._line is not None and not self._line.is_lost:
             return self._line
         if self._connecting is None:
@@ -73,23 +72,23 @@ class DirectAsker:
     def _has_ended(self, connecting: asyncio.Task[Line]) -> None:
         self._connecting = None
         if not connecting.cancelled():
-            connecting.exception()  # whoever waited has it; perhaps nobody does any more
+            connecting.exception()  # the caller has received it, unless it was cancelled
 
     def close(self) -> None:
-        """Close the connection; who waits hears that it is gone."""
+        """Close the connection; pending commands raise an error."""
         if self._line is not None:
             self._line.lose(redis.ConnectionError("closed"))
 
 
 class _Waiting(NamedTuple):
-    """Who waits for an answer, since when."""
+    """A pending command and the time since when it waits."""
 
     asked_s: float
     answer: asyncio.Future[Any]
 
 
 class Line:
-    """One connection, which redis-py has made."""
+    """One connection made by redis-py."""
 
     def __init__(self, connection: Any, timeout_s: float) -> None:
         self._connection = connection
@@ -101,17 +100,17 @@ class Line:
         self._parser = hiredis.Reader(replyError=redis.ResponseError, notEnoughData=_MORE)
         self._waiting: deque[_Waiting] = deque()
         self._unsent = b""
-        self._asked = 0  # questions in this turn of the event loop
-        self._is_crowded = False  # there was more than one in the last turn that had any
+        self._count_of_turn = 0  # commands in this turn of the event loop
+        self._is_crowded = False  # the last turn with commands had more than one
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._socket, self._on_readable)
         self.is_lost = False
 
     async def ask(self, question: bytes) -> Any:
-        """The answer to a packed command. Raises `redis.RedisError`; `ConnectionError` if the connection is gone."""
+        """The response to a packed command. Raises `redis.RedisError`: `ConnectionError` if the connection is gone."""
         if self.is_lost:
-            raise redis.ConnectionError("the connection is gone")
+            raise redis.ConnectionError("the connection is closed")
         is_alone = self._is_alone()
         self._send(question)
         answer = self._soon_come() if is_alone and not self._unsent else _MORE
@@ -124,44 +123,45 @@ class Line:
         return answer
 
     def call(self, command: bytes) -> asyncio.Future[Any]:
-        """The answer to a packed command, whenever it comes; a `redis.ResponseError` is one, too. Raises (when it is
-        awaited) `redis.ConnectionError` or `redis.TimeoutError` if none came: whether Redis did it isn't known."""
+        """A future of the response to a packed command; a `redis.ResponseError` is a result, too. Awaiting raises
+        `redis.ConnectionError` or `redis.TimeoutError` without a response: then it is unknown whether Redis executed
+        it."""
         self._send(command)
         answer = self._wait()
         if self.is_lost:
-            answer.set_exception(redis.ConnectionError("the connection is gone"))
+            answer.set_exception(redis.ConnectionError("the connection is closed"))
         return answer
 
     def at_once(self, question: bytes) -> Any:
-        """The answer to a packed command, None if it doesn't come soon."""
+        """The response to a packed command, None if it does not arrive soon."""
         if self.is_lost or not self._is_alone():
             return None
         self._send(question)
         answer = _MORE if self._unsent else self._soon_come()
         if answer is _MORE and not self.is_lost:
-            self._wait().cancel()  # the answer that still comes is nobody's
+            self._wait().cancel()  # the late response is dropped
         return None if answer is _MORE or isinstance(answer, redis.ResponseError) else answer
 
     def _is_alone(self) -> bool:
-        """Count a question. Whether it is the only one, as far as can be seen."""
-        if self._asked == 0:
+        """Count a command. True if it appears to be the only one."""
+        if self._count_of_turn == 0:
             self._loop.call_soon(self._on_turn)
-        self._asked += 1
-        return self._asked == 1 and not self._is_crowded and not self._waiting
+        self._count_of_turn += 1
+        return self._count_of_turn == 1 and not self._is_crowded and not self._waiting
 
     def _on_turn(self) -> None:
-        self._is_crowded = self._asked > 1
-        self._asked = 0
+        self._is_crowded = self._count_of_turn > 1
+        self._count_of_turn = 0
 
     def _soon_come(self) -> Any:
-        """The answer, if it comes soon."""
+        """Poll for the response; returns it if it arrives in time."""
         if not self._soon.poll(SOON_MS):
             return _MORE
         self._receive()
         return self._next()
 
     def _wait(self) -> asyncio.Future[Any]:
-        """The answer, whenever it comes."""
+        """A future of the response."""
         waiting = _Waiting(self._loop.time(), self._loop.create_future())
         self._waiting.append(waiting)
         if self._timer is None:
@@ -169,7 +169,7 @@ class Line:
         return waiting.answer
 
     def lose(self, why: redis.RedisError) -> None:
-        """Give the connection up."""
+        """Close the connection."""
         if self.is_lost:
             return
         self.is_lost = True
@@ -184,7 +184,7 @@ class Line:
                 answer.set_exception(why)
 
     def _send(self, question: bytes) -> None:
-        """Send a question behind what has yet to be sent."""
+        """Send a command after the unsent data."""
         was_waiting = bool(self._unsent)
         self._unsent += question
         if not was_waiting:
@@ -209,7 +209,7 @@ class Line:
         try:
             data = self._socket.recv(READ_BYTES)
         except BlockingIOError:
-            return  # it was taken on the spot
+            return  # it was read while polling
         except OSError as error:
             self.lose(redis.ConnectionError(f"cannot receive: {error}"))
             return
@@ -219,7 +219,7 @@ class Line:
             self.lose(redis.ConnectionError("Redis closed the connection"))
 
     def _next(self) -> Any:
-        """The next answer that is whole."""
+        """The next complete response."""
         while isinstance(answer := self._parser.gets(), hiredis.PushNotification):
             pass
         return answer
@@ -228,19 +228,19 @@ class Line:
         self._receive()
         while not self.is_lost and (answer := self._next()) is not _MORE:
             if not self._waiting:
-                self.lose(redis.ConnectionError("an answer that nobody asked for"))
+                self.lose(redis.ConnectionError("unexpected response"))
                 return
             waiting = self._waiting.popleft().answer
-            if not waiting.done():  # it may have given up
+            if not waiting.done():  # it may have been cancelled
                 waiting.set_result(answer)
 
     def _on_time(self) -> None:
-        """Give up a server that has been silent for too long; else look again when it would have been."""
+        """Close after a response is overdue; otherwise check again when the next one would be."""
         self._timer = None
         if not self._waiting:
             return
         left_s = self._waiting[0].asked_s + self._timeout_s - self._loop.time()
         if left_s <= 0:
-            self.lose(redis.TimeoutError(f"Redis was silent for {self._timeout_s:g} s"))
+            self.lose(redis.TimeoutError(f"Redis did not respond for {self._timeout_s:g} s"))
         else:
             self._timer = self._loop.call_later(left_s, self._on_time)

@@ -1,10 +1,10 @@
-"""The bytes that rest in the hot store beside a record's own (record.py): stream entries, latest, intents.
+"""Encoding of the hot store's values around records (record.py): stream entries, latest, intents.
 
-An entry's `r` is a msgpack array of the records of one device, and its `m`, if it has one, their marks. A device's
-latest is the array [http, other, fix, last seen ms]; an intent is [commit number, [[device, first and last entry id,
-records, bytes, whether some have marks]…]]. Where they rest is described in keys.py.
+An entry's `r` is a msgpack array of the records of one device, and its optional `m` their marks. A device's latest is
+the array [http, other, fix, last seen ms]. An intent is [commit number, [[device, first and last entry id, records,
+bytes, whether some have marks]…]]. keys.py describes the keys.
 
-This file knows no clock, socket, file or Redis.
+This file uses no clock, socket, file or Redis.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ from telemetry.model.record import (
 )
 
 CHUNK_DEVICES = 500
-"""Devices that one trim takes: 100,000 in one call block Redis for 0.4 s."""
+"""Number of devices per trim; a large call would block Redis."""
 
 # Appending -------------------------------------------------------------------------------------------
 
 NO_ENTRY = "0-0"
-"""The id of no entry: that of what was quarantined and never was a record."""
+"""Entry id of quarantined data that never was a record."""
 
 
 class Entry(NamedTuple):
-    """One stream entry to be: `records` is a msgpack array of `size` records of one device.
+    """A stream entry to append: `records` is a msgpack array of `size` records of one device.
 
-    `marks` has `MARK_BYTES` for each record, `NO_MARK` of one that may be stored again; empty if all may be.
+    `marks` has `MARK_BYTES` per record, `NO_MARK` for a record that may be stored again; empty if all may be.
     """
 
     device_id: str
@@ -58,7 +58,7 @@ class Entry(NamedTuple):
 
 
 class Moved(NamedTuple):
-    """An entry that takes the place of another, and keeps its time of arrival."""
+    """An entry that replaces another and keeps its time of arrival."""
 
     arrival_ms: int
     size: int
@@ -76,39 +76,39 @@ _pack_mark = struct.Struct(">II").pack
 MARK_BYTES = 8
 NO_MARK = bytes(MARK_BYTES)
 RECENT = 64
-"""Records of a device that are recognized after they were saved, if their last entry has no more (lua/resends.lua:
-RECENT).
+"""Number of a device's records that are recognised as duplicates after they were saved, unless its last entry has more
+(lua/resends.lua: RECENT).
 """
 
 
 def mark(record: Record, encoded: bytes) -> bytes:
-    """What a record is recognized by when it is sent again: a checksum of its bytes, and its second.
+    """Mark by which a record is recognised when it is sent again: a checksum of its bytes, and its second.
 
-    The checksum stands first, since it tells marks of a device apart sooner. No mark is `NO_MARK`.
+    The checksum comes first, because it distinguishes a device's marks sooner. A mark is never `NO_MARK`.
     """
     return _pack_mark(crc32(encoded), record.timestamp_us // 1_000_000 & 0xFFFFFFFF)
 
 
 def size_bytes(entries: Iterable[RawEntry]) -> int:
-    """The size of entries: the names of their fields and their values."""
+    """Size of entries: the names of their fields and their values, bytes."""
     return sum(sum(map(len, fields)) for _, fields in entries)
 
 
 def pack(records: Iterable[Sent]) -> list[Entry]:
-    """Group records by device, keeping each device's order, into as few entries as may be."""
+    """Group records by device into as few entries as possible, in each device's order."""
     return pack_devices(by_device(records))
 
 
 def by_device(records: Iterable[Sent]) -> dict[str, list[Sent]]:
     """Device → its records, in order."""
-    found: dict[str, list[Sent]] = {}
+    devices: dict[str, list[Sent]] = {}
     for sent in records:
-        known = found.get(sent.device_id)
+        known = devices.get(sent.device_id)
         if known is None:
-            found[sent.device_id] = [sent]
+            devices[sent.device_id] = [sent]
         else:
             known.append(sent)
-    return found
+    return devices
 
 
 def pack_devices(devices: Mapping[str, list[Sent]]) -> list[Entry]:
@@ -118,20 +118,20 @@ def pack_devices(devices: Mapping[str, list[Sent]]) -> list[Entry]:
         if len(sents) == 1 and sents[0].record.has_fix:
             entries.append(_alone(device, sents[0]))
             continue
-        found = [sent.record for sent in sents]
-        usual = _packed_usually(found)
+        contents = [sent.record for sent in sents]
+        usual = _packed_fast(contents)
         if usual is not None:
             entries.append(Entry(device, *usual, _marks(sents, usual[1])))
             continue
         at = 0
-        for entry in chain.from_iterable(_entries_of(device, part) for part in _parts(found)):
+        for entry in chain.from_iterable(_entries_of(device, part) for part in _parts(contents)):
             entries.append(entry._replace(marks=_marks(sents[at : at + entry.size], entry.records)))
             at += entry.size
     return entries
 
 
 def _alone(device: str, sent: Sent) -> Entry:
-    """The entry of one record with a fix."""
+    """The entry of a single record with a fix."""
     record = sent.record
     encoded = encode(record)
     flags = _USUAL_HTTP if record.transport == "http" else _USUAL
@@ -149,17 +149,17 @@ def _marks(sents: Sequence[Sent], array: bytes) -> bytes:
 
 
 def without(entry: Entry, numbers: Collection[int]) -> list[Entry]:
-    """An entry without the records of these places; none if no record is left."""
-    kept = [at for at in range(entry.size) if at not in numbers]
-    if not kept or not numbers:
-        return [entry] if kept else []
+    """An entry without the records with these indexes; empty if no record remains."""
+    remaining = [at for at in range(entry.size) if at not in numbers]
+    if not remaining or not numbers:
+        return [entry] if remaining else []
     records, marks = decode_records(entry.records), entry.marks
-    own = b"".join([marks[MARK_BYTES * at : MARK_BYTES * (at + 1)] for at in kept])
-    return [Entry(entry.device_id, *packed([records[at] for at in kept]), own if own.strip(b"\0") else b"")]
+    own = b"".join([marks[MARK_BYTES * at : MARK_BYTES * (at + 1)] for at in remaining])
+    return [Entry(entry.device_id, *packed([records[at] for at in remaining]), own if own.strip(b"\0") else b"")]
 
 
-def _packed_usually(records: list[Record]) -> tuple[int, bytes, bytes] | None:
-    """`packed` in half the time where the last record is the newest in every sense; None where it may not be."""
+def _packed_fast(records: list[Record]) -> tuple[int, bytes, bytes] | None:
+    """Fast path of `packed` if the last record is the newest in every respect; None if it may not be."""
     last, size = records[-1], len(records)
     newest_us, transport = last.timestamp_us, last.transport
     if not last.has_fix or size > MAX_ENTRY_RECORDS:
@@ -178,7 +178,7 @@ def _packed_usually(records: list[Record]) -> tuple[int, bytes, bytes] | None:
 
 
 def _entries_of(device: str, records: list[Record]) -> list[Entry]:
-    """One entry of some records, or as many as keep each within its bytes."""
+    """One entry of some records, or several within the size limit."""
     entry = Entry(device, *packed(records))
     if len(records) == 1 or len(entry.records) <= MAX_ENTRY_BYTES:
         return [entry]
@@ -203,7 +203,7 @@ def _parts(records: list[Record]) -> Iterable[list[Record]]:
 
 
 def packed(records: list[Record], unreadable: Sequence[bytes] = ()) -> tuple[int, bytes, bytes]:
-    """Size, array and candidates of the entry of some records, behind which what can't be read is kept."""
+    """Size, array and candidates of the entry of some records, followed by undecodable records."""
     roles = _roles(records)
     encoded = [encode(record) for record in records]
     parts = [*encoded, *unreadable]
@@ -212,18 +212,18 @@ def packed(records: list[Record], unreadable: Sequence[bytes] = ()) -> tuple[int
 
 
 def pack_array(encoded: Sequence[bytes]) -> bytes:
-    """A msgpack array of values that are encoded already, at most 65,535."""
+    """A msgpack array of encoded values, at most 65,535."""
     size = len(encoded)
     header = bytes((0x90 | size,)) if size < 16 else _pack_array16(0xDC, size)
     return header + b"".join(encoded)
 
 
 def candidates(records: list[Record], roles: dict[int, int], encoded: list[bytes], start: int) -> bytes:
-    """What may become the device's latest: the newest by HTTP, by another transport, and with a fix.
+    """Candidates for the device's latest: the newest by HTTP, by another transport, and with a fix.
 
-    Newest: the greatest timestamp, of equals the last. Each is packed as flags (1 by HTTP, 2 the newest
+    Newest: the greatest timestamp, and the last of equal ones. Each is packed as flags (1 by HTTP, 2 the newest
     of its transport, 4 the newest with a fix, 8 has a fix), its index in the entry, the offset and length
-    of its bytes there, and its timestamp, so that Lua need not unpack a record.
+    of its bytes there, and its timestamp, so that Lua need not decode a record.
     """
     packed = []
     for index, role in sorted(roles.items()):
@@ -234,13 +234,13 @@ def candidates(records: list[Record], roles: dict[int, int], encoded: list[bytes
 
 
 def _roles(records: list[Record]) -> dict[int, int]:
-    """The candidates' indices and roles."""
+    """Indexes and roles of the candidates."""
     if len(records) == 1:
         return {0: NEWEST | (NEWEST_FIX if records[0].has_fix else 0)}
     if len({record.transport for record in records}) == 1:
         times = [record.timestamp_us for record in records]
         newest = len(times) - 1 - times[::-1].index(max(times))
-        if records[newest].has_fix:  # the usual case: it is the newest in every sense
+        if records[newest].has_fix:  # the usual case: it is the newest in every respect
             return {newest: NEWEST | NEWEST_FIX}
     roles: dict[int, int] = {}
     for role, chosen in (
@@ -255,7 +255,7 @@ def _roles(records: list[Record]) -> dict[int, int]:
 
 
 def flags_of(record: Record, role: int) -> int:
-    """The flags of a candidate: its role (`NEWEST`, `NEWEST_FIX` or both), its transport, whether it has a fix."""
+    """Flags of a candidate: its role (`NEWEST`, `NEWEST_FIX` or both), its transport, whether it has a fix."""
     return role | (_HTTP if record.transport == "http" else 0) | (_HAS_FIX if record.has_fix else 0)
 
 
@@ -265,14 +265,14 @@ EntryId = tuple[int, int]
 RawEntry = tuple[bytes, list[bytes]]
 
 LATEST_MS = LATEST_US // 1_000 - 1
-"""The latest arrival that a file of the archive can hold."""
+"""The latest arrival that a file of the archive can represent, ms since epoch."""
 
 MAX_FIRST_ID = 2**53 - 1
 _MAX_DIGITS = 20
 
 
 def entry_id(text: bytes | str) -> EntryId:
-    """(ms, sequence) of "ms-sequence"."""
+    """Parse "ms-sequence" to (ms, sequence)."""
     ms, _, sequence = (text.decode() if isinstance(text, bytes) else text).partition("-")
     return int(ms), int(sequence)
 
@@ -282,12 +282,12 @@ def entry_text(entry: EntryId) -> str:
 
 
 def behind(entry: EntryId) -> EntryId:
-    """The least entry id greater than `entry`."""
+    """The next entry id after `entry`."""
     return entry[0], entry[1] + 1
 
 
 class Unreadable(NamedTuple):
-    """A record, or a whole entry, that can't be read; `number` is its place in the entry."""
+    """A record, or a whole entry, that cannot be decoded; `number` is its index in the entry."""
 
     device_id: str
     entry: bytes
@@ -298,7 +298,7 @@ class Unreadable(NamedTuple):
 
 
 class Aside(NamedTuple):
-    """What a device sent that no record can be made of, and why. The device is empty where it isn't known."""
+    """Data of a device that could not be converted to a record, and the reason. The device is empty if unknown."""
 
     device_id: str
     reason: str
@@ -306,7 +306,7 @@ class Aside(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Records of one device that arrived together."""
+    """Records of one device with the same arrival."""
 
     device_id: str
     received_ms: int
@@ -315,44 +315,44 @@ class Block(NamedTuple):
 
     @classmethod
     def of(cls, stored: Stored) -> Block:
-        """The block of one record."""
+        """A block of one record."""
         return cls(stored.device_id, stored.received_ms, (stored.id,), (row_of(stored.record),))
 
     def stored(self) -> Iterator[Stored]:
-        """Its records."""
+        """The records."""
         for record_id, row in zip(self.ids, self.rows, strict=True):
             yield Stored(self.device_id, record_id, self.received_ms, Record(*row[1:]))
 
     def between(self, start_us: int, end_us: int) -> Block:
-        """Those with start_us <= timestamp < end_us."""
+        """The records with start_us <= timestamp < end_us."""
         times = [row[1] for row in self.rows]
         if start_us <= min(times) and max(times) < end_us:
             return self
-        kept = [at for at, timestamp_us in enumerate(times) if start_us <= timestamp_us < end_us]
-        return self._replace(ids=[self.ids[at] for at in kept], rows=[self.rows[at] for at in kept])
+        inside = [at for at, timestamp_us in enumerate(times) if start_us <= timestamp_us < end_us]
+        return self._replace(ids=[self.ids[at] for at in inside], rows=[self.rows[at] for at in inside])
 
 
 def has_usual_fields(fields: Sequence[bytes]) -> bool:
-    """Whether an entry's fields are those that `append` gives it: its first id, its records, perhaps their marks."""
+    """True if an entry has the fields written by `append`: its first id, its records, optionally their marks."""
     size = len(fields)
     return (size == 4 or (size == 6 and fields[4] == b"m")) and fields[0] == b"i" and fields[2] == b"r"
 
 
 def last_marks(entries: Sequence[RawEntry]) -> bytes:
-    """The marks of the last entries, the newest last: of `RECENT` records or a few more, since entries count whole."""
-    found: list[bytes] = []
+    """Marks of the last entries, newest last: of `RECENT` records or a few more, because entries count as a whole."""
+    arrays: list[bytes] = []
     missing_bytes = RECENT * MARK_BYTES
     for _, fields in reversed(entries[-RECENT:]):
         if len(fields) == 6 and fields[4] == b"m":
-            found.append(fields[5])
+            arrays.append(fields[5])
             missing_bytes -= len(fields[5])
             if missing_bytes <= 0:
                 break
-    return b"".join(reversed(found))
+    return b"".join(reversed(arrays))
 
 
 def with_later(marks: bytes, later: bytes) -> bytes:
-    """The last of marks and later ones, as many as are kept."""
+    """The last of older and newer marks, as many as are stored."""
     return (marks + later)[-max(len(later), RECENT * MARK_BYTES) :]
 
 
@@ -367,9 +367,10 @@ def read_entry(
 def read_block(
     device_id: str, raw: RawEntry, shards: int, unreadable: Callable[[Unreadable], None] | None = None
 ) -> Block | None:
-    """The records of one stream entry, None if there are none. One that can't be read is told to `unreadable`, or left
-    out; so is an entry whose fields could not be saved, with the records' bytes or, where it has none, all its fields
-    as msgpack."""
+    """The records of one stream entry, None without records. A record that cannot be decoded is passed to `unreadable`,
+    or dropped. So is an entry whose fields could not be saved, with the records' bytes or, without them, all its fields
+    as msgpack.
+    """
     entry, fields = raw
     values = dict(zip(fields[::2], fields[1::2], strict=True))
     data = values[b"r"] if b"r" in values else msgspec.msgpack.encode(fields)
@@ -379,7 +380,7 @@ def read_block(
         first_id = _number("i", values.get(b"i"), MAX_FIRST_ID)
         received_ms = _number("a", values.get(b"a", entry.partition(b"-")[0]), LATEST_MS)
     except ValueError as error:
-        _tell(unreadable, Unreadable(device_id, entry, 0, 0, str(error), data))
+        _report(unreadable, Unreadable(device_id, entry, 0, 0, str(error), data))
         return None
     try:
         rows = decode_rows(data)
@@ -387,7 +388,7 @@ def read_block(
     except DECODE_ERRORS as error:
         parts = _split(data)
         if not parts:
-            _tell(unreadable, Unreadable(device_id, entry, first_id, 0, str(error), data))
+            _report(unreadable, Unreadable(device_id, entry, first_id, 0, str(error), data))
             return None
         ids, rows = [], []
         for number, part in enumerate(parts):
@@ -395,7 +396,7 @@ def read_block(
                 rows.append(row_of(decode(part)))
                 ids.append(first_id + number * shards)
             except DECODE_ERRORS as error:
-                _tell(
+                _report(
                     unreadable,
                     Unreadable(device_id, entry, first_id, number, str(error), part if len(parts) > 1 else data),
                 )
@@ -403,29 +404,29 @@ def read_block(
 
 
 def _number(field: str, text: bytes | None, most: int) -> int:
-    """The number in a field of an entry. Raises `ValueError` if it is none that could be saved."""
+    """Parse the number in a field of an entry. Raises `ValueError` if it could not be saved."""
     if text is None:
         raise ValueError(f"the entry has no field {field}")
     if not (text.isdigit() and len(text) <= _MAX_DIGITS and int(text) <= most):
-        raise ValueError(f"the entry's field {field} is {text[:40]!r}, no number up to {most}")
+        raise ValueError(f"the entry's field {field} is {text[:40]!r}, not a number up to {most}")
     return int(text)
 
 
 def _split(data: bytes) -> list[bytes]:
-    """The bytes of each element of a msgpack array, or [] if they can't be told apart."""
+    """The bytes of each element of a msgpack array, or [] if it cannot be split."""
     try:
         return [bytes(part) for part in msgspec.msgpack.decode(data, type=list[msgspec.Raw])]
     except DECODE_ERRORS:
         return []
 
 
-def _tell(unreadable: Callable[[Unreadable], None] | None, what: Unreadable) -> None:
+def _report(unreadable: Callable[[Unreadable], None] | None, value: Unreadable) -> None:
     if unreadable is not None:
-        unreadable(what)
+        unreadable(value)
 
 
 class Slot(msgspec.Struct, array_like=True, frozen=True):
-    """A record inside a device's latest."""
+    """A record in a device's latest."""
 
     id: int
     received_ms: int
@@ -438,8 +439,9 @@ class Slot(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Archived(NamedTuple):
-    """A record of the archive that may be its device's latest, with flags as of a candidate, and the ms at
-    which the device was last seen."""
+    """A record of the archive that may be its device's latest, with a candidate's flags and the time the device was
+    last seen, ms since epoch.
+    """
 
     stored: Stored
     flags: int
@@ -447,7 +449,7 @@ class Archived(NamedTuple):
 
 
 class Latest(msgspec.Struct, array_like=True, frozen=True):
-    """A device's latest. `fix` is 0 or 1 where it is `http` or `other`."""
+    """A device's latest. `fix` is 0 or 1 if it equals `http` or `other`."""
 
     http: Slot | None
     other: Slot | None
@@ -475,7 +477,7 @@ decode_latest = msgspec.msgpack.Decoder(Latest).decode
 
 
 def last_seen_ms(latest: bytes) -> int:
-    """When a device was last seen, of its encoded latest: the last 8 bytes, read without the rest."""
+    """Time the device was last seen: the last 8 bytes of its encoded latest, read without decoding the rest."""
     return int.from_bytes(latest[-8:])
 
 
@@ -483,8 +485,9 @@ def last_seen_ms(latest: bytes) -> int:
 
 
 class Range(msgspec.Struct, array_like=True, frozen=True):
-    """The entries of one device, from `first` to `last` ("ms-sequence"), how many records they hold, and their size
-    (`size_bytes`; 0 in an intent of a release that did not note it). `is_marked` is true if some have marks."""
+    """The entries of one device from `first` to `last` ("ms-sequence"), the number of their records, and their size
+    (`size_bytes`; 0 in an intent of an older release). `is_marked` is true if some have marks.
+    """
 
     device_id: str
     first: str
@@ -495,7 +498,7 @@ class Range(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Intent(msgspec.Struct, array_like=True, frozen=True):
-    """What one save takes from a shard. `commit` is its commit number, as text."""
+    """The entries that one save takes from a shard. `commit` is its commit number, as text."""
 
     commit: str
     ranges: list[Range]
@@ -505,26 +508,26 @@ class Intent(msgspec.Struct, array_like=True, frozen=True):
 
     @property
     def head(self) -> bytes:
-        """The first bytes of its encoding, which no other intent shares."""
+        """The first bytes of its encoding, which are unique."""
         return _encode_intent(Intent(self.commit, []))[:-1]
 
     @property
     def is_import(self) -> bool:
-        """Whether it takes nothing from the shard: its records come from elsewhere (worker/bulk_import.py)."""
+        """True if it takes nothing from the shard: its records are imported (worker/bulk_import.py)."""
         return not self.ranges
 
     @property
     def chunk_count(self) -> int:
-        """How many trims end it; that of an import, which has nothing to trim, takes one, too."""
+        """Number of trims that finish it; at least one, also for an import, which has nothing to trim."""
         return max(1, -(-len(self.ranges) // CHUNK_DEVICES))
 
     def chunk(self, number: int) -> list[Range]:
-        """What one trim takes."""
+        """The entries of one trim."""
         return self.ranges[number * CHUNK_DEVICES : (number + 1) * CHUNK_DEVICES]
 
 
 def count_of(commit: str) -> int:
-    """The count inside a commit number, which the archive makes."""
+    """The count in a commit number."""
     return int(commit) >> 32
 
 

@@ -1,6 +1,6 @@
-"""The library of Redis functions that change shards: `lua/`, a file a subject, joined when this module is loaded.
+"""The library of Redis functions that change shards: the files in `lua/`, joined when this module is loaded.
 
-A library is one chunk of Lua, so a file may use the local functions of those before it in `SUBJECTS`.
+A library is one chunk of Lua, so a file may use the local functions of the files before it in `SUBJECTS`.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ SUBJECTS = (
     "recovery",
     "latest_rebuild",
 )
-"""The files of `lua/`, in the order in which they are joined."""
+"""The files in `lua/`, in the order in which they are joined."""
 
 _FOLDER = Path(__file__).with_name("lua")
 _SOURCE = "\n".join((_FOLDER / f"{subject}.lua").read_text(encoding="utf-8") for subject in SUBJECTS)
 NAME = f"whimbrel_{LAYOUT}_{zlib.crc32(_SOURCE.encode()):08x}"
-"""What the library and its functions are called: Redis keeps a library forever, and another release's functions
-take other arguments."""
+"""Name of the library and prefix of its functions. It is unique per content, because Redis keeps libraries permanently,
+and functions of another release may take other arguments."""
 
 LIBRARY = _SOURCE.replace("whimbrel_LIBRARY", NAME)
 
 
 def function_name(name: str) -> str:
-    """The name by which Redis knows a function of this release."""
+    """The name of a function of this release in Redis."""
     return f"{NAME}_{name}"
 
 

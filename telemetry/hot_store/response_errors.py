@@ -11,11 +11,11 @@ from redis.exceptions import NoPermissionError
 from telemetry.model.errors import BusyError, OtherStoreError, ShareFull, StoreError, StoreUnavailable
 
 SHARE_RETRY_S = 300
-"""When to try again after a share was full, s: it empties as names expire, not within seconds."""
+"""Retry-After if a share is full, s: it empties as names expire, not within seconds."""
 
 
 def permitted(ask: Callable[[], Any]) -> Any:
-    """Run `ask`, raising `PermissionError` where this user may not."""
+    """Run `ask`; raises `PermissionError` if this user lacks the permission."""
     try:
         return ask()
     except NoPermissionError as error:
@@ -23,7 +23,7 @@ def permitted(ask: Callable[[], Any]) -> Any:
 
 
 def translated(ask: Callable[[], Any]) -> Any:
-    """Run `ask`, making redis-py's errors ours."""
+    """Run `ask`, converting redis-py's errors to Whimbrel's."""
     try:
         return ask()
     except (redis.ConnectionError, redis.TimeoutError) as error:
@@ -36,13 +36,13 @@ def translated(ask: Callable[[], Any]) -> Any:
 
 def _from_response(text: str) -> StoreError | BusyError:
     if text.startswith("OTHERSTORE"):
-        return OtherStoreError("cannot use Redis: its store is another one than at the start")
+        return OtherStoreError("cannot use Redis: its store is not the one from the start of this program")
     if text.startswith("DEVICESFULL"):
-        return DevicesFull("collector.max_devices is reached: no new device is taken")
+        return DevicesFull("device limit reached (collector.max_devices): new devices are rejected")
     if text.startswith("SHAREFULL"):
         prefix = text.partition(" ")[2]
         return DeviceShareFull(
-            f"cannot add a device: those that begin with {prefix!r} have their share of collector.max_devices "
+            f"cannot add a device: devices with the prefix {prefix!r} have used their share of collector.max_devices "
             "(limits.owner_share_percent)",
             retry_after_s=SHARE_RETRY_S,
         )
@@ -52,8 +52,8 @@ def _from_response(text: str) -> StoreError | BusyError:
 
 
 class DevicesFull(BusyError):
-    """The records would bring more devices than their shard takes."""
+    """The records would add more devices than a shard may have."""
 
 
 class DeviceShareFull(DevicesFull, ShareFull):
-    """The records would bring more devices than the prefix of their key may have."""
+    """The records would add more devices than their key's prefix may have."""

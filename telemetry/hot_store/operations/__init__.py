@@ -1,1 +1,2 @@
-"""What changes a shard, a module for each subject of the Lua library. Imported by the programs and by `startup`."""
+"""Functions that change a shard, one module for each subject of the Lua library. Imported by the programs and by
+`startup`."""

@@ -17,16 +17,17 @@ from telemetry.hot_store.shard import Shard
 NO_PREFIX: Mapping[str, int] = {}
 
 SENDER_KEPT_MS = 30 * 86_400_000
-"""How long a sender's last number is remembered: longer than any device is out of reach with a batch unanswered."""
+"""Time for which a sender's last number is remembered, ms: longer than any device is offline with an unacknowledged
+batch."""
 
 STORED, SEEN, OTHER_BODY, KEYS_FULL, SENDERS_FULL, APART, SHARE_FULL = range(7)
-"""What `append` answers for each batch."""
+"""Results of `append` for each batch."""
 
 
 class Owner(NamedTuple):
-    """Key or address whose share of each shard's limits a request counts towards. 0 = no share of its own.
+    """Key or address whose share of each shard's limits a request counts towards. 0 = no separate share.
 
-    Devices count by the `prefix` that the key is bound to.
+    Devices are counted by the `prefix` that the key is bound to.
     """
 
     name: str = ""
@@ -37,14 +38,14 @@ class Owner(NamedTuple):
 
 
 UNLIMITED = Owner()
-"""An owner that may use all."""
+"""An owner without a limit."""
 
 
 class Batch(NamedTuple):
-    """Entries that are stored whole or not at all.
+    """Entries that are stored all or none.
 
-    A named one is stored once for each name: an Idempotency-Key with the hash of its body, or, with a `number`,
-    a sender's id. Of a sender's batches only one with a number above all before is stored.
+    A named batch is stored once per name: an Idempotency-Key with the hash of its body, or, with a `number`, a
+    sender's id. A sender's batch is stored only if its number is above all earlier ones.
     """
 
     entries: Sequence[Entry]
@@ -55,15 +56,16 @@ class Batch(NamedTuple):
 
     @property
     def share(self) -> int:
-        """How many names its owner may have; 0 = as many as all."""
+        """Maximum number of names of its owner; 0 = no separate limit."""
         return (self.owner.max_senders if self.number else self.owner.max_names) if self.name else 0
 
 
 class Appended(NamedTuple):
-    """What became of a call. `resent` is how many records were not stored since they repeat one of their device's last.
+    """Result of an append. `resent` is the number of records that were not stored because they repeat recent ones of
+    their device.
 
-    `repeats` are such records of entries that have others, too, as batch, entry and record, one after the other: then
-    nothing was stored.
+    `repeats` lists such records in entries with other records, as batch, entry and record index: then nothing was
+    stored.
     """
 
     statuses: list[int]
@@ -74,15 +76,15 @@ class Appended(NamedTuple):
 
 
 def without_repeats(batches: Sequence[Batch], repeats: Sequence[int]) -> list[Batch]:
-    """Batches without the records that `Appended.repeats` says."""
-    gone: dict[tuple[int, int], set[int]] = {}
+    """Batches without the records in `Appended.repeats`."""
+    repeated: dict[tuple[int, int], set[int]] = {}
     for at, entry, record in zip(repeats[::3], repeats[1::3], repeats[2::3], strict=True):
-        gone.setdefault((at, entry), set()).add(record)
-    kept = []
+        repeated.setdefault((at, entry), set()).add(record)
+    remaining = []
     for number, batch in enumerate(batches):
-        parts = [without(one, gone.get((number, place), ())) for place, one in enumerate(batch.entries)]
-        kept.append(batch._replace(entries=list(chain.from_iterable(parts))))
-    return kept
+        parts = [without(entry, repeated.get((number, index), ())) for index, entry in enumerate(batch.entries)]
+        remaining.append(batch._replace(entries=list(chain.from_iterable(parts))))
+    return remaining
 
 
 class Limits(NamedTuple):
@@ -94,7 +96,7 @@ class Limits(NamedTuple):
 
 
 class LimitUsage(NamedTuple):
-    """How full a shard is: what each of its limits counts."""
+    """Usage of a shard's limits."""
 
     devices: int
     names: int
@@ -110,19 +112,19 @@ def append_batches(
     is_whole: bool = False,
     prefixes: Mapping[str, int] = NO_PREFIX,
 ) -> Appended:
-    """Store batches, ids allotted and `latest` set, in one call that is durable when it returns.
+    """Store batches, assign ids and update `latest` in one call, durable on return.
 
-    With `is_whole` all of them or none: the others are `APART` if one may not be stored. `prefixes` are those that
-    may have so many devices. Raises `DevicesFull` and stores nothing if there would be too many devices.
-    Of an entry of which some records repeat others, the call stores nothing, and is made again without them.
+    With `is_whole` all or none are stored: the others are `APART` if one is rejected. `prefixes` are prefixes with a
+    maximum number of devices. Raises `DevicesFull` without storing anything if there would be too many devices.
+    If some records of an entry repeat others, nothing is stored, and the caller must append again without them.
     """
     dropped = 0
     while True:
-        found = Appended(*shard.call("append", *_append_words(shard, batches, limits, is_whole, prefixes)))
-        if not found.repeats:
-            return found._replace(resent=found.resent + dropped)
-        dropped += len(found.repeats) // 3
-        batches = without_repeats(batches, found.repeats)
+        result = Appended(*shard.call("append", *_append_words(shard, batches, limits, is_whole, prefixes)))
+        if not result.repeats:
+            return result._replace(resent=result.resent + dropped)
+        dropped += len(result.repeats) // 3
+        batches = without_repeats(batches, result.repeats)
 
 
 def packed_append(
@@ -132,7 +134,7 @@ def packed_append(
     is_whole: bool = False,
     prefixes: Mapping[str, int] = NO_PREFIX,
 ) -> bytes:
-    """The same call as bytes for a connection to Redis; its answer is that of `Appended`."""
+    """The same call as bytes for a connection to Redis; its response is `Appended`."""
     keys, args = _append_words(shard, batches, limits, is_whole, prefixes)
     # hiredis's stubs lack tuples of any length
     words: Any = ("FCALL", function_name("append"), len(keys), *keys, *args)
@@ -162,12 +164,12 @@ def _append_words(
 
 
 def require_writable(shard: Shard) -> None:
-    """Raise what an append would raise now; nothing is stored."""
+    """Raise the errors that an append would raise now; stores nothing."""
     append_batches(shard, (), Limits())
 
 
 def limit_usage(shard: Shard) -> LimitUsage:
-    """What the shard holds of what is bounded. Names whose time is over count until the next one comes."""
+    """Usage of the shard's limits. Expired names count until the next one is added."""
     pipe = shard.client.pipeline(transaction=False)
     for key in (shard.keys.devices, shard.keys.sent_until, shard.keys.senders_seen):
         pipe.zcard(key)

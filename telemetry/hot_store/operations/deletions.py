@@ -1,15 +1,15 @@
-"""Deleting a device: what is asked, how far it is, and what it removed. worker/device_erasure.py carries it out.
+"""Deletions of devices: request, progress, and result. worker/device_erasure.py carries them out.
 
-A deletion has a moment: the call of `forget` (lua/deletion.lua), in which the device goes from Redis whole: its stream,
-its latest, its name. What was accepted before has a lower id than every record that comes after, since ids are allotted
-by the calls that accept records; so what is to go from the archive is exactly the device's rows below the next id of
-that moment (`Mark.before_id`), wherever they are by then and whoever still writes them.
+A deletion takes effect at one moment: the call of `forget` (lua/deletion.lua), which removes the whole device from
+Redis: its stream, its latest, its name. Records accepted before have lower ids than all later ones, because the calls
+that accept records assign the ids. The archive must therefore delete exactly the device's rows with ids below the next
+id at that moment (`Mark.before_id`), wherever they are by then and whatever process still writes them.
 
-Until its end the device stands in `deleting`, as one line:
+Until its end the device has a line in `deleting`:
 
     <name> <next id> <last entry of the quarantine> <generation>
 
-Asked for again meanwhile, the deletion keeps its name and its moment moves on; the generation tells.
+If the device is deleted again meanwhile, the deletion keeps its name and its moment moves on; the generation shows it.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ from telemetry.hot_store.shard import READ_ENTRIES, Shard
 log = logging.getLogger(__name__)
 
 KEPT_S = 30 * 86_400
-"""How long a deletion that is done can be asked after."""
+"""Time for which the status of a finished deletion is available, s."""
 
 SWEPT_WITHIN_S = 1_200
-"""Two looks of the sweep: it sees that a file is unlisted, and `archive.grace_seconds` later it deletes it."""
+"""Duration of two cleanup runs, s: one detects an unlisted file, a later one deletes it after
+`archive.grace_seconds`."""
 
 QUEUED, RUNNING, DONE, FAILED = "queued", "running", "done", "failed"
 
@@ -40,7 +41,7 @@ _NAME = re.compile(r"(\d{1,9})-[0-9a-f]{32}")
 
 
 class Mark(NamedTuple):
-    """What stands in `deleting` of a device."""
+    """A device's line in `deleting`."""
 
     device_id: str
     text: str
@@ -52,17 +53,17 @@ class Mark(NamedTuple):
 
     @property
     def before_id(self) -> int:
-        """Records of the device with a lower id go, all others stay."""
+        """Records of the device with lower ids are deleted, all others stay."""
         return int(self.text.split()[1])
 
 
 class Deletion(NamedTuple):
-    """How far a deletion is. Times are ms since epoch, None for not yet; `days` are ISO dates.
+    """Status of a deletion. Times are ms since epoch, None = not yet; `days` are ISO dates.
 
-    `waiting_records` were in Redis alone, `archived_records` in the archive, in `files` that were written anew or given
-    up. `version` is the archive's up to which that is counted, None if it has not begun. `to_look_at` is how many files
-    may still hold records. `left` are files, as paths from the archive's root, that may have held records when it was
-    done and were no longer in the table.
+    `waiting_records` were unsaved, in Redis only; `archived_records` were in the archive, in `files` that were
+    rewritten or removed. `version` is the archive's version up to which they are counted, None if it has not begun.
+    `to_look_at` is the number of files that may still have records. `left` are files, as paths from the archive's root,
+    that may have had records at the end and were no longer in the table.
     """
 
     name: str
@@ -81,9 +82,9 @@ class Deletion(NamedTuple):
 
 
 def ask(shard: Shard, device_id: str) -> str | None:
-    """Delete a device, from now on. Returns the deletion's name; None if there is no such device.
+    """Delete a device from now on. Returns the deletion's name; None for an unknown device.
 
-    On disk when it returns. Raises as `Shard` does.
+    Synced on return. Raises as `Shard` does.
     """
     k = shard.keys
     while True:
@@ -97,54 +98,54 @@ def ask(shard: Shard, device_id: str) -> str | None:
 
 
 def shard_named(name: str) -> int | None:
-    """The shard of a deletion, None if none can be called so."""
-    found = _NAME.fullmatch(name)
-    return int(found[1]) if found else None
+    """The shard of a deletion, None if the name is not valid."""
+    match = _NAME.fullmatch(name)
+    return int(match[1]) if match else None
 
 
 def pending(shard: Shard) -> list[Mark]:
-    """All deletions of a shard that are not done."""
-    found = translated(lambda: shard.client.hgetall(shard.keys.deleting))
-    return [Mark(device.decode(), text.decode()) for device, text in sorted(found.items())]
+    """All unfinished deletions of a shard."""
+    lines = translated(lambda: shard.client.hgetall(shard.keys.deleting))
+    return [Mark(device.decode(), text.decode()) for device, text in sorted(lines.items())]
 
 
 def count_pending(shard: Shard) -> int:
-    """How many they are."""
+    """Number of unfinished deletions."""
     return int(translated(lambda: shard.client.hlen(shard.keys.deleting)))
 
 
 def read(shard: Shard, name: str) -> Deletion | None:
-    """How far a deletion is; None if there is none of that name, or not any more."""
+    """Status of a deletion; None if it is unknown or expired."""
     pipe = shard.client.pipeline(transaction=True)
     pipe.hgetall(shard.keys.deletion(name))
     pipe.smembers(shard.keys.left(name))
     raw, left = translated(pipe.execute)
     if not raw:
         return None
-    found = {field.decode(): text.decode() for field, text in raw.items()}
+    fields = {field.decode(): text.decode() for field, text in raw.items()}
 
     def number(field: str) -> int | None:
-        return int(found[field]) if found.get(field) else None
+        return int(fields[field]) if fields.get(field) else None
 
     return Deletion(
         name,
-        found["state"],
-        int(found["asked_ms"]),
+        fields["state"],
+        int(fields["asked_ms"]),
         number("done_ms"),
         number("waiting_records") or 0,
         number("archived_records") or 0,
         number("quarantined") or 0,
         number("files") or 0,
-        tuple(found.get("days", "").split()),
+        tuple(fields.get("days", "").split()),
         number("to_look_at"),
         number("version"),
-        found.get("trouble", ""),
+        fields.get("trouble", ""),
         tuple(sorted(path.decode() for path in left)),
     )
 
 
 def note(shard: Shard, name: str, version: int | None, fields: Mapping[str, str | int]) -> bool:
-    """Note how far a deletion is; False, and nothing is, if the version noted of it is not `version` any more."""
+    """Record progress; False, without a change, if the recorded version is no longer `version`."""
     args: list[str | bytes | int] = [shard.store_id, "" if version is None else version]
     for field, value in fields.items():
         args += (field, value)
@@ -152,9 +153,9 @@ def note(shard: Shard, name: str, version: int | None, fields: Mapping[str, str 
 
 
 def cleanse(shard: Shard, mark: Mark) -> int:
-    """Take what is of the device out of the quarantine. Returns how many entries that were.
+    """Remove the device's entries from the quarantine. Returns their number.
 
-    The stream is made anew for that, which keeps Redis from others for some 20 ms a MiB, so only where one is there.
+    This rewrites the stream, which blocks Redis for some time, so it is done only if there is such an entry.
     """
     k, start = shard.keys, "-"
     while page := translated(lambda: shard.client.xrange(k.quarantine, start, "+", READ_ENTRIES)):  # noqa: B023
@@ -166,18 +167,19 @@ def cleanse(shard: Shard, mark: Mark) -> int:
 
 
 def rewrite_log(shards: Sequence[Shard]) -> bool:
-    """Have Redis write its append-only file anew if a device was deleted since: it holds all that ever was.
+    """Make Redis rewrite its append-only file if a device was deleted since the last rewrite, because the file has all
+    past writes.
 
-    Returns whether it was begun. While another one is under way, or where that may not be asked, it is not.
+    Returns False if another rewrite is running, or the user lacks the permission.
     """
     client, stores = shards[0].client, [shard.keys.store for shard in shards]
-    found = [translated(lambda: client.hmget(store, "deleted", "rewritten")) for store in stores]  # noqa: B023
-    if all((deleted or b"0") == (rewritten or b"0") for deleted, rewritten in found):
+    counts = [translated(lambda: client.hmget(store, "deleted", "rewritten")) for store in stores]  # noqa: B023
+    if all((deleted or b"0") == (rewritten or b"0") for deleted, rewritten in counts):
         return False
     if (why := translated(lambda: _refusal(client))) is not None:
-        log.info("Redis does not write its append-only file anew now: %s", why)
+        log.info("cannot start a rewrite of Redis's append-only file now: %s", why)
         return False
-    for store, (deleted, _) in zip(stores, found, strict=True):
+    for store, (deleted, _) in zip(stores, counts, strict=True):
         translated(lambda: client.hset(store, "rewritten", deleted or b"0"))  # noqa: B023
     return True
 
@@ -191,7 +193,7 @@ def _refusal(client: redis.Redis) -> str | None:
 
 
 def complete(shard: Shard, mark: Mark, left: Sequence[str]) -> bool:
-    """End a deletion: nothing in Redis names the device any more. False if it was asked for again meanwhile."""
+    """Finish a deletion: nothing in Redis names the device any more. False if it was requested again meanwhile."""
     k = shard.keys
     keys = [k.store, k.deleting, k.deletion(mark.name), k.left(mark.name)]
     return bool(shard.call("complete", keys, [shard.store_id, mark.device_id, mark.text, KEPT_S, *left]))

@@ -14,45 +14,46 @@ from telemetry.model.record import encode
 
 
 def must_rebuild(shard: Shard) -> bool:
-    """Whether latest lacks what the archive knows."""
+    """True if latest lacks records of the archive."""
     return bool(translated(lambda: shard.client.hget(shard.keys.store, "rebuild")) == b"1")
 
 
 def deleted_devices(shard: Shard) -> int:
-    """How many devices were ever deleted: who looks for records in files asks first (`offer_archived`)."""
+    """Total number of deleted devices; callers read it before they search files for records (`offer_archived`)."""
     return int(translated(lambda: shard.client.hget(shard.keys.store, "deleted")) or 0)
 
 
 def offer_archived(shard: Shard, found: Sequence[Archived], deleted: int) -> None:
-    """Make records of the archive their devices' latest where they are newer than what is there.
+    """Make records of the archive their devices' latest if they are newer.
 
-    Raises `PlanOutdated`, and takes none, if another device was deleted since there were `deleted`.
+    Raises `PlanOutdated`, without changes, if another device was deleted since the count was `deleted`.
     """
     args: list[str | bytes | int] = [shard.store_id, deleted]
     for (device, record_id, received_ms, record), flags, seen_ms in found:
         args += (device, record_id, received_ms, record.timestamp_us, flags, encode(record), seen_ms)
     keys = [shard.keys.store, shard.keys.latest, shard.keys.devices, shard.keys.deleting]
     if shard.call("offer_archived", keys, args) < 0:
-        raise PlanOutdated("cannot tell latest what files hold: a device was deleted meanwhile")
+        raise PlanOutdated("cannot update latest from files: a device was deleted meanwhile")
 
 
 def note_erased(shard: Shard) -> None:
-    """Have whoever looked for records in the archive's files before look again (`offer_archived`)."""
+    """Make callers that searched the archive's files before search again (`offer_archived`)."""
     shard.call("note_erased", [shard.keys.store], [shard.store_id])
 
 
 def last_entry(shard: Shard, device_id: str) -> bytes:
-    """The id of the last entry that a device's stream ever had; empty if it has no stream."""
+    """Id of the last entry that a device's stream ever had; empty without a stream."""
     try:
-        found: bytes = shard.client.xinfo_stream(shard.keys.stream(device_id))["last-generated-id"]
-        return found
+        entry_id: bytes = shard.client.xinfo_stream(shard.keys.stream(device_id))["last-generated-id"]
+        return entry_id
     except redis.ResponseError:  # no such key
         return b""
 
 
 def replace_latest(shard: Shard, device_id: str, latest: bytes, last_entry: bytes, found: Sequence[Archived]) -> bool:
-    """Make a device's latest of these records, if it still is `latest` and its stream has no entry after
-    `last_entry`; without records the device goes. Returns whether it was."""
+    """Rebuild a device's latest from these records, if it still is `latest` and its stream has no entry after
+    `last_entry`; without records the device is removed. Returns True if it was changed.
+    """
     args: list[str | bytes | int] = [shard.store_id, device_id, latest, last_entry]
     for (_, record_id, received_ms, record), flags, seen_ms in found:
         args += (record_id, received_ms, record.timestamp_us, flags, encode(record), seen_ms)
@@ -61,10 +62,10 @@ def replace_latest(shard: Shard, device_id: str, latest: bytes, last_entry: byte
 
 
 def mark_outdated(shard: Shard) -> None:
-    """Note that latest lacks what the archive knows."""
+    """Record that latest lacks records of the archive."""
     shard.call("outdated", [shard.keys.store], [shard.store_id])
 
 
 def mark_rebuilt(shard: Shard) -> None:
-    """Note that latest knows what the archive knows."""
+    """Record that latest has all records of the archive."""
     shard.call("rebuilt", [shard.keys.store], [shard.store_id])

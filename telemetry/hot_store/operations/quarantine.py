@@ -1,4 +1,4 @@
-"""What could not be saved, and what no record could be made of (lua/quarantine.lua)."""
+"""Quarantine of data that could not be saved or converted to records (lua/quarantine.lua)."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ from telemetry.hot_store.shard import READ_ENTRIES, Shard
 from telemetry.model.errors import IntentChanged
 
 MAX_ASIDE_BYTES = 2**12
-"""What is kept of what a collector can't use: enough to see what is wrong with it."""
+"""Maximum size of unusable data from a sender that is stored: enough to find the fault, bytes."""
 
 
 class Quarantined(NamedTuple):
-    """What could not be saved, and why: a record's bytes, or those of a whole entry. `entry` was its place in the
-    device's stream, `first_id` the id that it, or the first of its records, was promised; 0-0 and 0 of what was never
-    a record."""
+    """Data that could not be saved, and the reason: bytes of a record or of a whole entry. `entry` was its position in
+    the device's stream, `first_id` the id promised to it or to the first of its records; 0-0 and 0 for data that was
+    never a record.
+    """
 
     name: str
     device_id: str
@@ -39,17 +40,17 @@ class Quarantined(NamedTuple):
 
     @property
     def at_ms(self) -> int:
-        """When it came into quarantine."""
+        """Time at which it was quarantined, ms since epoch."""
         return entry_id(self.name)[0]
 
     @property
     def arrival_ms(self) -> int:
-        """When it arrived at the box, as far as that can be."""
+        """Time of its arrival at the box, ms since epoch, as far as known."""
         return self.at_ms if self.was_never_a_record else min(entry_id(self.entry)[0], LATEST_MS)
 
     @property
     def was_never_a_record(self) -> bool:
-        """True if it is what a device sent, which no record could be made of."""
+        """True for data of a device that could not be converted to a record."""
         return self.entry == NO_ENTRY
 
 
@@ -61,16 +62,16 @@ class QuarantineCounts(NamedTuple):
 
 def _quarantined(raw: RawEntry) -> Quarantined:
     name, fields = raw
-    device, entry, first_id, reason, kept = fields[1::2]
-    return Quarantined(name.decode(), device.decode(), entry.decode(), int(first_id), reason.decode(), kept)
+    device, entry, first_id, reason, content = fields[1::2]
+    return Quarantined(name.decode(), device.decode(), entry.decode(), int(first_id), reason.decode(), content)
 
 
-def quarantine_unreadable(shard: Shard, intent: Intent, found: Sequence[Unreadable], max_bytes: int) -> int:
-    """Keep what an intent can't save; done once for each intent. Returns how many old ones it dropped."""
+def quarantine_unreadable(shard: Shard, intent: Intent, values: Sequence[Unreadable], max_bytes: int) -> int:
+    """Store data that an intent cannot save; done once per intent. Returns the number of old entries dropped."""
     k = shard.keys
     args: list[str | bytes | int] = [shard.store_id, intent.head, intent.commit, max_bytes]
-    for one in found:
-        args += (one.device_id, one.entry, one.first_id + one.number * shard.shards, one.reason, one.raw)
+    for value in values:
+        args += (value.device_id, value.entry, value.first_id + value.number * shard.shards, value.reason, value.raw)
     keys = [k.store, k.intent, k.quarantine, k.quarantine_state, k.replayed]
     dropped = shard.call("quarantine", keys, args)
     if dropped < 0:
@@ -78,17 +79,17 @@ def quarantine_unreadable(shard: Shard, intent: Intent, found: Sequence[Unreadab
     return int(dropped)
 
 
-def quarantine_rejected(shard: Shard, found: Sequence[Aside], max_bytes: int) -> int:
-    """Keep what a collector could not make a record of. Returns how many old ones that dropped."""
+def quarantine_rejected(shard: Shard, values: Sequence[Aside], max_bytes: int) -> int:
+    """Store data that a collector could not convert. Returns the number of old entries dropped."""
     k = shard.keys
     args: list[str | bytes | int] = [shard.store_id, max_bytes]
-    for one in found:
-        args += (one.device_id, NO_ENTRY, 0, one.reason, one.raw[:MAX_ASIDE_BYTES])
+    for value in values:
+        args += (value.device_id, NO_ENTRY, 0, value.reason, value.raw[:MAX_ASIDE_BYTES])
     return int(shard.call("set_aside", [k.store, k.quarantine, k.quarantine_state, k.replayed], args))
 
 
 def read_quarantine(shard: Shard) -> Iterator[Quarantined]:
-    """What is in quarantine, the oldest first, read in pieces between which Redis serves others."""
+    """The quarantine, oldest first, read in pieces between which Redis serves other clients."""
     start = "-"
     while page := _quarantine_page(shard, start):
         replayed = _are_replayed(shard, [name for name, _ in page])
@@ -105,13 +106,13 @@ def _are_replayed(shard: Shard, names: list[bytes]) -> list[int]:
 
 
 def quarantine_counts(shard: Shard) -> QuarantineCounts:
-    """How many were ever kept in quarantine, dropped from it, and replayed."""
-    found = translated(lambda: shard.client.hmget(shard.keys.quarantine_state, QuarantineCounts._fields))
-    return QuarantineCounts(*(int(value or 0) for value in found))
+    """Total numbers of entries kept in quarantine, dropped from it, and replayed."""
+    counts = translated(lambda: shard.client.hmget(shard.keys.quarantine_state, QuarantineCounts._fields))
+    return QuarantineCounts(*(int(value or 0) for value in counts))
 
 
 def replay(shard: Shard, one: Quarantined, entry: Entry) -> bool:
-    """Append `entry` in place of what was in quarantine, both in one. False if it isn't there any more.
+    """Append `entry` in place of a quarantined one, atomically. False if that is gone.
 
     It gets new ids and keeps its time of arrival.
     """

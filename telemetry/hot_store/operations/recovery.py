@@ -9,7 +9,7 @@ from telemetry.hot_store.shard import Shard
 
 
 def take_over(shard: Shard, new_id: str, least_next_id: int) -> None:
-    """Give the store a new id, which stops all programs that know the old one, and drop its intent."""
+    """Give the store a new id, which stops all programs that use the old one, and drop its intent."""
     k = shard.keys
     shard.call("take_over", [k.store, k.next_id, k.intent, k.finishing], [new_id, least_next_id])
     shard.store_id = new_id
@@ -18,7 +18,7 @@ def take_over(shard: Shard, new_id: str, least_next_id: int) -> None:
 def replace_entries(
     shard: Shard, device_id: str, last: str, gone: int, gone_bytes: int, entries: Sequence[Moved]
 ) -> None:
-    """Put `entries` in place of a stream's entries up to `last`, which held `gone` records of so many bytes."""
+    """Replace a stream's entries up to `last`, which had `gone` records of `gone_bytes`, by `entries`."""
     k = shard.keys
     args: list[str | bytes | int] = [shard.store_id, device_id, last, gone, gone_bytes]
     for entry in entries:
@@ -27,5 +27,5 @@ def replace_entries(
 
 
 def reopen(shard: Shard, committed: str) -> None:
-    """End a recovery: saving goes on from `committed`."""
+    """Finish a recovery: saving continues from `committed`."""
     shard.call("reopen", [shard.keys.store, shard.keys.committed], [shard.store_id, committed])

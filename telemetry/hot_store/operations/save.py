@@ -1,4 +1,4 @@
-"""The steps of a save that change a shard (lua/save.lua): the intent, its ids, and the trimming of what was saved."""
+"""The steps of a save that change a shard (lua/save.lua): the intent, its ids, and the trim of saved entries."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NO_MARKS: Mapping[str, bytes] = {}
 
 
 def note_trouble(shard: Shard, why: str) -> None:
-    """Keep why a save failed, for people to see, until one is finished."""
+    """Store why a save failed, until a save succeeds."""
     shard.call("note_trouble", [shard.keys.store], [shard.store_id, why])
 
 
@@ -25,37 +25,37 @@ def intend(shard: Shard, committed: str, intent: bytes) -> bool:
 
 
 def allot(shard: Shard, count: int, token: str) -> int:
-    """Ids for `count` records that won't rest here: the first, the others follow in steps of `shards`."""
+    """Assign ids to `count` records that are not stored here: the first id, the others follow in steps of `shards`."""
     k = shard.keys
     return int(shard.call("allot", [k.store, k.next_id, k.allotted], [shard.store_id, count, token]))
 
 
 def intend_allotted(shard: Shard, committed: str, intent: bytes, token: str) -> bool:
-    """`intend` for records whose ids were allotted under `token`.
+    """`intend` for records whose ids were assigned under `token`.
 
-    Raises `IntentChanged` if Redis knows nothing of that: it may give the ids to others, or a device was deleted.
+    Raises `IntentChanged` if the token is unknown: Redis may assign the ids again, or a device was deleted.
     """
     k = shard.keys
     keys = [k.store, k.intent, k.committed, k.finishing, k.allotted]
     written = shard.call("intend_allotted", keys, [shard.store_id, committed, intent, token])
     if written < 0:
-        raise IntentChanged("cannot use the ids that were allotted: Redis was restored, or a device deleted, meanwhile")
+        raise IntentChanged("cannot use the assigned ids: Redis was restored, or a device was deleted meanwhile")
     return bool(written)
 
 
 def finish_chunk(shard: Shard, intent: Intent, number: int, marks: Mapping[str, bytes] = NO_MARKS) -> None:
     """Trim chunk `number` of a committed intent. Raises `IntentChanged` (guard 4).
 
-    `marks` are the last of what it takes, by device; Redis looks for those that the caller has not read.
+    `marks` are the last marks of the trimmed entries, by device; Redis reads those that the caller has not read.
     """
     k = shard.keys
     keys = [k.store, k.intent, k.committed, k.finishing, k.unsaved, k.dirty, k.recent]
     last = "1" if number == intent.chunk_count - 1 else "0"
     args: list[str | bytes | int] = [shard.store_id, intent.head, number, last, intent.commit]
     start = k.stream("")
-    for found in intent.chunk(number):
-        keys.append(start + found.device_id)
-        args += (found.device_id, entry_text(behind(entry_id(found.last))), found.records, found.size_bytes)
-        args.append(marks.get(found.device_id, "?") if found.is_marked else "")
+    for taken in intent.chunk(number):
+        keys.append(start + taken.device_id)
+        args += (taken.device_id, entry_text(behind(entry_id(taken.last))), taken.records, taken.size_bytes)
+        args.append(marks.get(taken.device_id, "?") if taken.is_marked else "")
     if shard.call("finish", keys, args) < 0:
         raise IntentChanged("cannot trim: the intent was finished by another worker, or Redis was restored")

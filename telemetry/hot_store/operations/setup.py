@@ -1,4 +1,4 @@
-"""Setting up a shard's store, and upgrading that of an older release (lua/store.lua)."""
+"""Sets up a shard's store, and upgrades the store of an older release (lua/store.lua)."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from telemetry.hot_store.shard import Shape, _shape, shape
 
 
 def setup(client: redis.Redis, shard: int, new_id: str, shards: int, committed: str, next_id: int) -> Shape:
-    """Make the shard's store unless it exists. Returns what it is."""
+    """Create the shard's store if it does not exist. Returns its identity."""
     k = Keys(shard)
     args: list[str | bytes | int] = [new_id, LAYOUT, shards, shard, committed, next_id]
     return _shape(translated(lambda: call(client, "setup", [k.store, k.committed, k.next_id], args)))
 
 
 def upgrade(client: redis.Redis, shard: int, new_id: str) -> int | None:
-    """Bring the store of an older release to this one's layout, once. Returns the layout that it had, None if none.
+    """Upgrade the store of an older release to the current layout. Returns the old layout, None without a store.
 
-    What waits stays as it is: a record without the fields that came later is read all the same (record.py). From then
-    on the older release refuses the store, since it would save records without what it doesn't know of; those of its
-    programs that still run are stopped by the new id.
+    Unsaved records are unchanged: records without later fields can be read (record.py). After that the older release
+    rejects the store, since it would save records without fields that it does not know; its running programs are
+    stopped by the new id.
     """
-    found = shape(client, shard)
-    if found is None or found.layout >= LAYOUT:
+    existing = shape(client, shard)
+    if existing is None or existing.layout >= LAYOUT:
         return None
-    args: list[str | bytes | int] = [found.store_id, found.layout, LAYOUT, new_id]
+    args: list[str | bytes | int] = [existing.store_id, existing.layout, LAYOUT, new_id]
     translated(lambda: call(client, "upgrade", [Keys(shard).store], args))
-    return found.layout
+    return existing.layout

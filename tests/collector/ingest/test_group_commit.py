@@ -392,7 +392,7 @@ def test_a_store_that_was_emptied_takes_nothing_until_it_is_set_up_again(
         async with taking(connect_shared) as intake:
             await intake.submit([sent("a", 1)], 1)
             client.flushall()
-            for reason in ("another one than at the start", "not set up yet", "not set up yet"):
+            for reason in ("not the one from the start of this program", "not set up yet", "not set up yet"):
                 with pytest.raises(BusyError, match=reason):
                     await intake.submit([sent("a", 2)], 1)
             assert client.dbsize() == 0

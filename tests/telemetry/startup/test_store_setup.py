@@ -115,7 +115,7 @@ def test_an_older_store_is_upgraded_by_the_worker_and_its_older_programs_are_sto
     ledger = Ledger()
     ledger.append(shard, "a")
     client.hset(STORE, "layout", "0")
-    with pytest.raises(NotSetUp, match="the store has layout 0; the worker brings it to 1"):
+    with pytest.raises(NotSetUp, match="the store has layout 0; the worker upgrades it to 1"):
         hot.attach(client, 1)
     [now] = set_up(client, archive, 1)
     assert (client.hget(STORE, "layout"), now.unsaved()) == (b"1", 1)

@@ -72,7 +72,9 @@ def test_devices_of_a_prefix(shard: Shard) -> None:
         append_batches(shard, [batch("", ALL, device=f"p-{number}")], Limits(), prefixes=most)
     append_batches(shard, [batch("", ALL, device="q"), batch("", ALL, device="p-0")], Limits(), prefixes=most)
     unsaved = shard.unsaved()
-    with pytest.raises(ShareFull, match=r"'p-' have their share of collector.max_devices \(limits.owner_share_percent"):
+    with pytest.raises(
+        ShareFull, match=r"'p-' have used their share of collector.max_devices \(limits.owner_share_percent"
+    ):
         append_batches(shard, [batch("", ALL, device="p-2")], Limits(), prefixes=most)
     assert issubclass(ShareFull, Exception)
     with pytest.raises(DevicesFull):
