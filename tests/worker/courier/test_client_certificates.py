@@ -66,10 +66,13 @@ def test_files_that_cannot_be_used_are_named(strict: Strict, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("entry", "why"),
     [
-        ('url = "https://h/"\nclient_certificate = "a.pem"', "need each other"),
-        ('url = "https://h/"\nclient_key = "a.key"', "need each other"),
-        ('url = "http://h/"\nclient_certificate = "a.pem"\nclient_key = "a.key"', "of no use over http://"),
-        ('url = "whimbrel://h:1"\nclient_certificate = "a.pem"\nclient_key = "a.key"', "of no use over whimbrel://"),
+        ('url = "https://h/"\nclient_certificate = "a.pem"', "must be set together"),
+        ('url = "https://h/"\nclient_key = "a.key"', "must be set together"),
+        ('url = "http://h/"\nclient_certificate = "a.pem"\nclient_key = "a.key"', "has no effect over http://"),
+        (
+            'url = "whimbrel://h:1"\nclient_certificate = "a.pem"\nclient_key = "a.key"',
+            "has no effect over whimbrel://",
+        ),
         ('url = "whimbrel://h:1"\nsecret = "s"', "signs HTTP requests"),
     ],
 )

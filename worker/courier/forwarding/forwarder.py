@@ -14,25 +14,22 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-import msgspec
 
 from telemetry.archive import commit_log
 from telemetry.archive.added_file import NewFile
-from telemetry.archive.change_feed import Change, change_at, digest_at
+from telemetry.archive.change_feed import Change, change_at
 from telemetry.archive.table import READ_ERRORS, Archive, in_one_line
 from telemetry.config.settings import Forward
 from telemetry.coordination.shared_state import ForwardProgress
 from telemetry.model.errors import BusyError, StoreError, WhimbrelError
 from telemetry.system.failpoints import Step, no_step_reporter
 from worker.courier.delivery.backoff import Patience
-from worker.courier.delivery.http_client import shown
-from worker.courier.delivery.state_db import DONE_KEPT, Progress, Store
-from worker.courier.forwarding.log_position import Lag, Snapshot, look, with_backlog
+from worker.courier.delivery.state_db import Progress, Store
+from worker.courier.forwarding.lag_monitor import LagMonitor
+from worker.courier.forwarding.log_position import Snapshot, look, with_backlog
+from worker.courier.forwarding.saved_progress import SavedProgress, replace
 from worker.courier.forwarding.version_delivery import Delivery, new_sender
 
 log = logging.getLogger(__name__)
@@ -58,15 +55,12 @@ class Forwarder:
         look_s: float,
         reached: Step = no_step_reporter,
     ) -> None:
-        self._entry, self._archive, self._store, self._delivery = entry, archive, store, delivery
+        self._entry, self._archive, self._delivery = entry, archive, delivery
         self._patience, self._now_ms, self._look_s, self._reached = patience, now_ms, look_s, reached
         self._log = commit_log.folder(archive.root)
-        self._lag = Lag(self._log)
+        self._saved = SavedProgress(store, entry.name, self._log)
+        self._lag = LagMonitor(entry, self._log, self._saved, delivery.can_skip, now_ms, look_s)
         self._synced = -1
-        self._looked_s = float("-inf")
-        self._trouble = ""
-        self._progress = store.progress(entry.name)
-        self._report = self._reported()
 
     def run(self, stopped: threading.Event) -> None:
         """Go on until stopped."""
@@ -74,11 +68,11 @@ class Forwarder:
             try:
                 pause_s = 0.0 if self.step() else self._look_s
                 self._patience.succeeded()
-                self._say("")
+                self._note_trouble("")
             except TROUBLES as error:
                 asked_s = error.retry_after_s if isinstance(error, BusyError) else 0
                 pause_s = self._patience.failed(asked_s)
-                self._say(in_one_line(error)[:SHOWN_CHARACTERS])
+                self._note_trouble(in_one_line(error)[:SHOWN_CHARACTERS])
             self._pause(pause_s, stopped)
         self.close()
 
@@ -94,86 +88,32 @@ class Forwarder:
                 return
             pause_s -= self._look_s
 
-    def _say(self, trouble: str) -> None:
-        if trouble and trouble != self._trouble:
+    def _note_trouble(self, trouble: str) -> None:
+        if trouble and trouble != self._lag.trouble:
             log.warning("forward %s: %s; trying again", self._entry.name, trouble)
-        elif self._trouble and not trouble:
+        elif self._lag.trouble and not trouble:
             log.info("forward %s: it goes on", self._entry.name)
-        self._trouble = trouble
-
-    # Looking -----------------------------------------------------------------------------------------
+        self._lag.trouble = trouble
 
     def look(self) -> None:
         """Measure what waits, and give up what is too much."""
-        try:
-            if self._progress is not None:
-                self._lag.look(self._progress.version)
-                self._give_up(self._progress)
-        except TROUBLES as error:
-            log.warning("forward %s: cannot measure what waits: %s", self._entry.name, in_one_line(error))
-        self._looked_s = time.monotonic()
-        self._report = self._reported()
-
-    def _glance(self) -> None:
-        """Measure in the middle of a version, too: one may take hours."""
-        if self._progress is not None and time.monotonic() - self._looked_s >= self._look_s:
-            self._lag.look(self._progress.version)
-            self._looked_s = time.monotonic()
-        self._report = self._reported()
+        self._lag.check(TROUBLES)
 
     def report(self) -> ForwardProgress:
-        """How far it is, as of the last look."""
-        found, now_ms = self._report, self._now_ms()
-        oldest_ms = now_ms if found.oldest_waiting_ms is None else found.oldest_waiting_ms
-        return msgspec.structs.replace(found, noted_ms=now_ms, behind_s=max(0, now_ms - oldest_ms) / 1_000)
-
-    def _reported(self) -> ForwardProgress:
-        p, lag = self._progress or Progress(url=""), self._lag
-        return ForwardProgress(
-            self._entry.name,
-            shown(self._entry.url),
-            0,
-            p.version,
-            len(lag) + p.is_copying,
-            lag.records + sum(file.rows for file in p.backlog) - p.done_rows,
-            lag.size_bytes + sum(file.size_bytes for file in p.backlog),
-            0.0,
-            p.backlog_since_ms if p.backlog else lag.oldest_ms(),
-            p.sent_records,
-            p.refused_records,
-            p.dropped_records,
-            p.dropped_versions,
-            p.last_success_ms,
-            self._trouble,
-        )
-
-    def _give_up(self, progress: Progress) -> None:
-        """Let go of the oldest that wait where they hold more of the disk than they may."""
-        most_bytes = self._entry.max_lag_bytes
-        gone = self._lag.beyond(most_bytes) if most_bytes else []
-        if not gone:
-            return
-        name, version, records = self._entry.name, gone[-1].version, sum(one.records for one in gone)
-        if self._delivery.can_skip:
-            lost = records - progress.done_rows
-            log.error("forward %s: more than %d bytes waited: %d records were given up", name, most_bytes, lost)
-            self._skip_to(progress, version, lost, len(gone))
-        else:
-            log.error("forward %s: more than %d bytes waited: the copy will begin anew", name, most_bytes)
-            self._keep(_replace(progress, is_copying=True, **self._at(version)))
-        self._lag.look(version)
+        """Return the progress as of the last look."""
+        return self._lag.report()
 
     # Going on ----------------------------------------------------------------------------------------
 
     def step(self) -> bool:
         """Do the next version. False if there is none."""
         if not commit_log.entries(self._log):
-            if self._progress is None:
-                self._progress = self._kept(self._fresh())
-            elif self._progress.version >= 0:
+            if self._saved.progress is None:
+                self._save(self._fresh())
+            elif self._saved.progress.version >= 0:
                 raise StoreError("there is no archive")
             return False
-        progress = self._whole(self._progress or self._first())
+        progress = self._whole(self._saved.progress or self._first())
         change = change_at(self._log, progress.version + 1)
         if change is None:
             self._delivery.tidy(progress)
@@ -183,11 +123,11 @@ class Forwarder:
             change = with_backlog(change, progress.backlog)
         is_again = (progress.begun_version, progress.begun_digest) == (change.version, change.digest)
         if not is_again:
-            progress = _replace(progress, begun_version=change.version, begun_digest=change.digest, done_rows=0)
+            progress = replace(progress, begun_version=change.version, begun_digest=change.digest, done_rows=0)
             self._reached("begin")
-            self._keep(progress)
+            self._save(progress)
         try:
-            progress = self._delivery.deliver(change, progress, is_again, self._keep)
+            progress = self._delivery.deliver(change, progress, is_again, self._save)
         except FileNotFoundError:
             self._missing(progress, change.rows)
             return True
@@ -205,51 +145,33 @@ class Forwarder:
 
     def _advance(self, progress: Progress, change: Change) -> None:
         done = {"version": change.version, "digest": change.digest, "done_rows": 0, "backlog": ()}
-        self._progress = _replace(progress, **done, last_success_ms=self._now_ms())
-        self._store.keep(self._entry.name, self._progress, self._delivery.due(change.removed, self._now_ms()))
+        progress = replace(progress, **done, last_success_ms=self._now_ms())
+        self._saved.save(progress, self._delivery.due(change.removed, self._now_ms()))
 
     def _missing(self, progress: Progress, rows: int) -> None:
         """A file of the version is gone, as nobody held it: the forward was not in the settings for a while."""
         if not self._delivery.can_skip:
             log.warning("forward %s: files are gone before they were copied: copying anew", self._entry.name)
-            self._keep(_replace(progress, is_copying=True))
+            self._save(replace(progress, is_copying=True))
             return
         version = progress.version + 1
         log.error("forward %s: files of version %d are gone: what it saved is not sent", self._entry.name, version)
         self._skip_to(progress, version, rows - progress.done_rows, 1)
-
-    def _skip_to(self, progress: Progress, version: int, records: int, versions: int) -> None:
-        self._keep(
-            _replace(
-                progress,
-                **self._at(version),
-                dropped_records=progress.dropped_records + max(records, 0),
-                dropped_versions=progress.dropped_versions + versions,
-            )
-        )
-
-    def _at(self, version: int) -> dict[str, Any]:
-        """What of `Progress` says that it is behind a version, with nothing begun."""
-        digest = digest_at(self._log, version) or ""
-        return {"version": version, "digest": digest, "begun_version": -1, "done_rows": 0, "backlog": ()}
 
     # Beginning ---------------------------------------------------------------------------------------
 
     def _first(self) -> Progress:
         """Where a new forward begins."""
         entries = commit_log.entries(self._log)
-        digests = ((version, digest_at(self._log, version)) for version in entries[-DONE_KEPT:])
-        self._store.seed(self._entry.name, [(version, digest) for version, digest in digests if digest])
+        self._saved.seed()
         fresh = self._fresh()
         if not self._delivery.can_skip:
             return self._anew(fresh)
         if self._entry.start == "all":
             now = self._snapshot()
-            return self._kept(
-                _replace(fresh, version=now.version - 1, backlog=now.files, backlog_since_ms=now.since_ms)
-            )
+            return self._save(replace(fresh, version=now.version - 1, backlog=now.files, backlog_since_ms=now.since_ms))
         log.info("forward %s: begins behind version %d", self._entry.name, entries[-1])
-        return self._kept(_replace(fresh, **self._at(entries[-1])))
+        return self._save(replace(fresh, **self._saved.after(entries[-1])))
 
     def _snapshot(self) -> Snapshot:
         table, root = self._archive.open_existing(), self._archive.root
@@ -273,24 +195,26 @@ class Forwarder:
         is_ours = progress.is_ours and progress.url == self._entry.url
         waiting = {"backlog": now.files, "backlog_since_ms": now.since_ms}
         url = self._entry.url
-        progress = _replace(progress, url=url, is_ours=is_ours, is_copying=True, **{**self._at(now.version), **waiting})
-        self._lag.forget()
-        self._keep(progress)
+        progress = replace(
+            progress, url=url, is_ours=is_ours, is_copying=True, **{**self._saved.after(now.version), **waiting}
+        )
+        self._lag.reset()
+        self._save(progress)
         version = None if is_ours else self._delivery.newest()
         if version is None:
             version = now.version
-            self._keep(_replace(progress, is_ours=True))
+            self._save(replace(progress, is_ours=True))
             self._reached("begin")
             self._delivery.begin(now)
         done = {"is_copying": False, "is_ours": True, "last_success_ms": self._now_ms()}
-        return self._kept(_replace(progress, **self._at(version), **done))
+        return self._save(replace(progress, **self._saved.after(version), **done))
 
     def _whole(self, progress: Progress) -> Progress:
         """The position, after a look whether the log goes on from there."""
         is_copy = not self._delivery.can_skip
         if is_copy and (progress.is_copying or progress.url != self._entry.url):
             return self._anew(progress)
-        found = look(self._log, progress.version, progress.digest, lambda: self._store.done(self._entry.name))
+        found = look(self._log, progress.version, progress.digest, self._saved.sent_versions)
         if found.back_to is not None:
             return self._back(progress, found.back_to)
         if found.gap and is_copy:
@@ -298,29 +222,24 @@ class Forwarder:
         if found.gap:
             log.error("forward %s: %d versions are gone before they were sent", self._entry.name, found.gap)
             self._skip_to(progress, progress.version + found.gap, 0, found.gap)
-        return self._progress or progress
+        return self._saved.progress or progress
 
     def _back(self, progress: Progress, version: int) -> Progress:
         log.warning(
             "forward %s: the archive was put back or replaced: going on behind version %d", self._entry.name, version
         )
-        there = self._at(version)
+        there = self._saved.after(version)
         is_whole = self._delivery.rewind(version if there["digest"] else -1)
-        progress = _replace(progress, **there, is_copying=not is_whole, sender=new_sender(), number=0)
-        self._store.rewind(self._entry.name, progress)
-        self._progress = progress
-        self._lag.forget()
+        progress = replace(progress, **there, is_copying=not is_whole, sender=new_sender(), number=0)
+        self._saved.rewind(progress)
+        self._lag.reset()
         return progress if is_whole else self._anew(progress)
 
-    def _keep(self, progress: Progress) -> None:
-        self._store.keep(self._entry.name, progress)
-        self._progress = progress
-        self._glance()
-
-    def _kept(self, progress: Progress) -> Progress:
-        self._keep(progress)
+    def _save(self, progress: Progress) -> Progress:
+        self._saved.save(progress)
+        self._lag.check_in_version()
         return progress
 
-
-def _replace(progress: Progress, **changes: Any) -> Progress:
-    return msgspec.structs.replace(progress, **changes)
+    def _skip_to(self, progress: Progress, version: int, records: int, versions: int) -> None:
+        self._saved.skip_to(progress, version, records, versions)
+        self._lag.check_in_version()

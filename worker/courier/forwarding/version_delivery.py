@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 DELETED_AT_ONCE = 100
 
-Keep = Callable[[Progress], None]
+Keep = Callable[[Progress], object]
 
 
 class Delivery(Protocol):
