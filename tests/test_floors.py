@@ -67,6 +67,7 @@ FLOORS = (
     "api",
     "api.legacy.paging",
     "api.records",
+    "api.positions",
     "api.analytics",
     "api.latest",
     "api.devices",

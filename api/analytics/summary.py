@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from functools import partial
 from itertools import repeat
 from typing import NamedTuple
 
 import duckdb
+import msgspec
 import pyarrow as pa
 from msgspec import UNSET, Struct, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
 from api.analytics.hourly_rollup import WholeHours
-from api.analytics.summary_sql import FIELDS, Asked, statement
+from api.analytics.summary_sql import FIELDS, Asked, hops_sql, records_sql, statement
 from api.execution.query_pool import Queries
+from api.positions import plausible_sql
+from api.positions.parameters import PARAMETERS as LIMITS
+from api.positions.parameters import limits_of
 from api.records.neighbours import Around
 from api.records.range_query import records_in
 from api.requests import key_devices, params
@@ -90,6 +96,7 @@ class SummaryAnswer(Struct, frozen=True):
     speed_kmh_max: float | UnsetType | None = UNSET
     stopped_seconds: float | UnsetType | None = UNSET
     bbox: list[float] | UnsetType | None = UNSET
+    implausible: int | UnsetType = UNSET
 
 
 class SummariesPage(Struct, frozen=True):
@@ -106,7 +113,7 @@ SUMMARY = Operation(
     "What devices did in each stretch of time",
     "worked out",
     {200: Content("A page, in the order of devices and time", {"application/json": SummariesPage})},
-    (DEVICE_ID, START, END, EVERY, NAMED, STOPPED, GAP, LIMIT, PLACE),
+    (DEVICE_ID, START, END, EVERY, NAMED, STOPPED, GAP, *LIMITS, LIMIT, PLACE),
     problems=(problems.INVALID_PARAMETER, problems.NOT_TOGETHER),
 )
 
@@ -120,11 +127,29 @@ class Question(NamedTuple):
     after: Place | None = None
 
 
+class _Key(Struct, frozen=True):
+    device_id: str
+    start: str
+
+
+_KEYS, _RAW = msgspec.json.Decoder(list[_Key]), msgspec.json.Decoder(list[msgspec.Raw])
+
+
 class Page(NamedTuple):
-    """Summaries as a JSON array, and where the next page begins behind, if there is one."""
+    """Summaries as a JSON array, where the next page begins behind, if there is one, and devices with a summary that
+    lacks a speed."""
 
     summaries: bytes
     after: Place | None
+    without_speed: Sequence[str] = ()
+
+    def with_others(self, page: Page) -> Page:
+        """The same summaries, those that another page has, too, as they are there."""
+        own, others = (
+            zip(_KEYS.decode(part.summaries), _RAW.decode(part.summaries), strict=True) for part in (self, page)
+        )
+        known = dict(others)
+        return Page(record_schema.encode([known.get(key, summary) for key, summary in own]), self.after)
 
     @property
     def body(self) -> bytes:
@@ -142,7 +167,20 @@ def page(
     question: Question,
     whole_hours: WholeHours | None = None,
 ) -> Page:
-    """One page, of one snapshot of archive and tail."""
+    """One page, of one snapshot of archive and tail. Speeds are worked out from positions only if one was not sent."""
+    found = _page(connection, snapshots, question, whole_hours)
+    if not found.without_speed or question.asked.has_positions:
+        return found
+    asked = question.asked._replace(has_speeds_of_hops=True)
+    if len(found.without_speed) > params.MAX_DEVICES:
+        return _page(connection, snapshots, question._replace(asked=asked), None)
+    wanted = question.wanted._replace(devices=found.without_speed)
+    return found.with_others(_page(connection, snapshots, question._replace(wanted=wanted, asked=asked), None))
+
+
+def _page(
+    connection: duckdb.DuckDBPyConnection, snapshots: Snapshots, question: Question, whole_hours: WholeHours | None
+) -> Page:
     wanted, asked, limit, after = question
     if wanted.start_us >= wanted.end_us:
         return NOTHING
@@ -169,10 +207,19 @@ def _of_duckdb(
         source = records_in(snapshot.files, wanted, asked.columns, has_tail)
     if source is None:
         return NOTHING
-    rows = connection.execute(statement(source, asked, limit, after)).fetchall()
+    rows = _rows(connection, records_sql(source, asked, after), question)
     shown = rows[:limit]
-    texts = ",".join(text for text, _, _ in shown)
-    return Page(f"[{texts}]".encode(), Place(*shown[-1][1:]) if len(rows) > limit else None)
+    texts = ",".join(text for text, *_ in shown)
+    without_speed = sorted({device for _, device, _, is_missing in shown if is_missing})
+    return Page(f"[{texts}]".encode(), Place(*shown[-1][1:3]) if len(rows) > limit else None, without_speed)
+
+
+def _rows(connection: duckdb.DuckDBPyConnection, records: str, question: Question) -> list[tuple[str, str, int, bool]]:
+    asked, limit, after = question.asked, question.limit, question.after
+    if not asked.has_hops:
+        return connection.execute(statement(records, asked, limit, after)).fetchall()
+    with plausible_sql.settled(connection, records, partial(hops_sql, asked=asked), asked.jumps) as hops:
+        return connection.execute(statement(hops, asked, limit, after)).fetchall()
 
 
 def _of_columns(found: pa.Table, asked: Asked, limit: int) -> Page:
@@ -186,7 +233,11 @@ def _of_columns(found: pa.Table, asked: Asked, limit: int) -> Page:
     shown |= {"start": [ends[us][0] for us in starts_us], "end": [ends[us][1] for us in starts_us]}
     columns = (shown.get(name, repeat(UNSET)) for name in SummaryAnswer.__struct_fields__)
     summaries = record_schema.encode(list(map(SummaryAnswer, *columns)))
-    return Page(summaries, Place(devices[-1], starts_us[-1]) if found.num_rows > limit else None)
+    speeds = [shown[name] for name in asked.fields if FIELDS[name].sql_of_positions]
+    without_speed = sorted(
+        {device for some in speeds if None in some for device, kmh in zip(devices, some, strict=True) if kmh is None}
+    )
+    return Page(summaries, Place(devices[-1], starts_us[-1]) if found.num_rows > limit else None, without_speed)
 
 
 class Summaries:
@@ -211,6 +262,7 @@ class Summaries:
                 EVERY.of(request),
                 STOPPED.of(request),
                 round(1e6 * GAP.of(request)),
+                limits_of(request),
             ),
             params.limit(request, self._max_page_records),
             params.place(request),

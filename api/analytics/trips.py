@@ -13,7 +13,10 @@ from starlette.responses import Response
 
 from api.analytics import trip_sql
 from api.execution.query_pool import Queries
-from api.geo.geo_sql import PLACED
+from api.positions import plausible_sql
+from api.positions.parameters import PARAMETERS as LIMITS
+from api.positions.parameters import limits_of
+from api.positions.plausibility import Limits
 from api.records.neighbours import Around, Look
 from api.requests import key_devices, params
 from api.requests.params import DEVICE_ID, END, LIMIT, PLACE, START, Place
@@ -66,9 +69,11 @@ class StopAnswer(Struct, frozen=True):
 
 
 class TripsPage(Struct, frozen=True):
-    """Trips in the order of devices and time; `next_cursor` is null at the end."""
+    """Trips in the order of devices and time; `next_cursor` is null at the end. `implausible` counts the positions in
+    the range that were left out, of the devices from the cursor's on."""
 
     trips: list[TripAnswer]
+    implausible: int
     next_cursor: str | None
 
 
@@ -76,10 +81,11 @@ class StopsPage(Struct, frozen=True):
     """Stops likewise."""
 
     stops: list[StopAnswer]
+    implausible: int
     next_cursor: str | None
 
 
-PARAMETERS = (DEVICE_ID, START, END, *RULES, LIMIT, PLACE)
+PARAMETERS = (DEVICE_ID, START, END, *RULES, *LIMITS, LIMIT, PLACE)
 TRIPS, STOPS = (
     Operation(
         "GET",
@@ -100,6 +106,7 @@ class Question(NamedTuple):
 
     wanted: Wanted
     rules: Rules
+    limits: Limits
     limit: int
     after: Place | None
 
@@ -142,41 +149,53 @@ def stop(device_id: str, move: Move) -> StopAnswer | None:
 Show = Callable[[str, Move], Answer | None]
 
 
-def look_of(rules: Rules) -> Look:
+def look_of(rules: Rules, limits: Limits) -> Look:
     """Which records around a range its moves depend on."""
-    return Look(rules.margin_us, 1, PLACED)
+    return plausible_sql.look(rules.margin_us, limits)
 
 
-def found(
-    connection: duckdb.DuckDBPyConnection, snapshots: Snapshots, question: Question, show: Show
-) -> Iterator[tuple[Place, Answer]]:
-    """All from the cursor on, each with its place."""
-    wanted, rules, after = question.wanted, question.rules, question.after
+class Page(NamedTuple):
+    """Answers of a page, the count of implausible positions, and the place after which the next page begins, if any."""
+
+    answers: list[Answer]
+    implausible: int
+    after: Place | None
+
+
+def page(connection: duckdb.DuckDBPyConnection, snapshots: Snapshots, question: Question, show: Show) -> Page:
+    """One page."""
+    found = _runs(connection, snapshots, question)
+    if found is None:
+        return Page([], 0, None)
+    some = list(islice(_answers(found, question, show), question.limit + 1))
+    shown = some[: question.limit]
+    after = shown[-1][0] if len(some) > question.limit else None
+    return Page([answer for _, answer in shown], found.implausible, after)
+
+
+def _runs(connection: duckdb.DuckDBPyConnection, snapshots: Snapshots, question: Question) -> trip_sql.Found | None:
+    wanted, rules, limits, after = question.wanted, question.rules, question.limits, question.after
     if wanted.start_us >= wanted.end_us:
-        return
-    look = look_of(rules)
+        return None
+    look, columns = look_of(rules, limits), trip_sql.columns(limits)
     snapshot = snapshots.take(look.wide(wanted))
-    unsaved = snapshot.some(trip_sql.COLUMNS)
+    unsaved = snapshot.some(columns)
     if has_tail := unsaved.num_rows > 0:
         connection.register("tail", unsaved)
-    source = Around(connection, snapshot, trip_sql.COLUMNS, has_tail).source(wanted, look)
+    source = Around(connection, snapshot, columns, has_tail).source(wanted, look)
     if source is None:
-        return
-    range_cut = Cut(wanted.start_us, wanted.end_us)
-    for device, runs, cut in trip_sql.runs(connection, source, rules, range_cut, after.device_id if after else ""):
-        for move in moves(runs, rules, cut):
+        return None
+    cut = Cut(wanted.start_us, wanted.end_us)
+    return trip_sql.runs(connection, source, rules, cut, limits, after.device_id if after else "")
+
+
+def _answers(found: trip_sql.Found, question: Question, show: Show) -> Iterator[tuple[Place, Answer]]:
+    """All from the cursor on, each with its place."""
+    for device, runs, cut in found.devices:
+        for move in moves(runs, question.rules, cut):
             answer, place = show(device, move), Place(device, move.start.us)
-            if answer is not None and (after is None or place > after):
+            if answer is not None and (question.after is None or place > question.after):
                 yield place, answer
-
-
-def page(
-    connection: duckdb.DuckDBPyConnection, snapshots: Snapshots, question: Question, show: Show
-) -> tuple[list[Answer], Place | None]:
-    """One page, and where the next begins behind, if there is one."""
-    some = list(islice(found(connection, snapshots, question, show), question.limit + 1))
-    shown = some[: question.limit]
-    return [answer for _, answer in shown], shown[-1][0] if len(some) > question.limit else None
 
 
 class Trips:
@@ -201,8 +220,10 @@ class Trips:
         question = Question(
             Wanted(devices.named, *params.span(request), prefix=devices.prefix),
             Rules(**{rule.name: rule.of(request) for rule in RULES}),
+            limits_of(request),
             params.limit(request, self._max_page_records),
             params.place(request),
         )
-        shown, after = await self._queries.run(lambda connection: page(connection, self._snapshots, question, show))
-        return record_schema.json({name: shown, "next_cursor": None if after is None else str(after)})
+        found = await self._queries.run(lambda connection: page(connection, self._snapshots, question, show))
+        cursor = None if found.after is None else str(found.after)
+        return record_schema.json({name: found.answers, "implausible": found.implausible, "next_cursor": cursor})

@@ -21,7 +21,18 @@ T = TypeVar("T")
 
 INTERRUPT_EVERY_S = 0.1
 
-RELATIONS = ("asked", "chosen", "counts", "left_records", "neighbours", "page", "simplified", "sorted", "tail")
+RELATIONS = (
+    "asked",
+    "chosen",
+    "counts",
+    "implausible",
+    "left_records",
+    "neighbours",
+    "page",
+    "simplified",
+    "sorted",
+    "tail",
+)
 """Names under which questions register relations: an idle cursor must not keep their records in memory."""
 
 

@@ -7,8 +7,9 @@ the time, and days away where a tracker sleeps while its vehicle is parked.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import duckdb
@@ -25,7 +26,10 @@ BOUND_US = 31 * DAY_US
 """Maximum time between two records that are looked at together, µs; between two farther apart nothing is known."""
 
 STEPS_US = (DAY_US // 24, DAY_US, BOUND_US)
-"""Distances in time, searched one after another until each device has enough records: mostly the first is enough."""
+"""Distances in time to search for one record of each device: mostly the first is enough."""
+
+STEPS_OF_SOME_US = (DAY_US // 24, DAY_US, 2 * DAY_US, BOUND_US)
+"""Distances likewise for several records, which mostly lie within a day of one another."""
 
 
 class Look(NamedTuple):
@@ -39,6 +43,13 @@ class Look(NamedTuple):
     """Whether records after the range are read, too."""
     is_of_range: bool = False
     """Whether only devices with records in the range or its margins are searched."""
+    reach_us: int = 0
+    """Time without a record of a device at which the search for more than its nearest one ends."""
+
+    @property
+    def steps_us(self) -> tuple[int, ...]:
+        """Distances in time, searched one after another until each device has enough records."""
+        return STEPS_US if self.nearest == 1 else STEPS_OF_SOME_US
 
     def near(self, wanted: Wanted) -> Wanted:
         """The range and its margins."""
@@ -95,9 +106,9 @@ class Around:
             among = self._devices(core)
             if not among:
                 return
-        yield from self._nearest(_before(near), look, among, "max_by")
+        yield from self._nearest(_before(near, look), look, among, "max_by", near.start_us)
         if look.is_after:
-            yield from self._nearest(_after(near), look, among, "min_by")
+            yield from self._nearest(_after(near, look), look, among, "min_by", near.end_us)
 
     def _devices(self, records: str | None) -> list[str]:
         """Which devices have some: one column of them is read, which takes far less time than all."""
@@ -106,21 +117,22 @@ class Around:
         rows = self._connection.execute(f"SELECT DISTINCT device_id FROM ({records})").fetchall()
         return [device for (device,) in rows]
 
-    def _nearest(self, steps: Iterable[Wanted], look: Look, among: Sequence[str], pick: str) -> Iterator[pa.Table]:
-        counts: Counter[str] = Counter()
+    def _nearest(
+        self, steps: Iterable[Wanted], look: Look, among: Sequence[str], pick: str, border_us: int
+    ) -> Iterator[pa.Table]:
+        search = _Search(look, border_us)
         for step in steps:
-            full = {device for device, count in counts.items() if count >= look.nearest}
+            full = search.full()
             if among and full.issuperset(among):
                 return
             missing = sorted(set(among or self._devices(self._records(step))) - full)
-            if not missing:
-                continue
             part = step._replace(devices=missing) if len(missing) <= MAX_DEVICES else step
+            search.searched_us = max(border_us - step.start_us, step.end_us - border_us)
             files = self._within(part)
-            if not (files or self._has_tail):
+            if not missing or not (files or self._has_tail):
                 continue
             found = self._picked(records_in(files, part, self._names, self._has_tail), look, pick)
-            counts.update(found.column("device_id").to_pylist())
+            search.add(found)
             yield found
 
     def _picked(self, records: str, look: Look, pick: str) -> pa.Table:
@@ -132,18 +144,44 @@ class Around:
         ).to_arrow_table()
 
 
-def _before(near: Wanted) -> Iterator[Wanted]:
+class _Search:
+    """Progress of a search in steps away from a border of a range."""
+
+    def __init__(self, look: Look, border_us: int) -> None:
+        self._look = look
+        self._border_us = border_us
+        self._distances_us: dict[str, list[int]] = defaultdict(list)
+        self.searched_us = 0
+        """Distance in time up to which all records were searched."""
+
+    def add(self, found: pa.Table) -> None:
+        """Note records that were found."""
+        times_us = found.column("timestamp").cast(pa.int64()).to_pylist()
+        for device, us in zip(found.column("device_id").to_pylist(), times_us, strict=True):
+            self._distances_us[device].append(abs(us - self._border_us))
+
+    def full(self) -> set[str]:
+        """Devices that have enough records, or have no more that matter."""
+        return {device for device, distances_us in self._distances_us.items() if self._is_full(distances_us)}
+
+    def _is_full(self, distances_us: list[int]) -> bool:
+        in_turn = [*sorted(distances_us), self.searched_us]
+        has_gap = any(after - before >= self._look.reach_us for before, after in pairwise(in_turn))
+        return len(distances_us) >= self._look.nearest or has_gap
+
+
+def _before(near: Wanted, look: Look) -> Iterator[Wanted]:
     """The steps away from a range, backwards."""
     end_us = near.start_us
-    for step_us in STEPS_US:
+    for step_us in look.steps_us:
         start_us = max(near.start_us - step_us, EARLIEST_US)
         yield near._replace(start_us=start_us, end_us=end_us)
         end_us = start_us
 
 
-def _after(near: Wanted) -> Iterator[Wanted]:
+def _after(near: Wanted, look: Look) -> Iterator[Wanted]:
     start_us = near.end_us
-    for step_us in STEPS_US:
+    for step_us in look.steps_us:
         end_us = min(near.end_us + step_us, LATEST_US)
         yield near._replace(start_us=start_us, end_us=end_us)
         start_us = end_us

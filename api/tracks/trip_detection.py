@@ -59,7 +59,8 @@ class Run(NamedTuple):
     is the other kind; `entry_m` is the way from that run's last record to this one's first, `inner_m` the way within.
 
     Of these ways, `entry_within_m` and `inner_within_m` lie within the range. `records` are those within it, and
-    `speed_kmh_max` is their greatest speed, None if there is none.
+    `speed_kmh_max` is their greatest speed, sent or from positions, and `sent_kmh_max` their greatest sent speed; None
+    if there is none.
     """
 
     is_still: bool
@@ -72,6 +73,7 @@ class Run(NamedTuple):
     speed_kmh_max: float | None
     entry_within_m: float
     inner_within_m: float
+    sent_kmh_max: float | None = None
 
     @property
     def span_us(self) -> int:
@@ -239,14 +241,18 @@ def _joined(runs: Sequence[Run]) -> list[Run]:
 
 def _one(runs: Sequence[Run]) -> Run:
     first, last = runs[0], runs[-1]
-    speeds_kmh = [run.speed_kmh_max for run in runs if run.speed_kmh_max is not None]
     return first._replace(
         last=last.last,
         records=sum(run.records for run in runs),
         inner_m=first.inner_m + sum(run.entry_m + run.inner_m for run in runs[1:]),
-        speed_kmh_max=max(speeds_kmh, default=None),
+        speed_kmh_max=_greatest(run.speed_kmh_max for run in runs),
+        sent_kmh_max=_greatest(run.sent_kmh_max for run in runs),
         inner_within_m=first.inner_within_m + sum(run.entry_within_m + run.inner_within_m for run in runs[1:]),
     )
+
+
+def _greatest(speeds_kmh: Iterable[float | None]) -> float | None:
+    return max((kmh for kmh in speeds_kmh if kmh is not None), default=None)
 
 
 def _move(stretch: Stretch, cut: Cut) -> Move:
@@ -257,7 +263,8 @@ def _move(stretch: Stretch, cut: Cut) -> Move:
         return Stop(run.first._replace(us=start_us), run.last._replace(us=end_us), run.records)
     start, end, way_m = cut.start(stretch.start), cut.end(stretch.end), stretch.way_within_m
     ends = (before is not None and cut.has(before.last)) + (after is not None and cut.has(after.first))
-    if run.speed_kmh_max is not None:
-        return Trip(start, end, way_m, run.speed_kmh_max, run.records + ends)
+    speed_kmh_max = run.speed_kmh_max if run.sent_kmh_max is None else run.sent_kmh_max
+    if speed_kmh_max is not None:
+        return Trip(start, end, way_m, speed_kmh_max, run.records + ends)
     span_us = end.us - start.us
     return Trip(start, end, way_m, way_m / span_us * 3.6e6 if span_us > 0 else 0.0, run.records + ends)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from api.positions.plausibility import LEAST_US, Limits, Position, left_out
 from telemetry.model.record import Record, Stored
 
 MONDAY = datetime(2000, 1, 3, tzinfo=UTC)
@@ -24,6 +25,7 @@ class Rules(NamedTuple):
     every_us: int | None = None
     stopped_kmh: float = 3.0
     max_gap_us: int = 300_000_000
+    limits: Limits = Limits()
 
 
 BOUND_US = 31 * 86_400_000_000
@@ -66,7 +68,9 @@ def summaries(stored: Iterable[Stored], rules: Rules) -> list[dict[str, Any]]:
 
 def _of_device(device: str, stored: Sequence[Stored], rules: Rules) -> Iterable[dict[str, Any]]:
     records = [one.record for one in sorted(stored, key=lambda one: (one.record.timestamp_us, one.id))]
-    ways = _ways(records, rules)
+    implausible = _implausible(records, rules.limits)
+    ways = _ways([record for record in records if id(record) not in implausible], rules)
+    hops_kmh = {id(hop.record): kmh for hop in ways if (kmh := _kmh(hop)) is not None}
     stops = _stops(records, rules)
     buckets: dict[Ends, list[Record]] = {}
     for record in records:
@@ -78,7 +82,9 @@ def _of_device(device: str, stored: Sequence[Stored], rules: Rules) -> Iterable[
     for ends in sorted(buckets):
         found = buckets[ends]
         times = [record.timestamp_us for record in found]
+        plausible = [record for record in found if id(record) not in implausible]
         speeds = [one.speed_kmh for one in found if one.speed_kmh is not None]
+        speeds = speeds or [hops_kmh[id(one)] for one in plausible if id(one) in hops_kmh]
         yield {
             "device_id": device,
             "start": iso(ends[0]),
@@ -86,12 +92,39 @@ def _of_device(device: str, stored: Sequence[Stored], rules: Rules) -> Iterable[
             "count": len(found),
             "first": iso(times[0]) if times else None,
             "last": iso(times[-1]) if times else None,
-            "distance_km": _distance_km(ways, ends, found),
+            "distance_km": _distance_km(ways, ends, plausible),
             "speed_kmh_mean": _mean(speeds),
-            "speed_kmh_max": max(speeds, default=None),
+            "speed_kmh_max": pytest.approx(max(speeds), rel=1e-6, abs=1e-6) if speeds else None,
             "stopped_seconds": _stopped_s(stops, ends, found),
-            "bbox": _bbox([record for record in found if record.has_fix]),
+            "bbox": _bbox([record for record in plausible if record.has_fix]),
+            "implausible": len(found) - len(plausible),
         }
+
+
+def _implausible(records: Sequence[Record], limits: Limits) -> set[int]:
+    """Which of a device's records have an implausible position, by identity."""
+    if not limits.is_on:
+        return set()
+    placed = [record for record in records if record.has_fix]
+    good = [
+        one
+        for one in placed
+        if (one.latitude, one.longitude) != (0, 0) and (one.accuracy_m or 0) <= limits.max_accuracy_m
+    ]
+    positions = [Position(one.timestamp_us, one.latitude or 0.0, one.longitude or 0.0) for one in good]
+    jumped = left_out(positions, limits)
+    kept = {id(one) for place, one in enumerate(good) if place not in jumped}
+    return {id(one) for one in placed} - kept
+
+
+def _kmh(hop: Hop) -> float | None:
+    us = hop.record.timestamp_us - hop.before.timestamp_us
+    return way_km(hop.before, hop.record) / max(us, LEAST_US) * 3.6e9 if us else None
+
+
+def _is_jump(before: Record, record: Record, limits: Limits) -> bool:
+    us = max(record.timestamp_us - before.timestamp_us, LEAST_US)
+    return limits.is_on and way_km(before, record) > limits.max_jump_kmh * us / 3.6e9
 
 
 def _pairs(records: Sequence[Record], counts: Callable[[Record], bool]) -> Iterable[tuple[Record, Record, int]]:
@@ -103,7 +136,7 @@ def _pairs(records: Sequence[Record], counts: Callable[[Record], bool]) -> Itera
 def _ways(records: Sequence[Record], rules: Rules) -> list[Hop]:
     found = []
     for before, record, us in _pairs(records, lambda record: record.has_fix):
-        if us <= BOUND_US:
+        if us <= BOUND_US and not _is_jump(before, record, rules.limits):
             begin_us = before.timestamp_us if us <= rules.max_gap_us else record.timestamp_us
             found.append(Hop(before, record, begin_us))
     return found

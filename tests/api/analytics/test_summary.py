@@ -62,6 +62,7 @@ def test_a_day(box: Box) -> None:
             "speed_kmh_max": 2.5,
             "stopped_seconds": 60.0,
             "bbox": [-3.0, 53.41, -2.99, 53.41],
+            "implausible": 0,
         }
     ]
 
@@ -169,7 +170,9 @@ def test_a_mean_beyond_all_numbers_is_null(box: Box) -> None:
 
 def test_a_box_over_the_180th_meridian_has_its_west_in_the_east(box: Box) -> None:
     places = [(-17.0, 179.5), (-16.0, -179.5)]
-    box.append(*(Sent("boat", Record(MIDNIGHT_US + n, "tcp", "json", *place)) for n, place in enumerate(places)))
+    box.append(
+        *(Sent("boat", Record(MIDNIGHT_US + n * HOUR_US, "tcp", "json", *place)) for n, place in enumerate(places))
+    )
     [found] = ask(box, [("device_id", "boat")])
     assert found["bbox"] == [179.5, -17.0, -179.5, -16.0]
     assert found["distance_km"] == pytest.approx(154.05, abs=0.05)

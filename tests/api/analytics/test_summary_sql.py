@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from api.analytics.summary import UNITS_US, Question, page
 from api.analytics.summary_sql import FIELDS, Asked
+from api.positions.plausibility import OFF, Limits
 from api.snapshot.snapshot import Wanted
 from telemetry.archive.schema import COLUMNS
 from telemetry.archive.table import Archive, commit_number
@@ -47,8 +48,10 @@ TIMES_US = st.builds(
     st.sampled_from([-300_000_001, -300_000_000, -1, 0, 1, 60_000_000, 300_000_000]),
 )
 RECORDS = st.builds(
-    lambda at_us, place, speed, transport: Record(at_us, transport, "json", place[0], place[1], None, speed),
-    *(TIMES_US, COORDINATES, SPEEDS, st.sampled_from(["http", "tcp"])),
+    lambda at_us, place, speed, transport, accuracy_m: Record(
+        at_us, transport, "json", place[0], place[1], None, speed, accuracy_m=accuracy_m
+    ),
+    *(TIMES_US, COORDINATES, SPEEDS, st.sampled_from(["http", "tcp"]), st.sampled_from([None, None, 1_000.0, 1_000.1])),
 )
 SENT = st.builds(Sent, st.sampled_from(["a", "b", "ü/😀'"]), RECORDS)
 RULES = st.builds(
@@ -58,6 +61,7 @@ RULES = st.builds(
     st.sampled_from([None, MINUTE_US, 7 * MINUTE_US, HOUR_US, 5 * HOUR_US, DAY_US, 7 * DAY_US]),
     st.sampled_from([3.0, 0.0, 60.0]),
     st.sampled_from([300_000_000, 600_000_000, HOUR_US]),
+    st.sampled_from([Limits(), Limits(), OFF, Limits(50_000.0)]),
 )
 CASES = st.integers(0, 3).flatmap(
     lambda saved: st.builds(
@@ -99,7 +103,7 @@ def test_any_question_is_answered_as_plain_python_would(stores: Stores, case: Ca
 
 def assert_same_sums(parts: list[dict[str, Any]], whole: list[dict[str, Any]]) -> None:
     """What two ranges next to each other add up to is what there is of both in one."""
-    for name in ("count", "distance_km", "stopped_seconds"):
+    for name in ("count", "distance_km", "stopped_seconds", "implausible"):
         some, every = (sum(one[name] or 0 for one in found) for found in (parts, whole))
         assert some == pytest.approx(every, abs=1e-4)
 

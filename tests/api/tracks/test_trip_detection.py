@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from api.analytics import trip_sql, trips
 from api.geo.area import Circle, distance_m
+from api.positions.plausibility import OFF, Limits
 from api.records import neighbours, range_query
 from api.records.neighbours import Around
 from api.snapshot.snapshot import Snapshot, Wanted
@@ -26,7 +27,7 @@ from tests.api.records.test_range_query import MIDNIGHT_US
 from tests.conftest import RedisServer
 
 CONNECTION = open_duckdb()
-RULES = Rules()
+RULES, LIMITS = Rules(), Limits()
 M = 1 / 111_195.08
 """A metre as degrees of latitude."""
 
@@ -57,7 +58,7 @@ def table(fixes: list[Fix], device: str = "d") -> pa.Table:
 
 def runs_of(fixes: list[Fix], rules: Rules = RULES) -> list[Run]:
     CONNECTION.register("fixes", table(fixes))
-    found = [runs for _, runs, _ in trip_sql.runs(CONNECTION, "SELECT * FROM fixes", rules, ALL_TIME)]
+    found = [runs for _, runs, _ in trip_sql.runs(CONNECTION, "SELECT * FROM fixes", rules, ALL_TIME, OFF).devices]
     return found[0] if found else []
 
 
@@ -120,6 +121,14 @@ def test_of_a_single_record_nothing_is_known() -> None:
 def test_speed_is_worked_out_where_it_was_not_sent() -> None:
     fixes = [Fix(fix.s, fix.north_m) for fix in DAY]
     assert moves_of(fixes) == [("stop", 0, 600), ("trip", 600, 1_860), ("stop", 1_860, 3_000)]
+
+
+def test_the_maximum_of_a_trip_is_that_of_the_speeds_that_were_sent() -> None:
+    """Of a flight, one record came without a speed, 20 km after the one before: 1,200 km/h from positions."""
+    fixes = [Fix(0, 0, 800.0), Fix(60, 13_400, 840.8), Fix(120, 33_400), Fix(180, 46_700, 800.0)]
+    for sent, expected in ((fixes, 840.8), ([Fix(fix.s, fix.north_m) for fix in fixes], 1_200.0)):
+        [trip] = [move for move in moves(runs_of(sent), RULES) if isinstance(move, Trip)]
+        assert trip.speed_kmh_max == pytest.approx(expected, rel=1e-6)
 
 
 # Against one written record by record ----------------------------------------------------------------
@@ -348,12 +357,13 @@ def within(fixes: list[Fix], start_s: float, end_s: float, rules: Rules = RULES)
     """What a range is answered, of records that are not saved yet."""
     wanted = Wanted((), MIDNIGHT_US + round(start_s * 1e6), MIDNIGHT_US + round(end_s * 1e6))
     CONNECTION.register("tail", table(fixes))
-    look = trips.look_of(rules)
-    around = Around(CONNECTION, Snapshot([], (), 1, look.wide(wanted)), trip_sql.COLUMNS, has_tail=True)
+    look = trips.look_of(rules, LIMITS)
+    columns = trip_sql.columns(LIMITS)
+    around = Around(CONNECTION, Snapshot([], (), 1, look.wide(wanted)), columns, has_tail=True)
     source = around.source(wanted, look)
     assert source is not None
-    found = trip_sql.runs(CONNECTION, source, rules, Cut(wanted.start_us, wanted.end_us))
-    return [move for _, runs, cut in found for move in moves(runs, rules, cut)]
+    found = trip_sql.runs(CONNECTION, source, rules, Cut(wanted.start_us, wanted.end_us), LIMITS)
+    return [move for _, runs, cut in found.devices for move in moves(runs, rules, cut)]
 
 
 Told = tuple[str, int, int, float]
@@ -458,9 +468,9 @@ def test_far_from_a_range_only_devices_are_read_of_which_nothing_was_found(monke
 
     monkeypatch.setattr(neighbours, "records_in", records_in)
     CONNECTION.register("fleet", pa.concat_tables([table([Fix(-7 * DAY_S, 0, 0.0)], "silent"), table(DAY, "a")]))
-    wanted, look = Wanted((), MIDNIGHT_US + 4_500_000_000, MIDNIGHT_US + 4_600_000_000), trips.look_of(RULES)
+    wanted, look = Wanted((), MIDNIGHT_US + 4_500_000_000, MIDNIGHT_US + 4_600_000_000), trips.look_of(RULES, LIMITS)
     CONNECTION.register("tail", CONNECTION.sql("SELECT * FROM fleet").to_arrow_table())
-    around = Around(CONNECTION, Snapshot([], (), 1, look.wide(wanted)), trip_sql.COLUMNS, has_tail=True)
+    around = Around(CONNECTION, Snapshot([], (), 1, look.wide(wanted)), trip_sql.columns(LIMITS), has_tail=True)
     source = around.source(wanted, look)
     assert source is not None
     found = {device for (device,) in CONNECTION.execute(f"SELECT DISTINCT device_id FROM ({source})").fetchall()}
@@ -484,7 +494,7 @@ def test_a_cut_on_the_180th_meridian_lies_on_it() -> None:
     rows[0]["longitude"], rows[1]["longitude"] = 179.9, -179.7
     CONNECTION.register("fixes", pa.Table.from_pylist(rows, COLUMNS))
     cut = Cut(MIDNIGHT_US, MIDNIGHT_US + 300_000_000)
-    [(_, _, found)] = trip_sql.runs(CONNECTION, "SELECT * FROM fixes", RULES, cut)
+    [(_, _, found)] = trip_sql.runs(CONNECTION, "SELECT * FROM fixes", RULES, cut, OFF).devices
     assert found.at_end is not None
     assert found.at_end.longitude == pytest.approx(-179.9)
 
