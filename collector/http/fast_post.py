@@ -74,7 +74,7 @@ class Quick:
             await self._behind(scope, _again(message, receive), send)
             return
         try:
-            owner = self._intake.shares.of_caller(admit(scope, records))
+            owner = self._intake.shares.of_request(scope, admit(scope, records))
             await self._intake.submit(records, len(body), owner=owner)
         except (ProblemError, BusyError) as error:
             found = busy(error) if isinstance(error, BusyError) else error

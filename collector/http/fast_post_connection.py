@@ -75,9 +75,11 @@ class QuickPosts:
         found = form.quick(body, self._arrival()) if self._intake.has_room else None
         return found if found is not None and len(found) <= self._max_records else None
 
-    def store(self, records: list[Sent], size_bytes: int, tell: Tell) -> None:
-        """Store records; `tell` hears what became of them."""
-        self._intake.hand_over(tell, records, size_bytes)
+    def store(
+        self, records: list[Sent], size_bytes: int, tell: Tell, peer: tuple[str, int] | None, headers: Headers
+    ) -> None:
+        """Store the records of a request without a key; `tell` hears what became of them."""
+        self._intake.hand_over(tell, records, size_bytes, owner=self._intake.shares.of_client(peer, headers))
 
     def answer(self, common: Headers, form: Form, name: bytes, count: int, outcome: Outcome) -> bytes:
         """The answer, whole, to a request of this name with so many records."""
@@ -209,7 +211,7 @@ class QuickConnection(LimitedProtocol):
             return
         self._pending, self._waits = None, True
         tell = partial(self._answer_post, form, self._posts.name(self.headers), len(records))
-        self._posts.store(records, len(self._body), tell)
+        self._posts.store(records, len(self._body), tell, self.client, self.headers)
 
     def _answer_post(self, form: Form, name: bytes, count: int, outcome: Outcome) -> None:
         self._waits = False

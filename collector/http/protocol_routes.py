@@ -75,7 +75,7 @@ class Posted:
         _see(request, body, Received(told.records, len(body), told.body, str.encode, aside=told.aside), told.status)
         if len(told.records) > self._limits.max_records:
             raise ProblemError(problems.BODY_TOO_LARGE, f"a request may have {self._limits.max_records} records")
-        owner = self._intake.shares.of_caller(admit(request.scope, told.records))
+        owner = self._intake.shares.of_request(request.scope, admit(request.scope, told.records))
         if self._devices is not None:
             await self._require_devices(self._devices, told, request)
         incoming.let_go()

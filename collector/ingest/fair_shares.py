@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from starlette.types import Scope
 
 from telemetry.hot_store.operations.append import UNLIMITED, Limits, Owner
-from telemetry.limits.client_address import Addresses, owner
+from telemetry.limits.client_address import Addresses, Headers, owner
 from telemetry.limits.connections import NOBODY_TRUSTED
 from telemetry.model.api_keys import Caller
 
 ALL_PERCENT = 100
+
+MOST_KNOWN = 4_096
+"""Addresses whose owners are kept for the next request."""
 
 
 class Shares:
@@ -30,13 +35,17 @@ class Shares:
         self._senders = senders
         self._names = names
         self._addresses = addresses
+        self._of_address = lru_cache(MOST_KNOWN)(self._owner_at)
 
     def of_request(self, scope: Scope, caller: Caller) -> Owner:
         """That of a request over HTTP."""
         if caller.key_id:
             return self.of_caller(caller)
-        peer = scope["client"]
-        return self.of_address(self._addresses.asking(peer[0] if peer else "", scope["headers"]))
+        return self.of_client(scope["client"], scope["headers"])
+
+    def of_client(self, peer: tuple[str, int] | None, headers: Headers) -> Owner:
+        """That of an HTTP client, where no key is required."""
+        return self._of_address(self._addresses.asking(peer[0], headers)) if peer and peer[0] else UNLIMITED
 
     def of_caller(self, caller: Caller) -> Owner:
         """That of a key. One for all devices may use all."""
@@ -51,4 +60,7 @@ class Shares:
 
     def of_address(self, address: str) -> Owner:
         """That of an address, where no key is required. A unix socket's peer may use all."""
-        return Owner(f"@{owner(address)}", self._max_senders, self._max_names) if address else UNLIMITED
+        return self._of_address(address) if address else UNLIMITED
+
+    def _owner_at(self, address: str) -> Owner:
+        return Owner(f"@{owner(address)}", self._max_senders, self._max_names, max_devices=self._max_devices)

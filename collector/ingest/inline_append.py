@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import redis
 
-from collector.ingest.batching import Bringing, prefixes_of, together
+from collector.ingest.batching import Bringing, have_bringers, prefixes_of, together
 from telemetry.hot_store.direct_connection import Line
 from telemetry.hot_store.entry_codec import Aside
 from telemetry.hot_store.operations.append import Appended, Limits, packed_append
@@ -60,7 +60,8 @@ class SmallGroups:
 
     def begin(self, shard: Shard, group: Sequence[Small]) -> Call:
         """Send a group to a shard."""
-        return self._line.call(packed_append(shard, together(group), self._limits, True, prefixes_of(group)))
+        prefixes, has_bringers = prefixes_of(group), have_bringers(group)
+        return self._line.call(packed_append(shard, together(group), self._limits, True, prefixes, has_bringers))
 
 
 async def appended(call: Call) -> Appended | None:

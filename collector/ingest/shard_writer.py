@@ -13,13 +13,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 import redis
 
 from collector.ingest.batch_order import Lane
-from collector.ingest.batching import Load, apart, prefixes_of, together
+from collector.ingest.batching import Load, apart, bringers_of, have_bringers, prefixes_of, together
 from collector.ingest.inline_append import Call, SmallGroups, appended, are_small
 from collector.ingest.watermarks import Gate, Watermarks
 from telemetry.hot_store import shard as hot
@@ -357,9 +358,10 @@ class Writer(threading.Thread):
         if aside:  # first: what is not stored then comes again, and better twice here than not at all
             quarantine_rejected(shard, aside, self._store.max_aside_bytes)
         prefixes = prefixes_of(group)
-        found = append_batches(shard, together(group), self._store.limits, True, prefixes)
+        bringers = partial(bringers_of, group) if have_bringers(group) else None
+        found = append_batches(shard, together(group), self._store.limits, True, prefixes, bringers)
         if any(found.statuses):
-            found = append_batches(shard, apart(group), self._store.limits, False, prefixes)
+            found = append_batches(shard, apart(group), self._store.limits, False, prefixes, bringers)
         self._note(found)
         statuses = iter(found.statuses[1:])
         return [_outcome(next(statuses), part) if part.name else False for part in group]

@@ -28,6 +28,7 @@ from telemetry.access.key_cache import Keyring
 from telemetry.codec.record_parser import Arrival
 from telemetry.coordination import rejection_counts
 from telemetry.hot_store.entry_codec import Aside
+from telemetry.hot_store.operations.append import Owner
 from telemetry.limits.connections import Ticket
 from telemetry.limits.rate_limits import Rates
 from telemetry.model import problems
@@ -311,7 +312,12 @@ class Connection(asyncio.BufferedProtocol):
         """Give a message's records to the intake, which resolves the reply."""
         reply = self._replies.add(message.without_records())
         self._collector.intake.hand_over(
-            reply.resolve, message.records, message.size_bytes, self._numbered(message), message.aside, message.owner
+            reply.resolve,
+            message.records,
+            message.size_bytes,
+            self._numbered(message),
+            message.aside,
+            self._owner_of(message),
         )
 
     def _find_tally(self) -> Tally:
@@ -338,9 +344,12 @@ class Connection(asyncio.BufferedProtocol):
             return None
         if self._lane is None:
             self._lane = Lane()
+        return Numbered(message.sender, message.number, self._lane, self._owner_of(message))
+
+    def _owner_of(self, message: Received) -> Owner:
+        """The key or address whose share a message counts towards."""
         shares = self._collector.intake.shares
-        owner = message.owner if self._admission.asks_for_key else shares.of_address(self.address)
-        return Numbered(message.sender, message.number, self._lane, owner)
+        return message.owner if self._admission.asks_for_key else shares.of_address(self.address)
 
     def reply(self) -> None:
         """Write the replies that are due, in the order of their messages."""

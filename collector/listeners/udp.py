@@ -147,7 +147,7 @@ class UdpCollector:
             self.rates.spend_records(owner(address[0]), "", max(1, records))
         set_aside(self.intake, [one for message in messages if isinstance(message, Rejected) for one in message.aside])
         for message in messages:
-            self._take(message, send, tally)
+            self._take(message, send, tally, address[0])
             if isinstance(message, Rejected) and message.kind is not None and log.isEnabledFor(logging.DEBUG):
                 peer, kind = traffic_capture.address(address), message.kind.name
                 log.debug(
@@ -163,9 +163,10 @@ class UdpCollector:
         self._dropped.value += 1
         log.info("%s, port %d: dropped a datagram: %s", traffic_capture.address(address), self.port, kind.name)
 
-    def _take(self, message: Message, send: Callable[[bytes], None], tally: Tally) -> None:
+    def _take(self, message: Message, send: Callable[[bytes], None], tally: Tally, address: str) -> None:
         if isinstance(message, Received):
-            future = self.intake.offer(message.records, message.size_bytes, None, message.aside)
+            owner = self.intake.shares.of_address(address)
+            future = self.intake.offer(message.records, message.size_bytes, None, message.aside, owner)
             self._waiting.add(future)
             tally.reject(problems.INVALID_RECORD, len(message.aside))
             future.add_done_callback(partial(self._on_stored, message.stored, send))

@@ -498,7 +498,7 @@ class LimitsSection(Section, frozen=True):
             ge=1,
             le=100,
             description="Maximum share of collector.max_senders, max_idempotency_keys and max_devices for one key "
-            "with a prefix (without keys, of the first two for one address), percent. 100 = off.",
+            "with a prefix, or for one address without a key (of devices, those it has added), percent. 100 = off.",
         ),
     ] = 80
     senders_per_device: Annotated[

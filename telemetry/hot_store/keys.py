@@ -37,6 +37,7 @@ slot. `{s}` is the shard's number.
     whimbrel:{s}:senders_of:<o>   zset    the senders that count towards the share of an owner (`Owner`), same scores;
                                           it expires with the last of them
     whimbrel:{s}:sent_of:<owner>  zset    the same for sent_until
+    whimbrel:{s}:devices_of:<o>   zset    devices that an owner has added → steady ms of that; it expires with the last
     whimbrel:{s}:intent           string  msgpack [commit number, [[device, first and last entry id, records,
                                           bytes, has marks]…]]; an import's has no device, because its records
                                           are never in Redis
@@ -99,6 +100,9 @@ class Keys:
     def sent_of(self, owner: str) -> str:
         return f"{self._start}sent_of:{owner}"
 
+    def devices_of(self, owner: str) -> str:
+        return f"{self._start}devices_of:{owner}"
+
     def deletion(self, name: str) -> str:
         return f"{self._start}deletion:{name}"
 
@@ -114,6 +118,7 @@ OF_SHARDS = "whimbrel:{*}:*"
 APPENDED = (
     *(_ANY.store, _ANY.stream("*"), _ANY.latest, _ANY.devices, _ANY.dirty, _ANY.unsaved, _ANY.next_id, _ANY.recent),
     *(_ANY.sent("*"), _ANY.sent_until, _ANY.senders, _ANY.senders_seen, _ANY.senders_of("*"), _ANY.sent_of("*")),
+    _ANY.devices_of("*"),
     *(_ANY.quarantine, _ANY.quarantine_state, _ANY.replayed),
 )
 """Patterns of the keys written on intake, of all shards: all except the keys of saving."""

@@ -39,6 +39,14 @@ def _from_response(text: str) -> StoreError | BusyError:
         return OtherStoreError("cannot use Redis: its store is not the one from the start of this program")
     if text.startswith("DEVICESFULL"):
         return DevicesFull("device limit reached (collector.max_devices): new devices are rejected")
+    if text.startswith("NAMEOWNERS"):
+        return OwnersNotNamed("cannot add a device: its owner is not named")
+    if text.startswith("OWNERFULL"):
+        owner = text.partition(" ")[2].removeprefix("@")
+        return DeviceShareFull(
+            f"cannot add a device: {owner} has added its share of collector.max_devices (limits.owner_share_percent)",
+            retry_after_s=SHARE_RETRY_S,
+        )
     if text.startswith("SHAREFULL"):
         prefix = text.partition(" ")[2]
         return DeviceShareFull(
@@ -56,4 +64,8 @@ class DevicesFull(BusyError):
 
 
 class DeviceShareFull(DevicesFull, ShareFull):
-    """The records would add more devices than their key's prefix may have."""
+    """The records would add more devices than their key's prefix may have, or than their owner may add."""
+
+
+class OwnersNotNamed(StoreError):
+    """The records would add a device, and the owners that have a share of devices are not named."""

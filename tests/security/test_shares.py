@@ -146,3 +146,37 @@ def test_shares_outlast_a_restart(box: Box, keys: Keys) -> None:
     box.start()
     assert_share_full(numbered(box, keys.fleet, "van-1", "one-more"), "limits.senders_per_device")
     assert post(box, keys.prefix, "p-more").status_code == 429
+
+
+# Without keys ------------------------------------------------------------------------------------------
+
+ATTACKER, NEIGHBOUR = "127.0.0.2", "127.0.0.3"
+
+
+@pytest.fixture(scope="module")
+def open_box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
+    with Box(
+        tmp_path_factory.mktemp("open"), collector__max_devices=str(MANY), limits__owner_share_percent=str(PERCENT)
+    ) as found:
+        yield found
+
+
+def test_an_address_adds_its_share_of_devices_and_no_more(open_box: Box) -> None:
+    """The attack: invent a device for each record, over HTTP in two ways and over TCP, until there is no room."""
+    url, most = f"http://127.0.0.1:{open_box.http_port}/v1/records", MANY * PERCENT // 100
+    with (
+        httpx.Client(transport=httpx.HTTPTransport(local_address=ATTACKER)) as attacker,
+        httpx.Client(transport=httpx.HTTPTransport(local_address=NEIGHBOUR)) as neighbour,
+    ):
+        answers = [attacker.post(url, json=[{"device_id": f"x{number}"}]) for number in range(most)]
+        assert {one.status_code for one in answers} == {202}
+        for headers in ({}, {"Idempotency-Key": "k1"}):  # a request with a key goes another way
+            refused = attacker.post(url, json=[{"device_id": "more"}], headers=headers)
+            assert_share_full(refused, "limits.owner_share_percent")
+        with socket.create_connection(("127.0.0.1", open_box.tcp_port), 30, (ATTACKER, 0)) as sender:
+            sender.sendall(b'{"device_id":"more"}\n')
+            answer = json.loads(sender.recv(4_096))
+        assert answer["retry"] is True
+        assert "limits.owner_share_percent" in json.dumps(answer)
+        assert attacker.post(url, json=[{"device_id": "x0"}]).status_code == 202
+        assert neighbour.post(url, json=[{"device_id": "honest"}]).status_code == 202

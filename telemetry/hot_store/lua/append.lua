@@ -31,7 +31,26 @@ local function read_batches(keys, args)
     end
     batches[#batches + 1] = batch
   end
-  return batches, arg
+  return batches, arg, key
+end
+
+-- The owners that have a share of devices, with the devices that each sends, and the place of the next argument. nil
+-- instead of the owners if there are some and the caller has not named them: it does so once a device is new.
+local function read_owners(keys, args, arg, key)
+  local count, owners = tonumber(args[arg]), {}
+  arg = arg + 1
+  if count < 0 then
+    return nil, arg
+  end
+  for number = 1, count do
+    local owner, devices = { key = keys[key], share = tonumber(args[arg]), sends = {}, adds = {} }, tonumber(args[arg + 1])
+    for place = arg + 2, arg + 1 + devices do
+      owner.sends[args[place]] = true
+    end
+    owners[number] = owner
+    arg, key = arg + 2 + devices, key + 1
+  end
+  return owners, arg
 end
 
 local function load_latest(batches, latest_key)
@@ -118,6 +137,56 @@ local function refuse_devices(new, devices_key, args, prefixes_at)
   return prefix and redis.error_reply('SHAREFULL ' .. prefix)
 end
 
+local PROBED = 64
+
+-- Removes devices that were deleted from the set of an owner, of some that are drawn by lot.
+local function drop_deleted(key, latest_key)
+  local names = redis.call('ZRANDMEMBER', key, PROBED)
+  if #names > 0 then
+    for place, value in ipairs(redis.call('HMGET', latest_key, unpack(names))) do
+      if not value then
+        redis.call('ZREM', key, names[place])
+      end
+    end
+  end
+end
+
+-- Gives each new device to the first owner that sends it. Returns the error that refuses more devices than an owner may
+-- add; nil if there is none.
+local function refuse_owners(new, owners, latest_key)
+  for _, name in ipairs(new) do
+    for _, owner in ipairs(owners) do
+      if owner.sends[name] then
+        owner.adds[#owner.adds + 1] = name
+        break
+      end
+    end
+  end
+  for _, owner in ipairs(owners) do
+    if #owner.adds > 0 and redis.call('ZCARD', owner.key) + #owner.adds > owner.share then
+      drop_deleted(owner.key, latest_key)
+      if redis.call('ZCARD', owner.key) + #owner.adds > owner.share then
+        return redis.error_reply('OWNERFULL ' .. string.match(owner.key, ':devices_of:(.*)$'))
+      end
+    end
+  end
+end
+
+-- Counts new devices towards the shares of their owners.
+local function remember_added(owners, steady_ms, kept_ms)
+  for _, owner in ipairs(owners or {}) do
+    if #owner.adds > 0 then
+      local added = {}
+      for _, name in ipairs(owner.adds) do
+        added[#added + 1] = string.format('%.0f', steady_ms)
+        added[#added + 1] = name
+      end
+      in_pieces(added, function(...) redis.call('ZADD', owner.key, ...) end)
+      redis.call('PEXPIRE', owner.key, kept_ms)
+    end
+  end
+end
+
 local function statuses_of(batches)
   local statuses = {}
   for position, batch in ipairs(batches) do
@@ -168,28 +237,34 @@ end
 
 -- KEYS: store latest devices dirty unsaved next_id sent_until senders senders_seen recent, then for each batch its
 --       sent key if it has an Idempotency-Key, the set of its owner's names if they have a share, and the stream of
---       each entry.
+--       each entry. Last, the set of each owner's devices.
 -- ARGV: store id, most devices, most keys, ms that a key is remembered, most senders, ms that a sender is
 --       remembered, '1' if all batches are to be stored or none, number of batches, then for each batch: its
 --       Idempotency-Key or its sender's id or '', hash of its body, its sender's number for it or 0, how many names
 --       its owner may have or 0, number of entries, and for each entry: device, number of records, the msgpack array of
---       its records, its candidates for latest, its marks or ''. Last, pairs of a prefix and how many devices may
---       have it.
+--       its records, its candidates for latest, its marks or ''. Then the number of owners that have a share of
+--       devices, or -1 if they are not named, and for each: its share, number of devices that it sends, and these.
+--       Last, pairs of a prefix and how many devices may have it.
 -- Returns {status of each batch, the clock's newest_ms, records unsaved now, how many were repeats}; and as fifth those
 -- that repeat others while their entry has some that do not, as `find_resent` has them: then nothing was stored.
--- Stores nothing and returns DEVICESFULL if it would bring more devices than may be, SHAREFULL if more of a prefix.
+-- Stores nothing and returns DEVICESFULL if it would bring more devices than may be, SHAREFULL if more of a prefix,
+-- OWNERFULL if more of an owner, and NAMEOWNERS if it would bring one and the owners are not named.
 -- With nothing to store it writes nothing, and is refused all the same where a write would be.
 local function append(keys, args)
   local store =
     redis.call('HMGET', keys[1], 'shard', 'shards', 'newest_ms', 'behind_since_ms', 'jumped_ms', 'clock_ms', 'floor_ms')
   local clock = read_clock(store[3], store[4], store[5], store[6])
-  local batches, prefixes_at = read_batches(keys, args)
+  local batches, owners_at, owners_key = read_batches(keys, args)
+  local owners, prefixes_at = read_owners(keys, args, owners_at, owners_key)
   decide(batches, keys, args, clock.steady_ms)
   if args[7] == '1' then
     all_or_none(batches)
   end
   local known, names, new = load_latest(batches, keys[2])
-  local refusal = refuse_devices(new, keys[3], args, prefixes_at)
+  if #new > 0 and not owners then
+    return redis.error_reply('NAMEOWNERS')
+  end
+  local refusal = refuse_devices(new, keys[3], args, prefixes_at) or refuse_owners(new, owners or {}, keys[2])
   if refusal then
     return refusal
   end
@@ -202,6 +277,7 @@ local function append(keys, args)
   local number = total > 0 and redis.call('INCRBY', keys[6], total) - total or 0
   local dirty, bytes = store_entries(batches, known, store, clock.now_ms, number)
   remember_stored(batches, keys, args, clock.steady_ms)
+  remember_added(owners, clock.steady_ms, args[6])
   if total > 0 then
     note_clock(keys[1], clock)
     add_unsaved_bytes(keys[1], bytes)

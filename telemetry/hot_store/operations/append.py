@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ import hiredis
 from telemetry.hot_store.entry_codec import Entry, without
 from telemetry.hot_store.function_library import function_name
 from telemetry.hot_store.operations.quarantine import QuarantineCounts
-from telemetry.hot_store.response_errors import translated
+from telemetry.hot_store.response_errors import OwnersNotNamed, translated
 from telemetry.hot_store.shard import Shard
 
 NO_PREFIX: Mapping[str, int] = {}
@@ -27,7 +27,7 @@ STORED, SEEN, OTHER_BODY, KEYS_FULL, SENDERS_FULL, APART, SHARE_FULL = range(7)
 class Owner(NamedTuple):
     """Key or address whose share of each shard's limits a request counts towards. 0 = no separate share.
 
-    Devices are counted by the `prefix` that the key is bound to.
+    Devices are counted by the `prefix` that the key is bound to; without one, those that the owner has added.
     """
 
     name: str = ""
@@ -39,6 +39,16 @@ class Owner(NamedTuple):
 
 UNLIMITED = Owner()
 """An owner without a limit."""
+
+
+class Bringer(NamedTuple):
+    """An owner with a share of devices, and the devices whose records it sends in a call."""
+
+    owner: Owner
+    devices: Collection[str]
+
+
+NO_BRINGERS: Sequence[Bringer] = ()
 
 
 class Batch(NamedTuple):
@@ -111,16 +121,23 @@ def append_batches(
     limits: Limits,
     is_whole: bool = False,
     prefixes: Mapping[str, int] = NO_PREFIX,
+    bringers: Callable[[], Sequence[Bringer]] | None = None,
 ) -> Appended:
     """Store batches, assign ids and update `latest` in one call, durable on return.
 
     With `is_whole` all or none are stored: the others are `APART` if one is rejected. `prefixes` are prefixes with a
-    maximum number of devices. Raises `DevicesFull` without storing anything if there would be too many devices.
+    maximum number of devices. `bringers` returns the owners with a share of devices; it is called if a device is
+    new. Raises `DevicesFull` without storing anything if there would be too many devices.
     If some records of an entry repeat others, nothing is stored, and the caller must append again without them.
     """
-    dropped = 0
+    dropped, named = 0, None if bringers else NO_BRINGERS
     while True:
-        result = Appended(*shard.call("append", *_append_words(shard, batches, limits, is_whole, prefixes)))
+        try:
+            words = _append_words(shard, batches, limits, is_whole, prefixes, named)
+            result = Appended(*shard.call("append", *words))
+        except OwnersNotNamed:
+            named = bringers() if bringers else NO_BRINGERS
+            continue
         if not result.repeats:
             return result._replace(resent=result.resent + dropped)
         dropped += len(result.repeats) // 3
@@ -133,9 +150,14 @@ def packed_append(
     limits: Limits,
     is_whole: bool = False,
     prefixes: Mapping[str, int] = NO_PREFIX,
+    has_bringers: bool = False,
 ) -> bytes:
-    """The same call as bytes for a connection to Redis; its response is `Appended`."""
-    keys, args = _append_words(shard, batches, limits, is_whole, prefixes)
+    """The same call as bytes for a connection to Redis; its response is `Appended`.
+
+    With `has_bringers` Redis responds to a new device with an error and stores nothing.
+    """
+    named = None if has_bringers else NO_BRINGERS
+    keys, args = _append_words(shard, batches, limits, is_whole, prefixes, named)
     # hiredis's stubs lack tuples of any length
     words: Any = ("FCALL", function_name("append"), len(keys), *keys, *args)
     packed: bytes = hiredis.pack_command(words)
@@ -143,7 +165,12 @@ def packed_append(
 
 
 def _append_words(
-    shard: Shard, batches: Sequence[Batch], limits: Limits, is_whole: bool, prefixes: Mapping[str, int]
+    shard: Shard,
+    batches: Sequence[Batch],
+    limits: Limits,
+    is_whole: bool,
+    prefixes: Mapping[str, int],
+    bringers: Sequence[Bringer] | None,
 ) -> tuple[list[str], list[str | bytes | int]]:
     k = shard.keys
     keys = [k.store, k.latest, k.devices, k.dirty, k.unsaved, k.next_id, k.sent_until, k.senders, k.senders_seen]
@@ -159,6 +186,10 @@ def _append_words(
             keys.append(k.senders_of(owner) if batch.number else k.sent_of(owner))
         keys += [stream + entry.device_id for entry in batch.entries]
         args += chain.from_iterable(batch.entries)
+    args.append(-1 if bringers is None else len(bringers))
+    for bringer, devices in bringers or ():
+        keys.append(k.devices_of(bringer.name))
+        args += (bringer.max_devices, len(devices), *devices)
     args += chain.from_iterable(prefixes.items())
     return keys, args
 

@@ -37,7 +37,7 @@ def test_keys(found: Caller, expected: Owner) -> None:
 
 
 def test_addresses_where_no_key_is_required() -> None:
-    assert SHARES.of_request(scope("192.0.2.1"), OPEN_CALLER) == Owner("@192.0.2.1", 160, 400)
+    assert SHARES.of_request(scope("192.0.2.1"), OPEN_CALLER) == Owner("@192.0.2.1", 160, 400, max_devices=800)
     assert SHARES.of_request(scope("10.0.0.1", "2001:db8::7"), OPEN_CALLER).name == "@2001:db8::/64"
     assert SHARES.of_address("") == UNLIMITED
 

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from telemetry.hot_store.entry_codec import pack
 from telemetry.hot_store.operations import batch_senders
-from telemetry.hot_store.operations.append import SEEN, SHARE_FULL, STORED, Batch, Limits, Owner, append_batches
+from telemetry.hot_store.operations.append import (
+    SEEN,
+    SHARE_FULL,
+    STORED,
+    Batch,
+    Bringer,
+    Limits,
+    Owner,
+    append_batches,
+)
 from telemetry.hot_store.response_errors import DevicesFull
 from telemetry.hot_store.shard import Shard
 from telemetry.model.errors import ShareFull
@@ -92,3 +103,48 @@ def test_senders_are_listed_and_forgotten(shard: Shard) -> None:
     assert batch_senders.forget(shard, [found[0]]) == 0
     assert [one.name for one in batch_senders.known(shard)] == ["b"]
     assert append(shard, batch("a", ONE, 1), batch("d", ONE, 1)) == [STORED, SHARE_FULL]
+
+
+ADDRESS = Owner("@192.0.2.1", max_devices=2)
+
+
+def bring(shard: Shard, *devices: str, owner: Owner = ADDRESS) -> list[Sequence[str]]:
+    """Store a record of each device. Returns the devices of each time that the owner was asked for."""
+    asked: list[Sequence[str]] = []
+
+    def bringers() -> list[Bringer]:
+        asked.append(devices)
+        return [Bringer(owner, devices)]
+
+    append_batches(shard, [batch("", ALL, device=device) for device in devices], Limits(), bringers=bringers)
+    return asked
+
+
+def test_an_owner_adds_its_share_of_devices(shard: Shard) -> None:
+    assert bring(shard, "a") == [("a",)]
+    assert bring(shard, "a") == []  # is not new
+    bring(shard, "a", "b")
+    with pytest.raises(DevicesFull, match=r"192\.0\.2\.1 .*limits.owner_share_percent") as refused:
+        bring(shard, "a", "c")
+    assert isinstance(refused.value, ShareFull)
+    assert shard.client.zrange(shard.keys.devices, 0, -1) == [b"a", b"b"]
+    assert bring(shard, "a", "b") == []
+    bring(shard, "c", owner=ADDRESS._replace(name="@192.0.2.2"))
+    append_batches(shard, [batch("", ALL, device="d")], Limits())
+    assert shard.client.zrange(shard.keys.devices_of(ADDRESS.name), 0, -1) == [b"a", b"b"]
+    assert 0 < int(shard.client.pttl(shard.keys.devices_of(ADDRESS.name))) <= Limits().sender_kept_ms
+
+
+def test_a_deleted_device_makes_room(shard: Shard) -> None:
+    bring(shard, "a", "b")
+    shard.client.hdel(shard.keys.latest, "a")
+    bring(shard, "c")
+    with pytest.raises(DevicesFull):
+        bring(shard, "d")
+
+
+def test_a_device_of_two_owners_counts_for_the_first(shard: Shard) -> None:
+    other = ADDRESS._replace(name="@192.0.2.2")
+    owners = [Bringer(ADDRESS, ["a", "b"]), Bringer(other, ["b", "c"])]
+    append_batches(shard, [batch("", ALL, device=device) for device in "abc"], Limits(), bringers=lambda: owners)
+    assert [shard.client.zcard(shard.keys.devices_of(one.owner.name)) for one in owners] == [2, 1]
