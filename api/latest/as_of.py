@@ -315,10 +315,14 @@ def _of_many(connection: duckdb.DuckDBPyConnection, records: str, devices: Seque
 
 
 def _newest(connection: duckdb.DuckDBPyConnection, records: str, where: str) -> list[RecordAnswer]:
-    """The newest record of each device for which SQL holds. To find its moment first spares decoding all columns."""
-    some = f"(SELECT {range_query.shortened(shortened_record.SHORT_BYTES)} FROM ({records}) WHERE {where})"
+    """The newest record of each device for which SQL holds. To find its moment first spares decoding all columns.
+
+    Texts are cut after the join, through which rows stream, and before rows are held: of most rows none is cut.
+    """
+    some = f"(SELECT * FROM ({records}) WHERE {where})"
     moments = f"(SELECT device_id, max(timestamp) AS timestamp FROM {some} GROUP BY device_id)"
     newest = f"SELECT r.* FROM {some} r JOIN {moments} m ON r.device_id = m.device_id AND r.timestamp = m.timestamp"
     only = "row_number() OVER (PARTITION BY device_id ORDER BY id DESC) = 1"
-    rows = connection.execute(f"SELECT {SELECT}, {range_query.TEXT_BYTES} FROM ({newest}) QUALIFY {only}").fetchall()
+    cut = f"SELECT {range_query.shortened(shortened_record.SHORT_BYTES)} FROM ({newest})"
+    rows = connection.execute(f"SELECT {SELECT}, {range_query.TEXT_BYTES} FROM ({cut}) QUALIFY {only}").fetchall()
     return [shortened(record_schema.of_row(row[:-1]), row[-1]) for row in rows]
