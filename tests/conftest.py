@@ -108,9 +108,11 @@ def running_redis() -> Iterator[RedisServer]:
     """A server with a folder of its own, whose path is short enough for a socket."""
     with tempfile.TemporaryDirectory(prefix="whimbrel-") as folder:
         server = RedisServer(Path(folder))
-        server.start()
-        yield server
-        server.kill()
+        try:
+            server.start()
+            yield server
+        finally:
+            server.kill()
 
 
 @pytest.fixture(scope="session")

@@ -136,11 +136,7 @@ class PastReader:
             return
         read = self._of_few(unread, moment)
         if read is None:
-            devices = sorted({device for unknown in unread.values() for device in unknown})
-            records = records_in(list(unread), moment.of(devices, MOST_NAMED), has_tail=False)
-            rows = _of_many(connection, records, devices)
-            read = dict.fromkeys(unread, _by_device(devices, rows)) if len(unread) == 1 else {}
-            found.add(rows)
+            read = {files[0]: _of_files(connection, files, unread, moment) for files in _apart(unread, moment)}
         for file, newest in read.items():
             found.add(record for records in newest.values() for record in records)
             if _is_whole(file, moment):
@@ -251,6 +247,29 @@ def _is_whole(file: LiveFile, moment: Moment) -> bool:
     if file.first_us is None or file.last_us is None:
         return False
     return wanted.start_us <= file.first_us and file.last_us < wanted.end_us
+
+
+def _apart(files: Iterable[LiveFile], moment: Moment) -> list[list[LiveFile]]:
+    """Files that are read together: each whole one by itself, so that it can be remembered, and all others."""
+    whole, others = list[list[LiveFile]](), list[LiveFile]()
+    for file in files:
+        if _is_whole(file, moment):
+            whole.append([file])
+        else:
+            others.append(file)
+    return [*whole, others] if others else whole
+
+
+def _of_files(
+    connection: duckdb.DuckDBPyConnection,
+    files: Sequence[LiveFile],
+    unread: Mapping[LiveFile, Sequence[str]],
+    moment: Moment,
+) -> dict[str, Newest]:
+    """The newest records in these files together of each device that is not known of one of them."""
+    devices = sorted({device for file in files for device in unread[file]})
+    records = records_in(files, moment.of(devices, MOST_NAMED), has_tail=False)
+    return _by_device(devices, _of_many(connection, records, devices))
 
 
 def _days(files: Sequence[LiveFile]) -> Iterator[tuple[date, list[LiveFile]]]:

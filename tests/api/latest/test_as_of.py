@@ -223,6 +223,31 @@ def test_vanished_devices_cost_their_last_day_alone(stores: Stores, few: int, mo
     assert days_read("b", "gonf", "ü") == []
 
 
+@pytest.mark.parametrize("few", [0, 24])
+def test_each_file_of_a_day_is_remembered(stores: Stores, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the moment divides another file of the day, which is read again."""
+    monkeypatch.setattr(as_of, "FEW", few)
+    for day, *devices in ((0, "a", "b"), (0, "a", "b"), (0, "gone"), (1, "a", "b"), (1, "a", "b")):
+        stores.append(*a_day(day, *devices))
+        stores.save()
+    at_us = MIDNIGHT_US + DAY_US + 10
+    places = [Record(at_us + us, "tcp", "json", 1.0, 2.0) for us in (0, 9)]
+    stores.append(*[Sent(device, record) for device in "ab" for record in places])
+    stores.save()
+    reader, spy = PastReader(stores.snapshots, RowGroups()), Spy(monkeypatch)
+
+    def files_read(at_us: int, *devices: str) -> list[str]:
+        found, _ = reader.at(stores.connection, devices, Moment(at_us, 31))
+        assert set(found) == set(devices)
+        spy.paths[:] = dict.fromkeys(spy.paths)  # few devices are read one by one
+        return spy.taken()
+
+    assert files_read(at_us + 5, "a", "b", "gone") == ["11", "11", "11", "10"]
+    assert files_read(at_us + 6, "a", "b", "gone") == ["11"]
+    assert files_read(MIDNIGHT_US + DAY_US - 1, "a", "b") == ["10", "10"]
+    assert files_read(MIDNIGHT_US + DAY_US - 2, "a", "b") == []
+
+
 def test_devices_that_never_say_where_they_are_cost_their_days_once(
     stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
