@@ -34,7 +34,7 @@ from api.pages.map_page import PageRoutes
 from api.query_proxy.forward import MAX_SQL_BYTES, QueryProxy
 from api.requests.query_headers import MAX_CONNECTIONS
 from api.requests.route_scopes import need_of
-from api.responses.html import is_page
+from api.responses.html import STATIC, is_page
 from api.sign_in.routes import LoginRoutes
 from api.sign_in.session_start import SignIn
 from api.status.box_history import BoxRoutes
@@ -156,11 +156,13 @@ async def run(program: ApiProgram, stopped: asyncio.Event) -> None:
     settings_changes.record(program.audit, settings)
     gc.freeze()  # what is here stays: a search for garbage in it would delay responses
     serving = asyncio.create_task(program.server.serve([program.listening]))
+    preparing = asyncio.create_task(STATIC.prepare())
     log.info("answering on %s:%d", settings.api.host, settings.api.port)
     watchdog.in_event_loop()
     async with rejection_counts.reported(lambda: connect(settings)), audit_refusals.recorded(program.audit):
         with hang_timeout(), metric_reports.publishing(lambda: connect(settings), program.monitoring.reporter):
             await until_stopped(serving, stopped)
+            preparing.cancel()
             await _stop(program, serving)
     program.monitoring.stop()
 

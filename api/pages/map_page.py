@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from api.responses.html import page
 from api.responses.record_schema import wants_json
+from api.responses.static_files import digest, is_known
 from telemetry.config.settings import Settings
 from telemetry.http.authentication import LOGIN, Sessions
 from telemetry.model.errors import ConfigError
@@ -59,7 +60,8 @@ class PageRoutes:
         file = TILES if self._tile_file else ""
         login = LOGIN if self._sessions is not None and self._sessions.are_offered else ""
         url, credit = self._tile_url, self._tile_credit
-        return page("page.html", headers=headers, login=login, tile_url=url, tile_file=file, tile_credit=credit)
+        answer = page("page.html", headers=headers, login=login, tile_url=url, tile_file=file, tile_credit=credit)
+        return _revalidated(answer, request)
 
     async def get_tiles(self, _request: Request) -> Response:
         """The file of map tiles, or the ranges of it that are asked for."""
@@ -88,6 +90,16 @@ def policy(tile_origin: str = "") -> str:
             "frame-ancestors 'none'",
         )
     )
+
+
+def _revalidated(answer: Response, request: Request) -> Response:
+    """The page, or 304 if the browser has it already."""
+    etag = f'"{digest(bytes(answer.body))}"'
+    answer.headers["ETag"] = etag
+    if not is_known(etag, request.scope["headers"]):
+        return answer
+    kept = {name: answer.headers[name] for name in ("ETag", "Cache-Control", "Content-Security-Policy")}
+    return Response(status_code=304, headers=kept)
 
 
 def _origin(url: str) -> str:

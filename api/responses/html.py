@@ -7,29 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import Response
-from starlette.staticfiles import StaticFiles
 
+from api.responses.static_files import StaticFiles
 from telemetry.system.disk_space import in_words
 
 HERE = Path(__file__).resolve().parents[1]
 
 
-class _Revalidated(StaticFiles):
-    """Files that browsers ask for anew each time, and get again only where they changed: those of one version of a
-    page belong together."""
-
-    def file_response(self, *args: Any, **more: Any) -> Response:
-        """A file, or that it is still the one that the browser has."""
-        response = super().file_response(*args, **more)
-        response.headers["Cache-Control"] = "no-cache"
-        return response
-
-
-STATIC = _Revalidated(directory=HERE / "static")
+STATIC = StaticFiles(HERE / "static")
 """What pages load: style sheets, scripts and map data, and the packaged viewers of API documents."""
 
 SAFE_HEADERS = {"Cross-Origin-Opener-Policy": "same-origin"}
@@ -65,6 +53,7 @@ _TEMPLATES = Environment(
     lstrip_blocks=True,
 )
 _TEMPLATES.filters["in_words"] = in_words
+_TEMPLATES.globals["static"] = f"/static/{STATIC.version}"
 
 
 def is_page(path: str) -> bool:

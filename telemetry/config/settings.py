@@ -97,6 +97,14 @@ class Api(Section, frozen=True):
             "beyond it, the slowest clients are disconnected. 256 MiB.",
         ),
     ] = 2**28
+    min_compressed_bytes: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Minimum size of a response that is compressed for clients that accept gzip or zstd, bytes; it "
+            "holds for collectors too. 0 = off.",
+        ),
+    ] = 1_024
     max_share_percent: Annotated[
         int,
         Meta(

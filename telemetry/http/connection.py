@@ -70,6 +70,7 @@ class ConnectionLimits(NamedTuple):
     max_query_bytes: int
     max_connections_per_address: int = 0
     addresses: Addresses = NOBODY_TRUSTED
+    min_compressed_bytes: int = 0
 
     @classmethod
     def of(cls, settings: Settings) -> ConnectionLimits:
@@ -83,6 +84,7 @@ class ConnectionLimits(NamedTuple):
             c.max_query_bytes,
             c.max_http_connections_per_address,
             Addresses.of(settings),
+            settings.api.min_compressed_bytes,
         )
 
 
@@ -347,7 +349,11 @@ class LimitedProtocol(HttpToolsProtocol):
 
     async def _run(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
         scope[CLIENT] = self
-        await app(scope, receive, Response(self, send).send)
+        response = Response(self, scope, send, self._limits.min_compressed_bytes)
+        try:
+            await app(scope, receive, response.send)
+        finally:
+            response.close()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -400,6 +406,11 @@ class LimitedProtocol(HttpToolsProtocol):
             self._watch_unread()
         else:
             self.transport.abort()
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the connection is closed, or is being closed at once."""
+        return self.transport.is_closing()
 
     def disconnect(self) -> None:
         """Close the connection at once and drop its unsent output."""

@@ -36,6 +36,11 @@ class Client(Protocol):
         """The account of its process."""
         ...
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether it is closed, or is being closed at once."""
+        ...
+
     def disconnect(self) -> None:
         """Close the connection at once and drop its unsent output. May be called from any code of the event loop."""
         ...
@@ -72,9 +77,12 @@ class Pending:
         self.bytes -= self._stalled.pop(client, 0)
 
     @contextlib.contextmanager
-    def hold(self, client: Client, texts: Sequence[bytes]) -> Iterator[None]:
-        """Count texts while they are sent to a client. Raises `BusyError` if there is no room for them."""
-        held = _Hold(texts)
+    def hold(self, client: Client, texts: Sequence[bytes], own_bytes: int = 0) -> Iterator[None]:
+        """Count texts while they are sent to a client, and bytes that only this response needs.
+
+        Raises `BusyError` if there is no room for them.
+        """
+        held = _Hold(texts, own_bytes)
         self._add(client, held)
         try:
             if self.bytes > self.max_bytes and not self.make_room(0):
@@ -104,6 +112,7 @@ class Pending:
 
     def _add(self, client: Client, held: _Hold) -> None:
         self._holds.setdefault(client, []).append(held)
+        self.bytes += held.own_bytes
         for text in held.texts:
             counted = self._texts.setdefault(id(text), [len(text), 0])
             counted[1] += 1
@@ -112,24 +121,28 @@ class Pending:
 
     def _remove(self, client: Client, held: _Hold) -> None:
         """Stop counting a hold; repeated calls have no effect."""
+        holds = self._holds.get(client, [])
+        if held not in holds:
+            return
+        holds.remove(held)
+        if not holds:
+            del self._holds[client]
+        self.bytes -= held.own_bytes
         for text in held.texts:
             counted = self._texts[id(text)]
             counted[1] -= 1
             if counted[1] == 0:
                 del self._texts[id(text)]
                 self.bytes -= counted[0]
-        if held.texts:
-            self._holds[client].remove(held)
-            if not self._holds[client]:
-                del self._holds[client]
         held.texts = ()
 
 
 class _Hold:
-    """Texts held by one response."""
+    """Texts held by one response, and bytes of its own."""
 
-    def __init__(self, texts: Sequence[bytes]) -> None:
+    def __init__(self, texts: Sequence[bytes], own_bytes: int) -> None:
         self.texts = texts
+        self.own_bytes = own_bytes
 
 
 def hold(scope: Mapping[str, Any], texts: Sequence[bytes]) -> contextlib.AbstractContextManager[None]:

@@ -64,3 +64,8 @@ def faults(browser: Browser) -> list[str]:
     found = browser.run("axe.run(document).then(found => found.violations)")
     grave = [one for one in found if one["impact"] in ("serious", "critical")]
     return [f"{one['id']}: {node['html']} {node['failureSummary']}" for one in grave for node in one["nodes"]]
+
+
+def module(name: str) -> str:
+    """In JavaScript, the promise of a module that the page has loaded."""
+    return f"import(new URL('{name}', document.querySelector('script[type=module]').src))"

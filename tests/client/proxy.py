@@ -21,6 +21,10 @@ class Proxy:
     def __init__(self, port: int) -> None:
         self.cut: deque[str] = deque()
         self.requests = 0
+        self.targets: list[str] = []
+        """What requests of GET asked for."""
+        self.received: list[int] = []
+        """Bytes of each piece that came from the box."""
         self._target = port
         self._listener = socket.create_server((HOST, 0))
         self.port: int = self._listener.getsockname()[1]
@@ -73,9 +77,12 @@ class Proxy:
                     return
                 if ready is device and is_answered:
                     self.requests += 1
+                    if data.startswith(b"GET "):
+                        self.targets.append(data.split(b" ", 2)[1].decode())
                     is_answered, fault = False, self.cut.popleft() if self.cut else ""
                 elif ready is box:
                     is_answered = True
+                    self.received.append(len(data))
                 if fault == BEFORE or (fault == AFTER and ready is box):
                     return
                 if fault == AMID and ready is box:

@@ -20,6 +20,7 @@ from whimbrel_client import (
     NotFound,
     RateLimited,
     RequestRefused,
+    web,
 )
 
 pytestmark = pytest.mark.slow
@@ -62,6 +63,28 @@ def test_a_page_whose_answer_breaks_off_is_asked_again(client: Client, proxy: Pr
     proxy.cut.extend(["", AMID])
     assert len(list(client.records(DAY, DAY, limit=100))) == 301
     assert proxy.requests == 5
+
+
+def test_a_box_elsewhere_compresses_and_one_on_this_machine_does_not(
+    kind: Kind, box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_bytes = []
+    for is_here in (True, False):
+        monkeypatch.setattr(web, "_is_loopback", lambda _host, is_here=is_here: is_here)
+        with Proxy(box.api_port) as proxy, kind(proxy.url) as client:
+            proxy.cut.extend(["", AMID])
+            assert len(list(client.records(DAY, DAY, limit=100))) == 301
+            assert client.arrow(DAY, DAY).num_rows == 301
+            assert proxy.requests == 6
+        read_bytes.append(sum(proxy.received))
+    assert read_bytes[0] > 4 * read_bytes[1]
+
+
+@pytest.mark.parametrize(
+    ("host", "headers"), [("localhost", 1), ("127.3.2.1", 1), ("[::1]", 1), ("box.example", 0), ("10.0.0.1", 0)]
+)
+def test_hosts_on_this_machine(host: str, headers: int) -> None:
+    assert len(web.Reached(f"http://{host}:8000", None, 1.0, None).headers) == headers
 
 
 def test_parameters(client: Client) -> None:

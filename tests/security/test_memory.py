@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import random
 import socket
 import time
 from collections import Counter
@@ -73,9 +74,9 @@ class Peak:
 
 
 @contextlib.contextmanager
-def unread(box: Box, path: str, clients: int = CLIENTS) -> Iterator[list[socket.socket]]:
+def unread(box: Box, path: str, clients: int = CLIENTS, coding: str = "identity") -> Iterator[list[socket.socket]]:
     """Clients that send a request each and never read the response."""
-    request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
+    request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept-Encoding: {coding}\r\n\r\n".encode()
     with contextlib.ExitStack() as stack:
         found = []
         for number in range(clients):
@@ -143,12 +144,15 @@ def test_a_thousand_unread_streams_of_one_device(box: Box) -> None:
     print(f"live of one: {peak.bytes / 1e6:.0f} MB")
 
 
-def test_a_thousand_unread_answers_of_a_large_latest(box: Box) -> None:
-    post(box, "large", RECORD_BYTES)
+@pytest.mark.parametrize("coding", ["identity", "gzip", "zstd"])
+def test_a_thousand_unread_answers_of_a_large_latest(box: Box, coding: str) -> None:
+    text = random.Random(1).randbytes(RECORD_BYTES // 2).hex()  # so that also the compressed body has to wait
+    record = {"device_id": "dense", "latitude": 1, "longitude": 2, "text": text}
+    assert box.http.post("/v1/records", json=record).status_code == 202
     peak = Peak(box, "api")
-    with unread(box, "/v1/devices/large/latest"):
+    with unread(box, "/v1/devices/dense/latest", coding=coding):
         stand(box, peak, 4, limit_bytes("api"))
-    print(f"latest: {peak.bytes / 1e6:.0f} MB")
+    print(f"latest, {coding}: {peak.bytes / 1e6:.0f} MB")
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +175,7 @@ def test_one_reader_of_a_fleet_with_large_records(fleet: Box) -> None:
 
 def test_one_page_of_a_fleet_with_large_records(fleet: Box) -> None:
     peak = Peak(fleet, "api")
-    with fleet.http.stream("GET", "/v1/latest") as response:
+    with fleet.http.stream("GET", "/v1/latest", headers={"Accept-Encoding": "identity"}) as response:
         size = sum(map(len, response.iter_raw(2**20)))
     assert size > 2 * DEVICES * RECORD_BYTES
     assert peak.bytes < limit_bytes("api")
@@ -205,6 +209,15 @@ def test_unread_pages_of_the_query_program(fleet: Box) -> None:
         stand(fleet, api, 8, limit_bytes("api"))
         assert peak.bytes < limit_bytes("query")
     print(f"unread pages of the query program: {peak.bytes / 1e6:.0f} MB, of the API {api.bytes / 1e6:.0f} MB")
+
+
+@pytest.mark.parametrize("coding", ["gzip", "zstd"])
+def test_unread_compressed_exports(fleet: Box, coding: str) -> None:
+    peak, api = Peak(fleet, "api.query"), Peak(fleet, "api")
+    with unread(fleet, "/v1/export?format=ndjson", 200, coding):
+        stand(fleet, api, 3, limit_bytes("api"))
+        assert peak.bytes < limit_bytes("query")
+    print(f"unread exports, {coding}: {peak.bytes / 1e6:.0f} MB, of the API {api.bytes / 1e6:.0f} MB")
 
 
 READERS = 8

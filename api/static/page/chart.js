@@ -1,6 +1,6 @@
 /** The chart below the map: speed or an attribute of the devices over time. A click sets the moment, a drag zooms. */
 
-import uPlot from "/static/uplot/uPlot.esm.js";
+import uPlot from "../uplot/uPlot.esm.js";
 import { SERIES } from "./lines.js";
 import { make } from "./dom.js";
 import { colour, onTheme } from "./theme.js";

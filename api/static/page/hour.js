@@ -13,7 +13,7 @@
  * @property {boolean} [isPeak] whether of each minute the greatest value is drawn: what rises and falls with each save
  */
 
-import uPlot from "/static/uplot/uPlot.esm.js";
+import uPlot from "../uplot/uPlot.esm.js";
 
 import { make } from "./dom.js";
 import { colour, onTheme } from "./theme.js";

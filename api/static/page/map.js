@@ -1,6 +1,6 @@
 /** The one map, which Fleet and History share: MapLibre with the base map of base.js, and what it shows in the state. */
 
-import { AttributionControl, Map as GlMap, NavigationControl, ScaleControl } from "/static/maplibre-gl/maplibre-gl.mjs";
+import { AttributionControl, Map as GlMap, NavigationControl, ScaleControl } from "../maplibre-gl/maplibre-gl.mjs";
 import { loadBase, paintBase, style } from "./base.js";
 import { make } from "./dom.js";
 import { notice } from "./notice.js";

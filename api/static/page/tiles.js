@@ -3,7 +3,7 @@
  * a PMTiles file of the box with pictures or with vector tiles, of which water, roads and borders are drawn.
  */
 
-import { addProtocol } from "/static/maplibre-gl/maplibre-gl.mjs";
+import { addProtocol } from "../maplibre-gl/maplibre-gl.mjs";
 import { Tiles, VECTOR } from "./pmtiles.js";
 import { colour, onTheme } from "./theme.js";
 

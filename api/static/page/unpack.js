@@ -3,10 +3,10 @@
  * or with the problem that it met.
  */
 
-import feature from "/static/topojson-client/feature.js";
-import mesh from "/static/topojson-client/mesh.js";
+import feature from "../topojson-client/feature.js";
+import mesh from "../topojson-client/mesh.js";
 
-const WORLD = "/static/world";
+const WORLD = new URL("../world", import.meta.url);
 
 /** @type {Record<string, (found: any) => Record<string, object>>} */
 const FILES = {

@@ -15,6 +15,7 @@ import pytest
 from api.legacy.list_routes import ListRoutes
 from api.legacy.routes import OlderRoutes
 from api.legacy.wire.responses import Resource
+from api.responses.html import STATIC
 from telemetry.model.record import Sent
 from tests.api.conftest import Box, record
 from tests.box import PROJECT
@@ -74,14 +75,14 @@ def test_people_get_a_page_and_programs_the_document(
     answer = ask(box, page + query, accept)
     assert (answer.status_code, answer.headers["content-type"]) == (200, kind)
     assert answer.headers["allow"] == "GET, HEAD, OPTIONS"
-    assert answer.headers["vary"] == "Accept, Cookie"
+    assert answer.headers["vary"] == ("Accept, Cookie" if kind == HTML else "Accept, Cookie, Accept-Encoding")
     assert answer.headers["x-frame-options"] == "DENY"
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert kind == HTML or answer.json() == document
     head = ask(box, page + query, accept, "HEAD")
     assert (head.status_code, head.content) == (200, b"")
     assert head.headers["content-type"] == kind
-    assert head.headers["content-length"] == str(len(answer.content))
+    assert kind != HTML or head.headers["content-length"] == str(len(answer.content))
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -280,7 +281,7 @@ def test_pages_load_only_what_the_box_has(box: Box, page: str) -> None:
         assert part.status_code == 200, address
         expected = {"js": "text/javascript; charset=utf-8", "css": "text/css; charset=utf-8"}
         assert part.headers["content-type"] == expected[address.rpartition(".")[2]]
-        assert part.content == (PROJECT / "api" / address[1:]).read_bytes()
+        assert part.content == (PROJECT / "api" / address[1:].replace(f"{STATIC.version}/", "")).read_bytes()
 
 
 def test_viewers_are_of_the_pinned_versions_and_bring_their_licences() -> None:

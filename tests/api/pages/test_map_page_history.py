@@ -18,6 +18,7 @@ from defusedxml.ElementTree import fromstring
 
 from telemetry.model.record import Sent
 from tests.api.conftest import Box, box_on, record
+from tests.api.page import module
 from tests.box import PROJECT
 from tests.browser import Browser, running_browser
 from tests.conftest import RedisServer, running_redis
@@ -34,7 +35,7 @@ BAD = "<img src=x onerror=document.title='run'>"
 BUS = "4720"
 AXE = (PROJECT / "tests" / "data" / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
 SERIOUS = "axe.run().then(({violations}) => violations.filter((one) => /serious|critical/.test(one.impact)))"
-MODULES = "const {view} = await import('/static/page/history.js'), {context} = await import('/static/page/main.js');"
+MODULES = f"const {{view}} = await {module('history.js')}, {{context}} = await {module('main.js')};"
 
 
 def van() -> list[Sent]:

@@ -8,15 +8,17 @@ from typing import Any
 import pytest
 
 from tests.api.conftest import Box
-from tests.api.page import DESK, DRAWN, DRAWN_S, NAMES, PHONE, show, shows, tell, text_of
+from tests.api.page import DESK, DRAWN, DRAWN_S, NAMES, PHONE, module, show, shows, tell, text_of
 from tests.browser import Browser, running_browser
+from tests.client.proxy import Proxy
 
 pytestmark = pytest.mark.slow
 
 TOTAL = ".order [role=status]"
 COUNTS = "[...document.querySelectorAll('.chips strong')].map(one => one.textContent).join()"
 BANNER = "document.querySelector('#banner')"
-MAP = "const {context: {map: {gl}}} = await import('/static/page/main.js');"
+MAP = f"const {{context: {{map: {{gl}}}}}} = await {module('main.js')};"
+MAX_FIRST_BYTES = 2_200_000
 CAIRO = "#at=31.2,29.5,8"
 
 HOLD = """{
@@ -38,6 +40,22 @@ def browser() -> Iterator[Browser]:
 def ask(browser: Browser, expression: str) -> Any:
     """What an expression of MapLibre's map, `gl`, comes to."""
     return browser.run(f"(async () => {{ {MAP} return {expression}; }})()")
+
+
+def test_the_first_load_has_at_most_2_2_mb(box: Box, browser: Browser) -> None:
+    with Proxy(box.port) as proxy:
+        browser.open("about:blank")
+        browser.open(f"{proxy.url}/")
+        browser.wait_for(DRAWN, DRAWN_S)
+        browser.open("about:blank")
+    assert sum(proxy.received) <= MAX_FIRST_BYTES
+    targets = {target for target in proxy.targets if target.startswith("/static/")}
+    assert len(targets) > 30
+    by_gzip = 0
+    for target in targets:
+        with box.http.stream("GET", target, headers={"Accept-Encoding": "gzip"}) as answer:
+            by_gzip += len(b"".join(answer.iter_raw()))
+    assert by_gzip <= MAX_FIRST_BYTES
 
 
 def test_a_fleet_without_devices_is_said_to_be_empty(box: Box, browser: Browser) -> None:

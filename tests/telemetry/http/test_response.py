@@ -22,7 +22,7 @@ def sent(client: Client, *messages: Message) -> list[Message]:
         found.append(message)
 
     async def run() -> None:
-        response = Response(client, send)
+        response = Response(client, {"method": "GET", "headers": []}, send, 0)
         for message in messages:
             await response.send(message)
 

@@ -17,6 +17,10 @@ class Client:
         self.pending = pending
         self.is_closed = False
 
+    @property
+    def is_gone(self) -> bool:
+        return self.is_closed
+
     def disconnect(self) -> None:
         self.is_closed = True
 
@@ -37,6 +41,26 @@ def test_a_text_that_is_shared_counts_once() -> None:
         assert pending.bytes == 70
     assert pending.bytes == 0
     assert not pending.holds(first)
+
+
+def test_bytes_of_a_responses_own_count_each_time() -> None:
+    pending = Pending(100)
+    first, second = clients(pending, 2)
+    with pending.hold(first, (), 40), pending.hold(second, (), 40):
+        assert pending.bytes == 80
+        pending.stall(first, 10)
+        with pending.hold(second, (), 20):
+            assert first.is_closed
+            assert pending.bytes == 60
+    assert pending.bytes == 0
+
+
+def test_a_hold_of_nothing_leaves_nothing() -> None:
+    pending = Pending(100)
+    [client] = clients(pending, 1)
+    with pending.hold(client, ()):
+        pass
+    assert not pending.holds(client)
 
 
 def test_the_longest_stalled_client_is_closed_first() -> None:

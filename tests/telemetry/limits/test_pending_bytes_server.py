@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import socket
 import ssl
+import zlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 import uvloop
 from starlette.types import Receive, Scope, Send
 
+from telemetry.http.compression import COMPRESSOR_BYTES, SLICE_BYTES
 from telemetry.http.connection import ConnectionLimits
 from telemetry.http.server import http_server, listen
 from telemetry.limits.pending_bytes import PIECE_BYTES, Pending
@@ -20,16 +23,22 @@ from tests.certificates import Authority
 
 HOST = "127.0.0.1"
 BODY = bytes(range(256)) * 2**12
-REQUEST = b"GET /%b HTTP/1.1\r\nHost: box\r\n\r\n"
+REQUEST = b"GET /%b HTTP/1.1\r\nHost: box\r\nAccept-Encoding: gzip\r\n\r\n"
+RANDOM = random.Random(1).randbytes(2**20)
+"""Hardly shorter when it is compressed: a client that does not read it stalls."""
+
 CLIENTS = 40
 PATIENCE_S = 20.0
 Client = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 async def app(scope: Scope, _receive: Receive, send: Send) -> None:
-    """Answers with one body for all, or with a body of its own for each."""
-    body = BODY if scope["path"] == "/shared" else bytes(bytearray(BODY))
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+    """Answers with one body for all, or with a body of its own for each, which at `/text` may be compressed."""
+    body = BODY if scope["path"] == "/shared" else bytes(bytearray(RANDOM if scope["path"] == "/text" else BODY))
+    headers = [(b"content-length", b"%d" % len(body))]
+    if scope["path"] == "/text":
+        headers.append((b"content-type", b"text/plain"))
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
@@ -40,7 +49,7 @@ def authority(request: pytest.FixtureRequest, tmp_path: Path) -> Authority | Non
 
 @contextlib.asynccontextmanager
 async def serving(pending: Pending, authority: Authority | None) -> AsyncIterator[int]:
-    limits = ConnectionLimits(16_384, 1_000, 1_000, PATIENCE_S, int(PATIENCE_S), 8_192)
+    limits = ConnectionLimits(16_384, 1_000, 1_000, PATIENCE_S, int(PATIENCE_S), 8_192, min_compressed_bytes=1_024)
     server = http_server(app, limits, pending, authority.identity() if authority else None)
     listening = listen(HOST, 0)
     running = asyncio.create_task(server.serve([listening]))
@@ -64,6 +73,17 @@ async def client(port: int, tls: ssl.SSLContext | None, path: bytes) -> Client:
 async def body_of(reader: asyncio.StreamReader) -> bytes:
     await reader.readuntil(b"\r\n\r\n")
     return await reader.readexactly(len(BODY))
+
+
+async def compressed_body_of(reader: asyncio.StreamReader) -> bytes:
+    head = await reader.readuntil(b"\r\n\r\n")
+    assert b"content-encoding: gzip" in head
+    inflate, found = zlib.decompressobj(31), b""
+    while size := int(await reader.readuntil(b"\r\n"), 16):
+        found += inflate.decompress(await reader.readexactly(size))
+        await reader.readexactly(2)
+    assert inflate.eof
+    return found
 
 
 async def until(is_so: Callable[[], bool]) -> None:
@@ -104,5 +124,27 @@ def test_a_shared_body_counts_once(authority: Authority | None) -> None:
             await until(lambda: pending.bytes == 0)
             for _, writer in clients:
                 writer.transport.abort()
+
+    uvloop.run(test())
+
+
+def test_a_compressed_body_counts_and_a_slow_client_of_one_is_closed(authority: Authority | None) -> None:
+    async def test() -> None:
+        pending, tls = (
+            Pending(8 * (len(RANDOM) + SLICE_BYTES + COMPRESSOR_BYTES)),
+            authority.client() if authority else None,
+        )
+        async with serving(pending, authority) as port, asyncio.timeout(PATIENCE_S):
+            slow = [await client(port, tls, b"text") for _ in range(7)]
+            await until(lambda: len(pending._stalled) == 7)
+            assert 7 * (len(RANDOM) + COMPRESSOR_BYTES) < pending.bytes <= pending.max_bytes
+            reading = await client(port, tls, b"text")
+            assert hash(await compressed_body_of(reading[0])) == hash(RANDOM)
+            bodies = [compressed_body_of(reader) for reader, _ in slow]
+            found = await asyncio.gather(*bodies, return_exceptions=True)
+            assert any(isinstance(one, asyncio.IncompleteReadError | ConnectionError) for one in found)
+            for _, writer in (reading, *slow):
+                writer.transport.abort()
+            await until(lambda: pending.bytes == 0)
 
     uvloop.run(test())
