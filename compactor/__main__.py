@@ -1,4 +1,4 @@
-"""The scheduler program: enqueues background jobs, and does none itself."""
+"""The scheduler program: enqueues background jobs, but executes none."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from telemetry.startup.program import main
 
 
 def serve(settings: Settings) -> None:
-    """Tick until a signal comes."""
+    """Tick until a signal arrives."""
     logging.getLogger("apscheduler").setLevel(logging.WARNING)
-    logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)  # else a word a second while Redis is silent
+    logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)  # else a line a second while Redis is down
     client = connect(settings)
     p = settings.persist
     due = Due(shard.Flush(p.flush_records, p.max_bytes), p.flush_seconds)

@@ -1,16 +1,15 @@
-"""Fewer files, and no older ones than wanted: plans of plan.py carried out, and what nobody needs any more deleted.
+"""Compaction, retention and cleanup: carries out the plans of plan.py, and deletes files that are no longer needed.
 
-A rewrite never changes the set of rows: it merges files, counts, and puts the new ones in the place of the
-old in one commit, with the very handle that it was planned with, which is refused if another changed that day
-since. A crash before the commit leaves files that no reader sees.
+A rewrite never changes the set of rows. It merges files, counts their rows, and replaces the old files by the new ones
+in one commit, with the handle from which it was planned; the commit fails if another process changed that day since. A
+crash before the commit leaves files that no reader sees.
 
-The sweep deletes files that are in no version of the table that a query may still read, nor of an attempt
-that may still commit, nor have yet to be forwarded (telemetry/archive/log_retention.py): those that it has known for
-`grace_s` to be unlisted for good. When it first sees a compaction's file, it fences the day, so that a compactor that
-was only asleep is refused and the file can't get into the table any more; a save's file counts from when no intent of
-that number stands in Redis.
+Cleanup deletes files that are in no table version still in use by a query, belong to no attempt that may still commit,
+and do not wait to be forwarded (telemetry/archive/log_retention.py): those that were unlisted for `grace_s`. When it
+first finds a compaction's unlisted file, it fences the day, so that a suspended compactor's commit fails and the file
+cannot get into the table any more. For a save's file the time starts when no intent with its number is in Redis.
 
-tests/compactor/compaction_model.py explores every interleaving, and shows what goes wrong without each of these.
+tests/compactor/compaction_model.py explores every interleaving, and shows which fault each of these rules prevents.
 """
 
 from __future__ import annotations
@@ -36,19 +35,19 @@ from telemetry.system.failpoints import Step, no_step_reporter
 log = logging.getLogger(__name__)
 
 GIVEN_UP_DAYS = 64
-"""Days given up in one commit. Each by itself took 0.1 s, and a device with wrong dates may make thousands."""
+"""Maximum number of days deleted in one commit; one commit per day would be slow for devices with wrong dates."""
 
 FENCED_DAYS = 64
-"""Days fenced in one sweep, a commit each; those of further days are looked at in the next."""
+"""Maximum number of days fenced per cleanup, one commit each; further days follow in the next cleanup."""
 
 YESTERDAY = timedelta(days=1)
 
 
 class Compactor:
-    """Keeps the archive's files few.
+    """Keeps the number of files low.
 
-    With `is_all` every day is merged now, as if it were over and quiet. `reached` hears the name of each step
-    before it is taken; tests kill it there.
+    With `is_all` every day is merged now, as if it were past and unchanged. `reached` is called with the name of each
+    step before it; tests kill the process there.
     """
 
     def __init__(
@@ -68,10 +67,10 @@ class Compactor:
             self._limits = self._limits._replace(quiet_s=0)
         self._is_all = is_all
         self._reached = reached
-        self._after = date.min  # the day that was rewritten last, so that days take turns
+        self._after = date.min  # day of the last rewrite, so that days take turns
 
     def due(self) -> list[Rewrite]:
-        """The rewrites that are due, the most urgent first."""
+        """The rewrites that are due, most urgent first."""
         table = self._archive.open_existing()
         return [] if table is None else self._due(table)
 
@@ -80,32 +79,32 @@ class Compactor:
         return rewrites(self._archive.live(table), open_day, self._now_ms(), self._limits, self._after)
 
     def compact(self) -> Rewrite | None:
-        """Carry out the rewrite that is most urgent. Returns it, or None if none is due.
+        """Carry out the most urgent rewrite. Returns it, or None if none is due.
 
-        Raises `PlanOutdated` if another changed that day meanwhile; nothing was changed then.
+        Raises `PlanOutdated` if another process changed that day meanwhile; then nothing was changed.
         """
         self._reached("plan")
         table = self._archive.open_existing()
-        found = [] if table is None else self._due(table)
-        if table is None or not found:
+        due = [] if table is None else self._due(table)
+        if table is None or not due:
             return None
-        rewrite = found[0]
+        rewrite = due[0]
         self._reached("merge")
         made = self._archive.data_files.merge(self._connection, rewrite.files, rewrite.pieces)
         self._reached("commit")
         self._archive.replace(table, rewrite.files, made, self._now_ms())
         self._reached("done")
         self._after = rewrite.day if rewrite.day < self._today() - YESTERDAY else self._after
-        log.info("%s: %d files are %d now", rewrite.day, len(rewrite.files), len(made))
+        log.info("%s: merged %d files into %d", rewrite.day, len(rewrite.files), len(made))
         return rewrite
 
     def expired(self) -> list[date]:
-        """The days that are kept no longer."""
+        """The days beyond retention."""
         table = self._archive.open_existing()
         return [] if table is None else expired(self._archive.live(table), self._today(), self._limits)
 
     def retain(self, is_over: Callable[[], bool] = lambda: False) -> list[date]:
-        """Give up the days that are kept no longer, some in a commit, until `is_over`. Returns them."""
+        """Delete the days beyond retention, several per commit, until `is_over`. Returns them."""
         given_up: list[date] = []
         days = self.expired()
         for at in range(0, len(days), GIVEN_UP_DAYS):
@@ -125,7 +124,7 @@ class Compactor:
             self._archive.give_up(table, [file for some in files.values() for file in some], self._now_ms())
         for day, some in sorted(files.items()):
             rows = sum(file.rows or 0 for file in some)
-            log.warning("%s is kept no longer: %d records in %d files were given up", day, rows, len(some))
+            log.warning("%s is beyond retention: deleted %d records in %d files", day, rows, len(some))
         return sorted(files)
 
     def _now_ms(self) -> int:
@@ -136,14 +135,14 @@ class Compactor:
 
 
 class _Unlisted(NamedTuple):
-    """When a file was first seen unlisted, and the table's version then: the entry that added it isn't above that."""
+    """Time at which a file was first found unlisted, and the table's version then: its entry is not above that."""
 
     at_s: float
     version: int
 
 
 class Sweep:
-    """Deletes what nobody needs any more. It remembers since when it saw each file unlisted: keep one for long."""
+    """Deletes unneeded files. It remembers when it first found each file unlisted, so keep one instance."""
 
     def __init__(
         self,
@@ -163,51 +162,52 @@ class Sweep:
         self._since: dict[str, _Unlisted] = {}
 
     def sweep(self) -> list[str]:
-        """Delete what has been unlisted for long enough. Returns the paths."""
+        """Delete files that have been unlisted for long enough. Returns their paths."""
         table = self._archive.open_existing()
-        found = self._archive.unlisted(table) if table is not None else set()
-        if not found:
+        unlisted = self._archive.unlisted(table) if table is not None else set()
+        if not unlisted:
             self._since.clear()
             return []
-        found -= self._fence_some(found)
+        unlisted -= self._fence_some(unlisted)
         self._reached("look again")
-        at_s = self._monotonic()  # before the intents: an import gives up on files that it had too long before its own
-        under_way = {kind for commit in self._intents() for kind in kinds_of(commit)}  # before the table: what isn't
-        table = self._archive.open()  # under way was committed before that, or never
-        found &= self._archive.unlisted(table)
+        at_s = self._monotonic()  # before the intents: an import discards files that are too old before its own intent
+        under_way = {kind for commit in self._intents() for kind in kinds_of(commit)}  # before the table: other saves
+        table = self._archive.open()  # were committed before that, or never will be
+        unlisted &= self._archive.unlisted(table)
         now = _Unlisted(at_s, table.version())
-        ended = (path for path in found if _kind(path) not in under_way)
+        ended = (path for path in unlisted if _kind(path) not in under_way)
         self._since = {path: self._since.get(path, now) for path in ended}
         held = self._held()
-        gone = [
+        expired_paths = [
             path
             for path, since in self._since.items()
             if now.at_s - since.at_s >= self._grace_s and (held is None or since.version <= held)
         ]
-        if gone:
-            self._archive.make_last()  # or a power cut could bring back a table that lists what is deleted now
+        if expired_paths:
+            self._archive.make_last()  # otherwise a power cut could restore a table that lists deleted files
             self._reached("delete")
-            self._delete(gone)
-        return gone
+            self._delete(expired_paths)
+        return expired_paths
 
-    def _fence_some(self, found: Set[str]) -> set[str]:
-        """Fence the days of a compaction's files that were not seen before. Returns those for which there are too many
-        days: they are left to the next sweep."""
-        new = {path: _day(path) for path in found - self._since.keys() if _kind(path) == COMPACTED}
+    def _fence_some(self, paths: Set[str]) -> set[str]:
+        """Fence the days of a compaction's newly found files. Returns the files beyond the maximum number of days,
+        which are left to the next cleanup.
+        """
+        new = {path: _day(path) for path in paths - self._since.keys() if _kind(path) == COMPACTED}
         fenced = sorted(set(new.values()))[:FENCED_DAYS]
         for day in fenced:
             self._reached("fence")
             self._fence(day)
         return {path for path, day in new.items() if day not in fenced}
 
-    def _delete(self, gone: Sequence[str]) -> None:
-        for path in gone:
+    def _delete(self, paths: Sequence[str]) -> None:
+        for path in paths:
             Path(path).unlink(missing_ok=True)
             self._since.pop(path, None)
-        log.info("deleted %d files that are no longer in the table", len(gone))
+        log.info("deleted %d files that are no longer in the table", len(paths))
 
     def _fence(self, day: date) -> None:
-        """A fence that another refuses is followed by a look at what that one committed."""
+        """If the fence fails, another process committed; read its commit."""
         try:
             self._archive.fence(self._archive.open(), day)
         except PlanOutdated:
@@ -215,7 +215,7 @@ class Sweep:
 
 
 def _kind(path: str) -> str:
-    """`compact`, or of which save or import a file is (`kinds_of`)."""
+    """`compact`, or the save or import that a file belongs to (`kinds_of`)."""
     return Path(path).name.rpartition("-")[0]
 
 

@@ -30,18 +30,18 @@ from telemetry.system.failpoints import step_reporter
 log = logging.getLogger(__name__)
 
 BUSY_S = 5.0
-"""A job goes on while rewrites are due, but ends after so long: saves wait for it."""
+"""Maximum duration of a job while rewrites are due, s: saves wait for it."""
 
 
 class Work:
-    """What the jobs of this process work on, made when the first of them comes."""
+    """Objects for the jobs of this process, created on first use."""
 
-    def __init__(self, settings: Settings, opened: TableCache | None = None) -> None:
+    def __init__(self, settings: Settings, cache: TableCache | None = None) -> None:
         self._settings = settings
         self._clock = clock.Steady()
         reached = step_reporter("compact")
         held = held_by(settings)
-        self._archive = archive = Archive(settings.archive_dir, reached, held, opened)
+        self._archive = archive = Archive(settings.archive_dir, reached, held, cache)
         self._compactor = Compactor(archive, lambda: self._connection, clock.now_us, limits_of(settings), reached)
         self._sweep = Sweep(
             archive, self._intents, time.monotonic, settings.archive.grace_seconds, step_reporter("sweep"), held
@@ -52,7 +52,7 @@ class Work:
         return connection_of(self._settings, "compactor")
 
     def compact(self, monotonic: Callable[[], float] = time.monotonic) -> int:
-        """Carry out rewrites until none is due or `BUSY_S` have passed. Returns how many."""
+        """Carry out rewrites until none is due or `BUSY_S` have passed. Returns their number."""
         stop_s, done = monotonic() + BUSY_S, 0
         while monotonic() < stop_s:
             try:
@@ -66,10 +66,10 @@ class Work:
         return done
 
     def tidy(self) -> None:
-        """Give up days that are kept no longer, and delete files that nobody needs.
+        """Delete days beyond retention and unneeded files.
 
-        A clock that shows 2038 until it is set would give up every day: none is given up unless the clock has run on
-        by itself since the look before.
+        A clock at 2038 before it is set would delete every day: days are deleted only if the clock was not set since
+        the previous run.
         """
         try:
             with metrics.TIDY_S.one.timed():
@@ -82,34 +82,34 @@ class Work:
                     self._archive.forget_past(time.time())
                 self._rewrite_redis_log()
         except PlanOutdated as outdated:
-            log.info("%s; the next look will do it", outdated)
+            log.info("%s; the next run will do it", outdated)
         except NotTogether as error:
             log.warning("no file is deleted: %s", error)
 
     def _rewrite_redis_log(self) -> None:
-        """Redis's own file forgets devices that were deleted, too."""
+        """Redis's append-only file must drop deleted devices, too."""
         with connect(self._settings) as client:
             deletions.rewrite_log(hot.attach(client, self._settings.redis.shards))
 
     def _intents(self) -> list[str]:
-        """Commit numbers of the saves under way. Raises `NotTogether`: an older log, restored, misses files."""
+        """Commit numbers of the running saves. Raises `NotTogether`: a restored older log does not list newer files."""
         with connect(self._settings) as client:
             shards = hot.attach(client, self._settings.redis.shards)
             for shard in shards:
                 if why := apart(shard, self._archive):
                     raise NotTogether(why)
-            found = [shard.state().intent for shard in shards]
-        return [decode_intent(intent).commit for intent in found if intent is not None]
+            intents = [shard.state().intent for shard in shards]
+        return [decode_intent(intent).commit for intent in intents if intent is not None]
 
 
 def limits_of(settings: Settings) -> Limits:
-    """The limits that the settings name."""
+    """The limits from the settings."""
     a = settings.archive
     return Limits(a.target_file_bytes, a.max_open_files, a.quiet_seconds, a.retention_days, a.retention_max_bytes)
 
 
 def connection_of(settings: Settings, name: str) -> duckdb.DuckDBPyConnection:
-    """A DuckDB for merging, which beyond its memory spills to a folder of that name in the data folder."""
+    """A DuckDB for merging; beyond its memory limit it spills to a folder of that name in the data folder."""
     return open_duckdb(settings.data_dir / "tmp" / name, f"{settings.archive.merge_memory_bytes}B")
 
 
@@ -122,7 +122,7 @@ def compact() -> int:
 
 
 def tidy() -> None:
-    """Retention and sweep. RQ calls it by name."""
+    """Retention and cleanup. RQ calls it by name."""
     _prepared().tidy()
 
 

@@ -1,11 +1,11 @@
-"""Which files of the archive to rewrite into fewer, and which days to give up: pure arithmetic over the table's list.
+"""Plans compaction and retention: which files to rewrite into fewer, and which days to delete. Pure computation.
 
-A day that is over holds one file or pieces of about `target_bytes`, sorted. The open day never holds more
-than `max_open_files` small ones: when five sixths of them are there, the smallest half and more are
-merged, as long as the next is no larger than those before it together. So files grow in steps, and a record
-is rewritten two to four times on its first day, however small the saves are.
+A past day has one file, or pieces of about `target_bytes`, sorted. The current day never has more than `max_open_files`
+small files: once it has five sixths of them, the smallest half or more are merged, as long as the next file is not
+larger than the ones before it together. Files therefore grow in steps, and a record is rewritten two to four times on
+its first day, however small the saves are.
 
-Devices whose clocks are wrong make days of the past and the future: these are treated as days that are over.
+Devices with wrong clocks create days in the past and the future, which are treated as past days.
 """
 
 from __future__ import annotations
@@ -18,20 +18,21 @@ from typing import NamedTuple
 from telemetry.archive.data_files import LiveFile
 
 SMALL_PART = 0.5
-"""A file below this part of `target_bytes` is small; pieces are hardly ever, so that nothing is rewritten for ever."""
+"""A file below this fraction of `target_bytes` is small. Pieces rarely are, so that rewriting ends."""
 
 SMALL_FILES = 8
-"""So many small files of a day that is over are merged at once; fewer wait until it is quiet."""
+"""Number of small files of a past day that are merged immediately; fewer wait until the day is unchanged for a
+while."""
 
 REWRITE_TARGETS = 4
-"""A rewrite takes at most so many times `target_bytes`, so that it takes seconds."""
+"""Maximum size of a rewrite, in units of `target_bytes`, so that it takes seconds."""
 
 REWRITE_FILES = 128
-"""And so many files, all of which it has open; where saves were never merged for long, the others' turn comes next."""
+"""Maximum number of files in a rewrite, all of them open; further files follow in the next rewrite."""
 
 
 class Limits(NamedTuple):
-    """How many and how large files may be, and how long days are kept (0: for ever)."""
+    """Limits on number and size of files, and retention of days (0 = for ever)."""
 
     target_bytes: int = 128 * 2**20
     max_open_files: int = 24
@@ -41,7 +42,7 @@ class Limits(NamedTuple):
 
 
 class Rewrite(NamedTuple):
-    """Files of a day to be merged into `pieces` new ones."""
+    """Files of a day to merge into `pieces` new ones."""
 
     day: date
     files: tuple[LiveFile, ...]
@@ -51,21 +52,21 @@ class Rewrite(NamedTuple):
 def rewrites(
     files: Iterable[LiveFile], today: date, now_ms: int, limits: Limits, after: date = date.min
 ) -> list[Rewrite]:
-    """All rewrites that are due: those of the open day first, then of the day before, then of the days behind `after`.
+    """All rewrites that are due: first of the current day, then of the day before, then of the days following `after`.
 
-    With `after` the day of the last rewrite, days take turns: thousands of small days delay no other for ever.
+    With the day of the last rewrite as `after`, days take turns: thousands of small days cannot block others.
     """
     days: dict[date, list[LiveFile]] = defaultdict(list)
     for file in files:
         if file.size_bytes < limits.target_bytes * SMALL_PART:
             days[file.day].append(file)
-    found = []
+    due = []
     for day, small in sorted(days.items(), key=lambda item: _turn(item[0], today, after)):
         chosen = _of_open_day(small, limits) if day == today else _of_day_over(small, now_ms, limits)
         if chosen:
             size_bytes = sum(file.size_bytes for file in chosen)
-            found.append(Rewrite(day, tuple(chosen), max(1, round(size_bytes / limits.target_bytes))))
-    return found
+            due.append(Rewrite(day, tuple(chosen), max(1, round(size_bytes / limits.target_bytes))))
+    return due
 
 
 def _turn(day: date, today: date, after: date) -> tuple[bool, bool, bool, date]:
@@ -89,7 +90,7 @@ def _of_open_day(small: Sequence[LiveFile], limits: Limits) -> list[LiveFile]:
 def _of_day_over(small: Sequence[LiveFile], now_ms: int, limits: Limits) -> list[LiveFile]:
     if len(small) < 2:
         return []
-    quiet_ms = min(abs(now_ms - file.made_ms) for file in small)  # a clock that was set back makes no day noisy
+    quiet_ms = min(abs(now_ms - file.made_ms) for file in small)  # a clock that was set back does not matter
     if len(small) < SMALL_FILES and quiet_ms < limits.quiet_s * 1_000:
         return []
     chosen: list[LiveFile] = []
@@ -107,16 +108,16 @@ def _smallest_first(files: Iterable[LiveFile]) -> list[LiveFile]:
 
 
 def expired(files: Iterable[LiveFile], today: date, limits: Limits) -> list[date]:
-    """The oldest days that are kept no longer, because of their age or because all days together are too large."""
+    """The oldest days beyond retention, by age or because the archive is too large."""
     sizes: dict[date, int] = defaultdict(int)
     for file in files:
         sizes[file.day] += file.size_bytes
-    total, found = sum(sizes.values()), []
+    total, days = sum(sizes.values()), []
     for day in sorted(sizes):
         is_old = 0 < limits.retention_days <= (today - day).days
         is_too_much = 0 < limits.retention_max_bytes < total
         if day >= today or not (is_old or is_too_much):
             break
         total -= sizes[day]
-        found.append(day)
-    return found
+        days.append(day)
+    return days

@@ -1,6 +1,7 @@
-"""When a shard is due for a save: at once when it holds a flush, else some seconds after it got its first record.
+"""Scheduler: a shard is due for a save at once when it reaches the flush limit, else some seconds after its first
+record.
 
-The time is the scheduler's own monotonic clock, never a record's: a box's wall clock may stick or jump.
+Time is the scheduler's own monotonic clock, never a record's: a box's wall clock may stop or jump.
 """
 
 from __future__ import annotations
@@ -25,23 +26,23 @@ log = logging.getLogger(__name__)
 
 TICK_S = 1
 ALIVE_TICKS = 10
-"""Ticks between two signs of life that are asked of the worker."""
+"""Ticks between two heartbeats requested of the worker."""
 
 COMPACT_TICKS = 60
-"""Ticks between two looks for files to merge. There is one behind each save, too, which made the files more."""
+"""Ticks between two compaction jobs. One also follows each save, which adds files."""
 
 DELETE_TICKS = 5
-"""Ticks between two jobs that go on with a shard's deletions: one more than such a job takes, for saves."""
+"""Ticks between two jobs for a shard's deletions: one more than a job takes, to leave time for saves."""
 
 TIDY_TICKS = 600
-"""Ticks between two retentions and sweeps."""
+"""Ticks between two retention and cleanup jobs."""
 
 MISFIRE_GRACE_S = 30
-"""How late a tick may run: APScheduler's own second skips ticks on a busy box."""
+"""Maximum delay of a tick, s: APScheduler's default of 1 s skips ticks on a busy box."""
 
 
 class Due:
-    """Tells which shards to save, from what waits in each at each tick."""
+    """Decides which shards to save, from their unsaved records at each tick."""
 
     def __init__(self, flush: Flush, flush_seconds: float) -> None:
         self._flush = flush
@@ -49,7 +50,7 @@ class Due:
         self._waiting_since_s: dict[int, float] = {}
 
     def is_due(self, shard: int, waiting: Waiting, now_s: float) -> bool:
-        """Note what a shard holds at `now_s` (monotonic); True if it is to be saved now."""
+        """Record the unsaved records at `now_s` (monotonic); True if the shard must be saved now."""
         if waiting.records == 0:
             self._waiting_since_s.pop(shard, None)
             return False
@@ -61,7 +62,7 @@ class Due:
 
 
 class Clock:
-    """Enqueues what is due, once a tick. It only enqueues: two such clocks do no harm."""
+    """Enqueues due jobs once per tick. It only enqueues: two schedulers do no harm."""
 
     def __init__(
         self,
@@ -77,18 +78,18 @@ class Clock:
         self._ticks = 0
         self._next_ticks: dict[str, int] = {}
         self._tidy_job = ""
-        self._said = ""
+        self._last_error = ""
 
     def tick(self) -> None:
-        """Look at every shard and enqueue the saves that are due."""
+        """Read every shard and enqueue the saves that are due."""
         watchdog.beat()
         try:
             self._enqueue()
-            self._said = ""
+            self._last_error = ""
         except (StoreError, RedisError) as error:
-            if str(error) != self._said:
-                self._said = str(error)
-                log.warning("nothing is scheduled: %s", error)
+            if str(error) != self._last_error:
+                self._last_error = str(error)
+                log.warning("cannot schedule: %s", error)
 
     def _enqueue(self) -> None:
         self._ticks += 1
@@ -97,7 +98,7 @@ class Clock:
             shards = self._attach()
         except NotSetUp:
             if self._queue.count == 0:
-                job_queue.enqueue_alive(self._queue, name)  # the worker sees then that Redis was emptied
+                job_queue.enqueue_alive(self._queue, name)  # the worker then detects an emptied Redis
             raise
         shared_state.write_heartbeat(shards[0].client, shared_state.SCHEDULER, time.time())
         waiting = self._queue.count
@@ -107,7 +108,7 @@ class Clock:
         if self._is_time("tidy", TIDY_TICKS):
             self._enqueue_tidy(name, has_backlog)
         if has_backlog:
-            return  # the worker is away or busy, and what waits for it is enough
+            return  # the worker is down or busy, and has enough waiting jobs
         due = [shard for shard in shards if self._due.is_due(shard.shard, shard.waiting(), self._monotonic())]
         for shard in due:
             job_queue.enqueue_save(self._queue, shard.shard, name)
@@ -119,20 +120,20 @@ class Clock:
             job_queue.enqueue_alive(self._queue, name)
 
     def _is_time(self, kind: str, every: int) -> bool:
-        """Whether `every` ticks have passed since this was last true; at a tick without it, it stays due."""
+        """True if `every` ticks have passed since the last True; a missed tick remains due."""
         if self._ticks < self._next_ticks.get(kind, 0):
             return False
         self._next_ticks[kind] = self._ticks + every
         return True
 
     def _enqueue_tidy(self, name: int, has_backlog: bool) -> None:
-        """Retention and sweep free the disk: jobs that wait do not delay them. One such job waits at a time."""
+        """Retention and cleanup free disk space: waiting jobs must not delay them. At most one waits at a time."""
         if self._tidy_job:
             self._queue.remove(self._tidy_job)
         self._tidy_job = job_queue.enqueue_tidy(self._queue, name, TIDY_TICKS * TICK_S, is_first=has_backlog)
 
     def _enqueue_deletions(self, shard: Shard, name: int) -> None:
-        """A deletion is begun at once, and gone on with every few ticks."""
+        """Start a deletion at once, and continue it every few ticks."""
         kind = f"delete {shard.shard}"
         if deletions.count_pending(shard) == 0:
             self._next_ticks.pop(kind, None)
@@ -141,10 +142,10 @@ class Clock:
 
 
 class _Steady(BlockingScheduler):  # type: ignore[misc]  # APScheduler has no types
-    """Goes on whatever the box's clock does, by which alone APScheduler knows when a job is due.
+    """Works whatever the box's clock does, which APScheduler uses to determine when a job is due.
 
-    Were the clock set back, it would run none until the old time comes again; were it set forward, it would first
-    list every turn that was missed, 1.7 billion of them on a box that booted in 1970.
+    If the clock were set back, APScheduler would run no job until the old time; if it were set forward, it would first
+    list every missed run, 1.7 billion of them on a box that booted in 1970.
     """
 
     def _process_jobs(self) -> float:
@@ -158,8 +159,8 @@ class _Steady(BlockingScheduler):  # type: ignore[misc]  # APScheduler has no ty
 
 def scheduler(clock: Clock) -> BlockingScheduler:
     """The APScheduler that drives the clock."""
-    found = _Steady(
+    result = _Steady(
         timezone="UTC", job_defaults={"misfire_grace_time": MISFIRE_GRACE_S, "coalesce": True, "max_instances": 1}
     )
-    found.add_job(clock.tick, "interval", seconds=TICK_S, id="tick")
-    return found
+    result.add_job(clock.tick, "interval", seconds=TICK_S, id="tick")
+    return result

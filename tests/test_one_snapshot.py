@@ -197,7 +197,7 @@ def send_and_read(box: Box, ledger: Ledger, settings: Settings, steps: Steps) ->
 
 def records_given_up(box: Box) -> int:
     """As the box's log counts them."""
-    found = re.findall(r"is kept no longer: (\d+) records in \d+ files were given up", "".join(box.output))
+    found = re.findall(r"is beyond retention: deleted (\d+) records in \d+ files", "".join(box.output))
     return sum(map(int, found))
 
 

@@ -130,7 +130,7 @@ def test_an_empty_redis_goes_on_where_the_archive_ends(stand: Stand) -> None:
     stand.replace_redis(None)
     stand.send("emptied", 3)
     wait_until(lambda: reasons(stand.box) == [], 30)
-    assert stand.said("found the latest of", start)
+    assert stand.said("read the latest of", start)
     assert stand.numbers("emptied") == [1, 2, 3]
     stand.send_and_save("emptied", 4)
     stand.client.flushall()

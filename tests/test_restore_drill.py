@@ -60,7 +60,7 @@ def test_a_box_made_of_a_backup_that_was_taken_under_load(tmp_path: Path, is_tho
     with busy_box(tmp_path / "old") as box, contextlib.ExitStack() as load:
         senders = [load.enter_context(Sender(box, device=device)) for device in DEVICES]
         load.enter_context(draining(box))
-        wait_until(lambda: sum("files are" in line for line in box.output) > 1)
+        wait_until(lambda: sum("merged" in line and "files into" in line for line in box.output) > 1)
         for _ in range(3):
             acknowledged = {sender: set(sender.acknowledged) for sender in senders}
             taken.append((acknowledged, box.json("backup", str(into))))

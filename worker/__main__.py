@@ -1,4 +1,4 @@
-"""The worker program: runs saves that the scheduler asks for through RQ."""
+"""The worker program: runs the jobs that the scheduler enqueues through RQ."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from telemetry.startup import early_signals, import_blocker
 
 if __name__ == "__main__":
     early_signals.begin()
-    import_blocker.refuse()  # before anything loads Arrow
+    import_blocker.refuse()  # before other modules load Arrow
 
 from duckdb import DuckDBPyConnection
 
@@ -38,17 +38,17 @@ from worker.saving.saver import Saver
 log = logging.getLogger(__name__)
 
 GC_OBJECTS = 50_000
-"""Objects made before garbage is looked for. A save makes ten a record, and no cycles: at the usual 700 looking takes
-a fifth of its time."""
+"""Objects created before a garbage collection. A save creates ten per record, and no cycles; with the default of 700,
+collections take a large part of its time."""
 
 
 def serve(settings: Settings) -> None:
-    """Finish what an earlier worker left, then run jobs until a signal comes."""
+    """Finish interrupted saves, then run jobs until a signal arrives."""
     share_archive(settings)
     for change in restrict(settings):
         log.info("%s", change)
-    reached, opened = step_reporter("save"), TableCache()
-    archive = Archive(settings.archive_dir, reached, held_by(settings), opened)
+    reached, table_cache = step_reporter("save"), TableCache()
+    archive = Archive(settings.archive_dir, reached, held_by(settings), table_cache)
     connection = open_duckdb(settings.data_dir / "tmp" / "worker")
     p = settings.persist
     saver = Saver(archive, connection, clock.now_ms, Bounds.of(p), p.quarantine_max_bytes, reached)
@@ -57,7 +57,7 @@ def serve(settings: Settings) -> None:
     flush = shard.Flush(p.flush_records, p.max_bytes)
     work = jobs.Work(connect(settings), archive, connection, saver, settings.redis.shards, flush, eraser)
     jobs.prepare(work)
-    background.prepare(settings, opened)
+    background.prepare(settings, table_cache)
     gc.set_threshold(GC_OBJECTS)
     logging.getLogger("rq.worker").setLevel(logging.WARNING)
     with metric_reports.publishing(lambda: connect(settings), metric_reports.Reporter(shared_state.WORKER)):
@@ -67,7 +67,7 @@ def serve(settings: Settings) -> None:
 
 
 def eraser_connection(settings: Settings) -> DuckDBPyConnection:
-    """A DuckDB for deletions, made when the first comes: with the memory of merges, beyond which it spills."""
+    """A DuckDB for deletions, made on first use, with the memory limit of merges; beyond it, it spills to disk."""
     return open_duckdb(settings.data_dir / "tmp" / "eraser", f"{settings.archive.merge_memory_bytes}B")
 
 

@@ -1,23 +1,23 @@
-"""An import: records from elsewhere become part of the archive by the save protocol, without resting in Redis.
+"""Import of records from files into the archive by the save protocol, without storing them in Redis.
 
-Each batch is a commit of its shard, with a commit number like any save's (saver.py), and in the same commit of the
-table stands how far the import of that name is. So whatever dies at whatever instant, a batch is in the archive with
-the note that it is, or neither; the import that is begun again goes on behind the note.
+Each batch is a commit of its shard, with a commit number like any save's (saver.py). The same commit of the table has
+the import's progress. Whenever a program dies, a batch is in the archive together with its progress, or neither is; a
+restarted import continues after the recorded progress.
 
-    allot    Redis gives the batch its ids, and notes a token for them
-    write    sorted files, a day each, that the table does not name yet
+    allot    Redis assigns ids to the batch, and records a token for them
+    write    sorted files, one per day, that the table does not name yet
     intend   an intent without ranges, if there is none and `committed` has not moved (guard 1), and if the token is
-             still known: a Redis that was restored to the time before would give the ids to others, and what is deleted
-             meanwhile is known by its lower ids
-    commit   files, commit number and progress at once, with the handle that was asked for both numbers (guard 3)
-    offer    latest is told
-    finish   `committed` becomes the commit number, the intent goes (guard 4)
+             still known: a Redis restored to an earlier time could assign the ids again, and a deletion removes
+             records by ids below its own
+    commit   files, commit number and progress in one commit, with the handle that returned both numbers (guard 3)
+    offer    update latest
+    finish   `committed` becomes the commit number, the intent is removed (guard 4)
 
-A worker that comes upon the intent can't know whether the import still runs, and treats it as that of one that died:
-before the commit it commits the number without files, so that the import is refused and does the batch anew; behind
-it, it offers and finishes in the import's place. The files are written before the intent stands, so nobody
-waits long for it. The sweep may take files that no intent protects after `archive.grace_seconds`; so an import that
-was stopped for half of these gives its own up.
+A worker that finds the intent cannot know whether the import is still running, and treats it as interrupted. Before the
+commit it commits the number without files, so that the import's commit fails and the batch is repeated. After the
+commit it offers and finishes in the import's place. The files are written before the intent, so the intent is
+short-lived. Cleanup may delete files without an intent after `archive.grace_seconds`; an import suspended for half of
+that discards its files.
 """
 
 from __future__ import annotations
@@ -51,20 +51,21 @@ log = logging.getLogger(__name__)
 
 TRIES = 20
 LOOK_S = 0.02
-"""How often an intent of others is looked at; a save's stands for some 100 ms."""
+"""Interval of polling another program's intent, s; a save's exists for about 100 ms."""
 
 LEFT_S = 30.0
-"""An intent that stands for so long was left by a save that died, and no worker runs: the import finishes it."""
+"""Age of an intent after which its save counts as interrupted without a worker; the import then finishes it, s."""
 
 
 class MovedMeanwhile(StoreError):
-    """Another process imports under the same name, or takes that import back."""
+    """Another process runs the import of the same name, or its undo."""
 
 
 class Written(NamedTuple):
-    """Files of a batch that await their commit: its ids, the random bits of its number, the token of its ids, and since
-    when; how many devices had been deleted before it got its ids; and whether some records have a transport other than
-    `import`."""
+    """Files of a batch before their commit: its ids, the random bits of its number, the token of its ids, the time they
+    were written, the number of deleted devices before the ids were assigned, and whether some records have another
+    transport than `import`.
+    """
 
     files: list[DataFile]
     ids: range
@@ -76,9 +77,9 @@ class Written(NamedTuple):
 
 
 class Importer:
-    """Brings batches of one import into the archive. `reached` hears each step before it is taken.
+    """Imports batches of one import into the archive. `reached` is called before each step.
 
-    `usable_s` is how old files may become before their intent stands; half of what the sweep waits, or less.
+    `usable_s` is the maximum age of files before their intent is written: at most half of the cleanup's grace period.
     """
 
     def __init__(
@@ -102,11 +103,11 @@ class Importer:
         self._reached = reached
 
     def progress(self, shard: Shard) -> Progress:
-        """How far this import is in a shard."""
+        """Progress of this import in a shard."""
         return self._archive.progress(self._archive.open_existing(), self._name, shard.shard) or Progress()
 
     def settle(self, shard: Shard) -> None:
-        """Finish what an import left that died behind its commit, where no worker does."""
+        """Finish an import that was interrupted after its commit, if no worker does."""
         intent = shard.state().intent
         committed = self._archive.committed(self._archive.open_existing(), shard.shard)
         if intent is not None and decode_intent(intent).commit == committed:
@@ -114,11 +115,11 @@ class Importer:
                 self._saver.save(shard)
 
     def bring(self, shard: Shard, records: pa.Table, before: Progress, after: Progress) -> None:
-        """Commit `records`, and that the import, which was as far as `before`, is as far as `after`.
+        """Commit `records` and the change of the import's progress from `before` to `after`.
 
-        `records` has `COLUMNS` without `id` and `received_at`, all of devices of the shard, in the order in which they
-        arrive. Durable when it returns. Raises `BusyError` if they would bring too many devices, `NotTogether`,
-        `MovedMeanwhile`, and whatever the disk says; then they are not in the archive, or the progress says so.
+        `records` has `COLUMNS` without `id` and `received_at`, all of devices of the shard, in the order of arrival.
+        Durable on return. Raises `BusyError` if there would be too many devices, `NotTogether`, `MovedMeanwhile`, and
+        disk errors; then they are not in the archive, unless the progress shows that they are.
         """
         for attempt in range(TRIES):
             try:
@@ -126,10 +127,10 @@ class Importer:
                     return self._bring(shard, records, before, after)
                 return self._note(shard, before, after)
             except IntentChanged as error:
-                log.info("shard %d: %s; doing the batch anew", shard.shard, error)
+                log.info("shard %d: %s; repeating the batch", shard.shard, error)
                 self._require(self._archive.open(), shard, before)
                 time.sleep(LOOK_S * attempt)
-        raise BusyError("cannot import: other saves come in between again and again")
+        raise BusyError("cannot import: other saves keep interfering")
 
     def _note(self, shard: Shard, before: Progress, after: Progress) -> None:
         table = self._archive.open()
@@ -138,9 +139,9 @@ class Importer:
             self._archive.note_progress(table, self._name, shard.shard, after)
 
     def _require(self, table: DeltaTable, shard: Shard, before: Progress) -> None:
-        found = self._archive.progress(table, self._name, shard.shard) or Progress()
-        if found != before:
-            what = "takes this import back" if found.is_undone else "imports the same just now"
+        progress = self._archive.progress(table, self._name, shard.shard) or Progress()
+        if progress != before:
+            what = "takes this import back" if progress.is_undone else "imports the same just now"
             raise MovedMeanwhile(f"cannot go on: another command {what}")
 
     def _bring(self, shard: Shard, records: pa.Table, before: Progress, after: Progress) -> None:
@@ -152,7 +153,7 @@ class Importer:
             self._commit(shard, written, intent, committed, before, after)
         except StoreError:
             if shard.state().intent == intent.encode():
-                self._saver.save(shard)  # without the files, so that nobody waits for it
+                self._saver.save(shard)  # without the files, so that no client waits for it
             raise
         self._finish(shard, intent, written)
 
@@ -164,7 +165,7 @@ class Importer:
         self._reached("open")
         table = self._archive.open()
         if self._archive.committed(table, shard.shard) != committed:
-            raise IntentChanged("a worker took the import for one that died")
+            raise IntentChanged("a worker treated the import as interrupted")
         self._require(table, shard, before)
         self._reached("commit")
         self._archive.commit(
@@ -188,14 +189,14 @@ class Importer:
         first = allot(shard, records.num_rows, token)
         numbered = with_ids(records, first, shard.shards, self._now_ms())
         self._reached("write")
-        self._archive.open()  # so that there is a folder
+        self._archive.open()  # creates the folder
         files = self._archive.data_files.write(numbered, import_kind(bits))
         ids = range(first, first + records.num_rows * shard.shards, shard.shards)
         has_others = bool(pc.any(pc.not_equal(records.column("transport"), "import")).as_py())
         return Written(files, ids, bits, token, since_s, deleted, has_others)
 
     def _intend(self, shard: Shard, written: Written) -> tuple[Intent, str]:
-        """The intent, once it stands, and the commit number before it."""
+        """The stored intent, and the commit number before it."""
         self._reached("intend")
         while True:
             committed = self._free(shard)
@@ -204,7 +205,7 @@ class Importer:
                 return intent, committed
 
     def _free(self, shard: Shard) -> str:
-        """The shard's commit number when nobody saves it."""
+        """The shard's commit number once no save is running."""
         seen, since_s = None, time.monotonic()
         while (state := shard.state()).intent is not None:
             if state.intent != seen:
@@ -213,11 +214,11 @@ class Importer:
                 self._saver.save(shard)
             time.sleep(LOOK_S)
         if (why := apart(shard, self._archive)) is not None:
-            raise NotTogether(f"cannot import: {why}; `whimbrel recover` says what can be done")
+            raise NotTogether(f"cannot import: {why}; `whimbrel recover` lists the remedies")
         return state.committed
 
     def _finish(self, shard: Shard, intent: Intent, written: Written) -> None:
-        """Latest and the end of the commit; a worker may have been as quick."""
+        """Update latest and finish the commit, unless a worker did so first."""
         self._reached("offer")
         files = [str(self._archive.root / file.path) for file in written.files]
         tell(shard, self._archive, self._connection, files, written.deleted)
@@ -229,8 +230,8 @@ class Importer:
 
 
 def with_ids(records: pa.Table, first: int, step: int, now_ms: int) -> pa.Table:
-    """Records as a table of `COLUMNS`: with ids from `first` on, and the moment of their arrival."""
+    """Records as a table of `COLUMNS`: with ids from `first` on, and their time of arrival."""
     rows = records.num_rows
-    found = records.append_column("id", pa.array(range(first, first + rows * step, step), pa.int64()))
+    columns = records.append_column("id", pa.array(range(first, first + rows * step, step), pa.int64()))
     arrival = pa.scalar(now_ms * 1_000, COLUMNS.field("received_at").type)
-    return found.append_column("received_at", pa.repeat(arrival, rows)).select(COLUMNS.names).cast(COLUMNS)
+    return columns.append_column("received_at", pa.repeat(arrival, rows)).select(COLUMNS.names).cast(COLUMNS)

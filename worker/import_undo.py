@@ -1,17 +1,17 @@
-"""Undo of an import: exactly its records leave the archive, and `latest` shows what the remaining ones say.
+"""Undo of an import: deletes exactly its records from the archive, and rebuilds the affected `latest` entries.
 
-The table has the ids of an import's records (table.py), and no other record ever gets one of them. What is left to do
-can be begun again at any time, and two that do it at once do no harm:
+The table has the ids of an import's records (table.py), and no other record ever gets one of them. All steps can be
+repeated at any time, also concurrently:
 
-    fence       the table notes of each shard that the import is taken back: a batch of it that commits later is
-                refused, and its file may be imported again, as a new import
-    settle      the commit under way then, which may be the import's, has ended
-    look        which files may hold such records, by their bounds in the log
-    write       files of a day are written anew without them
-    commit      they take the old ones' place, unless another program changed that day's files meanwhile: look again
-    note        whoever looked for records in files before, to offer them to `latest`, looks again
-    latest      a device's latest that shows such a record is made anew of its other records, in Redis and archive
-    end         the table notes that all are gone
+    fence       record in the table, for each shard, that the import is undone: later commits of its batches fail, and
+                its file may be imported again, as a new import
+    settle      wait until the running commit, which may be the import's, has ended
+    look        find files that may have such records, by their bounds in the log
+    write       rewrite files of a day without them
+    commit      replace the old files, unless another program changed that day's files meanwhile: look again
+    note        make programs that searched files for records, to offer them to `latest`, search again
+    latest      rebuild each device's latest that shows such a record from its other records, in Redis and archive
+    end         record in the table that all records are deleted
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ BEGUN, ENDED = Progress(UNDONE_ROWS), Progress(UNDONE_ROWS, is_whole=True)
 TRIES = 20
 WAIT_S = 0.05
 LEFT_S = 30.0
-"""An intent that stands for so long was left by a save that died, and no worker runs: the undo ends it."""
+"""Age of an intent after which its save counts as interrupted without a worker; the undo then finishes it, s."""
 
 DEVICES_AT_ONCE = 200
 
 
 class Undone(NamedTuple):
-    """What an undo did: records that went, files that had held them, and devices whose latest is another now."""
+    """Result of an undo: numbers of deleted records, of their files, and of devices whose latest has changed."""
 
     records: int
     files: int
@@ -61,8 +61,9 @@ class Undone(NamedTuple):
 
 
 class Undoer:
-    """Takes imports back. `reached` hears the name of each step before it is taken, `advance` of each file looked into
-    and how many there are."""
+    """Undoes imports. `reached` is called with the name of each step before it, `advance` with the number of searched
+    files and their total.
+    """
 
     def __init__(
         self,
@@ -78,14 +79,14 @@ class Undoer:
         self._now_ms, self._reached, self._advance = now_ms, reached, advance
 
     def undo(self, name: str) -> Undone:
-        """Take an import back. On disk when it returns.
+        """Undo an import. Synced on return.
 
-        Raises `NotTogether`, `BusyError`, `StoreError` if the ids of its records are not known, and what the disk says.
+        Raises `NotTogether`, `BusyError`, `StoreError` if the ids of its records are unknown, and disk errors.
         """
         self._reached("fence")
         for shard in self._shards:
             if (why := apart(shard, self._archive)) is not None:
-                raise NotTogether(f"cannot undo an import: {why}; `whimbrel recover` says what can be done")
+                raise NotTogether(f"cannot undo an import: {why}; `whimbrel recover` lists the remedies")
             self._note(name, shard, BEGUN)
         self._reached("settle")
         for shard in self._shards:
@@ -103,20 +104,20 @@ class Undoer:
         return Undone(records, files, devices)
 
     def _ids(self, name: str, shard: Shard) -> list[range]:
-        found = self._archive.imported_ids(self._archive.open(), name, shard.shard, shard.shards)
-        if found is None:
+        ids = self._archive.imported_ids(self._archive.open(), name, shard.shard, shard.shards)
+        if ids is None:
             raise StoreError(
-                "cannot undo the import: it was begun by a release that did not note which records it brought"
+                "cannot undo the import: it was begun by a release that did not record the ids of its records"
             )
-        return found
+        return ids
 
     def _note(self, name: str, shard: Shard, progress: Progress) -> None:
         for attempt in range(TRIES):
             table = self._archive.open()
-            found = self._archive.progress(table, name, shard.shard) or Progress()
-            if found.version >= progress.version:
+            known = self._archive.progress(table, name, shard.shard) or Progress()
+            if known.version >= progress.version:
                 return
-            if found.rows:
+            if known.rows:
                 self._ids(name, shard)
             try:
                 self._archive.note_progress(table, name, shard.shard, progress)
@@ -124,10 +125,10 @@ class Undoer:
             except IntentChanged as error:
                 log.info("shard %d: %s; trying again", shard.shard, error)
                 time.sleep(WAIT_S * attempt)
-        raise BusyError("cannot undo the import: its next batches come in between again and again")
+        raise BusyError("cannot undo the import: its next batches keep interfering")
 
     def _settle(self, shard: Shard) -> None:
-        """Wait until the intent that stands has ended, or end it where nobody else does."""
+        """Wait until the current intent has ended, or finish it if no other process does."""
         intent, since_s = shard.state().intent, time.monotonic()
         while intent is not None and shard.state().intent == intent:
             is_committed = decode_intent(intent).commit == self._archive.committed(self._archive.open(), shard.shard)
@@ -139,7 +140,7 @@ class Undoer:
     # The archive --------------------------------------------------------------------------------------
 
     def _erase(self, name: str, ids: Sequence[range]) -> tuple[int, int]:
-        """Take the records out of the archive. Returns how many went, and how many files had held them."""
+        """Delete the records from the archive. Returns their number, and the number of files that had them."""
         clean = set[str]()
         records = files = 0
         while True:
@@ -152,11 +153,11 @@ class Undoer:
             parts = [part for _, day in groupby(left, lambda file: file.day) for part in portions(list(day))]
             try:
                 for part in parts:
-                    gone, old = self._erase_some(name, table, part, ids)
+                    removed, old = self._erase_some(name, table, part, ids)
                     clean.update(file.path for file in part)
-                    records, files = records + gone, files + old
+                    records, files = records + removed, files + old
                     self._advance(len(clean), len(clean) + len([one for one in left if one.path not in clean]))
-                    if gone:  # the table is another one now
+                    if removed:  # the table has a new version
                         break
             except (PlanOutdated, FileNotFoundError, duckdb.IOException) as error:
                 log.info("undo of %s: %s; looking again", name, error)
@@ -179,7 +180,7 @@ class Undoer:
     # Latest -------------------------------------------------------------------------------------------
 
     def _mend_latest(self, shard: Shard, ids: Sequence[range]) -> int:
-        """Make anew each latest that shows a record with one of these ids. Returns how many."""
+        """Rebuild each latest that shows a record with one of these ids. Returns their number."""
         mended = 0
         for _ in range(TRIES):
             devices = self._showing(shard, ids)
@@ -187,7 +188,7 @@ class Undoer:
                 mended += self._make_anew(shard, devices[at : at + DEVICES_AT_ONCE])
             if not devices:
                 return mended
-        raise BusyError("cannot make latest anew: its devices send faster than their records can be looked for")
+        raise BusyError("cannot rebuild latest: its devices send faster than their records can be searched")
 
     @staticmethod
     def _showing(shard: Shard, ids: Sequence[range]) -> list[bytes]:
@@ -196,7 +197,7 @@ class Undoer:
         return [device for page in shard.all_latest() for device, latest in page.items() if shows(latest, ids)]
 
     def _make_anew(self, shard: Shard, devices: Sequence[bytes]) -> int:
-        """Redis first: what is saved meanwhile is in the archive then. Where a record comes meanwhile, look again."""
+        """Read Redis first: records saved meanwhile are then in the archive. Repeat if new ones arrive."""
         names = [device.decode() for device in devices]
         last = [last_entry(shard, name) for name in names]
         seen = shard.latest(devices)
@@ -217,12 +218,12 @@ class Undoer:
 
 
 def condition_of(files: Sequence[LiveFile], ids: Sequence[range]) -> str:
-    """SQL of which records of some files have one of these ids."""
+    """SQL condition of the records of some files with one of these ids."""
     return " OR ".join(map(has_id_sql, dict.fromkeys(one for file in files for one in file.ids_among(ids))))
 
 
 def shows(latest: bytes, ids: Sequence[range]) -> bool:
-    """Whether an encoded latest shows a record with one of these ids."""
-    found = decode_latest(latest)
-    slots = [slot for slot in (found.http, found.other, found.fix) if isinstance(slot, Slot)]
+    """True if an encoded latest shows a record with one of these ids."""
+    decoded = decode_latest(latest)
+    slots = [slot for slot in (decoded.http, decoded.other, decoded.fix) if isinstance(slot, Slot)]
     return any(slot.id in one for slot in slots for one in ids)

@@ -1,4 +1,4 @@
-"""The worker's jobs as RQ calls them: functions of plain values, on what `prepare` set."""
+"""The worker's jobs as RQ calls them: functions of plain values that use the objects set by `prepare`."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from worker.saving.saver import Saver
 log = logging.getLogger(__name__)
 
 DISK_ERRORS = (*READ_ERRORS, duckdb.Error)
-"""What a save raises if the disk is full or fails. Whatever it had written is of no account; it is begun again."""
+"""Errors of a save if the disk is full or fails. Its files are ignored, and it is repeated."""
 
 BUSY_S = 2.0
-"""A job goes on saving a shard that fills as fast as it is saved, but ends after so long: a stop waits for it."""
+"""Maximum duration of a job for a shard that fills as fast as it is saved, s: a stop waits for it."""
 
 
 class Work:
-    """What a worker process needs to save any shard."""
+    """Objects that a worker process needs to save any shard."""
 
     def __init__(
         self,
@@ -55,11 +55,12 @@ class Work:
         self._flush = flush
         self.stores: list[Shard] = []
         for counted in (metrics.SAVE_S, metrics.SAVED, metrics.SAVE_FAILURES, metrics.DELETIONS):
-            _ = counted.one  # so that they are told from the start
+            _ = counted.one  # so that they are reported from the start
 
     def save_shard(self, number: int, monotonic: Callable[[], float] = time.monotonic) -> int:
-        """Save a shard until what waits is less than a flush and no save left anything out. Returns how many records
-        were saved."""
+        """Save a shard until fewer records than a flush are unsaved and no save left anything out. Returns the number
+        of saved records.
+        """
         stop, saved = monotonic() + BUSY_S, 0
         while True:
             taken = self._save_once(number)
@@ -97,7 +98,7 @@ class Work:
         return 0
 
     def delete_devices(self, number: int) -> int:
-        """Go on with the deletions of a shard. Returns how many are done now."""
+        """Continue the deletions of a shard. Returns the number completed."""
         try:
             done = self._eraser.erase(self.stores[number])
         except OtherStoreError:
@@ -107,41 +108,41 @@ class Work:
         return done
 
     def look(self) -> None:
-        """See that the store is still the one that this worker knows, and note that it works."""
+        """Check that the store is the one of this worker, and write a heartbeat."""
         try:
             for store in self.stores:
                 store.state()
                 with contextlib.suppress(BusyError):
-                    require_writable(store)  # which loads the functions, as only the worker may
+                    require_writable(store)  # also loads the functions, as only the worker may
         except OtherStoreError:
             self._begin_anew()
         self.say_alive()
 
     def say_alive(self) -> None:
-        """Note that this worker works."""
+        """Write a heartbeat of this worker."""
         shared_state.write_heartbeat(self._client, shared_state.WORKER, time.time())
 
     def _begin_anew(self) -> None:
-        log.warning("Redis was emptied or replaced: looking at the store anew")
+        log.warning("Redis was emptied or replaced: reading the store again")
         self.begin()
 
     def begin(self) -> None:
-        """Set the store up, and finish what earlier workers left, before any job comes."""
+        """Set the store up, and finish interrupted saves, before any job runs."""
         self.stores = set_up(self._client, self._archive, self._shards)
         for store in self.stores:
             if store.state().intent is not None:
-                log.info("shard %d: finishing a save that was cut off", store.shard)
+                log.info("shard %d: finishing an interrupted save", store.shard)
                 self._save_once(store.shard)
             if must_rebuild(store):
                 devices = rebuild(store, self._archive, self._connection)
-                log.info("shard %d: found the latest of %d devices in the archive", store.shard, devices)
+                log.info("shard %d: read the latest of %d devices from the archive", store.shard, devices)
 
 
 _work: list[Work] = []
 
 
 def prepare(work: Work) -> None:
-    """Set what the jobs of this process work on."""
+    """Set the objects used by the jobs of this process."""
     _work[:] = [work]
 
 
@@ -151,12 +152,12 @@ def save_shard(number: int) -> int:
 
 
 def delete_devices(number: int) -> int:
-    """Go on with deletions. RQ calls it by name."""
+    """Continue deletions. RQ calls it by name."""
     return _prepared().delete_devices(number)
 
 
 def say_alive() -> None:
-    """Give a sign of life. RQ calls it by name."""
+    """Write a heartbeat. RQ calls it by name."""
     _prepared().look()
 
 

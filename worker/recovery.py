@@ -1,17 +1,18 @@
-"""Bring a hot store and an archive together again after one of them was restored, emptied or swapped.
+"""Recovery of a hot store and an archive that do not belong together, after one of them was restored, emptied or
+swapped.
 
-A shard is apart when the table's commit number is neither `committed` nor that of its intent. Then:
+A shard does not match if the table's commit number is neither `committed` nor the number of its intent. Then:
 
-1. Fence: a commit without files, with a new commit number above both. Whoever still holds a handle from
-   before is refused by it, so no save of the time before can appear in the archive any more.
-2. Take over: the store gets a new id, which stops collectors and workers that know the old one; its intent is
-   dropped; its next id is lifted above the archive's greatest.
-3. Of each stream, records that the archive has already (same id, same content) go away; the rest get new
-   ids, in latest too, and keep their time of arrival. One function call a device: a crash leaves each stream whole.
+1. Fence: a commit without files, with a new commit number above both. Commits with an older handle fail, so no earlier
+   save can appear in the archive any more.
+2. Take over: the store gets a new id, which stops collectors and workers that use the old one; its intent is
+   dropped; its next id is raised above the archive's greatest.
+3. From each stream, records that the archive has already (same id, same content) are removed; the others get new
+   ids, also in latest, and keep their time of arrival. One function call per device: a crash leaves each stream intact.
 4. Reopen: `committed` becomes the fence's number. Latest is then rebuilt from the archive (latest_rebuild.py).
 
-A crash between any two steps leaves the shard apart, and `recover` begins anew; records whose ids were
-renumbered once are renumbered again.
+After a crash between any two steps the shard still does not match, and `recover` starts again; records that were
+renumbered are renumbered again.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ DEVICES_AT_ONCE = 200
 
 
 class Recovered(NamedTuple):
-    """What became of a shard's tail."""
+    """Result for a shard's unsaved records."""
 
     shard: int
     dropped: int
@@ -60,7 +61,7 @@ def recover(
     now_ms: int,
     reached: Callable[[str], None] = lambda step: None,
 ) -> Recovered:
-    """Do the four steps. `reached` hears the name of each before it is taken."""
+    """Do the four steps. `reached` is called with the name of each before it."""
     reached("fence")
     fence = _fence(shard, archive, now_ms)
     table = archive.open()
@@ -75,8 +76,8 @@ def recover(
         archived = _archived(connection, files, _blocks(shard, streams))
         for device, entries in streams.items():
             reached(f"replace {device}")
-            found = _replace(shard, device, entries, archived)
-            dropped, kept = dropped + found[0], kept + found[1]
+            result = _replace(shard, device, entries, archived)
+            dropped, kept = dropped + result[0], kept + result[1]
     reached("reopen")
     reopen(shard, fence)
     rebuild(shard, archive, connection)
@@ -108,13 +109,13 @@ def _archived(connection: duckdb.DuckDBPyConnection, files: Sequence[str], block
     """Ids of the records that the archive has with the same content."""
     if not files or not blocks:
         return set()
-    same = " AND ".join(
+    is_same = " AND ".join(
         f"old.{name} IS NOT DISTINCT FROM tail.{name}" for name in COLUMNS.names if name not in ("id", "received_at")
     )
     connection.register("tail", columns(blocks))
     rows = connection.execute(
         f"SELECT tail.id FROM tail JOIN {records_sql(files)} old "
-        f"ON old.id = tail.id AND {same} "
+        f"ON old.id = tail.id AND {is_same} "
         f"WHERE old.id BETWEEN {min(block.ids[0] for block in blocks)} AND {max(block.ids[-1] for block in blocks)}"
     ).fetchall()
     connection.unregister("tail")
@@ -122,19 +123,19 @@ def _archived(connection: duckdb.DuckDBPyConnection, files: Sequence[str], block
 
 
 def _replace(shard: Shard, device: str, entries: list[RawEntry], archived: set[int]) -> tuple[int, int]:
-    """Rewrite one stream. Returns how many records went away and how many stay."""
-    gone = kept = 0
+    """Rewrite one stream. Returns the numbers of removed and of remaining records."""
+    removed = kept = 0
     moved = []
     for raw in entries:
         unreadable: list[Unreadable] = []
         records = read_entry(device, raw, shard.shards, unreadable.append)
         stay = [stored for stored in records if stored.id not in archived]
-        gone += len(records) + len(unreadable)
+        removed += len(records) + len(unreadable)
         kept += len(stay) + len(unreadable)
         if stay or unreadable:
             arrival_ms = records[0].received_ms if records else entry_id(raw[0])[0]
             parts = packed([stored.record for stored in stay], [one.raw for one in unreadable])
             moved.append(Moved(arrival_ms, *parts))
     if entries:
-        replace_entries(shard, device, entries[-1][0].decode(), gone, size_bytes(entries), moved)
-    return gone - kept, kept
+        replace_entries(shard, device, entries[-1][0].decode(), removed, size_bytes(entries), moved)
+    return removed - kept, kept

@@ -1,4 +1,4 @@
-"""RQ's worker as the worker program runs it: one queue, our jobs, and deaf to all else that comes over Redis."""
+"""RQ worker that processes one queue and ignores RQ's pub/sub commands."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ from telemetry.observability import metrics
 from telemetry.system.systemd_notify import watchdog
 
 LONGEST_WAIT_S = 5.0
-"""Between two tries to reach a Redis that is away: RQ's own minute would be added to every long outage."""
+"""Maximum pause between attempts to reach Redis, s; RQ's default of a minute would prolong each long outage."""
 
 
 LOOK_S = 15
 
 HEARTBEAT_S = 5.0
-"""How often it says that it lives, beside what each job says of it."""
+"""Interval of heartbeats, in addition to the heartbeats of each job, s."""
 
 
 class OwnWorker(SimpleWorker):
-    """Takes no commands over a channel, and can't be suspended by a key: a signal stops it, and nothing else does.
+    """Accepts no commands over a channel and cannot be suspended by a key; only signals stop it.
 
-    It notes less than RQ's, and together: each note for itself waits for the disk, and Redis with it, 15 times a job.
+    It writes less than RQ's worker, in fewer calls: each separate write waits for the disk, and so does Redis.
     """
 
     _said_s = -HEARTBEAT_S
 
     def subscribe(self) -> None:
-        """Listen to nobody."""
+        """Subscribe to nothing."""
 
     def unsubscribe(self) -> None:
-        """Nothing was subscribed to."""
+        """Nothing was subscribed."""
 
     @property
     def dequeue_timeout(self) -> int:
-        """Seconds that it waits for a job before it looks up: a sign of life must come meanwhile."""
+        """Seconds to wait for a job: a heartbeat is due afterwards."""
         return LOOK_S
 
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
-        """Say also to systemd that it works; a Redis that is away is no reason to be silent."""
+        """Send a keep-alive to systemd, too, even while Redis is unreachable."""
         watchdog.beat()
         if pipeline is not None:
             super().heartbeat(timeout, pipeline)
@@ -56,16 +56,16 @@ class OwnWorker(SimpleWorker):
             self._said_s = time.monotonic()
 
     def set_state(self, state: str, pipeline: Pipeline | None = None) -> None:
-        """Note a state, unless it is the one that is noted."""
+        """Write a state unless it is unchanged."""
         if pipeline is not None or state != self.get_state():
             super().set_state(state, pipeline)
 
     def check_for_suspension(self, burst: bool) -> None:
-        """Go on."""
+        """Never suspend."""
 
 
 def rq_worker(client: redis.Redis) -> OwnWorker:
-    """A worker of the only queue, which forgets what earlier ones left half done."""
+    """A worker of the only queue; drops unfinished jobs of earlier workers."""
     queue = persist_queue(client)
     forget(queue)
     worker = OwnWorker(
@@ -82,15 +82,15 @@ def rq_worker(client: redis.Redis) -> OwnWorker:
 
 
 def count_failure(job: Job, *_error: object) -> bool:
-    """Count a job that failed; True: RQ goes on as it would have."""
+    """Count a failed job. Returns True: RQ continues with its own handling."""
     metrics.JOB_FAILURES.of(short_name(job.func_name)).add()
     return True
 
 
 def forget(queue: Queue) -> None:
-    """Drop what RQ keeps of jobs that were begun, failed or put off: they were hints, and the clock gives new ones.
+    """Drop RQ's records of started, failed or deferred jobs: they were hints, and the scheduler enqueues new ones.
 
-    RQ reads these lists again and again; an entry that it can't read would end every worker anew.
+    RQ reads these lists periodically; an entry that it cannot read would end every worker.
     """
     registries = (
         queue.started_job_registry,

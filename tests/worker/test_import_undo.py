@@ -245,7 +245,7 @@ def test_records_of_an_older_release_are_not_known(
         patch.setattr(Archive, "_noting_ids", lambda *args: [])
         importer(archive, connection).bring(shard, rows(*IMPORTED[:3]), Progress(), FIRST)
     importer(archive, connection).bring(shard, rows(*IMPORTED[3:]), FIRST, WHOLE)
-    with pytest.raises(StoreError, match="begun by a release that did not note"):
+    with pytest.raises(StoreError, match="begun by a release that did not record"):
         undoer(shard, archive, connection).undo(NAME)
     assert importer(archive, connection).progress(shard) == WHOLE
 

@@ -1,4 +1,4 @@
-"""The courier program. With nothing to forward or to tell it becomes a process of 4 MB that waits for its end."""
+"""The courier program. Without a forward or an alert it replaces itself by a small process that waits for its end."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ WAIT = "import signal; signal.sigwait({signal.SIGTERM, signal.SIGINT})"
 
 
 def serve(settings: Settings) -> None:
-    """Forward and tell until a signal comes. Redis may be away: then that is what is told."""
+    """Forward records and send alerts until a signal arrives. Redis may be unreachable, which is then reported."""
     if not settings.needs_courier:
         wait()
-    told = metric_reports.publishing(lambda: connect(settings), metric_reports.Reporter(shared_state.COURIER))
-    with StopFlag() as stopped, told:
+    publishing = metric_reports.publishing(lambda: connect(settings), metric_reports.Reporter(shared_state.COURIER))
+    with StopFlag() as stopped, publishing:
         importlib.import_module("worker.courier.service").serve(settings, stopped)
 
 
 def wait() -> None:
-    """Become another program that does nothing. The tie to the supervisor stays, and no signal is lost."""
+    """Replace this program by one that only waits. The tie to the supervisor remains, and no signal is lost."""
     watchdog.rest()
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
     words = [sys.executable, "-I", "-S", "-c", WAIT, "courier: nothing to do"]

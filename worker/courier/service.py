@@ -1,4 +1,4 @@
-"""The courier at work: a thread a forward and a receiver of events, so that none holds up another; and their notes."""
+"""Runs the courier: one thread per forward and per receiver of events, so that none delays another."""
 
 from __future__ import annotations
 
@@ -35,29 +35,29 @@ from worker.courier.delivery.state_db import Store
 log = logging.getLogger(__name__)
 
 NOTE_S = 2.0
-"""How often it notes how far it is."""
+"""Interval at which progress is recorded in Redis, s."""
 
 STOP_S = 3.0
-"""So long it waits for its threads; what is under way then is sent again after the next start."""
+"""Timeout for the threads at the end, s; unfinished deliveries are repeated after the next start."""
 
 ASK_S = 5.0
-"""The API and the collector of this box may take so long to answer."""
+"""Timeout of requests to the API and the collector of this box, s."""
 
 Run = Callable[[threading.Event], None]
 
 
 class Forwarder(Protocol):
-    """A forward at work (forwarder.py). What it takes to make one, 60 MB, is loaded where there is one."""
+    """A running forward (forwarder.py). Its modules take much memory and are loaded only if needed."""
 
     def run(self, stopped: threading.Event) -> None:
-        """Go on until stopped."""
+        """Run until stopped."""
 
     def report(self) -> shared_state.ForwardProgress:
-        """How far it is."""
+        """Progress of the forward."""
 
 
 def serve(settings: Settings, stopped: Callable[[], bool]) -> None:
-    """Forward and tell until stopped."""
+    """Forward records and send alerts until stopped."""
     stop, crash = threading.Event(), threading.Event()
     store = Store(settings.courier_dir)
     forwarders: list[Forwarder] = []
@@ -66,7 +66,7 @@ def serve(settings: Settings, stopped: Callable[[], bool]) -> None:
     tellers = [_teller(settings, alert, store) for alert in settings.alert]
     store.forget_others([alert.name for alert in settings.alert])
     with connect(settings, READ_TIMEOUT_S) as client:
-        runs = [*(one.run for one in forwarders), *(one.run for one in tellers), *_watches(settings, client, store)]
+        runs = [*(part.run for part in forwarders), *(part.run for part in tellers), *_watches(settings, client, store)]
         threads = [threading.Thread(target=_guarded, args=(run, stop, crash), daemon=True) for run in runs]
         for thread in threads:
             thread.start()
@@ -77,11 +77,11 @@ def serve(settings: Settings, stopped: Callable[[], bool]) -> None:
 
 
 def _guarded(run: Run, stop: threading.Event, crash: threading.Event) -> None:
-    """What nobody has thought of ends the program, which is started again, rather than a part of it unseen."""
+    """Run a part. An unexpected error ends the program, which is restarted, instead of only this part."""
     try:
         run(stop)
     except Exception:
-        log.exception("the courier can't go on")
+        log.exception("the courier cannot continue")
         crash.set()
 
 
@@ -92,17 +92,17 @@ def _note_until(
     forwarders: Sequence[Forwarder],
     tellers: Sequence[Teller],
 ) -> None:
-    said = ""
+    error_text = ""
     while not stopped() and not crash.is_set():
         watchdog.beat()
         try:
-            shared_state.note_forwards(client, [one.report() for one in forwarders])
-            shared_state.note_alerts(client, [one.report() for one in tellers])
-            said = ""
+            shared_state.note_forwards(client, [part.report() for part in forwarders])
+            shared_state.note_alerts(client, [part.report() for part in tellers])
+            error_text = ""
         except (StoreError, BusyError) as error:
-            if str(error) != said:
-                said = str(error)
-                log.warning("cannot note how far it is: %s", said)
+            if str(error) != error_text:
+                error_text = str(error)
+                log.warning("cannot record the progress: %s", error_text)
         _sleep(stopped, crash)
 
 
@@ -113,7 +113,7 @@ def _sleep(stopped: Callable[[], bool], crash: threading.Event) -> None:
 
 
 def _leave(threads: Sequence[threading.Thread], crash: threading.Event) -> None:
-    """End the threads. Raises `WhimbrelError` after a crash."""
+    """Stop the threads. Raises `WhimbrelError` after a crash."""
     end_s = time.monotonic() + STOP_S
     for thread in threads:
         thread.join(max(0.0, end_s - time.monotonic()))
@@ -121,7 +121,7 @@ def _leave(threads: Sequence[threading.Thread], crash: threading.Event) -> None:
         raise WhimbrelError("a part of the courier ended")
     if any(thread.is_alive() for thread in threads):
         logging.shutdown()
-        os._exit(0)  # a receiver that doesn't answer can't be waited for, and all that matters is on disk
+        os._exit(0)  # do not wait for a receiver that does not respond; all state is on disk
 
 
 # Parts -----------------------------------------------------------------------------------------------
@@ -154,12 +154,12 @@ def _watches(settings: Settings, client: redis.Redis, store: Store) -> list[Run]
 
 
 def _own(named: str, usual: str, headers: Mapping[str, str] | None = None) -> Peer:
-    """A program of the box; at its usual place, which is on this machine, its certificate has another's name."""
+    """A client for a program of the box; at its usual local address its certificate has another name."""
     return Peer(named, ASK_S, headers) if named else Peer(usual, ASK_S, headers, tls=any_certificate())
 
 
 def _can_hear(collector: Peer) -> bool:
-    """Whether the collector is there to hear devices."""
+    """True if the collector can receive from devices."""
     try:
         return collector.get("/healthz").is_good
     except OSError:
@@ -167,11 +167,11 @@ def _can_hear(collector: Peer) -> bool:
 
 
 def _reasons(api: Peer) -> list[str]:
-    """Why the box isn't ready; none if it is."""
+    """Why the box is not ready; empty if it is."""
     try:
         answer = api.get("/readyz")
     except OSError as error:
-        return [f"the API gives no answer: {error}"]
+        return [f"the API does not respond: {error}"]
     if answer.is_good:
         return []
     try:

@@ -1,8 +1,7 @@
-"""Some entries read at once: of those with one record each in half of a save's time, and of devices with one entry each
-in a third of it.
+"""Decodes many stream entries in one call, which is faster for entries with few records (docs/performance.md).
 
-Where one is not as `append` makes it, or has what can't be read, all are left to `read_block`
-(telemetry/hot_store/entry_codec.py), which reads an entry by itself: both find the same
+If an entry differs from those that `append` writes, or cannot be decoded, all are left to `read_block`
+(telemetry/hot_store/entry_codec.py), which decodes entries one by one. Both return the same records
 (tests/worker/saving/test_batch_decoder.py).
 """
 
@@ -22,7 +21,7 @@ _ARRAY16 = 0xDC
 
 
 class Page(NamedTuple):
-    """Records in the order of their entries: how many of each, and the µs since epoch at which each record arrived."""
+    """Records in the order of their entries: the number per entry, and each record's arrival, µs since epoch."""
 
     sizes: Sequence[int]
     arrivals_us: Sequence[int]
@@ -31,7 +30,7 @@ class Page(NamedTuple):
 
 
 def read_page(entries: Sequence[RawEntry], shards: int) -> Page | None:
-    """The records of entries, of any streams; None if they must be read one by one."""
+    """The records of entries of any streams; None if they must be decoded one by one."""
     fields = [found for _, found in entries]
     if not fields or not all(has_usual_fields(f) and f[1].isdigit() for f in fields):
         return None
@@ -53,14 +52,14 @@ def read_page(entries: Sequence[RawEntry], shards: int) -> Page | None:
     return Page(sizes, _joined(arrivals_us), _joined(ids), _joined(parts))
 
 
-def _joined(found: Iterable[Iterable[T]]) -> list[T]:
-    return list(chain.from_iterable(found))
+def _joined(lists: Iterable[Iterable[T]]) -> list[T]:
+    return list(chain.from_iterable(lists))
 
 
 def _size(records: bytes) -> int:
-    """How many records an array says it has; 0 if it is none that `append` stores.
+    """Number of records in the header of an array; 0 if `append` would not store it.
 
-    With the types of what is in it this tells entries apart, also where one was cut off in the middle.
+    Together with the types of the elements, it detects entries that are mixed up or truncated.
     """
     if not records:
         return 0

@@ -1,8 +1,8 @@
-"""Find each device's latest in the archive, for a Redis that lost what it knew.
+"""Rebuilds each device's latest from the archive, for a Redis that lost it.
 
-Of each device, for each of the three that latest keeps (the newest by HTTP, by another transport, and with a
-fix), two records are offered: the newest of those that were not ahead of their own arrival, and of those that
-were. The rule of the latest (record.py) then decides between these and what Redis knows already.
+For each device and each of the three records in latest (the newest by HTTP, by another transport, and with a fix),
+two are offered: the newest that was not ahead of its own arrival, and the newest that was. The rule of the latest
+(record.py) then decides between these and the records in Redis.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ _AHEAD = "timestamp > received_at + INTERVAL 1 millisecond"
 
 
 def rebuild(shard: Shard, archive: Archive, connection: duckdb.DuckDBPyConnection) -> int:
-    """Offer what the archive knows to the shard's latest. Returns the number of its devices.
+    """Offer the archive's records to the shard's latest. Returns the number of its devices.
 
-    A crash on the way leaves it to be done anew, which changes nothing that is right already. If a device is deleted
-    meanwhile, which these files may still hold, it begins anew with those of then.
+    After a crash it is repeated, which changes nothing that is right already. If a device is deleted meanwhile, whose
+    records these files may still have, it starts again with the files of that time.
     """
     while True:
         deleted = deleted_devices(shard)  # before the table
@@ -55,14 +55,14 @@ def rebuild(shard: Shard, archive: Archive, connection: duckdb.DuckDBPyConnectio
 
 
 def offer(shard: Shard, connection: duckdb.DuckDBPyConnection, files: Sequence[str], deleted: int, seen: str) -> int:
-    """Offer what some files of the archive know to the shard's latest. Returns the number of its devices.
+    """Offer the records of some files to the shard's latest. Returns the number of their devices.
 
-    `seen` is SQL of when a record shows that its device was there. `deleted` is what the shard said before the files
-    were looked for. Raises `PlanOutdated` if it says another now.
+    `seen` is SQL of the time at which a record shows that its device was active. `deleted` is the shard's number of
+    deleted devices before the files were listed. Raises `PlanOutdated` if it has changed.
     """
     devices = 0
-    found = connection.execute(_sql(files, seen))
-    while rows := found.fetchmany(DEVICES_AT_ONCE):
+    result = connection.execute(_sql(files, seen))
+    while rows := result.fetchmany(DEVICES_AT_ONCE):
         mine = [row for row in rows if shard_of(row[0], shard.shards) == shard.shard]
         devices += len(mine)
         offer_archived(shard, [one for row in mine for one in _archived(row)], deleted)
@@ -72,10 +72,10 @@ def offer(shard: Shard, connection: duckdb.DuckDBPyConnection, files: Sequence[s
 def tell(
     shard: Shard, archive: Archive, connection: duckdb.DuckDBPyConnection, files: Sequence[str], deleted: int
 ) -> None:
-    """Offer what an import brought; where Redis has no room for that now, note that latest is to be rebuilt.
+    """Offer the records of an import; if Redis has no room for them now, record that latest must be rebuilt.
 
-    If a device was deleted since there were `deleted`, it is offered anew where the table still has the files, else all
-    is looked for.
+    If a device was deleted since the count was `deleted`, the offer is repeated if the table still has the files;
+    otherwise latest is rebuilt.
     """
     while True:
         try:
@@ -96,7 +96,7 @@ def tell(
 def found_of(
     connection: duckdb.DuckDBPyConnection, files: Sequence[str], devices: Sequence[str], seen: str
 ) -> dict[str, list[Archived]]:
-    """What some files of the archive know of some devices, to be offered to their latest; `seen` as of `offer`."""
+    """The candidates for latest in some files for some devices; `seen` as for `offer`."""
     if not files or not devices:
         return {}
     rows = connection.execute(_sql(files, seen, devices)).fetchall()
@@ -104,17 +104,17 @@ def found_of(
 
 
 def found_in(stored: Iterable[Stored]) -> list[Archived]:
-    """The same of records that are not in the archive yet."""
-    found: dict[tuple[int, bool], tuple[Stored, int]] = {}
+    """The candidates among records that are not in the archive yet."""
+    newest: dict[tuple[int, bool], tuple[Stored, int]] = {}
     for one in stored:
         record = one.record
         is_kind = (record.transport == "http", record.transport != "http", _has_place(record))
         is_ahead = record.timestamp_us > (one.received_ms + 1) * 1_000
         for kind, (_, role) in enumerate(_KINDS):
-            best = found.get((kind, is_ahead))
+            best = newest.get((kind, is_ahead))
             if is_kind[kind] and (best is None or _order(one) > _order(best[0])):
-                found[kind, is_ahead] = one, role
-    records = sorted(found.values(), key=lambda one: one[0].id)
+                newest[kind, is_ahead] = one, role
+    records = sorted(newest.values(), key=lambda one: one[0].id)
     return [Archived(one, flags_of(one.record, role), one.received_ms) for one, role in records]
 
 
@@ -143,9 +143,9 @@ def _sql(files: Sequence[str], seen: str, devices: Sequence[str] = ()) -> str:
 
 def _archived(row: tuple[Any, ...]) -> list[Archived]:
     roles = [role for _, role in _KINDS for _ in range(2)]
-    found = [(_stored(values), role) for values, role in zip(row[2:], roles, strict=True) if values is not None]
-    found.sort(key=lambda one: one[0].id)  # in the order in which they arrived
-    return [Archived(stored, flags_of(stored.record, role), row[1]) for stored, role in found]
+    candidates = [(_stored(values), role) for values, role in zip(row[2:], roles, strict=True) if values is not None]
+    candidates.sort(key=lambda one: one[0].id)  # in the order in which they arrived
+    return [Archived(stored, flags_of(stored.record, role), row[1]) for stored, role in candidates]
 
 
 def _stored(values: dict[str, Any]) -> Stored:

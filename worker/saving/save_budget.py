@@ -1,6 +1,6 @@
 """The budget of one save: limits on records, bytes, devices and days, and the share of one device.
 
-Days around now (`OPEN_DAYS`) are outside the limit on days, so old dates never keep out what devices send now.
+Days around now (`OPEN_DAYS`) do not count towards the limit on days, so old dates never block current records.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from telemetry.model.record import Row
 from telemetry.model.utc import DAY_US
 
 OPEN_DAYS = 1
-"""Days before and after today whose files a save may write besides `max_days`."""
+"""Number of days before and after today whose files a save may write in addition to `max_days`."""
 
 MOST_SHARES = 16
-"""A device takes at most this part of a save's records and bytes before the other devices had their turn, or more if
-there are fewer devices."""
+"""Minimum number of shares of a save's records and bytes: one device takes at most one until all others were served, or
+more if there are fewer devices."""
 
 DAY_SHARES = 4
-"""A device takes at most this part of a save's old days before the other devices had their turn."""
+"""Number of shares of a save's old days: one device takes at most one until all others were served."""
 
 
 class Bounds(NamedTuple):
@@ -39,7 +39,7 @@ class Bounds(NamedTuple):
 
 
 class Share(NamedTuple):
-    """What one device may take before the others had their turn; its first entry always fits."""
+    """Limit of one device until all others were served; its first entry always fits."""
 
     records: int
     size_bytes: int
@@ -47,7 +47,7 @@ class Share(NamedTuple):
 
     @classmethod
     def of(cls, bounds: Bounds, devices: int) -> Share:
-        """An equal share for each of `devices`, but not so small that streams are read again and again."""
+        """An equal share for each of `devices`, with a minimum so that streams are not read many times."""
         parts = min(max(devices, 1), MOST_SHARES)
         return cls(bounds.max_records // parts, bounds.max_bytes // parts, max(bounds.max_days // DAY_SHARES, 1))
 
@@ -59,7 +59,7 @@ class Fit(Enum):
 
 
 class _Used(NamedTuple):
-    """What one device has taken of its share."""
+    """Usage of one device's share."""
 
     device_id: str
     records: int = 0
@@ -68,7 +68,7 @@ class _Used(NamedTuple):
 
 
 class Budget:
-    """What is left of a save's bounds. The first entry always fits, and so does the first with old days: otherwise
+    """The rest of a save's bounds. The first entry always fits, and so does the first with old days: otherwise
     saving could stop for good.
 
     `share` limits each device until it is set to None.
@@ -90,18 +90,18 @@ class Budget:
     def take(self, device_id: str, size_bytes: int, rows: Sequence[Row]) -> Fit:
         """Take one entry if it fits."""
         added = self._added(rows)
-        found = self._fit(device_id, size_bytes, len(rows), len(added))
-        self.is_spent = self.is_spent or found is Fit.SPENT
-        self.has_no_days = self.has_no_days or (found is Fit.DAYS and self._are_days_short(len(added)))
-        if found is Fit.TAKEN:
+        fit = self._fit(device_id, size_bytes, len(rows), len(added))
+        self.is_spent = self.is_spent or fit is Fit.SPENT
+        self.has_no_days = self.has_no_days or (fit is Fit.DAYS and self._are_days_short(len(added)))
+        if fit is Fit.TAKEN:
             self._spend(size_bytes, len(rows), added)
             self._count(device_id, size_bytes, len(rows), len(added))
-        return found
+        return fit
 
     def take_all(
         self, devices: Sequence[str], sizes_bytes: Sequence[int], counts: Sequence[int], rows: Sequence[Row]
     ) -> bool:
-        """Take pages of entries, each of a device, if no limit comes into sight; otherwise take them one by one."""
+        """Take pages of entries, one device each, if they are far from every limit; otherwise take them one by one."""
         added, size_bytes = self._added(rows), sum(sizes_bytes)
         most_days = self._bounds.max_days if self.share is None else self.share.days
         if not self._has_room(size_bytes, len(rows)) or (added and len(self._days) + len(added) > most_days):
@@ -114,7 +114,7 @@ class Budget:
     def _are_within_shares(
         self, devices: Sequence[str], sizes_bytes: Sequence[int], counts: Sequence[int], days: int
     ) -> bool:
-        """Whether each device stays within its share; if so, what the pages take is counted."""
+        """True if each device stays within its share; then the pages are counted."""
         share, before = self.share, self._used
         if share is None:
             return True
@@ -142,7 +142,7 @@ class Budget:
         return Fit.TAKEN if self._is_within_share(device_id, size_bytes, records) else Fit.SHARE
 
     def has_had_share(self, device_id: str) -> bool:
-        """Whether a device has taken all that it may before the others had their turn."""
+        """True if a device has used its share."""
         used, share = self._used_by(device_id), self.share
         return share is not None and (used.records >= share.records or used.bytes >= share.size_bytes)
 
@@ -165,7 +165,7 @@ class Budget:
         )
 
     def _used_by(self, device_id: str) -> _Used:
-        """What a device has taken. Entries of a device come one after another, so only the last is remembered."""
+        """Usage of a device. A device's entries are consecutive, so only the last device is stored."""
         return self._used if self._used.device_id == device_id else _Used(device_id)
 
     def _count(self, device_id: str, size_bytes: int, records: int, days: int) -> None:
@@ -182,7 +182,7 @@ class Budget:
 
 
 def days_of_rows(rows: Sequence[Row]) -> set[int]:
-    """The days of records, since the epoch; takes two fifths of the time if all are of one day."""
+    """The days of records, since the epoch; faster if all are of one date."""
     if not rows:
         return set()
     times_us = [row[1] for row in rows]

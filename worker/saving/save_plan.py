@@ -1,4 +1,4 @@
-"""Which entries one save takes, and their records as columns: within bounds, so that it takes seconds."""
+"""Plans a save: selects stream entries within its bounds, and decodes their records to columns."""
 
 from __future__ import annotations
 
@@ -27,25 +27,26 @@ from worker.saving.batch_decoder import Page, read_page
 from worker.saving.save_budget import Bounds, Budget, Fit, Share
 
 LOOK_RANGES = 8 * READ_STREAMS
-"""Entries of which each is read by itself, in one pipeline."""
+"""Number of ranges read in one pipeline to check their entries."""
 
 PIECE_BYTES = 100_000
-"""Entries that are decoded at once: some thousand records, as many as become columns at once (schema.py)."""
+"""Size of entries decoded at a time, bytes: about as many records as become columns at a time (schema.py)."""
 
 READ_NAMES = 2_000
-"""Names of devices that are read at once: a fifth of a millisecond of Redis's time."""
+"""Number of device names read at a time."""
 
 
 class Tail(NamedTuple):
-    """What some ranges hold: their records in that order, and what can't be read."""
+    """Records of some ranges in their order, and values that cannot be decoded."""
 
     records: pa.Table
     unreadable: list[Unreadable]
 
 
 class Plan(NamedTuple):
-    """The ranges that a save takes, what they held when it was planned, and whether that was all that waited; and how
-    the shard stood before they were read. `marks` has the last ones of devices that have some."""
+    """The ranges of a save, their records at planning time, whether these were all unsaved records, and the shard's
+    state before they were read. `marks` has the last marks of devices that have some.
+    """
 
     ranges: list[Range]
     tail: Tail
@@ -55,46 +56,46 @@ class Plan(NamedTuple):
 
 
 class Turns:
-    """The order in which devices are served where one save cannot take all: each once before any comes again.
+    """The order in which devices are served if one save cannot take all records: each once before any is served again.
 
-    `waiting` have not been looked at since the names were read last. `blocked` were, and their next entry found no room
-    for its days: they are looked at only while there is room for days. The two come first in every other save each, or
-    one could use up what the other waits for.
+    `waiting` were not served since the names were last read. `blocked` were, but their next entry exceeded the limit on
+    days: they are served only while there is room for days. The two lists come first in alternate saves, so that
+    neither uses up the budget of the other.
     """
 
     def __init__(self) -> None:
         self.is_behind = False
-        """Whether the last save left something that only its bounds kept out."""
+        """True if the last save left out entries only because of its bounds."""
 
         self.waiting: list[str] = []
         self.blocked: list[str] = []
         self._blocked_first = False
 
     def next_order(self, budget: Budget) -> Iterator[str]:
-        """The devices to look at in the next save; of those that are blocked only while `budget` has days."""
+        """The devices to serve in the next save; blocked ones only while `budget` has days."""
         self._blocked_first = not self._blocked_first
         blocked = takewhile(lambda _: not budget.has_no_days, self.blocked)
         return chain(blocked, self.waiting) if self._blocked_first else chain(self.waiting, blocked)
 
     def read_names(self, dirty: Iterable[str]) -> None:
-        """Begin a new round, with the device that has waited longest, if the last one is over."""
+        """Begin a new round with the device that has waited longest, if the last round is over."""
         if not self.waiting:
             blocked = set(self.blocked)
             self.waiting = [device for device in dirty if device not in blocked]
 
     def are_over(self, looked_at: set[str]) -> bool:
-        """Whether the round ends with a save that looked at these."""
+        """True if the round ends with a save that served these devices."""
         return looked_at.issuperset(self.waiting)
 
     def read_more(self, dirty: Iterable[str], looked_at: set[str]) -> Iterator[str]:
-        """Begin the next round amid a save, with the devices that it has not looked at."""
+        """Begin the next round within a save, with the devices that it has not served."""
         known = looked_at | set(self.blocked)
         more = [device for device in dirty if device not in known]
         self.waiting += more
         return iter(more)
 
     def note(self, taking: _Taking, looked_at: set[str]) -> None:
-        """Take the devices off that were served; those for which a save had no room stay in front."""
+        """Remove the devices that were served; those for which a save had no room stay in front."""
         served, blocked = taking.ranges.keys(), taking.blocked
         done = served | taking.empty
         stay = [device for device in self.blocked if device not in looked_at or device not in done]
@@ -108,16 +109,16 @@ _Page = tuple[str, list[RawEntry], int]
 
 
 class _Taking:
-    """Takes pages of streams as they are read, and decodes as many at once as make a piece of columns."""
+    """Takes pages of streams as they are read, and decodes them in pieces that become columns."""
 
     def __init__(self, shards: int, budget: Budget, unsaved_bytes: int) -> None:
-        """`unsaved_bytes`: those of all entries that wait."""
+        """`unsaved_bytes` is the size of all unsaved entries."""
         self.budget = budget
         self.unsaved_bytes = unsaved_bytes
         self.ranges: dict[str, Range] = {}
         self.marks: dict[str, bytes] = {}
         self.short: dict[str, Fit] = {}
-        """Devices of which an entry did not fit: those behind it must wait, too."""
+        """Devices with an entry that did not fit: their later entries must wait, too."""
 
         self.empty: set[str] = set()
         self._shards = shards
@@ -128,11 +129,11 @@ class _Taking:
 
     @property
     def blocked(self) -> set[str]:
-        """Devices whose next entry found no room for its days."""
+        """Devices whose next entry exceeded the limit on days."""
         return {device for device, fit in self.short.items() if fit is Fit.DAYS}
 
     def add(self, device_id: str, page: list[RawEntry]) -> bool:
-        """Take a page, if it fits, behind those of the device before. False if no more of that device can be taken."""
+        """Take a page, if it fits, after the previous device's. False if no more of this device can be taken."""
         page_bytes = size_bytes(page)
         self._pages.append((device_id, page, page_bytes))
         self._bytes += page_bytes
@@ -141,27 +142,27 @@ class _Taking:
         return device_id not in self.short
 
     def tail(self) -> Tail:
-        """What was taken."""
+        """The records taken."""
         self.take_pages()
         return Tail(self._columns.table(), self._unreadable)
 
     def take_pages(self) -> None:
-        """Take the pages that were added."""
+        """Take the added pages."""
         pages = self._pages
         self._pages, self._bytes = [], 0
-        found = read_page(list(chain.from_iterable(entries for _, entries, _ in pages)), self._shards)
-        if found is None or any(device in self.short for device, _, _ in pages) or not self._take_all(pages, found):
+        page = read_page(list(chain.from_iterable(entries for _, entries, _ in pages)), self._shards)
+        if page is None or any(device in self.short for device, _, _ in pages) or not self._take_all(pages, page):
             for device_id, entries, _ in pages:
                 if device_id not in self.short:
                     self._take_one_by_one(device_id, entries)
 
-    def _take_all(self, pages: Sequence[_Page], found: Page) -> bool:
-        sizes = iter(found.sizes)
+    def _take_all(self, pages: Sequence[_Page], page: Page) -> bool:
+        sizes = iter(page.sizes)
         counts = [sum(islice(sizes, len(entries))) for _, entries, _ in pages]
         devices = [device_id for device_id, _, _ in pages]
-        if not self.budget.take_all(devices, [page_bytes for _, _, page_bytes in pages], counts, found.rows):
+        if not self.budget.take_all(devices, [page_bytes for _, _, page_bytes in pages], counts, page.rows):
             return False
-        self._columns.add_piece(devices, counts, found.arrivals_us, found.ids, found.rows)
+        self._columns.add_piece(devices, counts, page.arrivals_us, page.ids, page.rows)
         for (device_id, entries, page_bytes), count in zip(pages, counts, strict=True):
             self._note(device_id, entries, count, page_bytes)
         return True
@@ -186,7 +187,7 @@ class _Taking:
             self._note(device_id, entries[:fit], count, size_bytes(entries[:fit]))
 
     def _note(self, device_id: str, entries: list[RawEntry], count: int, taken_bytes: int) -> None:
-        """Have a range reach over entries that were taken."""
+        """Extend a range over the entries taken."""
         last = entries[-1][0].decode()
         before = self.ranges.get(device_id)
         marks = last_marks(entries)
@@ -202,11 +203,11 @@ class _Taking:
 
 
 def choose(shard: Shard, bounds: Bounds, today: int, turns: Turns | None = None) -> Plan:
-    """Read the tail until it ends or a bound is reached. `today` is a day since the epoch, by the box's clock.
+    """Read unsaved records until they end or a bound is reached. `today` is a day since the epoch, by the box's clock.
 
-    Everything is taken in the order of files, so that there is nothing to sort, if it may be taken whole. Otherwise, or
-    if the save before left something, which its `turns` say, devices take turns: each gets its share, and after all of
-    them what is left of the bounds. So a device waits at most as many saves as there are others, whatever they send.
+    If all may be taken, they are taken in the order of files, so that no sorting is needed. Otherwise, or if the
+    previous save left out entries (`turns`), devices take turns: each gets its share, and then the rest of the bounds
+    is used. A device therefore waits for at most as many saves as there are other devices.
     """
     standing = shard.standing()
     records, unsaved_bytes, count = shard.waiting()
@@ -238,7 +239,7 @@ def _take_in_turn(taking: _Taking, shard: Shard, turns: Turns, most_devices: int
 
 
 def _take_rest(taking: _Taking, shard: Shard, device_id: str) -> None:
-    """Take what is left of a device's stream, as far as it fits."""
+    """Take the rest of a device's stream, as far as it fits."""
     taken, budget = taking.ranges.get(device_id), taking.budget
     if taken is None or budget.is_spent or (budget.has_no_days and taking.short[device_id] is Fit.DAYS):
         return
@@ -252,14 +253,14 @@ def _take_rest(taking: _Taking, shard: Shard, device_id: str) -> None:
 
 
 def _look(taking: _Taking, shard: Shard, devices: Iterator[str], most_entries: int) -> set[str]:
-    """Take devices' streams until a bound is reached. Returns the devices that were looked at."""
+    """Take devices' streams until a bound is reached. Returns the devices that were read."""
     looked_at: set[str] = set()
     for part, count in pieces(shard, devices, most_entries, taking.unsaved_bytes):
-        found = heads(shard, part, count)
-        for device_id, page in found.items():
+        entries = heads(shard, part, count)
+        for device_id, page in entries.items():
             _take_stream(taking, shard, device_id, page, count)
         looked_at.update(part)
-        taking.empty.update(part - found.keys())
+        taking.empty.update(part - entries.keys())
         if taking.budget.is_spent:
             break
     taking.take_pages()
@@ -267,18 +268,19 @@ def _look(taking: _Taking, shard: Shard, devices: Iterator[str], most_entries: i
 
 
 def _dirty(shard: Shard) -> Iterator[str]:
-    """Devices with something to save, the longest waiting first, each once: those that come meanwhile, while the clock
-    was set back, may push others on."""
+    """Devices with unsaved records, longest waiting first, each once: devices added meanwhile may shift others if the
+    clock was set back.
+    """
     known: set[str] = set()
     start = 0
-    while found := shard.dirty(start, READ_NAMES):
-        yield from (device for device in found if device not in known)
-        known.update(found)
-        start += len(found)
+    while names := shard.dirty(start, READ_NAMES):
+        yield from (device for device in names if device not in known)
+        known.update(names)
+        start += len(names)
 
 
 def _take_stream(taking: _Taking, shard: Shard, device_id: str, first: list[RawEntry], count: int) -> None:
-    """Take a stream's first page, and if that has `count` entries, those behind it."""
+    """Take a stream's first page and, if it has `count` entries, the following ones."""
     page = first
     while page and taking.add(device_id, page) and len(page) == count:
         if taking.budget.has_had_share(device_id):
@@ -290,22 +292,21 @@ def _take_stream(taking: _Taking, shard: Shard, device_id: str, first: list[RawE
 
 
 def still_holds(shard: Shard, plan: Plan) -> bool:
-    """Whether the ranges hold what they held when they were read: an entry never changes, new ones come behind all
-    others, and what else happens to streams changes how the shard stands (shard.py: `Standing`).
+    """True if the ranges still have the entries that were read. Entries never change, new ones are appended, and all
+    other changes of streams change the shard's state (shard.py: `Standing`).
 
-    One question, however many devices; looking at the ends of each range took a tenth of a save where each has one
-    entry.
+    It needs one call, whatever the number of devices; reading the ends of each range would be slow.
     """
     return shard.standing().streams == plan.standing.streams
 
 
 def read(shard: Shard, ranges: list[Range]) -> list[list[RawEntry]]:
     """The raw entries of each range."""
-    found = []
+    results = []
     for at in range(0, len(ranges), READ_STREAMS):
         part = ranges[at : at + READ_STREAMS]
-        found += shard.entries([(r.device_id, r.first, r.last) for r in part])
-    return found
+        results += shard.entries([(r.device_id, r.first, r.last) for r in part])
+    return results
 
 
 def decode(shard: Shard, ranges: Iterable[Range], raw: list[list[RawEntry]]) -> Tail:

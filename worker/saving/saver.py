@@ -1,8 +1,8 @@
-"""Saving a shard: from the hot store to the archive, exactly once.
+"""Saves a shard from the hot store to the archive, exactly once.
 
-A commit number n names one save. In Redis stand `intent` (what the save takes) and `committed` (the last
-that was finished); in the table t, the last that was committed. Whatever dies at whatever instant, these
-three tell what is left to do:
+A commit number n names one save. Redis has `intent` (the entries of the save) and `committed` (the last finished save);
+the table has t, the last committed save. Whatever process dies at whatever time, these three values define the
+remaining steps:
 
     no intent, committed = t      nothing is under way: plan and intend
     intent n, t = n               it was committed: only the trim is left
@@ -16,16 +16,16 @@ Five guards make a second worker, or one that was stopped past every lease and r
     2  no file is ever overwritten: each attempt has random names                    (DataFiles.write)
     3  the commit uses the very handle that was asked for t                          (Archive.commit)
     4  a chunk is trimmed only while the intent is the caller's and it is its turn   (lua/save.lua: finish)
-    5  after the records were read, the intent is still there, byte-equal            (_read)
+    5  after the records were read, the stored intent is still the same              (_read)
 
-What was read for the plan counts as read again if, once the intent stands, Redis runs on since before it was read, no
-device was deleted meanwhile, and no save ended (save_plan.py: still_holds).
+Records read for the plan need not be read again if, once the intent is stored, Redis has not been restarted since they
+were read, no device was deleted, and no save has ended (save_plan.py: still_holds).
 
-An intent without ranges is that of an import (bulk_import.py), which brings records of its own to the commit. Whoever
-finds one that nobody finished treats it like any: not committed, it is committed without files, and the import tries
-again; committed, latest is told of its files.
+An intent without ranges belongs to an import (bulk_import.py), whose commit has its own records. A worker that finds an
+unfinished one handles it like any other: if it is not committed, it is committed without files, and the import tries
+again; if it is committed, its files are offered to latest.
 
-tests/worker/save_model.py explores every interleaving, and shows a loss or a double without each.
+tests/worker/save_model.py explores every interleaving, and shows a loss or a duplicate without each guard.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ log = logging.getLogger(__name__)
 
 
 class Saver:
-    """Saves shards. `reached` hears the name of each step before it is taken; tests kill it there."""
+    """Saves shards. `reached` is called with the name of each step before it; tests kill the process there."""
 
     def __init__(
         self,
@@ -75,10 +75,10 @@ class Saver:
         self._turns: defaultdict[int, Turns] = defaultdict(Turns)  # by shard
 
     def save(self, shard: Shard) -> int:
-        """Finish what an earlier worker left, else save what waits. Returns how many records it took.
+        """Finish an interrupted save, or save the unsaved records. Returns the number of records taken.
 
-        Raises `IntentChanged` if another worker was faster (look again), `NotTogether` if Redis and the
-        archive don't belong together, and whatever the disk says; nothing is lost by any of them.
+        Raises `IntentChanged` if another worker was faster (try again), `NotTogether` if Redis and archive do not
+        belong together, and disk errors; no record is lost by any of them.
         """
         self._reached("look")
         state = shard.state()
@@ -97,7 +97,7 @@ class Saver:
         return self._write(shard, intent, state.committed, plan)
 
     def is_behind(self, shard: Shard) -> bool:
-        """Whether the shard's last save left something that it could have taken but for its bounds."""
+        """True if the shard's last save left out entries because of its bounds."""
         return self._turns[shard.shard].is_behind
 
     def _recover(self, shard: Shard, intent: Intent, state: State) -> int:
@@ -105,22 +105,22 @@ class Saver:
         if self._is_committed(self._open(state.committed), shard, intent, state.committed):
             self._offer_imported(shard, intent)
             return self._finish(shard, intent)
-        if state.finishing:  # it was committed, and part of it trimmed
+        if state.finishing:  # it was committed and partly trimmed
             self._require(shard, intent)
             raise _not_together(state.committed, f"{intent.commit}, and has trimmed part of it")
         return self._write(shard, intent, state.committed, None)
 
     def _open(self, committed: str) -> DeltaTable:
-        """The archive's table, begun here if it has nothing to hold yet. Raises `NotTogether` if it is gone."""
+        """The archive's table, created for a new archive. Raises `NotTogether` if it has disappeared."""
         if committed == "0":
             return self._archive.open()
         table = self._archive.open_existing()
         if table is None:
-            raise NotTogether(f"{NO_ARCHIVE}; `whimbrel recover` says what can be done")
+            raise NotTogether(f"{NO_ARCHIVE}; `whimbrel recover` lists the remedies")
         return table
 
     def _is_committed(self, table: DeltaTable, shard: Shard, intent: Intent, before: str) -> bool:
-        """Whether the save happened, or the archive is as `before` it. Raises `NotTogether` if it is neither."""
+        """True if the save was committed, False if the archive is as `before` it. Raises `NotTogether` otherwise."""
         archived = self._archive.committed(table, shard.shard)
         if archived == intent.commit:
             self._archive.make_last()
@@ -153,9 +153,9 @@ class Saver:
         return self._finish(shard, intent, plan.marks if plan is not None and tail is plan.tail else NO_MARKS)
 
     def _read(self, shard: Shard, intent: Intent, plan: Plan | None) -> Tail:
-        """What the intent's ranges hold, read after the intent stood and while it still stands (guard 5).
+        """The records of the intent's ranges, read while the intent is stored (guard 5).
 
-        If that is what the plan read, it isn't read in full again.
+        If they are unchanged since planning, they are not read again.
         """
         self._reached("read")
         planned = plan.tail if plan is not None and still_holds(shard, plan) else None
@@ -165,9 +165,9 @@ class Saver:
         return planned if planned is not None else decode(shard, intent.ranges, raw)
 
     def _finish(self, shard: Shard, intent: Intent, marks: Mapping[str, bytes] = NO_MARKS) -> int:
-        """Trim what is in the archive now. A crash here leaves records in both; readers drop the tail's.
+        """Trim the records that are in the archive. After a crash here they are in both; readers drop Redis's copy.
 
-        `marks` are those that were read (`Shard.finish`).
+        `marks` are the marks that were read (`finish_chunk`).
         """
         self._reached("finish")
         done = self._require(shard, intent).finishing
@@ -178,7 +178,7 @@ class Saver:
         return sum(found.records for found in intent.ranges)
 
     def _offer_imported(self, shard: Shard, intent: Intent) -> None:
-        """Have latest know what an import brought that was cut off; later, where Redis has no room for that now."""
+        """Offer the records of an interrupted import to latest; later if Redis has no room for them now."""
         if not intent.is_import:
             return
         self._reached("offer")
@@ -186,11 +186,11 @@ class Saver:
         files = self._archive.imported(self._archive.open(), intent.commit)
         if files:
             tell(shard, self._archive, self._connection, files, deleted)
-        else:  # they were merged meanwhile
+        else:  # the files were merged meanwhile
             rebuild(shard, self._archive, self._connection)
 
     def _require(self, shard: Shard, intent: Intent) -> State:
-        """The shard's state. Raises `IntentChanged` unless the stored intent is still this one, byte for byte."""
+        """The shard's state. Raises `IntentChanged` unless the stored intent still equals this one."""
         state = shard.state()
         if state.intent != intent.encode():
             raise IntentChanged("the intent was finished by another worker, or Redis was restored")
@@ -200,5 +200,5 @@ class Saver:
 def _not_together(archived: str, known: str) -> NotTogether:
     return NotTogether(
         f"the archive's last commit is {archived}, Redis has {known}: "
-        "one of them was restored, emptied or swapped; `whimbrel recover` says what can be done"
+        "one of them was restored, emptied or swapped; `whimbrel recover` lists the remedies"
     )

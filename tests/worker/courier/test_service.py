@@ -192,7 +192,7 @@ def test_it_is_stopped_in_time_though_a_receiver_does_not_answer(receiver: Recei
     status, said, took_s = program.stop(signal.SIGTERM)
     assert status == 0
     assert took_s < STOP_S
-    assert "cannot note how far it is" in said
+    assert "cannot record the progress" in said
     again = Program(tmp_path, alert=alert, courier__not_ready_seconds="1", api__port="9")
     receiver.answer = lambda _: (200, {})
     wait_until(lambda: "box.not_ready " in heard(receiver), START_S)

@@ -200,9 +200,9 @@ def test_a_box_that_asks_for_a_key_gets_it(made: Made, forwards: Forwards, tmp_p
     made.save(*names)
     with Box(tmp_path / "asks", auth__required="true") as asks:
         key, other = (asks.new_key("--scope", "ingest") for _ in range(2))
-        with pytest.raises(SenderError, match="it asks for another key"):
+        with pytest.raises(SenderError, match="it requires another key"):
             run(forwards(entry(asks.tcp_port, on_refused="skip")))
-        with pytest.raises(SenderError, match="it does not take the key"):
+        with pytest.raises(SenderError, match="it rejects the key"):
             run(forwards(entry(asks.tcp_port, on_refused="skip", key=key[:-5] + other[-5:])))
         run(forwards(entry(asks.tcp_port, key=key)))
         assert sum(shard["unsaved_records"] for shard in asks.json("status")["shards"]) == 2
@@ -237,7 +237,7 @@ def test_who_is_no_whimbrel_is_said(made: Made, forwards: Forwards) -> None:
         thread = threading.Thread(target=speak)
         thread.start()
         hq = forwards(entry(server.getsockname()[1]))
-        with pytest.raises(SenderError, match="is no Whimbrel"):
+        with pytest.raises(SenderError, match="is not a Whimbrel"):
             run(hq)
         hq.close()
         thread.join()

@@ -1,4 +1,4 @@
-"""What receivers of alerts are told: an event is JSON with an id of its own, and a post holds some, signed.
+"""Events for alert webhooks: each is JSON with its own id, and a post contains several, signed.
 
 {"id": …, "event": "device.silent", "at": …, "device_id": …, "last_seen": …, "silent_after_s": …}
 {"id": …, "event": "device.back", "at": …, "device_id": …, "last_seen": …, "last_seen_before": …}
@@ -26,12 +26,12 @@ _encode = msgspec.json.Encoder().encode
 
 
 def kind_of(turn: Turn) -> str:
-    """The name of the event that tells of a turn."""
+    """Name of the event for a change of a device."""
     return SILENT if turn.is_silent else BACK
 
 
 def device_event(turn: Turn, at_ms: int) -> bytes:
-    """The event that tells of a device's turn."""
+    """The event for a change of a device."""
     details: dict[str, object] = {
         "device_id": turn.device.decode(errors="replace"),
         "last_seen": iso(turn.seen_ms * 1_000),
@@ -44,7 +44,7 @@ def device_event(turn: Turn, at_ms: int) -> bytes:
 
 
 def box_event(reasons: Sequence[str], at_ms: int) -> bytes:
-    """The event that says that the box is ready, or why not."""
+    """The event for a change of the box's readiness."""
     return _event(NOT_READY if reasons else READY, at_ms, {"reasons": list(reasons)})
 
 
@@ -58,7 +58,7 @@ def body_of(host: str, events: Sequence[bytes]) -> bytes:
 
 
 def signed(secret: str, body: bytes, now_s: int) -> dict[str, str]:
-    """The headers that prove who posts: HMAC-SHA256 over time, a full stop and the body; none without a secret."""
+    """Headers of the signature: HMAC-SHA256 over time, a full stop and the body; none without a secret."""
     if not secret:
         return {}
     digest = hmac.new(secret.encode(), f"{now_s}.".encode() + body, hashlib.sha256).hexdigest()

@@ -1,4 +1,4 @@
-"""What events come of: looks at when devices were last seen, and at whether the box is ready."""
+"""Monitors that create events: the times devices were last seen, and the box's readiness."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from worker.courier.delivery.state_db import Store
 log = logging.getLogger(__name__)
 
 LONGEST_GAP_LOOKS = 3
-"""After so many looks that were left out it isn't known whether the box could hear devices."""
+"""After this number of missed checks it is unknown whether the box could receive from devices."""
 
 HEARING, READY = "hearing", "ready"
-"""Notes in the store."""
+"""Names of notes in the store."""
 
 
 class Devices:
-    """Looks for devices that are silent or back, and has those events wait that receivers want."""
+    """Detects silent and returned devices, and queues events for the receivers that want them."""
 
     def __init__(
         self,
@@ -49,17 +49,17 @@ class Devices:
         self._receivers = [_Receiver(alert, store.silent(alert.name)) for alert in wanted]
 
     def run(self, stopped: threading.Event) -> None:
-        """Go on until stopped."""
+        """Run until stopped."""
         while self._receivers and not stopped.is_set():
             self.look()
             stopped.wait(self._look_s)
 
     def look(self) -> None:
-        """Look once. Whatever is in the way, nothing is made of what could not be seen."""
+        """Check once. After an error, no conclusions are drawn."""
         try:
             self._look()
         except (StoreError, ConfigError, sqlite3.Error) as error:
-            log.warning("cannot look for silent devices: %s", error)
+            log.warning("cannot check for silent devices: %s", error)
 
     def _look(self) -> None:
         is_steady = self._steady.look() or self._is_first
@@ -70,49 +70,49 @@ class Devices:
             newest_ms = max(shard.newest_ms() for shard in shards)
             can_hear = is_steady and clock.problem(self._now_ms() * 1_000, newest_ms) is None and self._can_hear()
         finally:
-            since_ms = self._heard(can_hear)
-        rooms = {one.name: self._most_waiting - self._store.waiting(one.name) for one in self._receivers}
+            since_ms = self._receiving_since(can_hear)
+        rooms = {receiver.name: self._most_waiting - self._store.waiting(receiver.name) for receiver in self._receivers}
         is_whole = not any(must_rebuild(shard) for shard in shards)
-        unseen = {one.name: set(one.silent) for one in self._receivers}
+        unseen = {receiver.name: set(receiver.silent) for receiver in self._receivers}
         for shard in shards:
             for piece in shard.seen():
-                for one in self._receivers:
-                    rooms[one.name] -= self._tell(one, piece, since_ms, rooms[one.name])
-                    unseen[one.name].difference_update(device for device, _ in piece)
-        for one in self._receivers if is_whole else ():
-            self._forget(one, sorted(unseen[one.name]))
+                for receiver in self._receivers:
+                    rooms[receiver.name] -= self._queue(receiver, piece, since_ms, rooms[receiver.name])
+                    unseen[receiver.name].difference_update(device for device, _ in piece)
+        for receiver in self._receivers if is_whole else ():
+            self._forget(receiver, sorted(unseen[receiver.name]))
 
-    def _heard(self, can_hear: bool) -> int | None:
+    def _receiving_since(self, can_hear: bool) -> int | None:
         longest_ms = int(self._look_s * 1_000 * LONGEST_GAP_LOOKS)
         found = hearing(self._store.read(HEARING, Hearing), self._now_ms(), can_hear, longest_ms)
         self._store.note(HEARING, found)
         return found.since_ms
 
-    def _forget(self, one: _Receiver, deleted: Sequence[bytes]) -> None:
-        """A silent device that was deleted is never back."""
+    def _forget(self, receiver: _Receiver, deleted: Sequence[bytes]) -> None:
+        """Forget a deleted device: it never returns."""
         if deleted:
-            self._store.add_events(one.name, (), (), deleted)
+            self._store.add_events(receiver.name, (), (), deleted)
             for device in deleted:
-                del one.silent[device]
+                del receiver.silent[device]
 
-    def _tell(self, one: _Receiver, piece: Sequence[tuple[bytes, int]], since_ms: int | None, room: int) -> int:
-        """Have a receiver's events of a piece wait, as many as there is room for. Returns how many."""
+    def _queue(self, receiver: _Receiver, piece: Sequence[tuple[bytes, int]], since_ms: int | None, room: int) -> int:
+        """Queue events of a piece for a receiver, as many as there is room for. Returns their number."""
         now_ms = self._now_ms()
-        found = list(islice(turns(piece, one.silent, one.time_outs, now_ms, since_ms), max(room, 0)))
-        if not found:
+        changes = list(islice(turns(piece, receiver.silent, receiver.time_outs, now_ms, since_ms), max(room, 0)))
+        if not changes:
             return 0
-        bodies = [events.device_event(turn, now_ms) for turn in found if events.kind_of(turn) in one.events]
-        silent = [(turn.device, turn.seen_ms) for turn in found if turn.is_silent]
-        back = [turn.device for turn in found if not turn.is_silent]
-        self._store.add_events(one.name, bodies, silent, back)
-        one.silent.update(silent)
+        bodies = [events.device_event(turn, now_ms) for turn in changes if events.kind_of(turn) in receiver.events]
+        silent = [(turn.device, turn.seen_ms) for turn in changes if turn.is_silent]
+        back = [turn.device for turn in changes if not turn.is_silent]
+        self._store.add_events(receiver.name, bodies, silent, back)
+        receiver.silent.update(silent)
         for device in back:
-            del one.silent[device]
+            del receiver.silent[device]
         return len(bodies)
 
 
 class _Receiver:
-    """A receiver of events of devices, and which of them it knows to be silent."""
+    """A receiver of device events, and the devices reported to it as silent."""
 
     def __init__(self, alert: Alert, silent: dict[bytes, int]) -> None:
         self.name, self.events, self.silent = alert.name, frozenset(alert.events), silent
@@ -120,9 +120,9 @@ class _Receiver:
 
 
 class Readiness:
-    """Asks whether the box is ready, and has an event wait once that has been otherwise for long enough.
+    """Checks whether the box is ready, and queues an event once that has changed for long enough.
 
-    `ask` gives the reasons why it isn't, none if it is.
+    `ask` returns the reasons why it is not ready, none if it is.
     """
 
     def __init__(
@@ -143,16 +143,16 @@ class Readiness:
         self._other_since_s: float | None = None
 
     def run(self, stopped: threading.Event) -> None:
-        """Go on until stopped."""
+        """Run until stopped."""
         while any(self._receivers.values()) and not stopped.is_set():
             try:
                 self.look()
             except sqlite3.Error as error:
-                log.warning("cannot keep whether the box is ready: %s", error)
+                log.warning("cannot store whether the box is ready: %s", error)
             stopped.wait(min(self._least_s / 3, 10.0))
 
     def look(self) -> None:
-        """Ask once."""
+        """Check once."""
         reasons, now_s = self._ask(), self._monotonic()
         is_ready = not reasons
         if is_ready == self._is_ready:

@@ -1,4 +1,4 @@
-"""Telling one receiver of events: the oldest first, some in a post, until it has them."""
+"""Sends events to one webhook: oldest first, several per post, until it accepts them."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from worker.courier.delivery.state_db import Store
 log = logging.getLogger(__name__)
 
 MOST_EVENTS = 100
-"""Most in one post."""
+"""Maximum number of events per post."""
 
 LOOK_S = 0.5
 
 
 class Teller:
-    """Posts what waits for one `[[alert]]`, in a thread of its own. `shown_url` is its URL without secrets."""
+    """Posts the pending events of one `[[alert]]` in its own thread. `shown_url` is its URL without secrets."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Teller:
         self._last_success_ms: int | None = None
 
     def run(self, stopped: threading.Event) -> None:
-        """Go on until stopped."""
+        """Run until stopped."""
         while not stopped.is_set():
             try:
                 pause_s = 0.0 if self.step() else LOOK_S
@@ -57,7 +57,7 @@ class Teller:
         self._peer.close()
 
     def step(self) -> bool:
-        """Post the oldest that wait. False if none does. Raises `BusyError` or `OSError` if it isn't taken."""
+        """Post the oldest pending events. False without any. Raises `BusyError`, `OSError` if they are rejected."""
         events = self._store.events(self._name, MOST_EVENTS)
         if not events:
             return False
@@ -78,7 +78,7 @@ class Teller:
         self._trouble = trouble
 
     def report(self) -> AlertProgress:
-        """What it has told, and what waits."""
+        """Sent and pending events."""
         return AlertProgress(
             self._name,
             self._shown_url,

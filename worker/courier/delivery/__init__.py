@@ -1,4 +1,4 @@
-"""Deliveries: their state on disk, HTTP requests, bandwidth limit and back-off.
+"""Deliveries: their state on disk, HTTP requests, bandwidth limit and backoff.
 
 Imported by `alerts/`, `targets/` and `forwarding/`.
 """

@@ -1,4 +1,4 @@
-"""How long to wait between two tries: twice as long each time up to a bound, and not all at the same moment."""
+"""Backoff between attempts: doubles up to a maximum, with jitter."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 FIRST_WAIT_S = 1.0
 LONGEST_ASKED_S = 3_600.0
-"""A receiver may ask for a longer pause than ours, but not for one without end."""
+"""Limit of the pause that a receiver may request, s."""
 
 
 class Patience:
-    """Counts failures in a row. `draw` gives a number from 0 to 1."""
+    """Counts consecutive failures. `draw` returns a number from 0 to 1."""
 
     def __init__(self, longest_s: float, draw: Callable[[], float] = random.random) -> None:
         self._longest_s = longest_s
@@ -19,11 +19,11 @@ class Patience:
         self._next_s = FIRST_WAIT_S
 
     def failed(self, asked_s: float = 0.0) -> float:
-        """Seconds to wait after one more failure; at least what the receiver asked for."""
+        """Seconds to wait after another failure; at least as long as the receiver requested."""
         wait_s = min(self._next_s, self._longest_s)
         self._next_s = min(2 * self._next_s, self._longest_s)
         return max(wait_s * (1 + self._draw()) / 2, min(asked_s, LONGEST_ASKED_S))
 
     def succeeded(self) -> None:
-        """Forget the failures so far."""
+        """Reset the count."""
         self._next_s = FIRST_WAIT_S

@@ -1,4 +1,4 @@
-"""At most so many bytes a second, so that a forward leaves room on a thin link."""
+"""Bandwidth limit of a forward."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 
 
 class Pace:
-    """Told what was sent, it waits as long as that should have taken. Without a limit it never waits."""
+    """Waits after each transfer for as long as it should have taken. Without a limit it never waits."""
 
     def __init__(self, bytes_per_s: int, stopped: threading.Event) -> None:
         self._bytes_per_s = bytes_per_s
@@ -15,7 +15,7 @@ class Pace:
         self._free_s = 0.0
 
     def __call__(self, sent_bytes: int) -> None:
-        """Count what was sent, and wait."""
+        """Count sent bytes, and wait."""
         if self._bytes_per_s:
             now_s = time.monotonic()
             self._free_s = max(self._free_s, now_s) + sent_bytes / self._bytes_per_s

@@ -1,4 +1,4 @@
-"""HTTP as the courier speaks it: one kept connection to a receiver, POST and GET, small answers."""
+"""The courier's HTTP client: one persistent connection to a receiver, POST and GET, short responses."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from telemetry.model.errors import ConfigError
 from worker.courier.delivery.backoff import LONGEST_ASKED_S
 
 MOST_ANSWER_BYTES = 65_536
-"""So much of an answer is read; who answers with more is hung up on."""
+"""Maximum size of a response, bytes; beyond it, the connection is closed."""
 
 LEAST_SECRET_CHARACTERS = 6
-"""Of a header's words and an address: so long a one is hidden in an answer that says it again."""
+"""Minimum length of a word in headers or URL that is hidden in logged responses."""
 
 SHOWN_CHARACTERS = 200
-"""So much of it is shown in a trouble."""
+"""Number of characters of a response that are logged."""
 
 SCHEMES = ("bearer", "digest")
-"""Words of a header that are no secret."""
+"""Words of a header that are not secret."""
 
 NOT_NOW = (408, 425, 429, 500, 502, 503, 504)
-"""Answers after which the same request may well be taken."""
+"""Statuses after which the same request may be accepted later."""
 
 
 class TlsFiles(NamedTuple):
-    """PEM files of a connection over TLS: authorities to trust, and the certificate shown with its key. "" = none."""
+    """PEM files of a TLS connection: trusted CA certificates, client certificate and its key. "" = none."""
 
     ca_file: str = ""
     client_certificate: str = ""
@@ -41,12 +41,12 @@ class TlsFiles(NamedTuple):
 
     @classmethod
     def of(cls, entry: Forward | Alert) -> TlsFiles:
-        """Those that a receiver's settings name."""
+        """The files in a receiver's settings."""
         return cls(entry.ca_file, entry.client_certificate, entry.client_key)
 
 
 class Answer(NamedTuple):
-    """A receiver's answer. `retry_after_s` is 0 if it named none."""
+    """A receiver's response. `retry_after_s` is 0 without the header."""
 
     status: int
     body: bytes
@@ -54,7 +54,7 @@ class Answer(NamedTuple):
 
     @property
     def is_good(self) -> bool:
-        """Whether it took what was sent."""
+        """True if the receiver accepted the request."""
         return 200 <= self.status < 300
 
     def __str__(self) -> str:
@@ -74,25 +74,25 @@ class Peer:
         tls: ssl.SSLContext | None = None,
     ) -> None:
         """`tls` is used in place of `files`."""
-        found = urlsplit(url)
-        self._host, self._timeout_s = found.hostname or "", timeout_s
+        parts = urlsplit(url)
+        self._host, self._timeout_s = parts.hostname or "", timeout_s
         self._port = port_of(url)
-        self._path = (found.path or "/") + (f"?{found.query}" if found.query else "")
+        self._path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self._headers = {"User-Agent": "whimbrel", **(headers or {})}
         self._secrets = _secrets(self._path, (headers or {}).values())
-        self._tls = (tls or tls_of(files)) if found.scheme == "https" else None
+        self._tls = (tls or tls_of(files)) if parts.scheme == "https" else None
         self._connection: http.client.HTTPConnection | None = None
 
     def post(self, body: bytes, headers: Mapping[str, str]) -> Answer:
-        """Post a body. Raises `OSError` if there is no answer, whatever became of it."""
+        """Post a body. Raises `OSError` without a response; then the outcome is unknown."""
         return self._ask("POST", self._path, body, headers)
 
     def get(self, path: str = "") -> Answer:
-        """Ask for `path` below the URL."""
+        """Get `path` below the URL."""
         return self._ask("GET", self._path.rstrip("/") + path, None, {})
 
     def close(self) -> None:
-        """Leave the connection."""
+        """Close the connection."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -105,7 +105,7 @@ class Peer:
             except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError):
                 if not was_open:
                     raise
-                self.close()  # it hung up on an idle connection: what it has taken it knows by its key
+                self.close()  # an idle connection was closed; a repeated request is recognised by its key
                 return self._once(method, path, body, headers)
         except (http.client.HTTPException, OSError) as error:
             self.close()
@@ -131,57 +131,57 @@ class Peer:
 
 
 def _secrets(path: str, headers: Iterable[str]) -> list[bytes]:
-    """What no answer may bring into the log by saying it again: an address, which may hold a token, and headers."""
+    """Words that a response must not bring into the log: the URL, which may contain a token, and headers."""
     words = [path, *(word for value in headers for word in value.split())]
     return [word.encode() for word in words if len(word) >= LEAST_SECRET_CHARACTERS and word.lower() not in SCHEMES]
 
 
 def tls_of(files: TlsFiles) -> ssl.SSLContext:
-    """A context that trusts `ca_file`, else the system's authorities, and shows the client certificate.
+    """A context that trusts `ca_file`, or the system's CA certificates, and presents the client certificate.
 
     Raises `ConfigError` for a file that cannot be used.
     """
     try:
-        found = ssl.create_default_context(cafile=files.ca_file or None)
+        context = ssl.create_default_context(cafile=files.ca_file or None)
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(f"cannot use ca_file = {files.ca_file!r}: {error}") from None
     if files.client_certificate:
         try:
-            found.load_cert_chain(files.client_certificate, files.client_key, password=_no_password)
+            context.load_cert_chain(files.client_certificate, files.client_key, password=_no_password)
         except (OSError, ssl.SSLError) as error:
             raise ConfigError(
                 f"cannot use client_certificate = {files.client_certificate!r} with client_key: {error}"
             ) from None
-    return found
+    return context
 
 
 def _no_password() -> str:
-    """In place of asking the terminal, which would stop the start for ever."""
+    """Raises an error instead of prompting at the terminal, which would block the start."""
     raise ssl.SSLError("the key is encrypted; provide an unencrypted key")
 
 
 def port_of(url: str, usual: Mapping[str, int] | None = None) -> int:
-    """The port that a URL names, or its scheme's usual one. Raises `ConfigError`."""
-    found = urlsplit(url)
+    """The port in a URL, or the default of its scheme. Raises `ConfigError`."""
+    parts = urlsplit(url)
     try:
-        port = found.port or (usual or {"http": 80, "https": 443}).get(found.scheme)
+        port = parts.port or (usual or {"http": 80, "https": 443}).get(parts.scheme)
     except ValueError as error:
         raise ConfigError(f"cannot use the URL {shown(url)}: {error}") from None
-    if not found.hostname or port is None:
+    if not parts.hostname or port is None:
         raise ConfigError(f"cannot use the URL {shown(url)}: it must name a host and a port")
     return port
 
 
 def shown(url: str) -> str:
-    """A URL without what may be secret in it: user, password, path and query of the web, which may hold a token."""
-    found = urlsplit(url)
-    host = found.netloc.rpartition("@")[2]
-    path = found.path if found.scheme == "s3" else ""
-    return f"{found.scheme}://{host}{path}"
+    """A URL without possible secrets: user, password, path and query."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    path = parts.path if parts.scheme == "s3" else ""
+    return f"{parts.scheme}://{host}{path}"
 
 
 def retry_after_s(value: str, now_s: float) -> float:
-    """The seconds that a `Retry-After` asks for, `LONGEST_ASKED_S` at most; 0 if it is none."""
+    """Seconds of a `Retry-After` header, at most `LONGEST_ASKED_S`; 0 if it is not valid."""
     asked_s = 0.0
     digits = value.strip()
     if digits.isdecimal():
@@ -194,5 +194,5 @@ def retry_after_s(value: str, now_s: float) -> float:
 
 
 def in_words(error: Exception) -> str:
-    """What went wrong on the way, even where the error itself has no words."""
+    """Description of an error, even if it has no message."""
     return str(error) or type(error).__name__

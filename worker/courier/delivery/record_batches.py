@@ -1,4 +1,4 @@
-"""Records out of the archive's files as others read them: JSON like the API's, or what a collector takes."""
+"""Reads records from the archive's files and encodes them: as JSON like the API, or for a collector."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from telemetry.archive.schema import COLUMNS, TIME
 from telemetry.model.utc import iso
 
 READ_ROWS = 1_024
-"""Rows that are Python objects at once."""
+"""Rows converted to Python objects at a time."""
 
 Row = dict[str, Any]
 Encode = Callable[[Row], bytes]
-"""The bytes of a record as a receiver gets it."""
+"""Encodes a record for a receiver."""
 
 TAKEN = (
     "device_id",
@@ -33,10 +33,10 @@ TAKEN = (
     "location",
     "attributes",
 )
-"""What a collector takes of a record; it gives `id`, `received_at`, `transport` and `source` itself."""
+"""Columns that are sent to a collector; it sets `id`, `received_at`, `transport` and `source` itself."""
 
 LEAST_INTEGER, MOST_INTEGER = -(2**63), 2**64 - 1
-"""Msgpack knows no others."""
+"""Range of integers in msgpack."""
 
 _encode_json = msgspec.json.Encoder().encode
 _encode_msgpack = msgspec.msgpack.Encoder().encode
@@ -44,7 +44,7 @@ _decode_json = msgspec.json.decode
 
 
 class Piece(NamedTuple):
-    """Some records in a row: the place of the first, and each one's bytes."""
+    """Consecutive records: the index of the first, and the encoding of each."""
 
     first: int
     items: list[bytes]
@@ -53,9 +53,9 @@ class Piece(NamedTuple):
 def pieces(
     root: Path, files: Sequence[NewFile], skipped: int, encode: Encode, most_records: int, most_bytes: int
 ) -> Iterator[Piece]:
-    """All records of `files` but the first `skipped`, in pieces that are the same each time.
+    """All records of `files` after the first `skipped`, in pieces that are the same each time.
 
-    A piece ends before a record with which it would hold more than `most_bytes`, but it holds one.
+    A piece has at most `most_bytes`, but at least one record.
     """
     first, items, size = skipped, list[bytes](), 0
     for row in _rows(root, files, skipped):
@@ -94,26 +94,26 @@ def _of_batch(batch: pa.RecordBatch) -> Iterator[Row]:
 
 
 def json_line(row: Row) -> bytes:
-    """A record as one line of NDJSON, all fields named, as the API shows it. `attributes` stay as they were sent."""
+    """A record as a line of NDJSON with all fields, as in the API. `attributes` are unchanged."""
     text = row["attributes"]
     return _encode_json({**row, "attributes": None if text is None else msgspec.Raw(_one_line(text).encode())})
 
 
 def _one_line(text: str) -> str:
-    """JSON has line breaks between values alone."""
+    """Remove line breaks, which JSON allows only between values."""
     return text.replace("\n", " ").replace("\r", " ")
 
 
 def taken_msgpack(row: Row) -> bytes:
-    """A record as a collector takes it in a frame. An integer of more than 64 bits becomes text, its digits."""
-    found = {name: row[name] for name in TAKEN if row[name] is not None}
-    if "attributes" in found:
-        found["attributes"] = _decode_json(found["attributes"])
+    """A record in a collector's frame format. Integers of more than 64 bits become text."""
+    fields = {name: row[name] for name in TAKEN if row[name] is not None}
+    if "attributes" in fields:
+        fields["attributes"] = _decode_json(fields["attributes"])
     try:
-        return _encode_msgpack(found)
+        return _encode_msgpack(fields)
     except OverflowError:
-        found["attributes"] = _with_text(found["attributes"])
-        return _encode_msgpack(found)
+        fields["attributes"] = _with_text(fields["attributes"])
+        return _encode_msgpack(fields)
 
 
 def _with_text(value: Any) -> Any:

@@ -1,13 +1,13 @@
-"""What the courier keeps: how far each forward is, which events wait. A SQLite file, whose tables are known here alone.
+"""State of the courier in a SQLite file: progress of forwards, pending events. Only this module knows the tables.
 
     forward  name → JSON of `Progress`
-    done     the newest versions that a forward is done with, and their entries' digests
-    due      files that a mirror is to delete from S3, and when
-    event    what waits for a receiver of events, in order
-    silent   devices that a receiver was told are silent, and when they were last seen before that
-    note     other things, by name
+    done     the newest versions that a forward has done, and their entries' digests
+    due      files that a mirror must delete from S3, and when
+    event    pending events of a receiver, in order
+    silent   devices reported to a receiver as silent, and when they were last seen before that
+    note     other values, by name
 
-Every change is on disk when its function returns, all of it or nothing, whatever kills the program or the power.
+Every change is atomic and synced when its function returns, and survives kills and power cuts.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ T = TypeVar("T")
 FILE = "courier.sqlite"
 
 DONE_KEPT = 4_096
-"""Versions remembered of each forward: at two saves a minute a day and a half, longer than the log keeps entries."""
+"""Number of versions remembered per forward: more than the log keeps entries."""
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS forward (name TEXT PRIMARY KEY, progress BLOB NOT NULL);
@@ -44,12 +44,12 @@ CREATE TABLE IF NOT EXISTS note (name TEXT PRIMARY KEY, value BLOB);
 
 
 class Progress(Struct, frozen=True, kw_only=True):
-    """How far a forward is.
+    """Progress of a forward.
 
-    `version` and `digest` are those of the last entry that is done; of `begun_version`, which it is at, `done_rows`
-    are. `sender` and `number` name the last batch. `backlog` are the files that the version behind `version` counts as
-    having added, or those of a copy that is begun (`is_copying`): what the archive held then, the oldest file made at
-    `backlog_since_ms`. `is_ours`: what is at the receiver was written by this forward.
+    `version` and `digest` belong to the last entry done. `done_rows` are the rows done of the current version,
+    `begun_version`. `sender` and `number` name the last batch. `backlog` are the files that the version after `version`
+    counts as added, or the files of a copy in progress (`is_copying`): the archive's files at that time, the oldest
+    made at `backlog_since_ms`. `is_ours`: the data at the receiver were written by this forward.
     """
 
     url: str
@@ -72,14 +72,14 @@ class Progress(Struct, frozen=True, kw_only=True):
 
 
 class Event(NamedTuple):
-    """One that waits, by its number; `body` is JSON."""
+    """A pending event with its number; `body` is JSON."""
 
     number: int
     body: bytes
 
 
 class Store:
-    """The file, for several threads."""
+    """The database, for use by several threads."""
 
     def __init__(self, folder: Path) -> None:
         make_folder(folder, 0o700)
@@ -91,13 +91,13 @@ class Store:
         fsync(folder)
 
     def close(self) -> None:
-        """Close it; nothing is lost without that."""
+        """Close it; not required for durability."""
         with self._lock:
             self._db.close()
 
     @contextlib.contextmanager
     def _change(self) -> Iterator[None]:
-        """One transaction, or a part of that which is under way."""
+        """A transaction, or a part of the current one."""
         with self._lock:
             if self._db.in_transaction:
                 yield
@@ -113,16 +113,16 @@ class Store:
     # Forwards ----------------------------------------------------------------------------------------
 
     def progress(self, name: str) -> Progress | None:
-        """How far a forward is; None of one that has not begun."""
+        """Progress of a forward; None if it has not begun."""
         with self._lock:
-            found = self._db.execute("SELECT progress FROM forward WHERE name = ?", (name,)).fetchone()
-        return None if found is None else msgspec.json.decode(found[0], type=Progress)
+            row = self._db.execute("SELECT progress FROM forward WHERE name = ?", (name,)).fetchone()
+        return None if row is None else msgspec.json.decode(row[0], type=Progress)
 
     def keep(self, name: str, progress: Progress, due: Iterable[tuple[str, int]] = ()) -> None:
-        """Keep how far a forward is, and what its mirror is to delete and when, ms since epoch."""
+        """Store the progress of a forward, and the files its mirror must delete and when, ms since epoch."""
         with self._change():
             self._db.execute("INSERT OR REPLACE INTO forward VALUES (?, ?)", (name, msgspec.json.encode(progress)))
-            self._db.executemany("INSERT OR REPLACE INTO due VALUES (?, ?, ?)", [(name, *one) for one in due])
+            self._db.executemany("INSERT OR REPLACE INTO due VALUES (?, ?, ?)", [(name, *entry) for entry in due])
             if progress.version >= 0 and progress.digest:
                 self._db.execute(
                     "INSERT OR REPLACE INTO done VALUES (?, ?, ?)", (name, progress.version, progress.digest)
@@ -132,31 +132,31 @@ class Store:
                 )
 
     def rewind(self, name: str, progress: Progress) -> None:
-        """As `keep`, and forget the versions above."""
+        """Store the progress, and forget later versions."""
         with self._change():
             self._db.execute("DELETE FROM done WHERE name = ? AND version > ?", (name, progress.version))
             self._db.execute("DELETE FROM due WHERE name = ?", (name,))
             self.keep(name, progress)
 
     def seed(self, name: str, done: Iterable[tuple[int, str]]) -> None:
-        """Count versions as done that came before a forward began, with their entries' digests."""
+        """Record versions from before a forward began as done, with their entries' digests."""
         with self._change():
-            self._db.executemany("INSERT OR IGNORE INTO done VALUES (?, ?, ?)", [(name, *one) for one in done])
+            self._db.executemany("INSERT OR IGNORE INTO done VALUES (?, ?, ?)", [(name, *entry) for entry in done])
 
     def done(self, name: str) -> list[tuple[int, str]]:
-        """The newest versions that a forward is done with, and their digests, the newest first."""
+        """The newest versions that a forward has done, and their digests, newest first."""
         with self._lock:
             sql = "SELECT version, digest FROM done WHERE name = ? ORDER BY version DESC"
             return self._db.execute(sql, (name,)).fetchall()
 
     def due(self, name: str, now_ms: int, most: int) -> list[str]:
-        """Some paths that are to be deleted by now."""
+        """Some paths that are due for deletion."""
         with self._lock:
             sql = "SELECT path FROM due WHERE name = ? AND at_ms <= ? ORDER BY at_ms LIMIT ?"
             return [path for (path,) in self._db.execute(sql, (name, now_ms, most))]
 
     def deleted(self, name: str, paths: Sequence[str]) -> None:
-        """Forget paths that were to be deleted."""
+        """Forget deleted paths."""
         with self._change():
             self._db.executemany("DELETE FROM due WHERE name = ? AND path = ?", [(name, path) for path in paths])
 
@@ -169,54 +169,56 @@ class Store:
         silent: Iterable[tuple[bytes, int]] = (),
         back: Iterable[bytes] = (),
     ) -> None:
-        """Have events wait for a receiver, and with them which devices it thus knows to be silent, or not any more."""
+        """Queue events for a receiver, and record which devices are thereby reported as silent or back."""
         with self._change():
             self._db.executemany("INSERT INTO event (receiver, body) VALUES (?, ?)", [(receiver, b) for b in bodies])
-            self._db.executemany("INSERT OR REPLACE INTO silent VALUES (?, ?, ?)", [(receiver, *one) for one in silent])
+            self._db.executemany(
+                "INSERT OR REPLACE INTO silent VALUES (?, ?, ?)", [(receiver, *entry) for entry in silent]
+            )
             self._db.executemany("DELETE FROM silent WHERE receiver = ? AND device = ?", [(receiver, d) for d in back])
 
     def tell_all(self, receivers: Iterable[str], body: bytes, note: str, value: object) -> None:
-        """Have an event wait for several receivers, and with it a note."""
+        """Queue an event for several receivers, and store a note."""
         with self._change():
             for receiver in receivers:
                 self.add_events(receiver, [body])
             self.note(note, value)
 
     def events(self, receiver: str, most: int) -> list[Event]:
-        """The oldest that wait for a receiver."""
+        """The oldest pending events of a receiver."""
         with self._lock:
             sql = "SELECT number, body FROM event WHERE receiver = ? ORDER BY number LIMIT ?"
             return [Event(*row) for row in self._db.execute(sql, (receiver, most))]
 
     def told(self, receiver: str, events: Sequence[Event]) -> None:
-        """Forget events that the receiver has."""
+        """Remove delivered events."""
         with self._change():
             self._db.executemany("DELETE FROM event WHERE number = ?", [(event.number,) for event in events])
             self.note(f"told {receiver}", self.told_count(receiver) + len(events))
 
     def told_count(self, receiver: str) -> int:
-        """How many events a receiver ever took."""
+        """Total number of events delivered to a receiver."""
         return self.read(f"told {receiver}", int) or 0
 
     def silent_count(self, receiver: str) -> int:
-        """How many devices a receiver knows to be silent."""
+        """Number of devices reported to a receiver as silent."""
         with self._lock:
             sql = "SELECT count(*) FROM silent WHERE receiver = ?"
             return int(self._db.execute(sql, (receiver,)).fetchone()[0])
 
     def waiting(self, receiver: str) -> int:
-        """How many events wait for a receiver."""
+        """Number of pending events of a receiver."""
         with self._lock:
             sql = "SELECT count(*) FROM event WHERE receiver = ?"
             return int(self._db.execute(sql, (receiver,)).fetchone()[0])
 
     def silent(self, receiver: str) -> dict[bytes, int]:
-        """The devices that a receiver knows to be silent, and when they were last seen before that, ms since epoch."""
+        """Devices reported to a receiver as silent, and when they were last seen before that, ms since epoch."""
         with self._lock:
             return dict(self._db.execute("SELECT device, seen_ms FROM silent WHERE receiver = ?", (receiver,)))
 
     def forget_others(self, receivers: Sequence[str]) -> None:
-        """Forget what waits for receivers that there are no more, and what they knew."""
+        """Delete pending events and state of receivers that no longer exist."""
         others = f"receiver NOT IN ({','.join('?' * len(receivers))})"
         with self._change():
             self._db.execute(f"DELETE FROM event WHERE {others}", receivers)
@@ -225,12 +227,12 @@ class Store:
     # Notes -------------------------------------------------------------------------------------------
 
     def note(self, name: str, value: object) -> None:
-        """Keep a value that JSON knows."""
+        """Store a JSON value."""
         with self._change():
             self._db.execute("INSERT OR REPLACE INTO note VALUES (?, ?)", (name, msgspec.json.encode(value)))
 
     def read(self, name: str, kind: type[T]) -> T | None:
-        """What was noted; None if nothing was."""
+        """The stored value; None without one."""
         with self._lock:
-            found = self._db.execute("SELECT value FROM note WHERE name = ?", (name,)).fetchone()
-        return None if found is None else msgspec.json.decode(found[0], type=kind)
+            row = self._db.execute("SELECT value FROM note WHERE name = ?", (name,)).fetchone()
+        return None if row is None else msgspec.json.decode(row[0], type=kind)

@@ -1,4 +1,4 @@
-"""The forwards of the settings, made of their parts."""
+"""Creates the forwards of the settings."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from worker.courier.targets import RECORD_TARGETS, TABLE_TARGETS, Place
 
 
 def forwarders(settings: Settings, store: Store, stop: threading.Event) -> list[Forwarder]:
-    """One for each entry. Raises `ConfigError` for a secret or certificate that can't be read."""
+    """One for each entry. Raises `ConfigError` for a secret or certificate that cannot be read."""
     return [_forwarder(settings, entry, store, stop) for entry in settings.forward]
 
 
 def _forwarder(settings: Settings, entry: Forward, store: Store, stop: threading.Event) -> Forwarder:
     archive = Archive(settings.archive_dir)
     reached, grace_s = step_reporter("forward"), settings.archive.grace_seconds
-    place = Place(_with_secrets(entry), archive.root, settings.courier.timeout_s, Pace(entry.max_bytes_per_s, stop))
+    arguments = Place(_with_secrets(entry), archive.root, settings.courier.timeout_s, Pace(entry.max_bytes_per_s, stop))
     delivery: Delivery
     if entry.scheme in TABLE_TARGETS:
         mirror_grace_s = grace_s if entry.mirror else None
-        target = TABLE_TARGETS[entry.scheme](place)
+        target = TABLE_TARGETS[entry.scheme](arguments)
         delivery = Table(target, store, entry.name, mirror_grace_s, clock.now_ms, reached)
     else:
-        records = RECORD_TARGETS[entry.scheme](place)
+        records = RECORD_TARGETS[entry.scheme](arguments)
         delivery = Records(records, archive.root, entry.on_refused, entry.name, reached)
     patience = Patience(settings.courier.longest_wait_s)
     return Forwarder(entry, archive, store, delivery, patience, clock.now_ms, settings.courier.look_seconds, reached)

@@ -1,12 +1,12 @@
-"""One forward: it follows the archive's log, entry by entry, and tries each for as long as it takes.
+"""One forward: follows the archive's log, entry by entry, and retries each until it succeeds.
 
-    look        is the log still the one that was sent, and does it go on?      (log_position.py)
-    begin       keep which version comes now, before its first batch
-    send        its records or files, as the receiver takes them                (version_delivery.py)
-    advance     keep that it is done; only now may the archive let go of it     (telemetry/archive/log_retention.py)
+    look        check that the log is the one that was sent, and whether it continues   (log_position.py)
+    begin       store the next version, before its first batch
+    send        send its records or files                                               (version_delivery.py)
+    advance     store that it is done; only then may the archive delete it  (telemetry/archive/log_retention.py)
 
-Killed at any step, it begins that version again where it was. docs/decisions/0017-forwarding.md says why this is
-exactly once at another Whimbrel and at least once elsewhere.
+After a kill at any step it continues that version. docs/decisions/0017-forwarding.md explains why this is exactly once
+at another Whimbrel and at least once elsewhere.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from worker.courier.forwarding.version_delivery import Delivery, new_sender
 log = logging.getLogger(__name__)
 
 SHOWN_CHARACTERS = 300
-"""So much of a trouble is shown."""
+"""Maximum length of a logged error, characters."""
 
 TROUBLES = (WhimbrelError, sqlite3.Error, *READ_ERRORS)
-"""What may go wrong on the way, whoever is to blame: it is said, and tried again."""
+"""Errors that are logged and retried, whatever their cause."""
 
 
 class Forwarder:
-    """Follows the log for one `[[forward]]`, in a thread of its own."""
+    """Follows the log for one `[[forward]]` in its own thread."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Forwarder:
         self._synced = -1
 
     def run(self, stopped: threading.Event) -> None:
-        """Go on until stopped."""
+        """Run until stopped."""
         while not stopped.is_set():
             try:
                 pause_s = 0.0 if self.step() else self._look_s
@@ -77,11 +77,11 @@ class Forwarder:
         self.close()
 
     def close(self) -> None:
-        """Leave the receiver."""
+        """Close the connection to the receiver."""
         self._delivery.close()
 
     def _pause(self, pause_s: float, stopped: threading.Event) -> None:
-        """Wait, and look meanwhile what comes."""
+        """Wait, and measure the backlog meanwhile."""
         while not stopped.is_set():
             self.look()
             if pause_s <= 0 or stopped.wait(min(pause_s, self._look_s)):
@@ -92,21 +92,21 @@ class Forwarder:
         if trouble and trouble != self._lag.trouble:
             log.warning("forward %s: %s; trying again", self._entry.name, trouble)
         elif self._lag.trouble and not trouble:
-            log.info("forward %s: it goes on", self._entry.name)
+            log.info("forward %s: continues", self._entry.name)
         self._lag.trouble = trouble
 
     def look(self) -> None:
-        """Measure what waits, and give up what is too much."""
+        """Measure the backlog, and drop what exceeds the limit."""
         self._lag.check(TROUBLES)
 
     def report(self) -> ForwardProgress:
         """Return the progress as of the last look."""
         return self._lag.report()
 
-    # Going on ----------------------------------------------------------------------------------------
+    # Progress ----------------------------------------------------------------------------------------
 
     def step(self) -> bool:
-        """Do the next version. False if there is none."""
+        """Send the next version. False if there is none."""
         if not commit_log.entries(self._log):
             if self._saved.progress is None:
                 self._save(self._fresh())
@@ -137,7 +137,7 @@ class Forwarder:
         return True
 
     def _make_last(self, version: int) -> None:
-        """What a power cut could still take back must not be sent: its number may come again with other records."""
+        """Sync the log before sending: after a power cut, a version could come again with other records."""
         if version > self._synced:
             entries = commit_log.entries(self._log)
             self._archive.make_last()
@@ -149,19 +149,19 @@ class Forwarder:
         self._saved.save(progress, self._delivery.due(change.removed, self._now_ms()))
 
     def _missing(self, progress: Progress, rows: int) -> None:
-        """A file of the version is gone, as nobody held it: the forward was not in the settings for a while."""
+        """Handle a missing file of the version: it was deleted while the forward was not configured."""
         if not self._delivery.can_skip:
-            log.warning("forward %s: files are gone before they were copied: copying anew", self._entry.name)
+            log.warning("forward %s: files are gone before they were copied: copying again", self._entry.name)
             self._save(replace(progress, is_copying=True))
             return
         version = progress.version + 1
-        log.error("forward %s: files of version %d are gone: what it saved is not sent", self._entry.name, version)
+        log.error("forward %s: files of version %d are gone: its records are not sent", self._entry.name, version)
         self._skip_to(progress, version, rows - progress.done_rows, 1)
 
-    # Beginning ---------------------------------------------------------------------------------------
+    # Start -------------------------------------------------------------------------------------------
 
     def _first(self) -> Progress:
-        """Where a new forward begins."""
+        """Start of a new forward."""
         entries = commit_log.entries(self._log)
         self._saved.seed()
         fresh = self._fresh()
@@ -170,7 +170,7 @@ class Forwarder:
         if self._entry.start == "all":
             now = self._snapshot()
             return self._save(replace(fresh, version=now.version - 1, backlog=now.files, backlog_since_ms=now.since_ms))
-        log.info("forward %s: begins behind version %d", self._entry.name, entries[-1])
+        log.info("forward %s: begins after version %d", self._entry.name, entries[-1])
         return self._save(replace(fresh, **self._saved.after(entries[-1])))
 
     def _snapshot(self) -> Snapshot:
@@ -185,10 +185,10 @@ class Forwarder:
         return Progress(url=self._entry.url, sender=new_sender())
 
     def _anew(self, progress: Progress) -> Progress:
-        """A copy of the table begun, or gone on with if it is there.
+        """Begin a copy of the table, or continue from one that exists.
 
-        The archive keeps what the table names now. Each try takes the table anew, so one that fails for days keeps
-        no more of the past than that.
+        The archive keeps the files of the current version. Each attempt uses the newest version, so that a copy that
+        fails for days keeps no older files.
         """
         now = self._snapshot()
         self._make_last(now.version)
@@ -210,7 +210,7 @@ class Forwarder:
         return self._save(replace(progress, **self._saved.after(version), **done))
 
     def _whole(self, progress: Progress) -> Progress:
-        """The position, after a look whether the log goes on from there."""
+        """The position, after checking that the log continues from there."""
         is_copy = not self._delivery.can_skip
         if is_copy and (progress.is_copying or progress.url != self._entry.url):
             return self._anew(progress)
@@ -226,7 +226,7 @@ class Forwarder:
 
     def _back(self, progress: Progress, version: int) -> Progress:
         log.warning(
-            "forward %s: the archive was put back or replaced: going on behind version %d", self._entry.name, version
+            "forward %s: the archive was restored or replaced: continuing after version %d", self._entry.name, version
         )
         there = self._saved.after(version)
         is_whole = self._delivery.rewind(version if there["digest"] else -1)

@@ -1,4 +1,4 @@
-"""Measures what waits to be forwarded, gives up the oldest when it takes too much of the disk, and reports it."""
+"""Measures and reports the backlog of a forward, and drops its oldest versions above the disk limit."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ class LagMonitor:
         self._last_report = self._make_report()
 
     def check(self, errors: tuple[type[Exception], ...]) -> None:
-        """Measure what waits, and give up what is too much. An error of these types is logged."""
+        """Measure the backlog, and drop what exceeds the limit. Errors of these types are logged."""
         try:
             if self._saved.progress is not None:
                 self._lag.look(self._saved.progress.version)
                 self._give_up(self._saved.progress)
         except errors as error:
-            log.warning("forward %s: cannot measure what waits: %s", self._entry.name, in_one_line(error))
+            log.warning("forward %s: cannot measure the backlog: %s", self._entry.name, in_one_line(error))
         self._measured_s = time.monotonic()
         self._last_report = self._make_report()
 
@@ -91,7 +91,7 @@ class LagMonitor:
         )
 
     def _give_up(self, progress: Progress) -> None:
-        """Give up the oldest versions while all that wait hold more of the disk than they may."""
+        """Drop the oldest versions of the backlog if they take more disk space than allowed."""
         max_bytes = self._entry.max_lag_bytes
         given_up = self._lag.beyond(max_bytes) if max_bytes else []
         if not given_up:

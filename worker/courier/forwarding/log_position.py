@@ -1,8 +1,8 @@
-"""Where a forward stands in the archive's log, and what lies before it.
+"""Position of a forward in the archive's log, and its backlog.
 
-The log's entries come one by one, so the last that is done says all. It says it by its content, too: where the archive
-was put back to an older state, other entries have the numbers of those that were sent, and `Position` goes back to the
-last one that both have.
+The log's entries are consecutive, so the last entry done defines the position. It is identified by its content, too:
+after a restore to an older state, other entries have the numbers of entries already sent, and the position goes back to
+the last common entry.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from telemetry.archive.change_feed import Change, change_at, digest_at
 
 
 class Found(NamedTuple):
-    """What a look at the log tells of a position.
+    """Result of a check of the log at a position.
 
-    `back_to` is the version to go back to where the log isn't the one that was sent, else None; `gap` how many
-    entries are gone that were not done.
+    `back_to` is the version to go back to if the log is not the one that was sent, else None; `gap` is the number of
+    entries deleted before they were done.
     """
 
     back_to: int | None
@@ -29,9 +29,9 @@ class Found(NamedTuple):
 
 
 def look(log: Path, version: int, digest: str, done: Callable[[], Iterable[tuple[int, str]]]) -> Found:
-    """Whether the log goes on behind `version`. `done` gives the versions that were sent, the newest first.
+    """Check that the log continues after `version`. `done` returns the versions that were sent, newest first.
 
-    Where none of them is in the log any more, it goes back to before the oldest entry: better twice than never.
+    If none of them is in the log any more, go back to before the oldest entry: sending twice is better than never.
     """
     entries = commit_log.entries(log)
     if not entries:
@@ -42,13 +42,13 @@ def look(log: Path, version: int, digest: str, done: Callable[[], Iterable[tuple
 
 
 def _is_in(log: Path, version: int, digest: str, entries: list[int]) -> bool:
-    """An entry that is gone was cleaned away if newer ones are there."""
+    """True if the entry is there, or was deleted after newer ones."""
     there = digest_at(log, version)
     return there == digest or not digest if there is not None else version < entries[0]
 
 
 class Snapshot(NamedTuple):
-    """What the table names at a version; `since_ms` is when the oldest of the files was made, ms since epoch."""
+    """Files of the table at a version; `since_ms` is when the oldest of them was made, ms since epoch."""
 
     version: int
     files: tuple[NewFile, ...]
@@ -56,7 +56,7 @@ class Snapshot(NamedTuple):
 
 
 class Waiting(NamedTuple):
-    """One version that waits: what it brings, and when it was made, ms since epoch."""
+    """A version in the backlog: its change, and when it was made, ms since epoch."""
 
     version: int
     records: int
@@ -65,7 +65,7 @@ class Waiting(NamedTuple):
 
 
 class Lag:
-    """What lies before a position. It reads each entry once, however long they wait."""
+    """The backlog after a position. It reads each entry once, however long they wait."""
 
     def __init__(self, log: Path) -> None:
         self._log = log
@@ -76,7 +76,7 @@ class Lag:
         return len(self._waiting)
 
     def look(self, version: int) -> None:
-        """Take what has come, and leave out what is done now."""
+        """Add new entries, and remove those that are done."""
         while self._waiting and self._waiting[0].version <= version:
             self._count(self._waiting.popleft(), -1)
         following = self._waiting[-1].version + 1 if self._waiting else version + 1
@@ -86,29 +86,29 @@ class Lag:
             following += 1
 
     def forget(self) -> None:
-        """Read all anew: the log is another."""
+        """Read everything again: the log is another."""
         self._waiting.clear()
         self.records = self.size_bytes = 0
 
     def oldest_ms(self) -> int | None:
-        """When the oldest that brings records was made."""
-        return next((one.at_ms for one in self._waiting if one.records), None)
+        """Time of the oldest version with new records, ms since epoch."""
+        return next((entry.at_ms for entry in self._waiting if entry.records), None)
 
     def beyond(self, most_bytes: int) -> list[Waiting]:
-        """The oldest, without which the others are no more than `most_bytes`."""
+        """The oldest versions, without which the others have at most `most_bytes`."""
         given_up, size_bytes = [], self.size_bytes
-        for one in self._waiting:
+        for entry in self._waiting:
             if size_bytes <= most_bytes:
                 break
-            size_bytes -= one.size_bytes
-            given_up.append(one)
+            size_bytes -= entry.size_bytes
+            given_up.append(entry)
         return given_up
 
-    def _count(self, one: Waiting, sign: int) -> None:
-        self.records += sign * one.records
-        self.size_bytes += sign * one.size_bytes
+    def _count(self, entry: Waiting, sign: int) -> None:
+        self.records += sign * entry.records
+        self.size_bytes += sign * entry.size_bytes
 
 
 def with_backlog(change: Change, backlog: Iterable[NewFile]) -> Change:
-    """A version that counts as having added other files than its own."""
+    """The change with other added files than its own."""
     return change._replace(added=tuple(backlog), is_save=True)

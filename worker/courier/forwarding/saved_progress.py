@@ -14,7 +14,7 @@ from worker.courier.delivery.state_db import DONE_KEPT, Progress, Store
 
 
 class SavedProgress:
-    """`progress` is what was saved last; None for a forward that never began. `log` is the folder of the log."""
+    """`progress` is the last saved one; None for a forward that never began. `log` is the folder of the log."""
 
     def __init__(self, store: Store, name: str, log: Path) -> None:
         self._store = store

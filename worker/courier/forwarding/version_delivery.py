@@ -1,4 +1,4 @@
-"""How one version reaches a receiver: its records in batches, or its files and its entry."""
+"""Delivers one version to a receiver: its records in batches, or its files and its log entry."""
 
 from __future__ import annotations
 
@@ -26,34 +26,34 @@ Keep = Callable[[Progress], object]
 
 
 class Delivery(Protocol):
-    """What a forward does with a version. `can_skip`: one may be left out without spoiling those behind it."""
+    """Delivery of versions. `can_skip`: a version may be omitted without harm to later ones."""
 
     can_skip: bool
 
     def deliver(self, change: Change, progress: Progress, is_again: bool, keep: Keep) -> Progress:
-        """Send it, or what is left of it; the progress with it done. `is_again`: some may have been sent before."""
+        """Send it, or the rest of it; returns the progress afterwards. `is_again`: parts may have been sent before."""
 
     def newest(self) -> int | None:
-        """The version of the copy that is there already, like this archive up to there; None if there is none."""
+        """The version of an existing copy with the same history as this archive; None if there is none."""
 
     def begin(self, now: Snapshot) -> None:
-        """Send the table as it is now."""
+        """Send the current table."""
 
     def rewind(self, version: int) -> bool:
-        """The archive was put back to a version: do the same. False if a copy must begin anew."""
+        """Go back to a version after a restore of the archive. False if a copy must start again."""
 
     def due(self, removed: Iterable[str], now_ms: int) -> Sequence[tuple[str, int]]:
-        """What of a version's removed files is to be deleted, and when."""
+        """Removed files that must be deleted, and when."""
 
     def tidy(self, progress: Progress) -> None:
-        """Delete what is due."""
+        """Delete files that are due."""
 
     def close(self) -> None:
-        """Leave the receiver."""
+        """Close the connection to the receiver."""
 
 
 class Records:
-    """Batches of records, named and numbered, each the same when it is sent again."""
+    """Numbered batches of records, identical when they are sent again."""
 
     can_skip = True
 
@@ -66,15 +66,15 @@ class Records:
     def deliver(self, change: Change, progress: Progress, is_again: bool, keep: Keep) -> Progress:
         """See `Delivery`."""
         target = self._target
-        found = pieces(self._root, change.saved, progress.done_rows, target.encode, *target.bounds)
-        for piece in found:
+        batches = pieces(self._root, change.saved, progress.done_rows, target.encode, *target.bounds)
+        for piece in batches:
             progress = self._send(piece, progress, is_again, keep)
             self._reached("keep")
             keep(progress)
         return progress
 
     def _send(self, piece: Piece, progress: Progress, is_again: bool, keep: Keep) -> Progress:
-        """Send one piece; the progress with it done."""
+        """Send one piece; returns the progress afterwards."""
         items = list(piece.items)
         while items:
             try:
@@ -98,8 +98,8 @@ class Records:
         )
 
     def _under_another_name(self, progress: Progress, keep: Keep) -> Progress:
-        """The receiver has a number that was never sent: this box was put back to an older state as a whole."""
-        log.warning("forward %s: its numbers were used before: going on under another name", self._name)
+        """The receiver has a number that was never sent: this box was restored to an older state."""
+        log.warning("forward %s: its batch numbers were used before: continuing with a new sender id", self._name)
         progress = msgspec.structs.replace(progress, sender=new_sender(), number=0)
         keep(progress)
         return progress
@@ -107,17 +107,17 @@ class Records:
     def _refused(self, error: SenderError) -> None:
         if not self._skips:
             raise error
-        log.warning("forward %s: skipping what the receiver refuses: %s", self._name, error)
+        log.warning("forward %s: skipping what the receiver rejects: %s", self._name, error)
 
     def newest(self) -> int | None:
-        """Not asked where `can_skip`."""
+        """Not used with `can_skip`."""
         return None
 
     def begin(self, now: Snapshot) -> None:
-        """Not asked where `can_skip`: it begins with what is saved next, or with a backlog."""
+        """Not used with `can_skip`: it begins with the next save, or with a backlog."""
 
     def rewind(self, version: int) -> bool:
-        """What a receiver of records has it keeps."""
+        """True: a receiver keeps the records that it has."""
         return True
 
     def due(self, removed: Iterable[str], now_ms: int) -> Sequence[tuple[str, int]]:
@@ -133,7 +133,7 @@ class Records:
 
 
 class Table:
-    """A copy of the table, file by file. With `mirror` it deletes files `grace_s` after the table let go of them."""
+    """A copy of the table, file by file. With `mirror` it deletes files `grace_s` after they left the table."""
 
     can_skip = False
 
@@ -185,5 +185,5 @@ class Table:
 
 
 def new_sender() -> str:
-    """A name that no other forward ever has: under a known one a receiver takes no number twice."""
+    """A unique name of a sender: under a known name a receiver accepts no number twice."""
     return f"forward-{secrets.token_hex(8)}"

@@ -1,6 +1,6 @@
-"""Receivers of forwards, a file for each kind of URL.
+"""Receivers of forwards, one file for each kind of URL.
 
-A new one is a file and a line here. Imported by `forwarding/`.
+A new kind is a file and a line here. Imported by `forwarding/`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from worker.courier.targets.target import RecordTarget, Sent, TableTarget
 
 
 class Place(NamedTuple):
-    """What a receiver is made of: its entry of the settings, with the secrets read, and the archive's folder."""
+    """Arguments for a receiver: its settings with secrets resolved, and the archive's folder."""
 
     entry: Forward
     root: Path
@@ -48,7 +48,7 @@ def _s3(place: Place) -> TableTarget:
 
 
 def _class(module: str, name: str) -> Any:
-    """A kind of receiver, loaded when there is one: S3's alone takes 20 MB."""
+    """Load a class of receivers on first use: S3's needs much memory."""
     return getattr(importlib.import_module(f"worker.courier.targets.{module}"), name)
 
 

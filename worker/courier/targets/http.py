@@ -1,4 +1,5 @@
-"""Any HTTP endpoint: NDJSON, compressed, a POST a batch, each with an Idempotency-Key that stays the same."""
+"""HTTP receiver: NDJSON, compressed, one POST per batch, with an Idempotency-Key that is the same when it is
+repeated."""
 
 from __future__ import annotations
 
@@ -13,12 +14,12 @@ from worker.courier.delivery.record_batches import json_line
 from worker.courier.targets.target import Batch, BatchRefused, Bounds, Sent
 
 MOST_BYTES = 4 * 2**20
-"""Of a body before it is compressed."""
+"""Maximum size of a body before compression, bytes."""
 
 HEADERS = {"Content-Type": "application/x-ndjson", "Content-Encoding": "gzip"}
 
 BAD_BATCH = (400, 413, 422)
-"""Answers that are about this batch, not about the address, the key or the receiver."""
+"""Statuses that concern this batch, not the URL, the key or the receiver."""
 
 
 class Http:
@@ -31,7 +32,7 @@ class Http:
         self._peer, self._secret, self._now_ms, self._sent = peer, secret, now_ms, sent
 
     def send(self, batch: Batch) -> bool:
-        """See target.py. Whether the receiver had it already isn't known."""
+        """See target.py. True always, because repeats are not reported."""
         body = gzip.compress(b"\n".join(batch.items) + b"\n", 6, mtime=0)
         headers = {"Idempotency-Key": f"{batch.sender}-{batch.number}", **signed(self._secret, body, self._now_s())}
         answer = self._peer.post(body, HEADERS | headers)

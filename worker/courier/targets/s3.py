@@ -1,9 +1,8 @@
-"""S3 and what speaks like it: a copy of the table, which any tool reads as it reads the archive.
+"""S3 and compatible services: a copy of the table, readable by any tool like the archive.
 
-What an entry of the log names is there before the entry, and entries come in order, so at each moment the copy is
-the table as it was at some version. A copy that begins late takes all files of now, and then the log from its newest
-checkpoint on, the newest entry first: readers find no table until all of it is there, rather than an older one whose
-files are gone.
+Files named in a log entry are copied before the entry, and entries are copied in order, so that the copy always equals
+a version of the table. A copy that begins late has all current files, then the log from its newest checkpoint on,
+newest entry first: readers find no table until all of it is there, instead of an older version whose files are gone.
 """
 
 from __future__ import annotations
@@ -27,10 +26,10 @@ T = TypeVar("T")
 
 LOG = commit_log.folder(Path()).name
 REQUEST_S = 600
-"""A request may take so long: it sends up to 5 MiB over a slow link."""
+"""Timeout of a request, s: it sends up to 5 MiB over a slow link."""
 
 MOST_AT_ONCE = 2
-"""Parts of a file under way at once: each is kept in memory."""
+"""Concurrent parts of a file; each is kept in memory."""
 
 SHOWN_CHARACTERS = 300
 
@@ -39,12 +38,12 @@ class S3:
     """A copy of the table in `root` below a bucket's prefix."""
 
     def __init__(self, root: Path, url: str, timeout_s: float, options: Mapping[str, str], sent: Sent) -> None:
-        found = urlsplit(url)
+        parts = urlsplit(url)
         self._root, self._log, self._sent = root, commit_log.folder(root), sent
-        self._prefix = found.path.strip("/")
+        self._prefix = parts.path.strip("/")
         config: Any = {name: value for name, value in options.items() if value}
         self._store = S3Store(
-            found.netloc,
+            parts.netloc,
             config=config,
             client_options={
                 "connect_timeout": timedelta(seconds=timeout_s),
@@ -61,22 +60,27 @@ class S3:
         if not entries:
             return None
         newest = max(entries)
-        theirs = bytes(self._ask(lambda: obstore.get(self._store, self._key(commit_log.entry_name(newest))).bytes()))
-        if theirs != commit_log.entry(self._log, newest):
-            raise SenderError("another table is there, or one that went on otherwise: name an empty prefix")
+        copied = bytes(self._ask(lambda: obstore.get(self._store, self._key(commit_log.entry_name(newest))).bytes()))
+        if copied != commit_log.entry(self._log, newest):
+            raise SenderError("another table is there, or one with another history: use an empty prefix")
         return newest if _is_whole(entries, checkpoints) else None
 
     def begin(self, files: Sequence[str], version: int) -> None:
-        """See target.py. What is there already with its size is not sent again."""
-        checkpoint = max((one for one in commit_log.checkpoints(self._log) if one <= version), default=-1)
-        entries = {one: commit_log.entry(self._log, one) for one in range(version, max(checkpoint, 0) - 1, -1)}
+        """See target.py. Files that exist with the same size are not sent again."""
+        checkpoint = max(
+            (candidate for candidate in commit_log.checkpoints(self._log) if candidate <= version), default=-1
+        )
+        entries = {
+            candidate: commit_log.entry(self._log, candidate)
+            for candidate in range(version, max(checkpoint, 0) - 1, -1)
+        }
         there = self._names("")
         for path in files:
             if there.get(path) != (self._root / path).stat().st_size:
                 self._put_file(path)
-        for one, entry in entries.items():
-            if entry is not None or one != checkpoint:
-                self._put_entry(one, entry)
+        for candidate, entry in entries.items():
+            if entry is not None or candidate != checkpoint:
+                self._put_entry(candidate, entry)
         if checkpoint >= 0:
             self._put_checkpoint(checkpoint)
 
@@ -90,7 +94,7 @@ class S3:
             self._put_checkpoint(checkpoint)
 
     def rewind(self, version: int) -> bool:
-        """See target.py. The newest go first, so that at each moment the copy is an older table."""
+        """See target.py. The newest are deleted first, so that the copy always equals an older version."""
         names = self._names(LOG)
         above = {path: v for path in names if (v := commit_log.version_of(path)) is not None and v > version}
         hint = [path for path in names if path == commit_log.HINT_NAME]
@@ -108,7 +112,7 @@ class S3:
         """See target.py."""
 
     def _put_checkpoint(self, version: int) -> None:
-        """The checkpoint, then the hint at it, unless a newer one takes its place just now."""
+        """The checkpoint, then `_last_checkpoint`, unless a newer checkpoint replaces it now."""
         try:
             self._put_file(commit_log.checkpoint_name(version))
         except FileNotFoundError:
@@ -119,7 +123,7 @@ class S3:
 
     def _put_entry(self, version: int, entry: bytes | None) -> None:
         if entry is None:
-            raise SenderError(f"the archive's log has no entry {version} any more")
+            raise SenderError(f"the archive's log no longer has entry {version}")
         self._ask(lambda: obstore.put(self._store, self._key(commit_log.entry_name(version)), entry))
         self._sent(len(entry))
 
@@ -133,17 +137,17 @@ class S3:
             self._ask(lambda path=path: obstore.delete(self._store, self._key(path)))  # type: ignore[misc]
 
     def _versions(self) -> tuple[set[int], set[int]]:
-        """The versions of the copy's entries, and of its checkpoints."""
-        found = [(path, v) for path in self._names(LOG) if (v := commit_log.version_of(path)) is not None]
-        entries = {version for path, version in found if path == commit_log.entry_name(version)}
-        return entries, {version for path, version in found if path == commit_log.checkpoint_name(version)}
+        """Versions of the copy's entries, and of its checkpoints."""
+        versions = [(path, v) for path in self._names(LOG) if (v := commit_log.version_of(path)) is not None]
+        entries = {version for path, version in versions if path == commit_log.entry_name(version)}
+        return entries, {version for path, version in versions if path == commit_log.checkpoint_name(version)}
 
     def _names(self, folder: str) -> dict[str, int]:
-        """The copy's files below a folder, by their path from the copy's root, and their sizes."""
+        """The copy's files in a folder, by path from the copy's root, with their sizes."""
         start = self._key(folder).rstrip("/")
         pages = self._ask(lambda: list(obstore.list(self._store, start or None)))
         cut = len(self._prefix) + 1 if self._prefix else 0
-        return {one["path"][cut:]: one["size"] for page in pages for one in page}
+        return {item["path"][cut:]: item["size"] for page in pages for item in page}
 
     def _key(self, path: str) -> str:
         return f"{self._prefix}/{path}" if self._prefix else path
@@ -157,13 +161,13 @@ class S3:
 
 
 def _is_whole(entries: set[int], checkpoints: set[int]) -> bool:
-    """Whether a log with these versions can be read: all entries behind a checkpoint, or from the first on."""
+    """True if a log with these versions can be read: all entries after a checkpoint, or from the first on."""
     newest = max(entries, default=-1)
-    checkpoint = max((one for one in checkpoints if one <= newest), default=-1)
+    checkpoint = max((candidate for candidate in checkpoints if candidate <= newest), default=-1)
     return newest >= 0 and entries.issuperset(range(checkpoint + 1, newest + 1))
 
 
 def _in_words(error: BaseError) -> str:
-    """The first lines of what obstore says; the rest is how it came to it."""
+    """The first lines of an obstore error, without its details."""
     text = " ".join(str(error).partition("\n\nDebug source:")[0].split())
     return f"S3: {text[:SHOWN_CHARACTERS]}"

@@ -1,8 +1,7 @@
-"""What every kind of receiver is to the courier.
+"""Interface of the receivers.
 
-Errors say what follows. `BusyError` and `OSError`: it can't be reached or has no room, try the same again later.
-`RecordError` with an `index`: that record of the batch can't be taken. `SenderError`: the batch can't be, whoever
-runs the box must look.
+Errors: `BusyError` and `OSError`: unreachable or full; try the same again later. `RecordError` with an `index`: this
+record of the batch is not accepted. `SenderError`: the batch is not accepted, and the operator must act.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ from worker.courier.delivery.record_batches import Encode
 
 
 class BatchRefused(SenderError):
-    """The receiver won't take this batch; it may take the next."""
+    """The receiver rejects this batch; it may accept the next."""
 
 
 class Batch(NamedTuple):
-    """Records with the sender and the number that name them, each time the same."""
+    """Records with their sender and number, the same when sent again."""
 
     sender: str
     number: int
@@ -28,49 +27,49 @@ class Batch(NamedTuple):
 
 
 class Bounds(NamedTuple):
-    """How large batches are. For a receiver that knows them by number these are constants, for ever."""
+    """Limits of batches. For a receiver that knows batches by number they must never change."""
 
     most_records: int
     most_bytes: int
 
 
 class RecordTarget(Protocol):
-    """Takes records."""
+    """Receives records."""
 
     bounds: Bounds
     encode: Encode
 
     def send(self, batch: Batch) -> bool:
-        """Have the receiver store a batch. False if it says that it had that number already."""
+        """Send a batch. False if the receiver reports that it has the number already."""
 
     def close(self) -> None:
-        """Leave the connection."""
+        """Close the connection."""
 
 
 class TableTarget(Protocol):
-    """Takes a copy of the table."""
+    """Receives a copy of the table."""
 
     def newest(self) -> int | None:
-        """The version of the copy that is there; None if there is none, or one that is not whole.
+        """The version of an existing copy; None if there is none, or an incomplete one.
 
-        Raises `SenderError` if it isn't of this archive.
+        Raises `SenderError` if it belongs to another archive.
         """
 
     def begin(self, files: Sequence[str], version: int) -> None:
-        """Begin a copy: all `files` that the table names at `version`, then its log up to there."""
+        """Begin a copy: all `files` of the table at `version`, then its log up to there."""
 
     def copy(self, change: Change) -> None:
-        """Copy what a version added, then its entry."""
+        """Copy the files that a version added, then its entry."""
 
     def rewind(self, version: int) -> bool:
-        """Take from the copy's log what is above a version. False if what is left is no table."""
+        """Remove entries above a version from the copy's log. False if no readable table remains."""
 
     def delete(self, paths: Sequence[str]) -> None:
         """Delete files of the copy."""
 
     def close(self) -> None:
-        """Leave the connection."""
+        """Close the connection."""
 
 
 Sent = Callable[[int], None]
-"""Told the bytes that were just sent; it waits where they were too many."""
+"""Called with the number of bytes sent; waits if they exceed the bandwidth limit."""

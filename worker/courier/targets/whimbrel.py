@@ -1,6 +1,7 @@
-"""Another Whimbrel: numbered frames to its TCP port, which it stores once however often they come.
+"""Another Whimbrel: numbered frames to its TCP port, which stores each once however often it is sent.
 
-The frame is that of collector/protocols/msgpack_frames.py, which may not be imported here; a test compares the two.
+The frame format is defined in collector/protocols/msgpack_frames.py, which must not be imported here; a test compares
+them.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ STORED, REPEATED, REFUSED, BUSY, DENIED = 0, 1, 2, 3, 6
 USUAL_PORTS = {"whimbrel": 9999, "whimbrels": 9999}
 
 BOUNDS = Bounds(1_000, 2**19)
-"""Half of what a collector takes by default. For ever: a batch that is sent again has the same records."""
+"""Half of a collector's default limit. It must never change: a batch sent again must have the same records."""
 
 MOST_ANSWER_BYTES = 2**20
 
 
 class Whimbrel:
-    """A connection to a collector, made when there is something to send."""
+    """A connection to a collector, made on first use."""
 
     bounds = BOUNDS
     encode = staticmethod(taken_msgpack)
@@ -56,7 +57,7 @@ class Whimbrel:
         return self._understood(answer, batch)
 
     def _understood(self, answer: FrameAnswer, batch: Batch) -> bool:
-        """Behind anything but success a new connection begins anew: the collector lets none of ours overtake it."""
+        """After anything but success the connection is replaced: the collector stores no later batch on the old one."""
         if answer.number == batch.number and answer.status in (STORED, REPEATED):
             return answer.status == STORED
         self.close()
@@ -64,10 +65,10 @@ class Whimbrel:
         if answer.status == BUSY:
             raise BusyError(f"it has no room: {detail.reason}")
         if answer.status == DENIED:
-            raise SenderError(f"it asks for another key: {detail.reason}")
+            raise SenderError(f"it requires another key: {detail.reason}")
         if answer.status == REFUSED and detail.index is not None:
             raise RecordError(detail.field, None, detail.reason, detail.index)
-        raise BatchRefused(f"it refused a batch: {detail.reason or answer}")
+        raise BatchRefused(f"it rejected a batch: {detail.reason or answer}")
 
     def _connected(self) -> socket.socket:
         if self._socket is None:
@@ -82,14 +83,14 @@ class Whimbrel:
         return self._socket
 
     def _say_hello(self, connection: socket.socket) -> None:
-        """Say the key, for all that follows on this connection."""
+        """Send the key for this connection."""
         connection.sendall(frame((HELLO, self._key)))
         answer = self._answer(connection)
         detail = answer.detail or Detail()
         if answer.status == BUSY:
-            raise BusyError(f"it can't look at the key now: {detail.reason}")
+            raise BusyError(f"it cannot check the key now: {detail.reason}")
         if answer.status != STORED:
-            raise SenderError(f"it does not take the key: {detail.reason or answer}")
+            raise SenderError(f"it rejects the key: {detail.reason or answer}")
 
     def _secured(self, plain: socket.socket, tls: ssl.SSLContext) -> socket.socket:
         try:
@@ -101,20 +102,20 @@ class Whimbrel:
     def _answer(self, connection: socket.socket) -> FrameAnswer:
         length = int.from_bytes(self._read(connection, HEAD_BYTES), "big")
         if not 0 < length <= MOST_ANSWER_BYTES:
-            raise SenderError(f"{self._host}:{self._port} is no Whimbrel: it answers with {length} bytes")
+            raise SenderError(f"{self._host}:{self._port} is not a Whimbrel: it responds with {length} bytes")
         data = self._read(connection, length)
         try:
             return decode(data)
         except (msgspec.MsgspecError, UnicodeDecodeError):
-            raise SenderError(f"{self._host}:{self._port} is no Whimbrel: it answers {data[:80]!r}") from None
+            raise SenderError(f"{self._host}:{self._port} is not a Whimbrel: it responds {data[:80]!r}") from None
 
     def _read(self, connection: socket.socket, count: int) -> bytes:
         data = b""
         while len(data) < count:
-            part = connection.recv(count - len(data))
-            if not part:
+            received = connection.recv(count - len(data))
+            if not received:
                 raise ConnectionError(f"{self._host}:{self._port} closed the connection")
-            data += part
+            data += received
         return data
 
     def close(self) -> None:
