@@ -97,7 +97,7 @@ def test_commands_send_with_a_key(box: Box, over: str, tmp_path: Path) -> None:
     send = ("send", str(file), "--over", over, "--json")
     without = box.whimbrel(*send)
     assert without.returncode == 1
-    assert "say a key first" in without.stderr or "send a key" in without.stderr
+    assert "send a key first" in without.stderr or "send a key" in without.stderr
     done = box.whimbrel(*send, "--key", key)
     assert done.returncode == 1
     counts = json.loads(done.stdout.splitlines()[-1])

@@ -1,4 +1,4 @@
-"""The interface of a decoder, and cutting a byte stream into frames.
+"""The interface of decoders, and splitting of byte streams into frames.
 
-Imported by `trackers/`, `protocols/` and all above.
+Imported by `trackers/`, `protocols/` and all higher layers.
 """

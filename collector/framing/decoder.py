@@ -1,10 +1,10 @@
-"""What a decoder is: bytes in, values out, with no socket, clock, Redis or file of its own.
+"""Interface of decoders: bytes in, values out, without socket, clock, Redis or file.
 
-The socket calls `feed` with what it received, `quiet` after `QUIET_S` of silence if the decoder
-`waits_for_quiet` (`MORE_S` if it `waits_for_more`), and `eof` when the sender has ended sending. It also calls
-`quiet` of one that `waits_for_more` when the connection ends without an end of sending. Each returns the
-messages that became complete, in order; each message is answered in that order. A bad message is a value, `Rejected`,
-and costs only itself; only a message that is the `last` ends the connection after its answer.
+The socket calls `feed` with received bytes, `quiet` after `QUIET_S` of silence if the decoder `waits_for_quiet`
+(`MORE_S` if it `waits_for_more`), and `eof` when the sender has ended its stream. It also calls `quiet` of a decoder
+that `waits_for_more` when the connection is lost. Each returns the messages that became complete, in order, and each
+message is answered in that order. An invalid message is a value, `Rejected`, and affects only itself; only a message
+that is the `last` ends the connection after its answer.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ from telemetry.model.problems import Problem
 from telemetry.model.record import Sent
 
 QUIET_S = 0.1
-"""Silence after which a message that has no end mark of its own is taken as whole."""
+"""Silence after which a message without an end mark counts as complete, s."""
 
 MORE_S = 1.0
-"""The same where the messages of one second make one record: what belongs to a second is sent within it."""
+"""The same if all messages of one second form a record: its parts are sent within that second, s."""
 
 
 def _unsaid(_denied: Denied) -> bytes:
-    """What a protocol answers that has no word for it."""
+    """The answer of a protocol that has none for this case."""
     return b""
 
 
 class Received(NamedTuple):
-    """A good message. `stored` is the answer once its records are safe, `not_stored` makes the one for
-    a reason why they could not be stored now.
+    """A valid message. `stored` is the answer once its records are durable, `not_stored` makes the answer for a reason
+    why they could not be stored now.
 
-    One of a `sender` who names itself has a `number`, above those of all its messages before. If it is not, it
-    was stored before: `repeated` is the answer then.
+    A message with a `sender` has a `number` above the numbers of all its earlier messages. Otherwise it was stored
+    before, and `repeated` is the answer.
 
-    One of a device that would send all again for the sake of one bad record has that one in `aside`.
+    If a device would send everything again because of one invalid record, that record is in `aside`.
 
-    One with a `token` is of who has that key; without records it is a hello, and says so for all that follow on its
-    connection. `denied` makes the answer if the key does not allow it. `parts` are what it was put together from, each
-    of which may be allowed by itself. `owner` is whose share it counts towards, where a key is required.
+    A `token` is the key of the message; without records it is a hello, whose key applies to the whole connection.
+    `denied` makes the answer if the key does not allow it. `parts` are the messages that it was combined from, each of
+    which may be allowed separately. `owner` is the owner of its share, if a key is required.
     """
 
     records: list[Sent]
@@ -60,14 +60,14 @@ class Received(NamedTuple):
     owner: Owner = UNLIMITED
 
     def without_records(self) -> Received:
-        """The same for who only answers it, so that records don't outlast the need for them."""
+        """The message without records, for code that only answers it, so that records are freed early."""
         return self._replace(records=[], parts=None) if len(self.records) > 1 else self
 
 
 class Rejected(NamedTuple):
-    """A message that can't be used, the kind of its fault, why, and what to answer.
+    """A message that cannot be used: the kind of its fault, the reason, and the answer.
 
-    Where nothing was sent at all, as by one who looks whether the port is open, the fault is of no kind.
+    If nothing was sent, as by a port scan, there is no kind.
     """
 
     kind: Problem | None
@@ -81,45 +81,46 @@ Message = Received | Rejected
 
 
 class Decoder(Protocol):
-    """One connection's decoder."""
+    """Decoder of one connection."""
 
     PROTOCOL: ClassVar[str]
-    """The name of what it reads, as in settings, logs and metrics. Empty while the first bytes have not told."""
+    """Name of the protocol in settings, logs and metrics. Empty until it is detected from the first bytes."""
 
     @property
     def waits_for_quiet(self) -> bool:
-        """Whether silence would complete a message."""
+        """True if silence would complete a message."""
         ...
 
     @property
     def waits_for_more(self) -> bool:
-        """Whether it holds a record of whole messages, to which a further message could add."""
+        """True if it has a record from complete messages, to which a further message could add."""
         ...
 
     @property
     def is_mid_message(self) -> bool:
-        """Whether a message has begun that is not complete: the sender's time for it is limited."""
+        """True if an incomplete message has begun, whose time is limited."""
         ...
 
     @property
     def held_bytes(self) -> int:
-        """How much it keeps of a message that is not complete."""
+        """Size of the incomplete message that it stores."""
         ...
 
     @property
     def wanted_bytes(self) -> int:
-        """How much is missing of a message whose length is known: so much may be read at once, for until it is complete
-        it costs no decoding. Or how much may be read since it will hardly cost any. 0 if that isn't known."""
+        """Number of missing bytes of a message whose length is known: these can be read in one call, because they need
+        no decoding until it is complete. Or the bytes that may be read because they hardly cost any. 0 if unknown.
+        """
         ...
 
     def feed(self, data: bytes | bytearray, arrival: Arrival) -> list[Message]:
-        """Take what was received."""
+        """Process received bytes."""
         ...
 
     def quiet(self, arrival: Arrival) -> list[Message]:
-        """Take note of silence."""
+        """Process silence."""
         ...
 
     def eof(self, arrival: Arrival) -> list[Message]:
-        """Take note that nothing more will come."""
+        """Process the end of the stream."""
         ...

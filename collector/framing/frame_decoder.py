@@ -1,7 +1,7 @@
-"""What the protocols of trackers have in common: a stream is cut into frames, each is read, and a bad one costs itself.
+"""Common base of tracker decoders: splits a stream into frames and decodes each; an invalid frame affects only itself.
 
-A frame that can't be used gets no answer, as these protocols have none for it, and is set aside as it came. Only a
-stream of which nothing further can be told apart ends its connection.
+An invalid frame gets no answer, as these protocols have none, and is quarantined unchanged. A connection ends only if
+the frames that follow cannot be separated.
 """
 
 from __future__ import annotations
@@ -21,13 +21,12 @@ from telemetry.model.record import Sent
 
 
 class Options(NamedTuple):
-    """What a listener says of its devices.
+    """Settings of a listener for its devices.
 
-    `timezone` is that of devices which tell the time of day where they are; `speed_unit` is theirs where the
-    protocol leaves it open, or empty: the protocol's usual one. `device_tag` says which tag of a line names its device.
-    `address` is the peer's, the last resort of a protocol whose devices need not name themselves. With
-    `keep_frames` a frame is kept as hex in its first record. `answers_all` answers also
-    what the protocol leaves unanswered unless a device is set up to wait for it.
+    `timezone` is the time zone of devices that send local time; `speed_unit` is their unit if the protocol does not
+    define it; empty = the protocol's usual one. `device_tag` is the tag with a line's device. `address` is the peer's,
+    for protocols whose devices need not send an id. With `keep_frames` a frame is stored as hex in its first record.
+    `answers_all` also answers messages that the protocol answers only for devices configured to wait.
     """
 
     max_bytes: int = 2**20
@@ -41,38 +40,38 @@ class Options(NamedTuple):
 
 
 PIECE_BYTES = 4_096
-"""Bytes taken into the buffer at once: a frame's end is looked for in no more than a frame may have and so many."""
+"""Bytes added to the buffer in one step, which limits the search for a frame's end."""
 
 
 class FrameFault(SenderError):
-    """A frame is not what its protocol says."""
+    """A frame violates its protocol."""
 
 
 class OutOfStep(FrameFault):
-    """Where the next frame begins can't be told."""
+    """The start of the next frame cannot be found."""
 
 
 class Cut(NamedTuple):
-    """The next piece of a stream: how many bytes go, and which of them are a frame; none of junk, or of a mere sign."""
+    """The next piece of a stream: its size, and the frame in it; no frame for junk or keep-alives."""
 
     size_bytes: int
     frame: bytes = b""
 
 
 class Framed(ABC):
-    """A decoder (see decoder.py) of one connection."""
+    """Decoder (see decoder.py) of one connection."""
 
     PROTOCOL: ClassVar[str]
 
     MAX_FRAME_BYTES = 2**16
-    """Longer than any frame of the protocol: who sends so much without an end is out of step."""
+    """Longer than any frame of the protocol: without a frame end in this size the stream is out of step."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self.device_id = ""  # as the device named itself on this connection
+        self.device_id = ""  # as sent by the device on this connection
         self._max_bytes = min(self.MAX_FRAME_BYTES, options.max_bytes)
         self._buffer = bytearray()
-        self._looked_bytes = 0  # of an unfinished frame, in how many `cut` found no end; 0 again once one is cut
+        self._looked_bytes = 0  # searched bytes of an incomplete frame; 0 after a frame was cut
         self._is_over = False
 
     @property
@@ -96,7 +95,7 @@ class Framed(ABC):
         return 0
 
     def feed(self, data: bytes | bytearray, arrival: Arrival) -> list[Message]:
-        """Take what was received; returns the messages that are complete."""
+        """Process received bytes; returns the complete messages."""
         messages: list[Message] = []
         for at in range(0, len(data), PIECE_BYTES):
             if self._is_over:
@@ -106,7 +105,7 @@ class Framed(ABC):
         return messages
 
     def _cut_frames(self, messages: list[Message], arrival: Arrival) -> None:
-        """Add what the buffer's whole frames say."""
+        """Add the messages of the complete frames in the buffer."""
         while self._buffer and not self._is_over:
             message, is_cut = self._next(arrival)
             if message is not None:
@@ -115,20 +114,20 @@ class Framed(ABC):
                 break
 
     def datagram(self, data: bytes, arrival: Arrival) -> list[Message]:
-        """A datagram, of a decoder made for it."""
+        """Decode a datagram; needs a new decoder for each."""
         return [*self.feed(data, arrival), *self.eof(arrival)]
 
     def quiet(self, _arrival: Arrival) -> list[Message]:
-        """Silence means nothing here."""
+        """Silence has no meaning."""
         return []
 
     def eof(self, arrival: Arrival) -> list[Message]:
-        """The end of sending, or of a datagram that a decoder of its own was fed with."""
+        """The end of the stream, or of a datagram."""
         messages = self._ended(arrival)
         return [*messages, self._over("cut short")] if self._buffer else messages
 
     def _ended(self, arrival: Arrival) -> list[Message]:
-        """What is whole if nothing follows."""
+        """The messages that are complete if nothing follows."""
         messages: list[Message] = []
         while self._buffer and (cut := self.end(self._buffer)) is not None:
             self._drop(cut.size_bytes)
@@ -138,7 +137,7 @@ class Framed(ABC):
         return messages
 
     def _next(self, arrival: Arrival) -> tuple[Message | None, bool]:
-        """What the next frame says, and whether there was one."""
+        """The message of the next frame, and whether there was a frame."""
         try:
             cut = self.cut(self._buffer)
             if self._is_too_long(cut):
@@ -159,7 +158,7 @@ class Framed(ABC):
         self._looked_bytes = 0
 
     def _is_too_long(self, cut: Cut | None) -> bool:
-        """Whether it came in one piece or in many; junk may be of any length."""
+        """True if a frame is too long, in one piece or many; junk may have any length."""
         if cut is None:
             return len(self._buffer) > self._max_bytes
         return cut.size_bytes > self._max_bytes and bool(cut.frame)
@@ -180,28 +179,28 @@ class Framed(ABC):
         return self.rejected(problems.INVALID_FRAME, why, raw)._replace(last=True)
 
     def rejected(self, kind: problems.Problem, why: str, frame: bytes) -> Rejected:
-        """A frame that can't be used: no answer."""
+        """The result for an invalid frame: no answer."""
         return Rejected(kind, why, b"", aside=(Aside(self.device_id, why, frame),))
 
     @abstractmethod
     def cut(self, buffer: bytearray) -> Cut | None:
-        """The next piece of a buffer that is not empty; None if its end has not come. Raises `OutOfStep`.
+        """The next piece of a buffer that is not empty; None if it is incomplete. Raises `OutOfStep`.
 
-        A call that returns a piece may look at few more bytes than the piece has, for a sender may send any number of
-        short ones. A call that returns None may leave in `_looked_bytes` where the next one begins to look.
+        A call that returns a piece may read only a few bytes more than the piece has, because a sender may send any
+        number of short ones. A call that returns None may store in `_looked_bytes` where the next one continues.
         """
 
     def end(self, _buffer: bytearray) -> Cut | None:
-        """The frame that `cut` waits for if nothing follows; None if it is not whole then."""
+        """The frame that is complete if nothing follows; None if it is incomplete."""
         return None
 
     @abstractmethod
     def read(self, frame: bytes, arrival: Arrival) -> Message | None:
-        """What a frame says; None if nothing. Raises `FrameFault` or `RecordError`."""
+        """Decode a frame; None without a message. Raises `FrameFault` or `RecordError`."""
 
 
 def received(records: list[Sent], frame: bytes, ack: bytes, aside: tuple[Aside, ...] = ()) -> Received:
-    """A good frame: `ack` is what the device hears once its records are safe; until then it hears nothing."""
+    """A valid frame: `ack` is sent once its records are durable, nothing before."""
     return Received(records, len(frame), ack, _no_ack, aside=aside)
 
 

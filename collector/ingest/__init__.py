@@ -1,4 +1,4 @@
-"""From decoded records to a group that Redis has on disk: authorization, limits, watermarks, group commit.
+"""Intake from decoded records to a group synced by Redis: authorization, limits, watermarks, group commit.
 
 Imported by `http/`, `listeners/`, `mqtt/` and the program.
 """

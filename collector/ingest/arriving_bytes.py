@@ -1,12 +1,12 @@
-"""Bounds the bytes of unfinished bodies and messages together, and gives up stalled and greedy ones first.
+"""Limits the total size of unfinished bodies and messages; stalled and large ones are dropped first.
 
-A body counts from its first byte until its records are handed to the intake, which counts them itself; a message over
-TCP until it is whole. When all together exceed the limit, one of others is given up so
-that the new bytes find room: first one that has not brought `PACE_BYTES` for `STALLED_S`, then one of the sender that
-holds most, if that is twice what the sender of the new bytes holds. Otherwise the new bytes are refused. A sender is a
-key and an address. A body alone may always come.
+A body counts from its first byte until its records are passed to the intake, which counts them itself; a message over
+TCP until it is complete. If the total exceeds the limit, another upload is dropped to make room for the new bytes:
+first one that has received less than `PACE_BYTES` in `STALLED_S`, then one of the sender with most bytes, if these are
+twice the bytes of the new bytes' sender. Otherwise the new bytes are rejected. A sender is a key and an address. A
+single body is always accepted.
 
-This file knows no socket; the clock is an argument.
+This file uses no socket; the clock is an argument.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import time
 from collections.abc import Callable
 
 PACE_BYTES, STALLED_S = 4_096, 2.0
-"""A body that brings less than so many bytes in so many seconds has stalled. It is given up only when others
-need the room: a device on a slow network keeps its place while there is room."""
+"""A body that receives fewer bytes than this in this time is stalled. It is dropped only if others need the room:
+a device on a slow network can continue while there is room."""
 
 
 class Upload:
-    """One body. `give_up` is called, once, when it has to make room; `is_given_up` says so from then on."""
+    """One body. `give_up` is called once when it must make room; `is_given_up` is true from then on."""
 
     __slots__ = ("bytes", "give_up", "is_given_up", "marked_bytes", "marked_s", "sender")
 
@@ -29,25 +29,25 @@ class Upload:
         self.give_up = give_up
         self.bytes = 0
         self.marked_bytes = 0
-        self.marked_s = 0.0  # when `marked_bytes` were there: the last moment at which it was fast enough
+        self.marked_s = 0.0  # time of `marked_bytes`: the last time at which it was fast enough
         self.is_given_up = False
 
 
 class Arriving:
-    """All unfinished bodies of a process, or messages of a port. All methods belong to the event loop."""
+    """All unfinished bodies of a process, or messages of a port. All methods must be called in the event loop."""
 
     def __init__(self, max_bytes: int, clock_s: Callable[[], float] = time.monotonic) -> None:
         self.max_bytes = max_bytes
         self.bytes = 0
         self._clock_s = clock_s
-        self._paced: dict[Upload, None] = {}  # the one that was fast enough longest ago is the first
+        self._paced: dict[Upload, None] = {}  # the one that was fast enough longest ago comes first
         self._of: dict[str, dict[Upload, None]] = {}
         self._held: dict[str, int] = {}  # bytes by sender
 
     def hold(self, upload: Upload, size_bytes: int) -> bool:
-        """Count that so much of an upload is there now; 0 once it is whole or gone. False: no room, it must be refused.
+        """Set the size of an upload; 0 once it is complete or gone. False: no room, and it must be rejected.
 
-        Whoever is refused still has to end with 0.
+        A rejected upload must still be set to 0 at its end.
         """
         if upload.is_given_up:
             return size_bytes == 0
@@ -62,7 +62,7 @@ class Arriving:
         return True
 
     def keep(self, upload: Upload, size_bytes: int) -> bool:
-        """Count a whole body, of perhaps another size now that it is inflated; nothing makes it give way any more.
+        """Count a complete body, whose size may have changed by decompression; it is not dropped any more.
 
         False: no room, as for `hold`.
         """
@@ -87,7 +87,7 @@ class Arriving:
             self._mark(upload)
 
     def _mark(self, upload: Upload) -> None:
-        """Put an upload last, as one that comes fast enough."""
+        """Move an upload to the end, as fast enough."""
         upload.marked_bytes, upload.marked_s = upload.bytes, self._clock_s()
         for uploads in (self._paced, self._of.setdefault(upload.sender, {})):
             uploads.pop(upload, None)
@@ -102,7 +102,7 @@ class Arriving:
             self._held.pop(upload.sender, None)
 
     def _victim(self, upload: Upload) -> Upload | None:
-        """The upload that makes room for another, if there is one."""
+        """The upload to drop for another, if there is one."""
         slowest = next((one for one in self._paced if one is not upload), None)
         if slowest is not None and self._clock_s() - slowest.marked_s >= STALLED_S:
             return slowest

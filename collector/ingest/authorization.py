@@ -1,4 +1,4 @@
-"""Whether a key allows what a collector takes: the records of a request, and the messages of a TCP connection."""
+"""Checks whether a key allows the records of a request, and the messages of a TCP connection."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from telemetry.model.errors import StoreUnavailable
 from telemetry.model.record import Sent
 from telemetry.network.client_certificates import Certified
 
-NO_HELLO = NO_KEY._replace(reason="say a key first: as a hello, or as `token` in each message")
+NO_HELLO = NO_KEY._replace(reason="send a key first: as a hello, or as `token` in each message")
 
 
 def admit(scope: Scope, records: Sequence[Sent]) -> Caller:
-    """Who sends these records in a request, about to be stored.
+    """The caller of a request whose records are about to be stored.
 
-    Raises `ProblemError` for one of a device that the key is not for, and where they are more than may be.
+    Raises `ProblemError` for a device that the key does not allow, and for records above a limit.
     """
     caller = caller_of(scope)
     if caller.binding.is_bound:
@@ -45,23 +45,23 @@ def _ignore(_denied: Denied, _token: str) -> None:
 
 
 class Unknown(NamedTuple):
-    """A key that is not known yet, and the messages that wait for its look-up: those from the first that shows it."""
+    """An unknown key, and the messages that wait for its lookup, from the first with this key on."""
 
     token: str
     messages: Sequence[Message]
 
     @property
     def size_bytes(self) -> int:
-        """Of the good messages."""
+        """Size of the valid messages."""
         return sum(one.size_bytes for one in self.messages if isinstance(one, Received))
 
 
 class Pass:
-    """What one connection may say, by the key of its hello or of each message.
+    """Authorization of one connection, by the key of its hello or of each message.
 
-    A key that was good is checked again only when keys have changed. The newest good one is held for `holder`, the
-    connection, which is ended when that key no longer counts. `judged` stops at a key that may be new, and keeps it and
-    the messages that wait as `unknown`: the connection reads nothing until `look_up` is done and they are judged.
+    A valid key is checked again only after keys have changed. The newest one is held for `holder`, the connection,
+    which is ended when the key is withdrawn. `judged` stops at a key that may be new, and stores it and the waiting
+    messages in `unknown`: the connection reads nothing until `look_up` is done and they are judged.
     """
 
     def __init__(
@@ -71,41 +71,41 @@ class Pass:
         note: Callable[[Denied, str], None] = _ignore,
         shares: Shares | None = None,
     ) -> None:
-        """`note` is called with each refusal, and the key or token that was shown."""
+        """`note` is called with each rejection, and the key or token of the message."""
         self._keyring = keyring
         self._shares = shares
         self._holder = holder
         self._note = note
         self._refusal: Callable[[Denied], bytes] = _silent
         self._token = ""  # of the hello
-        self._known = ""  # whose caller is known
+        self._known = ""  # key of the cached caller
         self._caller: Caller | None = None
         self._changes = -1
         self._realm = ""
-        self._realm_caller: Caller | None = None  # whose realm is known
+        self._realm_caller: Caller | None = None  # caller of the cached realm
         self._certified: Certified | None = None
-        self.unknown: Unknown | None = None  # until it was looked up
-        self._looked_up: dict[str, Denied] = {}  # the key of the last look-up, and why it is refused if it is
+        self.unknown: Unknown | None = None  # until the lookup is done
+        self._looked_up: dict[str, Denied] = {}  # the key of the last lookup, and why it is rejected, if it is
 
     def certify(self, certified: Certified) -> None:
-        """Let the certificate of the connection count where no key is given. It is held until `release`."""
+        """Use the connection's certificate if there is no key. It is held until `release`."""
         self._certified = certified
         certified.clients.hold(certified.caller, self._holder)
 
     @property
     def key_id(self) -> str:
-        """Of the key, or certificate, that counts now; empty until there is one."""
+        """Id of the key or certificate in use; empty without one."""
         if self._caller is not None:
             return self._caller.key_id
         return "" if self._certified is None else self._certified.caller.key_id
 
     def covers(self, device_id: str) -> bool:
-        """Whether the key, or certificate, that counts now is for a device."""
+        """True if the key or certificate in use allows a device."""
         caller = self._caller or (None if self._certified is None else self._certified.caller)
         return caller is not None and caller.binding.covers(device_id)
 
     def judged(self, messages: Sequence[Message]) -> Iterator[Message]:
-        """The messages, those that are not allowed as `Rejected`. One of which nobody knows whose it is is the last."""
+        """The messages, with `Rejected` for those that are not allowed. A message with an unknown key is the last."""
         for at, message in enumerate(messages):
             if isinstance(message, Rejected):
                 yield message
@@ -128,7 +128,7 @@ class Pass:
             yield from self._allowed(message, caller)
 
     async def look_up(self, address: str) -> Sequence[Message]:
-        """Look the unknown key up in Redis. Returns the messages that waited; they can be judged now."""
+        """Look the unknown key up in Redis. Returns the waiting messages, which can be judged now."""
         unknown = self.unknown
         if unknown is None:
             return ()
@@ -141,11 +141,11 @@ class Pass:
         return unknown.messages
 
     def refused(self, denied: Denied) -> Rejected:
-        """What ends a connection whose key no longer counts, answered as the message that brought the key would be."""
+        """The answer that ends a connection whose key was withdrawn, in the format of the message with the key."""
         return Rejected(denied.kind, denied.reason, self._refusal(denied), last=True)
 
     def release(self) -> None:
-        """Forget the key: the connection is over, or its key is no longer good."""
+        """Release the key: the connection has ended, or the key is no longer valid."""
         self._release_key()
         if self._certified is not None:
             self._certified.clients.release(self._certified.caller, self._holder)
@@ -179,7 +179,7 @@ class Pass:
         return self._realm
 
     def _owned(self, message: Received, caller: Caller) -> Received:
-        """An allowed message, its sender's name kept apart from others', and whose share it counts towards."""
+        """An allowed message, with a sender name that is unique per realm, and the owner of its share."""
         owner = UNLIMITED if self._shares is None else self._shares.of_caller(caller)
         return message._replace(sender=self._realm_of(caller) + message.sender if message.sender else "", owner=owner)
 

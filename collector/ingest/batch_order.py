@@ -1,4 +1,4 @@
-"""Of senders who number their batches: that none overtakes one of its own that could not be stored."""
+"""Keeps each sender's numbered batches in order: after a failed batch, later ones are rejected until it is retried."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import NamedTuple
 from telemetry.hot_store.operations.append import UNLIMITED, Owner
 
 MAX_FAILED_SENDERS = 1_000
-"""Senders of one connection whose failures are remembered; a gateway with more begins a connection anew."""
+"""Maximum number of senders with failed batches that a connection remembers; beyond it, the sender must reconnect."""
 
 
 class Lane:
-    """What of one connection could not be stored, so that none of its senders overtakes itself.
+    """The failed batches of one connection.
 
-    Were a sender's batch 6 stored although its 5 failed, then 5 would be taken for a repeat when it comes again,
-    and be lost. So behind a failure all with a greater number fail, until that number comes again or, over another
-    connection, the sender begins anew. The writers' threads use it, each for its own shard.
+    If batch 6 were stored after batch 5 failed, the retry of 5 would be dropped as a duplicate. After a failure all
+    batches with greater numbers are therefore rejected until that number is sent again, or the sender reconnects. The
+    writers' threads use it, each for its own shard.
     """
 
     def __init__(self) -> None:
@@ -23,21 +23,21 @@ class Lane:
         self._failed: dict[tuple[int, str], int] = {}
 
     def may_go(self, shard: int, sender: str, number: int) -> bool:
-        """Whether a batch overtakes none. One that failed before, or an earlier one, lets those behind it go."""
+        """True if a batch may be stored. The retry of a failed batch, or an earlier one, lifts the block."""
         failed = self._failed.get((shard, sender))
         if failed is not None and number <= failed:
             del self._failed[shard, sender]
         return not self.is_over and (failed is None or number <= failed)
 
     def failed(self, shard: int, sender: str, number: int) -> None:
-        """Note a failure. With too many senders to be remembered the lane is over: nothing goes any more."""
+        """Record a failure. With too many senders everything is rejected from then on."""
         if not self.is_over:
             self._failed[shard, sender] = min(self._failed.get((shard, sender), number), number)
             self.is_over = len(self._failed) > MAX_FAILED_SENDERS
 
 
 class Numbered(NamedTuple):
-    """A batch of a sender: its number is above those of all the sender's batches before, or it is a repeat."""
+    """A numbered batch: its number is above the numbers of the sender's earlier batches, or it is a repeat."""
 
     sender: str
     number: int

@@ -1,8 +1,8 @@
-"""What requests bring to the store: their records by device, and the batches that `append` takes of many of them.
+"""Packs the records of requests to batches for `append`.
 
-Of one that brings many records of few devices the entries are packed as soon as it comes, while its records are in the
-processor's cache: 0.4 µs a record less. Those of many devices wait for their group, so that records of one device
-that came in several requests rest in one entry. An entry costs Redis and the worker 14 µs, a record in it 6.
+A request with many records of few devices is packed when it arrives, while its records are in the processor's cache.
+Records of many devices wait for their group, so that records of one device from several requests share an entry:
+an entry costs more than a record (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from telemetry.hot_store.operations.append import Batch, Bringer, Owner
 from telemetry.model.record import Sent
 
 MANY = 4
-"""Records a device, on average, from which on they aren't joined with those of other requests."""
+"""Average number of records per device from which they are not joined with records of other requests."""
 
 
 class Load(NamedTuple):
-    """The `size` records of a request, those of one shard: either as entries, or by device."""
+    """The `size` records of a request for one shard: either as entries, or by device."""
 
     size: int
     entries: Sequence[Entry]
@@ -27,22 +27,22 @@ class Load(NamedTuple):
 
     @classmethod
     def of(cls, records: Sequence[Sent]) -> Load:
-        """Of a request's records, which are needed no more."""
+        """The load of a request's records."""
         devices, size = by_device(records), len(records)
         return cls(size, pack_devices(devices), {}) if size >= MANY * len(devices) else cls(size, (), devices)
 
     @property
     def most_entries(self) -> int:
-        """How many entries it may become; devices that other requests have, too, make fewer."""
+        """Maximum number of entries; shared devices make fewer."""
         return len(self.entries) + len(self.devices)
 
     def packed(self) -> Sequence[Entry]:
-        """Its entries."""
+        """The entries."""
         return self.entries or pack_devices(self.devices)
 
 
 class Bringing(Protocol):
-    """A request that brings a load. A `name` is known again: an Idempotency-Key, or with a `number` a sender's id."""
+    """A request with a load. A repeated `name` is recognised: an Idempotency-Key or, with a `number`, a sender's id."""
 
     @property
     def load(self) -> Load: ...
@@ -61,8 +61,9 @@ class Bringing(Protocol):
 
 
 def together(requests: Iterable[Bringing]) -> list[Batch]:
-    """The batches of requests: the records of all in the first, each device's in order, and one without records of each
-    that has a name."""
+    """The batches of requests: the first has all records, in each device's order; each named request adds one without
+    records.
+    """
     entries: list[Entry] = []
     devices: dict[str, list[Sent]] = {}
     named = []
@@ -83,19 +84,19 @@ def together(requests: Iterable[Bringing]) -> list[Batch]:
 
 
 def apart(requests: Sequence[Bringing]) -> list[Batch]:
-    """The same, each that has a name with its own records."""
+    """The same, with the records of each named request in its own batch."""
     unnamed = together(one for one in requests if not one.name)
     named = [Batch(one.load.packed(), one.name, one.body_hash, one.number, one.owner) for one in requests if one.name]
     return [*unnamed, *named]
 
 
 def prefixes_of(requests: Iterable[Bringing]) -> dict[str, int]:
-    """The prefixes that the keys of requests are bound to, and how many devices each may have."""
+    """The prefixes that the requests' keys are bound to, with their maximum numbers of devices."""
     return {one.owner.prefix: one.owner.max_devices for one in requests if one.owner.prefix and one.owner.max_devices}
 
 
 def have_bringers(requests: Iterable[Bringing]) -> bool:
-    """Whether the owner of a request has a share of devices by no prefix."""
+    """True if the owner of a request has a share of devices without a prefix."""
     for one in requests:  # `any` of a generator takes twice as long
         owner = one.owner
         if owner.max_devices and not owner.prefix:
@@ -104,7 +105,7 @@ def have_bringers(requests: Iterable[Bringing]) -> bool:
 
 
 def bringers_of(requests: Iterable[Bringing]) -> list[Bringer]:
-    """These owners, and the devices whose records each sends."""
+    """These owners, and the devices whose records they send."""
     found: dict[Owner, dict[str, None]] = {}
     for one in requests:
         if one.owner.max_devices and not one.owner.prefix:

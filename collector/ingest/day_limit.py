@@ -1,8 +1,7 @@
-"""Limit on the old days that one device's records may touch in an hour: each is a file that a save writes.
+"""Limit of the old days that one device's records may touch per hour, because a save writes a file for each day.
 
-Days around now (`NEAR_DAYS`) are free, so usual records cost one look at their timestamps. Each process counts for
-itself, in memory, and remembers a bounded number of days: beyond it the device that was counted longest ago is
-forgotten early.
+Days around now (`NEAR_DAYS`) are free, so usual records cost one comparison of their timestamps. Each process counts
+separately, in memory, and stores a limited number of days: beyond it the device counted longest ago is forgotten.
 """
 
 from __future__ import annotations
@@ -17,23 +16,23 @@ from telemetry.model.record import Sent
 from telemetry.model.utc import DAY_US
 
 NEAR_DAYS = 1
-"""Days before and after today that are not counted: devices in other time zones, or a clock that is a little wrong."""
+"""Days before and after today that are not counted, for other time zones and clocks that are slightly wrong."""
 
 HOUR_S = 3_600.0
 
 MOST_REMEMBERED = 50_000
-"""Days that are remembered of all devices together, 27 MB if each device has one."""
+"""Maximum number of stored days of all devices, 27 MB if each device has one."""
 
 
 class _Hour(NamedTuple):
-    """The old days of a device since `begun_s`."""
+    """Old days of a device since `begun_s`."""
 
     begun_s: float
     days: set[int]
 
 
 class DeviceDays:
-    """Counts the old days of devices. `most` of each are allowed in an hour from its first; 0 allows all."""
+    """Counts old days of devices. `most` of each are allowed per hour from its first; 0 = no limit."""
 
     def __init__(self, most: int, now_us: Callable[[], int], monotonic_s: Callable[[], float]) -> None:
         self._most = most
@@ -43,7 +42,7 @@ class DeviceDays:
         self._remembered = 0
 
     def excess(self, records: Sequence[Sent]) -> TooManyDays | None:
-        """Count the days of a request's records. Returns why they are too many, and then counts none of them."""
+        """Count the days of a request's records. If they are too many, counts none and returns why."""
         if not self._most or not records:
             return None
         today = self._now_us() // DAY_US
@@ -73,7 +72,7 @@ class DeviceDays:
         return None
 
     def _forget(self, now_s: float) -> None:
-        """Forget hours that are over, and the oldest beyond what may be remembered."""
+        """Forget expired hours, and the oldest beyond the maximum."""
         while self._hours:
             device_id, hour = next(iter(self._hours.items()))
             if now_s < hour.begun_s + HOUR_S and self._remembered <= MOST_REMEMBERED:

@@ -1,4 +1,4 @@
-"""The devices that one port takes: those of a list, of prefixes, or known ones only. Any other device is refused."""
+"""Device filter of a port: accepts listed ids, prefixes, or known devices; all others are rejected."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from telemetry.model.record import Sent
 log = logging.getLogger(__name__)
 
 NOT_LISTED = "its id is not in `devices` and begins with none of `device_prefixes`"
-NOT_KNOWN = "it has no records and was not made known; to take it: whimbrel devices add"
+NOT_KNOWN = "it has no records and was not added; to accept it: whimbrel devices add"
 
 
 class DeviceFilter:
-    """Judges devices for a port. With `lookups` only known devices are taken."""
+    """Filters devices for a port. With `lookups` only known devices are accepted."""
 
     def __init__(
         self, port: int, devices: Sequence[str], prefixes: Sequence[str], lookups: DeviceLookups | None = None
@@ -33,13 +33,13 @@ class DeviceFilter:
 
     @classmethod
     def of(cls, one: Listen, lookups: DeviceLookups | None) -> DeviceFilter | None:
-        """That of a listener; None if it takes all devices."""
+        """The filter of a listener; None if it accepts all devices."""
         if not (one.devices or one.device_prefixes or one.known_devices_only):
             return None
         return cls(one.port, one.devices, one.device_prefixes, lookups if one.known_devices_only else None)
 
     def undecided(self, messages: Sequence[Message], named: str) -> list[str]:
-        """Devices that must be looked up before messages can be judged. `named` is the device of the connection."""
+        """Devices to look up before messages can be judged. `named` is the connection's device."""
         if self._lookups is None:
             return []
         found = dict.fromkeys(device for one in messages for device in _devices_of(one, named))
@@ -51,7 +51,7 @@ class DeviceFilter:
             await self._lookups.look_up(devices)
 
     def judged(self, messages: Sequence[Message], named: str, peer: str, ends: bool = False) -> list[Message]:
-        """The messages, refused ones as `Rejected`. If `ends`, the first refused one is the last of its connection."""
+        """The messages, rejected ones as `Rejected`. If `ends`, the first rejected one ends the connection."""
         found: list[Message] = []
         for message in messages:
             found += self._judged(message, named, peer, ends)
@@ -60,7 +60,7 @@ class DeviceFilter:
         return found
 
     def refusal(self, records: Sequence[Sent], aside: Sequence[Aside], peer: str) -> Denied | None:
-        """Why the records of a request are refused; None if they are taken."""
+        """Why the records of a request are rejected; None if they are accepted."""
         for place, sent in enumerate(records):
             if why := self._why_refused(sent.device_id):
                 return self._denied(sent.device_id, why, peer, place)
@@ -74,7 +74,7 @@ class DeviceFilter:
         if refused is None:
             yield message
         elif isinstance(message, Rejected):
-            yield message._replace(aside=())  # strangers fill no quarantine
+            yield message._replace(aside=())  # rejected devices must not fill the quarantine
         elif message.parts is not None:
             for part in message.parts():
                 yield from self._judged(part, named, peer, ends)
@@ -100,8 +100,9 @@ class DeviceFilter:
 
 
 def not_now(messages: Sequence[Message], error: StoreError | BusyError) -> list[Message]:
-    """Messages whose devices could not be looked up: their senders keep them. A numbered batch ends its connection, so
-    that no later one overtakes it."""
+    """Answers to messages whose devices could not be looked up: senders must keep them. A numbered batch ends its
+    connection, so that no later one is stored before it.
+    """
     return [
         Rejected(problems.BUSY, str(error), one.not_stored(str(error)), last=one.last or bool(one.sender))
         if isinstance(one, Received)
@@ -111,7 +112,7 @@ def not_now(messages: Sequence[Message], error: StoreError | BusyError) -> list[
 
 
 def _devices_of(message: Message, named: str) -> dict[str, None]:
-    """The devices that a message is about: those of its records, or else the one that the connection has named."""
+    """The devices of a message: from its records, or else the device named by the connection."""
     found = dict.fromkeys(sent.device_id for sent in message.records) if isinstance(message, Received) else {}
     found |= dict.fromkeys(one.device_id for one in message.aside if one.device_id)
     return found or ({named: None} if named else {})

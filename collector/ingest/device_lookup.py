@@ -1,7 +1,7 @@
-"""Looks up which devices are known, for ports with `known_devices_only`.
+"""Looks up whether devices are known, for ports with `known_devices_only`.
 
-An answer is remembered for a while, so that a device costs Redis one question a minute. Devices that are asked for
-while a question is under way share the next one.
+Results are cached, so that a device costs Redis one lookup a minute. Devices requested during a lookup share the next
+one.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from telemetry.coordination.known_devices import are_known
 from telemetry.hot_store.client import READ_TIMEOUT_S, connect
 
 KNOWN_S = 60.0
-"""Time for which a known device is remembered: so long, one that was deleted or removed may still be taken."""
+"""Cache time of a known device, s: for this time, a deleted or removed device may still be accepted."""
 
 UNKNOWN_S = 1.0
-"""The same for an unknown device: enough to judge the message for which it was looked up."""
+"""Cache time of an unknown device, s: enough to judge the message for which it was looked up."""
 
 MAX_REMEMBERED = 100_000
-"""Devices that are remembered, some 200 bytes each."""
+"""Maximum number of cached devices, some 200 bytes each."""
 
 READ_DEVICES = 1_000
-"""Devices in one question to Redis."""
+"""Number of devices per lookup."""
 
 Read = Callable[[Sequence[str]], Sequence[bool]]
-"""Asks which devices are known. Raises `StoreError`, `BusyError`."""
+"""Reads which devices are known. Raises `StoreError`, `BusyError`."""
 
 
 class Answer(NamedTuple):
@@ -40,28 +40,28 @@ class Answer(NamedTuple):
 
 
 class DeviceLookups:
-    """Tells which devices are known. Belongs to the event loop; `read` runs in a thread, one call at a time."""
+    """Cache of known devices. Must be used in the event loop; `read` runs in a thread, one call at a time."""
 
     def __init__(self, read: Read, clock_s: Callable[[], float] = monotonic) -> None:
         self._read = read
         self._clock_s = clock_s
         self._answers: OrderedDict[str, Answer] = OrderedDict()
         self._lock = asyncio.Lock()
-        self._devices: dict[str, None] = {}  # of the next question
-        self._question: asyncio.Task[None] | None = None  # the next one, until it begins
+        self._devices: dict[str, None] = {}  # of the next lookup
+        self._question: asyncio.Task[None] | None = None  # the next lookup, until it begins
 
     def is_known(self, device_id: str) -> bool | None:
-        """Whether a device is known; None if it must be looked up."""
+        """True if a device is known; None if it must be looked up."""
         answer = self._answers.get(device_id)
         return answer.is_known if answer is not None and self._clock_s() < answer.until_s else None
 
     def was_known(self, device_id: str) -> bool:
-        """The last answer, however old: `is_known` may turn None between two looks at a message."""
+        """The last result, however old: `is_known` may become None while a message is judged."""
         answer = self._answers.get(device_id)
         return answer is not None and answer.is_known
 
     async def look_up(self, devices: Iterable[str]) -> None:
-        """Ask Redis, so that `is_known` tells. Raises `StoreError`, `BusyError`."""
+        """Look devices up, so that `is_known` has a result. Raises `StoreError`, `BusyError`."""
         self._devices.update(dict.fromkeys(devices))
         if self._question is None:
             self._question = asyncio.create_task(self._ask())
@@ -85,7 +85,7 @@ class DeviceLookups:
 
 @asynccontextmanager
 async def device_lookups(settings: Settings) -> AsyncIterator[DeviceLookups | None]:
-    """Within this, look-ups of known devices; None if no port needs them."""
+    """Context with lookups of known devices; None if no port needs them."""
     if not any(one.known_devices_only for one in settings.collector.listen):
         yield None
         return

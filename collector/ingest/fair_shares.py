@@ -1,4 +1,4 @@
-"""Shares of keys and addresses in what all senders share: senders, Idempotency-Keys and devices of a shard."""
+"""Shares of keys and addresses in common limits: senders, Idempotency-Keys and devices of a shard."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from telemetry.model.api_keys import Caller
 ALL_PERCENT = 100
 
 MOST_KNOWN = 4_096
-"""Addresses whose owners are kept for the next request."""
+"""Maximum number of cached owners of addresses."""
 
 
 class Shares:
-    """Tells the owner whose share a request counts towards.
+    """Determines the owner whose share a request counts towards.
 
-    `percent` of each limit is for one key with a prefix or, where no key is required, for one address. A key or token
-    for named devices has `senders` and `names` for each of them. 0, and 100 percent, is no share.
+    `percent` of each limit is for one key with a prefix or, if no key is required, for one address. A key or token
+    for named devices has `senders` and `names` for each of them. 0, and 100 percent, mean no share.
     """
 
     def __init__(
@@ -38,17 +38,17 @@ class Shares:
         self._of_address = lru_cache(MOST_KNOWN)(self._owner_at)
 
     def of_request(self, scope: Scope, caller: Caller) -> Owner:
-        """That of a request over HTTP."""
+        """Owner of an HTTP request."""
         if caller.key_id:
             return self.of_caller(caller)
         return self.of_client(scope["client"], scope["headers"])
 
     def of_client(self, peer: tuple[str, int] | None, headers: Headers) -> Owner:
-        """That of an HTTP client, where no key is required."""
+        """Owner for an HTTP client, if no key is required."""
         return self._of_address(self._addresses.asking(peer[0], headers)) if peer and peer[0] else UNLIMITED
 
     def of_caller(self, caller: Caller) -> Owner:
-        """That of a key. One for all devices may use all."""
+        """Owner for a key. A key for all devices has no limit."""
         binding = caller.binding
         if not binding.is_bound:
             return UNLIMITED
@@ -59,7 +59,7 @@ class Shares:
         return Owner(name, self._senders * devices, self._names * devices)
 
     def of_address(self, address: str) -> Owner:
-        """That of an address, where no key is required. A unix socket's peer may use all."""
+        """Owner for an address, if no key is required. A unix socket's peer has no limit."""
         return self._of_address(address) if address else UNLIMITED
 
     def _owner_at(self, address: str) -> Owner:

@@ -1,9 +1,9 @@
-"""Group commit: from decoded messages to the hot store, durable before the answer.
+"""Group commit: stores decoded messages in the hot store, durably before the response.
 
-While one call to Redis is in flight, what arrives forms the next group: senders who wait at the same time
-share one function call and one fsync. Each shard has a writer that makes the calls (shard_writer.py). What waits is
-bounded in bytes; whoever comes when it is full is refused (HTTP) or not read from (TCP). Above the marks of memory and
-disk all is refused (watermarks.py).
+While a call to Redis is in progress, new requests form the next group: concurrent senders share one function call and
+one fsync. Each shard has a writer that makes the calls (shard_writer.py). The size of waiting requests is limited;
+beyond it HTTP requests are rejected, and TCP connections are not read. Above the watermarks of memory and disk
+everything is rejected (watermarks.py).
 """
 
 from __future__ import annotations
@@ -31,13 +31,12 @@ from telemetry.observability import metrics
 from telemetry.system import clock
 
 SWITCH_S = 0.0005
-"""How long the event loop's thread decodes on while a writer's wants Python's lock, a tenth of what is usual: a writer
-wants it with each piece of a call that it sends, and Redis waits for the last piece. 10,000 records were sent in 12 to
-17 ms while others were decoded, and are in 4 to 7."""
+"""Interpreter switch interval, s: shorter than the default, because a writer needs the GIL for each piece of a call
+that it sends, while Redis waits for the last piece (docs/performance.md)."""
 
 
 class Intake:
-    """Stores records and tells when they are safe. All methods belong to the event loop."""
+    """Stores records and reports when they are durable. All methods must be called in the event loop."""
 
     def __init__(
         self,
@@ -73,21 +72,21 @@ class Intake:
             writer.start()
 
     async def stop(self) -> None:
-        """Store what was submitted, then end the writers."""
+        """Store the submitted records, then end the writers."""
         await asyncio.gather(*[writer.stop() for writer in self._writers])
 
     @property
     def newest_ms(self) -> int:
-        """The greatest that the box's clock showed as a record arrived, as far as Redis has told us; ms since epoch."""
+        """The greatest value of the box's clock at an arrival, as last reported by Redis, ms since epoch."""
         return max((writer.newest_ms for writer in self._writers), default=0)
 
     @property
     def has_room(self) -> bool:
-        """False while more waits than may."""
+        """False while the waiting records exceed the limit."""
         return self._pending_bytes < self._max_pending_bytes
 
     async def room(self) -> None:
-        """Return once there is room again."""
+        """Wait until there is room."""
         await self._room.wait()
 
     async def submit(
@@ -100,13 +99,12 @@ class Intake:
         limits_days: bool = True,
         owner: Owner = UNLIMITED,
     ) -> None:
-        """Store the records of one request; return when they, and what is `aside`, are on disk.
+        """Store the records of one request; return when they and `aside` are durable.
 
-        `cost_bytes` is what they count against the bound. With a `name` they are stored once however often
-        they come. `limits_days` is false for senders that cannot be told to wait. Raises `BusyError` if they can't be
-        stored now (`TooManyDays` if their device has to wait), `KeyReusedError` if `name` came before
-        with another `body_hash`. With several shards a failure may leave a part stored; the retry with the
-        same name stores the rest.
+        `cost_bytes` is their size for the limit. Records with a `name` are stored once, however often they are sent.
+        `limits_days` is false for senders that cannot be asked to wait. Raises `BusyError` if they cannot be stored now
+        (`TooManyDays` if their device must wait), `KeyReusedError` if `name` was used with another `body_hash`. With
+        several shards a failure may leave a part stored; a retry with the same name stores the rest.
         """
         if not self.has_room:
             raise BusyError("more records are waiting for the store than may", retry_after_s=1)
@@ -114,7 +112,7 @@ class Intake:
             raise excess
         parts = self._parts(records)
         if name:
-            home = shard_of(name, self._shards)  # decides first whether the name is free, for all shards
+            home = shard_of(name, self._shards)  # decides first, for all shards, whether the name is new
             done, tell = self._future()
             self._put(tell, home, parts.pop(home, []), cost_bytes, name, body_hash, owner=owner)
             await done
@@ -125,9 +123,10 @@ class Intake:
     async def submit_numbered(
         self, records: Sequence[Sent], cost_bytes: int, sender: str, number: int, owner: Owner = UNLIMITED
     ) -> bool:
-        """Like `submit`, of a sender that numbers its batches and waits for each answer; True if it was stored before.
+        """Like `submit`, for a sender that numbers its batches and waits for each response; True if it was stored
+        before.
 
-        Raises `BusyError` if it can't be stored now: the same number has to come again before any greater one.
+        Raises `BusyError` if it cannot be stored now: the same number must be sent again before any greater one.
         """
         if not self.has_room:
             raise BusyError("more records are waiting for the store than may", retry_after_s=1)
@@ -141,10 +140,10 @@ class Intake:
         aside: Sequence[Aside] = (),
         owner: Owner = UNLIMITED,
     ) -> asyncio.Future[bool]:
-        """Like `submit`, but at once and without regard to room: the caller waits for that.
+        """Like `submit`, but without waiting, and without checking for room, which the caller must do.
 
-        A sender's batch is stored once; the result is True if it was before. One without records gives its number
-        up: every shard remembers it. What is `aside` is in quarantine when the result comes.
+        A numbered batch is stored once; the result is True if it was stored before. A batch without records skips its
+        number in every shard. `aside` is in quarantine when the result is set.
         """
         done, tell = self._future()
         self.hand_over(tell, records, cost_bytes, numbered, aside, owner)
@@ -159,8 +158,9 @@ class Intake:
         aside: Sequence[Aside] = (),
         owner: Owner = UNLIMITED,
     ) -> None:
-        """The same for who is told by a call, which comes to all of a group one after the other. It may not raise. A
-        future and its callback cost 1 µs more."""
+        """The same with a callback instead of a future, which is cheaper. The callbacks of a group are called one after
+        the other, and must not raise.
+        """
         excess = self._device_days.excess(records)
         if excess is not None and numbered is None and self._loop is not None:
             self._loop.call_soon(tell, excess)
@@ -172,7 +172,7 @@ class Intake:
         self._put_all(tell, parts, cost_bytes, sender, b"", number, lane, aside, excess, owner)
 
     def _future(self) -> tuple[asyncio.Future[bool], Tell]:
-        """A future, and what gives it its result."""
+        """A future, and the function that sets its result."""
         if self._loop is None:
             raise BusyError("the intake is not running")
         done: asyncio.Future[bool] = self._loop.create_future()
@@ -199,7 +199,7 @@ class Intake:
         excess: TooManyDays | None = None,
         owner: Owner = UNLIMITED,
     ) -> None:
-        """Put each shard's part, and what is `aside`; once all is known `tell` hears of it."""
+        """Queue the parts of all shards, and `aside`; calls `tell` once all results are known."""
         waits = len(parts) + bool(aside)
         if waits == 0:
             tell(False)
@@ -235,7 +235,7 @@ class Intake:
         self._writers[shard].put(part)
 
     def _tell(self, group: Sequence[Part], outcomes: Sequence[Outcome], took_s: float, resent: int) -> None:
-        """Tell those who wait for a group, whose call took so long, and of which so many records were repeats."""
+        """Report the results of a group; its call took `took_s`, and `resent` of its records were repeats."""
         self._measured.note(group, outcomes, took_s, resent)
         for part, outcome in zip(group, outcomes, strict=True):
             self._pending_bytes -= part.cost_bytes
@@ -245,7 +245,7 @@ class Intake:
 
 
 class _Measured:
-    """The meters of what is stored. Each belongs to the event loop, so that the writers' threads need no lock."""
+    """Metrics of the intake, updated in the event loop, so that the writers' threads need no lock."""
 
     def __init__(self) -> None:
         self._accepted = metrics.ACCEPTED.one
@@ -256,7 +256,7 @@ class _Measured:
         self._append_s = metrics.APPEND_S.one
 
     def note(self, group: Sequence[Part], outcomes: Sequence[Outcome], took_s: float, resent: int) -> None:
-        """Count a group: what was stored of it, what had been before; failures are refusals (rejection_counts.py)."""
+        """Count the new and repeated records of a group; failures are counted as rejections (rejection_counts.py)."""
         self._append_s.observe(took_s)
         stored: Sequence[Part] = group
         if any(outcomes):
@@ -270,8 +270,9 @@ class _Measured:
 
 
 class _Joined:
-    """Hears what becomes of each part of a request, and then tells of the whole: the first failure, or whether all were
-    stored before."""
+    """Collects the results of a request's parts, and reports the whole: the first failure, or whether all were stored
+    before.
+    """
 
     def __init__(self, parts: int, tell: Tell) -> None:
         self._parts = parts
@@ -279,7 +280,7 @@ class _Joined:
         self._outcomes: list[Outcome] = []
 
     def __call__(self, outcome: Outcome) -> None:
-        """Hear of a part."""
+        """Add the result of a part."""
         self._outcomes.append(outcome)
         if len(self._outcomes) == self._parts:
             failures = [one for one in self._outcomes if isinstance(one, Exception)]
@@ -287,7 +288,7 @@ class _Joined:
 
 
 def _settle(done: asyncio.Future[bool], outcome: Outcome) -> None:
-    if done.done():  # who waited gave up
+    if done.done():  # the waiting task was cancelled
         return
     if isinstance(outcome, Exception):
         done.set_exception(outcome)

@@ -1,12 +1,11 @@
-"""The quick way of a group of small requests: one call over a connection of the event loop's own, without a thread.
+"""Fast path for groups of small requests: one call over a connection of the event loop, without a thread.
 
-A thread that sends a call and waits for the answer wants Python's lock three times from a loop that is busy with the
-next requests, and redis-py adds to that. One record a request, of 64 connections: 43 µs of the collector, not 57,
-and a quarter more in a second; of 16 connections 60 µs, not 86. A group begins when the loop has handled all
-that came together, so one half of the senders is read and answered while Redis stores what the other half sent.
+A thread that makes a call needs the GIL three times from a loop that is busy with the next requests, and redis-py adds
+overhead (figures: docs/performance.md). A group begins when the loop has handled all requests that arrived together, so
+that one half of the senders is read and answered while Redis stores the records of the other half.
 
-Only what is usual goes here. The writer's thread (shard_writer.py) takes any group, and so those that are large or have
-names, those that Redis refuses as a whole, and all while this connection is lost.
+The writer's thread (shard_writer.py) handles all other groups: large ones, named requests, groups that Redis rejects as
+a whole, and all groups while this connection is lost.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ from telemetry.hot_store.shard import Shard
 from telemetry.model.errors import StoreUnavailable
 
 MOST_REQUESTS, MOST_BYTES = 128, 2**16
-"""Of a group. What 1,000 connections send the thread stores as cheaply, and begins sooner (shard_writer.py: KEEP_S)."""
+"""Limits of a group. For many connections the thread is as cheap, and begins sooner (shard_writer.py: KEEP_S)."""
 
 
 class Small(Bringing, Protocol):
-    """A request that may be of such a group."""
+    """A request that may be part of such a group."""
 
     @property
     def cost_bytes(self) -> int: ...
@@ -39,11 +38,11 @@ class Small(Bringing, Protocol):
 
 
 Call = asyncio.Future[Any]
-"""A call under way; its result is Redis's answer as it came."""
+"""A call in progress; its result is Redis's response."""
 
 
 class SmallGroups:
-    """Appends over a connection that redis-py has made; used in a running event loop, one call at a time."""
+    """Appends over a connection made by redis-py; must be used in a running event loop, one call at a time."""
 
     def __init__(self, connection: Any, limits: Limits) -> None:
         self._line = Line(connection, connection.socket_timeout)
@@ -51,7 +50,7 @@ class SmallGroups:
 
     @property
     def is_lost(self) -> bool:
-        """Whether the connection is gone."""
+        """True if the connection is closed."""
         return self._line.is_lost
 
     def close(self) -> None:
@@ -65,7 +64,7 @@ class SmallGroups:
 
 
 async def appended(call: Call) -> Appended | None:
-    """What became of a group; None if Redis stored nothing of it. Raises `StoreUnavailable` if that can't be known."""
+    """Result of a group; None if Redis stored nothing. Raises `StoreUnavailable` if the result is unknown."""
     try:
         answer = await call
     except redis.RedisError as error:
@@ -77,7 +76,7 @@ async def appended(call: Call) -> Appended | None:
 
 
 def are_small(group: Sequence[Small]) -> bool:
-    """Whether a group may go this way."""
+    """True if a group may use this path."""
     if len(group) > MOST_REQUESTS or any(part.name or part.aside for part in group):
         return False
     return sum([part.cost_bytes for part in group]) <= MOST_BYTES

@@ -1,7 +1,8 @@
-"""What appends to a shard: a thread, and for small groups the event loop, one call to Redis at a time.
+"""Writer of a shard: appends groups, one call to Redis at a time, from a thread or, for small groups, from the event
+loop.
 
-The thread runs redis-py's synchronous client, which packs with hiredis and costs a tenth of its asyncio pipeline; small
-groups don't need it (inline_append.py).
+The thread runs redis-py's synchronous client, which packs with hiredis and is much cheaper than its asyncio pipeline;
+small groups do not need it (inline_append.py).
 """
 
 from __future__ import annotations
@@ -54,27 +55,24 @@ from telemetry.model.errors import (
 log = logging.getLogger(__name__)
 
 GROUP_ENTRIES, GROUP_RECORDS, GROUP_BYTES = 10_000, 40_000, 2**23
-"""What a group is full at: entries of Redis's streams, records, and bytes as they came. An entry costs Redis 8 µs, a
-record in it 1; so one call takes some 20 to 100 ms, in which Redis does nothing else. Each waits for the disk once, so
-on a slow one groups must be able to grow: with 10,000 records at most, they were full there."""
+"""Maximum size of a group: stream entries, records, and bytes as received. One call takes some 20 to 100 ms, in which
+Redis does nothing else. Each call waits for the disk once, so on a slow disk groups must be able to grow."""
 
 GATHER_S, GATHER_PARTS = 0.004, 64
-"""How long a writer leaves the processor to the event loop behind a group of so many requests: what they send next then
-comes in fewer calls. One record a line of 1,000 connections: half as many again in each, and a tenth less of the CPU of
-collector and Redis together."""
+"""Pause of a writer after a group with this number of requests, s, so that the event loop can read more requests into
+the next group: fewer calls need less CPU of collector and Redis (docs/performance.md)."""
 
 KEEP_S = 0.1
-"""How long a writer's thread waits for more behind a group that is not small, before small ones may go without it. The
-loop sends a group when it has handled all that came together: of 1,000 connections that is some ms later."""
+"""Time for which a writer's thread waits for more after a large group, s, before small groups bypass it again."""
 
 Outcome = Exception | bool
-"""What becomes of a part: stored, or True if it was stored before."""
+"""Result of a part: an error, or whether it was stored before."""
 
 Tell = Callable[[Outcome], None]
 
 
 class Part(NamedTuple):
-    """What of one request goes to one shard, and who hears what becomes of it."""
+    """The part of a request for one shard, and the callback for its result."""
 
     load: Load
     cost_bytes: int
@@ -87,11 +85,11 @@ class Part(NamedTuple):
     aside: Sequence[Aside] = ()
     excess: TooManyDays | None = None
     owner: Owner = UNLIMITED
-    """Why a numbered batch is refused: it passes the writer all the same, so that none behind it overtakes it."""
+    """Why a numbered batch is rejected: the writer still handles it, so that no later one is stored before it."""
 
     def may_go(self, shard: int) -> bool:
         if self.excess is not None:
-            self.note_failure(shard)  # at once: those behind it may be of the same group
+            self.note_failure(shard)  # immediately: later ones may be in the same group
             return False
         return self.lane is None or self.lane.may_go(shard, self.name, self.number)
 
@@ -101,12 +99,12 @@ class Part(NamedTuple):
 
 
 TellAll = Callable[[Sequence[Part], Sequence[Outcome], float, int], None]
-"""Hears, in the event loop, what became of the parts of a group, how many seconds its call took, and how many records
-of it were repeats, not stored again."""
+"""Called in the event loop with the parts of a group, their results, the duration of the call in seconds, and the
+number of repeated records, which were not stored again."""
 
 
 class Store(NamedTuple):
-    """Where all writers append, and what they keep to."""
+    """Connection, limits and settings shared by all writers."""
 
     connect: Callable[[], redis.Redis]
     shards: int
@@ -116,10 +114,11 @@ class Store(NamedTuple):
 
 
 class Writer(threading.Thread):
-    """Appends to one shard, group after group, until told to stop and nothing waits.
+    """Appends to one shard, group after group, until stopped and empty.
 
-    One call is under way at a time: a task of the event loop makes that of a small group itself (inline_append.py), and
-    leaves any other, and those behind it until small ones come again, to the thread. Whose turn it is has what is here.
+    One call is in progress at a time. A task of the event loop makes the calls of small groups itself
+    (inline_append.py); it leaves any other group, and those after it until small ones come again, to the thread. They
+    share this state in turns.
     """
 
     def __init__(self, store: Store, number: int, tell: TellAll) -> None:
@@ -128,7 +127,7 @@ class Writer(threading.Thread):
         self._number = number
         self._tell = tell
         self.newest_ms = 0
-        self._resent = 0  # of the group that is being appended
+        self._resent = 0  # of the current group
         self._waiting: deque[Part] = deque()
         self._changed = asyncio.Event()
         self._arrived = threading.Condition()
@@ -146,14 +145,14 @@ class Writer(threading.Thread):
     # In the event loop
 
     def put(self, part: Part) -> None:
-        """Have a part appended. A thread that is idle looks once more after it has said so: it misses none."""
+        """Queue a part. An idle thread checks the queue again after it announced that it is idle, so none is missed."""
         self._waiting.append(part)
         self._changed.set()
         if self._is_idle:
             self._wake()
 
     async def stop(self) -> None:
-        """Append what waits, then end."""
+        """Append the queued parts, then end."""
         self._stopping = True
         self._changed.set()
         self._wake()
@@ -180,8 +179,9 @@ class Writer(threading.Thread):
         return bool(self._waiting)
 
     async def _by_loop(self, group: list[Part]) -> list[Part]:
-        """Append small groups; returns the next that is for the thread, if any. Those who wait for one hear of it while
-        Redis stores the next."""
+        """Append small groups; returns the next group for the thread, if any. Results of a group are reported while
+        Redis stores the next one.
+        """
         while group and (call := self._begun(group)) is not None:
             begun_s = time.monotonic()
             outcomes = await self._answered(group, call)
@@ -198,10 +198,10 @@ class Writer(threading.Thread):
         try:
             return self._small.begin(self._shard, group)
         except Exception:
-            return None  # the thread meets the same fault, and tells of it
+            return None  # the thread gets the same error, and reports it
 
     async def _answered(self, group: Sequence[Part], call: Call) -> list[Outcome] | None:
-        """What becomes of each part; None if it is for the thread to find out."""
+        """Result of each part; None if the thread must handle the group."""
         try:
             found = await appended(call)
         except Exception as error:
@@ -212,16 +212,16 @@ class Writer(threading.Thread):
         return [False] * len(group)
 
     async def _by_thread(self, group: list[Part]) -> list[Part]:
-        """Have the thread append a group and those behind it; returns what it leaves."""
+        """Let the thread append a group and the following ones; returns the next small group."""
         given = _Given(group, self._loop.create_future())
         self._given.put(given)
         return await given.done
 
     def _take(self, connection: Any) -> None:
-        """Have small groups go over a connection from now on."""
+        """Use a connection for small groups from now on."""
         self._small = SmallGroups(connection, self._store.limits)
 
-    # By whose turn it is
+    # In either, by turns
 
     def _next_group(self) -> list[Part]:
         group: list[Part] = []
@@ -241,19 +241,19 @@ class Writer(threading.Thread):
         self._resent += found.resent
 
     def _take_resent(self) -> int:
-        """How many records of the group were repeats, for who is told of it."""
+        """Number of repeated records in the group; resets it."""
         resent, self._resent = self._resent, 0
         return resent
 
     def _is_small(self, group: Sequence[Part]) -> bool:
-        """Whether a group may go over the loop's connection just now."""
+        """True if a group may use the loop's connection now."""
         is_there = self._small is not None and not self._small.is_lost
         return is_there and self._shard is not None and self._gate.is_open and are_small(group)
 
     # In the thread
 
     def _in_loop(self, call: Callable[..., object], *arguments: object) -> None:
-        """Have the event loop call something, if it still runs."""
+        """Call a function in the event loop, if it is still running."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(call, *arguments)
 
@@ -269,7 +269,7 @@ class Writer(threading.Thread):
         self._client.close()
 
     def _append_on(self, group: list[Part]) -> list[Part]:
-        """Append groups until none or a small one waits, and has for `KEEP_S` behind the last other; returns that."""
+        """Append groups until none is queued, or a small one `KEEP_S` after the last other group; returns that."""
         until_s = 0.0
         while group:
             begun_s = time.monotonic()
@@ -295,26 +295,26 @@ class Writer(threading.Thread):
             self._is_idle = False
 
     def _connect(self) -> None:
-        """Make the connection for small groups, if there is none and Redis is there. Not over TLS: see
+        """Make the connection for small groups, if there is none and Redis is reachable. Not over TLS: see
         direct_connection.py.
         """
         if self._shard is None or (self._small is not None and not self._small.is_lost):
             return
         if issubclass(self._client.connection_pool.connection_class, redis.SSLConnection):
             return
-        with suppress(Exception):  # the thread needs none
+        with suppress(Exception):  # the thread does not need it
             connection: Any = self._client.connection_pool.make_connection()
             connection.connect()
             self._in_loop(self._take, connection)
 
     def _attach(self) -> Shard:
-        """Find the shard, and how far its clock was; at the start, too, for it decides what is from the future."""
+        """Attach to the shard, and read its clock, which decides at the start which timestamps are in the future."""
         self._shard = hot.attach(self._client, self._store.shards)[self._number]
         self.newest_ms = self._shard.newest_ms()
         return self._shard
 
     def _outcomes(self, group: list[Part]) -> list[Outcome]:
-        """What becomes of each part; none overtakes one of its sender that failed."""
+        """Results of the parts; a batch after a failed one of the same sender is rejected."""
         goes = [part.may_go(self._number) for part in group]
         tried = iter(self._try([part for part, may in zip(group, goes, strict=True) if may]))
         outcomes = [next(tried) if may else _overtakes(part) for part, may in zip(group, goes, strict=True)]
@@ -341,21 +341,21 @@ class Writer(threading.Thread):
             return self._refused(group, error)
 
     def _refused(self, group: Sequence[Part], error: Exception) -> list[Outcome]:
-        """What those hear whose group was not stored, or perhaps not."""
+        """Results of a group that was not stored, or perhaps not."""
         if isinstance(error, BusyError):
             return [BusyError(str(error), error.retry_after_s) for _ in group]
         self._shard = None
         if isinstance(error, (StoreError, ConfigError)):
             self._was_unanswered = isinstance(error, StoreUnavailable)
-            log.warning("refusing %d requests: %s", len(group), error)
+            log.warning("rejecting %d requests: %s", len(group), error)
             return [BusyError(str(error)) for _ in group]
-        log.error("refusing %d requests", len(group), exc_info=error)
+        log.error("rejecting %d requests", len(group), exc_info=error)
         return [BusyError(f"the store failed: {type(error).__name__}") for _ in group]
 
     def _append(self, group: list[Part]) -> list[Outcome]:
         shard = self._shard or self._attach()
         aside = [one for part in group for one in part.aside]
-        if aside:  # first: what is not stored then comes again, and better twice here than not at all
+        if aside:  # first: after a failure it is sent again, and a duplicate is better than a loss
             quarantine_rejected(shard, aside, self._store.max_aside_bytes)
         prefixes = prefixes_of(group)
         bringers = partial(bringers_of, group) if have_bringers(group) else None
@@ -368,14 +368,14 @@ class Writer(threading.Thread):
 
 
 class _Given(NamedTuple):
-    """A group that the thread is given, and the future of what it gives back: the next that is small."""
+    """A group passed to the thread, and the future of the small group that it returns."""
 
     group: list[Part]
     done: asyncio.Future[list[Part]]
 
 
 def _give_back(done: asyncio.Future[list[Part]], group: list[Part]) -> None:
-    if not done.done():  # the loop is about to end
+    if not done.done():  # the loop is ending
         done.set_result(group)
 
 
@@ -385,18 +385,18 @@ def _overtakes(part: Part) -> Exception:
 
 def _outcome(status: int, part: Part) -> Outcome:
     if status == OTHER_BODY:
-        return KeyReusedError("this Idempotency-Key came before with another body")
+        return KeyReusedError("this Idempotency-Key was used with another body")
     if status == KEYS_FULL:
         return BusyError("too many Idempotency-Keys are remembered", retry_after_s=30)
     if status == SENDERS_FULL:
-        return BusyError("collector.max_senders is reached: no new sender is taken", retry_after_s=30)
+        return BusyError("sender limit reached (collector.max_senders): new senders are rejected", retry_after_s=30)
     if status == SHARE_FULL:
         return _share_full(part)
     return status == SEEN
 
 
 def _share_full(part: Part) -> ShareFull:
-    """Log whose share is full, and say so to its sender."""
+    """Log that a share is full, and return the error for its sender."""
     what, settings = ("sender", "max_senders") if part.number else ("Idempotency-Key", "max_idempotency_keys")
     each = "limits.senders_per_device" if part.number else "limits.idempotency_keys_per_device"
     limit = part.owner.max_senders if part.number else part.owner.max_names

@@ -1,8 +1,9 @@
-"""The marks of memory and disk from which on nothing is taken, until there is room again behind others.
+"""High and low watermarks of Redis memory and free disk space: above the high one, records are rejected until usage
+drops.
 
-From `full_percent` of Redis's memory on everything is refused, until the worker has drained it below
-`resume_percent`: at the limit itself RQ could not even enqueue a save, and the box would be stuck. The same
-where a disk has less room than the box keeps free (telemetry/system/disk_space.py).
+From `full_percent` of Redis's memory on all records are rejected, until the worker has drained it below
+`resume_percent`: at the memory limit RQ could not even enqueue a save, and the box would be stuck. The same applies if
+a disk has less free space than required (telemetry/system/disk_space.py).
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from telemetry.model.errors import BusyError
 from telemetry.system.disk_space import Room
 
 MARKS_CHECK_S = 0.25
-"""How often the marks are looked at: at 200 MB/s a disk loses 50 MB between two looks."""
+"""Interval of checks, s: at 200 MB/s a disk loses 50 MB between two checks."""
 
 
 class Watermarks(NamedTuple):
-    """Percent of Redis's memory: refuse from `full` on, take again below `resume`. And the disks' room."""
+    """Percent of Redis's memory: reject from `full` on, accept again below `resume`. And the disks' free space."""
 
     full: int = 80
     resume: int = 70
@@ -29,7 +30,7 @@ class Watermarks(NamedTuple):
 
 
 class Gate:
-    """Shut from one mark until the box is back behind the other, by looks that are some time apart."""
+    """Closed from the high watermark until usage is below the low one; checked at intervals."""
 
     def __init__(self, client: redis.Redis, marks: Watermarks) -> None:
         self._client = client
@@ -40,11 +41,11 @@ class Gate:
 
     @property
     def is_open(self) -> bool:
-        """Whether it was at the last look, and none is due."""
+        """True if it was open at the last check, and none is due."""
         return not self._is_short and not self._is_full and time.monotonic() < self._next_check_s
 
     def pass_or_refuse(self) -> None:
-        """Raise `BusyError` while it is shut, `StoreError` if Redis can't be asked."""
+        """Raise `BusyError` while it is closed, `StoreError` if Redis is not reachable."""
         now_s = time.monotonic()
         if now_s >= self._next_check_s:
             self._look()
@@ -64,6 +65,6 @@ class Gate:
 
 
 def memory_percent(client: redis.Redis) -> float:
-    """How much of its memory limit Redis uses; 0 if it has none."""
+    """Used share of Redis's memory limit, percent; 0 without a limit."""
     info = translated(lambda: client.info("memory"))
     return 100 * info["used_memory"] / info["maxmemory"] if info["maxmemory"] else 0.0

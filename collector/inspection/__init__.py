@@ -1,4 +1,4 @@
-"""The traffic that `whimbrel sniff` shows, and the metrics of each protocol.
+"""Traffic capture for `whimbrel sniff`, and the metrics of each protocol.
 
 Imported by `http/`, `listeners/` and `mqtt/`.
 """

@@ -1,4 +1,4 @@
-"""What came of each protocol over each transport: messages, their records, and what of them could not be used."""
+"""Metrics of each protocol and transport: messages, records, and rejected messages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from telemetry.model.problems import Problem
 from telemetry.observability import metrics
 
 UNKNOWN = "unknown"
-"""The protocol of a connection whose first bytes have not told it."""
+"""The protocol of a connection before it is detected."""
 
 REASONS = (
     problems.INVALID_JSON,
@@ -22,11 +22,11 @@ REASONS = (
     problems.BODY_TOO_LARGE,
     problems.DEVICE_REFUSED,
 )
-"""Why messages are mostly rejected: these are counted from 0 on."""
+"""Most common reasons for rejected messages; their counters exist from the start, at 0."""
 
 
 class Tally:
-    """The counters of one protocol over one transport."""
+    """Counters of one protocol over one transport."""
 
     def __init__(self, protocol: str, transport: str) -> None:
         self.is_known = protocol != UNKNOWN
@@ -37,22 +37,22 @@ class Tally:
             metrics.REJECTED.of(*self._labels, kind.name)
 
     def count(self, messages: int, records: int) -> None:
-        """Count messages that were decoded, and records in them."""
+        """Count decoded messages and their records."""
         self._messages.value += messages
         self._records.value += records
 
     def reject(self, kind: Problem, number: int = 1) -> None:
-        """Count messages, or records of them, that could not be used."""
+        """Count rejected messages, or rejected records of messages."""
         if number:
             metrics.REJECTED.of(*self._labels, kind.name).add(number)
 
 
 tally_of = lru_cache(128)(Tally)
-"""The tally of a protocol and a transport: there are few of both."""
+"""The cached counters of a protocol and a transport; there are few of both."""
 
 
 def count_from_zero(protocols: Iterable[str], transport: str) -> None:
-    """Have protocols over a transport counted from 0 on."""
+    """Create the counters of protocols over a transport, with the value 0."""
     for protocol in protocols:
         tally_of(protocol, transport)
     if transport == "tcp":
@@ -60,6 +60,6 @@ def count_from_zero(protocols: Iterable[str], transport: str) -> None:
 
 
 def tally_for(decoder: Decoder, transport: str) -> Tally:
-    """The tally of what a decoder reads."""
+    """The counters of a decoder's protocol."""
     protocol, _ = speaker(decoder)
     return tally_of(protocol or UNKNOWN, transport)

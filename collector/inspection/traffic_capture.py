@@ -1,8 +1,8 @@
-"""What comes to a port, for somebody who looks (`whimbrel sniff`): shown through Redis, and only while they look.
+"""Captures the traffic of a port for `whimbrel sniff`: published through Redis, only while a client watches.
 
-Once a second the collector asks which ports are looked at. What comes to one is kept in a short queue, and published
-from a thread; where nobody looks this costs a test of membership for each read. Nothing of it is stored. All here
-belongs to the event loop, as in telemetry/coordination/rejection_counts.py.
+Once a second the collector reads which ports are watched. Their traffic is put into a short queue, and published from a
+thread; for other ports this costs a set lookup per read. Nothing is stored. All functions must be called in the event
+loop.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ log = logging.getLogger(__name__)
 LOOK_S = 1.0
 SHOW_S = 0.05
 MAX_WAITING = 2_000
-"""Pieces that may wait to be published; of more the oldest are left out, and counted."""
+"""Maximum number of pieces in the queue; beyond it the oldest are dropped and counted."""
 
 MAX_RAW_BYTES = 4_096
-"""Bytes of a piece that are shown."""
+"""Maximum number of bytes shown of a piece."""
 
 _SECRET = re.compile(rb"(?i)((?:token|password|api_key|key|p)=)[^&\s]+")
 
 
 class Seen(Struct, omit_defaults=True):
-    """A piece of a stream, a datagram or a request: `raw` in hex, of `raw_bytes`, and what it says.
+    """A piece of a stream, a datagram or a request: `raw` in hex, of `raw_bytes`, and its decoded content.
 
     `event` is `opened`, `frame`, `closed`, or `lost`: `raw_bytes` pieces could not be shown in time. `protocol` and
-    `device_id` are as the connection told so far; `held_bytes` have come of a message that is not complete.
-    `status` is that of an HTTP answer, `connection` what the log calls a connection of TCP.
+    `device_id` are the connection's, as far as known; `held_bytes` is the size of an incomplete message. `status` is
+    the HTTP response's, `connection` the name of a TCP connection in the log.
     """
 
     event: str
@@ -71,12 +71,12 @@ _lost = 0
 
 
 def is_watched(port: int) -> bool:
-    """Whether somebody looks at a port."""
+    """True if a client watches a port."""
     return port in _ports
 
 
 def see(seen: Seen) -> None:
-    """Show a piece to those who look."""
+    """Show a piece to watching clients."""
     global _lost  # noqa: PLW0603 (as all here, the event loop's alone)
     if len(_waiting) >= MAX_WAITING:
         _waiting.popleft()
@@ -93,7 +93,7 @@ def see_frame(
     messages: Sequence[Message],
     connection: str = "",
 ) -> None:
-    """Show what was received, and what a decoder made of it."""
+    """Show received bytes, and the decoder's result."""
     protocol, device_id = speaker(decoder)
     piece = _piece("frame", port, transport, peer, bytes(data))
     piece.protocol, piece.device_id, piece.held_bytes = protocol, device_id, decoder.held_bytes
@@ -109,7 +109,7 @@ def see_event(event: str, port: int, peer: str, connection: str = "") -> None:
 
 
 def see_request(port: int, peer: str, head: bytes, body: bytes, message: Message, status: int) -> None:
-    """Show a request over HTTP by its first line and its body, but no secret that may be in its query."""
+    """Show an HTTP request by its first line and its body, without possible secrets in its query."""
     raw = _SECRET.sub(rb"\1***", head) + (b"\n" + body if body else b"")
     piece = _piece("frame", port, "http", peer, raw)
     piece.lines, piece.status = [line_of(message)], status
@@ -122,7 +122,7 @@ def _piece(event: str, port: int, transport: str, peer: str, raw: bytes = b"") -
 
 
 def address(peer: Sequence[object] | None) -> str:
-    """A socket's address as people write it."""
+    """A socket's address as text."""
     if not peer:
         return ""
     host = f"[{peer[0]}]" if ":" in str(peer[0]) else str(peer[0])
@@ -130,24 +130,24 @@ def address(peer: Sequence[object] | None) -> str:
 
 
 def speaker(decoder: Decoder) -> tuple[str, str]:
-    """Protocol and device of a connection, as far as it told."""
+    """Protocol and device of a connection, as far as known."""
     decoder = innermost(decoder)
     return decoder.PROTOCOL, decoder.device_id if isinstance(decoder, Framed) else ""
 
 
 def innermost(decoder: Decoder) -> Decoder:
-    """The decoder that a port of several protocols has chosen; the one that will choose if no byte has told yet."""
+    """The decoder chosen by a port with several protocols; before that, the one that will choose."""
     while isinstance(decoder, Auto | FirstByte) and decoder.chosen is not None:
         decoder = decoder.chosen
     return decoder
 
 
-# To Redis --------------------------------------------------------------------------------------------
+# Publishing ------------------------------------------------------------------------------------------
 
 
 @contextlib.asynccontextmanager
 async def shown(connect: Callable[[], redis.Redis]) -> AsyncIterator[None]:
-    """Within this what comes is shown to those who look."""
+    """Context in which captured traffic is published."""
     with connect() as client:
         showing = asyncio.create_task(_show_for_ever(client))
         try:
@@ -170,13 +170,13 @@ async def _show_for_ever(client: redis.Redis) -> None:
                 look_at_s = time.monotonic() + LOOK_S
                 _ports = await asyncio.to_thread(shared_state.requested_ports, client, time.time_ns() // 1_000_000)
         except (StoreError, BusyError) as error:
-            log.debug("nothing is shown: %s", error)
+            log.debug("cannot publish captured traffic: %s", error)
 
     await run_periodically("frames", lambda: SHOW_S if _ports else LOOK_S, show)
 
 
 def _taken() -> list[tuple[int, bytes]]:
-    """What waits, as it is published."""
+    """The queued pieces, encoded for publishing."""
     global _lost  # noqa: PLW0603
     taken = list(_waiting)
     _waiting.clear()

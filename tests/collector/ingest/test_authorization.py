@@ -104,7 +104,7 @@ def test_a_hello_is_for_its_connection(guarded: Callable[[Test], None]) -> None:
         assert numbers(tail(box.shard, "d")) == [1, 2]
         [refused] = await box.lines(line("d", 3), line("d", 4))
         assert (refused["message"], refused["status"], refused["retry"]) == ("Not authorized.", 401, False)
-        assert refused["error"] == "say a key first: as a hello, or as `token` in each message"
+        assert refused["error"] == "send a key first: as a hello, or as `token` in each message"
         assert numbers(tail(box.shard, "d")) == [1, 2]
 
     guarded(test)
