@@ -284,9 +284,9 @@ def test_a_program_is_its_role(foreign: Settings) -> None:
 @pytest.mark.parametrize(
     ("values", "why"),
     [
-        ({"redis__password": "x"}, "redis.url names"),
+        ({"redis__password": "x"}, "need redis.url"),
         ({"redis__url": "redis://h", "redis__user": "x"}, "needs redis.password"),
-        ({"redis__url": "redis://u:p@h", "redis__password": "x"}, "one of the two"),
+        ({"redis__url": "redis://u:p@h", "redis__password": "x"}, "only one of them"),
     ],
     ids=["no url", "no password", "twice"],
 )
