@@ -11,13 +11,27 @@ from api.formats.format import BATCH_ROWS, Format
 from telemetry.archive.schema import COLUMNS
 
 
+def zero_nulls(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return a batch whose null slots hold zeros: DuckDB leaves in them what was in its memory before.
+
+    `take` writes zeros to null slots, and to those of children.
+    """
+    every_row = pa.arange(0, batch.num_rows)
+    columns = [column.take(every_row) if _may_have_nulls(column) else column for column in batch.columns]
+    return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
+
+
+def _may_have_nulls(column: pa.Array) -> bool:
+    return bool(column.null_count) or pa.types.is_nested(column.type)
+
+
 def write(connection: duckdb.DuckDBPyConnection, records: str, file: int, batch_rows: int = BATCH_ROWS) -> int:
     """See `Write`."""
     rows = 0
     with connection.sql(records).to_arrow_reader(batch_rows) as batches, os.fdopen(file, "wb", closefd=False) as out:
         writer = pa.ipc.new_stream(out, COLUMNS)
         for batch in batches.cast(COLUMNS):  # the zone that times are shown in is the session's
-            writer.write_batch(batch)
+            writer.write_batch(zero_nulls(batch))
             rows += batch.num_rows
         writer.close()  # writes the end: not where something is missing
     return rows

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 import pyarrow as pa
 
+from api.formats.arrow import zero_nulls
 from api.formats.spreadsheet import safe
 
 BATCH_ROWS = 1_024
@@ -160,7 +161,7 @@ def arrow(rows: pa.RecordBatchReader, _kinds: list[str], max_rows: int, max_byte
             if out.tell() + batch.nbytes > max_bytes:
                 cut.is_truncated = True
                 break
-            writer.write_batch(batch)
+            writer.write_batch(zero_nulls(batch))
     return Written(out.getvalue(), cut.is_truncated)
 
 
