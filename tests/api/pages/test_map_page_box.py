@@ -45,7 +45,9 @@ SERIOUS = (
 def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
     """A box with an hour behind it, but for five minutes, and nearly as many devices as it takes."""
     with running_redis() as server:
-        found = Box(server.url, tmp_path_factory.mktemp("box"), collector__max_devices="40")
+        found = Box(
+            server.url, tmp_path_factory.mktemp("box"), collector__max_devices="40", limits__owner_share_percent="100"
+        )
         found.set_up()
         found.client.config_set("maxmemory", REDIS_LIMIT_BYTES)
         now_ms = time.time_ns() // 1_000_000

@@ -69,7 +69,7 @@ def test_without_a_key_nothing_is_seen_and_the_dialog_stays(browser: Browser) ->
 
 def test_a_wrong_key_is_asked_for_again(keys: Keys, browser: Browser) -> None:
     give(browser, "wk_nobody")
-    browser.wait_for(f"{ASKS} && {text_of('#key-why')}.includes('not known')")
+    browser.wait_for(f"{ASKS} && {text_of('#key-why')}.includes('unknown key')")
     give(browser, keys.whole)
     browser.wait_for(shows("#link-state", "Live"))
     browser.run("document.querySelector('#tab-fleet').click()")

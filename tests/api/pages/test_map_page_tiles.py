@@ -41,12 +41,12 @@ def test_the_policy_is_widened_for_exactly_the_host_of_the_tiles() -> None:
     "named", ["tiles", "https://tiles.example.com", "https://tiles.example.com/{z}/{x}.png", "ftp://a/{z}/{x}/{y}"]
 )
 def test_what_is_no_address_of_tiles_stops_the_start(named: str) -> None:
-    with pytest.raises(ConfigError, match="is no address of tiles"):
+    with pytest.raises(ConfigError, match="is not a URL template"):
         load(environ={"WHIMBREL__PAGE__TILE_URL": named})
 
 
 def test_there_are_tiles_of_one_kind() -> None:
-    with pytest.raises(ConfigError, match="can't both be set"):
+    with pytest.raises(ConfigError, match="cannot both be set"):
         load(environ={"WHIMBREL__PAGE__TILE_URL": URL, "WHIMBREL__PAGE__TILE_FILE": "x.pmtiles"})
 
 
