@@ -359,12 +359,12 @@ def test_more_records_than_a_browser_holds_are_thinned_and_the_page_says_so(box:
 
 
 def test_a_ship_crosses_the_180th_meridian_the_short_way(box: Box, browser: Browser) -> None:
-    crossed = [(179.9, 0), (-179.9, 1), (-179.7, 2), (179.9, 3)]
+    crossed = [(179.99, 0), (-179.99, 1), (-179.97, 2), (179.99, 3)]
     ship = [(longitude, (DAY_MS + minute * MINUTE_MS) * 1_000) for longitude, minute in crossed]
     box.append(*(Sent("ship", record(at_us, latitude=0.0, longitude=longitude)) for longitude, at_us in ship))
     show_read(browser, box, "ship")
     ways = [one["geometry"]["coordinates"] for one in features(browser, "past")]
-    assert [x for way in ways for x, _ in way] == pytest.approx([179.9, 180.1, 180.3, 179.9])
+    assert [x for way in ways for x, _ in way] == pytest.approx([179.99, 180.01, 180.03, 180.03, 179.99])
     seek(browser, 0.5)
     [sign] = features(browser, "past-signs")
     assert abs(sign["geometry"]["coordinates"][0]) == pytest.approx(180)

@@ -94,7 +94,7 @@ def test_a_key_is_kept_in_the_tab_alone_and_forgotten_when_told(keys: Keys, brow
 def test_a_bound_key_sees_its_devices_and_no_box(keys: Keys, browser: Browser) -> None:
     give(browser, keys.vans)
     browser.wait_for(f"{NAMES}.join() === 'van-1'")
-    browser.wait_for(f"{text_of('#notice')}.includes('this is of the whole box')")
+    browser.wait_for(f"{text_of('#notice')}.includes('applies to the whole box')")
     browser.wait_for("document.querySelector('#tab-box').hidden && document.body.dataset.tab === 'fleet'")
     assert "bus-1" not in browser.text()
 
