@@ -149,7 +149,11 @@ def broke_off(data: bytes) -> bool:
 
 
 def said_why(data: bytes) -> bool:
-    return b" this key " in data and data.endswith(b"0\r\n\r\n")
+    return names_why(data) and data.endswith(b"0\r\n\r\n")
+
+
+def names_why(data: bytes) -> bool:
+    return b"unknown key" in data or b"this key expired" in data
 
 
 def not_authorized(data: bytes) -> bool:
@@ -180,7 +184,7 @@ def writing(box: Box, key: str) -> list[Opened]:
         Opened("a token in a record", dial(box.tcp_port, json.dumps(record).encode() + b"\n"), not_authorized),
         Opened("half a message", dial(box.tcp_port, token + b'[{"device_id": "van-1", '), not_authorized),
         Opened("a hello in msgpack", dial(box.tcp_port, msgpack.packb({"token": key})), lambda data: b"Not a" in data),
-        Opened("a hello in frames", dial(box.tcp_port, frame([0, key])), lambda data: b"this key" in data),
+        Opened("a hello in frames", dial(box.tcp_port, frame([0, key])), names_why),
     ]
 
 
