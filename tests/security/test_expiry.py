@@ -153,7 +153,7 @@ def said_why(data: bytes) -> bool:
 
 
 def names_why(data: bytes) -> bool:
-    return b"unknown key" in data or b"this key expired" in data
+    return b"unknown key" in data or b"this key" in data
 
 
 def not_authorized(data: bytes) -> bool:
