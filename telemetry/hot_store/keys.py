@@ -38,6 +38,7 @@ slot. `{s}` is the shard's number.
                                           it expires with the last of them
     whimbrel:{s}:sent_of:<owner>  zset    the same for sent_until
     whimbrel:{s}:devices_of:<o>   zset    devices that an owner has added → steady ms of that; it expires with the last
+    whimbrel:{s}:added_by         hash    device → the owner that added it, to find the device's entry there
     whimbrel:{s}:intent           string  msgpack [commit number, [[device, first and last entry id, records,
                                           bytes, has marks]…]]; an import's has no device, because its records
                                           are never in Redis
@@ -75,6 +76,7 @@ class Keys:
         self.unsaved = f"{start}unsaved"
         self.next_id = f"{start}next_id"
         self.recent = f"{start}recent"
+        self.added_by = f"{start}added_by"
         self.sent_until = f"{start}sent_until"
         self.senders = f"{start}senders"
         self.senders_seen = f"{start}senders_seen"
@@ -118,7 +120,7 @@ OF_SHARDS = "whimbrel:{*}:*"
 APPENDED = (
     *(_ANY.store, _ANY.stream("*"), _ANY.latest, _ANY.devices, _ANY.dirty, _ANY.unsaved, _ANY.next_id, _ANY.recent),
     *(_ANY.sent("*"), _ANY.sent_until, _ANY.senders, _ANY.senders_seen, _ANY.senders_of("*"), _ANY.sent_of("*")),
-    _ANY.devices_of("*"),
+    *(_ANY.devices_of("*"), _ANY.added_by),
     *(_ANY.quarantine, _ANY.quarantine_state, _ANY.replayed),
 )
 """Patterns of the keys written on intake, of all shards: all except the keys of saving."""

@@ -1,6 +1,6 @@
 -- Appending records.
 
-local FIXED_KEYS = 10
+local FIXED_KEYS = 11
 local FIXED_ARGS = 8
 
 local function read_batches(keys, args)
@@ -139,21 +139,26 @@ end
 
 local PROBED = 64
 
--- Removes devices that were deleted from the set of an owner, of some that are drawn by lot.
-local function drop_deleted(key, latest_key)
+-- Removes devices that latest does not have from the set of an owner, of some that are drawn by lot.
+local function drop_unknown(key, latest_key, added_by_key)
   local names = redis.call('ZRANDMEMBER', key, PROBED)
   if #names > 0 then
     for place, value in ipairs(redis.call('HMGET', latest_key, unpack(names))) do
       if not value then
         redis.call('ZREM', key, names[place])
+        redis.call('HDEL', added_by_key, names[place])
       end
     end
   end
 end
 
+local function owner_name(key)
+  return string.match(key, ':devices_of:(.*)$')
+end
+
 -- Gives each new device to the first owner that sends it. Returns the error that refuses more devices than an owner may
 -- add; nil if there is none.
-local function refuse_owners(new, owners, latest_key)
+local function refuse_owners(new, owners, latest_key, added_by_key)
   for _, name in ipairs(new) do
     for _, owner in ipairs(owners) do
       if owner.sends[name] then
@@ -164,24 +169,27 @@ local function refuse_owners(new, owners, latest_key)
   end
   for _, owner in ipairs(owners) do
     if #owner.adds > 0 and redis.call('ZCARD', owner.key) + #owner.adds > owner.share then
-      drop_deleted(owner.key, latest_key)
+      drop_unknown(owner.key, latest_key, added_by_key)
       if redis.call('ZCARD', owner.key) + #owner.adds > owner.share then
-        return redis.error_reply('OWNERFULL ' .. string.match(owner.key, ':devices_of:(.*)$'))
+        return redis.error_reply('OWNERFULL ' .. owner_name(owner.key))
       end
     end
   end
 end
 
 -- Counts new devices towards the shares of their owners.
-local function remember_added(owners, steady_ms, kept_ms)
+local function remember_added(owners, added_by_key, steady_ms, kept_ms)
   for _, owner in ipairs(owners or {}) do
     if #owner.adds > 0 then
-      local added = {}
+      local added, added_by, name_of_owner = {}, {}, owner_name(owner.key)
       for _, name in ipairs(owner.adds) do
         added[#added + 1] = string.format('%.0f', steady_ms)
         added[#added + 1] = name
+        added_by[#added_by + 1] = name
+        added_by[#added_by + 1] = name_of_owner
       end
       in_pieces(added, function(...) redis.call('ZADD', owner.key, ...) end)
+      in_pieces(added_by, function(...) redis.call('HSET', added_by_key, ...) end)
       redis.call('PEXPIRE', owner.key, kept_ms)
     end
   end
@@ -235,7 +243,7 @@ local function write_latest(names, new, known, latest_key, devices_key)
   in_pieces(added, function(...) redis.call('ZADD', devices_key, ...) end)
 end
 
--- KEYS: store latest devices dirty unsaved next_id sent_until senders senders_seen recent, then for each batch its
+-- KEYS: store latest devices dirty unsaved next_id sent_until senders senders_seen recent added_by, then for each batch its
 --       sent key if it has an Idempotency-Key, the set of its owner's names if they have a share, and the stream of
 --       each entry. Last, the set of each owner's devices.
 -- ARGV: store id, most devices, most keys, ms that a key is remembered, most senders, ms that a sender is
@@ -264,7 +272,7 @@ local function append(keys, args)
   if #new > 0 and not owners then
     return redis.error_reply('NAMEOWNERS')
   end
-  local refusal = refuse_devices(new, keys[3], args, prefixes_at) or refuse_owners(new, owners or {}, keys[2])
+  local refusal = refuse_devices(new, keys[3], args, prefixes_at) or refuse_owners(new, owners or {}, keys[2], keys[11])
   if refusal then
     return refusal
   end
@@ -277,7 +285,7 @@ local function append(keys, args)
   local number = total > 0 and redis.call('INCRBY', keys[6], total) - total or 0
   local dirty, bytes = store_entries(batches, known, store, clock.now_ms, number)
   remember_stored(batches, keys, args, clock.steady_ms)
-  remember_added(owners, clock.steady_ms, args[6])
+  remember_added(owners, keys[11], clock.steady_ms, args[6])
   if total > 0 then
     note_clock(keys[1], clock)
     add_unsaved_bytes(keys[1], bytes)

@@ -83,9 +83,10 @@ local function drop_stream(store_key, stream)
   return records, bytes
 end
 
--- KEYS: store latest devices dirty unsaved next_id allotted quarantine deleting stream deletion recent. ARGV: store id,
--- device, name of the deletion: that of the one under way, if there is.
--- Returns 1; 0 if there is no such device; -1 if another deletion of it is under way.
+-- KEYS: store latest devices dirty unsaved next_id allotted quarantine deleting stream deletion recent added_by devices_of.
+-- ARGV: store id, device, name of the deletion: that of the one under way, if there is; the owner that added the device,
+-- whose set of devices is the last key, or ''.
+-- Returns 1; 0 if there is no such device; -1 if another deletion of it is under way, or another owner added it.
 -- From here on the device is as if it had never been, but for what is saved of it, and being saved; `deleting` says
 -- what of that goes: what has an id below the next one. Ids that were allotted to imports are taken back, so that
 -- nothing can come any more that has a lower one, except by an intent that stands.
@@ -93,6 +94,8 @@ local function forget(keys, args)
   local device, name = args[2], args[3]
   local mark = read_mark(redis.call('HGET', keys[9], device))
   if mark and mark.name ~= name then
+    return -1
+  elseif (redis.call('HGET', keys[13], device) or '') ~= args[4] then
     return -1
   end
   local shape = redis.call('HMGET', keys[1], 'shard', 'shards', 'rebuild')
@@ -104,6 +107,8 @@ local function forget(keys, args)
   local records, bytes = drop_stream(keys[1], keys[10])
   redis.call('HDEL', keys[2], device)
   redis.call('HDEL', keys[12], device)
+  redis.call('HDEL', keys[13], device)
+  redis.call('ZREM', keys[14], device)
   redis.call('ZREM', keys[3], device)
   redis.call('ZREM', keys[4], device)
   take_off_unsaved(keys[1], keys[5], keys[4], records, bytes)

@@ -174,7 +174,7 @@ def _append_words(
 ) -> tuple[list[str], list[str | bytes | int]]:
     k = shard.keys
     keys = [k.store, k.latest, k.devices, k.dirty, k.unsaved, k.next_id, k.sent_until, k.senders, k.senders_seen]
-    keys.append(k.recent)
+    keys += [k.recent, k.added_by]
     args: list[str | bytes | int] = [shard.store_id, *limits, int(is_whole), len(batches)]
     stream = k.stream("")
     for batch in batches:

@@ -91,8 +91,9 @@ def ask(shard: Shard, device_id: str) -> str | None:
         pending = translated(lambda: shard.client.hget(k.deleting, device_id))
         name = Mark(device_id, pending.decode()).name if pending else f"{shard.shard}-{secrets.token_hex(16)}"
         keys = [k.store, k.latest, k.devices, k.dirty, k.unsaved, k.next_id, k.allotted, k.quarantine]
-        keys += [k.deleting, k.stream(device_id), k.deletion(name), k.recent]
-        answer = shard.call("forget", keys, [shard.store_id, device_id, name])
+        owner = (translated(lambda: shard.client.hget(k.added_by, device_id)) or b"").decode()
+        keys += [k.deleting, k.stream(device_id), k.deletion(name), k.recent, k.added_by, k.devices_of(owner)]
+        answer = shard.call("forget", keys, [shard.store_id, device_id, name, owner])
         if answer >= 0:
             return name if answer else None
 

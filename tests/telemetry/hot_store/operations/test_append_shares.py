@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from telemetry.hot_store.entry_codec import pack
-from telemetry.hot_store.operations import batch_senders
+from telemetry.hot_store.operations import batch_senders, deletions
 from telemetry.hot_store.operations.append import (
     SEEN,
     SHARE_FULL,
@@ -141,6 +141,15 @@ def test_a_deleted_device_makes_room(shard: Shard) -> None:
     bring(shard, "c")
     with pytest.raises(DevicesFull):
         bring(shard, "d")
+
+
+def test_a_deletion_leaves_no_name_of_the_device(shard: Shard) -> None:
+    bring(shard, "a", "b")
+    assert deletions.ask(shard, "a") is not None
+    assert shard.client.zrange(shard.keys.devices_of(ADDRESS.name), 0, -1) == [b"b"]
+    assert shard.client.hgetall(shard.keys.added_by) == {b"b": ADDRESS.name.encode()}
+    bring(shard, "c")
+    assert deletions.ask(shard, "a") is not None, "again, without an owner"
 
 
 def test_a_device_of_two_owners_counts_for_the_first(shard: Shard) -> None:
