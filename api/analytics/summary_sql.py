@@ -55,7 +55,7 @@ class Asked(NamedTuple):
     max_gap_us: int
     limits: Limits = Limits()
     has_speeds_of_hops: bool = False
-    """Whether records without a speed may need the speeds of hops."""
+    """True if speeds of hops stand in for speeds that were not sent."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -75,7 +75,7 @@ class Asked(NamedTuple):
 
     @property
     def has_speeds(self) -> bool:
-        """Whether a field is made of speeds, which positions may have to tell."""
+        """True if a field uses speeds; positions give those that were not sent."""
         return any(FIELDS[field].sql_of_positions for field in self.fields)
 
     @property

@@ -20,7 +20,7 @@ from api.formats.format import BATCH_ROWS, Format
 from telemetry.archive.schema import COLUMNS, TIME
 
 GROUP_ROWS = 65_536
-"""Maximum of rows of a row group: some 15 MB, of which two are in memory."""
+"""Maximum number of rows in a row group, about 15 MB; two groups are in memory."""
 
 GROUP_BYTES = 2**25
 """Bytes of memory at which a row group ends."""

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from starlette.requests import Request
 
-from api.geo.geo_sql import EARTH_RADIUS_KM, PLACED, haversine_km
+from api.geo.geo_sql import EARTH_RADIUS_KM, PLACED, distance_km, haversine_km
 from telemetry.http.operations import InvalidValue, Parameter, Schema
 from telemetry.http.problem_responses import invalid_parameter
 
@@ -141,8 +141,5 @@ def _wrapped(longitude: float) -> float:
 
 
 def distance_m(circle: Circle, latitude: float, longitude: float) -> float:
-    """How far a place is from a circle's middle, along the surface of a sphere (haversine)."""
-    first, second = math.radians(circle.latitude), math.radians(latitude)
-    half = math.sin((second - first) / 2) ** 2
-    half += math.cos(first) * math.cos(second) * math.sin(math.radians(longitude - circle.longitude) / 2) ** 2
-    return 2_000 * EARTH_RADIUS_KM * math.asin(min(1.0, math.sqrt(half)))
+    """Distance of a position from the centre of a circle."""
+    return 1_000 * distance_km(circle.latitude, circle.longitude, latitude, longitude)

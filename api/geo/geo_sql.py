@@ -1,6 +1,8 @@
-"""Places on the earth: which records have one, and how far apart two are; in SQL, and light to load."""
+"""Positions on the earth: which records have one, and how far apart two are, in SQL and in Python. Light to load."""
 
 from __future__ import annotations
+
+import math
 
 from telemetry.model.record import NO_FIX
 
@@ -19,3 +21,11 @@ def haversine_km(latitude: str, longitude: str) -> str:
         f"+ cos(radians({latitude})) * cos(radians(latitude)) "
         f"* pow(sin(radians(longitude - {longitude}) / 2), 2))))"
     )
+
+
+def distance_km(latitude: float, longitude: float, other_latitude: float, other_longitude: float) -> float:
+    """Distance of two positions along the surface of a sphere (haversine formula)."""
+    first, second = math.radians(latitude), math.radians(other_latitude)
+    half = math.sin((second - first) / 2) ** 2
+    half += math.cos(first) * math.cos(second) * math.sin(math.radians(other_longitude - longitude) / 2) ** 2
+    return 2 * EARTH_RADIUS_KM * math.asin(min(1.0, math.sqrt(half)))

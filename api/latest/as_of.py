@@ -29,6 +29,7 @@ from api.responses.shortened_record import Shortened, shortened, text_bytes
 from api.snapshot.snapshot import Snapshot, Snapshots, Wanted
 from telemetry.archive.data_files import LiveFile
 from telemetry.archive.schema import COLUMNS, LAYOUT, TIME, layout_of, sql_text
+from telemetry.archive.text_bytes import of_texts
 from telemetry.model.record import NO_FIX
 from telemetry.model.utc import DAY_US, TimeText, day_us, iso
 
@@ -198,7 +199,7 @@ def is_placed(record: RecordAnswer) -> bool:
 
 
 def _within(found: _Found, devices: Sequence[str], most_bytes: int) -> tuple[dict[str, Past], Sequence[str]]:
-    """What was found of the first devices, up to the one with which it has so many bytes, and the other devices."""
+    """Return the results of the first devices, up to the one with which they have `most_bytes`, and the others."""
     first: dict[str, Past] = {}
     size = 0
     for number, device in enumerate(devices):
@@ -237,7 +238,7 @@ def _of_day(
 
 
 def _is_uncut(found: tuple[str, Newest]) -> bool:
-    """Whether no record of a device in a file is cut."""
+    """True if all records of a device in a file are complete."""
     return not any(isinstance(record, Shortened) for record in found[1])
 
 
@@ -295,11 +296,8 @@ def _last_rows(records: pa.Table, wanted: Wanted) -> list[RecordAnswer]:
 
 
 def _starts_with(texts: pa.ChunkedArray, beginning: str) -> pa.ChunkedArray:
-    """Whether texts, which may be a dictionary, begin so."""
-    if not pa.types.is_dictionary(texts.type):
-        return pc.fill_null(pc.starts_with(texts, beginning), False)
-    found = [pc.starts_with(chunk.dictionary, beginning).take(chunk.indices) for chunk in texts.chunks]
-    return pc.fill_null(pa.chunked_array(found, pa.bool_()), False)
+    """True for each text that begins so."""
+    return pc.fill_null(of_texts(texts, lambda some: pc.starts_with(some, beginning), pa.bool_()), False)
 
 
 def _last_row(records: pa.Table) -> RecordAnswer | None:

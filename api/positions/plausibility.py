@@ -25,7 +25,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from api.geo.geo_sql import EARTH_RADIUS_KM
+from api.geo.geo_sql import EARTH_RADIUS_KM, distance_km
 
 GROUP = 3
 """Maximum of successive positions that are left out at a jump. One more position there confirms the place."""
@@ -97,7 +97,7 @@ class _Track:
         return {place for at in jumps for place in self.group_at(at)}
 
     def is_possible(self, first: int, second: int) -> bool:
-        """Whether a device can get from one position to a later one."""
+        """Return True if a device can get from one position to a later one."""
         us = self._positions[second].us - self._positions[first].us
         return self._km(first, second) <= self._max_jump_kmh * max(us, LEAST_US) / 3.6e9
 
@@ -114,7 +114,7 @@ class _Track:
         return fits[0] if len(fits) == 1 else range(0)
 
     def _is_repaired(self, group: range) -> bool:
-        """Whether a device can get from the position before a group to the one after it."""
+        """Return True if a device can get from the position before a group to the one after it."""
         before, after = group.start - 1, group.stop
         if before < -1 or after > self._count:
             return False
@@ -125,7 +125,7 @@ class _Track:
         return self.is_possible(before, after)
 
     def _is_aside(self, group: range, jump: int) -> bool:
-        """Whether the positions before and after a group are nearer to each other than one of them is to the group."""
+        """Return True if the positions before and after a group are nearer to each other than one of them is to it."""
         before, after = group.start - 1, group.stop
         if before == -1 or after == self._count:
             return True
@@ -133,15 +133,11 @@ class _Track:
         return self._km(before, after) < self._km(*within)
 
     def _is_supported(self, group: range) -> bool:
-        """Whether the position before or after the repaired place agrees."""
+        """Return True if the position before or after the repaired place agrees."""
         before, after = group.start - 1, group.stop
         is_before = before > 0 and self.is_possible(before - 1, before)
         return is_before or (after + 1 < self._count and self.is_possible(after, after + 1))
 
     def _km(self, first: int, second: int) -> float:
-        """Along the surface of a sphere."""
         a, b = self._positions[first], self._positions[second]
-        up, other_up = math.radians(a.latitude), math.radians(b.latitude)
-        rise = math.sin((other_up - up) / 2) ** 2
-        turn = math.sin(math.radians(b.longitude - a.longitude) / 2) ** 2
-        return 2 * EARTH_RADIUS_KM * math.asin(min(1.0, math.sqrt(rise + math.cos(up) * math.cos(other_up) * turn)))
+        return distance_km(a.latitude, a.longitude, b.latitude, b.longitude)

@@ -81,7 +81,6 @@ def settled(connection: duckdb.DuckDBPyConnection, records: str, hops: Hops, lim
         connection.execute(f"CREATE OR REPLACE TEMP TABLE hops AS {hops(records)}")
         yield _settled(connection, hops, limits)
     finally:
-        connection.unregister("implausible")
         connection.execute("DROP TABLE IF EXISTS temp.hops; DROP TABLE IF EXISTS temp.settled_hops")
 
 

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from api.records import rle_lookup
 from api.records.page_skipping import BUFFER_BYTES, NotRead, WantedPages
 from api.snapshot.file_memory import FileMemory
-from telemetry.archive.parquet_writer import PAGE_ROWS
+from telemetry.archive.parquet_writer import PAGE_ROWS, has_dictionary
 from telemetry.archive.schema import COLUMNS
 from telemetry.archive.text_bytes import TEXTS
 
@@ -31,16 +31,13 @@ FOOTERS_BYTES = 2**20
 PIECE_ROWS = 2_048
 """Rows decoded at once: few enough that the memory for them is used again and again."""
 
-BESIDE_BYTES, BESIDE = 2**20, 2
-"""Texts of which so many bytes are decoded have a thread beside that of the numbers: they take as long as all of these;
-fewer are not worth the way to it. So many such threads run at once."""
+TEXT_THREAD_BYTES, TEXT_THREADS = 2**20, 2
+"""Columns of texts with at least so many decoded bytes are read in another thread than the numbers, because they take
+as long as all of these; and the number of such threads."""
 
 
 _WORDS = ("transport", "source")
 """Texts that mostly are the same in a whole row group."""
-
-_DICTIONARY = "RLE_DICTIONARY"
-"""The encoding of texts that Arrow can read as dictionaries; its own files name that of the dictionary besides."""
 
 
 class _Footer(NamedTuple):
@@ -59,7 +56,7 @@ class RowGroups:
 
     def __init__(self) -> None:
         self._footers: FileMemory[str, _Footer] = FileMemory(FOOTERS_BYTES, lambda one: one.metadata.serialized_size)
-        self._pool = ThreadPoolExecutor(BESIDE, thread_name_prefix="texts")
+        self._pool = ThreadPoolExecutor(TEXT_THREADS, thread_name_prefix="texts")
 
     def size_bytes(self, path: str, device_id: str) -> int:
         """Bytes that are decoded at most to read the device's records."""
@@ -93,14 +90,14 @@ class RowGroups:
         chunks = {name: metadata.row_group(group).column(n) for n, name in enumerate(COLUMNS.names)}
         same = {name: value for name, chunk in chunks.items() for value in _same(name, chunk)}
         names = [name for name in COLUMNS.names if name not in same and name != "device_id"]
-        dictionaries = [name for name in ("device_id", *_WORDS, *TEXTS) if _DICTIONARY in chunks[name].encodings]
+        dictionaries = [name for name in ("device_id", *_WORDS, *TEXTS) if has_dictionary(chunks[name])]
         one = _Group(path, metadata, group, chunks, dictionaries)
         places = one.places(device_id)
         if places is None:
             return COLUMNS.empty_table()
-        beside = [name for name in names if name in TEXTS and one.decoded_bytes(name, places) >= BESIDE_BYTES]
-        texts = self._pool.submit(one.rows, beside, places) if beside else None
-        found = one.rows([name for name in names if name not in beside], places)
+        long = [name for name in names if name in TEXTS and one.decoded_bytes(name, places) >= TEXT_THREAD_BYTES]
+        texts = self._pool.submit(one.rows, long, places) if long else None
+        found = one.rows([name for name in names if name not in long], places)
         return _whole(found if texts is None else [*found, *texts.result()], {"device_id": device_id, **same})
 
     def _footer(self, path: str) -> _Footer:

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from api.snapshot.file_memory import FileMemory
 from api.snapshot.snapshot import Snapshot
-from telemetry.archive.parquet_writer import LONG_TEXT_BYTES, LONG_TEXTS_BYTES
+from telemetry.archive.parquet_writer import LONG_TEXT_BYTES, LONG_TEXTS_BYTES, has_dictionary
 from telemetry.archive.schema import COLUMNS
 from telemetry.archive.text_bytes import TEXTS, text_bytes
 
@@ -18,7 +18,6 @@ BATCH_BYTES = 2 * LONG_TEXTS_BYTES
 REMEMBERED_BYTES, ENTRY_BYTES = 2**21, 200
 """Memory limit for what is known of files, and memory of one of them."""
 
-_DICTIONARY = "RLE_DICTIONARY"
 _PLACES = [COLUMNS.get_field_index(name) for name in TEXTS]
 
 
@@ -56,6 +55,6 @@ def _row_bytes(group: pq.RowGroupMetaData) -> float:
     columns = [group.column(place) for place in _PLACES if place < group.num_columns]
     size: float = sum(column.total_uncompressed_size for column in columns)
     rows: int = max(group.num_rows, 1)
-    if not any(_DICTIONARY in column.encodings for column in columns):
+    if not any(map(has_dictionary, columns)):
         return size / rows
     return min(size, max(LONG_TEXTS_BYTES / rows, LONG_TEXT_BYTES, size / rows))

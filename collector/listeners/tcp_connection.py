@@ -104,6 +104,7 @@ class Connection(asyncio.BufferedProtocol):
 
     # beyond 30 attributes a dict of its own would cost each connection memory, and each look-up time
     __slots__ = (
+        "_address_owner",
         "_admission",
         "_closing_s",
         "_collector",
@@ -141,6 +142,7 @@ class Connection(asyncio.BufferedProtocol):
         self._collector = collector
         self._ticket = ticket
         self._owner = ticket.owner
+        self._address_owner: Owner | None = None  # whose share counts where no key is asked for
         self._loop = asyncio.get_running_loop()
         intake = collector.intake
         self._log = ConnectionLog(collector.port, ticket.name)
@@ -178,6 +180,8 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = cast("asyncio.Transport", transport)
         peer = transport.get_extra_info("peername")
         self.address = peer[0] if peer else ""
+        if not self._admission.asks_for_key:
+            self._address_owner = self._collector.intake.shares.of_address(self.address)
         self._log.peer = traffic_capture.address(peer)
         self.decoder = self._collector.make_decoder(self.address)
         self._pacing.start(self._transport)
@@ -348,8 +352,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _owner_of(self, message: Received) -> Owner:
         """The key or address whose share a message counts towards."""
-        shares = self._collector.intake.shares
-        return message.owner if self._admission.asks_for_key else shares.of_address(self.address)
+        return self._address_owner or message.owner
 
     def reply(self) -> None:
         """Write the replies that are due, in the order of their messages."""

@@ -139,3 +139,11 @@ def _rows_of_group(rows: pa.Table) -> int:
 def _has_many_texts(column: pa.ChunkedArray) -> bool:
     """True if a group's texts exceed a dictionary."""
     return bool(column.nbytes > DICTIONARY_BYTES and column.unique().nbytes > DICTIONARY_BYTES)
+
+
+def has_dictionary(chunk: pq.ColumnChunkMetaData) -> bool:
+    """True if a file stores the values of a column chunk as a dictionary, which Arrow can read as one.
+
+    Files of Arrow name the encoding of the dictionary itself as well.
+    """
+    return "RLE_DICTIONARY" in chunk.encodings

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from telemetry.archive.parquet_writer import has_dictionary
 from telemetry.archive.schema import COLUMNS, ORDER, in_order
 
 LEAST_ROWS, MOST_ROWS = 64, 4_096
@@ -137,9 +138,7 @@ def _as_dictionaries(metadata: pq.FileMetaData) -> list[str]:
     """Columns that Arrow can read as dictionaries, because the file (perhaps by DuckDB) stores them as such."""
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     indexes = {name: COLUMNS.get_field_index(name) for name in OFTEN_THE_SAME}
-    return [
-        name for name, at in indexes.items() if all("RLE_DICTIONARY" in group.column(at).encodings for group in groups)
-    ]
+    return [name for name, at in indexes.items() if all(has_dictionary(group.column(at)) for group in groups)]
 
 
 def _as_schema(batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -41,12 +43,15 @@ def _at_most(column: pa.ChunkedArray) -> int:
 
 
 def _lengths(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.fill_null(of_texts(column, _length, pa.int64()), 0)
+
+
+def _length(texts: pa.Array) -> pa.Array:
+    return pc.binary_length(texts).cast(pa.int64())
+
+
+def of_texts(column: pa.ChunkedArray, compute: Callable[[pa.Array], pa.Array], kind: pa.DataType) -> pa.ChunkedArray:
+    """Compute a value of each text; of a dictionary, once for each text in it. Nulls stay null."""
     if not pa.types.is_dictionary(column.type):
-        return _known(pc.binary_length(column))
-    lengths = [_known(pc.binary_length(chunk.dictionary)).take(chunk.indices) for chunk in column.chunks]
-    return _known(pa.chunked_array(lengths, pa.int64()))
-
-
-def _known(lengths: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
-    """The lengths with nulls replaced by 0."""
-    return pc.fill_null(lengths.cast(pa.int64()), 0)
+        return pa.chunked_array([compute(chunk) for chunk in column.chunks], kind)
+    return pa.chunked_array([compute(chunk.dictionary).take(chunk.indices) for chunk in column.chunks], kind)

@@ -171,7 +171,7 @@ def test_pages_have_the_bytes_of_those_that_duckdb_reads(
 ) -> None:
     one = OneDevice()
     if is_descending:  # all texts in a thread of their own
-        monkeypatch.setattr(row_group_reader, "BESIDE_BYTES", 0)
+        monkeypatch.setattr(row_group_reader, "TEXT_THREAD_BYTES", 0)
     for (start_us, end_us), device, limit in product(RANGES, (*DEVICES, "nobody"), (1, 13, 10_000)):
         question = Question(Wanted((device,), start_us, end_us), is_descending, limit)
         assert pages(connection, days, question, one) == pages(connection, days, question, None)
