@@ -112,6 +112,14 @@ class Prometheus:
         alerts = self._get("/api/v1/alerts")["alerts"]
         return {alert["labels"]["alertname"] for alert in alerts if alert["state"] == "firing"}
 
+    def fired_since(self, began_s: float) -> set[str]:
+        """Names of the alarms that have fired since then (`time.monotonic`), also those that are quiet again."""
+        past_s = int(time.monotonic() - began_s)
+        if past_s < 1:
+            return set()
+        fired = self._get("/api/v1/query", query=f'last_over_time(ALERTS{{alertstate="firing"}}[{past_s}s])')["result"]
+        return {alert["metric"]["alertname"] for alert in fired}
+
     def value(self, expression: str) -> float:
         """Value of an expression that yields one series; NaN if it yields none."""
         found = self._get("/api/v1/query", query=expression)["result"]
