@@ -30,6 +30,7 @@ import msgpack
 import psutil
 import pytest
 
+from collector.ingest.watermarks import memory_percent
 from telemetry.config.loader import load
 from telemetry.hot_store.client import connect
 from telemetry.hot_store.shard import attach
@@ -292,7 +293,17 @@ def worker_hangs(stand: Stand) -> None:
         record = {"device_id": "a", "note": noise(100_000)}
         if stand.http.post("/v1/records", json=[record] * 4).status_code == 503:
             break
+    stay_full(stand)
     stand.clock.set(stand.clock.ahead_s + JUMP_S)
+
+
+def stay_full(stand: Stand) -> None:
+    """The memory of the posts' connections counted towards the mark, and is free again by the next scrape."""
+    settings, filler = load(environ=stand.box.environ), "whimbrel:filler"
+    client = stand.undo.enter_context(connect(settings))
+    stand.undo.callback(client.delete, filler)
+    while memory_percent(client) < settings.redis.full_percent + 2:
+        client.append(filler, bytes(2**18))
 
 
 def exports_are_not_read(stand: Stand) -> None:
