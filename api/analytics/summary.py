@@ -21,12 +21,12 @@ from api.execution.query_pool import Queries
 from api.positions import plausible_sql
 from api.positions.parameters import PARAMETERS as LIMITS
 from api.positions.parameters import limits_of
-from api.records.neighbours import Around
-from api.records.range_query import records_in
 from api.requests import key_devices, params
 from api.requests.params import DEVICE_ID, END, LIMIT, PLACE, START, Place
 from api.responses import record_schema
 from api.responses.json_columns import times
+from api.snapshot.neighbours import Around
+from api.snapshot.record_sql import records_in
 from api.snapshot.snapshot import Snapshot, Snapshots, Wanted
 from telemetry.http.operations import Content, InvalidValue, Operation, Parameter, names, number
 from telemetry.http.problem_responses import refuse_unknown

@@ -18,8 +18,8 @@ from api.geo.geo_sql import haversine_km
 from api.positions import plausible_sql
 from api.positions.plausibility import OFF, Limits
 from api.positions.plausible_sql import BASE
-from api.records.neighbours import BOUND_US, Look
 from api.requests.params import Place
+from api.snapshot.neighbours import BOUND_US, Look
 from telemetry.archive.schema import sql_text, time_sql
 from telemetry.model.record import EARLIEST_US
 from telemetry.model.utc import DAY_US, iso

@@ -13,7 +13,7 @@ from api.geo.geo_sql import PLACED, haversine_km
 from api.positions import plausible_sql
 from api.positions.plausibility import Limits
 from api.positions.plausible_sql import BASE
-from api.records.neighbours import BOUND_US
+from api.snapshot.neighbours import BOUND_US
 from api.tracks.trip_detection import GAP, REST, Cut, Point, Rules, Run
 from telemetry.archive.schema import sql_text
 

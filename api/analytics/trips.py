@@ -17,10 +17,10 @@ from api.positions import plausible_sql
 from api.positions.parameters import PARAMETERS as LIMITS
 from api.positions.parameters import limits_of
 from api.positions.plausibility import Limits
-from api.records.neighbours import Around, Look
 from api.requests import key_devices, params
 from api.requests.params import DEVICE_ID, END, LIMIT, PLACE, START, Place
 from api.responses import record_schema
+from api.snapshot.neighbours import Around, Look
 from api.snapshot.snapshot import Snapshots, Wanted
 from api.tracks.trip_detection import Cut, Move, Rules, Stop, Trip, moves
 from telemetry.http.operations import Content, Operation, names, number

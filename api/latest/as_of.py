@@ -20,12 +20,12 @@ from api.geo.geo_sql import PLACED
 from api.records import range_query
 from api.records.file_devices import FileDevices
 from api.records.newest_in_files import FileNewest, Newest
-from api.records.range_query import records_in
 from api.records.row_group_reader import RowGroups
 from api.requests.params import MAX_DEVICES
 from api.responses import record_schema, shortened_record
 from api.responses.record_schema import RecordAnswer
 from api.responses.shortened_record import Shortened, shortened, text_bytes
+from api.snapshot.record_sql import records_in
 from api.snapshot.snapshot import Snapshot, Snapshots, Wanted
 from telemetry.archive.data_files import LiveFile
 from telemetry.archive.schema import COLUMNS, LAYOUT, TIME, layout_of, sql_text

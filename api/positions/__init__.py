@@ -1,1 +1,1 @@
-"""The filter of implausible positions: its rule and its SQL. Imported by the programs of `api/`."""
+"""The filter of implausible positions: its rule and its SQL. Imported by `tracks/` and all above."""

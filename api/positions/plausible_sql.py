@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from api.geo.geo_sql import PLACED
 from api.positions.plausibility import CONTEXT, LEAST_US, NEAREST, Limits, Position, left_out
-from api.records.neighbours import Look
+from api.snapshot.neighbours import Look
 
 _NEAR_ZERO = 1e-6
 """Degrees, 11 cm: how far apart from 0 a coordinate may be that means 0."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import duckdb
@@ -29,9 +28,10 @@ from api.responses.json_columns import answers_of
 from api.responses.negotiation import CSV_SAFE, FORMAT, MAX_GAP, chosen, kinds
 from api.responses.page_response import VARY
 from api.responses.record_schema import RecordAnswer
+from api.snapshot.record_sql import records_in
 from api.snapshot.snapshot import Snapshot, Snapshots, Wanted
 from telemetry.archive.data_files import LiveFile
-from telemetry.archive.schema import COLUMNS, records_sql, sql_text
+from telemetry.archive.schema import COLUMNS
 from telemetry.archive.text_bytes import TEXT_BYTES_SQL, TEXTS, fitting, fitting_rows
 from telemetry.http.operations import Content, Operation, names
 from telemetry.http.problem_responses import refuse_unknown
@@ -100,38 +100,6 @@ def narrowed(question: Question) -> Wanted:
     if question.is_descending:
         return wanted._replace(end_us=min(wanted.end_us, question.thinned.end_us(after.timestamp_us)))
     return wanted._replace(start_us=max(wanted.start_us, question.thinned.begin_us(after.timestamp_us)))
-
-
-def records_in(
-    files: Sequence[LiveFile], wanted: Wanted, names: Sequence[str] = COLUMNS.names, has_tail: bool = True
-) -> str:
-    """SQL that selects the records of `wanted` in files and in the tail that is registered, the columns named.
-
-    Without a tail a quarter of a small question's time is saved: it goes into planning.
-    """
-    where, some = _where(wanted), ", ".join(names)
-    tail = f"SELECT {some} FROM tail WHERE {where}"
-    if not files:
-        return tail
-    archived = f"SELECT {some} FROM {records_sql([file.path for file in files])} WHERE {where}"
-    return f"{archived} UNION ALL {tail}" if has_tail else archived
-
-
-def _where(wanted: Wanted) -> str:
-    conditions = [
-        f"timestamp >= TIMESTAMPTZ '{iso(wanted.start_us)}'",
-        f"timestamp < TIMESTAMPTZ '{iso(wanted.end_us)}'",
-    ]
-    if len(wanted.devices) == 1:
-        conditions.append(f"device_id = {sql_text(wanted.devices[0])}")
-    elif wanted.devices:
-        conditions.append(f"device_id IN ({', '.join(map(sql_text, wanted.devices))})")
-    elif wanted.prefix:  # the first half leaves out row groups, by what files say of them
-        prefix = sql_text(wanted.prefix)
-        conditions.append(f"device_id >= {prefix} AND starts_with(device_id, {prefix})")
-    if wanted.where:
-        conditions.append(f"({wanted.where})")
-    return " AND ".join(conditions)
 
 
 def page(

@@ -20,7 +20,7 @@ import duckdb
 import pyarrow as pa
 
 from api.formats.format import BATCH_ROWS
-from api.records.range_query import records_in
+from api.snapshot.record_sql import records_in
 from api.snapshot.snapshot import Snapshot, Wanted
 from telemetry.archive.data_files import LiveFile
 from telemetry.archive.schema import COLUMNS, ORDER, days_of, sql_text

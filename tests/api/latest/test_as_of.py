@@ -15,11 +15,12 @@ import pytest
 from api.geo.geo_sql import PLACED
 from api.latest import as_of
 from api.latest.as_of import SELECT, Moment, Past, PastReader
-from api.records import file_devices, newest_in_files, range_query
+from api.records import file_devices, newest_in_files
 from api.records.file_devices import FileDevices
 from api.records.newest_in_files import FileNewest
 from api.records.row_group_reader import RowGroups
 from api.responses import record_schema, shortened_record
+from api.snapshot import record_sql
 from telemetry.archive.data_files import LiveFile
 from telemetry.archive.schema import columns
 from telemetry.archive.table import Archive
@@ -176,7 +177,7 @@ class Spy:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.paths: list[str] = []
-        real, real_sql = RowGroups.read, range_query.records_in
+        real, real_sql = RowGroups.read, record_sql.records_in
 
         def read(one: RowGroups, path: str, device_id: str) -> pa.Table:
             self.paths.append(path)

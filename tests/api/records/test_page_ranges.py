@@ -15,6 +15,7 @@ from api.records.device_page import OneDevice
 from api.records.page_ranges import FIRST_FILES, ranges
 from api.records.range_query import Question, page
 from api.requests.params import Position
+from api.snapshot import record_sql
 from api.snapshot.snapshot import Wanted
 from telemetry.archive.data_files import LiveFile
 from telemetry.archive.table import Archive
@@ -94,7 +95,7 @@ def test_pages_are_those_of_all_files(stores: Stores, is_descending: bool, devic
 
 def test_a_page_of_the_newest_reads_few_files(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
-    records_in = range_query.records_in
+    records_in = record_sql.records_in
 
     def noted(files: list[LiveFile], *arguments: object, **more: object) -> str:
         read.append(len(files))

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from api.records.range_query import records_in
+from api.snapshot.record_sql import records_in
 from api.snapshot.snapshot import Snapshots, Wanted
 from api.snapshot.tail_cache import Part, Remembered
 from telemetry.archive.table import Archive

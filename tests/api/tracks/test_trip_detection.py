@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from api.analytics import trip_sql, trips
 from api.geo.area import Circle, distance_m
 from api.positions.plausibility import OFF, Limits
-from api.records import neighbours, range_query
-from api.records.neighbours import Around
+from api.snapshot import neighbours, record_sql
+from api.snapshot.neighbours import Around
 from api.snapshot.snapshot import Snapshot, Wanted
 from api.tracks.trip_detection import ALL_TIME, GAP, REST, WANDER_US, Cut, Move, Point, Rules, Run, Stop, Trip, moves
 from telemetry.archive.data_files import LiveFile
@@ -460,7 +460,7 @@ def test_a_day_of_parking_without_a_record_is_a_stop() -> None:
 def test_far_from_a_range_only_devices_are_read_of_which_nothing_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """A device that was silent for a week costs a fleet that reports all the time little."""
     asked: list[Wanted] = []
-    real = range_query.records_in
+    real = record_sql.records_in
 
     def records_in(files: Sequence[LiveFile], wanted: Wanted, names: Sequence[str], has_tail: bool) -> str:
         asked.append(wanted)

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import duckdb
 import pyarrow as pa
 
-from api.records.range_query import records_in
 from api.requests.params import MAX_DEVICES
+from api.snapshot.record_sql import records_in
 from api.snapshot.snapshot import Snapshot, Wanted
 from telemetry.archive.data_files import LiveFile
 from telemetry.model.record import EARLIEST_US, LATEST_US
