@@ -1,6 +1,6 @@
-"""Output formats of records, a file each.
+"""Output formats of records, a file for each.
 
-A new one is a file here and a line in `FORMATS`. Imported by `responses/`, `records/`, `latest/` and `cli/`.
+To add a format, add a file here and a line in `FORMATS`. Imported by `responses/`, `records/`, `latest/` and `cli/`.
 """
 
 from __future__ import annotations
@@ -18,4 +18,4 @@ FORMATS: dict[str, Format] = {
     "gpx": gpx.FORMAT,
     "kml": kml.FORMAT,
 }
-"""Name → format. The first is that of a client to whom all are the same."""
+"""Format by name. The first is the default, for clients without a preference."""

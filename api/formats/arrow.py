@@ -1,4 +1,4 @@
-"""Arrow's IPC stream, with the archive's columns."""
+"""Arrow IPC stream with the archive's columns."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from telemetry.archive.schema import COLUMNS
 
 
 def zero_nulls(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Return a batch whose null slots hold zeros: DuckDB leaves in them what was in its memory before.
+    """Return an equal batch whose null slots hold zeros. DuckDB leaves earlier contents of its memory in null slots.
 
-    `take` writes zeros to null slots, and to those of children.
+    `take` writes zeros to null slots, also in child arrays.
     """
     every_row = pa.arange(0, batch.num_rows)
     columns = [column.take(every_row) if _may_have_nulls(column) else column for column in batch.columns]
@@ -30,10 +30,10 @@ def write(connection: duckdb.DuckDBPyConnection, records: str, file: int, batch_
     rows = 0
     with connection.sql(records).to_arrow_reader(batch_rows) as batches, os.fdopen(file, "wb", closefd=False) as out:
         writer = pa.ipc.new_stream(out, COLUMNS)
-        for batch in batches.cast(COLUMNS):  # the zone that times are shown in is the session's
+        for batch in batches.cast(COLUMNS):  # DuckDB gives times the zone of its session
             writer.write_batch(zero_nulls(batch))
             rows += batch.num_rows
-        writer.close()  # writes the end: not where something is missing
+        writer.close()  # writes the end mark; skipped after an error, so that an incomplete file is recognizable
     return rows
 
 

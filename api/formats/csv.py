@@ -1,7 +1,7 @@
-"""CSV as RFC 4180 has it: a header, lines that end in CRLF, quotes where a text needs them.
+"""CSV by RFC 4180: a header, lines that end in CRLF, quotes where a text requires them.
 
-A text that begins with = + - or @ stays as it is in `FORMAT`, for programs; in `SAFE` it is no spreadsheet's formula
-(spreadsheet.py).
+`FORMAT`, for programs, leaves a text that begins with = + - or @ unchanged. `SAFE` prevents spreadsheets from running
+it as a formula (spreadsheet.py).
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ def _quoted(name: str) -> str:
 
 
 def _text(name: str) -> str:
-    """SQL of a text; an empty one is quoted, for nothing at all is null."""
-    needs = " OR ".join(f"contains({name}, {one})" for one in ("','", "'\"'", "chr(10)", "chr(13)"))
-    return f"CASE WHEN {name} = '' OR {needs} THEN {_quoted(name)} ELSE {name} END"
+    """SQL of a text. An empty text is quoted, because an empty field without quotes means null."""
+    needs_quotes = " OR ".join(f"contains({name}, {special})" for special in ("','", "'\"'", "chr(10)", "chr(13)"))
+    return f"CASE WHEN {name} = '' OR {needs_quotes} THEN {_quoted(name)} ELSE {name} END"
 
 
 def _value(name: str, is_safe: bool) -> str:
     column = COLUMNS.field(name)
     if is_safe and column.type == pa.string():
         return _quoted(f"({safe_sql(name)})")
-    if name == "attributes":  # has quotes in any case
+    if name == "attributes":  # always quoted: JSON usually contains quotes
         return _quoted(name)
     if column.type == TIME:
         return iso(name)
@@ -47,4 +47,4 @@ def _format(is_safe: bool) -> Format:
 
 FORMAT = _format(is_safe=False)
 SAFE = _format(is_safe=True)
-"""The same for spreadsheets: no text is a formula."""
+"""CSV for spreadsheets: no text can become a formula."""

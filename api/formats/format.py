@@ -1,4 +1,4 @@
-"""What a format is."""
+"""Interface of an output format."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from typing import NamedTuple, Protocol
 import duckdb
 
 BATCH_ROWS = 8_192
-"""Maximum of rows at once on their way out of DuckDB: about 3 MB of JSON."""
+"""Maximum rows of a batch that DuckDB returns; limits memory."""
 
 
 class Write(Protocol):
-    """Writes records as a format has them."""
+    """Function that writes records in a format."""
 
     def __call__(
         self, connection: duckdb.DuckDBPyConnection, records: str, file: int, batch_rows: int = BATCH_ROWS
     ) -> int:
-        """Write what the SQL `records` selects, which has the archive's columns, to a file descriptor in its order.
+        """Write the records that the SQL `records` selects, in its order, to a file descriptor.
 
-        `batch_rows` rows leave DuckDB at once. Returns how many records there were. What says that a file is whole is
-        written last.
+        `records` has the archive's columns. DuckDB returns batches of `batch_rows` rows. Returns the number of records.
+        The mark that the file is complete is written last.
         """
         ...
 
 
 class Format(NamedTuple):
-    """One way to write records: its media types, the usual one first, the ending of a file's name, what writes it."""
+    """An output format: its media types (the preferred one first), the suffix of file names, and the writer."""
 
     media_types: tuple[str, ...]
     suffix: str
     write: Write
     parameters: str = ""
-    """What `Content-Type` says behind the media type."""
+    """Parameters in `Content-Type` after the media type."""
     write_tracks: Callable[[float], Write] | None = None
-    """Of a format of tracks, which needs the records device by device: what writes them with a new segment wherever
-    more than so many seconds lie between two records of a device."""
+    """Only for formats of tracks, which need the records ordered by device. Takes a maximum gap in seconds. Returns
+    a writer that begins a new segment after each longer gap between two records of a device."""
 
     @property
     def content_type(self) -> str:
@@ -43,9 +43,9 @@ class Format(NamedTuple):
 
     @property
     def has_tracks(self) -> bool:
-        """Whether it needs the records device by device."""
+        """Whether the format needs the records ordered by device."""
         return self.write_tracks is not None
 
     def with_gap(self, max_gap_s: float) -> Format:
-        """The same format with other segments, if it has tracks."""
+        """The format with this maximum gap within a segment. Formats without tracks are unchanged."""
         return self if self.write_tracks is None else self._replace(write=self.write_tracks(max_gap_s))

@@ -1,4 +1,4 @@
-"""A GeoJSON FeatureCollection (RFC 7946): a point a record, and all of the record as its properties."""
+"""GeoJSON FeatureCollection (RFC 7946): a point for each record, with all its fields as properties."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ _FEATURE = (
 FORMAT = Format(
     ("application/geo+json", "application/vnd.geo+json"),
     "geojson",
-    lines(_FEATURE, head='{"type":"FeatureCollection","features":[', joint=",", tail="\n]}\n"),
+    lines(_FEATURE, head='{"type":"FeatureCollection","features":[', separator=",", tail="\n]}\n"),
 )

@@ -1,4 +1,4 @@
-"""GPX 1.1: a track a device, each point with its time; speed and course as Garmin's TrackPointExtension has them."""
+"""GPX 1.1: a track for each device, points with times, and speed and course in Garmin's TrackPointExtension."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import duckdb
 
 from api.formats.format import BATCH_ROWS, Format, Write
 from api.formats.text_lines import iso, lines
-from api.formats.tracks import BEGINS_TRACK, MAX_GAP_S, begins_segment, places, xml_decimal, xml_text
+from api.formats.tracks import BEGINS_TRACK, MAX_GAP_S, begins_segment, positions, xml_decimal, xml_text
 
 HEAD = (
     '<?xml version="1.0" encoding="UTF-8"?>\n'
@@ -18,7 +18,7 @@ END_OF_TRACK, END_OF_FILE = "</trkseg></trk>\n", "</gpx>\n"
 _BEGIN = f"concat('{END_OF_TRACK}<trk><name>', {xml_text('device_id')}, '</name><trkseg>', chr(10))"
 _NEW_SEGMENT = "'</trkseg><trkseg>' || chr(10)"
 _LONGITUDE = f"CASE WHEN longitude = 180 THEN '-180.0' ELSE {xml_decimal('longitude')} END"
-"""GPX knows the 180th meridian as -180 alone."""
+"""GPX allows only -180 for the 180th meridian."""
 
 _SPEED = "coalesce('<gpxtpx:speed>' || CAST(speed_kmh / 3.6 AS VARCHAR) || '</gpxtpx:speed>', '')"
 _COURSE = f"coalesce('<gpxtpx:course>' || ({xml_decimal('heading_deg')}) || '</gpxtpx:course>', '')"
@@ -35,10 +35,10 @@ _POINT = (
 def _write(max_gap_s: float) -> Write:
     new_segment = f"WHEN {begins_segment(max_gap_s)} THEN {_NEW_SEGMENT}"
     line = f"concat(CASE WHEN {BEGINS_TRACK} THEN {_BEGIN} {new_segment} ELSE '' END, {_POINT})"
-    write_lines = lines(line, HEAD, END_OF_TRACK, END_OF_TRACK + END_OF_FILE, nothing=HEAD + END_OF_FILE)
+    write_lines = lines(line, HEAD, END_OF_TRACK, END_OF_TRACK + END_OF_FILE, if_empty=HEAD + END_OF_FILE)
 
     def write(connection: duckdb.DuckDBPyConnection, records: str, file: int, batch_rows: int = BATCH_ROWS) -> int:
-        return write_lines(connection, places(records), file, batch_rows)
+        return write_lines(connection, positions(records), file, batch_rows)
 
     return write
 

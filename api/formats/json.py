@@ -1,4 +1,4 @@
-"""One JSON array of the objects that `/v1/records` shows, a line each."""
+"""JSON array of records as in responses of `/v1/records`, one object per line."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from api.formats.text_lines import lines
 FORMAT = Format(
     ("application/json",),
     "json",
-    lines(f"concat(',', chr(10), '{{', {MEMBERS}, '}}')", head="[", joint=",", tail="\n]\n"),
+    lines(f"concat(',', chr(10), '{{', {MEMBERS}, '}}')", head="[", separator=",", tail="\n]\n"),
 )

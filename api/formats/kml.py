@@ -1,7 +1,7 @@
-"""KML 2.2 with Google's `gx:MultiTrack`: a placemark a device, a `gx:Track` a segment, whose places have their times.
+"""KML 2.2 with Google's `gx:MultiTrack`: a placemark for each device, and a `gx:Track` with times for each segment.
 
-The schema of these wants all times of a segment before its first place. So the places wait until the segment ends, the
-many of a long one in a file.
+The schema of `gx:Track` requires all times of a segment before its first position. So positions are buffered until the
+segment ends: in memory, or in a temporary file if the segment is long.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from api.formats.format import BATCH_ROWS, Format, Write
 from api.formats.text_lines import iso, put, texts
-from api.formats.tracks import BEGINS_TRACK, MAX_GAP_S, begins_segment, places, xml_decimal, xml_text
+from api.formats.tracks import BEGINS_TRACK, MAX_GAP_S, begins_segment, positions, xml_decimal, xml_text
 
 HEAD = (
     '<?xml version="1.0" encoding="UTF-8"?>\n'
@@ -25,13 +25,13 @@ HEAD = (
 )
 END_OF_TRACK, END_OF_FILE = "</gx:Track></gx:MultiTrack></Placemark>\n", "</Document></kml>\n"
 
-WAITING_BYTES = 2**22
-"""Places of a segment that wait in memory, some 100,000; more of them wait in a temporary file."""
+MAX_BUFFER_BYTES = 2**22
+"""Maximum bytes of a segment's positions in memory. A longer buffer goes to a temporary file."""
 
 _SEGMENT = "'<gx:Track><altitudeMode>clampToGround</altitudeMode>' || chr(10)"
 _TRACK = f"concat('<Placemark><name>', {xml_text('device_id')}, '</name><gx:MultiTrack>', chr(10), {_SEGMENT})"
 _TIME = f"concat('<when>', {iso('timestamp')}, '</when>', chr(10))"
-_PLACE = (
+_POSITION = (
     f"concat('<gx:coord>', {xml_decimal('longitude')}, ' ', {xml_decimal('latitude')}, ' ', "
     f"{xml_decimal('coalesce(altitude_m, 0)')}, '</gx:coord>', chr(10))"
 )
@@ -43,46 +43,46 @@ def _write(max_gap_s: float) -> Write:
         f"CASE WHEN previous_id IS NULL THEN {_TRACK} WHEN {BEGINS_TRACK} THEN '{END_OF_TRACK}' || {_TRACK} "
         f"WHEN {is_first} THEN '</gx:Track>' || chr(10) || {_SEGMENT} ELSE '' END"
     )
-    columns = f"{is_first} AS is_first, concat({begin}, {_TIME}) AS times, {_PLACE} AS places"
+    columns = f"{is_first} AS is_first, concat({begin}, {_TIME}) AS times, {_POSITION} AS positions"
 
     def write(connection: duckdb.DuckDBPyConnection, records: str, file: int, batch_rows: int = BATCH_ROWS) -> int:
         rows = 0
         put(file, HEAD.encode())
         with (
-            SpooledTemporaryFile(WAITING_BYTES, dir=_folder(connection)) as waiting,
-            connection.sql(f"SELECT {columns} FROM ({places(records)})").to_arrow_reader(batch_rows) as batches,
+            SpooledTemporaryFile(MAX_BUFFER_BYTES, dir=_temporary_folder(connection)) as buffer,
+            connection.sql(f"SELECT {columns} FROM ({positions(records)})").to_arrow_reader(batch_rows) as batches,
         ):
             for batch in batches:
-                for first, end in _pieces(batch):
+                for first, end in _segments(batch):
                     if batch.column("is_first")[first].as_py():
-                        _flush(waiting, file)
+                        _flush(buffer, file)
                     put(file, texts(batch.column("times"), first, end))
-                    waiting.write(texts(batch.column("places"), first, end))
+                    buffer.write(texts(batch.column("positions"), first, end))
                 rows += batch.num_rows
-            _flush(waiting, file)
+            _flush(buffer, file)
         put(file, ((END_OF_TRACK if rows else "") + END_OF_FILE).encode())
         return rows
 
     return write
 
 
-def _pieces(batch: pa.RecordBatch) -> Iterator[tuple[int, int]]:
-    """Rows of a batch that are of one segment: the first, and the one after the last."""
+def _segments(batch: pa.RecordBatch) -> Iterator[tuple[int, int]]:
+    """First row (inclusive) and last row (exclusive) of each segment in a batch."""
     firsts = [row for row in pc.indices_nonzero(batch.column("is_first")).to_pylist() if row]
     return zip([0, *firsts], [*firsts, batch.num_rows], strict=True) if batch.num_rows else iter(())
 
 
-def _flush(waiting: SpooledTemporaryFile[bytes], file: int) -> None:
-    """Write the places that wait to a file descriptor, and forget them."""
-    waiting.seek(0)
-    while data := waiting.read(2**16):
+def _flush(buffer: SpooledTemporaryFile[bytes], file: int) -> None:
+    """Write the buffered positions to a file descriptor, and empty the buffer."""
+    buffer.seek(0)
+    while data := buffer.read(2**16):
         put(file, data)
-    waiting.seek(0)
-    waiting.truncate()
+    buffer.seek(0)
+    buffer.truncate()
 
 
-def _folder(connection: duckdb.DuckDBPyConnection) -> str | None:
-    """The folder into which DuckDB puts what it has no memory for, if it has one."""
+def _temporary_folder(connection: duckdb.DuckDBPyConnection) -> str | None:
+    """The folder of DuckDB's temporary files. None if it does not exist."""
     [(folder,)] = connection.execute("SELECT current_setting('temp_directory')").fetchall()
     return folder if os.path.isdir(folder) else None
 

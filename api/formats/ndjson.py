@@ -1,4 +1,4 @@
-"""A JSON object a line, as `/v1/records` shows it; the other kinds of JSON are made of the same."""
+"""NDJSON: one JSON object per line, as in responses of `/v1/records`. The other JSON formats use its `MEMBERS`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from telemetry.archive.schema import COLUMNS, TIME
 
 
 def _value(name: str) -> str:
-    """SQL of a column's value, perhaps in several parts. In `attributes` a line break is never within a text."""
+    """SQL of a column's value: one or more arguments of `concat`. In `attributes`, a line break is only white space."""
     if name == "attributes":
         return f"coalesce(replace(replace({name}, chr(10), ' '), chr(13), ' '), 'null')"
     if COLUMNS.field(name).type == TIME:
@@ -21,7 +21,7 @@ def _value(name: str) -> str:
 
 
 MEMBERS = ", ',', ".join(f"'\"{name}\":', {_value(name)}" for name in COLUMNS.names)
-"""Arguments of `concat`: all members of a record's object, without its braces."""
+"""Arguments of `concat` for all members of a record's object, without the braces."""
 
 FORMAT = Format(
     ("application/x-ndjson", "application/ndjson", "application/jsonl"),

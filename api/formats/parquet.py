@@ -1,7 +1,7 @@
-"""Parquet with the archive's columns and, as GeoParquet has it, each record's point: QGIS and GeoPandas open it.
+"""Parquet with the archive's columns and a GeoParquet point for each record; opens in QGIS and GeoPandas.
 
-Arrow writes it, in a thread of its own, while DuckDB reads on. DuckDB's own writer takes a sixth more CPU and 150 MB
-for that, with less it uses one thread alone, and it says nothing of points in a file that has none.
+Arrow writes it in a separate thread while DuckDB reads the next records. DuckDB's own writer uses more CPU and memory,
+and omits the GeoParquet metadata from a file without points.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from api.formats.format import BATCH_ROWS, Format
 from telemetry.archive.schema import COLUMNS, TIME
 
 GROUP_ROWS = 65_536
-"""Maximum number of rows in a row group, about 15 MB; two groups are in memory."""
+"""Maximum rows of a row group. Up to two groups are in memory."""
 
 GROUP_BYTES = 2**25
-"""Bytes of memory at which a row group ends."""
+"""Size in memory at which a row group ends, in bytes."""
 
 _DOUBLE = pa.binary(8)
 _POINT_HEAD = pa.scalar(b"\x01\x01\x00\x00\x00", pa.binary())
-"""What WKB says of a point before its two numbers: the least significant byte comes first."""
+"""Header of a point in WKB: little-endian, type point. Its two coordinates follow."""
 
-_NO_JOINT = pa.scalar(b"", pa.binary())
+_NO_SEPARATOR = pa.scalar(b"", pa.binary())
 
 _GEO = {
     "version": "1.1.0",
@@ -56,7 +56,7 @@ def write(connection: duckdb.DuckDBPyConnection, records: str, file: int, batch_
             if writing is not None:
                 writing.result()
         except BaseException:
-            writer.is_open = False  # else it would write the end of a whole file when it is collected
+            writer.is_open = False  # or else its destructor would write the footer of a complete file
             raise
         writer.close()
     return rows
@@ -74,30 +74,30 @@ def _open(out: object) -> pq.ParquetWriter:
 
 
 def _with_points(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """A batch and its points as WKB: a third of the CPU that DuckDB takes to make them."""
-    place = (_bytes(batch.column(name)) for name in ("longitude", "latitude"))
-    points = pc.binary_join_element_wise(_POINT_HEAD, *place, _NO_JOINT)
+    """Append the column of points (WKB) to a batch. Arrow needs less CPU for this than DuckDB."""
+    coordinates = (_bytes(batch.column(name)) for name in ("longitude", "latitude"))
+    points = pc.binary_join_element_wise(_POINT_HEAD, *coordinates, _NO_SEPARATOR)
     return pa.RecordBatch.from_arrays([*batch.columns, points], schema=_SCHEMA)
 
 
 def _bytes(numbers: pa.DoubleArray) -> pa.BinaryArray:
-    """Each number's bytes as they lie in memory, the least significant first on every machine that DuckDB runs on."""
+    """Bytes of each number in memory order: little-endian on every machine that DuckDB supports."""
     return pa.Array.from_buffers(_DOUBLE, len(numbers), numbers.buffers(), offset=numbers.offset).cast(pa.binary())
 
 
 def _groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """Tables of `GROUP_ROWS` rows, or fewer if they are long; the last one with the rest."""
-    held: list[pa.RecordBatch] = []
+    """Tables of about `GROUP_ROWS` rows, or fewer if the rows are long. The last table has the remaining rows."""
+    pending: list[pa.RecordBatch] = []
     rows = size = 0
     for batch in batches:
-        held.append(batch)
+        pending.append(batch)
         rows += batch.num_rows
         size += batch.nbytes
         if rows >= GROUP_ROWS or size >= GROUP_BYTES:
-            yield pa.Table.from_batches(held)
-            held, rows, size = [], 0, 0
+            yield pa.Table.from_batches(pending)
+            pending, rows, size = [], 0, 0
     if rows:
-        yield pa.Table.from_batches(held)
+        yield pa.Table.from_batches(pending)
 
 
 FORMAT = Format(("application/vnd.apache.parquet", "application/x-parquet"), "parquet", write)

@@ -1,6 +1,6 @@
-"""Text, a line a record, which DuckDB puts together: in Python a million records would take seconds and hold the GIL.
+"""Text formats with one line per record, built by DuckDB: building them in Python would be slow and hold the GIL.
 
-DuckDB's own writers of CSV and JSON take a third longer, and word times, line ends and attributes otherwise.
+DuckDB's own writers of CSV and JSON are slower, and write times, line ends and attributes in another form.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from api.formats.format import BATCH_ROWS, Write
 from telemetry.archive.schema import time_sql
 
 
-def lines(line: str, head: str = "", joint: str = "", tail: str = "", nothing: str | None = None) -> Write:
-    """What writes `head`, of each record the text that the SQL `line` makes, and `tail`; where there is no record,
-    `nothing`, or else `head` and `tail`.
+def lines(line: str, head: str = "", separator: str = "", tail: str = "", if_empty: str | None = None) -> Write:
+    """Return a function that writes `head`, the text of the SQL `line` for each record, and `tail`.
 
-    Each line begins with `joint`, which is left out of the first.
+    Without records it writes `if_empty`; None = `head` and `tail`. Each line begins with `separator`, which is removed
+    from the first line.
     """
-    empty = head + tail if nothing is None else nothing
+    without_records = head + tail if if_empty is None else if_empty
 
     def write(connection: duckdb.DuckDBPyConnection, records: str, file: int, batch_rows: int = BATCH_ROWS) -> int:
         rows = 0
@@ -29,22 +29,22 @@ def lines(line: str, head: str = "", joint: str = "", tail: str = "", nothing: s
                 text = texts(batch.column(0), 0, len(batch))
                 if rows == 0 and text:
                     put(file, head.encode())
-                    text = text[len(joint) :]
+                    text = text[len(separator) :]
                 put(file, text)
                 rows += batch.num_rows
-        put(file, (tail if rows else empty).encode())
+        put(file, (tail if rows else without_records).encode())
         return rows
 
     return write
 
 
 def iso(name: str) -> str:
-    """SQL of a time in UTC, whatever the session's zone: 2026-11-24T10:25:00.000000Z."""
+    """SQL of a time in UTC, independent of the session's zone: 2026-11-24T10:25:00.000000Z."""
     return time_sql(f"epoch_us({name})")
 
 
 def texts(column: pa.StringArray, first: int, end: int) -> memoryview:
-    """The texts of a column's rows from `first` to before `end`, one after the other, as they lie in memory."""
+    """The concatenated texts of rows `first` (inclusive) to `end` (exclusive): a view of the column's memory."""
     _, offsets, data = column.buffers()
     starts = memoryview(offsets).cast("i")
     return memoryview(data)[starts[column.offset + first] : starts[column.offset + end]]

@@ -1,4 +1,4 @@
-"""Arrow responses contain nothing but the records."""
+"""Arrow responses contain only the records."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from api.formats.arrow import zero_nulls
 
 OTHER = b"SECRET!!"
-"""What the memory of a null slot had before."""
+"""Earlier contents of the memory of null slots."""
 
 ROWS = 100
 KINDS = (pa.float64(), pa.int64(), pa.timestamp("us", "UTC"), pa.bool_(), pa.decimal128(9, 2))

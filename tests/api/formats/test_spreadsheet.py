@@ -1,4 +1,4 @@
-"""Texts that no spreadsheet takes for a formula, in Python and in SQL."""
+"""Texts that spreadsheets do not run as formulas, in Python and in SQL."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def test_safe(text: str, shown: str) -> None:
 @given(texts=st.lists(ODD, min_size=1, max_size=50))
 def test_sql_does_the_same(texts: list[str]) -> None:
     with duckdb.connect() as connection:
-        found = connection.execute(f"SELECT {safe_sql('t')} FROM (SELECT unnest(?) AS t)", [texts]).fetchall()
-    assert [text for (text,) in found] == list(map(safe, texts))
+        rows = connection.execute(f"SELECT {safe_sql('t')} FROM (SELECT unnest(?) AS t)", [texts]).fetchall()
+    assert [text for (text,) in rows] == list(map(safe, texts))
 
 
 @given(ODD)
-def test_nothing_more_is_to_be_done(text: str) -> None:
+def test_the_result_cannot_begin_a_formula(text: str) -> None:
     assert safe(safe(text)) in (safe(text), f"'{safe(text)}")
     assert not safe(text).startswith(("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff20"))

@@ -217,10 +217,10 @@ def test_files_are_valid(box: Box, kind: str, path: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("kind", READERS)
-@pytest.mark.parametrize("waiting_bytes", [1, kml.WAITING_BYTES])
-def test_long_segments(kind: str, waiting_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of several batches, with places that wait in memory and in a file."""
-    monkeypatch.setattr(kml, "WAITING_BYTES", waiting_bytes)
+@pytest.mark.parametrize("max_buffer_bytes", [1, kml.MAX_BUFFER_BYTES])
+def test_long_segments(kind: str, max_buffer_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Segments of several batches, with positions buffered in memory and in a file."""
+    monkeypatch.setattr(kml, "MAX_BUFFER_BYTES", max_buffer_bytes)
     lengths = [1, 3 * BATCH_ROWS, 20, BATCH_ROWS - 21, 2]
     rows, out = sum(lengths), tmp_path / f"long.{kind}"
     columns = dict.fromkeys(COLUMNS.names, "NULL::DOUBLE") | {
