@@ -1,8 +1,7 @@
-"""Records changes, questions in SQL and exports over HTTP in the audit log: an ASGI application in front of the API's.
+"""ASGI middleware that records changes, SQL queries and exports over HTTP in the audit log.
 
-A change is a request that needs a key with `admin`, whether keys are required or not. It is on disk in the log before
-it is carried out; if it cannot be recorded, it is refused with 503. All other requests pass with no more than a look at
-their method.
+A change is a request that needs a key with `admin`, whether keys are required or not. Its entry is on disk before it
+is carried out; if it cannot be recorded, the response is 503. All other requests pass after a check of their method.
 """
 
 from __future__ import annotations
@@ -32,33 +31,33 @@ DEVICES = "/v1/devices/"
 SIGNING = ("/login", "/login/callback", "/logout")
 LOGOUT = "/logout"
 NO_CONTENT = 204
-LOOKING = ("GET", "HEAD", "OPTIONS")
-KEPT_BODY_BYTES = 16_384
-"""Bytes of a question's body that are looked at: the log cuts its text further."""
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+MAX_BODY_BYTES = 16_384
+"""Bytes of a query's body that are read for its entry; the log shortens the text further."""
 
 ACTIONS: Mapping[tuple[str, str], str] = {("DELETE", DEVICES): "device.delete"}
-"""Method and beginning of the path → action. A change that is not here is named by its method, like `http.put`."""
+"""Method and prefix of the path → action. All other changes are named by their method, like `http.put`."""
 
 
 class Audited:
-    """The application in front."""
+    """The middleware."""
 
-    def __init__(self, behind: ASGIApp, audit: Audit) -> None:
-        self._behind = behind
+    def __init__(self, app: ASGIApp, audit: Audit) -> None:
+        self._app = app
         self._audit = audit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, recorded if it is one of those."""
+        """Pass a request on, and record it if it needs an entry."""
         kind = _kind_of(scope) if scope["type"] == "http" else None
         if kind is None and scope["type"] == "http" and scope["path"] in SIGNING:
-            await self._behind(scope, receive, partial(self._send_signed, scope, send))
+            await self._app(scope, receive, partial(self._send_signing, scope, send))
         elif kind is None:
-            await self._behind(scope, receive, send)
+            await self._app(scope, receive, send)
         else:
-            await _Recorded(self._behind, self._audit, kind, scope, receive, send).answer()
+            await _Recorded(self._app, self._audit, kind, scope, receive, send).answer()
 
-    async def _send_signed(self, scope: Scope, send: Send, message: Message) -> None:
-        """Send the answer of a login or logout; a session that it begins or ends is recorded first."""
+    async def _send_signing(self, scope: Scope, send: Send, message: Message) -> None:
+        """Send a message of the response to a login or logout; first record the session that it begins or ends."""
         if message["type"] == "http.response.start":
             name, address, target = scope.get(SIGNED_IN), address_of(scope), target_of(scope)
             if name is not None:
@@ -67,33 +66,33 @@ class Audited:
             elif scope["path"] == LOGOUT and message["status"] == NO_CONTENT:
                 record = partial(self._audit.happened, "session.end", actor_of(caller_of(scope)))
                 await asyncio.to_thread(record, address=address, target=target)
-            elif not caller_of(scope).key_id:  # else the gate notes it
+            elif not caller_of(scope).key_id:  # with a key, the gate records the refusal
                 refusals.note_status(message["status"], scope, ANONYMOUS)
         await send(message)
 
 
 def _kind_of(scope: Scope) -> Kind | None:
-    if scope["method"] in LOOKING:
+    if scope["method"] in SAFE_METHODS:
         return "questions" if scope["path"] == EXPORT else None
     need = need_of(scope)
     return "changes" if need == ADMIN else "questions" if need == SQL else None
 
 
 def action_of(method: str, path: str) -> str:
-    """What a request does, in a word."""
+    """Name of a request's action."""
     if path == EXPORT:
         return "export"
     if path == "/v1/sql":
         return "sql"
-    found = (action for (of, start), action in ACTIONS.items() if of == method and path.startswith(start))
-    return next(found, f"http.{method.lower()}")
+    actions = (action for (verb, start), action in ACTIONS.items() if verb == method and path.startswith(start))
+    return next(actions, f"http.{method.lower()}")
 
 
 class _Recorded:
-    """One request on its way."""
+    """One request that is recorded."""
 
-    def __init__(self, behind: ASGIApp, audit: Audit, kind: Kind, scope: Scope, receive: Receive, send: Send) -> None:
-        self._behind, self._audit, self._kind = behind, audit, kind
+    def __init__(self, app: ASGIApp, audit: Audit, kind: Kind, scope: Scope, receive: Receive, send: Send) -> None:
+        self._app, self._audit, self._kind = app, audit, kind
         self._scope, self._receive, self._send = scope, receive, send
         self._body = bytearray()
         self._begun: Entry | None = None
@@ -101,25 +100,25 @@ class _Recorded:
         self._status = 0
 
     async def answer(self) -> None:
-        """Record it, have it answered, and record the outcome."""
-        if self._scope["method"] in LOOKING or self._kind == "changes":
+        """Record the request, pass it on, and record its outcome."""
+        if self._scope["method"] in SAFE_METHODS or self._kind == "changes":
             details = {"query": self._scope["query_string"].decode("latin-1")} if self._scope["query_string"] else {}
             if not await self._begin(details):
                 return
         try:
-            await self._behind(self._scope, self.receive, self.send)
+            await self._app(self._scope, self.receive, self.send)
         finally:
             await asyncio.shield(self._end(is_whole=False))
 
     async def _end(self, is_whole: bool) -> None:
-        """Record the outcome, once. A response that broke off is a failure."""
+        """Record the outcome, once. An incomplete response is a failure."""
         begun, self._begun = self._begun, None
         if begun is not None:
             is_done = is_whole and 200 <= self._status < 400
             await asyncio.to_thread(self._audit.end, begun, is_done, self._kind, self._status)
 
     async def _begin(self, details: dict[str, Any]) -> bool:
-        """Whether it could be recorded; if not, the client has its answer."""
+        """Record the request. False if that failed and the client was sent 503."""
         scope = self._scope
         path = scope["path"]
         action = action_of(scope["method"], path)
@@ -140,16 +139,16 @@ class _Recorded:
         return True
 
     async def receive(self) -> Message:
-        """Receive; once a question's body is whole, it is recorded before the application sees the end of it."""
+        """Receive a message. A query is recorded before the application receives the end of its body."""
         message = await self._receive()
         if not self._is_recorded and message["type"] == "http.request":
-            self._body += message.get("body", b"")[: KEPT_BODY_BYTES - len(self._body)]
+            self._body += message.get("body", b"")[: MAX_BODY_BYTES - len(self._body)]
             if not message.get("more_body", False):
-                await self._begin({"query": _question(bytes(self._body))})
+                await self._begin({"query": _query_of(bytes(self._body))})
         return message
 
     async def send(self, message: Message) -> None:
-        """Send; before the end of the response its outcome is recorded."""
+        """Send a message. The outcome is recorded before the end of the response is sent."""
         if message["type"] == "http.response.start":
             self._status = message["status"]
         elif not message.get("more_body", False):
@@ -157,11 +156,11 @@ class _Recorded:
         await self._send(message)
 
 
-def _question(body: bytes) -> str:
-    """The SQL of a body; the body itself where it is not whole or no JSON."""
+def _query_of(body: bytes) -> str:
+    """The SQL of a body, or the body itself if it is incomplete or not JSON."""
     try:
-        found = json.loads(body)
+        fields = json.loads(body)
     except ValueError:
         return body.decode("utf-8", "replace")
-    query = found.get("query") if isinstance(found, dict) else None
+    query = fields.get("query") if isinstance(fields, dict) else None
     return query if isinstance(query, str) else body.decode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""`GET /v1/audit`: the audit log, page by page."""
+"""`GET /v1/audit`: the audit log in pages."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from telemetry.http.problem_responses import ProblemError, refuse_unknown
 from telemetry.model import problems
 from telemetry.model.utc import DAY_US
 
-DEFAULT_LIMIT, MOST_LIMIT = 100, 1_000
+DEFAULT_LIMIT, MAX_LIMIT = 100, 1_000
 MAX_CHARACTERS = 255
 
 SINCE = moment("since", "First moment, inclusive: ISO 8601, an epoch in seconds, or a date.", None)
 UNTIL = moment("until", "Last moment, exclusive; a bare date includes that whole day.", None, DAY_US)
-LIMIT = whole("limit", "Maximum entries of a page.", DEFAULT_LIMIT, 1, MOST_LIMIT)
+LIMIT = whole("limit", "Maximum entries in a page.", DEFAULT_LIMIT, 1, MAX_LIMIT)
 
 
 def _text(name: str, sentence: str) -> Parameter[str]:
@@ -39,17 +39,17 @@ def _text(name: str, sentence: str) -> Parameter[str]:
 
 def _place(text: str) -> str:
     if text and PLACE.fullmatch(text) is None:
-        raise InvalidValue("must be the next_cursor of an earlier answer")
+        raise InvalidValue("must be the next_cursor of an earlier response")
     return text
 
 
-KEY = _text("key", "Id of the key that acted, or that a refused sender showed.")
-DEVICE = _text("device", "The device that an entry is about.")
-ACTION = _text("action", "The action, like `device.delete`, or the first part of several, like `keys`.")
+KEY = _text("key", "Id of the key that was used, also in a rejected request.")
+DEVICE = _text("device", "The device that was changed or requested.")
+ACTION = _text("action", "An action, like `device.delete`, or the first part of several, like `keys`.")
 OUTCOME = choice("outcome", "The outcome.", OUTCOMES, None)
 CURSOR = Parameter(
     "cursor",
-    "`next_cursor` of the page before, with the same other parameters.",
+    "`next_cursor` of the previous page, with the same other parameters.",
     {"type": "string", "pattern": f"^({PLACE.pattern})?$"},
     _place,
     "",
@@ -57,7 +57,7 @@ CURSOR = Parameter(
 
 
 class AuditPage(Struct, frozen=True):
-    """Entries, the oldest first; with `next_cursor` there may be more."""
+    """Entries, oldest first. More may follow if `next_cursor` is not null."""
 
     entries: list[Entry]
     next_cursor: str | None
@@ -67,22 +67,22 @@ AUDIT = Operation(
     "GET",
     "/v1/audit",
     "get_audit",
-    "Who changed, asked in SQL or was refused what",
+    "Changes, SQL queries, exports and rejected requests",
     "box",
     {200: Content("A page of the audit log", {"application/json": AuditPage})},
     (SINCE, UNTIL, KEY, DEVICE, ACTION, OUTCOME, LIMIT, CURSOR),
     problems=(problems.INVALID_PARAMETER,),
-    description="A change has two entries with the same `id`: `begun`, then its outcome. A refusal stands for `count` "
-    "of them. A field that has its default value is left out.",
+    description="A change has two entries with the same `id`: `begun`, then its outcome. An entry of "
+    "refusals stands for `count` requests. Fields with their default value are left out.",
 )
 
 
 class AuditRoutes:
-    """`GET /v1/audit` of the files in a folder."""
+    """The route `GET /v1/audit` over the log files of a folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._one_at_once = asyncio.Semaphore(1)
+        self._one_read = asyncio.Semaphore(1)
 
     async def get_audit(self, request: Request) -> Response:
         """A page of entries."""
@@ -96,13 +96,13 @@ class AuditRoutes:
             ACTION.of(request),
             OUTCOME.of(request) or "",
         )
-        most = LIMIT.of(request)
+        limit = LIMIT.of(request)
         try:
-            async with self._one_at_once:
-                found = await asyncio.to_thread(lambda: list(islice(entries(self._folder, wanted), most)))
+            async with self._one_read:
+                page = await asyncio.to_thread(lambda: list(islice(entries(self._folder, wanted), limit)))
         except OSError as error:
             raise ProblemError(problems.BUSY, f"cannot read the audit log: {error.strerror}") from None
-        return record_schema.json(AuditPage(found, found[-1].place if len(found) == most else None))
+        return record_schema.json(AuditPage(page, page[-1].place if len(page) == limit else None))
 
 
 def _moment(at_us: int | None) -> str:

@@ -1,4 +1,4 @@
-"""`DELETE /v1/devices/{id}`, which begins a deletion. deletion_status.py says how far it is."""
+"""`DELETE /v1/devices/{id}`: begins a deletion. `deletion_status` reports its progress."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ State = Literal["queued", "running", "done", "failed"]
 
 
 class DeletionAsked(Struct, frozen=True):
-    """A deletion that was begun: `status_url` says how far it is."""
+    """A deletion that has begun; `status_url` is the address of its status."""
 
     id: str
     state: State
@@ -43,46 +43,48 @@ DELETE_DEVICE = Operation(
     "deletions",
     {
         202: Content(
-            "It has gone from latest and from what waits; the archive follows", {"application/json": DeletionAsked}
+            "The device is removed from `latest` and from unsaved records; the archive follows",
+            {"application/json": DeletionAsked},
         )
     },
     (DEVICE_IN_PATH,),
     problems=(problems.INVALID_PARAMETER, problems.UNKNOWN_DEVICE),
-    description="`Location` is where its status is. What was accepted before goes, what comes later stays.",
+    description="`Location` is the address of its status. Records accepted before the request are deleted, later ones "
+    "stay.",
 )
 
 
-def url_of(name: str) -> str:
-    """Where the status of a deletion is."""
+def status_url(name: str) -> str:
+    """Path of a deletion's status."""
     return f"/v1/deletions/{name}"
 
 
 class Deleting:
-    """`DELETE /v1/devices/{id}`."""
+    """The route `DELETE /v1/devices/{id}`."""
 
     def __init__(self, client: redis.Redis, shards: int) -> None:
         self._client = client
         self._shards = shards
 
     async def delete_device(self, request: Request) -> Response:
-        """Begin to delete a device."""
+        """Begin a deletion: 202, or 404 for a device without records."""
         refuse_unknown(request, ())
         device_id = request.path_params["device_id"]
-        name = await run_in_threadpool(asked, lambda: self._ask(device_id))
+        name = await run_in_threadpool(call_stores, lambda: self._begin(device_id))
         if name is None:
-            detail = f"there is no device {device_id}: no record of it was ever received, or it is deleted already"
+            detail = f"no device {device_id}: the box never received a record of it, or it was already deleted"
             raise ProblemError(problems.UNKNOWN_DEVICE, detail)
-        found = DeletionAsked(name, "queued", url_of(name))
-        return record_schema.json(found, 202, {"Location": found.status_url, **RETRY_AFTER})
+        deletion = DeletionAsked(name, "queued", status_url(name))
+        return record_schema.json(deletion, 202, {"Location": deletion.status_url, **RETRY_AFTER})
 
-    def _ask(self, device_id: str) -> str | None:
+    def _begin(self, device_id: str) -> str | None:
         shard = hot.attach(self._client, self._shards)[shard_of(device_id, self._shards)]
         return deletions.ask(shard, device_id)
 
 
-def asked(question: Callable[[], T]) -> T:
-    """What Redis and the archive answer; that they can't be asked becomes a problem."""
+def call_stores(read: Callable[[], T]) -> T:
+    """The result of a call to Redis and the archive. Raises `ProblemError` (`busy`) if they cannot be used."""
     try:
-        return question()
+        return read()
     except (StoreError, BusyError) as error:
         raise ProblemError(problems.BUSY, str(error), {"Retry-After": "1"}) from None

@@ -1,4 +1,4 @@
-"""`GET /v1/deletions/{id}`: how far a deletion is, what it removed, and when its last bytes leave the disk."""
+"""`GET /v1/deletions/{id}`: the progress of a deletion, its counts, and when its last bytes leave the disk."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.devices.delete_device import RETRY_AFTER, State, asked, url_of
+from api.devices.delete_device import RETRY_AFTER, State, call_stores, status_url
 from api.responses import record_schema
 from telemetry.archive.log_retention import Held
 from telemetry.archive.table import Archive
@@ -24,12 +24,14 @@ from telemetry.model.utc import TimeText, iso
 
 
 class DeletionAnswer(Struct, frozen=True):
-    """How far a deletion is, and what it has removed: `records`, of which `waiting_records` were not saved yet and
-    `archived_records` were, of so many `days`, out of so many `files`; and entries of the quarantine.
+    """The progress of a deletion. `records` is the sum of `waiting_records`, deleted before they were saved, and
+    `archived_records`, deleted from the archive; `days` and `files` count the days and files that contained them, and
+    `quarantined` the deleted entries of the quarantine.
 
-    `files_to_look_at` may still hold some. Once it is done, no answer shows any; `files_on_disk` are files that nobody
-    reads any more and that may have held some, until they are swept, at the latest by `off_disk_by`, unless a forward
-    has yet to read them. `trouble` says why the last attempt failed; there will be another.
+    `files_to_look_at` counts files that may still contain records of the device. When the deletion is done, no response
+    contains any. `files_on_disk` counts files that are no longer read and may contain some; they are removed at the
+    latest by `off_disk_by`, unless a forward has yet to read them. `trouble` is the error of the last attempt, which
+    is repeated.
     """
 
     id: str
@@ -54,69 +56,69 @@ DELETION = Operation(
     "GET",
     "/v1/deletions/{deletion_id}",
     "get_deletion",
-    "How far a deletion is",
+    "The progress of a deletion",
     "deletions",
-    {200: Content("Its state, and what it has removed", {"application/json": DeletionAnswer})},
+    {200: Content("Its state, and counts of deleted records", {"application/json": DeletionAnswer})},
     (
         Parameter(
-            "deletion_id", "Its id, as the answer to DELETE has it.", {"type": "string"}, str, default="", place="path"
+            "deletion_id", "Its id, from the response to DELETE.", {"type": "string"}, str, default="", place="path"
         ),
     ),
     problems=(problems.INVALID_PARAMETER, problems.UNKNOWN_DELETION),
-    description="`Retry-After` is there until it is done. It is remembered for 30 days.",
+    description="Has `Retry-After` until the deletion is done. Its status is kept for 30 days.",
 )
 
 
 class DeletionRoutes:
-    """`GET /v1/deletions/{id}`."""
+    """The route `GET /v1/deletions/{id}`."""
 
     def __init__(self, client: redis.Redis, shards: int, archive: Archive, held: Held, grace_s: float) -> None:
         self._client, self._shards, self._archive = client, shards, archive
         self._held, self._grace_s = held, grace_s
 
     async def get_deletion(self, request: Request) -> Response:
-        """How far it is."""
+        """The progress of a deletion; 404 if it is unknown."""
         refuse_unknown(request, ())
         name = request.path_params["deletion_id"]
-        found = await run_in_threadpool(asked, lambda: self._read(name))
-        if found is None:
-            raise ProblemError(
-                problems.UNKNOWN_DELETION, f"there is no deletion {name}, or it was done more than 30 days ago"
-            )
-        return record_schema.json(found, headers={} if found.state == DONE else RETRY_AFTER)
+        answer = await run_in_threadpool(call_stores, lambda: self._read(name))
+        if answer is None:
+            raise ProblemError(problems.UNKNOWN_DELETION, f"no deletion {name}, or it was done more than 30 days ago")
+        return record_schema.json(answer, headers={} if answer.state == DONE else RETRY_AFTER)
 
     def _read(self, name: str) -> DeletionAnswer | None:
         shard = deletions.shard_named(name)
         if shard is None or shard >= self._shards:
             return None
-        found = deletions.read(hot.attach(self._client, self._shards)[shard], name)
-        return None if found is None else self._answer(found)
+        deletion = deletions.read(hot.attach(self._client, self._shards)[shard], name)
+        return None if deletion is None else self._answer(deletion)
 
-    def _answer(self, found: Deletion) -> DeletionAnswer:
-        on_disk = self._on_disk(found.left)
+    def _answer(self, deletion: Deletion) -> DeletionAnswer:
+        on_disk = self._on_disk(deletion.left)
         held = self._held() if on_disk else None
-        until_ms = None if found.done_ms is None else found.done_ms + int((self._grace_s + SWEPT_WITHIN_S) * 1_000)
+        until_ms = (
+            None if deletion.done_ms is None else deletion.done_ms + int((self._grace_s + SWEPT_WITHIN_S) * 1_000)
+        )
         return DeletionAnswer(
-            id=found.name,
-            state=found.state,  # type: ignore[arg-type]
-            status_url=url_of(found.name),
-            asked_at=iso(found.asked_ms * 1_000),
-            done_at=None if found.done_ms is None else iso(found.done_ms * 1_000),
-            records=found.waiting_records + found.archived_records,
-            waiting_records=found.waiting_records,
-            archived_records=found.archived_records,
-            quarantined=found.quarantined,
-            days=len(found.days),
-            files=found.files,
-            files_to_look_at=found.to_look_at,
-            files_on_disk=None if found.done_ms is None else len(on_disk),
+            id=deletion.name,
+            state=deletion.state,  # type: ignore[arg-type]
+            status_url=status_url(deletion.name),
+            asked_at=iso(deletion.asked_ms * 1_000),
+            done_at=None if deletion.done_ms is None else iso(deletion.done_ms * 1_000),
+            records=deletion.waiting_records + deletion.archived_records,
+            waiting_records=deletion.waiting_records,
+            archived_records=deletion.archived_records,
+            quarantined=deletion.quarantined,
+            days=len(deletion.days),
+            files=deletion.files,
+            files_to_look_at=deletion.to_look_at,
+            files_on_disk=None if deletion.done_ms is None else len(on_disk),
             off_disk_by=None if until_ms is None else iso(until_ms * 1_000),
-            waits_for_forward=held is not None and held < (found.version or 0),
-            trouble=found.trouble or None,
+            waits_for_forward=held is not None and held < (deletion.version or 0),
+            trouble=deletion.trouble or None,
         )
 
     def _on_disk(self, left: Sequence[str]) -> set[str]:
-        """Those that are there still, and are not in the table: one was being written as the deletion ended."""
-        found = {str(path) for name in left if (path := self._archive.root / name).exists()}
-        table = self._archive.open_existing() if found else None
-        return found if table is None else found - set(self._archive.files(table))
+        """Files that exist and are not in the table. One may have been committed while the deletion ended."""
+        existing = {str(path) for name in left if (path := self._archive.root / name).exists()}
+        table = self._archive.open_existing() if existing else None
+        return existing if table is None else existing - set(self._archive.files(table))

@@ -1,4 +1,4 @@
-"""How many records each device has, and when it was first seen. A file never changes, so it is counted once."""
+"""Number of records of each device and its first arrival. Files never change, so each is counted once and cached."""
 
 from __future__ import annotations
 
@@ -17,32 +17,33 @@ from telemetry.archive.data_files import LiveFile
 from telemetry.archive.schema import seen_sql, sql_text
 from telemetry.model.record import EARLIEST_US, LATEST_US
 
-MAX_KEPT_BYTES = 2**26
-"""Of counts that are kept: 16 bytes and an id for each device of a file."""
+MAX_CACHED_BYTES = 2**26
+"""Memory limit for cached counts. A device of a file uses 16 bytes and its id."""
 
 BATCH_FILES, BATCH_ROWS = 500, 100_000
-"""Files that are counted in one statement, and their rows, unless one file has more."""
+"""Maximum files and rows counted by one statement. A file with more rows has a statement of its own."""
 
 
 class Count(NamedTuple):
-    """Records of a device, and when the first of them arrived, or was measured if it was imported; µs since epoch."""
+    """Number of records of a device, and the arrival of the first, or its time of measurement if it was imported; µs
+    since epoch."""
 
     records: int
     first_seen_us: int
 
 
 class Counts:
-    """Counts records of devices; keeps what it counted of files that are used."""
+    """Counts records of devices; caches the counts of the files used last."""
 
-    def __init__(self, snapshots: Snapshots, max_kept_bytes: int = MAX_KEPT_BYTES) -> None:
+    def __init__(self, snapshots: Snapshots, max_cached_bytes: int = MAX_CACHED_BYTES) -> None:
         self._snapshots = snapshots
-        self._max_kept_bytes = max_kept_bytes
-        self._kept: OrderedDict[str, pa.Table] = OrderedDict()
-        self._kept_bytes = 0
+        self._max_cached_bytes = max_cached_bytes
+        self._cache: OrderedDict[str, pa.Table] = OrderedDict()
+        self._cached_bytes = 0
         self._lock = threading.Lock()
 
     def of(self, connection: duckdb.DuckDBPyConnection, devices: Sequence[str]) -> dict[str, Count]:
-        """Those of the devices, in the order of their ids, of which any are there: of one snapshot."""
+        """Counts of `devices` (sorted by id), from one snapshot. Devices without records are left out."""
         named = devices if len(devices) <= MAX_DEVICES else ()
         snapshot = self._snapshots.take(Wanted(named, EARLIEST_US, LATEST_US))
         blocks = snapshot.blocks
@@ -54,8 +55,8 @@ class Counts:
             ],
             schema=_SCHEMA,
         )
-        counted = self._of_files(connection, snapshot.files, snapshot.shards)
-        connection.register("counts", pa.concat_tables([*counted, tail]))
+        file_counts = self._count_files(connection, snapshot.files, snapshot.shards)
+        connection.register("counts", pa.concat_tables([*file_counts, tail]))
         connection.register("asked", pa.table({"device_id": pa.array(devices, pa.string())}))
         rows = connection.execute(
             "SELECT device_id, sum(records)::BIGINT, min(first_us) FROM counts SEMI JOIN asked USING (device_id) "
@@ -63,29 +64,29 @@ class Counts:
         ).fetchall()
         return {device: Count(records, first_us) for device, records, first_us in rows}
 
-    def _of_files(
+    def _count_files(
         self, connection: duckdb.DuckDBPyConnection, files: Sequence[LiveFile], shards: int
     ) -> list[pa.Table]:
         paths = [file.path for file in files]
         with self._lock:
-            known = {path: self._kept[path] for path in paths if path in self._kept}
-        new = [file for file in files if file.path not in known]
+            counts = {path: self._cache[path] for path in paths if path in self._cache}
+        new = [file for file in files if file.path not in counts]
         imported = self._snapshots.imported_otherwise(shards) if new else []
-        for some in _batches(new):
-            known |= _counted(connection, some, imported)
+        for batch in _batches(new):
+            counts |= _count(connection, batch, imported)
         with self._lock:
-            self._keep(known)
-        return list(known.values())
+            self._store(counts)
+        return list(counts.values())
 
-    def _keep(self, known: dict[str, pa.Table]) -> None:
-        """Keep what was used last, as much as may be kept."""
-        for path, table in known.items():
-            if path not in self._kept:
-                self._kept_bytes += table.nbytes
-                self._kept[path] = table
-            self._kept.move_to_end(path)
-        while self._kept and self._kept_bytes > self._max_kept_bytes:
-            self._kept_bytes -= self._kept.popitem(last=False)[1].nbytes
+    def _store(self, counts: dict[str, pa.Table]) -> None:
+        """Add counts to the cache, and evict the least recently used above the memory limit."""
+        for path, table in counts.items():
+            if path not in self._cache:
+                self._cached_bytes += table.nbytes
+                self._cache[path] = table
+            self._cache.move_to_end(path)
+        while self._cache and self._cached_bytes > self._max_cached_bytes:
+            self._cached_bytes -= self._cache.popitem(last=False)[1].nbytes
 
 
 _SCHEMA = pa.schema({"device_id": pa.string(), "records": pa.int64(), "first_us": pa.int64()})
@@ -105,10 +106,10 @@ def _batches(files: Sequence[LiveFile]) -> Iterator[list[LiveFile]]:
         yield batch
 
 
-def _counted(
+def _count(
     connection: duckdb.DuckDBPyConnection, files: Sequence[LiveFile], imported: Sequence[range]
 ) -> dict[str, pa.Table]:
-    """The counts of each file, all in one statement: of small files it takes a tenth of the time."""
+    """Path → counts of each file. One statement for all is much faster than one for each small file."""
     seen = seen_sql(dict.fromkeys(ids for file in files for ids in file.ids_among(imported)))
     listed = ", ".join(sql_text(file.path) for file in files)
     found = connection.sql(

@@ -33,16 +33,16 @@ def box(
 
 
 def erase(box: Box) -> None:
-    """Do the deletions that are asked for, as the worker does."""
+    """Carry out the pending deletions, as the worker does."""
     saver = Saver(box.archive, box.connection, clock.now_ms)
-    found = Eraser(box.archive, lambda: box.connection, saver, clock.now_ms, monotonic=lambda: 0.0)
+    eraser = Eraser(box.archive, lambda: box.connection, saver, clock.now_ms, monotonic=lambda: 0.0)
     for shard in box.shards:
-        found.erase(shard)
+        eraser.erase(shard)
         assert not deletions.pending(shard)
 
 
 def fill(box: Box, *devices: str) -> None:
-    """Two records of each: one saved, one waiting."""
+    """Two records of each device: one saved, one unsaved."""
     box.append(*(Sent(name, record(AT_US)) for name in devices))
     box.save()
     box.append(*(Sent(name, record(AT_US + 1)) for name in devices))
@@ -69,7 +69,7 @@ def test_the_latest_of_a_device_cannot_be_deleted(box: Box) -> None:
     erase(box)
 
 
-def test_from_the_question_to_the_last_byte(box: Box) -> None:
+def test_a_deletion_from_the_request_to_the_last_byte(box: Box) -> None:
     fill(box, "gone", "stays")
     asked = delete(box, "gone")
     assert asked.status_code == 202
@@ -98,8 +98,8 @@ def test_from_the_question_to_the_last_byte(box: Box) -> None:
     assert done["files_on_disk"] >= 1
     assert done["off_disk_by"] > done["done_at"] >= done["asked_at"]
     assert not done["waits_for_forward"]
-    assert "gone" not in found.text, "whose they were nobody is told"
-    assert records(box, "gone") == 1, "what came later is new"
+    assert "gone" not in found.text, "the status does not name the device"
+    assert records(box, "gone") == 1, "a record accepted after the request stays"
     assert records(box, "stays") == 2
 
     now_s = 0.0
@@ -120,13 +120,13 @@ def test_deleting_again_does_no_harm(box: Box) -> None:
     assert_problem(delete(box, "again"), 404, "unknown-device")
 
 
-def test_a_device_that_never_was(box: Box) -> None:
-    found = assert_problem(delete(box, "nobody"), 404, "unknown-device")
-    assert "nobody" in str(found["detail"])
+def test_an_unknown_device(box: Box) -> None:
+    problem = assert_problem(delete(box, "unknown"), 404, "unknown-device")
+    assert "unknown" in str(problem["detail"])
 
 
 @pytest.mark.parametrize("device", STRANGE)
-def test_an_id_may_hold_any_text(box: Box, device: str) -> None:
+def test_an_id_can_contain_any_text(box: Box, device: str) -> None:
     fill(box, device, "a")
     asked = delete(box, device)
     assert asked.status_code == 202, asked.text
@@ -137,17 +137,17 @@ def test_an_id_may_hold_any_text(box: Box, device: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["x", "0-" + "0" * 32, "99-" + "0" * 32, "0-" + "0" * 31 + "g", "%25"])
-def test_a_deletion_that_never_was(box: Box, name: str) -> None:
+def test_an_unknown_deletion(box: Box, name: str) -> None:
     assert_problem(box.get(f"/v1/deletions/{name}"), 404, "unknown-deletion")
 
 
-def test_a_parameter_that_is_not_known(box: Box) -> None:
+def test_an_unknown_parameter(box: Box) -> None:
     assert_problem(box.http.delete("/v1/devices/a?force=true"), 400, "invalid-parameter")
     assert_problem(box.get("/v1/deletions/x", ("a", 1)), 400, "invalid-parameter")
     assert_problem(box.http.put("/v1/devices/a"), 405, "wrong-method")
 
 
-def test_a_failure_is_told(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_is_reported(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(box, "failing")
     url = delete(box, "failing").json()["status_url"]
     shard = box.shards[shard_of("failing", len(box.shards))]
@@ -167,12 +167,12 @@ def test_a_failure_is_told(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     assert box.get(url).json()["trouble"] is None
 
 
-def test_the_time_of_the_sweep_is_the_clocks() -> None:
+def test_the_time_of_the_sweep_is_that_of_the_scheduler() -> None:
     assert deletions.SWEPT_WITHIN_S == 2 * TIDY_TICKS * TICK_S
 
 
 def test_keys(shared_redis: RedisServer, tmp_path: Path) -> None:
-    """It takes a key with admin, which no key that is bound to devices can have."""
+    """Deletions need a key with `admin`, which keys that are bound to devices cannot have."""
     more = {"auth__required": "true", "limits__address_wrong_keys_per_min": "0"}
     with box_on(shared_redis.url, tmp_path, **more) as box:
         fill(box, "bus", "van")
@@ -181,7 +181,7 @@ def test_keys(shared_redis: RedisServer, tmp_path: Path) -> None:
             time.sleep(0.05)
         assert_problem(delete(box, "bus", **reader), 403, "wrong-scope")
         assert_problem(delete(box, "bus", Authorization=""), 401, "no-key")
-        assert_problem(delete(box, "nobody", **reader), 403, "wrong-scope")
+        assert_problem(delete(box, "unknown", **reader), 403, "wrong-scope")
         url = delete(box, "bus").json()["status_url"]
         assert_problem(box.http.get(url, headers=reader), 403, "wrong-scope")
         assert_problem(box.http.get(url, headers={"Authorization": ""}), 401, "no-key")

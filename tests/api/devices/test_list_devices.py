@@ -1,4 +1,4 @@
-"""`/v1/devices`: counted in files and tail, told apart by their silence, page by page."""
+"""`/v1/devices`: counts from files and unsaved records, states by silence, and pages."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SILENCE_S = 1.5
 
 @pytest.fixture(scope="module")
 def box(shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
-    """b and d fell silent before a and c were heard; only c and d have nothing in the archive."""
+    """b and d fall silent before a and c send; only c and d have no records in the archive."""
     with box_on(shared_redis.url, tmp_path_factory.mktemp("devices"), redis__shards="2") as found:
         found.append(*(Sent(device, record(MIDNIGHT_US + n)) for n in range(3) for device in "ab"))
         found.save()
@@ -67,9 +67,9 @@ def test_all_devices(box: Box, limit: int) -> None:
 
 
 @pytest.mark.parametrize("limit", [1, 2, 100])
-def test_of_a_state(box: Box, limit: int) -> None:
-    heard = box.get("/v1/devices", ("device_id", "c")).json()["devices"][0]["last_seen"]
-    silent_for_s = time.time() - time.mktime(time.strptime(heard[:19], "%Y-%m-%dT%H:%M:%S")) + time.timezone
+def test_devices_of_a_state(box: Box, limit: int) -> None:
+    last_seen = box.get("/v1/devices", ("device_id", "c")).json()["devices"][0]["last_seen"]
+    silent_for_s = time.time() - time.mktime(time.strptime(last_seen[:19], "%Y-%m-%dT%H:%M:%S")) + time.timezone
     rules: list[Parameter] = [("silent_after_s", f"{silent_for_s + SILENCE_S:.3f}"), ("offline_after_s", 100_000)]
     assert {one["device_id"]: one["state"] for one in pages(box, 100, *rules)}["a"] == "online"
     silent = pages(box, limit, *rules, ("state", "silent"))
@@ -77,21 +77,21 @@ def test_of_a_state(box: Box, limit: int) -> None:
     assert [one["device_id"] for one in silent] == ["b", "d"]
     assert [one["device_id"] for one in pages(box, limit, *rules, ("state", "online"))] == ["a", "c"]
     assert pages(box, limit, *rules, ("state", "offline")) == []
-    everybody: list[Parameter] = [("silent_after_s", 0), ("offline_after_s", 0), ("state", "offline")]
-    assert len(pages(box, limit, *everybody)) == 4
+    all_offline: list[Parameter] = [("silent_after_s", 0), ("offline_after_s", 0), ("state", "offline")]
+    assert len(pages(box, limit, *all_offline)) == 4
 
 
-def test_of_named_devices(box: Box) -> None:
-    assert [one["device_id"] for one in pages(box, 5, ("device_id", "d"), ("device_id", "nobody"))] == ["d"]
+def test_named_devices(box: Box) -> None:
+    assert [one["device_id"] for one in pages(box, 5, ("device_id", "d"), ("device_id", "unknown"))] == ["d"]
 
 
 def test_one_device(box: Box) -> None:
-    """Under its own address it is what the list shows; the silence that counts may be said, too."""
+    """The same as in the list; the limits of silence can be parameters here, too."""
     for device in pages(box, 100):
         found = box.get(f"/v1/devices/{device['device_id']}", ("silent_after_s", 0), ("offline_after_s", 1_000_000))
         assert (found.status_code, found.json()) == (200, device | {"state": "silent"})
     assert box.http.head("/v1/devices/a").status_code == 200
-    assert_problem(box.get("/v1/devices/nobody"), 404, "unknown-device")
+    assert_problem(box.get("/v1/devices/unknown"), 404, "unknown-device")
     assert_problem(box.get("/v1/devices/a", ("offline_after_s", 1)), 400, "invalid-parameter")
     assert_problem(box.get("/v1/devices/a", ("state", "online")), 400, "invalid-parameter")
     answer = box.http.post("/v1/devices/a")
@@ -100,8 +100,8 @@ def test_one_device(box: Box) -> None:
 
 
 @pytest.mark.parametrize("device", ["x/y", "x", "x/latest", "latest", "/latest", "x/latest/latest", "ü ☂%2F"])
-def test_an_address_is_of_one_device(box: Box, device: str) -> None:
-    """Also of one whose id ends like the address of another one's latest."""
+def test_each_device_has_its_own_address(box: Box, device: str) -> None:
+    """Also a device whose id ends like the address of another device's latest."""
     box.append(Sent(device, record(MIDNIGHT_US)))
     for end in ("", "/latest"):
         assert box.get(f"/v1/devices/{segment(device)}{end}").json()["device_id"] == device
@@ -110,13 +110,13 @@ def test_an_address_is_of_one_device(box: Box, device: str) -> None:
 @pytest.mark.parametrize(
     "query", [("state", "x"), ("silent_after_s", "x"), ("offline_after_s", 1), ("start", "2026-01-01"), ("limit", 0)]
 )
-def test_what_is_refused(box: Box, query: Parameter) -> None:
+def test_invalid_parameters(box: Box, query: Parameter) -> None:
     assert_problem(box.get("/v1/devices", query), 400, "invalid-parameter")
 
 
 @pytest.mark.parametrize("transport", ["import", "tcp"])
 def test_an_imported_device_is_seen_when_its_records_were_measured(box: Box, transport: str) -> None:
-    """Also where the file says how they came to another box."""
+    """Also if the file has the transport by which another box received them."""
     shard, year_us = box.shards[0], 365 * 86_400_000_000
     device = next(name for n in count() if shard_of(name := f"{transport} {n}", len(box.shards)) == shard.shard)
     times = [MIDNIGHT_US - year_us, MIDNIGHT_US - 2 * year_us]
@@ -132,21 +132,21 @@ def test_an_imported_device_is_seen_when_its_records_were_measured(box: Box, tra
     assert found["state"] == "offline"
 
 
-def test_what_may_not_be_kept_is_counted_again(
+def test_counts_evicted_from_the_cache_are_counted_again(
     shard: Shard, archive: Archive, connection: duckdb.DuckDBPyConnection
 ) -> None:
     stores = Stores([shard], archive, connection)
-    kept, forgotten = Counts(stores.snapshots), Counts(stores.snapshots, max_kept_bytes=0)
+    cached, uncached = Counts(stores.snapshots), Counts(stores.snapshots, max_cached_bytes=0)
     for day in range(3):
         stores.append(*(Sent(device, record(MIDNIGHT_US + day * 86_400_000_000)) for device in "ab"))
         stores.save()
         stores.append(Sent("b", record(MIDNIGHT_US)))
-        for counts in (kept, forgotten):
+        for counts in (cached, uncached):
             found = counts.of(connection, ["a", "b", "c"])
             assert {device: count.records for device, count in found.items()} == {"a": day + 1, "b": 2 * (day + 1)}
-    assert counts_kept(kept) == 5
-    assert counts_kept(forgotten) == 0
+    assert cached_files(cached) == 5
+    assert cached_files(uncached) == 0
 
 
-def counts_kept(counts: Counts) -> int:
-    return len(counts._kept)
+def cached_files(counts: Counts) -> int:
+    return len(counts._cache)
