@@ -1,4 +1,4 @@
-"""`whimbrel decode`: what a tracker's frames say, or why they can't be used."""
+"""`whimbrel decode`: decodes frames of a tracker, and reports why a frame cannot be used."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import msgspec
 
 from cli.command import FAILED, OK, Command
 from cli.stdout import output, print_json
-from cli.trackers.message_text import lines_of
+from cli.trackers.message_text import message_lines
 from collector.framing.decoder import Decoder, Message, Received
 from collector.framing.frame_decoder import Framed, Options
 from collector.protocols import PROTOCOLS, TRACKERS, MessageLimits
@@ -23,15 +23,15 @@ from telemetry.config.settings import Settings
 from telemetry.model.errors import WhimbrelError
 
 DESCRIPTION = """\
-Frames are hex, with or without blanks between the bytes, or text as it is; `-` reads one a line from standard input.
-All are read in turn as if they came over one connection, so a login goes before what needs it, or --device stands in
-for it. For each message is printed what it says and what the device would hear once that is stored, or why it can't be
-used. Nothing is stored.
+Decode frames of a tracker. A frame is hex, with or without spaces between the bytes, or text; `-` reads frames from
+standard input, one per line. All frames are decoded in this order as if received over one connection: put a login
+before the frames that need it, or use --device instead. For each message, the command prints its records and the reply
+that the device would receive after they are stored, or the reason why the message cannot be used. Nothing is stored.
 
   whimbrel decode --protocol gt06 78780d010356307042441013... 787822221a03010c0000c9...
   whimbrel decode --protocol h02 '*HQ,4106012736,V1,120000,A,4100.4920,N,02858.7040,E,019.44,270,010326,FFFFFBFF#'
 
-The exit status is 1 if one of them can't be used.
+The exit status is 1 if a message cannot be used.
 """
 
 HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
@@ -43,17 +43,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     names = (*TRACKERS, *PROTOCOLS)
     parser.add_argument("--protocol", required=True, choices=names, metavar="NAME", help=", ".join(names))
-    parser.add_argument("--device", default="", metavar="ID", help="who the device is, in place of its login")
-    parser.add_argument("--udp", action="store_true", help="each is a datagram")
-    parser.add_argument("--text", action="store_true", help="they are text, also where they look like hex")
-    parser.add_argument("--timezone", default="UTC", metavar="ZONE", help="of devices that tell local time (UTC)")
-    parser.add_argument("--speed-unit", choices=sorted(KMH), default="", help="of a speed without one")
-    parser.add_argument("--json", action="store_true", help="one JSON object a message")
-    parser.add_argument("frame", nargs="+", metavar="FRAME", help="hex or text; - for standard input")
+    parser.add_argument("--device", default="", metavar="ID", help="device ID, instead of a login")
+    parser.add_argument("--udp", action="store_true", help="decode each frame as a UDP datagram")
+    parser.add_argument("--text", action="store_true", help="treat frames as text even if they look like hex")
+    parser.add_argument(
+        "--timezone", default="UTC", metavar="ZONE", help="time zone of devices that send local time (default: UTC)"
+    )
+    parser.add_argument(
+        "--speed-unit", choices=sorted(KMH), default="", help="unit of speeds without a unit (default: the protocol's)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object per message")
+    parser.add_argument("frame", nargs="+", metavar="FRAME", help="hex or text; - reads standard input")
 
 
 def run(args: argparse.Namespace, _settings: Settings) -> int:
-    """Print what the frames say; 1 if one of them can't be used."""
+    """Print the decoded messages; returns 1 if one cannot be used."""
     status = OK
     with output():
         for frame in _frames(args):
@@ -66,7 +70,7 @@ def run(args: argparse.Namespace, _settings: Settings) -> int:
     return status
 
 
-# In --------------------------------------------------------------------------------------------------
+# Input -----------------------------------------------------------------------------------------------
 
 
 def _frames(args: argparse.Namespace) -> Iterator[bytes]:
@@ -76,7 +80,7 @@ def _frames(args: argparse.Namespace) -> Iterator[bytes]:
 
 
 def frame_of(text: str, is_text: bool = False) -> bytes:
-    """The bytes of an argument: of hex, or of text with `\\r`, `\\n` and `\\0` for what a shell can't say."""
+    """The bytes of an argument: hex, or text in which `\\r`, `\\n` and `\\0` are escapes, hard to type in a shell."""
     digits = "".join(text.split()).replace(":", "").removeprefix("0x")
     if not is_text and digits and set(digits) <= HEX_DIGITS and len(digits) % 2 == 0:
         return bytes.fromhex(digits)
@@ -86,25 +90,27 @@ def frame_of(text: str, is_text: bool = False) -> bytes:
 def _decoded(args: argparse.Namespace, frame: bytes) -> list[Message]:
     if not args.udp:
         return _decoder(args).feed(frame, _arrival())
-    decoder = _made(args)
+    decoder = _new_decoder(args)
     return decoder.datagram(frame, _arrival()) if isinstance(decoder, Framed) else decoder.feed(frame, _arrival())
 
 
 def _decoder(args: argparse.Namespace) -> Decoder:
-    """The one of the connection."""
+    """The decoder of the connection, made on first use."""
     if not hasattr(args, "decoder"):
-        args.decoder = _made(args)
+        args.decoder = _new_decoder(args)
     decoder: Decoder = args.decoder
     return decoder
 
 
-def _made(args: argparse.Namespace) -> Decoder:
+def _new_decoder(args: argparse.Namespace) -> Decoder:
     if args.protocol in PROTOCOLS:
         return PROTOCOLS[args.protocol](MessageLimits(2**20, 100_000))
     try:
         zone = UTC if args.timezone == "UTC" else ZoneInfo(args.timezone)
     except (ZoneInfoNotFoundError, ValueError):
-        raise WhimbrelError(f"cannot use --timezone {args.timezone}: no such zone; one is Europe/Istanbul") from None
+        raise WhimbrelError(
+            f"cannot use --timezone {args.timezone}: there is no such time zone; a valid name is Europe/Istanbul"
+        ) from None
     options = Options(transport="udp" if args.udp else "tcp", timezone=zone, speed_unit=args.speed_unit)
     decoder = TRACKERS[args.protocol](options)
     decoder.device_id = args.device
@@ -115,7 +121,7 @@ def _arrival() -> Arrival:
     return Arrival(time.time_ns() // 1_000)
 
 
-# Out -------------------------------------------------------------------------------------------------
+# Output ----------------------------------------------------------------------------------------------
 
 
 def _is_good(message: Message) -> bool:
@@ -127,7 +133,7 @@ def _as_json(message: Message) -> str:
 
 
 def _as_text(message: Message) -> str:
-    return "\n".join(lines_of(line_of(message)))
+    return "\n".join(message_lines(line_of(message)))
 
 
-COMMAND = Command("Say what a tracker's frames mean, or why they can't be used.", add_arguments, run)
+COMMAND = Command("Decode frames of a tracker.", add_arguments, run)

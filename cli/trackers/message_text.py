@@ -1,4 +1,4 @@
-"""What a tracker's message says, for people: `whimbrel decode` and `sniff`."""
+"""Readable text of a tracker's message, for `whimbrel decode` and `sniff`."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from telemetry.model.terminal_text import printable
 MEASURED = (("altitude_m", "m"), ("speed_kmh", "km/h"), ("heading_deg", "deg"))
 
 
-def lines_of(line: Line) -> list[str]:
-    """A message's records, what can't be used of it, and what the sender hears."""
+def message_lines(line: Line) -> list[str]:
+    """Lines about a message: its records, quarantined parts, and the reply to the sender."""
     if line.reason is not None:
         end = "; the connection ends" if line.ends_connection else ""
-        return [printable(f"can't be used: {line.reason}{end}; {_hears(line.answer)}")]
-    said = [_sentence(record) for record in line.records] or ["nothing to store"]
-    said += [f"set aside: {aside['reason']}" for aside in line.set_aside]
-    return [printable(text) for text in (*said, _hears(line.answer))]
+        return [printable(f"cannot be used: {line.reason}{end}; {_reply(line.answer)}")]
+    lines = [_sentence(record) for record in line.records] or ["nothing to store"]
+    lines += [f"quarantined: {rejected['reason']}" for rejected in line.set_aside]
+    return [printable(text) for text in (*lines, _reply(line.answer))]
 
 
-def _hears(answer: str) -> str:
-    return f"answer {answer}" if answer else "no answer"
+def _reply(answer: str) -> str:
+    return f"reply {answer}" if answer else "no reply"
 
 
 def _sentence(record: dict[str, Any]) -> str:

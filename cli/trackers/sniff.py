@@ -1,4 +1,4 @@
-"""`whimbrel sniff`: what comes to a port, as it comes."""
+"""`whimbrel sniff`: shows data that a port of the collector receives."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import msgspec
 
 from cli.command import OK, Command
 from cli.stdout import output, print_json
-from cli.trackers.message_text import lines_of
+from cli.trackers.message_text import message_lines
 from collector.inspection.traffic_capture import Seen
 from telemetry.config.settings import Settings
 from telemetry.coordination import shared_state
@@ -23,18 +23,19 @@ from telemetry.model.terminal_text import printable
 from telemetry.system import clock
 
 DESCRIPTION = """\
-What comes to a port of the collector while the command runs: each piece of a stream, each datagram and each request of
-a phone as it came (hex, or text where it is text), what it means, and what the device hears once that is stored.
-Connections that are opened and closed are shown, too. Nothing of it is kept.
+Show data that a port of the collector receives while this command runs: each chunk of a stream, each datagram and each
+request of a phone (as hex, or as text if it is text), its decoded messages, and the reply that the device receives
+after they are stored. Opened and closed connections are shown, too. Nothing is kept.
 
   whimbrel sniff 5027
   whimbrel sniff 5023 --device 356307042441013 --json
 
-Of HTTP the posts of phones, Traccar and InfluxDB are shown, on ports of their own and on the common ones. Ctrl-C ends.
+HTTP requests of phones, Traccar and InfluxDB are shown, on their own ports and on the common ones. Ctrl-C stops the
+command.
 """
 
-ASKED_FOR_MS = 6_000
-RENEWED_S = 2.0
+REQUEST_MS = 6_000
+RENEWAL_S = 2.0
 TEXT = frozenset(b"\t\r\n") | frozenset(range(0x20, 0x7F))
 
 decode = msgspec.json.Decoder(Seen).decode
@@ -44,53 +45,59 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.description = DESCRIPTION
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("port", type=int, metavar="PORT", help="a port of the collector")
-    parser.add_argument("--device", default="", metavar="ID", help="only what is of this device")
-    parser.add_argument("--peer", default="", metavar="ADDRESS", help="only what comes from this address")
-    parser.add_argument("--seconds", type=float, default=0, metavar="S", help="end after so long (Ctrl-C)")
-    parser.add_argument("--json", action="store_true", help="one JSON object a piece")
+    parser.add_argument("port", type=int, metavar="PORT", help="port of the collector")
+    parser.add_argument("--device", default="", metavar="ID", help="show only this device")
+    parser.add_argument(
+        "--peer", default="", metavar="ADDRESS", help="show only this peer address, with or without its port"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=0, metavar="S", help="stop after this time, seconds (default: Ctrl-C)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object per chunk")
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
-    """Print what comes until told to end."""
-    ports = ports_of(settings)
+    """Print received data until the time is over, or until SIGINT or SIGTERM."""
+    ports = protocols_by_port(settings)
     if args.port not in ports:
-        known = "\n".join(f"  {port}  {what}" for port, what in sorted(ports.items()))
-        raise WhimbrelError(f"port {args.port} is not the collector's; these are:\n{known}")
-    print(f"listening to port {args.port}, {ports[args.port]}; Ctrl-C ends", file=sys.stderr)
+        known = "\n".join(f"  {port}  {protocols}" for port, protocols in sorted(ports.items()))
+        raise WhimbrelError(
+            f"cannot listen to port {args.port}: it is no port of the collector; its ports are:\n{known}"
+        )
+    print(f"listening to port {args.port}, {ports[args.port]}; Ctrl-C stops", file=sys.stderr)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with output():
         try:
-            for raw in pieces(settings, args.port, args.seconds):
+            for raw in chunks(settings, args.port, args.seconds):
                 seen = decode(raw)
                 if is_wanted(seen, args.device, args.peer):
-                    print_json(raw) if args.json else print(text_of(seen))
+                    print_json(raw) if args.json else print(as_text(seen))
                     sys.stdout.flush()
         except KeyboardInterrupt:
             print(file=sys.stderr)
     return OK
 
 
-def ports_of(settings: Settings) -> dict[int, str]:
-    """The ports that can be listened to, and what is spoken there."""
+def protocols_by_port(settings: Settings) -> dict[int, str]:
+    """Protocols by port, of the ports that can be listened to."""
     c = settings.collector
     ports = {c.tcp_port: "JSON and msgpack over TCP", c.http_port: "HTTP", settings.api.port: "HTTP"}
-    for one in c.listen:
-        spoken = f"{one.protocol} over {one.transport.upper()}"
-        ports[one.port] = f"{ports[one.port]} and {spoken}" if one.port in ports else spoken
+    for listen in c.listen:
+        protocol = f"{listen.protocol} over {listen.transport.upper()}"
+        ports[listen.port] = f"{ports[listen.port]} and {protocol}" if listen.port in ports else protocol
     return ports
 
 
-def pieces(settings: Settings, port: int, seconds: float) -> Iterator[bytes]:
-    """What the collectors publish of a port; for so long, or for ever."""
+def chunks(settings: Settings, port: int, seconds: float) -> Iterator[bytes]:
+    """JSON of `Seen` that the collectors publish about a port, for `seconds`; 0 = without end."""
     with connect(settings) as client:
         frames = shared_state.Frames(client, port)
         try:
             start_s = renew_at_s = time.monotonic()
             while not seconds or time.monotonic() < start_s + seconds:
                 if time.monotonic() >= renew_at_s:
-                    shared_state.request_frames(client, port, clock.now_ms(), ASKED_FOR_MS)
-                    renew_at_s = time.monotonic() + RENEWED_S
+                    shared_state.request_frames(client, port, clock.now_ms(), REQUEST_MS)
+                    renew_at_s = time.monotonic() + RENEWAL_S
                 frame = frames.next(0.2)
                 if frame is not None:
                     yield frame
@@ -99,7 +106,7 @@ def pieces(settings: Settings, port: int, seconds: float) -> Iterator[bytes]:
 
 
 def is_wanted(seen: Seen, device: str, peer: str) -> bool:
-    """Whether it is of the device and from the address; of pieces that are lost nobody knows."""
+    """True if the chunk is of the device and from the address. Lost chunks, whose device is unknown, always are."""
     if seen.event == "lost":
         return True
     if peer and seen.peer != peer and seen.peer.rpartition(":")[0].strip("[]") != peer:
@@ -108,31 +115,31 @@ def is_wanted(seen: Seen, device: str, peer: str) -> bool:
     return not device or device in devices
 
 
-def text_of(seen: Seen) -> str:
-    """A piece for people: a line that says when, who and what, then its bytes, then what they mean."""
+def as_text(seen: Seen) -> str:
+    """A chunk as text: a line with time, peer, connection, protocol and device, then its bytes, then its messages."""
     at = datetime.fromtimestamp(seen.at_ms / 1_000, UTC).strftime("%H:%M:%S.%f")[:-3]
     if seen.event == "lost":
-        return f"{at}  {seen.raw_bytes} pieces came too fast to be shown"
+        return f"{at}  {seen.raw_bytes} chunks were received too fast to be shown"
     head = "  ".join(filter(None, (at, seen.peer, seen.connection, seen.protocol, printable(seen.device_id))))
     if seen.event != "frame":
         return f"{head}  {seen.event}"
-    said = [text for line in seen.lines for text in lines_of(line)]
+    details = [text for line in seen.lines for text in message_lines(line)]
     if seen.held_bytes:
-        said.append(f"{seen.held_bytes} bytes wait for the rest of a message")
-    elif not said:
-        said.append("says nothing")
+        details.append(f"{seen.held_bytes} bytes wait for the rest of a message")
+    elif not details:
+        details.append("no message")
     if seen.status is not None:
-        said[-1] = f"answered {seen.status}"
-    return "\n".join((head, *_bytes(seen), *(f"    {text}" for text in said)))
+        details[-1] = f"response {seen.status}"
+    return "\n".join((head, *_bytes(seen), *(f"    {text}" for text in details)))
 
 
 def _bytes(seen: Seen) -> Iterator[str]:
     raw = bytes.fromhex(seen.raw)
     if not raw:
         return
-    left_out = f" ({len(raw)} of {seen.raw_bytes} bytes)" if seen.raw_bytes > len(raw) else ""
+    note = f" ({len(raw)} of {seen.raw_bytes} bytes)" if seen.raw_bytes > len(raw) else ""
     text = printable(raw.decode("ascii").encode("unicode_escape").decode()) if TEXT.issuperset(raw) else raw.hex()
-    yield f"  < {text}{left_out}"
+    yield f"  < {text}{note}"
 
 
-COMMAND = Command("Show what comes to a port, as it comes.", add_arguments, run)
+COMMAND = Command("Show data that a port of the collector receives.", add_arguments, run)

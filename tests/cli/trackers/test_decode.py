@@ -1,4 +1,4 @@
-"""`whimbrel decode`: frames as arguments or lines, what they say, and what is wrong with them."""
+"""`whimbrel decode`: frames as arguments or lines, their records, and the reasons why they cannot be used."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def test_frames_of_one_connection(call: Run) -> None:
     assert ran.status == 0
     assert ran.lines == [
         "nothing to store",
-        "answer 787805010001d9dc0d0a",
+        "reply 787805010001d9dc0d0a",
         "2026-03-01T12:00:00.000000Z  356307042441013  41.0082, 28.9784  36 km/h  270 deg  "
         '{"satellites":9,"cells":[{"mcc":286,"mnc":1,"lac":4660,"cid":43981}]}',
-        "answer 78780512000281b60d0a",
+        "reply 78780512000281b60d0a",
     ]
 
 
@@ -36,13 +36,13 @@ def test_a_device_stands_in_for_its_login(call: Run) -> None:
     assert ran.json["answer"] == "78780512000281b60d0a"
 
 
-def test_what_is_wrong_is_said_and_ends_with_1(call: Run) -> None:
+def test_an_invalid_frame_is_reported_and_ends_with_1(call: Run) -> None:
     ran = call(COMMAND, SETTINGS, "--protocol", "gt06", "--device", "7", PLACE.replace("1859", "0000"))
     assert ran.status == 1
-    assert ran.out == "can't be used: the checksum is 1859, the frame says 0000; no answer\n"
+    assert ran.out == "cannot be used: the checksum is 1859, the frame says 0000; no reply\n"
 
 
-def test_what_is_cut_short_is_said(call: Run) -> None:
+def test_a_truncated_frame_is_reported(call: Run) -> None:
     ran = call(COMMAND, SETTINGS, "--protocol", "gt06", "--json", LOGIN, PLACE[:-8])
     assert ran.status == 1
     assert [json.loads(line)["reason"] for line in ran.lines] == [None, "cut short"]
@@ -68,8 +68,8 @@ def test_our_own_protocols(call: Run) -> None:
     assert ran.json["records"][0]["longitude"] == 2
 
 
-def test_a_zone_that_is_none(call: Run) -> None:
-    with pytest.raises(WhimbrelError, match="no such zone"):
+def test_an_unknown_time_zone(call: Run) -> None:
+    with pytest.raises(WhimbrelError, match="no such time zone"):
         call(COMMAND, SETTINGS, "--protocol", "gt06", "--timezone", "Mars/Base", LOGIN)
 
 

@@ -1,4 +1,4 @@
-"""`whimbrel sniff`: what comes to the collector's ports is seen while somebody looks, and only then."""
+"""`whimbrel sniff`: data that the collector's ports receive is published while the command runs, and only then."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
-from cli.trackers.sniff import COMMAND, is_wanted, text_of
+from cli.trackers.sniff import COMMAND, as_text, is_wanted
 from collector.inspection.traffic_capture import MAX_WAITING, Seen
 from collector.protocols.message_view import Line
 from telemetry.archive.table import Archive
@@ -75,16 +75,16 @@ class Sniffer:
         self._process.communicate(timeout=WAIT_S)
         self._reader.join()
 
-    def said(self, provoke: Callable[[], object], is_enough: Callable[[list[str]], bool]) -> list[str]:
-        """What is said of what is done again and again, until that is enough: collectors may begin to show it amid."""
+    def output(self, provoke: Callable[[], object], is_enough: Callable[[list[str]], bool]) -> list[str]:
+        """Lines of output while `provoke` runs repeatedly, until they are enough: publishing may start late."""
         stop_s = time.monotonic() + WAIT_S
-        said: list[str] = []
-        while not is_enough(said):
-            assert time.monotonic() < stop_s, said
+        lines: list[str] = []
+        while not is_enough(lines):
+            assert time.monotonic() < stop_s, lines
             provoke()
             time.sleep(0.3)
-            said += [self._lines.get() for _ in range(self._lines.qsize())]
-        return said
+            lines += [self._lines.get() for _ in range(self._lines.qsize())]
+        return lines
 
 
 @pytest.fixture(scope="module")
@@ -105,10 +105,10 @@ def collector() -> Iterator[tuple[Program, Ports, Settings]]:
         yield stack.enter_context(running(settings, collector__listen=json.dumps(listen))), ports, settings
 
 
-def exchange(port: int, *pieces: bytes) -> None:
+def exchange(port: int, *chunks: bytes) -> None:
     with socket.create_connection((HOST, port), timeout=WAIT_S) as device:
-        for piece in pieces:
-            device.sendall(piece)
+        for chunk in chunks:
+            device.sendall(chunk)
             device.recv(100)
 
 
@@ -118,21 +118,24 @@ Collector = tuple[Program, Ports, Settings]
 def test_frames_over_tcp(collector: Collector) -> None:
     program, ports, _ = collector
 
-    def seen_whole(said: list[str]) -> list[dict[str, Any]]:
-        """Two frames of a connection that was seen from its beginning to its end."""
+    def seen_whole(lines: list[str]) -> list[dict[str, Any]]:
+        """Two frames of a connection that was captured from its beginning to its end."""
         connections = defaultdict(list)
-        for one in map(json.loads, said):
-            connections[one.get("connection", "")].append(one)
+        for seen in map(json.loads, lines):
+            connections[seen.get("connection", "")].append(seen)
         whole = [
-            found for found in connections.values() if (found[0]["event"], found[-1]["event"]) == ("opened", "closed")
+            events
+            for events in connections.values()
+            if (events[0]["event"], events[-1]["event"]) == ("opened", "closed")
         ]
         return whole[0][1:-1] if whole else []
 
     with Sniffer(program, ports.auto, "--json") as sniffer:
-        said = sniffer.said(
-            lambda: exchange(ports.auto, test_decoder.LOGIN, test_decoder.LOCATION), lambda said: bool(seen_whole(said))
+        lines = sniffer.output(
+            lambda: exchange(ports.auto, test_decoder.LOGIN, test_decoder.LOCATION),
+            lambda lines: bool(seen_whole(lines)),
         )
-    login, location = seen_whole(said)
+    login, location = seen_whole(lines)
     assert login["event"] == location["event"] == "frame"
     assert (login["raw"], login["protocol"], login["device_id"]) == (
         test_decoder.LOGIN.hex(),
@@ -162,20 +165,20 @@ def test_frames_for_people_of_one_device(collector: Collector) -> None:
             device.sendall(test_decoder.LOCATION[:9])
             time.sleep(0.2)
 
-    refused = f"  gt06  {test_decoder.IMEI}\n  < {broken.hex()}\n    can't be used: the checksum is "
+    refused = f"  gt06  {test_decoder.IMEI}\n  < {broken.hex()}\n    cannot be used: the checksum is "
     rest = "\n    9 bytes wait for the rest of a message"
     with Sniffer(program, ports.auto, "--device", test_decoder.IMEI) as sniffer:
-        said = "\n".join(sniffer.said(both, lambda said: refused in (text := "\n".join(said)) and rest in text))
-    assert "other" not in said
+        lines = "\n".join(sniffer.output(both, lambda lines: refused in (text := "\n".join(lines)) and rest in text))
+    assert "other" not in lines
 
 
 def test_datagrams(collector: Collector) -> None:
     program, ports, _ = collector
     datagram = test_teltonika.datagram("999999999999999")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as device, Sniffer(program, ports.teltonika) as sniffer:
-        said = sniffer.said(lambda: device.sendto(datagram, (HOST, ports.teltonika)), lambda said: len(said) > 1)
-    assert said[0].endswith("  teltonika  999999999999999")
-    assert said[1] == f"  < {datagram.hex()}"
+        lines = sniffer.output(lambda: device.sendto(datagram, (HOST, ports.teltonika)), lambda lines: len(lines) > 1)
+    assert lines[0].endswith("  teltonika  999999999999999")
+    assert lines[1] == f"  < {datagram.hex()}"
 
 
 def test_posts_without_their_secrets(collector: Collector) -> None:
@@ -183,13 +186,13 @@ def test_posts_without_their_secrets(collector: Collector) -> None:
     query = {"id": "phone", "lat": "1", "lon": "2", "token": "open sesame", "notificationToken": "abc"}
     with Sniffer(program, ports.osmand) as sniffer:
         url = f"http://{HOST}:{ports.osmand}/"
-        said = sniffer.said(lambda: httpx.get(url, params=query), lambda said: len(said) > 3)
-    assert said[1] == "  < GET /?id=phone&lat=1&lon=2&notificationToken=***"
-    assert "phone  1, 2" in said[2]
-    assert said[3] == "    answered 200"
+        lines = sniffer.output(lambda: httpx.get(url, params=query), lambda lines: len(lines) > 3)
+    assert lines[1] == "  < GET /?id=phone&lat=1&lon=2&notificationToken=***"
+    assert "phone  1, 2" in lines[2]
+    assert lines[3] == "    response 200"
 
 
-def test_nothing_is_published_once_nobody_looks(collector: Collector) -> None:
+def test_nothing_is_published_without_a_request(collector: Collector) -> None:
     _, ports, settings = collector
     with connect(settings) as client:
         frames = shared_state.Frames(client, ports.auto)
@@ -204,12 +207,12 @@ def test_nothing_is_published_once_nobody_looks(collector: Collector) -> None:
         frames.close()
 
 
-def test_a_port_that_nobody_listens_on(call: Run) -> None:
-    with pytest.raises(WhimbrelError, match=r"port 1 is not the collector's; these are:\n  8000  HTTP"):
+def test_a_port_without_a_listener(call: Run) -> None:
+    with pytest.raises(WhimbrelError, match=r"it is no port of the collector; its ports are:\n  8000  HTTP"):
         call(COMMAND, Settings(), 1)
 
 
-def test_what_is_wanted() -> None:
+def test_filters() -> None:
     of_record = Seen("frame", 0, 1, peer="[::1]:7", lines=[Line("", [{"device_id": "a"}])])
     assert is_wanted(of_record, "a", "")
     assert is_wanted(of_record, "", "::1")
@@ -218,11 +221,11 @@ def test_what_is_wanted() -> None:
     assert is_wanted(Seen("lost", 0, 1, raw_bytes=3), "b", "::2")
 
 
-def test_what_is_lost_is_said() -> None:
-    assert text_of(Seen("lost", 1_000, 1, raw_bytes=3)) == "00:00:01.000  3 pieces came too fast to be shown"
+def test_lost_chunks_are_reported() -> None:
+    assert as_text(Seen("lost", 1_000, 1, raw_bytes=3)) == "00:00:01.000  3 chunks were received too fast to be shown"
 
 
 def test_text_can_t_command_the_terminal() -> None:
     seen = Seen("frame", 0, 1, peer="h:1", device_id="\x1b[2J", raw=b"a\n".hex(), raw_bytes=MAX_WAITING)
-    assert "\x1b" not in text_of(seen)
-    assert "  < a\\n (2 of 2000 bytes)" in text_of(seen)
+    assert "\x1b" not in as_text(seen)
+    assert "  < a\\n (2 of 2000 bytes)" in as_text(seen)
