@@ -116,6 +116,12 @@ class Browser:
         self._events.clear()
         self._call("Page.navigate", url=url)
 
+    def reload(self) -> None:
+        """Load the page again, and return once the new document has been parsed."""
+        self.run("window.isBeforeReload = true")
+        self._call("Page.reload")
+        self.wait_for("!window.isBeforeReload && document.readyState !== 'loading'")
+
     def block(self, *patterns: str) -> None:
         """From now on let the page reach no address like these; without any, all again."""
         self._call("Network.setBlockedURLs", urls=list(patterns))

@@ -29,13 +29,22 @@ from tests.small_disk import SmallDisk, small_disk
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--thorough", action="store_true", help="explore the largest models, too: minutes")
+    parser.addoption(
+        "--thorough",
+        action="store_true",
+        help="also explore the largest models and run further variants of long tests: minutes",
+    )
 
 
 @pytest.fixture(scope="session")
 def is_thorough(pytestconfig: pytest.Config) -> bool:
     """Whether what takes long is asked for that was good once, and is so again if what is smaller is."""
     return bool(pytestconfig.getoption("--thorough"))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("thorough") and not item.config.getoption("--thorough"):
+        pytest.skip("needs --thorough")
 
 
 @pytest.hookimpl(wrapper=True)

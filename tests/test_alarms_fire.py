@@ -338,6 +338,10 @@ def archive_is_read_only(stand: Stand) -> None:
         stand.undo.callback(subprocess.run, ["umount", "--lazy", str(path)], check=True)
         mount("-o", "remount,bind,ro", str(path))
     assert stand.http.delete("/v1/devices/a").status_code == 503
+    failures = "sum(whimbrel_save_failures_total)"
+    before = stand.prometheus.value(failures)
+    stand.post({"device_id": "a"})  # while the disk has room: it is unsaved for the whole stage
+    wait_until(lambda: stand.prometheus.value(failures) > before)
 
 
 def mount(*arguments: str) -> None:

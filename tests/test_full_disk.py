@@ -49,7 +49,10 @@ def test_below_its_mark_all_is_refused_in_words_until_there_is_room_again(disk: 
         assert box.stop() == 0
 
 
-@pytest.mark.parametrize("min_free_bytes", [MIN_FREE, 0], ids=["with a mark", "without one"])
+@pytest.mark.parametrize(
+    "min_free_bytes",
+    [pytest.param(MIN_FREE, id="with a mark", marks=pytest.mark.thorough), pytest.param(0, id="without one")],
+)
 def test_a_disk_full_to_the_last_byte_costs_no_acknowledged_record(
     min_free_bytes: int, disk: SmallDisk, tmp_path: Path
 ) -> None:

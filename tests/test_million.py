@@ -170,7 +170,7 @@ def ids_of(name: str, data: bytes) -> Sequence[int]:
     return table["id"].to_pylist()  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("name", ["arrow", "csv", "ndjson", "parquet"])
+@pytest.mark.parametrize("name", ["arrow", "csv", pytest.param("ndjson", marks=pytest.mark.thorough), "parquet"])
 def test_an_export_of_all(box: Box, name: str) -> None:
     answer = box.http.get("/v1/export", params={**SPAN, "format": name}, timeout=120)
     assert answer.status_code == 200

@@ -45,7 +45,7 @@ def refusing(post: Post) -> tuple[int, dict[str, str]]:
     return 400, {"Content-Length": str(len(said)), SAID: said.decode()}
 
 
-@pytest.fixture(scope="module", params=["text", "json"])
+@pytest.fixture(scope="module", params=[pytest.param("text", marks=pytest.mark.thorough), "json"])
 def guarded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     posts, tracker, datagrams, nobody, other = free_ports(5)
     listen = [

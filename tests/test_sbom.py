@@ -39,6 +39,7 @@ def test_each_locked_package_is_in_it_with_its_hashes(bill: Path) -> None:
     assert all(reference["hashes"] for one in components for reference in one["externalReferences"])
 
 
+@pytest.mark.thorough
 def test_it_is_reproducible(bill: Path, tmp_path: Path) -> None:
     made(tmp_path)
     assert (tmp_path / "python.cdx.json").read_bytes() == (bill / "python.cdx.json").read_bytes()

@@ -64,7 +64,9 @@ def log_in(box: Box) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("has_keys", [False, True], ids=["open", "guarded"])
+@pytest.mark.parametrize(
+    "has_keys", [pytest.param(False, id="open", marks=pytest.mark.thorough), pytest.param(True, id="guarded")]
+)
 def test_the_api_does_what_its_document_says(has_keys: bool, tmp_path: Path) -> None:
     keys: dict[str, Any] = {"auth__required": "true", "limits__address_wrong_keys_per_min": "0"} if has_keys else {}
     config = tmp_path / "schemathesis.toml"

@@ -184,6 +184,7 @@ def test_two_collector_processes(box: Box) -> None:
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="no strace is installed: scripts/install-strace")
+@pytest.mark.thorough
 def test_a_slow_disk_is_slow() -> None:
     with slow_disk.box(slow_disk.FSYNC_US) as box:
         bodies = messages.msgpack_bodies(messages.batches(5_000))
@@ -194,6 +195,7 @@ def test_a_slow_disk_is_slow() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_forwards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forwards, "DEVICES", 20)
     monkeypatch.setattr(forwards, "QUICK_A_DAY", 10)

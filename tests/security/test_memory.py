@@ -298,7 +298,14 @@ def test_exports_of_large_saved_records(saved_fleet: Box, kind: str) -> None:
     assert peak.bytes < limit_bytes("query")
 
 
-@pytest.mark.parametrize("query", ["", "&format=ndjson", "&bbox=0,0,10,10"], ids=["json", "ndjson", "area"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        pytest.param("", id="json"),
+        pytest.param("&format=ndjson", id="ndjson", marks=pytest.mark.thorough),
+        pytest.param("&bbox=0,0,10,10", id="area", marks=pytest.mark.thorough),
+    ],
+)
 def test_pages_of_a_moment_of_a_fleet_with_large_records(saved_fleet: Box, query: str) -> None:
     peak, seen, cursor = Peak(saved_fleet, "api.query"), list[str](), ""
     target = "/v1/latest?at=2035-01-01&within_days=3660&limit=1000"

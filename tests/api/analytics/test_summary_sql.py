@@ -80,7 +80,7 @@ def stores(shard: Shard, archive: Archive, connection: duckdb.DuckDBPyConnection
     return Stores([shard], archive, connection)
 
 
-@hypothesis_settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(CASES)
 def test_any_question_is_answered_as_plain_python_would(stores: Stores, case: Case) -> None:
     """Each example has devices of its own in the same stores."""

@@ -42,7 +42,10 @@ READERS = 6
 Row = dict[str, Any]
 
 
-@pytest.fixture(scope="module", params=["1", "3"], ids=["one shard", "three shards"])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param("1", id="one shard", marks=pytest.mark.thorough), pytest.param("3", id="three shards")],
+)
 def box(
     request: pytest.FixtureRequest, shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Box]:

@@ -193,7 +193,7 @@ def test_a_link_shows_the_same(box: Box, browser: Browser) -> None:
     browser.run("document.querySelector('.maplibregl-ctrl-zoom-in').click()")
     browser.wait_for("location.hash.startsWith('#at=-2.98000%2C53.41000%2C14.00&device=van-1')")
     seen = browser.run("location.hash")
-    browser.run("location.reload()")
+    browser.reload()
     browser.wait_for("document.querySelector('.row[aria-selected=true] bdi')?.textContent === 'van-1'")
     browser.wait_for(DRAWN, DRAWN_S)
     assert browser.run("location.hash") == seen

@@ -512,7 +512,7 @@ def test_from_a_device_to_its_history_its_track_is_framed(box: Box, browser: Bro
     # a reload shows the same, and so does who moved the map meanwhile
     browser.wait_for("!location.hash.includes('at=100') && location.hash.includes('tab=history')")
     place = browser.run("new URLSearchParams(location.hash.slice(1)).get('at')")
-    browser.run("location.reload()")
+    browser.reload()
     browser.wait_for("document.querySelectorAll('.moves li').length > 0", LOADED_S)
     browser.wait_for(f"(async () => {{ {MODULES} return {FRAMED}; }})()")
     assert browser.run("new URLSearchParams(location.hash.slice(1)).get('at')") == place

@@ -230,7 +230,7 @@ def happen(stores: Stores, event: list[tuple[str, int]] | str) -> None:
         stores.save_until(event)
 
 
-@hypothesis_settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(EVENTS, st.sampled_from([1_000, MIB]))
 def test_who_remembers_sees_what_is_there(
     client: redis.Redis,

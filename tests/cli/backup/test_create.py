@@ -28,7 +28,7 @@ from tests.worker.stopping import Stop
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shards", [1, 3])
+@pytest.mark.parametrize("shards", [pytest.param(1, marks=pytest.mark.thorough), 3])
 def test_backups_amid_saves_merges_and_sweeps(
     shards: int, own_redis: RedisServer, tmp_path: Path, connection: duckdb.DuckDBPyConnection
 ) -> None:
