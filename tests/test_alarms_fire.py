@@ -45,7 +45,7 @@ from tests.senders import Beside, wait_until
 from tests.small_disk import SmallDisk, small_disk
 from tests.worker.courier.receiver import HANG_UP, Receiver
 
-pytestmark = [pytest.mark.slow, needs_prometheus, needs_mosquitto]
+pytestmark = [pytest.mark.slow, pytest.mark.thorough, needs_prometheus, needs_mosquitto]
 
 HOST = "127.0.0.1"
 DISK_MIB = 320
