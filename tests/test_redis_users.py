@@ -13,6 +13,7 @@ from telemetry.config.loader import load
 from telemetry.coordination import job_allowlist, shared_state
 from telemetry.hot_store.client import connect
 from tests.box import Box
+from tests.senders import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -52,7 +53,7 @@ def test_each_program_may_do_what_it_needs(tmp_path: Path) -> None:
             time.sleep(0.1)
         assert shared_state.refused(admin)["job-not-allowed"] == 1
         assert not proof.exists()
-        assert any("rejected job" in line and "os.system" in line for line in box.output)
+        wait_until(lambda: any("rejected job" in line and "os.system" in line for line in list(box.output)))
         denied = {(found["object"], found["username"]) for found in admin.acl_log()}
         assert denied <= EXPECTED
         connected = {found["user"] for found in admin.client_list()}
