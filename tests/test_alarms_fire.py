@@ -298,7 +298,8 @@ def worker_hangs(stand: Stand) -> None:
 
 
 def stay_full(stand: Stand) -> None:
-    """The memory of the posts' connections counted towards the mark, and is free again by the next scrape."""
+    """Fill Redis above its high watermark until the stage ends: the posts' connections, whose memory counted too, have
+    closed."""
     settings, filler = load(environ=stand.box.environ), "whimbrel:filler"
     client = stand.undo.enter_context(connect(settings))
     stand.undo.callback(client.delete, filler)

@@ -125,10 +125,12 @@ def harmless(box: Box) -> Iterator[None]:
             before[process] = memory_bytes(process, "VmRSS")
         yield
     assert set(processes(box)) == set(before)
-    for process, bytes_ in before.items():
-        command, grown_bytes = process.cmdline(), memory_bytes(process, "VmHWM") - bytes_
-        is_worker = command[-1] == "worker"
-        assert grown_bytes < MAX_GROWTH_BYTES + is_worker * MERGE_BYTES, (command, grown_bytes)
+    grown = {(one.cmdline()[-1], one.pid): memory_bytes(one, "VmHWM") - bytes_ for one, bytes_ in before.items()}
+    assert all(bytes_ < max_growth_bytes(program) for (program, _), bytes_ in grown.items()), grown
+
+
+def max_growth_bytes(program: str) -> int:
+    return MAX_GROWTH_BYTES + (MERGE_BYTES if program == "worker" else 0)
 
 
 def refused(box: Box) -> Counter[str]:

@@ -82,9 +82,9 @@ class Deleting:
         return deletions.ask(shard, device_id)
 
 
-def call_stores(read: Callable[[], T]) -> T:
+def call_stores(call: Callable[[], T]) -> T:
     """The result of a call to Redis and the archive. Raises `ProblemError` (`busy`) if they cannot be used."""
     try:
-        return read()
+        return call()
     except (StoreError, BusyError) as error:
         raise ProblemError(problems.BUSY, str(error), {"Retry-After": "1"}) from None

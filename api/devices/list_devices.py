@@ -150,13 +150,13 @@ class _States:
         return "silent" if silence_us <= self._offline_after_us else "offline"
 
     def is_wanted(self, last_seen_us: int) -> bool:
-        """Whether the request includes a device with this arrival."""
+        """True if the request includes a device whose newest record arrived at `last_seen_us`."""
         return self._wanted is None or self.state(last_seen_us) == self._wanted
 
 
 def _answer(device: Seen, states: _States, counts: dict[str, Count]) -> DeviceAnswer:
     count = counts.get(device.device_id)
-    # an imported device may have records with other transports, so the first may be counted as later than the last
+    # imports may keep other transports; the first record is never after the last one
     return DeviceAnswer(
         device.device_id,
         states.state(device.last_seen_us),

@@ -43,7 +43,7 @@ class Format(NamedTuple):
 
     @property
     def has_tracks(self) -> bool:
-        """Whether the format needs the records ordered by device."""
+        """True for formats of tracks, which need the records ordered by device."""
         return self.write_tracks is not None
 
     def with_gap(self, max_gap_s: float) -> Format:
