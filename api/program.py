@@ -23,8 +23,8 @@ from api.devices.delete_device import Deleting
 from api.errors import refusal, too_many_at
 from api.execution.client_pace import minimum_pace
 from api.execution.request_metrics import Timed, count_from_zero
-from api.latest.fast_latest import QuickLatest
-from api.latest.fast_latest_connection import QuickAnswers, QuickConnection
+from api.latest.fast_latest import FastLatest
+from api.latest.fast_latest_connection import FastLatestConnection
 from api.latest.live_stream import LiveRoutes
 from api.latest.reader_limits import Readers
 from api.latest.routes import LatestRoutes
@@ -46,7 +46,7 @@ from collector.ingest.group_commit import Intake
 from telemetry.audit import refusals as audit_refusals
 from telemetry.audit import settings_changes
 from telemetry.audit.writer import Audit
-from telemetry.browsers.cors import Cors
+from telemetry.browsers.cors import Cors, vary
 from telemetry.browsers.host_names import Hosts
 from telemetry.config.settings import Settings
 from telemetry.coordination import metric_reports, rejection_counts, shared_state
@@ -55,6 +55,7 @@ from telemetry.hot_store.client import READ_TIMEOUT_S, connect, connect_async
 from telemetry.hot_store.direct_connection import DirectAsker
 from telemetry.http.authentication import Gate, Sessions
 from telemetry.http.connection import ConnectionLimits
+from telemetry.http.direct_response import DirectChecks, header_lines
 from telemetry.http.rate_limiting import KeyThrottle, throttled
 from telemetry.http.request_id import RequestIds
 from telemetry.http.server import Server, http_server, listen, query_socket, renew_on_sighup, until_stopped
@@ -65,6 +66,7 @@ from telemetry.limits.connections import Connections
 from telemetry.limits.open_files import allow_api
 from telemetry.limits.pending_bytes import Pending
 from telemetry.limits.rate_limits import Rates
+from telemetry.model.api_keys import READ
 from telemetry.network.tls import Identity
 from telemetry.observability import metrics
 from telemetry.system.disk_space import Room
@@ -142,7 +144,7 @@ def build(settings: Settings, access: ApiAccess) -> ApiProgram:
     count_from_zero(application.routes)
     hosts = Hosts.of(settings, settings.api.host, access.keys is None and tls is None)
     guards = _Guards(access, Rates.of(settings), hosts, audit)
-    named = _in_front(settings, application, latest, guards)
+    named = _in_front(settings, application, guards)
     server = _server(settings, named, _fast_connections(settings, asks, guards, named), tls)
     return ApiProgram(settings, listening, tls, intake, live, proxy, monitoring, audit, server)
 
@@ -225,13 +227,13 @@ def _login_routes(settings: Settings, sessions: Sessions | None) -> LoginRoutes:
     return LoginRoutes(sessions, sign_in, addresses, settings.oidc.name, more)
 
 
-def _in_front(settings: Settings, application: ASGIApp, latest: LatestRoutes, guards: _Guards) -> RequestIds:
+def _in_front(settings: Settings, application: ASGIApp, guards: _Guards) -> RequestIds:
     """The application after what each request passes first: its name, CORS, rate limits, the check of its host and
-    origin, keys, the fast path of `latest`."""
+    origin, keys."""
     keys, sessions = guards.access
     plain = ProxyHeadersMiddleware(application)  # type: ignore[arg-type]  # uvicorn words ASGI's types its own way
-    quick = Audited(QuickLatest(plain, latest), guards.audit)  # type: ignore[arg-type]
-    gate = Gate(KeyThrottle(quick, too_many_at) if guards.rates.key_requests else quick, keys, need_of, sessions)
+    audited = Audited(plain, guards.audit)  # type: ignore[arg-type]
+    gate = Gate(KeyThrottle(audited, too_many_at) if guards.rates.key_requests else audited, keys, need_of, sessions)
     origins = settings.api.cors_origins
     checked = SiteCheck(gate, guards.hosts, origins, is_page)
     limited = throttled(checked, guards.rates, Addresses.of(settings), too_many_at, keys is not None)
@@ -240,16 +242,21 @@ def _in_front(settings: Settings, application: ASGIApp, latest: LatestRoutes, gu
 
 def _fast_connections(
     settings: Settings, asks: Asks, guards: _Guards, named: RequestIds
-) -> Callable[..., QuickConnection] | None:
-    """Makes connections that answer `latest` without the application; None where that has more to do."""
-    keys_or_rates = guards.access.keys is not None or guards.rates.are_set
-    if keys_or_rates or settings.api.cors_origins or settings.log.access or not isinstance(asks, DirectAsker):
+) -> Callable[..., FastLatestConnection] | None:
+    """Makes connections that answer `latest` without the application; None if Redis is reached over TLS."""
+    if not isinstance(asks, DirectAsker):
         return None
-    return partial(QuickConnection, QuickAnswers(asks, settings.redis.shards, named.name_of, guards.hosts.has))
+    addresses, origins = Addresses.of(settings), settings.api.cors_origins
+    checks = DirectChecks(READ, guards.access.keys, guards.rates, addresses, guards.hosts.has, named)
+    latest = FastLatest(asks, settings.redis.shards, checks, header_lines(vary(origins)))
+    return partial(FastLatestConnection, latest)
 
 
 def _server(
-    settings: Settings, named: RequestIds, make_connection: Callable[..., QuickConnection] | None, tls: Identity | None
+    settings: Settings,
+    named: RequestIds,
+    make_connection: Callable[..., FastLatestConnection] | None,
+    tls: Identity | None,
 ) -> Server:
     share = http_share(*allow_api(settings, MAX_CONNECTIONS).http)
     clients = Connections(share, time.monotonic, 0, Addresses.of(settings), answers=True)

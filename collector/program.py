@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from starlette.types import ASGIApp
 
 from collector.framing.decoder import Decoder
-from collector.http.fast_post_connection import QuickConnection, QuickPosts
+from collector.http.fast_post import FastPosts
+from collector.http.fast_post_connection import FastPostConnection
 from collector.http.request_headers import HttpLimits
 from collector.http.routes import app, make_arrival, make_intake
 from collector.ingest.device_lookup import DeviceLookups, device_lookups
@@ -36,6 +37,7 @@ from telemetry.config.settings import Collector, Settings
 from telemetry.coordination import metric_reports, rejection_counts, shared_state
 from telemetry.hot_store.client import connect
 from telemetry.http.connection import ConnectionLimits
+from telemetry.http.direct_response import DirectChecks
 from telemetry.http.problem_responses import too_many_at
 from telemetry.http.rate_limiting import throttled
 from telemetry.http.request_id import RequestIds
@@ -47,6 +49,7 @@ from telemetry.limits.connections import Connections
 from telemetry.limits.open_files import allow_collector
 from telemetry.limits.pending_bytes import Pending
 from telemetry.limits.rate_limits import Rates
+from telemetry.model.api_keys import INGEST
 from telemetry.network.client_certificates import ClientCertificates
 from telemetry.network.tls import Identity
 from telemetry.observability import metrics
@@ -248,10 +251,8 @@ def _http_of_common_port(shared: _Shared) -> Server:
     hosts = Hosts.of(settings, settings.collector.host, access.keys is None and access.tls is None)
     guarded = app(shared.intake, shared.http_limits, shared.arrival, access.keys, rates.key_requests is not None)
     named = _in_front(shared, SiteCheck(guarded, hosts, settings.api.cors_origins))
-    make_connection = None
-    if access.keys is None and not rates.are_set and not settings.log.access:
-        quick = QuickPosts(shared.intake, shared.http_limits, shared.arrival, named.name_of, hosts.has)
-        make_connection = partial(QuickConnection, quick)
+    checks = DirectChecks(INGEST, access.keys, rates, shared.addresses, hosts.has, named)
+    make_connection = partial(FastPostConnection, FastPosts(shared.intake, shared.http_limits, shared.arrival, checks))
     limits = ConnectionLimits.of(settings)
     return http_server(named, limits, shared.pending, access.tls, make=make_connection, connections=shared.clients)
 

@@ -12,9 +12,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from telemetry.observability import metrics
 
-ROUTE = "whimbrel.route"
-"""Key of a scope under which who answers without Starlette says which route it was."""
-
 OTHER = "other"
 """What is not here, and what another program answers, which measures it."""
 
@@ -57,8 +54,6 @@ class Timed:
 
 def route_of(scope: Scope) -> str:
     """The path of the route that answered, its parameters by name alone: there are few."""
-    if ROUTE in scope:
-        return str(scope[ROUTE])
     route = scope.get("route")
     return plain(route.path) if route is not None else OTHER
 

@@ -1,67 +1,112 @@
-"""The quick way of `GET /v1/devices/{id}/latest`, the question that is asked most: two thirds of the plain one's time.
+"""The fast path of `GET /v1/devices/{id}/latest`: requests that a connection answers without the application.
 
-It answers without Starlette (and fast_latest_connection.py before it without all of this). A query, another method and
-a device that is not known go on to the application.
+It takes plain requests for a known device with a valid key, if one is required, and no exceeded limit. Anything else is
+for the application: a query, a large record, an unknown device, a rejection, or an error of Redis.
 """
 
 from __future__ import annotations
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from api.execution.request_metrics import ROUTE
 from api.latest.latest_texts import LARGE_BYTES
 from api.latest.representation import answer_of
-from api.latest.routes import LatestRoutes, sole
-from api.requests import key_devices
-from api.requests.device_path import END, START, is_of_latest
+from api.latest.routes import MAX_QUESTIONS
+from api.requests.device_path import END, START
 from api.responses.record_schema import encode
-from api.responses.shared_text import TextsResponse
-from telemetry.coordination import rejection_counts
-from telemetry.http.problem_responses import ProblemError
+from telemetry.hot_store import corruption
+from telemetry.hot_store.direct_connection import DirectAsker
+from telemetry.hot_store.keys import Keys, shard_of
+from telemetry.http import direct_response
+from telemetry.http.direct_response import DirectChecks, Headers, Peer, ResponseHead, response
+from telemetry.model.api_keys import Caller
+from telemetry.observability import metrics
 
 ROUTE_OF_LATEST = f"{START}{{device_id}}{END}"
 
-
-class QuickLatest:
-    """An application in front of another, which it asks wherever it is not enough itself."""
-
-    def __init__(self, behind: ASGIApp, latest: LatestRoutes) -> None:
-        self._behind = behind
-        self._latest = latest
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, as ASGI has it."""
-        device_id = _device(scope) if scope["type"] == "http" else ""
-        if not device_id:
-            await self._behind(scope, receive, send)
-            return
-        scope[ROUTE] = ROUTE_OF_LATEST
-        try:
-            key_devices.allow(scope, (device_id,))
-            value = await self._latest.value(device_id)
-            if value is not None and len(value) > LARGE_BYTES:
-                response = TextsResponse(self._latest.texts(device_id, value))
-                del value  # it would stay in memory until the client has read the response
-                await response(scope, receive, send)
-                return
-            body = None if value is None else sole(device_id, lambda: encode(answer_of(device_id, value)))
-        except ProblemError as error:
-            rejection_counts.count(error.kind)
-            await error.response()(scope, receive, send)
-            return
-        if body is None:
-            await self._behind(scope, receive, send)
-            return
-        headers = [(b"content-length", str(len(body)).encode()), (b"content-type", b"application/json")]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+_START, _END = START.encode(), END.encode()
+_UNUSUAL = direct_response.UNUSUAL | {b"content-length"}
+_NOT_PLAIN = b"%?#"
+"""Characters of a URL that is more than a plain path."""
 
 
-def _device(scope: Scope) -> str:
-    """The device whose latest is asked for; empty if something else is."""
-    path: str = scope["path"]
-    if scope["method"] != "GET" or scope["query_string"] or not path.startswith(START):
-        return ""
-    if not is_of_latest(scope):
-        return ""
-    return path[len(START) : -len(END)]
+@dataclass(slots=True)
+class Question:
+    """A request on the fast path, from its head on. `begun_s` is a monotonic time."""
+
+    device_id: str
+    caller: Caller
+    peer: Peer
+    headers: Headers
+    begun_s: float
+    is_complete: bool = False
+
+
+class FastLatest:
+    """State and rules shared by all connections with the fast path. `more_headers` are in each response."""
+
+    def __init__(self, asker: DirectAsker, shards: int, checks: DirectChecks, more_headers: bytes = b"") -> None:
+        self._asker = asker
+        self._keys: Sequence[Keys] = [Keys(number) for number in range(shards)]
+        self._checks = checks
+        self._more_headers = more_headers
+        self._head = ResponseHead(200)
+        self._waiting = 0
+
+    def begin(self, url: bytes, headers: Headers, peer: Peer) -> Question | None:
+        """A request for the latest record of a device, by its URL and headers; None if it is for the application."""
+        if not url.startswith(_START) or not url.endswith(_END) or not url.isascii() or not self._is_usual(headers):
+            return None
+        device_id = url[len(_START) : -len(_END)]
+        if not device_id or any(byte in _NOT_PLAIN for byte in device_id):
+            return None
+        begun_s, caller = time.monotonic(), self._checks.caller(headers, None)
+        return None if caller is None else Question(device_id.decode(), caller, peer, headers, begun_s)
+
+    def value(self, question: Question) -> bytes | asyncio.Future[Any] | None:
+        """The bytes of the latest record in Redis, or a future of them; None if the request is for the application."""
+        if not question.caller.binding.covers(question.device_id) or self._waiting >= MAX_QUESTIONS:
+            return None
+        latest_key = self._keys[shard_of(question.device_id, len(self._keys))].latest
+        value = self._asker.begin("HGET", latest_key, question.device_id)
+        if isinstance(value, asyncio.Future):
+            self._waiting += 1
+            value.add_done_callback(self._on_value)
+        return value  # type: ignore[no-any-return]
+
+    def response(self, question: Question, value: bytes, common: Headers) -> bytes | None:
+        """The complete response; None if the request is for the application."""
+        body = _body(question.device_id, value)
+        if body is None or not self._checks.take(question.peer, question.headers, question.caller):
+            return None
+        metrics.REQUEST_S.of(ROUTE_OF_LATEST).observe(time.monotonic() - question.begun_s)
+        metrics.ANSWERS.of(ROUTE_OF_LATEST, "2xx").add()
+        more = self._checks.limit_headers(question.peer, question.headers, question.caller) + self._more_headers
+        request_id = self._checks.ids.name_of(question.headers)
+        self._checks.ids.log_direct(request_id, "GET", f"{START}{question.device_id}{END}", 200, question.begun_s)
+        return response(self._head.of(common), more, request_id, body)
+
+    def _on_value(self, _value: asyncio.Future[Any]) -> None:
+        self._waiting -= 1
+
+    def _is_usual(self, headers: Headers) -> bool:
+        hosts = 0
+        for name, value in headers:
+            if name in _UNUSUAL:
+                return False
+            if name == b"host":
+                hosts += 1 if self._checks.is_own_host(value) else 2
+        return hosts == 1
+
+
+def _body(device_id: str, value: bytes) -> bytes | None:
+    """The JSON of a small record that can be decoded; otherwise None, and the application reports it."""
+    if len(value) > LARGE_BYTES:
+        return None
+    try:
+        return encode(answer_of(device_id, value))
+    except corruption.ERRORS:
+        return None

@@ -16,7 +16,6 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Scope
 
 from collector.http import protocol_routes
-from collector.http.fast_post import Quick
 from collector.http.openapi import HEALTHZ, POST_RECORDS
 from collector.http.record_body import FORMS, MSGPACK, Batch, Form, Refused, Unreadable, read_batch
 from collector.http.request_headers import Head, HttpLimits, Incoming, off_loop, read_head
@@ -130,8 +129,7 @@ def app(
     plain = Starlette(
         routes=[*routes(intake, limits, arrival), HEALTHZ.route(healthz)], exception_handlers=EXCEPTION_HANDLERS
     )
-    quick: ASGIApp = Quick(plain, intake, limits, arrival)
-    return Gate(KeyThrottle(quick, too_many_at) if limits_keys else quick, keyring, ingest_only)
+    return Gate(KeyThrottle(plain, too_many_at) if limits_keys else plain, keyring, ingest_only)
 
 
 # Parts that other routes use -------------------------------------------------------------------------

@@ -28,12 +28,18 @@ MAX_AGE_S = b"600"
 """Time for which a browser caches a preflight response, s."""
 
 
+def vary(origins: Sequence[str]) -> list[tuple[bytes, bytes]]:
+    """The header `Vary` of all responses, so that caches keep responses for different origins apart."""
+    return [(b"vary", b"Origin")] if origins and ANY not in origins else []
+
+
 class Cors:
     """ASGI middleware."""
 
     def __init__(self, app: ASGIApp, origins: Sequence[str]) -> None:
         self._app = app
         self._any = ANY in origins
+        self._vary = vary(origins)
         self._origins = frozenset(origin.encode() for origin in origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -61,11 +67,6 @@ class Cors:
             await send(message)
 
         await self._app(scope, receive, send_allowed)
-
-    @property
-    def _vary(self) -> list[tuple[bytes, bytes]]:
-        """`Vary`, so that caches keep responses for different origins apart."""
-        return [] if self._any else [(b"vary", b"Origin")]
 
     def _allowed(self, origin: bytes) -> list[tuple[bytes, bytes]]:
         if not origin or not (self._any or origin in self._origins):

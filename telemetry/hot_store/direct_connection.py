@@ -50,9 +50,12 @@ class DirectAsker:
         line = await self._connected()
         return await line.ask(question)
 
-    def at_once(self, *command: str | bytes) -> Any:
-        """The response if it arrives while polling; None if not, without a connection, or with pending commands."""
-        return None if self._line is None else self._line.at_once(hiredis.pack_command(command))  # type: ignore[arg-type]
+    def begin(self, *command: str | bytes) -> Any:
+        """The response if it arrives while polling, otherwise a future of it; None without a connection.
+
+        A `redis.ResponseError` is a result of the future, too. It raises other `redis.RedisError`s.
+        """
+        return None if self._line is None else self._line.begin(hiredis.pack_command(command))  # type: ignore[arg-type]
 
     async def _connected(self) -> Line:
         """The connection; concurrent callers share one attempt to connect."""
@@ -132,15 +135,16 @@ class Line:
             answer.set_exception(redis.ConnectionError("the connection is closed"))
         return answer
 
-    def at_once(self, question: bytes) -> Any:
-        """The response to a packed command, None if it does not arrive soon."""
-        if self.is_lost or not self._is_alone():
+    def begin(self, question: bytes) -> Any:
+        """The response to a packed command, or a future of it; None for an error or if the connection is closed."""
+        if self.is_lost:
             return None
+        is_alone = self._is_alone()
         self._send(question)
-        answer = _MORE if self._unsent else self._soon_come()
-        if answer is _MORE and not self.is_lost:
-            self._wait().cancel()  # the late response is dropped
-        return None if answer is _MORE or isinstance(answer, redis.ResponseError) else answer
+        answer = self._soon_come() if is_alone and not self._unsent else _MORE
+        if answer is _MORE:
+            return None if self.is_lost else self._wait()
+        return None if isinstance(answer, redis.ResponseError) else answer
 
     def _is_alone(self) -> bool:
         """Count a command. True if it appears to be the only one."""

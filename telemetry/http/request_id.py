@@ -59,8 +59,14 @@ class RequestIds:
         try:
             await self._app(scope, receive, _named(send_noted, name))
         finally:
-            took_ms = 1_000 * (time.monotonic() - begun_s)
-            log.info("%s %s %d in %.1f ms", scope["method"], scope["path"], status, took_ms)
+            _log(scope["method"], scope["path"], status, begun_s)
+
+    def log_direct(self, name: bytes, method: str, path: str, status: int, begun_s: float) -> None:
+        """Log a request that a connection answered itself, if requests are logged; `begun_s` is a monotonic time."""
+        if self._logs_access:
+            before = REQUEST_ID.set(name.decode())
+            _log(method, path, status, begun_s)
+            REQUEST_ID.reset(before)
 
     def name_of(self, headers: Headers) -> bytes:
         """The request's id; a new one is also put into its headers, for the program that it is forwarded to."""
@@ -73,6 +79,10 @@ class RequestIds:
         made = b"%b%08x" % (self._begin, next(self._numbers))
         headers.append((HEADER, made))
         return made
+
+
+def _log(method: str, path: str, status: int, begun_s: float) -> None:
+    log.info("%s %s %d in %.1f ms", method, path, status, 1_000 * (time.monotonic() - begun_s))
 
 
 def _named(send: Send, name: bytes) -> Send:

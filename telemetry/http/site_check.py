@@ -1,6 +1,6 @@
 """Rejects requests for unknown host names and requests of other sites' pages: ASGI middleware.
 
-Connections that answer requests themselves (quick_http.py) pass a request to the application if it has a header in
+Connections that answer requests themselves (direct_response.py) pass a request to the application if it has a header in
 `UNUSUAL` or a `Host` that `Hosts` does not accept.
 """
 

@@ -118,6 +118,16 @@ class Rates:
             policy.buckets.spend(owner, count)
         return None
 
+    def take_all(self, address: str, key_id: str, records: int) -> bool:
+        """Take the tokens of a request with its records, all or none. False if a limit is exceeded."""
+        amounts = [(policy, owner, records) for policy, owner in self._of_records(address, key_id)] if records else []
+        amounts += [(policy, owner, 1) for policy, owner in self._of_requests(address, key_id)]
+        if any(policy.buckets.wait_s(owner, amount) for policy, owner, amount in amounts):
+            return False
+        for policy, owner, amount in amounts:
+            policy.buckets.spend(owner, amount)
+        return True
+
     def spend_records(self, address: str, key_id: str, count: int) -> None:
         """Take tokens for records that were already read; the next ones are read once the debt is paid."""
         for policy, owner in self._of_records(address, key_id):
@@ -141,11 +151,14 @@ class Rates:
         if self.key_records is not None and key_id:
             yield self.key_records, key_id
 
-    def _all(self, address: str, key_id: str) -> Iterable[tuple[Policy, str]]:
+    def _of_requests(self, address: str, key_id: str) -> Iterable[tuple[Policy, str]]:
         if self.address_requests is not None:
             yield self.address_requests, address
         if self.key_requests is not None and key_id:
             yield self.key_requests, key_id
+
+    def _all(self, address: str, key_id: str) -> Iterable[tuple[Policy, str]]:
+        yield from self._of_requests(address, key_id)
         yield from self._of_records(address, key_id)
 
 

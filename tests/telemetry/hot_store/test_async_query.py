@@ -163,28 +163,27 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("patient")
-def test_what_is_not_answered_on_the_spot_is_left(filled: Settings, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_response_comes_at_once_or_as_a_future(filled: Settings, caplog: pytest.LogCaptureFixture) -> None:
     async def test() -> None:
         with connect(filled, TIMEOUT_S) as client:
             asker = DirectAsker(client)
 
             async def alone(*command: str) -> Any:
                 await asyncio.sleep(0)
-                return asker.at_once(*command)
+                return asker.begin(*command)
 
             assert await alone("HGET", "h", "1") is None  # there is no connection yet
             await asker.ask("PING")
             assert await alone("HGET", "h", "1") == b"1"
             assert await alone("HGET", "h") is None  # an error
-            assert await alone("BLPOP", "nothing", "0.3") is None
-            assert await alone("HGET", "h", "2") is None  # who waits already is first
-            await asyncio.sleep(0)
-            assert await asker.ask("HGET", "h", "3") == b"3"
+            blocked = await alone("BLPOP", "nothing", "0.3")
+            behind_it = await alone("HGET", "h", "2")
+            assert (await blocked, await behind_it) == (None, b"2")
             await asyncio.sleep(0)
             assert await alone("HGET", "h", "4") == b"4"
-            assert await alone("BLPOP", "nothing", "5") is None
-            await asyncio.sleep(2 * TIMEOUT_S)  # it is given up
-            assert await alone("HGET", "h", "5") is None
+            with pytest.raises(redis.TimeoutError):
+                await (await alone("BLPOP", "nothing", "5"))
+            assert await alone("HGET", "h", "5") is None  # the connection is closed
             assert await asker.ask("HGET", "h", "5") == b"5"
             asker.close()
         gc.collect()
@@ -194,17 +193,21 @@ def test_what_is_not_answered_on_the_spot_is_left(filled: Settings, caplog: pyte
 
 
 @pytest.mark.usefixtures("patient")
-def test_many_are_not_waited_for_one_after_the_other(filled: Settings) -> None:
+def test_concurrent_commands_are_not_polled_for(filled: Settings) -> None:
     async def test() -> None:
         with connect(filled, TIMEOUT_S) as client:
             asker = DirectAsker(client)
             await asker.ask("PING")
             await asyncio.sleep(0)
-            assert [asker.at_once("HGET", "h", str(number)) for number in range(3)] == [b"0", None, None]
+            first, *others = [asker.begin("HGET", "h", str(number)) for number in range(3)]
+            assert [first, *await asyncio.gather(*others)] == [b"0", b"1", b"2"]
+            assert all(isinstance(other, asyncio.Future) for other in others)
+            asker.begin("HGET", "h", "3")
+            asker.begin("HGET", "h", "3")
             await asyncio.sleep(0)
-            assert asker.at_once("HGET", "h", "4") is None  # there were many a moment ago
+            assert await asker.begin("HGET", "h", "4") == b"4"  # there were several a moment ago
             await asyncio.sleep(0)
-            assert asker.at_once("HGET", "h", "5") == b"5"
+            assert asker.begin("HGET", "h", "5") == b"5"
             asker.close()
 
     uvloop.run(test())
