@@ -41,6 +41,10 @@ class Load(NamedTuple):
         return self.entries or pack_devices(self.devices)
 
 
+NO_LOAD = Load(0, (), {})
+"""The load of a part without records."""
+
+
 class Bringing(Protocol):
     """A request with a load. A repeated `name` is recognised: an Idempotency-Key or, with a `number`, a sender's id."""
 

@@ -17,7 +17,7 @@ from functools import partial
 import redis
 
 from collector.ingest.batch_order import Lane, Numbered
-from collector.ingest.batching import Load
+from collector.ingest.batching import NO_LOAD, Load
 from collector.ingest.day_limit import DeviceDays
 from collector.ingest.fair_shares import Shares
 from collector.ingest.shard_writer import Outcome, Part, Store, Tell, Writer
@@ -25,7 +25,7 @@ from collector.ingest.watermarks import Watermarks
 from telemetry.hot_store.entry_codec import Aside
 from telemetry.hot_store.keys import shard_of
 from telemetry.hot_store.operations.append import UNLIMITED, Limits, Owner
-from telemetry.model.errors import BusyError, TooManyDays
+from telemetry.model.errors import BusyError
 from telemetry.model.record import Sent
 from telemetry.observability import metrics
 from telemetry.system import clock
@@ -110,14 +110,23 @@ class Intake:
             raise BusyError("more records are waiting for the store than may", retry_after_s=1)
         if limits_days and (excess := self._device_days.excess(records)) is not None:
             raise excess
-        parts = self._parts(records)
-        if name:
-            home = shard_of(name, self._shards)  # decides first, for all shards, whether the name is new
-            done, tell = self._future()
-            self._put(tell, home, parts.pop(home, []), cost_bytes, name, body_hash, owner=owner)
-            await done
         done, tell = self._future()
-        self._put_all(tell, parts, cost_bytes, name, body_hash, aside=aside, owner=owner)
+        begun_s, load = time.monotonic(), self._load(records)
+        part = Part(load, cost_bytes, name, body_hash, tell, begun_s, aside=aside, owner=owner)
+        parts = self._parts(part, records)
+        if name:
+            await self._put_home(parts, part)
+        self._put_all(parts, part)
+        await done
+
+    async def _put_home(self, parts: dict[int, Part], part: Part) -> None:
+        """Store a request's part in the shard of its name, which decides for all shards whether the name is new.
+
+        Removes it from `parts`.
+        """
+        home = shard_of(part.name, self._shards)
+        done, tell = self._future()
+        self._put(home, parts.pop(home, part._replace(load=NO_LOAD))._replace(tell=tell, aside=()))
         await done
 
     async def submit_numbered(
@@ -165,11 +174,11 @@ class Intake:
         if excess is not None and numbered is None and self._loop is not None:
             self._loop.call_soon(tell, excess)
             return
-        parts = self._parts(records)
         sender, number, lane, owner = numbered or ("", 0, None, owner)
-        if numbered and not records:
-            parts = dict.fromkeys(range(self._shards), records)
-        self._put_all(tell, parts, cost_bytes, sender, b"", number, lane, aside, excess, owner)
+        begun_s, load = time.monotonic(), self._load(records)
+        part = Part(load, cost_bytes, sender, b"", tell, begun_s, number, lane, aside, excess, owner)
+        is_skip = numbered is not None and not records
+        self._put_all(dict.fromkeys(range(self._shards), part) if is_skip else self._parts(part, records), part)
 
     def _future(self) -> tuple[asyncio.Future[bool], Tell]:
         """A future, and the function that sets its result."""
@@ -178,60 +187,40 @@ class Intake:
         done: asyncio.Future[bool] = self._loop.create_future()
         return done, partial(_settle, done)
 
-    def _parts(self, records: Sequence[Sent]) -> dict[int, Sequence[Sent]]:
+    def _load(self, records: Sequence[Sent]) -> Load:
+        """The load of a request's records. With several shards each has its own (`_parts`)."""
+        return Load.of(records) if self._shards == 1 else NO_LOAD
+
+    def _parts(self, part: Part, records: Sequence[Sent]) -> dict[int, Part]:
+        """A request's part for each shard that has a device of its records. With one shard that is `part`."""
         if self._shards == 1:
-            return {0: records} if records else {}
-        parts: dict[int, list[Sent]] = {}
+            return {0: part} if records else {}
+        by_shard: dict[int, list[Sent]] = {}
         for sent in records:
-            parts.setdefault(shard_of(sent.device_id, self._shards), []).append(sent)
-        return dict(parts)
+            by_shard.setdefault(shard_of(sent.device_id, self._shards), []).append(sent)
+        return {shard: part._replace(load=Load.of(some)) for shard, some in by_shard.items()}
 
-    def _put_all(
-        self,
-        tell: Tell,
-        parts: dict[int, Sequence[Sent]],
-        cost_bytes: int,
-        name: str,
-        body_hash: bytes,
-        number: int = 0,
-        lane: Lane | None = None,
-        aside: Sequence[Aside] = (),
-        excess: TooManyDays | None = None,
-        owner: Owner = UNLIMITED,
-    ) -> None:
-        """Queue the parts of all shards, and `aside`; calls `tell` once all results are known."""
-        waits = len(parts) + bool(aside)
+    def _put_all(self, parts: dict[int, Part], whole: Part) -> None:
+        """Queue the parts of all shards, and the request's `aside`; its `tell` is called once all results are known."""
+        waits = len(parts) + bool(whole.aside)
         if waits == 0:
-            tell(False)
-            return
-        if waits > 1:
-            tell = _Joined(waits, tell)
-        for shard, part in parts.items():
-            self._put(tell, shard, part, cost_bytes, name, body_hash, number, lane, excess=excess, owner=owner)
-        if aside:
-            self._put(tell, 0, (), 0, "", b"", aside=aside)
+            whole.tell(False)
+        elif waits == 1 and parts:
+            for shard, part in parts.items():
+                self._put(shard, part)
+        else:
+            tell = _Joined(waits, whole.tell)
+            for shard, part in parts.items():
+                self._put(shard, part._replace(tell=tell, aside=()))
+            if whole.aside:
+                self._put(0, Part(NO_LOAD, 0, "", b"", tell, whole.begun_s, aside=whole.aside))
 
-    def _put(
-        self,
-        tell: Tell,
-        shard: int,
-        records: Sequence[Sent],
-        cost_bytes: int,
-        name: str,
-        body_hash: bytes,
-        number: int = 0,
-        lane: Lane | None = None,
-        aside: Sequence[Aside] = (),
-        excess: TooManyDays | None = None,
-        owner: Owner = UNLIMITED,
-    ) -> None:
+    def _put(self, shard: int, part: Part) -> None:
         if self._loop is None:
             raise BusyError("the intake is not running")
-        self._pending_bytes += cost_bytes
+        self._pending_bytes += part.cost_bytes
         if not self.has_room:
             self._room.clear()
-        begun_s, load = time.monotonic(), Load.of(records)
-        part = Part(load, cost_bytes, name, body_hash, tell, begun_s, number, lane, aside, excess, owner)
         self._writers[shard].put(part)
 
     def _tell(self, group: Sequence[Part], outcomes: Sequence[Outcome], took_s: float, resent: int) -> None:

@@ -84,8 +84,9 @@ class Part(NamedTuple):
     lane: Lane | None = None
     aside: Sequence[Aside] = ()
     excess: TooManyDays | None = None
-    owner: Owner = UNLIMITED
     """Why a numbered batch is rejected: the writer still handles it, so that no later one is stored before it."""
+
+    owner: Owner = UNLIMITED
 
     def may_go(self, shard: int) -> bool:
         if self.excess is not None:
