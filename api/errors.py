@@ -1,4 +1,4 @@
-"""What is answered where there is nothing, or nobody to ask."""
+"""Error responses that depend on the path: unknown paths, rate limits, and an unavailable query program."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from telemetry.model import problems
 
 
 async def not_found(request: Request, error: Exception) -> Response:
-    """404: a problem to programs, under `/v1/` or where they accept JSON; a page to all others."""
+    """404: problem details under `/v1/` and for clients that accept JSON; a page for all others."""
     path = request.scope["path"]
     if path == "/v1" or path.startswith("/v1/") or wants_json(request):
         return await EXCEPTION_HANDLERS[HTTPException](request, error)
@@ -28,10 +28,10 @@ async def not_found(request: Request, error: Exception) -> Response:
 
 
 def refusal(path: str) -> Response:
-    """503 while the query program is away, in the shape that clients of an address know."""
-    if path != "/readyz":  # asked by monitoring, which sees it itself
+    """503 while the query program is unavailable, in the format of the path's API."""
+    if path != "/readyz":  # monitoring requests it and sees the status itself
         rejection_counts.count(problems.BUSY)
-    why = "the program that answers this is away; it is started again by itself"
+    why = "cannot answer: the query program is not available; it is restarted automatically"
     if is_older(path):
         return as_json(Answer(503, {"detail": why}, {"Retry-After": "1"}), TO_READ)
     if path == "/readyz":
@@ -40,7 +40,7 @@ def refusal(path: str) -> Response:
 
 
 def too_many_at(path: str, over: Over) -> Response:
-    """429, in the shape that clients of an address know."""
+    """429, in the format of the path's API."""
     error = too_many(over)
     if is_older(path):
         return as_json(Answer(429, {"detail": str(error)}, error.headers or {}), TO_READ)
@@ -48,9 +48,9 @@ def too_many_at(path: str, over: Over) -> Response:
 
 
 def is_older(path: str) -> bool:
-    """Whether an address is the older service's."""
+    """True for a path of the legacy API."""
     return path.startswith(("/tracking/", "/tcp_tracking/"))
 
 
 HANDLERS: dict[Any, ExceptionHandler] = {**EXCEPTION_HANDLERS, 404: not_found}
-"""What the API's programs answer for each kind of exception."""
+"""Exception handlers of the API's programs."""

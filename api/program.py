@@ -1,4 +1,4 @@
-"""The parts of the API program: how they are made of the settings, started and stopped."""
+"""The API program: makes its parts from the settings, starts and stops them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from api.access import ApiAccess
-from api.app import app
+from api.app import ForwardedRoutes, app
 from api.audit.request_audit import Audited
 from api.audit.routes import AuditRoutes
 from api.devices.delete_device import Deleting
@@ -110,7 +110,7 @@ class ApiProgram(NamedTuple):
 
 
 class _Guards(NamedTuple):
-    """What a request is checked against before it reaches the application."""
+    """Checks that a request passes before it reaches the application: access, rate limits, host names, audit."""
 
     access: ApiAccess
     rates: Rates
@@ -127,19 +127,22 @@ def build(settings: Settings, access: ApiAccess) -> ApiProgram:
     latest = _latest(settings, asks)
     live, proxy, monitoring = _live(settings, latest), _query_proxy(settings, tls is not None), _monitoring(settings)
     limits, arrival = HttpLimits.of(settings), make_arrival(settings, intake)
+    forwarded = ForwardedRoutes(proxy.forward(refusal), proxy.forward(refusal, MAX_SQL_BYTES), latest)
     application = app(
-        routes(intake, limits, arrival),
-        latest,
-        live,
-        OlderRoutes(intake, limits, arrival, latest),
-        _metrics(settings, monitoring),
-        BoxRoutes(monitoring.sampler, monitoring.listener.reports, settings),
-        proxy.forward(refusal),
-        proxy.forward(refusal, MAX_SQL_BYTES),
-        Deleting(connect(settings), settings.redis.shards),
-        page,
-        _login_routes(settings, access.sessions),
-        AuditRoutes(settings.audit_dir),
+        [
+            latest.routes,
+            Deleting(connect(settings), settings.redis.shards).routes,
+            forwarded.routes,
+            live.routes,
+            partial(routes, intake, limits, arrival),
+            OlderRoutes(intake, limits, arrival, latest).routes,
+            _metrics(settings, monitoring).routes,
+            BoxRoutes(monitoring.sampler, monitoring.listener.reports, settings).routes,
+            AuditRoutes(settings.audit_dir).routes,
+            page.routes,
+            _login_routes(settings, access.sessions).routes,
+        ],
+        forwarded,
     )
     count_from_zero(application.routes)
     hosts = Hosts.of(settings, settings.api.host, access.keys is None and tls is None)
@@ -150,13 +153,13 @@ def build(settings: Settings, access: ApiAccess) -> ApiProgram:
 
 
 async def run(program: ApiProgram, stopped: asyncio.Event) -> None:
-    """Answer until stopped; then finish the requests under way, and store what was received."""
+    """Answer until stopped; then finish the requests in progress, and store the received records."""
     settings = program.settings
     renew_on_sighup(program.tls)
     program.intake.start()
     program.monitoring.start()
     settings_changes.record(program.audit, settings)
-    gc.freeze()  # what is here stays: a search for garbage in it would delay responses
+    gc.freeze()  # these objects stay: a search for garbage among them would delay responses
     serving = asyncio.create_task(program.server.serve([program.listening]))
     preparing = asyncio.create_task(STATIC.prepare())
     log.info("answering on %s:%d", settings.api.host, settings.api.port)
@@ -170,7 +173,7 @@ async def run(program: ApiProgram, stopped: asyncio.Event) -> None:
 
 
 async def _stop(program: ApiProgram, serving: asyncio.Task[None]) -> None:
-    """Finish the requests under way, then store what waits."""
+    """Finish the requests in progress, then store the waiting records."""
     program.server.should_exit = True
     program.live.end()
     await serving
@@ -195,7 +198,7 @@ def _live(settings: Settings, latest: LatestRoutes) -> LiveRoutes:
 
 def _query_proxy(settings: Settings, speaks_tls: bool) -> QueryProxy:
     a = settings.api
-    longest_s = 2 * max(a.query_timeout_s, settings.sql.timeout_s)  # a query may wait as long as it may take
+    longest_s = 2 * max(a.query_timeout_s, settings.sql.timeout_s)  # a query may wait as long as it may run
     addresses = Addresses.of(settings)
     return QueryProxy(query_socket(settings), longest_s, speaks_tls, addresses, minimum_pace(a), a.max_share_percent)
 
@@ -215,7 +218,7 @@ def _metrics(settings: Settings, monitoring: Monitoring) -> Metrics:
 
 
 def _login_routes(settings: Settings, sessions: Sessions | None) -> LoginRoutes:
-    """The routes that sign people in and out. OIDC's library is loaded only where a provider is configured."""
+    """Routes for sign-in and sign-out. The library for OIDC is loaded only if a provider is configured."""
     addresses = Addresses.of(settings)
     if sessions is None:
         return LoginRoutes(None, None, addresses)
@@ -228,10 +231,12 @@ def _login_routes(settings: Settings, sessions: Sessions | None) -> LoginRoutes:
 
 
 def _in_front(settings: Settings, application: ASGIApp, guards: _Guards) -> RequestIds:
-    """The application after what each request passes first: its name, CORS, rate limits, the check of its host and
-    origin, keys."""
+    """The application within its middleware.
+
+    A request passes its id, metrics, CORS, rate limits, the check of its host and origin, keys, and audit.
+    """
     keys, sessions = guards.access
-    plain = ProxyHeadersMiddleware(application)  # type: ignore[arg-type]  # uvicorn words ASGI's types its own way
+    plain = ProxyHeadersMiddleware(application)  # type: ignore[arg-type]  # uvicorn has its own types for ASGI
     audited = Audited(plain, guards.audit)  # type: ignore[arg-type]
     gate = Gate(KeyThrottle(audited, too_many_at) if guards.rates.key_requests else audited, keys, need_of, sessions)
     origins = settings.api.cors_origins

@@ -14,6 +14,7 @@ import pyarrow as pa
 from msgspec import UNSET, Struct, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from api.analytics.hourly_rollup import WholeHours
 from api.analytics.summary_sql import FIELDS, Asked, hops_sql, records_sql, statement
@@ -248,6 +249,10 @@ class Summaries:
         self._queries = queries
         self._max_page_records = max_page_records
         self._whole_hours = WholeHours()
+
+    def routes(self) -> list[Route]:
+        """The route."""
+        return [SUMMARY.route(self.get_summary)]
 
     async def get_summary(self, request: Request) -> Response:
         """Summaries of a range, of the devices named or of all."""

@@ -10,6 +10,7 @@ import duckdb
 from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from api.analytics import trip_sql
 from api.execution.query_pool import Queries
@@ -205,6 +206,10 @@ class Trips:
         self._snapshots = snapshots
         self._queries = queries
         self._max_page_records = max_page_records
+
+    def routes(self) -> list[Route]:
+        """All routes."""
+        return [TRIPS.route(self.get_trips), STOPS.route(self.get_stops)]
 
     async def get_trips(self, request: Request) -> Response:
         """Trips of a range, of the devices named or of all."""

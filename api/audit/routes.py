@@ -9,6 +9,7 @@ from pathlib import Path
 from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from api.requests.params import moment
 from api.responses import record_schema
@@ -83,6 +84,10 @@ class AuditRoutes:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._one_read = asyncio.Semaphore(1)
+
+    def routes(self) -> list[Route]:
+        """The route."""
+        return [AUDIT.route(self.get_audit)]
 
     async def get_audit(self, request: Request) -> Response:
         """A page of entries."""

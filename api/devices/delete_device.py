@@ -10,8 +10,10 @@ from msgspec import Struct
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from api.latest.routes import DEVICE_IN_PATH
+from api.requests.device_path import DeviceRoute
 from api.responses import record_schema
 from telemetry.hot_store import shard as hot
 from telemetry.hot_store.keys import shard_of
@@ -65,6 +67,10 @@ class Deleting:
     def __init__(self, client: redis.Redis, shards: int) -> None:
         self._client = client
         self._shards = shards
+
+    def routes(self) -> list[Route]:
+        """The route."""
+        return [DeviceRoute(DELETE_DEVICE.path, self.delete_device, methods=["DELETE"])]
 
     async def delete_device(self, request: Request) -> Response:
         """Begin a deletion: 202, or 404 for a device without records."""

@@ -9,6 +9,7 @@ from msgspec import Struct
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from api.devices.delete_device import RETRY_AFTER, State, call_stores, status_url
 from api.responses import record_schema
@@ -75,6 +76,10 @@ class DeletionRoutes:
     def __init__(self, client: redis.Redis, shards: int, archive: Archive, held: Held, grace_s: float) -> None:
         self._client, self._shards, self._archive = client, shards, archive
         self._held, self._grace_s = held, grace_s
+
+    def routes(self) -> list[Route]:
+        """The route."""
+        return [DELETION.route(self.get_deletion)]
 
     async def get_deletion(self, request: Request) -> Response:
         """The progress of a deletion; 404 if it is unknown."""

@@ -7,11 +7,13 @@ from typing import Literal
 from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from api.devices.record_counts import Count, Counts
 from api.execution.query_pool import Queries
 from api.latest.routes import DEVICE_IN_PATH, PARAMETERS, LatestRoutes, Seen
 from api.requests import key_devices
+from api.requests.device_path import DeviceRoute
 from api.responses import record_schema
 from telemetry.http.operations import Content, Operation, choice, names, number
 from telemetry.http.problem_responses import ProblemError, invalid_parameter, refuse_unknown
@@ -88,6 +90,10 @@ class DeviceRoutes:
         self._latest = latest
         self._counts = counts
         self._queries = queries
+
+    def routes(self) -> list[Route]:
+        """All routes."""
+        return [DEVICES.route(self.get_devices), DeviceRoute(DEVICE.path, self.get_device, methods=["GET"])]
 
     async def get_devices(self, request: Request) -> Response:
         """The named devices, or a page of all, limited to a state if the request has one."""

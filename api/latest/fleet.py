@@ -13,6 +13,7 @@ import msgspec
 import pyarrow as pa
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from api.execution.query_pool import Queries
 from api.formats import FORMATS
@@ -70,6 +71,10 @@ class Fleet:
         self._past = PastReader(snapshots, row_groups)
         self._queries = queries
         self._making = asyncio.Semaphore(PAGES_AT_ONCE)
+
+    def routes(self) -> list[Route]:
+        """The route."""
+        return [LATEST.route(self.get_latest)]
 
     async def get_latest(self, request: Request) -> Response:
         """The latest of the devices named, or a page of all."""

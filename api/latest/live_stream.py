@@ -19,8 +19,10 @@ from typing import NamedTuple
 
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route, request_response
 from starlette.types import Receive, Scope, Send
 
+from api.execution.client_disconnect import EndsWithClient
 from api.geo.area import PARAMETERS as AREA
 from api.geo.area import Area, area
 from api.latest.change_log import AN_EVENT, EVENT_BYTES, Changes, State, Texts
@@ -147,6 +149,10 @@ class LiveRoutes:
         """Let all readers go: they come again, to whoever answers then."""
         self._is_over.set()
         self._states.wake()
+
+    def routes(self) -> list[Route]:
+        """The route."""
+        return [LIVE.route(EndsWithClient(request_response(self.get_live)))]
 
     async def get_live(self, request: Request) -> Response:
         """Changes from now on, or since the event that the reader saw last; what is now comes first."""

@@ -11,11 +11,13 @@ import redis
 import redis.asyncio
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from api.latest.latest_page import Batch, page
 from api.latest.latest_texts import SharedTexts, Texts
 from api.latest.representation import LatestAnswer, answer_if_decodable, newest_of
 from api.requests import key_devices, params
+from api.requests.device_path import LatestRoute
 from api.requests.key_devices import Devices
 from api.requests.params import DEVICE_CURSOR, DEVICE_ID, LIMIT
 from api.responses.shared_text import TextsResponse
@@ -118,6 +120,10 @@ class LatestRoutes:
         self._reading = asyncio.Lock()
         self._count = READ_DEVICES
         self.shared = SharedTexts()
+
+    def routes(self) -> list[Route]:
+        """The route."""
+        return [LatestRoute(LATEST_OF_DEVICE.path, self.get_device, methods=["GET"])]
 
     async def get_device(self, request: Request) -> Response:
         """The latest of one device."""

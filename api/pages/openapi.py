@@ -18,6 +18,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from api.requests.params import LIMIT, limit_to
 from api.requests.route_scopes import need_of
@@ -99,6 +100,10 @@ class Document:
         if has_keys:
             found["components"]["securitySchemes"] = SCHEMES
         self.json = msgspec.json.encode(found)
+
+    def routes(self) -> list[Route]:
+        """The route."""
+        return [OPENAPI.route(self.get)]
 
     async def get(self, _request: Request) -> Response:
         """The document."""

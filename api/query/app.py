@@ -1,36 +1,35 @@
-"""The routes of the query program, and the operations that `/openapi.json` describes."""
+"""The application of the query program, and the operations that `/openapi.json` describes."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Sequence
 
 from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
+from starlette.routing import BaseRoute
 
-from api.analytics.summary import SUMMARY, Summaries
-from api.analytics.trips import STOPS, TRIPS, Trips
+from api.analytics.summary import SUMMARY
+from api.analytics.trips import STOPS, TRIPS
 from api.audit.routes import AUDIT
 from api.devices.delete_device import DELETE_DEVICE
-from api.devices.deletion_status import DELETION, DeletionRoutes
-from api.devices.list_devices import DEVICE, DEVICES, DeviceRoutes
+from api.devices.deletion_status import DELETION
+from api.devices.list_devices import DEVICE, DEVICES
 from api.errors import HANDLERS
-from api.latest.fleet import LATEST, Fleet
+from api.latest.fleet import LATEST
 from api.latest.live_stream import LIVE
 from api.latest.routes import LATEST_OF_DEVICE
-from api.legacy.list_routes import ListRoutes
-from api.pages.openapi import OPENAPI, Document
-from api.records.export import EXPORT, Exports
-from api.records.range_query import RECORDS, History
+from api.pages.openapi import OPENAPI
+from api.records.export import EXPORT
+from api.records.range_query import RECORDS
 from api.requests import device_path
-from api.requests.device_path import DeviceRoute
 from api.sign_in.routes import SESSION
 from api.sql.routes import SQL
 from api.status.box_history import BOX
 from api.status.probe_operations import METRICS, READYZ
-from api.status.readiness import Health
-from api.status.status_page import STATUS, Status
+from api.status.status_page import STATUS
 from collector.http import openapi
+
+RouteGroup = Callable[[], Sequence[BaseRoute]]
+"""Returns the routes of one subject, once the path type `device` is registered."""
 
 OPERATIONS = (
     RECORDS,
@@ -58,38 +57,7 @@ OPERATIONS = (
 """Routes that the OpenAPI document describes: this program's and the API program's."""
 
 
-def app(
-    history: History,
-    fleet: Fleet,
-    devices: DeviceRoutes,
-    exports: Exports,
-    summaries: Summaries,
-    trips: Trips,
-    health: Health,
-    status: Status,
-    lists: ListRoutes,
-    document: Document,
-    deletions: DeletionRoutes,
-    sql: Callable[[Request], Awaitable[Response]],
-) -> Starlette:
-    """The query program's application. A new route is a file, a line here and one in `OPERATIONS`."""
+def app(groups: Sequence[RouteGroup]) -> Starlette:
+    """The query program's application, with the routes of all groups."""
     device_path.register()
-    return Starlette(
-        routes=[
-            RECORDS.route(history.get_records),
-            LATEST.route(fleet.get_latest),
-            DEVICES.route(devices.get_devices),
-            DeviceRoute(DEVICE.path, devices.get_device, methods=["GET"]),
-            EXPORT.route(exports.get_export),
-            SUMMARY.route(summaries.get_summary),
-            TRIPS.route(trips.get_trips),
-            STOPS.route(trips.get_stops),
-            SQL.route(sql),
-            READYZ.route(health.get_readyz),
-            DELETION.route(deletions.get_deletion),
-            OPENAPI.route(document.get),
-            *status.routes(),
-            *lists.routes(),
-        ],
-        exception_handlers=HANDLERS,
-    )
+    return Starlette(routes=[route for routes in groups for route in routes()], exception_handlers=HANDLERS)

@@ -32,7 +32,7 @@ from api.legacy.list_routes import ListRoutes
 from api.legacy.paging.pages import Pages
 from api.legacy.paging.warm_up import warm_up
 from api.pages.openapi import Document
-from api.query.app import OPERATIONS, app
+from api.query.app import OPERATIONS, RouteGroup, app
 from api.records.export import AT_ONCE, HEAD_S, WAITING, Exports
 from api.records.range_query import History
 from api.records.row_group_reader import RowGroups
@@ -43,7 +43,7 @@ from api.snapshot.device_tail import OneTail
 from api.snapshot.snapshot import Snapshots
 from api.snapshot.tail_budget import TailRoom
 from api.snapshot.tail_cache import Remembered
-from api.sql.routes import Sql, off
+from api.sql.routes import Sql, routes_off
 from api.status.archive_gauges import look_for_ever
 from api.status.readiness import Health
 from api.status.redis_facts import Entries
@@ -164,19 +164,27 @@ def _application(
     latest = LatestRoutes(connect_async(settings), asker(settings), shards, a.max_page_records)
     entries, room = Entries.of(settings), Room.of(settings)
     return app(
-        History(snapshots, queries, a.max_page_records, row_groups),
-        Fleet(latest, snapshots, queries, row_groups),
-        DeviceRoutes(latest, Counts(snapshots), queries),
-        exports,
-        Summaries(snapshots, queries, a.max_page_records),
-        Trips(snapshots, queries, a.max_page_records),
-        health,
-        Status(health, client, attach, archive, settings.redis.full_percent, room, entries),
-        ListRoutes(queries, pages),
-        Document(OPERATIONS, settings.auth.required, a.max_page_records),
-        DeletionRoutes(client, shards, archive, held_by(settings), settings.archive.grace_seconds),
-        Sql(snapshots, settings.sql, str(archive.root), a.max_share_percent).post_sql if settings.sql.enabled else off,
+        [
+            History(snapshots, queries, a.max_page_records, row_groups).routes,
+            Fleet(latest, snapshots, queries, row_groups).routes,
+            DeviceRoutes(latest, Counts(snapshots), queries).routes,
+            exports.routes,
+            Summaries(snapshots, queries, a.max_page_records).routes,
+            Trips(snapshots, queries, a.max_page_records).routes,
+            _sql_routes(settings, stores),
+            health.routes,
+            DeletionRoutes(client, shards, archive, held_by(settings), settings.archive.grace_seconds).routes,
+            Document(OPERATIONS, settings.auth.required, a.max_page_records).routes,
+            Status(health, client, attach, archive, settings.redis.full_percent, room, entries).routes,
+            ListRoutes(queries, pages).routes,
+        ]
     )
+
+
+def _sql_routes(settings: Settings, stores: _Stores) -> RouteGroup:
+    if not settings.sql.enabled:
+        return routes_off
+    return Sql(stores.snapshots, settings.sql, str(stores.archive.root), settings.api.max_share_percent).routes
 
 
 def _server(settings: Settings, application: Starlette, access: ApiAccess) -> Server:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import duckdb
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from api.execution.client_pace import MinimumPace, PacedClient
@@ -86,6 +87,10 @@ class Exports:
         self._minimum = minimum
         self._head_s = head_s
         self._batch_rows = BatchRows()
+
+    def routes(self) -> list[Route]:
+        """The route."""
+        return [EXPORT.route(self.get_export)]
 
     async def get_export(self, request: Request) -> Response:
         """All records of a range, of the devices named or of all."""

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from api.execution.query_pool import Queries
 from api.formats import FORMATS
@@ -230,6 +231,10 @@ class History:
         self._queries = queries
         self._max_page_records = max_page_records
         self._one_device = OneDevice(row_groups)
+
+    def routes(self) -> list[Route]:
+        """The route."""
+        return [RECORDS.route(self.get_records)]
 
     async def get_records(self, request: Request) -> Response:
         """Records of a range, of the devices named or of all, in JSON or another format."""

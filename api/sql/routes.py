@@ -11,6 +11,7 @@ import pyarrow as pa
 from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from api.execution.slots import Slots, Terms
 from api.formats import FORMATS
@@ -86,8 +87,13 @@ SQL = Operation(
 )
 
 
+def routes_off() -> list[Route]:
+    """The route of a box without SQL."""
+    return [SQL.route(off)]
+
+
 async def off(request: Request) -> Response:
-    """What is answered where SQL is off."""
+    """Reject a question on a box without SQL."""
     refuse_unknown(request, names(SQL.parameters))
     raise ProblemError(problems.SQL_OFF, "sql.enabled in the settings turns it on")
 
@@ -102,6 +108,10 @@ class Sql:
         terms = Terms(settings.at_once, settings.queue, settings.timeout_s, share_percent)
         self._slots = Slots(terms, "questions in SQL")
         self._processes = SqlProcesses(settings.at_once)
+
+    def routes(self) -> list[Route]:
+        """The route."""
+        return [SQL.route(self.post_sql)]
 
     async def post_sql(self, request: Request) -> Response:
         """The rows of one SELECT. A client that leaves ends it."""

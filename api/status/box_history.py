@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from api.status.counter_rates import Decoded, Protocol
 from api.status.sampler import INTERVAL_S, Heard, Sample, Sampler, Stores, gauge_of
@@ -118,6 +119,10 @@ class BoxRoutes:
         self._heard = heard
         self._settings = settings
         self._version = version("whimbrel")
+
+    def routes(self) -> list[Route]:
+        """The route."""
+        return [BOX.route(self.get_box)]
 
     async def get_box(self, request: Request) -> Response:
         """All that is known, without asking anybody."""

@@ -20,8 +20,10 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from api.status import redis_metrics
+from api.status.probe_operations import METRICS
 from telemetry.config.settings import Settings
 from telemetry.coordination import shared_state
 from telemetry.coordination.metric_reports import Listener, Report, Reporter, is_up
@@ -43,6 +45,10 @@ class Metrics:
         self._registry = CollectorRegistry()
         self._registry.register(page)
         self._turn = asyncio.Lock()
+
+    def routes(self) -> list[Route]:
+        """The route."""
+        return [METRICS.route(self.get_metrics)]
 
     async def get_metrics(self, request: Request) -> Response:
         """The page as text or OpenMetrics, whichever is asked for; one at a time."""

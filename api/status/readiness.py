@@ -9,8 +9,10 @@ from collections.abc import Callable, Sequence
 import redis
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from api.responses import record_schema
+from api.status.probe_operations import READYZ
 from collector.ingest.watermarks import memory_percent
 from telemetry.archive.table import READ_ERRORS, Archive, in_one_line
 from telemetry.coordination import shared_state
@@ -49,6 +51,10 @@ class Health:
         self._full_percent = full_percent
         self._room = room
         self._was_short = False
+
+    def routes(self) -> list[Route]:
+        """The route."""
+        return [READYZ.route(self.get_readyz)]
 
     async def get_readyz(self, request: Request) -> Response:
         """200, or 503 with the reasons, of which who may not read hears that there are some."""

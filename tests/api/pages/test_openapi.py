@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ from api import app as api_program
 from api.analytics.summary import Summaries, SummaryAnswer
 from api.analytics.summary_sql import FIELDS
 from api.analytics.trips import Trips
+from api.app import ForwardedRoutes
 from api.audit.routes import AuditRoutes
 from api.devices.delete_device import Deleting
 from api.devices.deletion_status import DeletionRoutes
@@ -34,7 +36,7 @@ from api.query.app import OPERATIONS
 from api.records.export import Exports
 from api.records.range_query import History
 from api.sign_in.routes import LoginRoutes
-from api.sql import routes as sql
+from api.sql.routes import Sql
 from api.status.box_facts import PARTS
 from api.status.box_history import BoxRoutes
 from api.status.prometheus import Metrics
@@ -74,21 +76,18 @@ def described(has_keys: bool = False) -> dict[str, Any]:
     return found
 
 
+def bare(kind: type[Any]) -> Any:
+    """An object of a group of routes without its parts: routes are made, nothing is asked."""
+    return object.__new__(kind)
+
+
 def of_api() -> Starlette:
     """The API program's table."""
-    parts = (LatestRoutes, LiveRoutes, OlderRoutes, Metrics, BoxRoutes)
-    intake = routes(NOTHING, NOTHING, NOTHING)
-    made = [cast("Any", object.__new__(one)) for one in parts]
-    return api_program.app(
-        intake,
-        *made,
-        NOTHING,
-        NOTHING,
-        cast("Any", object.__new__(Deleting)),
-        PageRoutes(),
-        NO_LOGIN,
-        AuditRoutes(Path()),
-    )  # type: ignore[call-arg]
+    parts = (LatestRoutes, LiveRoutes, OlderRoutes, Metrics, BoxRoutes, Deleting)
+    forwarded = ForwardedRoutes(NOTHING, NOTHING, bare(LatestRoutes))
+    others = [partial(routes, NOTHING, NOTHING, NOTHING), PageRoutes().routes, NO_LOGIN.routes]
+    groups = [*(bare(one).routes for one in parts), *others, AuditRoutes(Path()).routes, forwarded.routes]
+    return api_program.app(groups, forwarded)
 
 
 def of_query() -> Starlette:
@@ -105,8 +104,9 @@ def of_query() -> Starlette:
         ListRoutes,
         Document,
         DeletionRoutes,
+        Sql,
     )
-    return query_program.app(*[cast("Any", object.__new__(one)) for one in parts], sql.off)  # type: ignore[call-arg]
+    return query_program.app([bare(one).routes for one in parts])
 
 
 def served() -> Iterator[tuple[str, str]]:
