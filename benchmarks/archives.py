@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from benchmarks import messages
 from benchmarks.messages import DEVICES
+from telemetry.archive.operations import commits
 from telemetry.archive.schema import COLUMNS, TIME
 from telemetry.archive.table import Archive, commit_number
 from telemetry.codec.record_parser import read
@@ -114,7 +115,7 @@ def add(archive: Archive, tables: Iterable[pa.Table]) -> None:
     for records in tables:
         commit = commit_number(commit)
         files = archive.data_files.write(records, commit)
-        archive.commit(table, files, OTHER_SHARD, commit, 0)
+        commits.commit(archive, table, files, OTHER_SHARD, commit, 0)
         table = archive.open()
 
 

@@ -27,6 +27,7 @@ from deltalake import DeltaTable
 from compactor.plan import Limits, Rewrite, expired, rewrites
 from telemetry.archive.data_files import COMPACTED, LiveFile
 from telemetry.archive.log_retention import Held, nothing_held
+from telemetry.archive.operations import commits
 from telemetry.archive.table import Archive, kinds_of
 from telemetry.model.errors import PlanOutdated
 from telemetry.model.utc import day_of
@@ -92,7 +93,7 @@ class Compactor:
         self._reached("merge")
         made = self._archive.data_files.merge(self._connection, rewrite.files, rewrite.pieces)
         self._reached("commit")
-        self._archive.replace(table, rewrite.files, made, self._now_ms())
+        commits.replace(self._archive, table, rewrite.files, made, self._now_ms())
         self._reached("done")
         self._after = rewrite.day if rewrite.day < self._today() - YESTERDAY else self._after
         log.info("%s: merged %d files into %d", rewrite.day, len(rewrite.files), len(made))
@@ -121,7 +122,7 @@ class Compactor:
                 files[file.day].append(file)
         if files:
             self._reached("give up")
-            self._archive.give_up(table, [file for some in files.values() for file in some], self._now_ms())
+            commits.give_up(self._archive, table, [file for some in files.values() for file in some], self._now_ms())
         for day, some in sorted(files.items()):
             rows = sum(file.rows or 0 for file in some)
             log.warning("%s is beyond retention: deleted %d records in %d files", day, rows, len(some))
@@ -209,9 +210,9 @@ class Sweep:
     def _fence(self, day: date) -> None:
         """If the fence fails, another process committed; read its commit."""
         try:
-            self._archive.fence(self._archive.open(), day)
+            commits.fence(self._archive, self._archive.open(), day)
         except PlanOutdated:
-            self._archive.fence(self._archive.open(), day)
+            commits.fence(self._archive, self._archive.open(), day)
 
 
 def _kind(path: str) -> str:

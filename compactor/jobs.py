@@ -11,6 +11,7 @@ import duckdb
 
 from compactor.compaction import Compactor, Sweep
 from compactor.plan import Limits
+from telemetry.archive.operations import log_maintenance
 from telemetry.archive.schema import open_duckdb
 from telemetry.archive.table import Archive
 from telemetry.archive.table_cache import TableCache
@@ -79,7 +80,7 @@ class Work:
                     self._compactor.retain(lambda: time.monotonic() > stop_s)
                 self._sweep.sweep()
                 if is_steady:
-                    self._archive.forget_past(time.time())
+                    log_maintenance.forget_past(self._archive, time.time())
                 self._rewrite_redis_log()
         except PlanOutdated as outdated:
             log.info("%s; the next run will do it", outdated)

@@ -34,6 +34,7 @@ FLOORS = (
     "telemetry.hot_store",
     "telemetry.hot_store.operations",
     "telemetry.archive",
+    "telemetry.archive.operations",
     "telemetry.coordination",
     "telemetry.limits",
     "telemetry.access",

@@ -26,6 +26,7 @@ import pytest
 
 from api.snapshot.snapshot import Snapshots, Wanted
 from compactor.compaction import Compactor
+from telemetry.archive.operations import commits, log_maintenance
 from telemetry.archive.schema import open_duckdb
 from telemetry.archive.table import Archive
 from telemetry.config.loader import load
@@ -82,7 +83,7 @@ def record(folder: Path) -> Recording:
     """Run a box under strace that saves, merges, sweeps and makes a checkpoint."""
     archive = Archive(folder / "data" / "archive")
     for _ in range(COMMITS_BEFORE):
-        archive.fence(archive.open(), day_of(0))
+        commits.fence(archive, archive.open(), day_of(0))
     program = traced(folder / "trace", [sys.executable, "-m", "cli.main", "up"])
     disk = Disk(folder / "data", ("archive", "redis"))
     with (
@@ -322,7 +323,7 @@ def test_a_table_that_is_being_made_is_made_again(tmp_path: Path) -> None:
     for number, state in enumerate(states):
         state.write(tmp_path / f"cut {number}")
         archive = Archive(tmp_path / f"cut {number}" / "data" / "archive")
-        archive.mend()
-        archive.fence(archive.open(), day_of(0))
+        log_maintenance.mend(archive)
+        commits.fence(archive, archive.open(), day_of(0))
         assert archive.open().version() == 1, state.kind
     assert "data/archive/_delta_log" in next(disk.states()).content, "the whole way to it is on disk at the end"

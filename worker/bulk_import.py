@@ -35,8 +35,10 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable
 
 from telemetry.archive.data_files import DataFile
+from telemetry.archive.operations import commits, import_progress
+from telemetry.archive.operations.import_progress import Imported, Progress
 from telemetry.archive.schema import COLUMNS
-from telemetry.archive.table import Archive, Imported, Progress, commit_number, import_kind
+from telemetry.archive.table import Archive, commit_number, import_kind
 from telemetry.hot_store.entry_codec import Intent, decode_intent
 from telemetry.hot_store.operations.latest_rebuild import deleted_devices
 from telemetry.hot_store.operations.save import allot, finish_chunk, intend_allotted
@@ -104,7 +106,7 @@ class Importer:
 
     def progress(self, shard: Shard) -> Progress:
         """Progress of this import in a shard."""
-        return self._archive.progress(self._archive.open_existing(), self._name, shard.shard) or Progress()
+        return import_progress.progress(self._archive.open_existing(), self._name, shard.shard) or Progress()
 
     def settle(self, shard: Shard) -> None:
         """Finish an import that was interrupted after its commit, if no worker does."""
@@ -136,10 +138,10 @@ class Importer:
         table = self._archive.open()
         self._require(table, shard, before)
         if before != after:
-            self._archive.note_progress(table, self._name, shard.shard, after)
+            commits.note_progress(self._archive, table, self._name, shard.shard, after)
 
     def _require(self, table: DeltaTable, shard: Shard, before: Progress) -> None:
-        progress = self._archive.progress(table, self._name, shard.shard) or Progress()
+        progress = import_progress.progress(table, self._name, shard.shard) or Progress()
         if progress != before:
             what = "takes this import back" if progress.is_undone else "imports the same just now"
             raise MovedMeanwhile(f"cannot go on: another command {what}")
@@ -168,7 +170,8 @@ class Importer:
             raise IntentChanged("a worker treated the import as interrupted")
         self._require(table, shard, before)
         self._reached("commit")
-        self._archive.commit(
+        commits.commit(
+            self._archive,
             table,
             written.files,
             shard.shard,

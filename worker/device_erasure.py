@@ -33,6 +33,7 @@ import duckdb
 from deltalake import DeltaTable
 
 from telemetry.archive.data_files import DataFile, DataFiles, LiveFile
+from telemetry.archive.operations import erasures
 from telemetry.archive.schema import sql_text, with_memory
 from telemetry.archive.table import READ_ERRORS, Archive, in_one_line
 from telemetry.hot_store.operations import deletions
@@ -166,7 +167,7 @@ class Eraser:
         self._reached("write")
         new = rewritten(self._archive.data_files, connection, condition, {file: held[file] for file in old})
         self._reached("commit")
-        self._archive.erase(table, old, new, self._now_ms(), mark.name, sum(held.values()))
+        erasures.erase(self._archive, table, old, new, self._now_ms(), mark.name, sum(held.values()))
         clean.update(str(self._archive.root / file.path) for file in new)
         log.info("deletion %s: deleted %d records of %s", mark.name, sum(held.values()), old[0].day)
         return True
@@ -177,7 +178,7 @@ class Eraser:
         status = deletions.read(shard, mark.name)
         if status is None or status.version is None or table is None:
             return
-        erased = self._archive.erased(mark.name, status.version, table.version())
+        erased = erasures.erased(self._archive, mark.name, status.version, table.version())
         deletions.note(
             shard,
             mark.name,

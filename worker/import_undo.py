@@ -27,8 +27,10 @@ import duckdb
 from deltalake import DeltaTable
 
 from telemetry.archive.data_files import LiveFile
+from telemetry.archive.operations import commits, erasures, import_progress
+from telemetry.archive.operations.import_progress import UNDONE_ROWS, Progress
 from telemetry.archive.schema import has_id_sql, seen_sql
-from telemetry.archive.table import UNDONE_ROWS, Archive, Progress
+from telemetry.archive.table import Archive
 from telemetry.hot_store.entry_codec import Slot, decode_intent, decode_latest, read_entry
 from telemetry.hot_store.operations import deletions
 from telemetry.hot_store.operations.latest_rebuild import last_entry, note_erased, replace_latest
@@ -104,7 +106,7 @@ class Undoer:
         return Undone(records, files, devices)
 
     def _ids(self, name: str, shard: Shard) -> list[range]:
-        ids = self._archive.imported_ids(self._archive.open(), name, shard.shard, shard.shards)
+        ids = import_progress.imported_ids(self._archive.open(), name, shard.shard, shard.shards)
         if ids is None:
             raise StoreError(
                 "cannot undo the import: it was begun by a release that did not record the ids of its records"
@@ -114,13 +116,13 @@ class Undoer:
     def _note(self, name: str, shard: Shard, progress: Progress) -> None:
         for attempt in range(TRIES):
             table = self._archive.open()
-            known = self._archive.progress(table, name, shard.shard) or Progress()
+            known = import_progress.progress(table, name, shard.shard) or Progress()
             if known.version >= progress.version:
                 return
             if known.rows:
                 self._ids(name, shard)
             try:
-                self._archive.note_progress(table, name, shard.shard, progress)
+                commits.note_progress(self._archive, table, name, shard.shard, progress)
                 return
             except IntentChanged as error:
                 log.info("shard %d: %s; trying again", shard.shard, error)
@@ -174,7 +176,7 @@ class Undoer:
         self._reached("write")
         new = rewritten(data_files, self._connection, condition, old)
         self._reached("commit")
-        self._archive.erase(table, list(old), new, self._now_ms(), f"undo-{name}", sum(old.values()))
+        erasures.erase(self._archive, table, list(old), new, self._now_ms(), f"undo-{name}", sum(old.values()))
         return sum(old.values()), len(old)
 
     # Latest -------------------------------------------------------------------------------------------
@@ -204,7 +206,7 @@ class Undoer:
         entries = shard.entries([(name, "-", "+") for name in names])
         table = self._archive.open()
         files = self._archive.files(table)
-        imported = self._archive.imported_otherwise(table, shard.shard, shard.shards)
+        imported = import_progress.imported_otherwise(table, shard.shard, shard.shards)
         archived = found_of(self._connection, files, names, seen_sql(imported))
         gone = {mark.device_id: mark.before_id for mark in deletions.pending(shard)}
         mended = 0

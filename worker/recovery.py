@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 import duckdb
 
+from telemetry.archive.operations import commits
 from telemetry.archive.schema import COLUMNS, columns, records_sql
 from telemetry.archive.table import Archive, commit_number
 from telemetry.hot_store.entry_codec import (
@@ -90,7 +91,7 @@ def _fence(shard: Shard, archive: Archive, now_ms: int) -> str:
         numbers = (archive.committed(table, shard.shard), shard.state().committed)
         fence = commit_number(max(numbers, key=count_of))
         try:
-            archive.commit(table, [], shard.shard, fence, now_ms)
+            commits.commit(archive, table, [], shard.shard, fence, now_ms)
             return fence
         except IntentChanged:
             continue

@@ -29,6 +29,7 @@ from api.snapshot.device_tail import OneTail
 from api.snapshot.tail_budget import UNLIMITED, TailRoom
 from api.snapshot.tail_cache import Part, Read, Remembered
 from telemetry.archive.data_files import LiveFile
+from telemetry.archive.operations import import_progress
 from telemetry.archive.schema import COLUMNS, columns
 from telemetry.archive.table import Archive
 from telemetry.hot_store import stream_reader
@@ -164,7 +165,7 @@ class Snapshots:
             table = self._table or self._archive.open_existing()
             for shard in range(shards):
                 known = self._imported.get(shard, ())
-                self._imported[shard] = self._archive.imported_otherwise(table, shard, shards, known)
+                self._imported[shard] = import_progress.imported_otherwise(table, shard, shards, known)
             return list(chain.from_iterable(self._imported.values()))
 
     def _tails(self, wanted: Wanted) -> list[tuple[Shard, Read]]:

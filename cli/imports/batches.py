@@ -13,8 +13,8 @@ import pyarrow as pa
 from msgspec.structs import astuple
 
 from cli.imports.rows.reader import Piece
+from telemetry.archive.operations.import_progress import Progress
 from telemetry.archive.schema import COLUMNS
-from telemetry.archive.table import Progress
 from telemetry.hot_store.keys import shard_of
 from telemetry.hot_store.shard import Shard
 from telemetry.model.record import Sent

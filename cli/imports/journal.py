@@ -15,7 +15,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from telemetry.archive.table import Archive, Progress
+from telemetry.archive.operations import import_progress
+from telemetry.archive.operations.import_progress import Progress
+from telemetry.archive.table import Archive
 from telemetry.hot_store.shard import Shard
 from telemetry.model.errors import SenderError
 from telemetry.system.fsync import fsync, make_folder
@@ -87,7 +89,7 @@ class Journal:
 
     def _is_undone(self, name: str) -> bool:
         table = self._archive.open_existing()
-        found = [self._archive.progress(table, name, shard.shard) for shard in self._shards]
+        found = [import_progress.progress(table, name, shard.shard) for shard in self._shards]
         return any(progress is not None and progress.is_undone for progress in found)
 
     def entries(self) -> list[Begun]:
@@ -97,7 +99,7 @@ class Journal:
 
     def _begun_of(self, path: Path) -> Begun | None:
         table, name = self._archive.open_existing(), path.stem
-        progress = [self._archive.progress(table, name, shard.shard) for shard in self._shards]
+        progress = [import_progress.progress(table, name, shard.shard) for shard in self._shards]
         known = [one for one in progress if one is not None]
         if table is None or not known:
             return None
@@ -106,7 +108,7 @@ class Journal:
             file, begun_s = str(told["file"]), float(told.get("begun_s", path.stat().st_mtime))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             file, begun_s = "", 0.0
-        ids = [self._archive.imported_ids(table, name, shard.shard, len(self._shards)) for shard in self._shards]
+        ids = [import_progress.imported_ids(table, name, shard.shard, len(self._shards)) for shard in self._shards]
         records = None if None in ids else sum(len(one) for ranges in ids for one in ranges or ())
         return Begun(name, file, begun_s, records, _state(known, len(self._shards), records))
 
@@ -121,11 +123,11 @@ class Journal:
 
     def _is_begun(self, name: str) -> bool:
         table = self._archive.open_existing()
-        return any(self._archive.progress(table, name, shard.shard) is not None for shard in self._shards)
+        return any(import_progress.progress(table, name, shard.shard) is not None for shard in self._shards)
 
     def _is_whole(self, name: str) -> bool:
         table = self._archive.open_existing()
-        found = [self._archive.progress(table, name, shard.shard) for shard in self._shards]
+        found = [import_progress.progress(table, name, shard.shard) for shard in self._shards]
         return all(progress is not None and progress.is_whole for progress in found)
 
     def _begun(self, name: str) -> dict[str, str] | None:

@@ -11,6 +11,7 @@ import secrets
 
 import redis
 
+from telemetry.archive.operations import layout_upgrade, log_maintenance
 from telemetry.archive.table import Archive
 from telemetry.hot_store import shard as hot
 from telemetry.hot_store.function_library import LAYOUT
@@ -28,9 +29,9 @@ def set_up(client: redis.Redis, archive: Archive, shards: int) -> list[Shard]:
     Before that it repairs the archive's log after a power cut, and upgrades data of an older release to the current
     layout: the archive first, so that a store never has records for which the table lacks a column.
     """
-    archive.mend()
+    log_maintenance.mend(archive)
     _require_known(client, archive, shards)
-    if added := archive.upgrade():
+    if added := layout_upgrade.upgrade(archive):
         log.warning("the archive is of an older release; added columns: %s", ", ".join(added))
     for number in range(shards):
         if (layout := upgrade(client, number, secrets.token_hex(16))) is not None:

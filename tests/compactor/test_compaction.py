@@ -20,6 +20,7 @@ from compactor.compaction import Compactor, Sweep
 from compactor.plan import Limits
 from telemetry.archive import commit_log
 from telemetry.archive.data_files import LiveFile
+from telemetry.archive.operations import commits
 from telemetry.archive.schema import columns, is_sorted, open_duckdb
 from telemetry.archive.table import Archive, commit_number
 from telemetry.hot_store.entry_codec import Block, decode_intent
@@ -64,7 +65,7 @@ class Files:
         table = self.archive.open()
         commit = commit_number(self.archive.committed(table, 0))
         written = self.archive.data_files.write(columns(map(Block.of, records)), commit)
-        self.archive.commit(table, written, 0, commit, NOW_US // 1_000)
+        commits.commit(self.archive, table, written, 0, commit, NOW_US // 1_000)
 
     def _stored(self, day: int, row: int) -> Stored:
         self._number += 1
@@ -135,7 +136,9 @@ def test_a_day_in_pieces(files: Files, turned: bool) -> None:
         turn_over(files.live()[1])
     before, table = files.rows(), files.archive.open()
     old = files.archive.live(table)
-    files.archive.replace(table, old, files.archive.data_files.merge(lambda: files.connection, old, 3), NOW_US // 1_000)
+    commits.replace(
+        files.archive, table, old, files.archive.data_files.merge(lambda: files.connection, old, 3), NOW_US // 1_000
+    )
     pieces = sorted(files.live(), key=lambda file: (file.first_device, file.first_us))
     assert [file.rows for file in pieces] == [5_000] * 3
     assert files.rows() == before

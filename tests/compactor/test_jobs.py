@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from compactor import jobs as compactor_jobs
+from telemetry.archive.operations import commits
 from telemetry.archive.schema import columns
 from telemetry.archive.table import Archive, commit_number
 from telemetry.config.settings import Settings
@@ -41,7 +42,9 @@ def add(archive: Archive, days_ago: int, files: int) -> None:
         table = archive.open()
         commit = commit_number(archive.committed(table, 0))
         one = Stored("a", number + 1, at_us // 1_000, Record(at_us, "tcp", "json"))
-        archive.commit(table, archive.data_files.write(columns([Block.of(one)]), commit), 0, commit, clock.now_ms())
+        commits.commit(
+            archive, table, archive.data_files.write(columns([Block.of(one)]), commit), 0, commit, clock.now_ms()
+        )
 
 
 def run(client: redis.Redis) -> None:

@@ -12,6 +12,7 @@ import pytest
 import redis
 
 from api.snapshot.snapshot import Snapshots, Wanted
+from telemetry.archive.operations import commits
 from telemetry.archive.table import Archive, commit_number
 from telemetry.config.settings import Settings
 from telemetry.coordination import shared_state
@@ -41,7 +42,7 @@ def older(archive: Archive, old: Path) -> None:
 
 def another(archive: Archive, _old: Path) -> None:
     shutil.rmtree(archive.root)
-    archive.commit(archive.open(), [], 0, commit_number("0"), clock.now_ms())
+    commits.commit(archive, archive.open(), [], 0, commit_number("0"), clock.now_ms())
 
 
 @pytest.mark.parametrize("step", ["intend", "read", "write", "open", "commit"])

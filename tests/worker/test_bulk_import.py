@@ -14,8 +14,10 @@ import pytest
 from cli.imports.batches import columns_of
 from compactor.compaction import Sweep
 from telemetry.archive.change_feed import change_at
+from telemetry.archive.operations import import_progress, log_maintenance
+from telemetry.archive.operations.import_progress import Progress
 from telemetry.archive.schema import has_id_sql
-from telemetry.archive.table import Archive, Progress
+from telemetry.archive.table import Archive
 from telemetry.hot_store import shard as hot
 from telemetry.hot_store.client import connect
 from telemetry.hot_store.entry_codec import decode_intent, decode_latest, last_seen_ms, pack
@@ -140,8 +142,8 @@ def test_ids_of_imports_with_other_transports_are_noted_in_few_ranges(
         sent = [Sent("a", Record(NOW_US, kind, "csv")) for kind in (transport, "import")]
         batch = pa.Table.from_batches([columns_of(sent)])
         importer(archive, connection).bring(shard, batch, Progress(number), Progress(number + 1))
-        known = archive.imported_otherwise(archive.open(), 0, 1, known)
-        assert known == archive.imported_otherwise(archive.open(), 0, 1)
+        known = import_progress.imported_otherwise(archive.open(), 0, 1, known)
+        assert known == import_progress.imported_otherwise(archive.open(), 0, 1)
     first, second = known
     assert (len(first), len(second)) == (4, 4), (
         "the third batch has no other transport; a record came before the fourth"
@@ -151,7 +153,7 @@ def test_ids_of_imports_with_other_transports_are_noted_in_few_ranges(
         [archive.files(archive.open())],
     ).fetchall()
     assert found == 8
-    assert archive.imported_otherwise(archive.open(), 1, 2) == []
+    assert import_progress.imported_otherwise(archive.open(), 1, 2) == []
 
 
 @pytest.mark.parametrize("is_saved", [True, False], ids=["a worker comes", "no worker comes"])
@@ -240,7 +242,7 @@ def test_forwards_see_new_records(shard: Shard, archive: Archive, connection: du
     log = archive.root / "_delta_log"
     changes = [change_at(log, version) for version in range(1, archive.open().version() + 1)]
     assert [change.rows for change in changes if change is not None] == [2, 2]
-    archive.mend()
+    log_maintenance.mend(archive)
     assert archive.open().version() == 2, "its entries are whole"
 
 

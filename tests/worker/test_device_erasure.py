@@ -21,8 +21,11 @@ from cli.imports.batches import columns_of
 from compactor.compaction import Compactor, Sweep
 from compactor.plan import Limits as CompactLimits
 from telemetry.archive.change_feed import change_at
+from telemetry.archive.operations import commits, log_maintenance
+from telemetry.archive.operations.erasures import DELETION
+from telemetry.archive.operations.import_progress import Progress
 from telemetry.archive.schema import COLUMNS, open_duckdb, sql_text
-from telemetry.archive.table import DELETION, Archive, Progress, commit_number
+from telemetry.archive.table import Archive, commit_number
 from telemetry.hot_store.client import connect
 from telemetry.hot_store.entry_codec import Archived, Aside, Entry, decode_latest, entry_id, pack
 from telemetry.hot_store.keys import shard_of
@@ -442,10 +445,10 @@ def test_the_commit_says_why_and_not_whose(
         os.utime(path, (old, old))
     ledger.append(shard, ["a"])
     saver(archive).save(shard)
-    assert archive.forget_past(time.time())
+    assert log_maintenance.forget_past(archive, time.time())
     left = sorted(path.name for path in log.iterdir())
     assert not any(GONE.encode() in path.read_bytes() for path in log.glob("*.json"))
-    assert not archive.forget_past(time.time()), left
+    assert not log_maintenance.forget_past(archive, time.time()), left
     for path in log.glob("*.checkpoint.parquet"):
         assert GONE not in str(pq.read_table(path).to_pylist())
     assert archived(connection, archive) == ledger.acknowledged
@@ -542,7 +545,9 @@ def test_a_million_records_of_it_in_bounded_memory(
         ).to_arrow_table()
         table = archive.open()
         commit = commit_number(archive.committed(table, 0))
-        archive.commit(table, archive.data_files.write(batch.cast(COLUMNS), commit), 0, commit, NOW_US // 1_000)
+        commits.commit(
+            archive, table, archive.data_files.write(batch.cast(COLUMNS), commit), 0, commit, NOW_US // 1_000
+        )
         shard.client.set(shard.keys.committed, commit)
     shard.client.set(shard.keys.next_id, 2 * days * rows + 1)
     append_batches(shard, [Batch(pack([Sent("big", Record(NOW_US, "tcp", "json"))]))], Limits())

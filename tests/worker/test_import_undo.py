@@ -13,7 +13,9 @@ import pytest
 from cli.imports.batches import columns_of
 from compactor.compaction import Compactor
 from compactor.plan import Limits as CompactLimits
-from telemetry.archive.table import Archive, Progress
+from telemetry.archive.operations import import_progress, log_maintenance
+from telemetry.archive.operations.import_progress import Progress
+from telemetry.archive.table import Archive
 from telemetry.hot_store.entry_codec import decode_latest, pack
 from telemetry.hot_store.operations import deletions
 from telemetry.hot_store.operations.append import Batch, Limits, append_batches
@@ -120,7 +122,7 @@ def test_its_records_go_and_no_others(shard: Shard, archive: Archive, connection
     assert (done.records, done.devices) == (6, 4)
     assert_undone(shard, archive, connection)
     assert undoer(shard, archive, connection).undo(NAME)[:3] == (0, 0, 0)
-    found = archive.progress(archive.open(), NAME, 0)
+    found = import_progress.progress(archive.open(), NAME, 0)
     assert found is not None
     assert (found.is_undone, found.is_whole) == (True, True)
 
@@ -242,7 +244,7 @@ def test_records_of_an_older_release_are_not_known(
 ) -> None:
     begin(shard, archive, connection)
     with monkeypatch.context() as patch:
-        patch.setattr(Archive, "_noting_ids", lambda *args: [])
+        patch.setattr(import_progress, "_noting_ids", lambda *args: [])
         importer(archive, connection).bring(shard, rows(*IMPORTED[:3]), Progress(), FIRST)
     importer(archive, connection).bring(shard, rows(*IMPORTED[3:]), FIRST, WHOLE)
     with pytest.raises(StoreError, match="begun by a release that did not record"):
@@ -255,8 +257,8 @@ def test_the_ids_are_kept_when_the_log_is_shortened(
 ) -> None:
     begin(shard, archive, connection)
     bring(importer(archive, connection), shard)
-    archive._checkpoint()
-    for path in archive._log.glob("*.json"):
+    log_maintenance.checkpoint(archive)
+    for path in archive.log_folder.glob("*.json"):
         if int(path.stem) < archive.open().version():
             path.unlink()
     send(shard, UNSAVED)

@@ -13,6 +13,7 @@ from typing import Any
 
 import duckdb
 
+from telemetry.archive.operations import import_progress
 from telemetry.archive.schema import COLUMNS, MEASURED_SQL, records_sql, seen_sql, sql_text
 from telemetry.archive.table import Archive
 from telemetry.hot_store.entry_codec import NEWEST, NEWEST_FIX, Archived, flags_of
@@ -44,7 +45,7 @@ def rebuild(shard: Shard, archive: Archive, connection: duckdb.DuckDBPyConnectio
         deleted = deleted_devices(shard)  # before the table
         table = archive.open_existing()
         files = archive.files(table) if table is not None else []
-        seen = seen_sql(archive.imported_otherwise(table, shard.shard, shard.shards))
+        seen = seen_sql(import_progress.imported_otherwise(table, shard.shard, shard.shards))
         try:
             devices = offer(shard, connection, files, deleted, seen) if files else 0
         except PlanOutdated as outdated:

@@ -14,7 +14,7 @@ Five guards make a second worker, or one that was stopped past every lease and r
 
     1  an intent is written only if there is none and `committed` has not moved      (lua/save.lua: intend)
     2  no file is ever overwritten: each attempt has random names                    (DataFiles.write)
-    3  the commit uses the very handle that was asked for t                          (Archive.commit)
+    3  the commit uses the very handle that was asked for t                          (commits.commit)
     4  a chunk is trimmed only while the intent is the caller's and it is its turn   (lua/save.lua: finish)
     5  after the records were read, the stored intent is still the same              (_read)
 
@@ -37,6 +37,7 @@ from collections.abc import Callable, Mapping
 import duckdb
 from deltalake import DeltaTable
 
+from telemetry.archive.operations import commits, import_progress
 from telemetry.archive.table import Archive, commit_number
 from telemetry.hot_store.entry_codec import Intent, decode_intent
 from telemetry.hot_store.operations.latest_rebuild import deleted_devices
@@ -149,7 +150,7 @@ class Saver:
             self._offer_imported(shard, intent)
         else:
             self._reached("commit")
-            self._archive.commit(table, files, shard.shard, intent.commit, self._now_ms())
+            commits.commit(self._archive, table, files, shard.shard, intent.commit, self._now_ms())
         return self._finish(shard, intent, plan.marks if plan is not None and tail is plan.tail else NO_MARKS)
 
     def _read(self, shard: Shard, intent: Intent, plan: Plan | None) -> Tail:
@@ -183,7 +184,7 @@ class Saver:
             return
         self._reached("offer")
         deleted = deleted_devices(shard)  # before the table
-        files = self._archive.imported(self._archive.open(), intent.commit)
+        files = import_progress.imported_files(self._archive, self._archive.open(), intent.commit)
         if files:
             tell(shard, self._archive, self._connection, files, deleted)
         else:  # the files were merged meanwhile

@@ -17,6 +17,7 @@ from api.analytics.summary import UNITS_US, Question, page
 from api.analytics.summary_sql import FIELDS, Asked
 from api.positions.plausibility import OFF, Limits
 from api.snapshot.snapshot import Wanted
+from telemetry.archive.operations import commits
 from telemetry.archive.schema import COLUMNS
 from telemetry.archive.table import Archive, commit_number
 from telemetry.hot_store.shard import Shard
@@ -138,7 +139,7 @@ def test_a_million_records(stores: Stores) -> None:
     stores.append(*(Sent(f"d{n:02}", moving(A_DEVICE - 1)) for n in range(DEVICES)))
     commit, table = commit_number("0"), stores.archive.open()
     files = stores.archive.data_files.write(many(stores.connection), commit)
-    stores.archive.commit(table, files, 99, commit, 0)
+    commits.commit(stores.archive, table, files, 99, commit, 0)
     day = Rules(MIDNIGHT_US, MIDNIGHT_US + DAY_US)
     found = walk(stores, [], day._replace(every_us=HOUR_US), 1_000)
     assert [one["device_id"] for one in found] == [f"d{n:02}" for n in range(DEVICES) for _ in range(24)]

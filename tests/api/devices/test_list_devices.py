@@ -13,7 +13,8 @@ import pytest
 
 from api.devices.record_counts import Counts
 from cli.imports.batches import columns_of
-from telemetry.archive.table import Archive, Progress
+from telemetry.archive.operations.import_progress import Progress
+from telemetry.archive.table import Archive
 from telemetry.hot_store.keys import shard_of
 from telemetry.hot_store.shard import Shard
 from telemetry.model.record import Sent

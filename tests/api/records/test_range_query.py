@@ -18,6 +18,7 @@ import pytest
 
 from api.execution.query_pool import Queries
 from api.execution.slots import Terms
+from telemetry.archive.operations import commits
 from telemetry.archive.table import commit_number
 from telemetry.http.problem_responses import ProblemError
 from telemetry.model.errors import IntentChanged
@@ -369,7 +370,7 @@ def test_an_archive_of_another_redis_is_said_and_mended_by_recover(fresh: Box) -
     before = ask(fresh, [])
     [shard] = fresh.shards
     foreign = commit_number(commit_number(shard.state().committed))
-    fresh.archive.commit(fresh.archive.open(), [], 0, foreign, clock.now_ms())
+    commits.commit(fresh.archive, fresh.archive.open(), [], 0, foreign, clock.now_ms())
     answer = fresh.get("/v1/records")
     assert "whimbrel recover" in str(assert_problem(answer, 503, "not-together")["detail"])
     assert int(answer.headers["retry-after"]) > 0

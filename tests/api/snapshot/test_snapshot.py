@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from api.records.device_page import OneDevice
 from api.records.range_query import Question, ended, page
 from api.snapshot.snapshot import Listing, Snapshots, Wanted
+from telemetry.archive.operations import commits
 from telemetry.archive.table import Archive, commit_number
 from telemetry.hot_store import entry_codec
 from telemetry.hot_store import shard as hot
@@ -241,7 +242,7 @@ def test_an_archive_that_another_redis_wrote_is_not_read(stores: Stores) -> None
     [shard] = stores.shards
     stores.save()
     foreign = commit_number(commit_number(shard.state().committed))
-    stores.archive.commit(stores.archive.open(), [], 0, foreign, clock.now_ms())
+    commits.commit(stores.archive, stores.archive.open(), [], 0, foreign, clock.now_ms())
     with pytest.raises(NotTogether, match="whimbrel recover"):
         stores.snapshots.take(ALL)
     recover(shard, stores.archive, stores.connection, clock.now_ms())
@@ -309,7 +310,7 @@ def test_an_archive_restored_under_a_reader_is_seen(stores: Stores, tmp_path: Pa
     shutil.rmtree(root)
     (tmp_path / "old").rename(root)
     other = commit_number(stores.shards[0].state().committed)
-    stores.archive.commit(stores.archive.open(), [], 0, other, clock.now_ms())
+    commits.commit(stores.archive, stores.archive.open(), [], 0, other, clock.now_ms())
     with pytest.raises(NotTogether):
         stores.snapshots.take(ALL)
 

@@ -11,6 +11,7 @@ import redis
 from api.status import readiness
 from api.status.readiness import Health
 from telemetry import RELEASE_DATE_US
+from telemetry.archive.operations import commits
 from telemetry.archive.table import Archive, commit_number
 from telemetry.coordination import shared_state
 from telemetry.hot_store import shard as hot
@@ -152,7 +153,7 @@ def test_an_archive_that_another_redis_wrote(box: Box) -> None:
     assert_ready(box)
     [shard] = box.shards
     foreign = commit_number(commit_number(shard.state().committed))
-    box.archive.commit(box.archive.open(), [], 0, foreign, clock.now_ms())
+    commits.commit(box.archive, box.archive.open(), [], 0, foreign, clock.now_ms())
     said = the_reason(box)
     assert foreign in said
     assert "whimbrel recover" in said

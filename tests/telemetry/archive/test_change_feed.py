@@ -14,6 +14,7 @@ from compactor.compaction import Compactor
 from compactor.plan import Limits
 from telemetry.archive import commit_log
 from telemetry.archive.change_feed import Change, change_at, digest_at, parse
+from telemetry.archive.operations import commits
 from telemetry.archive.table import Archive
 from telemetry.hot_store.shard import Shard
 from telemetry.model.errors import ArchiveError
@@ -41,7 +42,7 @@ def test_saves_bring_records_and_nothing_else_does(
     compactor = Compactor(archive, lambda: connection, clock.now_us, Limits(retention_max_bytes=1), is_all=True)
     while compactor.compact():
         pass
-    archive.fence(archive.open(), date(2020, 1, 1))
+    commits.fence(archive, archive.open(), date(2020, 1, 1))
     assert compactor.retain()
     changes = all_changes(archive)
     assert [change.rows for change in changes if change.is_save] == [3, 5, 2]

@@ -12,9 +12,9 @@ import pytest
 from deltalake import CommitProperties, Transaction
 from deltalake.exceptions import DeltaError
 
-from telemetry.archive import commit_log
-from telemetry.archive import table as module
+from telemetry.archive import commit_log, table
 from telemetry.archive.data_files import COMPACTED
+from telemetry.archive.operations import commits, log_maintenance
 from telemetry.archive.table import Archive, commit_number
 from telemetry.model.utc import day_of
 from telemetry.system import fsync as durable
@@ -33,7 +33,7 @@ class Log:
 
     def commit(self, times: int = 1) -> None:
         for _ in range(times):
-            self.archive.fence(self.archive.open(), DAY)
+            commits.fence(self.archive, self.archive.open(), DAY)
 
     def entry(self, version: int) -> Path:
         return self.folder / f"{version:020}.json"
@@ -54,7 +54,7 @@ def log(archive: Archive) -> Log:
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """A checkpoint at every fifth commit."""
-    monkeypatch.setattr(module, "CHECKPOINT_COMMITS", 5)
+    monkeypatch.setattr(log_maintenance, "CHECKPOINT_COMMITS", 5)
 
 
 TEARS: dict[str, Callable[[Path], object]] = {
@@ -72,7 +72,7 @@ def test_a_torn_entry_goes_with_all_behind_it(log: Log, tear: str, torn: int) ->
     log.commit(3)
     TEARS[tear](log.entry(torn))
     later = [f"{version:020}.json" for version in range(torn, 4) if log.entry(version).exists()]
-    log.archive.mend()
+    log_maintenance.mend(log.archive)
     assert log.torn() == [f"{name}.torn" for name in later]
     assert log.count() == torn - 1
     log.commit(2)
@@ -89,7 +89,7 @@ def test_a_torn_entry_would_keep_the_table_shut(log: Log) -> None:
 @pytest.mark.parametrize("tear", TEARS)
 def test_a_table_whose_making_was_cut_off_is_made_again(log: Log, tear: str) -> None:
     TEARS[tear](log.entry(0))
-    log.archive.mend()
+    log_maintenance.mend(log.archive)
     log.commit(2)
     assert log.count() == 2
 
@@ -111,7 +111,7 @@ def test_an_entry_of_another_program_is_whole(log: Log) -> None:
     table = log.archive.open()
     properties = CommitProperties(app_transactions=[Transaction("other", 1)])
     table.create_write_transaction([], "append", table.schema(), partition_by=["date"], commit_properties=properties)
-    log.archive.mend()
+    log_maintenance.mend(log.archive)
     assert log.torn() == []
     assert log.archive.open().transaction_version("other") == 1
 
@@ -125,7 +125,7 @@ def test_a_torn_checkpoint_is_done_without(log: Log, tear: str, hint: str) -> No
     TEARS[tear](checkpoint)
     if hint != "there":
         TEARS[hint](log.folder / "_last_checkpoint")
-    log.archive.mend()
+    log_maintenance.mend(log.archive)
     assert log.count() == 7
     log.commit(5)
     assert log.count() == 12
@@ -154,20 +154,20 @@ def test_what_a_checkpoint_stands_for_goes_only_when_it_is_on_disk(log: Log, mon
     assert f"{5:020}.checkpoint.parquet" in seen[-1]
     assert not log.entry(9).exists(), "and then it does go"
     assert log.count() == 10
-    log.archive.mend()
+    log_maintenance.mend(log.archive)
     assert log.torn() == []
 
 
 @pytest.mark.usefixtures("often")
 def test_a_live_table_is_never_touched(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     """While others commit, make checkpoints and shorten the log."""
-    monkeypatch.setitem(module._CONFIGURATION, "delta.logRetentionDuration", "interval 0 seconds")
+    monkeypatch.setitem(table.CONFIGURATION, "delta.logRetentionDuration", "interval 0 seconds")
     busy = Log(Archive(log.archive.root / "busy"))
     done = threading.Event()
 
     def mend() -> None:
         while not done.is_set():
-            busy.archive.mend()
+            log_maintenance.mend(busy.archive)
 
     threads = [threading.Thread(target=mend) for _ in range(2)]
     for thread in threads:
@@ -176,7 +176,7 @@ def test_a_live_table_is_never_touched(log: Log, monkeypatch: pytest.MonkeyPatch
         number = "0"
         for _ in range(60):
             number = commit_number(number)
-            busy.archive.commit(busy.archive.open(), [], 0, number, NOW_US // 1_000)
+            commits.commit(busy.archive, busy.archive.open(), [], 0, number, NOW_US // 1_000)
     finally:
         done.set()
         for thread in threads:

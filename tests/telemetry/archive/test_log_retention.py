@@ -11,8 +11,8 @@ import pytest
 
 from compactor.compaction import Compactor, Sweep
 from telemetry.archive import commit_log
-from telemetry.archive import table as module
 from telemetry.archive.log_retention import NOTHING_DONE, holds_entries
+from telemetry.archive.operations import commits, log_maintenance
 from telemetry.archive.table import Archive, commit_number
 from telemetry.config.settings import Settings
 from telemetry.coordination import shared_state
@@ -38,12 +38,12 @@ class Done:
 
 def entries_after_two_days(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Commit as often as it takes for a checkpoint, all entries being two days old."""
-    monkeypatch.setattr(module, "CHECKPOINT_COMMITS", 5)
+    monkeypatch.setattr(log_maintenance, "CHECKPOINT_COMMITS", 5)
     log, number = commit_log.folder(archive.root), "0"
     archive.open()
     for _ in range(12):
         number = commit_number(number)
-        archive.commit(archive.open(), [], 0, number, 1)
+        commits.commit(archive, archive.open(), [], 0, number, 1)
         for file in log.glob("*.json"):
             os.utime(file, (time.time() - TWO_DAYS_S,) * 2)
     return commit_log.entries(log)

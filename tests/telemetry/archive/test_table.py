@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,12 +14,10 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from telemetry.archive import commit_log
-from telemetry.archive import table as module
+from telemetry.archive.operations import commits
 from telemetry.archive.schema import columns
 from telemetry.archive.table import Archive, commit_number
 from telemetry.hot_store.entry_codec import Block, count_of
-from telemetry.model.errors import IntentChanged
 from telemetry.model.record import EARLIEST_US, LATEST_US, Record, Stored
 from telemetry.model.utc import DAY_US, day_of
 
@@ -34,7 +31,7 @@ def stored(number: int, timestamp_us: int = NOW_US, device: str = "a", **more: o
 def save(archive: Archive, *records: Stored, previous: str = "0") -> str:
     number = commit_number(previous)
     files = archive.data_files.write(columns(map(Block.of, records)), number)
-    archive.commit(archive.open(), files, 0, number, NOW_US // 1_000)
+    commits.commit(archive, archive.open(), files, 0, number, NOW_US // 1_000)
     return number
 
 
@@ -94,44 +91,6 @@ def test_other_tools_read_the_table(archive: Archive) -> None:
     table = DeltaTable(str(archive.root)).to_pandas()
     assert sorted(table["id"]) == [1, 2]
     assert sorted(map(str, table["date"])) == ["2026-11-23", "2026-11-24"]
-
-
-def test_a_second_handle_from_before_is_refused(archive: Archive) -> None:
-    before = archive.open()
-    number = save(archive, stored(1))
-    with pytest.raises(IntentChanged):
-        archive.commit(before, [], 0, commit_number("0"), NOW_US // 1_000)
-    assert archive.committed(archive.open(), 0) == number
-
-
-def test_another_shard_commits_beside_it(archive: Archive) -> None:
-    before = archive.open()
-    first, second = commit_number("0"), commit_number("0")
-    archive.commit(archive.open(), [], 0, first, NOW_US // 1_000)
-    archive.commit(before, [], 1, second, NOW_US // 1_000)
-    table = archive.open()
-    assert (archive.committed(table, 0), archive.committed(table, 1)) == (first, second)
-    assert archive.committed(table, 2) == "0"
-
-
-def test_what_is_committed_was_synced_before(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
-    archive.open()
-    synced: list[str] = []
-    real = os.fsync
-
-    def fsync(descriptor: int) -> None:
-        synced.append(str(Path(os.readlink(f"/proc/self/fd/{descriptor}")).relative_to(archive.root.resolve())))
-        real(descriptor)
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    number = commit_number("0")
-    [file] = archive.data_files.write(columns([Block.of(stored(1))]), number)
-    assert synced[0] == file.path
-    assert set(synced[1:]) == {str(Path(file.path).parent), "."}
-    synced.clear()
-    archive.commit(archive.open(), [file], 0, number, NOW_US // 1_000)
-    assert synced[-1] == "_delta_log"
-    assert f"_delta_log/{1:020}.json" in synced
 
 
 def test_the_greatest_id_is_that_of_the_live_files(archive: Archive) -> None:
@@ -201,29 +160,3 @@ def test_a_handle_is_newest_until_the_next_commit(archive: Archive) -> None:
     assert not archive.is_newest(table)
     table.update_incremental()
     assert archive.is_newest(table)
-
-
-def test_checkpoints_come_by_themselves_and_are_synced(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CHECKPOINT_COMMITS", 5)
-    number = "0"
-    synced: set[str] = set()
-    archive.open()
-    monkeypatch.setattr(commit_log, "fsync", lambda path: synced.add(path.name))
-    for _ in range(7):
-        number = commit_number(number)
-        archive.commit(archive.open(), [], 0, number, NOW_US // 1_000)
-    [checkpoint] = (archive.root / "_delta_log").glob("*.checkpoint.parquet")
-    assert checkpoint.name in synced
-    assert "_last_checkpoint" in synced
-    assert archive.committed(archive.open(), 0) == number
-
-
-def test_the_larger_a_checkpoint_the_later_comes_the_next(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "FEWEST_COMMITS", 3)
-    log, number = commit_log.folder(archive.root), "0"
-    for _ in range(12):
-        number = commit_number(number)
-        archive.commit(archive.open(), [], 0, number, NOW_US // 1_000)
-        if (before := commit_log.newest_checkpoint(log)) > 0:  # of the size of four commits
-            monkeypatch.setattr(module, "COMMIT_BYTES", commit_log.checkpoint_bytes(log, before) // 4)
-    assert commit_log.checkpoints(log) == [3, 7, 11]

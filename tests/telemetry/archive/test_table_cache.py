@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from telemetry.archive import commit_log
-from telemetry.archive import table as module
+from telemetry.archive.operations import commits, log_maintenance
 from telemetry.archive.table import Archive, commit_number
 from telemetry.archive.table_cache import TableCache
 from telemetry.model.errors import IntentChanged
@@ -29,10 +29,10 @@ def test_a_handle_is_the_same_until_the_next_commit_of_anybody(archive: Archive,
     archive.open()
     first = archive.open()
     assert archive.open() is first
-    archive.fence(first, DAY)
+    commits.fence(archive, first, DAY)
     second = archive.open()
     assert (first.version(), second.version()) == (0, 1)
-    other.fence(other.open(), DAY)
+    commits.fence(other, other.open(), DAY)
     assert archive.open().version() == 2
 
 
@@ -45,10 +45,10 @@ def test_without_a_table_there_is_none(archive: Archive) -> None:
 
 
 def test_an_archive_that_was_put_in_its_place_is_opened_anew(archive: Archive, tmp_path: Path) -> None:
-    archive.commit(archive.open(), [], 0, commit_number("0"), 1)
+    commits.commit(archive, archive.open(), [], 0, commit_number("0"), 1)
     elsewhere = Archive(tmp_path / "elsewhere")
     number = commit_number("0")
-    elsewhere.commit(elsewhere.open(), [], 0, number, 1)
+    commits.commit(elsewhere, elsewhere.open(), [], 0, number, 1)
     assert archive.committed(archive.open(), 0) != number
     shutil.rmtree(archive.root)
     shutil.copytree(elsewhere.root, archive.root)
@@ -60,9 +60,9 @@ def test_a_handle_is_not_taken_for_the_newest_where_the_entries_behind_it_were_c
 ) -> None:
     archive.open()
     old = archive.open()
-    monkeypatch.setattr(module, "CHECKPOINT_COMMITS", 3)
+    monkeypatch.setattr(log_maintenance, "CHECKPOINT_COMMITS", 3)
     for _ in range(3):
-        other.fence(other.open(), DAY)
+        commits.fence(other, other.open(), DAY)
     (commit_log.folder(archive.root) / "00000000000000000001.json").unlink()
     assert archive.open() is not old
     assert archive.open().version() == 3
@@ -72,21 +72,21 @@ def test_one_that_was_asked_for_a_shards_last_save_finds_a_later_one_whatever_wa
     archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive.open()
-    monkeypatch.setattr(module, "CHECKPOINT_COMMITS", 1)
+    monkeypatch.setattr(log_maintenance, "CHECKPOINT_COMMITS", 1)
     slow, quick = archive.open(), archive.open()
     assert archive.committed(slow, 0) == "0"
-    archive.commit(quick, [], 0, commit_number("0"), 1)
+    commits.commit(archive, quick, [], 0, commit_number("0"), 1)
     assert commit_log.newest_checkpoint(commit_log.folder(archive.root)) == 1
     with pytest.raises(IntentChanged):
-        archive.commit(slow, [], 0, commit_number("0"), 1)
+        commits.commit(archive, slow, [], 0, commit_number("0"), 1)
 
 
 def test_one_that_was_taken_on_is_opened_anew(archive: Archive, other: Archive) -> None:
     archive.open()
     taken_on = archive.open()
-    other.fence(other.open(), DAY)
+    commits.fence(other, other.open(), DAY)
     taken_on.update_incremental()
-    other.fence(other.open(), DAY)
+    commits.fence(other, other.open(), DAY)
     assert archive.open().version() == 2
 
 

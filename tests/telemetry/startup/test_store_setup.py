@@ -10,9 +10,9 @@ import duckdb
 import msgspec
 import pytest
 import redis
-from deltalake import DeltaTable, Schema
+from deltalake import DeltaTable
 
-from telemetry.archive import table as archive_module
+from telemetry.archive.operations import layout_upgrade
 from telemetry.archive.schema import COLUMNS, layout_of, records_sql
 from telemetry.archive.table import LAYOUT_KEY, Archive, layout_of_table
 from telemetry.hot_store import shard as hot
@@ -23,22 +23,16 @@ from telemetry.hot_store.shard import Shard
 from telemetry.model.errors import LayoutError, NotSetUp, OtherStoreError
 from telemetry.model.record import Record
 from telemetry.startup.store_setup import set_up
+from tests.telemetry.archive.operations.test_layout_upgrade import older_table
 from tests.worker.conftest import Ledger, archived
 from tests.worker.saving.test_saver import drain
 
 STORE = Keys(0).store
 
 
-def older_table(archive: Archive) -> None:
-    """One without the last two columns, and without the property."""
-    fields = [field for field in archive_module._DELTA_SCHEMA.fields if field.name not in ("location", "attributes")]
-    archive.root.mkdir(parents=True)
-    DeltaTable.create(str(archive.root), Schema(fields), partition_by=["date"])
-
-
 def test_a_new_table_has_its_layout(shard: Shard, archive: Archive) -> None:
     assert DeltaTable(str(archive.root)).metadata().configuration[LAYOUT_KEY] == "1"
-    assert archive.upgrade() == []
+    assert layout_upgrade.upgrade(archive) == []
     assert archive.open().version() == 0
 
 
@@ -51,7 +45,7 @@ def test_a_table_without_a_layout_and_without_columns_gets_them(
     assert {field.name for field in table.schema().fields} == {*COLUMNS.names, "date"}
     assert layout_of_table(table, unwritten=0) == 1
     version = table.version()
-    assert archive.upgrade() == []
+    assert layout_upgrade.upgrade(archive) == []
     assert archive.open().version() == version
     ledger = Ledger()
     ledger.append(shard, "ab")
@@ -59,39 +53,10 @@ def test_a_table_without_a_layout_and_without_columns_gets_them(
     assert archived(connection, archive) == ledger.acknowledged
 
 
-def test_an_upgrade_that_was_cut_off_is_ended(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has the columns, and not yet the property."""
-    older_table(archive)
-    with monkeypatch.context() as patched:
-        patched.setattr(archive_module, "LAYOUT_KEY", "whimbrel.other")
-        assert archive.upgrade() == ["location", "attributes"]
-    assert archive.upgrade() == []
-    assert layout_of_table(archive.open(), unwritten=0) == 1
-
-
-def test_two_that_upgrade_at_once(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
-    older_table(archive)
-    other, is_first = Archive(archive.root), True
-    open_existing = Archive.open_existing
-
-    def and_then_another(self: Archive) -> DeltaTable | None:
-        nonlocal is_first
-        found = open_existing(self)
-        if is_first:
-            is_first = False
-            other.upgrade()
-        return found
-
-    monkeypatch.setattr(Archive, "open_existing", and_then_another)
-    archive.upgrade()
-    names = [field.name for field in DeltaTable(str(archive.root)).schema().fields]
-    assert sorted(names) == sorted({*COLUMNS.names, "date"})
-
-
 def test_a_newer_table_is_opened_by_nobody(client: redis.Redis, shard: Shard, archive: Archive) -> None:
     DeltaTable(str(archive.root)).alter.set_table_properties({LAYOUT_KEY: "2"}, raise_if_not_exists=False)
     client.flushall()
-    uses: list[Callable[[], object]] = [archive.open, archive.open_existing, archive.upgrade]
+    uses: list[Callable[[], object]] = [archive.open, archive.open_existing, lambda: layout_upgrade.upgrade(archive)]
     uses.append(lambda: set_up(client, archive, 1))
     for use in uses:
         with pytest.raises(

@@ -13,7 +13,7 @@ import pytest
 from compactor.compaction import Compactor, Sweep
 from compactor.plan import Limits
 from telemetry.archive import commit_log
-from telemetry.archive import table as module
+from telemetry.archive.operations import log_maintenance
 from telemetry.archive.table import Archive
 from telemetry.config.settings import Forward, Settings
 from telemetry.hot_store.shard import Shard
@@ -89,7 +89,7 @@ def make(
 @pytest.fixture(autouse=True)
 def few_commits(monkeypatch: pytest.MonkeyPatch) -> None:
     """A checkpoint, and with it a cleaning of the log, every few commits."""
-    monkeypatch.setattr(module, "CHECKPOINT_COMMITS", 4)
+    monkeypatch.setattr(log_maintenance, "CHECKPOINT_COMMITS", 4)
 
 
 def try_in_vain(hq: Forwarder) -> None:

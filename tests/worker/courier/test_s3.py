@@ -13,7 +13,7 @@ import pytest
 from deltalake import DeltaTable
 
 from telemetry.archive import commit_log
-from telemetry.archive import table as module
+from telemetry.archive.operations import log_maintenance
 from telemetry.archive.table import Archive
 from telemetry.config.settings import Forward
 from telemetry.model.errors import SenderError
@@ -45,7 +45,7 @@ def bucket(moto: Moto) -> Iterator[Bucket]:
 @pytest.fixture
 def few_commits(monkeypatch: pytest.MonkeyPatch) -> None:
     """A checkpoint every few commits, as a log of thousands has them."""
-    monkeypatch.setattr(module, "CHECKPOINT_COMMITS", 4)
+    monkeypatch.setattr(log_maintenance, "CHECKPOINT_COMMITS", 4)
 
 
 class States:
