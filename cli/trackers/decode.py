@@ -16,8 +16,8 @@ from cli.stdout import output, print_json
 from cli.trackers.message_text import message_lines
 from collector.framing.decoder import Decoder, Message, Received
 from collector.framing.frame_decoder import Framed, Options
+from collector.inspection.message_view import line_of
 from collector.protocols import PROTOCOLS, TRACKERS, MessageLimits
-from collector.protocols.message_view import line_of
 from telemetry.codec.record_parser import KMH, Arrival
 from telemetry.config.settings import Settings
 from telemetry.model.errors import WhimbrelError

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from collector.protocols.message_view import Line
+from collector.inspection.message_view import Line
 from telemetry.model.terminal_text import printable
 
 MEASURED = (("altitude_m", "m"), ("speed_kmh", "km/h"), ("heading_deg", "deg"))

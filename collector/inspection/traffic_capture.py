@@ -21,9 +21,9 @@ from msgspec import Struct
 
 from collector.framing.decoder import Decoder, Message
 from collector.framing.frame_decoder import Framed
+from collector.inspection.message_view import Line, line_of
 from collector.protocols.auto_detect import Auto
 from collector.protocols.first_byte import FirstByte
-from collector.protocols.message_view import Line, line_of
 from telemetry.coordination import shared_state
 from telemetry.model.api_keys import redacted
 from telemetry.model.errors import BusyError, StoreError

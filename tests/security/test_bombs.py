@@ -133,11 +133,11 @@ def test_silences_amid_a_long_value_cost_no_parse_each() -> None:
     decoder = JsonStream(2**20, 10)
     decoder.feed(b'[{"device_id":"' + b"a" * 500_000, ARRIVAL)
     assert decoder.quiet(ARRIVAL) == []
-    looked = decoder._checked_bytes
+    looked = decoder._value.checked_bytes
     for _ in range(1_000):
         decoder.feed(b"a", ARRIVAL)
         assert decoder.quiet(ARRIVAL) == []
-    assert decoder._checked_bytes == looked
+    assert decoder._value.checked_bytes == looked
     decoder.feed(b'"} oops' + b"a" * 100_000, ARRIVAL)
     assert decoder.quiet(ARRIVAL) != [] or decoder._held is not None
 

@@ -20,8 +20,8 @@ import httpx
 import pytest
 
 from cli.trackers.sniff import COMMAND, as_text, is_wanted
+from collector.inspection.message_view import Line
 from collector.inspection.traffic_capture import MAX_WAITING, Seen
-from collector.protocols.message_view import Line
 from telemetry.archive.table import Archive
 from telemetry.config.settings import Settings
 from telemetry.coordination import shared_state

@@ -1,4 +1,4 @@
-"""What a decoder's message says, as plain values for people and their programs."""
+"""Plain view of a decoder's message: records, answer and fault, for display and for JSON."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from telemetry.model.utc import iso
 
 
 class Line(Struct):
-    """A message: its records, what the sender hears once they are stored (hex), and what can't be used of it, why.
+    """A message: its records, the answer once they are stored (hex), and its unusable parts with their reasons.
 
-    Of a message that can't be used at all `reason` says why, and `answer` is what the sender hears at once.
+    An unusable message has a `reason`, and its `answer` is sent immediately.
     """
 
     answer: str
@@ -35,7 +35,7 @@ def line_of(message: Message) -> Line:
 
 
 def record_of(sent: Sent) -> dict[str, Any]:
-    """A record by its fields, as the API names them; without those that it has not."""
+    """The fields of a record with their names in the API, without missing values."""
     fields = msgspec.structs.asdict(sent.record)
     timestamp = iso(fields.pop("timestamp_us"))
     attributes = fields.pop("attributes")
