@@ -22,10 +22,10 @@ from collector.http.routes import app, make_arrival, make_intake
 from collector.ingest.device_lookup import DeviceLookups, device_lookups
 from collector.ingest.group_commit import Intake
 from collector.inspection import protocol_metrics, traffic_capture
+from collector.listeners.connection.time_limits import Timeouts
 from collector.listeners.extra_ports import COMMON, Listeners, Rules
 from collector.listeners.process_pool import Sockets
 from collector.listeners.tcp import TcpCollector
-from collector.listeners.tcp_connection import Timeouts
 from collector.protocols import PROTOCOLS, MessageLimits, protocols_of
 from telemetry.access import key_cache
 from telemetry.access.key_cache import Keyring

@@ -54,6 +54,7 @@ FLOORS = (
     "collector.protocols",
     "collector.inspection",
     "collector.http",
+    "collector.listeners.connection",
     "collector.listeners",
     "collector.mqtt",
     "api.geo",

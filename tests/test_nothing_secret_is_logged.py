@@ -142,7 +142,7 @@ def test_no_line_has_a_key_a_token_a_password_or_a_payload(guarded: Guarded) -> 
     work(guarded)
     lines = guarded.box.output
     wanted = (
-        "collector.listeners.connection_log",
+        "collector.listeners.connection.connection_log",
         "collector.listeners.udp",
         "access",
         "forward web: ",

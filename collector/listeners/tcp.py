@@ -12,9 +12,10 @@ from collector.framing.decoder import Decoder
 from collector.ingest.arriving_bytes import Arriving
 from collector.ingest.device_filter import DeviceFilter
 from collector.ingest.group_commit import Intake
+from collector.listeners.connection.read_pacing import LONG_TURN_BYTES, SHORT_TURN_BYTES, TURN_BYTES
+from collector.listeners.connection.time_limits import Timeouts
 from collector.listeners.keepalive import set_keepalive
-from collector.listeners.read_pacing import LONG_TURN_BYTES, SHORT_TURN_BYTES, TURN_BYTES
-from collector.listeners.tcp_connection import Connection, Timeouts
+from collector.listeners.tcp_connection import Connection
 from collector.listeners.tracker_logins import Logins
 from telemetry.access.key_cache import Keyring
 from telemetry.codec.record_parser import Arrival

@@ -17,8 +17,8 @@ from collector.ingest.day_limit import DeviceDays
 from collector.ingest.device_filter import DeviceFilter
 from collector.ingest.group_commit import Intake
 from collector.ingest.watermarks import Watermarks
+from collector.listeners.connection.time_limits import Timeouts
 from collector.listeners.tcp import TcpCollector
-from collector.listeners.tcp_connection import Timeouts
 from collector.listeners.tracker_logins import Logins
 from collector.program import watch_connections
 from collector.protocols import PROTOCOLS, MessageLimits

@@ -7,10 +7,8 @@ import contextlib
 import json
 import logging
 import socket
-import struct
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -19,10 +17,10 @@ import redis
 from collector.framing.decoder import MORE_S, QUIET_S, Message
 from collector.framing.frame_decoder import Options
 from collector.listeners import tcp as tcp_module
-from collector.listeners import tcp_connection
-from collector.listeners.read_pacing import SHORT_TURN_BYTES, TURN_BYTES
-from collector.listeners.reply_queue import MAX_PENDING
-from collector.listeners.tcp_connection import Connection, Timeouts
+from collector.listeners.connection import time_limits
+from collector.listeners.connection.read_pacing import TURN_BYTES
+from collector.listeners.connection.time_limits import Timeouts
+from collector.listeners.tcp_connection import Connection
 from collector.protocols.json_stream import JsonStream
 from collector.trackers.nmea import Nmea
 from telemetry.archive.table import Archive
@@ -36,7 +34,6 @@ from tests.collector.conftest import (
     HOST,
     NOT_PROCESSED,
     RECEIVED,
-    Collecting,
     Connect,
     collecting,
     line,
@@ -44,75 +41,19 @@ from tests.collector.conftest import (
     run,
     tail,
 )
+from tests.collector.listeners.senders import WAIT_S, sending, until
 from tests.conftest import RedisServer, settings_of
 
-WAIT_S = 10
 PAUSE_MS = 20_000
 OLDER = b'{"device_id":"o","location":"x","speed":1}'
 OLDER_ANSWER = b'{"message": "Data received", "data": [{"device_id": "o", "location": "x", "speed": 1}]}'
 OLDER_NOT_PROCESSED = b'{"message": "There was an error processing the data."}'
 
 
-class Sender:
-    """A device at the other end of a connection."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-
-    async def send(self, data: bytes) -> None:
-        self._writer.write(data)
-        await self._writer.drain()
-
-    def end(self) -> None:
-        """Send no more, but read on."""
-        self._writer.write_eof()
-
-    async def answer(self) -> bytes:
-        """The next line."""
-        return await asyncio.wait_for(self._reader.readline(), WAIT_S)
-
-    async def answers(self, count: int) -> list[bytes]:
-        return [await self.answer() for _ in range(count)]
-
-    async def rest(self) -> bytes:
-        """All that comes before the other end closes. Raises `ConnectionResetError` if it doesn't close cleanly."""
-        return await asyncio.wait_for(self._reader.read(), WAIT_S)
-
-    def close(self) -> None:
-        self._writer.close()
-
-    def abort(self) -> None:
-        """Close with a reset."""
-        self._writer.transport.abort()
-
-    def reset(self) -> None:
-        """The same where there is nothing unread, too."""
-        self._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.abort()
-
-
-@contextlib.asynccontextmanager
-async def sending(box: Collecting) -> AsyncIterator[Sender]:
-    reader, writer = await asyncio.open_connection(HOST, box.port)
-    sender = Sender(reader, writer)
-    try:
-        yield sender
-    finally:
-        sender.close()
-
-
 @pytest.fixture(autouse=True)
 def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look at time limits more often than the program does."""
     monkeypatch.setattr(tcp_module, "SWEEP_S", 0.02)
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    """Wait for what other tasks bring about."""
-    async with asyncio.timeout(WAIT_S):
-        while not is_so():  # noqa: ASYNC110
-            await asyncio.sleep(0.002)
 
 
 # Answers ---------------------------------------------------------------------------------------------
@@ -286,7 +227,7 @@ def test_a_reset_does_not_swallow_the_answer_if_more_data_comes(
 def test_a_sender_that_goes_on_after_the_end_is_let_go_of(
     connect_shared: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tcp_connection, "LINGER_S", 0.2)
+    monkeypatch.setattr(time_limits, "LINGER_S", 0.2)
 
     async def test() -> None:
         async with collecting(connect_shared) as box, sending(box) as sender:
@@ -298,120 +239,6 @@ def test_a_sender_that_goes_on_after_the_end_is_let_go_of(
                     await sender.send(b"more")
                     await asyncio.sleep(0.01)
             assert 0.1 < time.monotonic() - began_s < 2
-
-    run(test)
-
-
-# Time limits -----------------------------------------------------------------------------------------
-
-
-async def seconds_until_closed(sender: Sender, trickle: bytes = b"") -> float:
-    """How long it takes until the other end closes, while a byte of `trickle` is sent every 20 ms."""
-    began_s = time.monotonic()
-    closed = asyncio.ensure_future(sender.rest())
-    for byte in trickle:
-        if closed.done():
-            break
-        with contextlib.suppress(ConnectionError):
-            await sender.send(bytes([byte]))
-        await asyncio.sleep(0.02)
-    with contextlib.suppress(ConnectionError):
-        assert await closed == b""
-    return time.monotonic() - began_s
-
-
-@pytest.mark.parametrize("begin", [b'{"device_id":"', line("d") + b'{"x', b"nonsense\n!"])
-def test_a_slow_sender_is_cut(connect_shared: Connect, begin: bytes) -> None:
-    async def test() -> None:
-        async with collecting(connect_shared, Timeouts(message_s=0.3, idle_s=60)) as box, sending(box) as sender:
-            await sender.send(begin)
-            if b"\n" in begin:
-                await sender.answer()
-            assert 0.2 < await seconds_until_closed(sender, b"x" * 200) < 1.5
-
-    run(test)
-
-
-@pytest.mark.parametrize("begin", [b"", line("d")])
-def test_a_silent_sender_is_cut(connect_shared: Connect, begin: bytes) -> None:
-    async def test() -> None:
-        async with collecting(connect_shared, Timeouts(message_s=60, idle_s=0.3)) as box, sending(box) as sender:
-            if begin:
-                await sender.send(begin)
-                await sender.answer()
-            assert 0.2 < await seconds_until_closed(sender) < 1.5
-
-    run(test)
-
-
-def test_who_sends_whole_messages_now_and_then_is_not_cut(connect_shared: Connect) -> None:
-    async def test() -> None:
-        async with collecting(connect_shared, Timeouts(message_s=0.5, idle_s=0.5)) as box, sending(box) as sender:
-            for _ in range(5):
-                await sender.send(line("d") + b'{"device')
-                await asyncio.sleep(0.15)
-                await sender.send(b'_id":"d"}\n')
-                assert await sender.answers(2) == [RECEIVED] * 2
-
-    run(test)
-
-
-def test_who_had_to_wait_for_the_box_is_not_taken_for_slow(
-    connect_shared: Connect, client: redis.Redis, shard: Shard
-) -> None:
-    async def test() -> None:
-        timeouts = Timeouts(message_s=0.4, idle_s=0.4)
-        async with collecting(connect_shared, timeouts, max_pending_bytes=1) as box, sending(box) as sender:
-            client.client_pause(PAUSE_MS, all=False)
-            await sender.send(line("d") + b'{"device')
-            await asyncio.sleep(0.6)
-            client.client_unpause()
-            assert await sender.answer() == RECEIVED
-            await asyncio.sleep(0.06)
-            await sender.send(b'_id":"d"}\n')
-            assert await sender.answer() == RECEIVED
-
-    run(test)
-
-
-def test_who_does_not_read_its_answers_is_cut(connect_shared: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tcp_connection, "LINGER_S", 0.1)
-
-    async def test() -> None:
-        async with collecting(connect_shared, Timeouts(message_s=0.2, idle_s=60)) as box:
-            loop = asyncio.get_running_loop()
-            with socket.socket() as sender:
-                sender.setblocking(False)
-                await loop.sock_connect(sender, (HOST, box.port))
-                with pytest.raises(ConnectionError):
-                    await asyncio.wait_for(loop.sock_sendall(sender, b"x\n" * 2_000_000), WAIT_S)
-            async with sending(box) as other:
-                await other.send(line("d"))
-                assert await other.answer() == RECEIVED
-
-    run(test)
-
-
-def test_who_does_not_read_the_last_answer_is_let_go_of(
-    connect_shared: Connect, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tcp_connection, "LINGER_S", 0.1)
-    data = json.dumps([{"device_id": "d", "location": "x" * 255, "speed": 1}] * 900).encode()
-
-    async def test() -> None:
-        timeouts = Timeouts(message_s=0.2, idle_s=60)
-        async with collecting(connect_shared, timeouts, max_connections=1) as box:
-            loop = asyncio.get_running_loop()
-            with socket.socket() as sender:
-                sender.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
-                sender.setblocking(False)
-                await loop.sock_connect(sender, (HOST, box.port))
-                await loop.sock_sendall(sender, data)
-                sender.shutdown(socket.SHUT_WR)
-                await asyncio.sleep(1)
-                async with sending(box) as other:
-                    await other.send(line("d"))
-                    assert await other.answer() == RECEIVED, "there is room for another connection again"
 
     run(test)
 
@@ -481,156 +308,6 @@ def test_a_connection_that_cannot_end_keeps_no_other_from_its_last_answer(
             await stopping
             rests = await asyncio.gather(*(one.rest() for one in senders), return_exceptions=True)
             assert rests.count(RECEIVED) == len(senders) - 1
-
-    run(test)
-
-
-# Reading no faster than storing ----------------------------------------------------------------------
-
-
-def test_with_a_tiny_bound_all_lines_are_answered_and_what_waits_stays_small(
-    connect_shared: Connect, shard: Shard
-) -> None:
-    most = 0
-
-    async def test() -> None:
-        async with collecting(connect_shared, max_pending_bytes=500) as box:
-            offer = box.intake.offer
-
-            def noting(*args: object) -> asyncio.Future[bool]:
-                nonlocal most
-                done = offer(*args)  # type: ignore[arg-type]
-                most = max(most, box.intake._pending_bytes)
-                return done
-
-            box.intake.offer = noting  # type: ignore[method-assign, assignment]
-
-            async def one(device: str) -> None:
-                async with sending(box) as sender:
-                    reading = asyncio.ensure_future(sender.answers(300))
-                    for number in range(0, 300, 10):
-                        await sender.send(b"".join(line(device, n) for n in range(number, number + 10)))
-                        await asyncio.sleep(0)
-                    assert await reading == [RECEIVED] * 300
-
-            await asyncio.gather(*(one(f"d{number}") for number in range(10)))
-
-    run(test)
-    assert most < 500 + 10 * TURN_BYTES, "each connection may have been in its turn"
-    for number in range(10):
-        assert numbers(tail(shard, f"d{number}")) == list(range(300))
-
-
-def test_while_the_store_is_slow_little_is_read(connect_shared: Connect, shard: Shard, client: redis.Redis) -> None:
-    data = b"".join(line("d", number) for number in range(200_000))
-
-    async def test() -> None:
-        async with collecting(connect_shared, max_pending_bytes=10_000) as box:
-            client.client_pause(PAUSE_MS, all=False)
-            loop = asyncio.get_running_loop()
-            with socket.socket() as sender:
-                sender.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)
-                sender.setblocking(False)
-                await loop.sock_connect(sender, (HOST, box.port))
-                sent = 0
-                with contextlib.suppress(TimeoutError):
-                    while sent < len(data):
-                        piece = data[sent : sent + 65_536]
-                        await asyncio.wait_for(loop.sock_sendall(sender, piece), 0.3)
-                        sent += len(piece)
-                assert box.intake._pending_bytes < 10_000 + TURN_BYTES
-                client.client_unpause()
-            assert sent < len(data) - 65_536
-
-    run(test)
-
-
-def test_what_waits_passes_its_bound_by_a_sip_of_each_connection(connect_shared: Connect, client: redis.Redis) -> None:
-    many, bound = 200, 10_000
-    lines = line("d") * (TURN_BYTES // len(line("d")))
-
-    async def test() -> None:
-        async with collecting(connect_shared, max_pending_bytes=bound) as box, contextlib.AsyncExitStack() as stack:
-            senders = [await stack.enter_async_context(sending(box)) for _ in range(many)]
-            client.client_pause(PAUSE_MS, all=False)
-            try:
-                for sender in senders:
-                    await sender.send(lines)
-                await until(lambda: len(box.tcp._waiting) == many)
-                assert bound <= box.intake._pending_bytes < bound + TURN_BYTES + many * SHORT_TURN_BYTES
-            finally:
-                client.client_unpause()
-            for sender in senders:
-                await sender.answers(len(lines) // len(line("d")))
-
-    run(test)
-
-
-def test_lines_that_wait_for_their_answer_are_bounded(
-    connect_shared: Connect, shard: Shard, client: redis.Redis
-) -> None:
-    count = 50 * MAX_PENDING
-    alone = b'[{"device_id":"d"}]\n'  # a line that isn't read together with others
-
-    async def test() -> None:
-        async with collecting(connect_shared, max_pending_bytes=2**30) as box, sending(box) as sender:
-            await until(lambda: len(box.tcp._connections) == 1)
-            client.client_pause(PAUSE_MS, all=False)
-            sending_all = asyncio.ensure_future(sender.send(alone * count))
-            [connection] = box.tcp._connections
-            await until(lambda: len(connection._replies) >= MAX_PENDING)
-            await asyncio.sleep(0.1)
-            assert len(connection._replies) < MAX_PENDING + TURN_BYTES // len(alone)
-            client.client_unpause()
-            assert await sender.answers(count) == [RECEIVED] * count
-            await sending_all
-
-    run(test)
-    assert shard.unsaved() == count
-
-
-def test_whoever_was_held_is_read_again(connect_shared: Connect, shard: Shard, client: redis.Redis) -> None:
-    """Also a connection that has no answer to wait for: it was held with half a line while others filled the intake."""
-
-    async def test() -> None:
-        async with collecting(connect_shared, max_pending_bytes=100) as box, contextlib.AsyncExitStack() as stack:
-            senders = [await stack.enter_async_context(sending(box)) for _ in range(40)]
-            for _ in range(5):
-                client.client_pause(PAUSE_MS, all=False)
-                await senders[0].send(line("first") * 5)
-                await until(lambda: not box.intake.has_room)
-                for sender in senders[1:]:
-                    await sender.send(line("d") * 3 + b'{"device_id":')
-                for sender in senders[1:]:
-                    await sender.send(b'"e"}\n')
-                await asyncio.sleep(0.01)
-                client.client_unpause()
-                assert await senders[0].answers(5) == [RECEIVED] * 5
-                for sender in senders[1:]:
-                    assert await sender.answers(4) == [RECEIVED] * 4
-
-    run(test)
-
-
-def test_whoever_was_let_go_too_late_is_held_again(connect_shared: Connect) -> None:
-    """There was room, but others took it before this connection could read on."""
-
-    async def test() -> None:
-        async with collecting(connect_shared, max_pending_bytes=100) as box, sending(box) as sender:
-            intake = box.intake
-            await sender.send(line("d"))
-            assert await sender.answer() == RECEIVED
-            intake._pending_bytes = 200
-            intake._room.clear()
-            await sender.send(b'{"device_id":')
-            await asyncio.sleep(QUIET_S + 0.05)  # silence is another chance to look
-            intake._room.set()
-            intake._room.clear()
-            await asyncio.sleep(0.02)
-            intake._pending_bytes = 0
-            intake._room.set()
-            await sender.send(b'"d"}\n')
-            assert await sender.answer() == RECEIVED
 
     run(test)
 
@@ -952,11 +629,11 @@ def test_the_log_says_of_which_connection_and_why_but_nothing_that_was_sent(
             await large.send(b'{"device_id": "' + b"OUR-VAN" * 50)
             await large.rest()
 
-    with caplog.at_level(logging.DEBUG, "collector.listeners.connection_log"):
+    with caplog.at_level(logging.DEBUG, "collector.listeners.connection.connection_log"):
         run(test)
     said: dict[str, list[str]] = {}
     for record in caplog.records:
-        if record.name == "collector.listeners.connection_log":
+        if record.name == "collector.listeners.connection.connection_log":
             what = record.getMessage().partition(": ")[2]
             said.setdefault(record.__dict__["connection"], []).append(what)
     assert sorted(said) == ["c1", "c2", "c3"]
@@ -968,5 +645,12 @@ def test_the_log_says_of_which_connection_and_why_but_nothing_that_was_sent(
     ]
     assert "OUR" not in caplog.text
     assert (
-        len({record.lineno for record in caplog.records if record.name == "collector.listeners.connection_log"}) == 5
+        len(
+            {
+                record.lineno
+                for record in caplog.records
+                if record.name == "collector.listeners.connection.connection_log"
+            }
+        )
+        == 5
     )  # not alike

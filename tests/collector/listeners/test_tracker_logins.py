@@ -12,9 +12,9 @@ import redis
 from collector.framing.decoder import Decoder
 from collector.framing.frame_decoder import Options
 from collector.listeners import tcp as tcp_module
-from collector.listeners import tcp_connection
+from collector.listeners.connection import time_limits
+from collector.listeners.connection.time_limits import Timeouts
 from collector.listeners.extra_ports import decoder_of
-from collector.listeners.tcp_connection import Timeouts
 from collector.listeners.tracker_logins import Logins
 from collector.program import timeouts_of
 from collector.protocols import MessageLimits
@@ -73,7 +73,7 @@ def speaking(protocol: str) -> Callable[[], Decoder]:
 @pytest.fixture(autouse=True)
 def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tcp_module, "SWEEP_S", 0.02)
-    monkeypatch.setattr(tcp_connection, "GIVE_WAY_S", 0.2)
+    monkeypatch.setattr(time_limits, "GIVE_WAY_S", 0.2)
 
 
 @pytest.mark.parametrize("protocol", ["teltonika", "auto"])

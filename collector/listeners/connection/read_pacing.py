@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 from collector.framing.decoder import Message, Received
 from collector.ingest.group_commit import Intake
-from collector.listeners.connection_log import ConnectionLog
-from collector.listeners.message_admission import MessageAdmission
-from collector.listeners.reply_queue import MAX_PENDING, ReplyQueue
+from collector.listeners.connection.connection_log import ConnectionLog
+from collector.listeners.connection.message_admission import MessageAdmission
+from collector.listeners.connection.reply_queue import MAX_PENDING, ReplyQueue
 from telemetry.limits.rate_limits import Rates
 
 TURN_BYTES = 16 * 2**10
@@ -105,6 +105,11 @@ class ReadPacing:
             and len(self._replies) < MAX_PENDING
             and self._intake.has_room
         )
+
+    @property
+    def is_reading(self) -> bool:
+        """True while the connection is read."""
+        return self._transport.is_reading()
 
     def pause(self) -> None:
         """Read no further until `resume` is called and finds no reason against it."""

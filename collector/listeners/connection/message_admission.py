@@ -30,17 +30,20 @@ class Connection(Holder, Protocol):
 
     address: str
     decoder: Decoder
-    device_id: str
     is_over: bool
 
     @property
     def peer(self) -> str:
         """The address and port that it comes from."""
 
+    @property
+    def device_id(self) -> str:
+        """The device that a tracker named last."""
+
     def wait_for_look_up(self) -> None:
         """Read nothing until `resume_after_look_up`."""
 
-    def take_looked_up(self, messages: list[Message]) -> None:
+    def take_decoded(self, messages: list[Message]) -> None:
         """Take messages that waited for a look-up."""
 
     def resume_after_look_up(self) -> None:
@@ -137,7 +140,7 @@ class MessageAdmission:
         waited = list(await passing.look_up(self._connection.address))
         self.is_looking_up, self.waiting_bytes = False, 0
         if not self._connection.is_over:
-            self._connection.take_looked_up(self.admit(waited))
+            self._connection.take_decoded(self.admit(waited))
         self._connection.resume_after_look_up()
 
     async def _look_up_devices(self, devices: DeviceFilter, undecided: list[str], messages: list[Message]) -> None:
@@ -148,5 +151,5 @@ class MessageAdmission:
         else:
             is_busy = False
         self.is_looking_up, self.waiting_bytes = False, 0
-        self._connection.take_looked_up(messages if is_busy else self.admit(messages))
+        self._connection.take_decoded(messages if is_busy else self.admit(messages))
         self._connection.resume_after_look_up()
