@@ -53,7 +53,7 @@ COMMITS_BEFORE = 16
 
 ROUNDS = 4
 RECORDS_A_ROUND = 3
-AOF_STRIDE = 90
+AOF_STRIDE = 130
 """Of the many writes to Redis's log, between two acknowledgements, one in so many is looked at."""
 
 PASSING = ("openat", "write", "pwrite64", "ftruncate", "mkdir")

@@ -13,7 +13,7 @@ import pytest
 
 from tests.box import PROJECT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
 LOCKED = re.compile(r"^([A-Za-z0-9._-]+)==([^ ;]+)", re.M)
 
@@ -39,7 +39,6 @@ def test_each_locked_package_is_in_it_with_its_hashes(bill: Path) -> None:
     assert all(reference["hashes"] for one in components for reference in one["externalReferences"])
 
 
-@pytest.mark.thorough
 def test_it_is_reproducible(bill: Path, tmp_path: Path) -> None:
     made(tmp_path)
     assert (tmp_path / "python.cdx.json").read_bytes() == (bill / "python.cdx.json").read_bytes()

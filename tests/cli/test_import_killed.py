@@ -96,6 +96,7 @@ def assert_undone(box: Box, file: Path, name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.timeout(300)
 def test_its_memory_is_bounded(tmp_path: Path) -> None:
     """A file four times as long takes hardly more."""

@@ -48,7 +48,7 @@ LARGE = {
     "two saves and a compactor": (Box(files=1, appends=1, savers=2, compactors=1), 81_156),
     "two records, one after the other": (Box(files=1, appends=2, savers=1, compactors=1), 144_737),
 }
-"""And how many states they have. The second is explored when asked to be thorough."""
+"""And how many states they have."""
 
 RESTORES = {
     "two saves, one after the other": RESTORED._replace(appends=2),
@@ -132,8 +132,9 @@ def test_from_every_state_all_can_be_saved_merged_and_swept(name: str, found: di
 
 
 @pytest.mark.slow
-def test_nothing_bad_happens_in_a_larger_box(is_thorough: bool) -> None:
-    for box, states in [*LARGE.values()][: 1 + is_thorough]:
+@pytest.mark.thorough
+def test_nothing_bad_happens_in_a_larger_box() -> None:
+    for box, states in LARGE.values():
         result = explore(box)
         assert result.bad == {}
         assert result.states == states

@@ -18,6 +18,7 @@ def test_one_record_each_beside_a_backup(is_thorough: bool) -> None:
     assert found.steps.keys() >= STEPS | {"commit", "trim: the last", "crash at commit"}
 
 
+@pytest.mark.thorough
 def test_two_records_of_a_device_beside_a_backup() -> None:
     found = explore((2, 0))
     assert found.bad == {}

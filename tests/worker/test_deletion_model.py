@@ -38,6 +38,7 @@ def test_nothing_stays_and_nothing_is_lost(who: tuple[str, ...], more: dict[str,
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_beside_an_import() -> None:
     found = explore("importer", appends=1)
     assert found.bad == {}

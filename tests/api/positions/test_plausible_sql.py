@@ -220,7 +220,7 @@ def told(fixes: list[Fix], start_us: int, end_us: int, limits: Limits = USUAL) -
 DAY = (MIDNIGHT_US - DAY_US, MIDNIGHT_US + 3 * DAY_US)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=12)
 @given(STEPS)
 def test_of_a_track_without_outliers_nothing_is_left_out(steps: list[tuple[int, float, float | None]]) -> None:
     fixes = walked(steps)
@@ -229,7 +229,7 @@ def test_of_a_track_without_outliers_nothing_is_left_out(steps: list[tuple[int, 
     assert found[2] == 0
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=18)
 @given(STEPS, st.data(), st.sampled_from(["far", "far", "bad", "zero"]))
 def test_one_outlier_changes_the_count_alone(
     steps: list[tuple[int, float, float | None]], data: st.DataObject, kind: str
@@ -244,7 +244,7 @@ def test_one_outlier_changes_the_count_alone(
     }
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=12)
 @given(STEPS, st.data(), st.lists(st.floats(0, 1), min_size=1, max_size=3))
 def test_parts_add_up_wherever_outliers_and_cuts_are(
     steps: list[tuple[int, float, float | None]], data: st.DataObject, cuts: list[float]
