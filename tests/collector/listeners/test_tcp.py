@@ -644,13 +644,5 @@ def test_the_log_says_of_which_connection_and_why_but_nothing_that_was_sent(
         "refused a message of json: invalid-record",
     ]
     assert "OUR" not in caplog.text
-    assert (
-        len(
-            {
-                record.lineno
-                for record in caplog.records
-                if record.name == "collector.listeners.connection.connection_log"
-            }
-        )
-        == 5
-    )  # not alike
+    name = "collector.listeners.connection.connection_log"
+    assert len({record.lineno for record in caplog.records if record.name == name}) == 5, "not alike"
