@@ -1,14 +1,15 @@
-"""Summaries by whole hours out of sums that are remembered: the question that dashboards ask again and again.
+"""Summaries of whole hours from cached hourly sums, as dashboards request them repeatedly.
 
-An hour of a thousand devices, count and mean speed, out of a day of a million records and a tail of 19,000, took DuckDB
-20 ms of CPU: files are in the order of devices, so that it decodes the times of all rows, and most of what they have,
-to find the hour. What a file's hours add up to is remembered here (rollup_cache.py), and what is in the tail is added.
+Files are sorted by device, so to find one hour DuckDB decodes the times of all rows and most other columns. Here the
+hourly sums of each file are cached (rollup_cache.py), and the unsaved records are added. For figures, see
+docs/decisions/0032-whole-hours.md.
 
-What is left to DuckDB: fields that are not added up, ranges that cut an hour, files of an older layout, with few
-records an hour, or with so many that their sums would not stay; and named devices, of which it reads less than all sums
-would take, until somebody asks for all. The answer is the same (tests/api/analytics/test_hourly_rollup.py),
-but for the last of a mean's six digits where the mean lies in the middle between two: there it depends on the order of
-adding, as with DuckDB, whose threads have none.
+DuckDB computes the other summaries: fields without hourly sums, ranges that cut an hour, files of an older layout,
+files with few records per device and hour, and files whose sums do not fit in the cache. It also computes summaries of
+named devices if the sums of a file are not cached yet: reading those devices is faster than computing all sums.
+
+The results are equal (tests/api/analytics/test_hourly_rollup.py). Only the last of a mean's six decimals may differ if
+the mean lies exactly between two values: rounding then depends on the order of addition, which varies in DuckDB, too.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from api.analytics.rollup_cache import Hours
-from api.analytics.summary_sql import DIGITS, Asked
+from api.analytics.rollup_cache import RollupCache
+from api.analytics.summary_sql import DIGITS, SummaryQuery
 from api.requests.params import Place
 from api.snapshot.snapshot import Wanted
 from telemetry.archive.data_files import LiveFile
@@ -34,21 +35,20 @@ FIELDS = {
     "speed_kmh_mean": {"speed_sum": "sum", "speeds": "sum"},
     "speed_kmh_max": {"speed_max": "max"},
 }
-"""The fields that are told, and which sums of hours (rollup_cache.py) they are made of."""
+"""The supported fields: for each, the columns of hourly sums (rollup_cache.py) and how to aggregate them."""
 
-MOST_ROWS = 2**22
-"""Of the files that a question is about: what is remembered of so many has room (rollup_cache.py), and is added up in
-0.2 s."""
+MAX_ROWS = 2**22
+"""Maximum rows of all files of a request: the sums of these files fit in the cache (rollup_cache.py)."""
 
-MOST_ROUNDED = 2.0**53 / 10**DIGITS
-"""A mean from which on there are no digits to round."""
+MAX_ROUNDED = 2.0**53 / 10**DIGITS
+"""Means at or above this value have no digits to round."""
 
 
-class WholeHours:
-    """Makes summaries, from any number of threads."""
+class HourlyRollup:
+    """Computes summaries from hourly sums. Any thread may use it."""
 
     def __init__(self) -> None:
-        self._hours = Hours()
+        self._cache = RollupCache()
 
     def summaries(
         self,
@@ -56,43 +56,44 @@ class WholeHours:
         files: Sequence[LiveFile],
         unsaved: pa.Table,
         wanted: Wanted,
-        asked: Asked,
+        query: SummaryQuery,
         after: Place | None,
         count: int,
     ) -> pa.Table | None:
-        """The first `count` summaries behind `after`: `device_id`, `start_us` and the fields asked for, moments in µs.
+        """The first `count` summaries after `after`: `device_id`, `start_us` and the requested fields, times in µs.
 
-        `unsaved` are the tail's records, and maybe others. None if DuckDB is to be asked. Raises what that raises.
+        `unsaved` are the unsaved records, possibly with others. None if DuckDB must compute the summaries. Raises
+        DuckDB's errors.
         """
-        if not _may_add_up(files, wanted, asked):
+        if not _can_use_sums(files, wanted, query):
             return None
         parts = [_tail_sums(unsaved, wanted)]
         for file in files:
-            sums = self._hours.of(connection, file.path, file.rows or 0, may_read=not wanted.devices)
+            sums = self._cache.sums(connection, file.path, file.rows or 0, may_read=not wanted.devices)
             if sums is None:
                 return None
             parts.append(_between(sums, wanted.start_us // HOUR_US * HOUR_US, wanted.end_us))
         chosen = [_of_devices(part, wanted, after) for part in parts]
-        return _first(_added_up(pa.concat_tables(chosen, promote_options="default"), asked), after, count)
+        return _first(_aggregated(pa.concat_tables(chosen, promote_options="default"), query), after, count)
 
 
-def _may_add_up(files: Sequence[LiveFile], wanted: Wanted, asked: Asked) -> bool:
-    if not set(asked.fields) <= FIELDS.keys() or sum(file.rows or MOST_ROWS + 1 for file in files) > MOST_ROWS:
+def _can_use_sums(files: Sequence[LiveFile], wanted: Wanted, query: SummaryQuery) -> bool:
+    if not set(query.fields) <= FIELDS.keys() or sum(file.rows or MAX_ROWS + 1 for file in files) > MAX_ROWS:
         return False
-    if asked.first_us is not None and (asked.every_us or 0) % HOUR_US:
+    if query.first_us is not None and (query.every_us or 0) % HOUR_US:
         return False
     return all(layout_of(file.path) == LAYOUT and _has_whole_hours(file, wanted) for file in files)
 
 
 def _has_whole_hours(file: LiveFile, wanted: Wanted) -> bool:
-    """Whether the range neither begins nor ends within an hour of which the file may have records on both sides."""
+    """True unless a border of the range may divide an hour's records of the file."""
     begins = wanted.start_us % HOUR_US == 0 or (file.first_us is not None and wanted.start_us <= file.first_us)
     ends = wanted.end_us % HOUR_US == 0 or (file.last_us is not None and file.last_us < wanted.end_us)
     return begins and ends
 
 
 def _tail_sums(unsaved: pa.Table, wanted: Wanted) -> pa.Table:
-    """Of each of the tail's records what it adds, as an hour's sums have it."""
+    """The unsaved records as rows of sums, one for each record."""
     us = unsaved.column("timestamp").cast(TIME).cast(pa.int64())
     columns = {
         "device_id": unsaved.column("device_id"),
@@ -123,39 +124,39 @@ def _of_devices(sums: pa.Table, wanted: Wanted, after: Place | None) -> pa.Table
     return sums
 
 
-def _starts(us: pa.ChunkedArray, asked: Asked) -> pa.Array:
-    """When each moment's bucket begins."""
-    if asked.first_us is None or asked.every_us is None:
-        return pa.repeat(asked.start_us, len(us))
-    numbers = pc.divide(pc.subtract(us, asked.first_us), asked.every_us)
-    begun = pc.add(pc.multiply(numbers, asked.every_us), asked.first_us)
-    return pc.max_element_wise(begun, pa.scalar(asked.start_us))
+def _starts(us: pa.ChunkedArray, query: SummaryQuery) -> pa.Array:
+    """The start of each time's bucket."""
+    if query.first_us is None or query.every_us is None:
+        return pa.repeat(query.start_us, len(us))
+    numbers = pc.divide(pc.subtract(us, query.first_us), query.every_us)
+    begun = pc.add(pc.multiply(numbers, query.every_us), query.first_us)
+    return pc.max_element_wise(begun, pa.scalar(query.start_us))
 
 
-def _added_up(sums: pa.Table, asked: Asked) -> pa.Table:
-    """Summaries, in any order."""
-    keys = {"device_id": sums.column("device_id"), "start_us": _starts(sums.column("us"), asked)}
-    wanted = {name: how for field in asked.fields for name, how in FIELDS[field].items()}
+def _aggregated(sums: pa.Table, query: SummaryQuery) -> pa.Table:
+    """The summaries, in any order."""
+    keys = {"device_id": sums.column("device_id"), "start_us": _starts(sums.column("us"), query)}
+    wanted = {name: how for field in query.fields for name, how in FIELDS[field].items()}
     rows = pa.table(keys | {name: sums.column(name) for name in wanted}).unify_dictionaries()
-    made = rows.group_by(list(keys), use_threads=False).aggregate(list(wanted.items()))
-    found = {"device_id": made.column("device_id").cast(pa.string()), "start_us": made.column("start_us")}
-    for field in asked.fields:
-        values = [made.column(f"{name}_{how}") for name, how in FIELDS[field].items()]
-        found[field] = values[0] if len(values) == 1 else _mean(*values)
-    return pa.table(found)
+    groups = rows.group_by(list(keys), use_threads=False).aggregate(list(wanted.items()))
+    columns = {"device_id": groups.column("device_id").cast(pa.string()), "start_us": groups.column("start_us")}
+    for field in query.fields:
+        values = [groups.column(f"{name}_{how}") for name, how in FIELDS[field].items()]
+        columns[field] = values[0] if len(values) == 1 else _mean(*values)
+    return pa.table(columns)
 
 
 def _mean(total: pa.ChunkedArray, count: pa.ChunkedArray) -> pa.ChunkedArray:
-    """As the statement has it: null beyond all numbers."""
+    """Rounded means as the SQL statement computes them: null if not finite."""
     means = pc.divide(total, count.cast(pa.float64()))
     means = pc.if_else(pc.is_finite(means), means, pa.scalar(None, pa.float64()))
-    has_digits = pc.less(pc.abs(means), MOST_ROUNDED)
+    has_digits = pc.less(pc.abs(means), MAX_ROUNDED)
     small = pc.if_else(has_digits, means, 0.0)
     return pc.if_else(has_digits, pc.round(small, DIGITS, round_mode="half_towards_infinity"), means)
 
 
 def _first(summaries: pa.Table, after: Place | None, count: int) -> pa.Table:
-    """The first behind a place, in the order of devices and time."""
+    """The first summaries after a place, in the order of devices and time."""
     if after is not None:
         devices, starts = summaries.column("device_id"), summaries.column("start_us")
         same = pc.and_(pc.equal(devices, after.device_id), pc.greater(starts, after.start_us))

@@ -1,4 +1,4 @@
-"""Summaries: what each device did in each stretch of time, worked out from its records when it is asked."""
+"""`GET /v1/summary`: aggregates of each device and time bucket, computed from records for each request."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from api.analytics.hourly_rollup import WholeHours
-from api.analytics.summary_sql import FIELDS, Asked, hops_sql, records_sql, statement
+from api.analytics.hourly_rollup import HourlyRollup
+from api.analytics.summary_sql import FIELDS, SummaryQuery, hops_sql, records_sql, statement
 from api.execution.query_pool import Queries
 from api.positions import plausible_sql
 from api.positions.parameters import PARAMETERS as LIMITS
@@ -36,28 +36,28 @@ from telemetry.model.utc import DAY_US, TimeText, iso
 
 MINUTE_US = 60_000_000
 UNITS_US = {"m": MINUTE_US, "h": 60 * MINUTE_US, "d": DAY_US}
-MOST_EVERY_US = 31 * DAY_US
+MAX_EVERY_US = 31 * DAY_US
 
-STOPPED_KMH, MOST_KMH = 3.0, 1_000.0
-"""Slower than people walk; a receiver at rest wanders about that fast."""
+DEFAULT_STOPPED_KMH, MAX_STOPPED_KMH = 3.0, 1_000.0
+"""Slower than walking; the position of a receiver at rest drifts at about this speed."""
 
-MAX_GAP_S, MOST_GAP_S = 300.0, 31 * 86_400.0
-"""Devices that report every minute or two while they stand have not fallen silent."""
+DEFAULT_MAX_GAP_S, MAX_MAX_GAP_S = 300.0, 31 * 86_400.0
+"""A device that stands still may report only every minute or two; after a longer gap its state is unknown."""
 
 _EVERY = re.compile(r"(\d{1,5})([mhd])", re.ASCII)
 
 
 def every_us(text: str) -> int:
-    """µs of a time from a minute to 31 days."""
-    found = _EVERY.fullmatch(text)
-    us = int(found[1]) * UNITS_US[found[2]] if found else 0
-    if not MINUTE_US <= us <= MOST_EVERY_US:
+    """A duration from one minute to 31 days, in µs."""
+    match = _EVERY.fullmatch(text)
+    us = int(match[1]) * UNITS_US[match[2]] if match else 0
+    if not MINUTE_US <= us <= MAX_EVERY_US:
         raise InvalidValue("must be a number of minutes, hours or days from 1m to 31d, like 15m, 1h, 7d")
     return us
 
 
 def fields(text: str) -> list[str]:
-    """Names separated by commas, in the order of answers."""
+    """Field names from a comma-separated list, in the order of responses."""
     named = text.split(",")
     if not set(named) <= FIELDS.keys():
         raise InvalidValue(f"must be names separated by commas, out of {', '.join(FIELDS)}")
@@ -66,25 +66,29 @@ def fields(text: str) -> list[str]:
 
 EVERY = Parameter[int | None](
     "every",
-    "How long a bucket is, 1m to 31d; without it the whole range is one.",
+    "Duration of a bucket, 1m to 31d; without it, the whole range is one bucket.",
     {"type": "string", "pattern": "^[0-9]{1,5}[mhd]$"},
     every_us,
     default=None,
 )
-NAMED = Parameter(
+FIELD_NAMES = Parameter(
     "fields",
-    "The fields that are wanted, with commas; all unless given.",
+    "Fields to return, separated by commas (default: all).",
     {"type": "array", "items": {"type": "string", "enum": list(FIELDS)}, "minItems": 1},
     fields,
     default=list(FIELDS),
 )
-STOPPED = number("stopped_kmh", "The greatest speed of a device that stands still.", STOPPED_KMH, 0, MOST_KMH)
-GAP = number("max_gap_s", "A longer time without a record is not counted as standing.", MAX_GAP_S, 1, MOST_GAP_S)
+STOPPED = number(
+    "stopped_kmh", "Maximum speed of a device that counts as stopped.", DEFAULT_STOPPED_KMH, 0, MAX_STOPPED_KMH
+)
+GAP = number(
+    "max_gap_s", "A longer time without a record does not count as stopped.", DEFAULT_MAX_GAP_S, 1, MAX_MAX_GAP_S
+)
 
 
 class SummaryAnswer(Struct, frozen=True):
-    """What a device did in a bucket; `end` is exclusive. Of the other fields those that were asked for are there. A
-    bucket that lies between two records has a `count` of 0, and neither `first` nor `last`."""
+    """Aggregates of a device in a bucket; `end` is exclusive. Only the requested fields are present. A bucket that lies
+    between two records has a `count` of 0; its `first` and `last` are null."""
 
     device_id: str
     start: TimeText
@@ -101,7 +105,7 @@ class SummaryAnswer(Struct, frozen=True):
 
 
 class SummariesPage(Struct, frozen=True):
-    """Summaries in the order of devices and time, as DuckDB writes them; `next_cursor` is null at the end."""
+    """Summaries in the order of devices and time; `next_cursor` is null on the last page."""
 
     summaries: list[SummaryAnswer]
     next_cursor: str | None
@@ -111,19 +115,19 @@ SUMMARY = Operation(
     "GET",
     "/v1/summary",
     "get_summary",
-    "What devices did in each stretch of time",
-    "worked out",
+    "Aggregates of devices in each time bucket",
+    "analytics",
     {200: Content("A page, in the order of devices and time", {"application/json": SummariesPage})},
-    (DEVICE_ID, START, END, EVERY, NAMED, STOPPED, GAP, *LIMITS, LIMIT, PLACE),
+    (DEVICE_ID, START, END, EVERY, FIELD_NAMES, STOPPED, GAP, *LIMITS, LIMIT, PLACE),
     problems=(problems.INVALID_PARAMETER, problems.NOT_TOGETHER),
 )
 
 
 class Question(NamedTuple):
-    """What one page asks for."""
+    """The parameters of one page."""
 
     wanted: Wanted
-    asked: Asked
+    query: SummaryQuery
     limit: int = params.DEFAULT_LIMIT
     after: Place | None = None
 
@@ -137,15 +141,15 @@ _KEYS, _RAW = msgspec.json.Decoder(list[_Key]), msgspec.json.Decoder(list[msgspe
 
 
 class Page(NamedTuple):
-    """Summaries as a JSON array, where the next page begins behind, if there is one, and devices with a summary that
-    lacks a speed."""
+    """Summaries as a JSON array, the place after which the next page begins, if any, and the devices with a summary
+    that lacks a speed."""
 
     summaries: bytes
     after: Place | None
     without_speed: Sequence[str] = ()
 
-    def with_others(self, page: Page) -> Page:
-        """The same summaries, those that another page has, too, as they are there."""
+    def replaced_from(self, page: Page) -> Page:
+        """These summaries; those that `page` has, too, are taken from `page`."""
         own, others = (
             zip(_KEYS.decode(part.summaries), _RAW.decode(part.summaries), strict=True) for part in (self, page)
         )
@@ -159,56 +163,57 @@ class Page(NamedTuple):
         return b'{"summaries":' + self.summaries + b',"next_cursor":' + record_schema.encode(cursor) + b"}"
 
 
-NOTHING = Page(b"[]", None)
+EMPTY = Page(b"[]", None)
 
 
 def page(
     connection: duckdb.DuckDBPyConnection,
     snapshots: Snapshots,
     question: Question,
-    whole_hours: WholeHours | None = None,
+    rollup: HourlyRollup | None = None,
 ) -> Page:
-    """One page, of one snapshot of archive and tail. Speeds are worked out from positions only if one was not sent."""
-    found = _page(connection, snapshots, question, whole_hours)
-    if not found.without_speed or question.asked.has_positions:
-        return found
-    asked = question.asked._replace(has_speeds_of_hops=True)
-    if len(found.without_speed) > params.MAX_DEVICES:
-        return _page(connection, snapshots, question._replace(asked=asked), None)
-    wanted = question.wanted._replace(devices=found.without_speed)
-    return found.with_others(_page(connection, snapshots, question._replace(wanted=wanted, asked=asked), None))
+    """One page, of one snapshot of archive and unsaved records. Speeds are computed from positions only for devices
+    that sent none."""
+    sent = _page(connection, snapshots, question, rollup)
+    if not sent.without_speed or question.query.has_positions:
+        return sent
+    query = question.query._replace(has_speeds_of_hops=True)
+    if len(sent.without_speed) > params.MAX_DEVICES:
+        return _page(connection, snapshots, question._replace(query=query), None)
+    wanted = question.wanted._replace(devices=sent.without_speed)
+    return sent.replaced_from(_page(connection, snapshots, question._replace(wanted=wanted, query=query), None))
 
 
 def _page(
-    connection: duckdb.DuckDBPyConnection, snapshots: Snapshots, question: Question, whole_hours: WholeHours | None
+    connection: duckdb.DuckDBPyConnection, snapshots: Snapshots, question: Question, rollup: HourlyRollup | None
 ) -> Page:
-    wanted, asked, limit, after = question
+    wanted, query, limit, after = question
     if wanted.start_us >= wanted.end_us:
-        return NOTHING
-    snapshot = snapshots.take(asked.look.wide(wanted) if asked.has_hops else wanted)
-    unsaved = snapshot.some(asked.columns)
+        return EMPTY
+    snapshot = snapshots.take(query.look.wide(wanted) if query.has_hops else wanted)
+    unsaved = snapshot.some(query.columns)
     if not snapshot.files and unsaved.num_rows == 0:
-        return NOTHING
-    if whole_hours is not None and not asked.has_hops:
-        found = whole_hours.summaries(connection, snapshot.files, unsaved, wanted, asked, after, limit + 1)
-        if found is not None:
-            return _of_columns(found, asked, limit)
-    return _of_duckdb(connection, snapshot, unsaved, question)
+        return EMPTY
+    if rollup is not None and not query.has_hops:
+        summaries = rollup.summaries(connection, snapshot.files, unsaved, wanted, query, after, limit + 1)
+        if summaries is not None:
+            return _page_from_rollup(summaries, query, limit)
+    return _page_from_duckdb(connection, snapshot, unsaved, question)
 
 
-def _of_duckdb(
+def _page_from_duckdb(
     connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, unsaved: pa.Table, question: Question
 ) -> Page:
-    wanted, asked, limit, after = question
+    wanted, query, limit, after = question
     if has_tail := unsaved.num_rows > 0:
         connection.register("tail", unsaved)
-    if asked.has_hops:
-        source = Around(connection, snapshot, asked.columns, has_tail).source(wanted, asked.look)
+    if query.has_hops:
+        source = Around(connection, snapshot, query.columns, has_tail).source(wanted, query.look)
     else:
-        source = records_in(snapshot.files, wanted, asked.columns, has_tail)
+        source = records_in(snapshot.files, wanted, query.columns, has_tail)
     if source is None:
-        return NOTHING
-    rows = _rows(connection, records_sql(source, asked, after), question)
+        return EMPTY
+    rows = _rows(connection, records_sql(source, query, after), question)
     shown = rows[:limit]
     texts = ",".join(text for text, *_ in shown)
     without_speed = sorted({device for _, device, _, is_missing in shown if is_missing})
@@ -216,29 +221,28 @@ def _of_duckdb(
 
 
 def _rows(connection: duckdb.DuckDBPyConnection, records: str, question: Question) -> list[tuple[str, str, int, bool]]:
-    asked, limit, after = question.asked, question.limit, question.after
-    if not asked.has_hops:
-        return connection.execute(statement(records, asked, limit, after)).fetchall()
-    with plausible_sql.settled(connection, records, partial(hops_sql, asked=asked), asked.jumps) as hops:
-        return connection.execute(statement(hops, asked, limit, after)).fetchall()
+    query, limit, after = question.query, question.limit, question.after
+    if not query.has_hops:
+        return connection.execute(statement(records, query, limit, after)).fetchall()
+    with plausible_sql.settled(connection, records, partial(hops_sql, query=query), query.jumps) as hops:
+        return connection.execute(statement(hops, query, limit, after)).fetchall()
 
 
-def _of_columns(found: pa.Table, asked: Asked, limit: int) -> Page:
-    """The same of summaries whose fields are columns."""
-    shown = {
-        name: column.to_pylist() for name, column in zip(found.column_names, found.slice(0, limit).columns, strict=True)
-    }
+def _page_from_rollup(rows: pa.Table, query: SummaryQuery, limit: int) -> Page:
+    """A page of summaries whose fields are columns."""
+    table = rows.slice(0, limit)
+    shown = {name: column.to_pylist() for name, column in zip(table.column_names, table.columns, strict=True)}
     devices, starts_us = shown["device_id"], shown["start_us"]
-    ends = {us: (iso(us), iso(asked.behind_us(us))) for us in set(starts_us)}
-    shown |= {name: times(found.column(name).slice(0, limit)) for name in asked.fields if FIELDS[name].is_moment}
+    ends = {us: (iso(us), iso(query.bucket_end_us(us))) for us in set(starts_us)}
+    shown |= {name: times(table.column(name)) for name in query.fields if FIELDS[name].is_time}
     shown |= {"start": [ends[us][0] for us in starts_us], "end": [ends[us][1] for us in starts_us]}
     columns = (shown.get(name, repeat(UNSET)) for name in SummaryAnswer.__struct_fields__)
     summaries = record_schema.encode(list(map(SummaryAnswer, *columns)))
-    speeds = [shown[name] for name in asked.fields if FIELDS[name].sql_of_positions]
+    speeds = [shown[name] for name in query.fields if FIELDS[name].sql_of_positions]
     without_speed = sorted(
         {device for some in speeds if None in some for device, kmh in zip(devices, some, strict=True) if kmh is None}
     )
-    return Page(summaries, Place(devices[-1], starts_us[-1]) if found.num_rows > limit else None, without_speed)
+    return Page(summaries, Place(devices[-1], starts_us[-1]) if rows.num_rows > limit else None, without_speed)
 
 
 class Summaries:
@@ -248,20 +252,20 @@ class Summaries:
         self._snapshots = snapshots
         self._queries = queries
         self._max_page_records = max_page_records
-        self._whole_hours = WholeHours()
+        self._rollup = HourlyRollup()
 
     def routes(self) -> list[Route]:
         """The route."""
         return [SUMMARY.route(self.get_summary)]
 
     async def get_summary(self, request: Request) -> Response:
-        """Summaries of a range, of the devices named or of all."""
+        """Summaries of a range, for the named devices or all."""
         refuse_unknown(request, names(SUMMARY.parameters))
         devices, (start_us, end_us) = key_devices.devices(request), params.span(request)
         question = Question(
             Wanted(devices.named, start_us, end_us, prefix=devices.prefix),
-            Asked(
-                NAMED.of(request),
+            SummaryQuery(
+                FIELD_NAMES.of(request),
                 start_us,
                 end_us,
                 EVERY.of(request),
@@ -276,4 +280,4 @@ class Summaries:
         return Response(data, media_type="application/json")
 
     def _body(self, connection: duckdb.DuckDBPyConnection, question: Question) -> bytes:
-        return page(connection, self._snapshots, question, self._whole_hours).body
+        return page(connection, self._snapshots, question, self._rollup).body

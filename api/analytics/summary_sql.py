@@ -1,12 +1,12 @@
-"""The SQL of summaries: what each field is, of records of one device in one stretch of time (a bucket).
+"""SQL of summaries: each field as an aggregate of a device's records in one time bucket.
 
-A hop leads from a record to the device's next one of the same kind in the order of (timestamp, id), over what lies
-between them: those with a plausible position make `distance_km`, those with a speed `stopped_seconds`. A hop of at
-most `max_gap_us` is cut at the borders of buckets, by time. Of a longer one nobody knows when the way was made, so it
-belongs to the bucket of its later record. A hop that is a jump has no way. Thus the parts of a range add up to the
-whole. Hops cost a sort of all records, so records have them only if a field needs them.
+A hop connects two consecutive records of a device, ordered by (timestamp, id). `distance_km` uses hops between records
+with a plausible position, `stopped_seconds` hops between records with a speed; other records are skipped. A hop of at
+most `max_gap_us` is divided at the borders of buckets, in proportion to time. A longer hop belongs to the bucket of its
+later record, because the time of the movement is unknown. A hop that is a jump has no distance. So the parts of a range
+add up to the whole. Hops require a sort of all records and are computed only if a field needs them.
 
-This file knows no clock, socket, file or Redis.
+Pure: uses no clock, socket, file or Redis.
 """
 
 from __future__ import annotations
@@ -25,27 +25,26 @@ from telemetry.model.record import EARLIEST_US
 from telemetry.model.utc import DAY_US, iso
 
 DIGITS = 6
-"""Decimals of what is added up: mm, and what doesn't depend on the order in which threads add."""
+"""Decimals of sums and means: millimetres for distances; further digits would depend on the order of addition."""
 
 MONDAY_US = EARLIEST_US + 2 * DAY_US
-"""2000-01-03 UTC, from which buckets are counted; DuckDB's `time_bucket` does the same."""
+"""2000-01-03 UTC, the origin of buckets, as in DuckDB's `time_bucket`."""
 
 
 class Field(NamedTuple):
-    """A field of a summary: its SQL over a bucket's records, whether it needs plausible positions or hops of other
-    records, and whether it is a moment in µs."""
+    """A field of a summary: its SQL over a bucket's records, the data that it needs, and whether it is a time in µs."""
 
     sql: str
     has_positions: bool = False
     has_speeds: bool = False
     has_hops: bool = False
-    is_moment: bool = False
+    is_time: bool = False
     sql_of_positions: str = ""
-    """SQL of a field of speeds, for records that did not send one: out of the speeds of hops."""
+    """SQL of a speed field that uses the speeds of hops for records without a speed."""
 
 
-class Asked(NamedTuple):
-    """What summaries tell: their fields, the time that one spans (None: all), and which hops are stops."""
+class SummaryQuery(NamedTuple):
+    """Definition of summaries: their fields, the duration of a bucket (None: the whole range), the rules of stops."""
 
     fields: Sequence[str]
     start_us: int
@@ -55,11 +54,11 @@ class Asked(NamedTuple):
     max_gap_us: int
     limits: Limits = Limits()
     has_speeds_of_hops: bool = False
-    """True if speeds of hops stand in for speeds that were not sent."""
+    """True if speeds of hops replace speeds that were not sent."""
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """What must be read of records."""
+        """The columns of records to read."""
         wanted = {"speed_kmh"} if any(FIELDS[field].has_speeds for field in self.fields) else set()
         if self.has_positions:
             wanted |= {*plausible_sql.columns(self.limits)}
@@ -75,38 +74,38 @@ class Asked(NamedTuple):
 
     @property
     def has_speeds(self) -> bool:
-        """True if a field uses speeds; positions give those that were not sent."""
+        """True if a field uses speeds; missing ones are computed from positions."""
         return any(FIELDS[field].sql_of_positions for field in self.fields)
 
     @property
     def jumps(self) -> Limits:
-        """Limits of the positions that hops lead to; off where none are needed."""
+        """Plausibility limits of positions; off if no field needs positions."""
         return self.limits if self.has_positions else OFF
 
     @property
     def look(self) -> Look:
-        """Which records around the range hops depend on: all that may begin or end one that is cut, and the last ones
-        of each device, where one that is not cut may begin."""
+        """Records outside the range that hops depend on: all within `max_gap_us`, where a divided hop may begin or end,
+        and the last ones of each device before it, where a longer hop may begin."""
         look = plausible_sql.look(self.max_gap_us, self.jumps, is_of_range=True)
         return look._replace(nearest=look.nearest if self.has_positions else 0, is_after=self.jumps.is_on)
 
     @property
     def first_us(self) -> int | None:
-        """When the first bucket would begin, were it not cut; None if there is only one."""
+        """Start of the first whole bucket, possibly before the range; None if there is only one bucket."""
         start_us, every_us = self.start_us, self.every_us
         if every_us is None or (start_us - MONDAY_US) // every_us == (self.end_us - 1 - MONDAY_US) // every_us:
             return None
         return MONDAY_US + (start_us - MONDAY_US) // every_us * every_us
 
-    def behind_us(self, start_us: int) -> int:
-        """The end of the bucket that starts then."""
+    def bucket_end_us(self, start_us: int) -> int:
+        """The end of the bucket that starts at `start_us`."""
         if self.first_us is None or self.every_us is None:
             return self.end_us
         return min(self.first_us + ((start_us - self.first_us) // self.every_us + 1) * self.every_us, self.end_us)
 
 
 def _where_any(columns: str, sql: str) -> str:
-    """Null for a bucket in which no row has one of the columns."""
+    """SQL that is null for a bucket in which no row has any of the columns."""
     return f"CASE WHEN count(coalesce({columns})) > 0 THEN {sql} END"
 
 
@@ -126,8 +125,8 @@ _SENT_OR_OF_HOPS = "coalesce({0}(speed_kmh), {0}(hop_kmh))"
 
 FIELDS = {
     "count": Field("count(us)"),
-    "first": Field("min(us)", is_moment=True),
-    "last": Field("max(us)", is_moment=True),
+    "first": Field("min(us)", is_time=True),
+    "last": Field("max(us)", is_time=True),
     "distance_km": Field(
         _where_any("latitude, hop_km", f"round(coalesce(sum(hop_km), 0), {DIGITS})"), has_positions=True
     ),
@@ -143,50 +142,50 @@ FIELDS = {
     "bbox": Field(_where_any("latitude", _BOX), has_positions=True),
     "implausible": Field("count(*) FILTER (is_left_out)", has_positions=True),
 }
-"""All fields, in the order of answers."""
+"""All fields, in the order of responses."""
 
 # The statement --------------------------------------------------------------------------------------
 
 
-def records_sql(source: str, asked: Asked, after: Place | None) -> str:
-    """SQL of records as hops and summaries take them, of SQL that selects records, with `asked.columns`."""
+def records_sql(source: str, query: SummaryQuery, after: Place | None) -> str:
+    """SQL of records as input of `hops_sql` and `statement`. `source` is SQL that selects `query.columns`."""
     where = "true" if after is None else f"device_id >= {sql_text(after.device_id)}"
-    if asked.has_positions:
-        return plausible_sql.base(source, asked.limits, where, "speed_kmh" in asked.columns)
+    if query.has_positions:
+        return plausible_sql.base(source, query.limits, where, "speed_kmh" in query.columns)
     made = {"timestamp": "epoch_us(timestamp) AS us"}
-    return f"SELECT {', '.join(made.get(name, name) for name in asked.columns)} FROM ({source}) WHERE {where}"
+    return f"SELECT {', '.join(made.get(name, name) for name in query.columns)} FROM ({source}) WHERE {where}"
 
 
-def statement(source: str, asked: Asked, limit: int, after: Place | None) -> str:
-    """SQL that selects JSON, device, start (µs), and whether a speed is missing, of one page of summaries, and of one
-    more if there are more.
+def statement(source: str, query: SummaryQuery, limit: int, after: Place | None) -> str:
+    """SQL that selects JSON, device, start (µs), and whether a speed is missing, of one page of summaries and of the
+    next summary, if any.
 
-    `source` is SQL of hops (`hops_sql`) if `asked.has_hops`, else of records (`records_sql`). Each select inside
-    another takes 0.2 ms to plan.
+    `source` is SQL of hops (`hops_sql`) if `query.has_hops`, else of records (`records_sql`). Each nested select makes
+    planning slower.
     """
-    bucket, hops, records = _bucket(asked), "", source
-    if asked.has_hops:
-        kind = "NOT MATERIALIZED" if asked.jumps.is_on else "MATERIALIZED"  # those with limits are in a table
-        hops, records = f"WITH hops_of_range AS {kind} ({source}) ", _parts(asked, bucket)
-    start_us = "start_us" if asked.has_hops else bucket.of("us")
-    fields = ", ".join(f"{_sql(FIELDS[name], asked)} AS {name}" for name in asked.fields)
+    bucket, hops, records = _bucket(query), "", source
+    if query.has_hops:
+        kind = "NOT MATERIALIZED" if query.jumps.is_on else "MATERIALIZED"  # with limits, the hops are in a table
+        hops, records = f"WITH hops_of_range AS {kind} ({source}) ", _parts(query, bucket)
+    start_us = "start_us" if query.has_hops else bucket.of("us")
+    fields = ", ".join(f"{_sql(FIELDS[name], query)} AS {name}" for name in query.fields)
     summaries = (
         f"SELECT device_id, {start_us} AS start_us, {fields} FROM ({records}) "
-        f"GROUP BY device_id, start_us {_behind(after)} ORDER BY device_id, start_us LIMIT {limit + 1}"
+        f"GROUP BY device_id, start_us {_having_after(after)} ORDER BY device_id, start_us LIMIT {limit + 1}"
     )
-    speeds = [f"{name} IS NULL" for name in asked.fields if FIELDS[name].sql_of_positions]
+    speeds = [f"{name} IS NULL" for name in query.fields if FIELDS[name].sql_of_positions]
     missing = " OR ".join(speeds) or "false"
-    found = f"SELECT {_json(asked, bucket)} AS json, device_id, start_us, {missing} FROM ({summaries})"
-    return f"{hops}{found} ORDER BY device_id, start_us"
+    page = f"SELECT {_json(query, bucket)} AS json, device_id, start_us, {missing} FROM ({summaries})"
+    return f"{hops}{page} ORDER BY device_id, start_us"
 
 
-def _sql(field: Field, asked: Asked) -> str:
-    return field.sql_of_positions if field.sql_of_positions and asked.has_positions else field.sql
+def _sql(field: Field, query: SummaryQuery) -> str:
+    return field.sql_of_positions if field.sql_of_positions and query.has_positions else field.sql
 
 
-def _json(asked: Asked, bucket: _Bucket) -> str:
+def _json(query: SummaryQuery, bucket: _Bucket) -> str:
     shown = {"device_id": "device_id", "start": bucket.start, "end": bucket.end}
-    shown |= {name: time_sql(name) if FIELDS[name].is_moment else name for name in asked.fields}
+    shown |= {name: time_sql(name) if FIELDS[name].is_time else name for name in query.fields}
     return f"to_json(struct_pack({', '.join(f'{_quoted(name)} := {sql}' for name, sql in shown.items())}))"
 
 
@@ -198,7 +197,7 @@ def _quoted(name: str) -> str:
 
 
 class _Hop(NamedTuple):
-    """SQL of a kind of hop: what it adds to a bucket, when it begins if it counts, and that amount."""
+    """SQL of a kind of hop: the name of its amount, its start (null if it does not count) and the amount."""
 
     name: str
     begin_us: str
@@ -208,40 +207,40 @@ class _Hop(NamedTuple):
 _HOP_KM = haversine_km("before_latitude", "before_longitude")
 
 
-def _kinds(asked: Asked) -> list[_Hop]:
-    """A hop that is not cut begins where it ends."""
-    found = []
-    if "distance_km" in asked.fields:
-        begin = f"CASE WHEN us - before_placed_us <= {asked.max_gap_us} THEN before_placed_us ELSE us END"
-        found.append(_Hop("hop_km", f"CASE WHEN way_km IS NOT NULL THEN {begin} END", "way_km"))
-    if "stopped_seconds" in asked.fields:
-        slow = f"speed_kmh <= {asked.stopped_kmh!r} AND before_speed_kmh <= {asked.stopped_kmh!r}"
-        known = f"{slow} AND us - before_told_us <= {asked.max_gap_us}"
-        found.append(_Hop("stopped_us", f"CASE WHEN {known} THEN before_told_us END", "us - begin_stopped_us"))
-    return found
+def _kinds(query: SummaryQuery) -> list[_Hop]:
+    """The kinds of hops that the fields need. A hop that is not divided has its end as its start."""
+    kinds = []
+    if "distance_km" in query.fields:
+        begin = f"CASE WHEN us - before_placed_us <= {query.max_gap_us} THEN before_placed_us ELSE us END"
+        kinds.append(_Hop("hop_km", f"CASE WHEN way_km IS NOT NULL THEN {begin} END", "way_km"))
+    if "stopped_seconds" in query.fields:
+        slow = f"speed_kmh <= {query.stopped_kmh!r} AND before_speed_kmh <= {query.stopped_kmh!r}"
+        known = f"{slow} AND us - before_speed_us <= {query.max_gap_us}"
+        kinds.append(_Hop("stopped_us", f"CASE WHEN {known} THEN before_speed_us END", "us - begin_stopped_us"))
+    return kinds
 
 
-def hops_sql(records: str, asked: Asked) -> str:
-    """SQL of records and the hops to each from the device's ones before, of SQL of records (`records_sql`)."""
+def hops_sql(records: str, query: SummaryQuery) -> str:
+    """SQL of records with the hops that lead to them. `records` is SQL of records (`records_sql`)."""
     before: dict[str, str] = {}
-    if asked.has_positions:
+    if query.has_positions:
         before |= {"latitude": "latitude", "longitude": "longitude", "placed_us": _US_WITH["latitude"]}
-    if "stopped_seconds" in asked.fields:
-        before |= {"speed_kmh": "speed_kmh", "told_us": _US_WITH["speed_kmh"]}
+    if "stopped_seconds" in query.fields:
+        before |= {"speed_kmh": "speed_kmh", "speed_us": _US_WITH["speed_kmh"]}
     lags = ", ".join(f"lag({sql} IGNORE NULLS) OVER w AS before_{name}" for name, sql in before.items())
-    found = f"SELECT *, {lags} FROM ({records}) WINDOW w AS (PARTITION BY device_id ORDER BY us, id)"
-    names = ["device_id", "us", *_values(asked)]
-    if asked.has_positions:
-        found, names = _with_ways(found, asked), [*BASE, "is_jump", "hop_kmh"]
-    some = ", ".join(f"{hop.begin_us} AS begin_{hop.name}, {hop.amount} AS {hop.name}" for hop in _kinds(asked))
-    return f"SELECT {', '.join(names)}{', ' if some else ''}{some} FROM ({found})"
+    pairs = f"SELECT *, {lags} FROM ({records}) WINDOW w AS (PARTITION BY device_id ORDER BY us, id)"
+    names = ["device_id", "us", *_values(query)]
+    if query.has_positions:
+        pairs, names = _with_distances(pairs, query), [*BASE, "is_jump", "hop_kmh"]
+    some = ", ".join(f"{hop.begin_us} AS begin_{hop.name}, {hop.amount} AS {hop.name}" for hop in _kinds(query))
+    return f"SELECT {', '.join(names)}{', ' if some else ''}{some} FROM ({pairs})"
 
 
-def _with_ways(pairs: str, asked: Asked) -> str:
-    """SQL of pairs of positions with the way between the two, unless it is a jump or they are too far apart in time."""
+def _with_distances(pairs: str, query: SummaryQuery) -> str:
+    """SQL of pairs of positions with their distance; null for a jump or if the two are too far apart in time."""
     known = f"latitude IS NOT NULL AND us - before_placed_us <= {BOUND_US}"
     ways = f"SELECT *, CASE WHEN {known} THEN {_HOP_KM} END AS any_km, us - before_placed_us AS hop_us FROM ({pairs})"
-    is_jump = plausible_sql.jump("any_km", "hop_us", asked.jumps)
+    is_jump = plausible_sql.jump("any_km", "hop_us", query.jumps)
     jumps = f"SELECT *, {is_jump} AS is_jump FROM ({ways})"
     kmh = plausible_sql.kmh("way_km", "hop_us")
     return f"SELECT *, {kmh} AS hop_kmh FROM (SELECT *, CASE WHEN NOT is_jump THEN any_km END AS way_km FROM ({jumps}))"
@@ -250,16 +249,16 @@ def _with_ways(pairs: str, asked: Asked) -> str:
 _US_WITH = {name: f"CASE WHEN {name} IS NOT NULL THEN us END" for name in ("latitude", "speed_kmh")}
 
 
-def _values(asked: Asked) -> list[str]:
-    """The columns that fields are made of beside hops."""
+def _values(query: SummaryQuery) -> list[str]:
+    """The columns, in addition to hops, that fields use."""
     positions = ["latitude", "longitude", "speed_kmh", "is_left_out", "hop_kmh"]
-    return positions if asked.has_positions else ["speed_kmh"]
+    return positions if query.has_positions else ["speed_kmh"]
 
 
-def _parts(asked: Asked, bucket: _Bucket) -> str:
-    """Records of the range, with what of their hops is in their own bucket, and the rest of hops that are cut: a row
-    for each bucket, without a record."""
-    kinds, names = _kinds(asked), _values(asked)
+def _parts(query: SummaryQuery, bucket: _Bucket) -> str:
+    """SQL of the range's records, each with the part of its hops that is in the record's own bucket, and of the other
+    parts of divided hops: one row without a record for each bucket."""
+    kinds, names = _kinds(query), _values(query)
     begins = [f"begin_{hop.name}" for hop in kinds]
     begin_us = f"least({', '.join(begins)})" if len(begins) > 1 else "".join(begins)
     whole = [
@@ -271,14 +270,14 @@ def _parts(asked: Asked, bucket: _Bucket) -> str:
         for hop, begin in zip(kinds, begins, strict=True)
     ]
     own_us = bucket.of("us")
-    inside = f"SELECT *, {own_us} AS start_us FROM hops_of_range WHERE us >= {asked.start_us} AND us < {asked.end_us}"
+    inside = f"SELECT *, {own_us} AS start_us FROM hops_of_range WHERE us >= {query.start_us} AND us < {query.end_us}"
     own = f"SELECT {', '.join(['device_id', 'us', *names, *whole, 'start_us'])} FROM ({inside})"
     if not kinds:
         return own
-    crosses = f"us > {asked.start_us} AND {begin_us} < {asked.end_us} "
-    crosses += f"AND (us >= {asked.end_us} OR {begin_us} < {own_us})"
+    crosses = f"us > {query.start_us} AND {begin_us} < {query.end_us} "
+    crosses += f"AND (us >= {query.end_us} OR {begin_us} < {own_us})"
     crossed = f"SELECT *, {bucket.crossed(begin_us)} AS raw_us FROM hops_of_range WHERE {crosses}"
-    ends = f"greatest(raw_us, {asked.start_us}) AS start_us, {bucket.end_us('raw_us')} AS end_us"
+    ends = f"greatest(raw_us, {query.start_us}) AS start_us, {bucket.end_us('raw_us')} AS end_us"
     pieces = f"SELECT *, {ends} FROM ({crossed})"
     nulls = [f"NULL AS {name}" for name in ("us", *names)]
     rest = f"SELECT {', '.join(['device_id', *nulls, *cut, 'start_us'])} FROM ({pieces})"
@@ -286,7 +285,7 @@ def _parts(asked: Asked, bucket: _Bucket) -> str:
 
 
 def _share(hop: _Hop, until: str) -> str:
-    """SQL of what of a hop lies between a bucket's start and a moment, by time."""
+    """SQL of the part of a hop between a bucket's start and the time `until`, in proportion to time."""
     return f"{hop.name} * (({until} - greatest(begin_{hop.name}, start_us)) / (us - begin_{hop.name}))"
 
 
@@ -294,26 +293,26 @@ def _share(hop: _Hop, until: str) -> str:
 
 
 class _Bucket(NamedTuple):
-    """SQL of buckets: `start` and `end` are the JSON texts of one's ends."""
+    """SQL of buckets; `start` and `end` are the two ends as texts for JSON."""
 
-    asked: Asked
+    query: SummaryQuery
     start: str
     end: str
 
     def of(self, us: str) -> str:
-        """When the bucket of a moment begins, µs."""
-        start_us = self.asked.start_us
-        return str(start_us) if self.asked.first_us is None else f"greatest({self._raw_us(us)}, {start_us})"
+        """The start of the bucket that contains a time, µs."""
+        start_us = self.query.start_us
+        return str(start_us) if self.query.first_us is None else f"greatest({self._raw_us(us)}, {start_us})"
 
     def end_us(self, raw_us: str) -> str:
-        """When one ends that would begin then, were it not cut."""
-        end_us = self.asked.end_us
-        return str(end_us) if self.asked.first_us is None else f"least({raw_us} + {self.asked.every_us}, {end_us})"
+        """The end, clipped to the range, of the bucket whose unclipped start is `raw_us`."""
+        end_us = self.query.end_us
+        return str(end_us) if self.query.first_us is None else f"least({raw_us} + {self.query.every_us}, {end_us})"
 
     def crossed(self, begin_us: str) -> str:
-        """Rows: when each bucket between a moment and `us` would begin, without that of `us`."""
-        start_us, end_us, every_us = self.asked.start_us, self.asked.end_us, self.asked.every_us
-        if self.asked.first_us is None:
+        """Rows: unclipped starts of the buckets from `begin_us` to `us`, without the bucket that contains `us`."""
+        start_us, end_us, every_us = self.query.start_us, self.query.end_us, self.query.every_us
+        if self.query.first_us is None:
             behind = f"CASE WHEN us < {end_us} THEN {start_us} ELSE {end_us} END"
             return f"unnest(range({start_us}, {behind}, {end_us - start_us}))"
         first = self._raw_us(f"greatest({begin_us}, {start_us})")
@@ -321,19 +320,19 @@ class _Bucket(NamedTuple):
         return f"unnest(range({first}, {behind}, {every_us}))"
 
     def _raw_us(self, us: str) -> str:
-        first_us, every_us = self.asked.first_us, self.asked.every_us
+        first_us, every_us = self.query.first_us, self.query.every_us
         return f"({first_us} + ({us} - {first_us}) // {every_us} * {every_us})"
 
 
-def _bucket(asked: Asked) -> _Bucket:
-    start_us, end_us, every_us, first_us = asked.start_us, asked.end_us, asked.every_us, asked.first_us
+def _bucket(query: SummaryQuery) -> _Bucket:
+    start_us, end_us, every_us, first_us = query.start_us, query.end_us, query.every_us, query.first_us
     if first_us is None:
-        return _Bucket(asked, sql_text(iso(start_us)), sql_text(iso(end_us)))
+        return _Bucket(query, sql_text(iso(start_us)), sql_text(iso(end_us)))
     ended = f"{first_us} + ((start_us - {first_us}) // {every_us} + 1) * {every_us}"
-    return _Bucket(asked, time_sql("start_us"), time_sql(f"least({ended}, {end_us})"))
+    return _Bucket(query, time_sql("start_us"), time_sql(f"least({ended}, {end_us})"))
 
 
-def _behind(after: Place | None) -> str:
+def _having_after(after: Place | None) -> str:
     if after is None:
         return ""
     device = sql_text(after.device_id)

@@ -1,4 +1,4 @@
-"""SQL that makes runs (trip_detection.py) of records, so that only runs become Python objects."""
+"""SQL that groups records into runs (trip_detection.py), so that only runs become Python objects."""
 
 from __future__ import annotations
 
@@ -20,38 +20,38 @@ from telemetry.archive.schema import sql_text
 _HOP_KM = f"CASE WHEN last_us IS NULL THEN 0 ELSE {haversine_km('last_latitude', 'last_longitude')} END"
 
 
-class Found(NamedTuple):
-    """The runs of each device, in the order of ids and of time, with the cut that has the places at its borders, and
-    the count of implausible positions in the cut's range."""
+class DeviceRuns(NamedTuple):
+    """The runs of each device, in the order of ids and time, with a `Cut` that contains the positions at the range's
+    borders; and the count of implausible positions in the range."""
 
     devices: Iterator[tuple[str, list[Run], Cut]]
     implausible: int
 
 
 def columns(limits: Limits) -> tuple[str, ...]:
-    """Columns of records that runs are made of."""
+    """Columns of records that `runs` needs."""
     return ("device_id", "timestamp", "id", "speed_kmh", *plausible_sql.columns(limits))
 
 
 def runs(
     connection: duckdb.DuckDBPyConnection, source: str, rules: Rules, cut: Cut, limits: Limits, after: str = ""
-) -> Found:
-    """The runs of records. `source` is SQL that selects records with `columns`, around the cut's range, too; devices
-    before `after` are left out, also of the count."""
+) -> DeviceRuns:
+    """The runs of records. `source` is SQL that selects `columns` of records, including those around the cut's range.
+    Devices before `after` are omitted, from the count, too."""
     records = plausible_sql.base(source, limits, f"{PLACED} AND device_id >= {sql_text(after)}")
     with plausible_sql.settled(connection, records, partial(_hops, limits=limits), limits) as hops:
         rows = connection.execute(statement(hops, rules, cut)).fetchall()
         left_out = f"SELECT count(*) FROM ({hops}) WHERE is_left_out AND {_is_within(cut)}"
         [(count,)] = connection.execute(left_out).fetchall() if limits.is_on else [(0,)]
-    return Found(_by_device(rows, cut), count)
+    return DeviceRuns(_by_device(rows, cut), count)
 
 
 def _by_device(rows: Sequence[Any], cut: Cut) -> Iterator[tuple[str, list[Run], Cut]]:
     for device, of_device in groupby(rows, key=lambda row: row[0]):
         some = list(of_device)
         at_start, at_end = (next((row[place] for row in some if row[place]), None) for place in (-2, -1))
-        found = cut._replace(at_start=_point(cut.start_us, at_start), at_end=_point(cut.end_us, at_end))
-        yield device, [_run(row) for row in some], found
+        points = cut._replace(at_start=_point(cut.start_us, at_start), at_end=_point(cut.end_us, at_end))
+        yield device, [_run(row) for row in some], points
 
 
 def _point(us: int, place: Sequence[float] | None) -> Point | None:
@@ -66,7 +66,7 @@ def _run(row: Sequence[Any]) -> Run:
 
 
 def _hops(records: str, limits: Limits) -> str:
-    """SQL of hops. Of two records of a moment the second adds its way and no time."""
+    """SQL of hops. Of two records with the same time, the second adds distance but no time."""
     lags = ", ".join(f"lag({name}) OVER w AS last_{name}" for name in ("us", "latitude", "longitude"))
     apart = "device_id, latitude IS NULL" if limits.is_on else "device_id"
     pairs = f"SELECT *, {lags} FROM ({records}) WINDOW w AS (PARTITION BY {apart} ORDER BY us, id)"
@@ -77,7 +77,7 @@ def _hops(records: str, limits: Limits) -> str:
 
 
 def statement(hops: str, rules: Rules, cut: Cut) -> str:
-    """SQL that selects runs, of SQL of hops."""
+    """SQL that selects runs. `hops` is SQL of hops."""
     window = "WINDOW w AS (PARTITION BY device_id ORDER BY us, id)"
     speed = "coalesce(speed_kmh, CASE WHEN hop_us > 0 AND NOT is_jump THEN hop_km / hop_us * 3.6e9 END, 0)"
     known = f"hop_us <= {BOUND_US} AND NOT is_jump"
@@ -108,13 +108,13 @@ def _is_within(cut: Cut) -> str:
 
 
 def _share(cut: Cut) -> str:
-    """SQL of how much of the time from the record before to this one lies in the range, 0 to 1."""
+    """SQL of the share of a hop's time that lies in the range, 0 to 1."""
     us = f"greatest(least(us, {cut.end_us}) - greatest(last_us, {cut.start_us}), 0)"
     return f"CASE WHEN hop_us > 0 THEN {us} / hop_us ELSE CAST({_is_within(cut)} AS INTEGER) END"
 
 
 def _place_at(at_us: int) -> str:
-    """SQL of latitude and longitude at a moment between two records of a run or before it; null for other runs."""
+    """SQL of the interpolated latitude and longitude at a time within a run or its first hop; null for other runs."""
     part = f"({at_us} - last_us) / hop_us"
     latitude = f"last_latitude + (latitude - last_latitude) * {part}"
     east = "(longitude - last_longitude + 540) % 360 - 180"

@@ -1,4 +1,4 @@
-"""`GET /v1/trips` and `GET /v1/stops`: what devices did, worked out from their records when asked."""
+"""`GET /v1/trips` and `GET /v1/stops`, computed from records for each request."""
 
 from __future__ import annotations
 
@@ -29,19 +29,20 @@ from telemetry.http.problem_responses import refuse_unknown
 from telemetry.model import problems
 from telemetry.model.utc import TimeText, iso
 
-USUAL = Rules()
+DEFAULTS = Rules()
 RULES = (
-    number("stopped_kmh", "The greatest speed of a record that stands still.", USUAL.stopped_kmh, 0, 1_000),
-    number("min_stop_s", "Standing for less is part of the trip around it.", USUAL.min_stop_s, 0, 86_400),
-    number("min_trip_m", "Moving for less is part of the stops around it.", USUAL.min_trip_m, 0, 1_000_000),
-    number("max_gap_s", "More between two records ends a trip and a stop.", USUAL.max_gap_s, 0, 31 * 86_400),
-    number("rest_m", "But not where both lie so near: the device was at rest.", USUAL.rest_m, 0, 100_000),
+    number("stopped_kmh", "Maximum speed of a record that counts as stopped.", DEFAULTS.stopped_kmh, 0, 1_000),
+    number("min_stop_s", "A shorter stop is part of the trip around it.", DEFAULTS.min_stop_s, 0, 86_400),
+    number("min_trip_m", "A shorter trip is part of the stops around it.", DEFAULTS.min_trip_m, 0, 1_000_000),
+    number("max_gap_s", "A longer gap between two records ends a trip or stop.", DEFAULTS.max_gap_s, 0, 31 * 86_400),
+    number("rest_m", "Unless both are this near: the device was at rest.", DEFAULTS.rest_m, 0, 100_000),
 )
-"""The parameters of `Rules`, by name."""
+"""The request parameters for the fields of `Rules`."""
 
 
 class TripAnswer(Struct, frozen=True):
-    """From one stay to the next, or from or to a gap. The mean speed is the way by the time, stays on it included."""
+    """A trip from a stop or gap to the next one. The mean speed is distance divided by duration, including short
+    stops."""
 
     device_id: str
     start: TimeText
@@ -58,7 +59,7 @@ class TripAnswer(Struct, frozen=True):
 
 
 class StopAnswer(Struct, frozen=True):
-    """A stay at a place."""
+    """A stop at a place."""
 
     device_id: str
     start: TimeText
@@ -70,8 +71,8 @@ class StopAnswer(Struct, frozen=True):
 
 
 class TripsPage(Struct, frozen=True):
-    """Trips in the order of devices and time; `next_cursor` is null at the end. `implausible` counts the positions in
-    the range that were left out, of the devices from the cursor's on."""
+    """Trips in the order of devices and time; `next_cursor` is null on the last page. `implausible` counts the
+    positions in the range that were left out, for the cursor's device and the ones after it."""
 
     trips: list[TripAnswer]
     implausible: int
@@ -79,7 +80,7 @@ class TripsPage(Struct, frozen=True):
 
 
 class StopsPage(Struct, frozen=True):
-    """Stops likewise."""
+    """Stops in the order of devices and time; the other fields are as for trips."""
 
     stops: list[StopAnswer]
     implausible: int
@@ -92,8 +93,8 @@ TRIPS, STOPS = (
         "GET",
         f"/v1/{name}",
         f"get_{name}",
-        f"{name.capitalize()} of devices, worked out from their records",
-        "worked out",
+        f"{name.capitalize()} of devices, computed from their records",
+        "analytics",
         {200: Content("A page, in the order of devices and time", {"application/json": page})},
         PARAMETERS,
         problems=(problems.INVALID_PARAMETER, problems.NOT_TOGETHER),
@@ -103,7 +104,7 @@ TRIPS, STOPS = (
 
 
 class Question(NamedTuple):
-    """What one page asks for."""
+    """The parameters of one page."""
 
     wanted: Wanted
     rules: Rules
@@ -116,7 +117,7 @@ Answer = TripAnswer | StopAnswer
 
 
 def trip(device_id: str, move: Move) -> TripAnswer | None:
-    """The answer of a trip; None for a stop."""
+    """The response object of a trip; None for a stop."""
     if not isinstance(move, Trip):
         return None
     start, end = move.start, move.end
@@ -138,7 +139,7 @@ def trip(device_id: str, move: Move) -> TripAnswer | None:
 
 
 def stop(device_id: str, move: Move) -> StopAnswer | None:
-    """The answer of a stop; None for a trip."""
+    """The response object of a stop; None for a trip."""
     if not isinstance(move, Stop):
         return None
     start, end = move.start, move.end
@@ -151,12 +152,13 @@ Show = Callable[[str, Move], Answer | None]
 
 
 def look_of(rules: Rules, limits: Limits) -> Look:
-    """Which records around a range its moves depend on."""
+    """Records outside a range that its trips and stops depend on."""
     return plausible_sql.look(rules.margin_us, limits)
 
 
 class Page(NamedTuple):
-    """Answers of a page, the count of implausible positions, and the place after which the next page begins, if any."""
+    """A page's trips or stops, the count of implausible positions, and the place after which the next page begins, if
+    any."""
 
     answers: list[Answer]
     implausible: int
@@ -164,17 +166,19 @@ class Page(NamedTuple):
 
 
 def page(connection: duckdb.DuckDBPyConnection, snapshots: Snapshots, question: Question, show: Show) -> Page:
-    """One page."""
-    found = _runs(connection, snapshots, question)
-    if found is None:
+    """One page of trips or stops."""
+    runs = _runs(connection, snapshots, question)
+    if runs is None:
         return Page([], 0, None)
-    some = list(islice(_answers(found, question, show), question.limit + 1))
-    shown = some[: question.limit]
-    after = shown[-1][0] if len(some) > question.limit else None
-    return Page([answer for _, answer in shown], found.implausible, after)
+    answers = list(islice(_answers(runs, question, show), question.limit + 1))
+    shown = answers[: question.limit]
+    after = shown[-1][0] if len(answers) > question.limit else None
+    return Page([answer for _, answer in shown], runs.implausible, after)
 
 
-def _runs(connection: duckdb.DuckDBPyConnection, snapshots: Snapshots, question: Question) -> trip_sql.Found | None:
+def _runs(
+    connection: duckdb.DuckDBPyConnection, snapshots: Snapshots, question: Question
+) -> trip_sql.DeviceRuns | None:
     wanted, rules, limits, after = question.wanted, question.rules, question.limits, question.after
     if wanted.start_us >= wanted.end_us:
         return None
@@ -190,8 +194,8 @@ def _runs(connection: duckdb.DuckDBPyConnection, snapshots: Snapshots, question:
     return trip_sql.runs(connection, source, rules, cut, limits, after.device_id if after else "")
 
 
-def _answers(found: trip_sql.Found, question: Question, show: Show) -> Iterator[tuple[Place, Answer]]:
-    """All from the cursor on, each with its place."""
+def _answers(found: trip_sql.DeviceRuns, question: Question, show: Show) -> Iterator[tuple[Place, Answer]]:
+    """All trips or stops after the cursor, each with its place."""
     for device, runs, cut in found.devices:
         for move in moves(runs, question.rules, cut):
             answer, place = show(device, move), Place(device, move.start.us)
@@ -200,7 +204,7 @@ def _answers(found: trip_sql.Found, question: Question, show: Show) -> Iterator[
 
 
 class Trips:
-    """The two routes."""
+    """Handlers of `/v1/trips` and `/v1/stops`."""
 
     def __init__(self, snapshots: Snapshots, queries: Queries, max_page_records: int) -> None:
         self._snapshots = snapshots
@@ -212,11 +216,11 @@ class Trips:
         return [TRIPS.route(self.get_trips), STOPS.route(self.get_stops)]
 
     async def get_trips(self, request: Request) -> Response:
-        """Trips of a range, of the devices named or of all."""
+        """Trips of a range, for the named devices or all."""
         return await self._answer(request, "trips", trip)
 
     async def get_stops(self, request: Request) -> Response:
-        """Stops likewise."""
+        """Stops of a range, for the named devices or all."""
         return await self._answer(request, "stops", stop)
 
     async def _answer(self, request: Request, name: str, show: Show) -> Response:
@@ -229,6 +233,6 @@ class Trips:
             params.limit(request, self._max_page_records),
             params.place(request),
         )
-        found = await self._queries.run(lambda connection: page(connection, self._snapshots, question, show))
-        cursor = None if found.after is None else str(found.after)
-        return record_schema.json({name: found.answers, "implausible": found.implausible, "next_cursor": cursor})
+        result = await self._queries.run(lambda connection: page(connection, self._snapshots, question, show))
+        cursor = None if result.after is None else str(result.after)
+        return record_schema.json({name: result.answers, "implausible": result.implausible, "next_cursor": cursor})

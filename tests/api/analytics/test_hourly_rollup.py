@@ -1,4 +1,4 @@
-"""Summaries that are read without DuckDB are those that DuckDB makes, whatever the files are like."""
+"""Summaries from hourly sums equal DuckDB's, for any layout of files."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import duckdb
 import pytest
 
 from api.analytics import hourly_rollup, rollup_cache, summary
-from api.analytics.hourly_rollup import FIELDS, WholeHours
-from api.analytics.rollup_cache import Hours
+from api.analytics.hourly_rollup import FIELDS, HourlyRollup
+from api.analytics.rollup_cache import RollupCache
 from api.analytics.summary import Question
-from api.analytics.summary_sql import Asked
+from api.analytics.summary_sql import SummaryQuery
 from api.snapshot.snapshot import Wanted
 from telemetry.archive.table import Archive
 from telemetry.hot_store.shard import Shard
@@ -26,13 +26,13 @@ from tests.api.stores import MIDNIGHT_US, Stores
 
 DEVICES = ("a", "b", "o'brien\\\"\n", "ü/😀%")
 SPEEDS = (None, 0.0, 0.125, 48.5, 60.0, 999.5)
-"""Whose sums are the same in any order."""
+"""Speeds whose sum does not depend on the order of addition."""
 
 WITHIN_US = (0, 1, HOUR_US - 1, HOUR_US // 2)
 
 
 def some(dice: Random, day: int, count: int) -> list[Sent]:
-    """Records of any hour of a day, more of each moment and device than one."""
+    """Random records of a day; several share a time and a device."""
     times_us = (MIDNIGHT_US + day * DAY_US + dice.choice((0, 1, 7, 8, 23)) * HOUR_US for _ in range(count))
     return [
         Sent(
@@ -54,7 +54,7 @@ class Filled:
         self.stores.append(*some(self._dice, day, count))
 
     def file(self, day: int, count: int) -> None:
-        """A file of a day, and of all that waits."""
+        """Save a day's new records, and all unsaved ones."""
         self.tail(day, count)
         self.stores.save()
 
@@ -106,8 +106,8 @@ WANTED = (
     Wanted((), MIDNIGHT_US + HOUR_US, MIDNIGHT_US + DAY_US),
     Wanted((), EARLIEST_US, LATEST_US),
     Wanted((), EARLIEST_US, LATEST_US, prefix="o'"),
-    Wanted(("b", "nobody", "ü/😀%"), MIDNIGHT_US + 7 * HOUR_US, MIDNIGHT_US + 2 * DAY_US),
-    Wanted(("nobody",), EARLIEST_US, LATEST_US),
+    Wanted(("b", "unknown", "ü/😀%"), MIDNIGHT_US + 7 * HOUR_US, MIDNIGHT_US + 2 * DAY_US),
+    Wanted(("unknown",), EARLIEST_US, LATEST_US),
 )
 ASKED = (([*FIELDS], None), ([*FIELDS], 5 * HOUR_US), (["count"], HOUR_US), (["speed_kmh_max"], DAY_US))
 
@@ -118,60 +118,60 @@ def stores(shard: Shard, archive: Archive, connection: duckdb.DuckDBPyConnection
 
 
 @pytest.fixture
-def of_any(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let any file be worth it."""
-    monkeypatch.setattr(rollup_cache, "LEAST_RECORDS", 1)
+def any_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use sums of files with any number of records."""
+    monkeypatch.setattr(rollup_cache, "MIN_RECORDS", 1)
 
 
-def pages(stores: Stores, question: Question, whole: WholeHours | None) -> Iterator[dict[str, Any]]:
-    """The JSON of a question's first pages."""
+def pages(stores: Stores, question: Question, rollup: HourlyRollup | None) -> Iterator[dict[str, Any]]:
+    """The JSON of a request's first pages."""
     for _ in range(3):
         with stores.connection.cursor() as cursor:
-            part = summary.page(cursor, stores.snapshots, question, whole)
+            part = summary.page(cursor, stores.snapshots, question, rollup)
         yield json.loads(part.body)
         if part.after is None:
             return
         question = question._replace(after=part.after)
 
 
-def asked(wanted: Wanted, fields: list[str], every_us: int | None) -> Asked:
-    return Asked(fields, wanted.start_us, wanted.end_us, every_us, 3.0, 300_000_000)
+def query(wanted: Wanted, fields: list[str], every_us: int | None) -> SummaryQuery:
+    return SummaryQuery(fields, wanted.start_us, wanted.end_us, every_us, 3.0, 300_000_000)
 
 
-def is_read(stores: Stores, wanted: Wanted, question: Asked, whole: WholeHours | None = None) -> bool:
-    """Whether it is not left to DuckDB."""
+def uses_sums(stores: Stores, wanted: Wanted, question: SummaryQuery, rollup: HourlyRollup | None = None) -> bool:
+    """True if DuckDB is not needed."""
     snapshot = stores.snapshots.take(wanted)
     unsaved = snapshot.some(question.columns)
-    return (whole or WholeHours()).summaries(
+    return (rollup or HourlyRollup()).summaries(
         stores.connection, snapshot.files, unsaved, wanted, question, None, 10
     ) is not None
 
 
-@pytest.mark.usefixtures("of_any")
+@pytest.mark.usefixtures("any_file")
 @pytest.mark.parametrize("fill", LAYOUTS, ids=lambda fill: fill.__name__)
-def test_pages_are_those_that_duckdb_makes(stores: Stores, fill: Callable[[Filled], None]) -> None:
+def test_pages_equal_duckdbs(stores: Stores, fill: Callable[[Filled], None]) -> None:
     fill(Filled(stores))
-    whole = WholeHours()
+    rollup = HourlyRollup()
     for (wanted, (fields, every_us)), limit in zip(product(WANTED, ASKED), cycle((3, 10_000, 10_000)), strict=False):
-        question = Question(wanted, asked(wanted, fields, every_us), limit)
-        assert is_read(stores, *question[:2], whole)
-        assert list(pages(stores, question, whole)) == list(pages(stores, question, None))
+        question = Question(wanted, query(wanted, fields, every_us), limit)
+        assert uses_sums(stores, *question[:2], rollup)
+        assert list(pages(stores, question, rollup)) == list(pages(stores, question, None))
 
 
-@pytest.mark.usefixtures("of_any")
+@pytest.mark.usefixtures("any_file")
 def test_a_mean_is_rounded_as_duckdb_does(stores: Stores) -> None:
     means = (25.1640625, -0.0000005, 0.0000005, 1234567.8901235, 9e9 + 0.3, 1e300, 1.7e308)
     sent = [Sent(f"d{n}", Record(MIDNIGHT_US, "tcp", "json", speed_kmh=mean)) for n, mean in enumerate(means)]
-    stores.append(*sent, sent[-1])  # the last one's sum is beyond all numbers
+    stores.append(*sent, sent[-1])  # the last device's sum overflows
     wanted = WANTED[0]
-    question = Question(wanted, asked(wanted, [*FIELDS], None))
-    [found], [expected] = (list(pages(stores, question, way)) for way in (WholeHours(), None))
+    question = Question(wanted, query(wanted, [*FIELDS], None))
+    [found], [expected] = (list(pages(stores, question, rollup)) for rollup in (HourlyRollup(), None))
     assert found == expected
     assert [one["speed_kmh_mean"] for one in found["summaries"]][0:3] == [25.164063, -1e-06, 1e-06]
     assert found["summaries"][-1]["speed_kmh_mean"] is None
 
 
-@pytest.mark.usefixtures("of_any")
+@pytest.mark.usefixtures("any_file")
 def test_a_range_may_begin_and_end_within_an_hour_where_no_file_has_records_beyond(stores: Stores) -> None:
     Filled(stores).file(0, 100)
     for start_us, end_us, is_whole in (
@@ -180,48 +180,48 @@ def test_a_range_may_begin_and_end_within_an_hour_where_no_file_has_records_beyo
         (MIDNIGHT_US + 1, MIDNIGHT_US + DAY_US, False),
     ):
         wanted = Wanted((), start_us, end_us)
-        question = Question(wanted, asked(wanted, [*FIELDS], 5 * HOUR_US))
-        assert is_read(stores, *question[:2]) == is_whole
-        assert list(pages(stores, question, WholeHours())) == list(pages(stores, question, None))
+        question = Question(wanted, query(wanted, [*FIELDS], 5 * HOUR_US))
+        assert uses_sums(stores, *question[:2]) == is_whole
+        assert list(pages(stores, question, HourlyRollup())) == list(pages(stores, question, None))
 
 
-@pytest.mark.usefixtures("of_any")
-def test_what_is_left_to_duckdb(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("any_file")
+def test_other_summaries_use_duckdb(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
     Filled(stores).file(0, 200)
     day = Wanted((), MIDNIGHT_US, MIDNIGHT_US + DAY_US)
-    usual = asked(day, [*FIELDS], HOUR_US)
-    assert is_read(stores, day, usual)
-    assert not is_read(stores, day, asked(day, ["count", "bbox"], HOUR_US))
-    assert not is_read(stores, day, asked(day, [*FIELDS], HOUR_US // 2))
-    for module, bound in ((rollup_cache, "LEAST_RECORDS"), (hourly_rollup, "MOST_ROWS"), (hourly_rollup, "LAYOUT")):
+    usual = query(day, [*FIELDS], HOUR_US)
+    assert uses_sums(stores, day, usual)
+    assert not uses_sums(stores, day, query(day, ["count", "bbox"], HOUR_US))
+    assert not uses_sums(stores, day, query(day, [*FIELDS], HOUR_US // 2))
+    for module, bound in ((rollup_cache, "MIN_RECORDS"), (hourly_rollup, "MAX_ROWS"), (hourly_rollup, "LAYOUT")):
         with monkeypatch.context() as patched:
             patched.setattr(module, bound, 199)
-            assert not is_read(stores, day, usual), bound
-    named, whole = day._replace(devices=("a",)), WholeHours()
-    assert not is_read(stores, named, usual, whole)
-    assert is_read(stores, day, usual, whole)
-    assert is_read(stores, named, usual, whole)
+            assert not uses_sums(stores, day, usual), bound
+    named, rollup = day._replace(devices=("a",)), HourlyRollup()
+    assert not uses_sums(stores, named, usual, rollup)
+    assert uses_sums(stores, day, usual, rollup)
+    assert uses_sums(stores, named, usual, rollup)
 
 
-@pytest.mark.usefixtures("of_any")
-def test_files_are_read_once_and_remembered_up_to_a_bound(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("any_file")
+def test_sums_are_cached_up_to_a_limit(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
     filled = Filled(stores)
     for day in range(4):
         filled.file(day, 50)
     paths = stores.archive.files(stores.archive.open())
-    sums = [Hours().of(stores.connection, path, 50) for path in paths]
-    most = 2 * max(2_000 + one.nbytes for one in sums if one is not None)
-    monkeypatch.setattr(rollup_cache, "REMEMBERED_BYTES", most)
-    hours = Hours()
-    first = [hours.of(stores.connection, path, 50) for path in paths]
-    assert hours.of(stores.connection, paths[-1], 50) is first[-1]
-    assert hours.of(stores.connection, paths[0], 50) is not first[0]
-    assert 0 < hours._known.held_bytes <= most
+    sums = [RollupCache().sums(stores.connection, path, 50) for path in paths]
+    max_bytes = 2 * max(2_000 + table.nbytes for table in sums if table is not None)
+    monkeypatch.setattr(rollup_cache, "REMEMBERED_BYTES", max_bytes)
+    cache = RollupCache()
+    first = [cache.sums(stores.connection, path, 50) for path in paths]
+    assert cache.sums(stores.connection, paths[-1], 50) is first[-1]
+    assert cache.sums(stores.connection, paths[0], 50) is not first[0]
+    assert 0 < cache._known.held_bytes <= max_bytes
 
 
-def test_a_file_that_is_not_worth_it_is_read_once(stores: Stores) -> None:
+def test_a_file_without_sums_is_read_once(stores: Stores) -> None:
     Filled(stores).file(0, 20)
-    hours, [path] = Hours(), stores.archive.files(stores.archive.open())
-    assert hours.of(stores.connection, path, 20) is None
+    cache, [path] = RollupCache(), stores.archive.files(stores.archive.open())
+    assert cache.sums(stores.connection, path, 20) is None
     Path(path).unlink()
-    assert hours.of(stores.connection, path, 20) is None
+    assert cache.sums(stores.connection, path, 20) is None

@@ -1,4 +1,4 @@
-"""Summaries over HTTP: the answer whole and in pages, before a save and after it, and what can't be asked."""
+"""Summaries over HTTP: whole and in pages, before and after a save, and rejected parameters."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ODD = ["o'brien\\\"\n", "ü/😀%", "7-8"]
 
 @pytest.fixture(scope="module", autouse=True)
 def fleet(box: Box) -> None:
-    """Records of some devices, of one saved and unsaved ones, the oldest last."""
+    """Records of some devices; one device has saved and unsaved records, of which the oldest arrives last."""
     for number, one in enumerate(reversed(VAN)):
         box.append(Sent("van", one))
         if number == 1:
@@ -38,7 +38,7 @@ def fleet(box: Box) -> None:
 
 
 def ask(box: Box, query: Query) -> list[dict[str, Any]]:
-    """One page that holds all."""
+    """The summaries of a request whose page holds all."""
     answer = box.get("/v1/summary", *query)
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"] == "application/json"
@@ -67,8 +67,8 @@ def test_a_day(box: Box) -> None:
     ]
 
 
-def test_a_way_over_midnight_is_cut_there(box: Box) -> None:
-    """It ends at the record of midnight, so all of it is the earlier day's."""
+def test_a_hop_over_midnight_is_divided_there(box: Box) -> None:
+    """It ends at the record of midnight, so all of it belongs to the earlier day."""
     days = ask(box, [*BOTH_DAYS, ("device_id", "van"), ("every", "1d")])
     assert [(one["start"], one["end"], one["count"]) for one in days] == [
         ("2026-01-09T00:00:00.000000Z", "2026-01-10T00:00:00.000000Z", 1),
@@ -82,7 +82,7 @@ def test_a_way_over_midnight_is_cut_there(box: Box) -> None:
     assert [one for found in asked for one in found] == days
 
 
-def test_standing_between_two_records_is_cut_at_each_bucket_between_them(box: Box) -> None:
+def test_a_stop_between_two_records_is_divided_among_buckets(box: Box) -> None:
     box.append(*(Sent("gate", record(MIDNIGHT_US + s * 1_000_000, speed_kmh=0.0)) for s in (90, 270)))
     fields = [("fields", "count,first,distance_km,stopped_seconds"), ("every", "1m"), ("device_id", "gate")]
     found = ask(box, [*DAY, *fields])
@@ -101,13 +101,13 @@ def test_standing_between_two_records_is_cut_at_each_bucket_between_them(box: Bo
     assert (later["count"], later["stopped_seconds"]) == (1, 140.0)
 
 
-def test_standing_for_days_between_two_records_is_cut(box: Box) -> None:
+def test_a_stop_of_days_between_two_records_is_divided(box: Box) -> None:
     box.append(*(Sent("barn", record(MIDNIGHT_US + day * DAY_US + 1, speed_kmh=0.0)) for day in (-10, 10)))
     found = ask(box, [*BOTH_DAYS, ("device_id", "barn"), ("every", "1d"), ("max_gap_s", 30 * 86_400)])
     assert [(one["count"], one["stopped_seconds"]) for one in found] == [(0, 86_400.0), (0, 86_400.0)]
 
 
-def test_the_first_and_the_last_bucket_are_cut_to_the_range(box: Box) -> None:
+def test_the_first_and_last_bucket_are_clipped_to_the_range(box: Box) -> None:
     found = ask(
         box,
         [
@@ -127,7 +127,7 @@ def test_without_a_range_it_is_all_time(box: Box) -> None:
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_one_field_is_what_it_is_among_all(box: Box, name: str) -> None:
+def test_a_field_requested_alone_has_the_same_value(box: Box, name: str) -> None:
     every = [*BOTH_DAYS, ("every", "1h")]
     some = [{key: one[key] for key in ("device_id", "start", "end", name)} for one in ask(box, every)]
     assert ask(box, [*every, ("fields", name)]) == some
@@ -148,7 +148,7 @@ def test_fields_come_in_their_order_once_each(box: Box) -> None:
         (("max_gap_s", "59.999999"), 0.0),
     ],
 )
-def test_what_is_standing_still_can_be_said(box: Box, rule: tuple[str, str], expected: float) -> None:
+def test_rules_of_stops_are_parameters(box: Box, rule: tuple[str, str], expected: float) -> None:
     [found] = ask(box, [*BOTH_DAYS, ("device_id", "van"), rule])
     assert found["stopped_seconds"] == expected
 
@@ -162,7 +162,7 @@ def test_a_record_without_a_speed_ends_no_stop(box: Box) -> None:
     assert (found["distance_km"], found["bbox"]) == (None, None)
 
 
-def test_a_mean_beyond_all_numbers_is_null(box: Box) -> None:
+def test_a_mean_that_overflows_is_null(box: Box) -> None:
     box.append(*(Sent("rocket", record(MIDNIGHT_US + n, speed_kmh=1.7e308)) for n in range(2)))
     [found] = ask(box, [("device_id", "rocket")])
     assert (found["speed_kmh_mean"], found["speed_kmh_max"]) == (None, 1.7e308)
@@ -228,7 +228,7 @@ def test_where_there_is_nothing_there_are_no_summaries(box: Box, query: Query) -
         *(("start", "yesterday"), ("end", "2026-13-01"), ("order", "asc"), ("evry", "1h")),
     ],
 )
-def test_what_can_not_be_used_is_refused_by_name(box: Box, name: str, value: str) -> None:
+def test_invalid_parameters_are_rejected_by_name(box: Box, name: str, value: str) -> None:
     found = assert_problem(box.get("/v1/summary", (name, value)), 400, "invalid-parameter")
     assert found["parameter"] == name
     assert str(found["detail"]).startswith(f"{name} ")
@@ -237,11 +237,11 @@ def test_what_can_not_be_used_is_refused_by_name(box: Box, name: str, value: str
 @pytest.mark.parametrize(
     "parameter", [("every", "1m"), ("every", "31d"), ("every", "744h"), ("max_gap_s", "2678400"), ("max_gap_s", "1")]
 )
-def test_the_least_and_the_most_are_taken(box: Box, parameter: tuple[str, str]) -> None:
+def test_the_minimum_and_maximum_are_accepted(box: Box, parameter: tuple[str, str]) -> None:
     assert sum(one["count"] for one in ask(box, [("device_id", "van"), parameter])) == len(VAN)
 
 
-def test_there_is_only_get(box: Box) -> None:
+def test_only_get_is_allowed(box: Box) -> None:
     answer = box.http.post("/v1/summary", json={})
     assert_problem(answer, 405, "wrong-method")
     assert "GET" in answer.headers["allow"]

@@ -1,4 +1,4 @@
-"""What summaries say, beside plain Python: of records saved or not, late, at one moment, on the edge of a bucket."""
+"""Summaries equal those of plain Python: records saved or not, late, with equal times, or on the border of a bucket."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from api.analytics.summary import UNITS_US, Question, page
-from api.analytics.summary_sql import FIELDS, Asked
+from api.analytics.summary_sql import FIELDS, SummaryQuery
 from api.positions.plausibility import OFF, Limits
 from api.snapshot.snapshot import Wanted
 from telemetry.archive.operations import commits
@@ -30,7 +30,7 @@ MINUTE_US, HOUR_US = UNITS_US["m"], UNITS_US["h"]
 
 
 class Case(NamedTuple):
-    """Groups of records as they arrive, how many groups are saved, and questions."""
+    """Groups of records in order of arrival, the number of saved groups, and the requests."""
 
     groups: list[list[Sent]]
     saved: int
@@ -83,8 +83,8 @@ def stores(shard: Shard, archive: Archive, connection: duckdb.DuckDBPyConnection
 
 @hypothesis_settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(CASES)
-def test_any_question_is_answered_as_plain_python_would(stores: Stores, case: Case) -> None:
-    """Each example has devices of its own in the same stores."""
+def test_summaries_equal_those_of_plain_python(stores: Stores, case: Case) -> None:
+    """Each example has its own devices in the same stores."""
     number = next(NUMBERS)
     names = [f"{number} {name}" for name in ("a", "b", "ü/😀'")]
     for place, group in enumerate(case.groups):
@@ -103,10 +103,10 @@ def test_any_question_is_answered_as_plain_python_would(stores: Stores, case: Ca
 
 
 def assert_same_sums(parts: list[dict[str, Any]], whole: list[dict[str, Any]]) -> None:
-    """What two ranges next to each other add up to is what there is of both in one."""
+    """The sums of two adjacent ranges add up to the sums of the whole range."""
     for name in ("count", "distance_km", "stopped_seconds", "implausible"):
-        some, every = (sum(one[name] or 0 for one in found) for found in (parts, whole))
-        assert some == pytest.approx(every, abs=1e-4)
+        sum_of_parts, sum_of_whole = (sum(summary[name] or 0 for summary in rows) for rows in (parts, whole))
+        assert sum_of_parts == pytest.approx(sum_of_whole, abs=1e-4)
 
 
 def walk(stores: Stores, devices: list[str], rules: Rules, limit: int) -> list[dict[str, Any]]:
@@ -114,7 +114,7 @@ def walk(stores: Stores, devices: list[str], rules: Rules, limit: int) -> list[d
     wanted = Wanted(devices, rules.start_us, rules.end_us)
     found, after = [], None
     while True:
-        question = Question(wanted, Asked([*FIELDS], *rules), limit, after)
+        question = Question(wanted, SummaryQuery([*FIELDS], *rules), limit, after)
         with stores.connection.cursor() as cursor:
             part = page(cursor, stores.snapshots, question)
         body = json.loads(part.body)
@@ -135,7 +135,7 @@ STEP_US = DAY_US // A_DEVICE
 
 
 def test_a_million_records(stores: Stores) -> None:
-    """Each device goes north all day, and stands from noon on; one record of each waits to be saved."""
+    """Each device moves north until noon and then stands; the last record of each is unsaved."""
     stores.append(*(Sent(f"d{n:02}", moving(A_DEVICE - 1)) for n in range(DEVICES)))
     commit, table = commit_number("0"), stores.archive.open()
     files = stores.archive.data_files.write(many(stores.connection), commit)
@@ -159,7 +159,7 @@ def moving(n: int) -> Record:
 
 
 def many(connection: duckdb.DuckDBPyConnection) -> pa.Table:
-    """The records of all devices, but for the last of each."""
+    """The records of all devices, without the last of each."""
     at = f"make_timestamp({MIDNIGHT_US} + n * {STEP_US}) AT TIME ZONE 'UTC'"
     made = {
         **dict.fromkeys(COLUMNS.names, "NULL"),

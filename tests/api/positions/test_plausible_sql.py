@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from api.analytics import trips
 from api.analytics.summary import Question, page
-from api.analytics.summary_sql import FIELDS, Asked
+from api.analytics.summary_sql import FIELDS, SummaryQuery
 from api.positions.plausibility import OFF, Limits
 from api.snapshot.snapshot import Snapshot, Wanted
 from api.tracks.trip_detection import Rules
@@ -134,7 +134,7 @@ def test_a_jump_may_be_allowed(box: Box) -> None:
 
 
 def test_speeds_of_positions_stand_beside_sent_ones(box: Box) -> None:
-    """Asked for alone, and for the whole fleet, where sums of hours answer for the devices that sent one."""
+    """Requested for one device, and for the whole fleet, where hourly sums give the speeds of devices that sent one."""
     query = "/v1/summary", ("fields", "count,speed_kmh_max"), ("every", "1h")
     found = {one["device_id"]: one["speed_kmh_max"] for one in box.get(*query).json()["summaries"]}
     assert found == {"cold": 0.0, "flight": 840.8, "taxi": pytest.approx(40.0, rel=1e-4)}
@@ -207,8 +207,8 @@ def told(fixes: list[Fix], start_us: int, end_us: int, limits: Limits = USUAL) -
     """The summary of a range, its trips and stops, and the count of positions left out, which both tell."""
     snapshots, wanted = Unsaved(fixes), Wanted((), start_us, end_us)
     with CONNECTION.cursor() as cursor:
-        asked = Asked([*FIELDS], start_us, end_us, None, 3.0, 300_000_000, limits)
-        found = page(cursor, snapshots, Question(wanted, asked))  # type: ignore[arg-type]
+        query = SummaryQuery([*FIELDS], start_us, end_us, None, 3.0, 300_000_000, limits)
+        found = page(cursor, snapshots, Question(wanted, query))  # type: ignore[arg-type]
         question = trips.Question(wanted, Rules(min_stop_s=60, min_trip_m=50), limits, 1_000, None)
         pages = [trips.page(cursor, snapshots, question, show) for show in (trips.trip, trips.stop)]  # type: ignore[arg-type]
     summaries = json.loads(found.summaries)
