@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.devices.delete_device import DELETE_DEVICE
 from api.errors import HANDLERS
-from api.execution.client_disconnect import EndsWithClient
+from api.execution.client_disconnect import CancelOnDisconnect
 from api.latest.routes import LatestRoutes, is_plain
 from api.legacy import swagger
 from api.pages import doc_viewers
@@ -47,8 +47,8 @@ class ForwardedRoutes:
     """
 
     def __init__(self, forward: Forward, sql: Forward, latest: LatestRoutes) -> None:
-        self.endpoint = EndsWithClient(forward)
-        self._sql = EndsWithClient(sql)
+        self.endpoint = CancelOnDisconnect(forward)
+        self._sql = CancelOnDisconnect(sql)
         self._latest = latest
 
     def routes(self) -> list[Route]:
@@ -65,7 +65,7 @@ class _Latest:
     """`GET /v1/latest`: plain JSON needs Redis only; all other requests are forwarded to the query program."""
 
     def __init__(self, latest: LatestRoutes, forwarded: ASGIApp) -> None:
-        self._plain = EndsWithClient(request_response(latest.get_all))
+        self._plain = CancelOnDisconnect(request_response(latest.get_all))
         self._forwarded = forwarded
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

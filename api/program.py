@@ -22,7 +22,7 @@ from api.audit.routes import AuditRoutes
 from api.devices.delete_device import Deleting
 from api.errors import refusal, too_many_at
 from api.execution.client_pace import minimum_pace
-from api.execution.request_metrics import Timed, count_from_zero
+from api.execution.request_metrics import RequestMetrics, count_from_zero
 from api.latest.fast_latest import FastLatest
 from api.latest.fast_latest_connection import FastLatestConnection
 from api.latest.live_stream import LiveRoutes
@@ -242,7 +242,7 @@ def _in_front(settings: Settings, application: ASGIApp, guards: _Guards) -> Requ
     origins = settings.api.cors_origins
     checked = SiteCheck(gate, guards.hosts, origins, is_page)
     limited = throttled(checked, guards.rates, Addresses.of(settings), too_many_at, keys is not None)
-    return RequestIds(Timed(Cors(limited, origins) if origins else limited), settings.log.access)
+    return RequestIds(RequestMetrics(Cors(limited, origins) if origins else limited), settings.log.access)
 
 
 def _fast_connections(

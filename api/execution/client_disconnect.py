@@ -1,4 +1,4 @@
-"""What a client that leaves ends: the work for its answer."""
+"""Cancels a request's work when the client disconnects."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ import asyncio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
-class EndsWithClient:
-    """ASGI middleware that cancels a request's work when its client has gone."""
+class CancelOnDisconnect:
+    """ASGI middleware that cancels the application's task when the client disconnects."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or stop when nobody is there to read it."""
-        messages: asyncio.Queue[Message] = asyncio.Queue(1)  # a body comes only as fast as it is read
-        working, has_left = asyncio.current_task(), False
+        """Run the application until it returns or the client disconnects."""
+        messages: asyncio.Queue[Message] = asyncio.Queue(1)  # bounded: the application sets the pace of the body
+        request_task, is_disconnected = asyncio.current_task(), False
 
-        async def listen() -> None:
-            """Pass on what comes until the client has gone."""
-            nonlocal has_left
+        async def forward_messages() -> None:
+            """Forward messages to the application until the client disconnects."""
+            nonlocal is_disconnected
             while (message := await receive())["type"] != "http.disconnect":
                 await messages.put(message)
-            has_left = True
-            if working is not None:
-                working.cancel()
+            is_disconnected = True
+            if request_task is not None:
+                request_task.cancel()
 
-        listening = asyncio.ensure_future(listen())
+        forwarding = asyncio.ensure_future(forward_messages())
         try:
             await self._app(scope, messages.get, send)
         except asyncio.CancelledError:
-            if not has_left:
+            if not is_disconnected:
                 raise
         finally:
-            listening.cancel()
+            forwarding.cancel()

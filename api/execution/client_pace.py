@@ -1,4 +1,4 @@
-"""Pace at which a client takes a response. Counts only the time in which the response waits for the client."""
+"""Rate at which a client reads a response. Only time in which the response waits for the client counts."""
 
 from __future__ import annotations
 
@@ -14,62 +14,62 @@ from telemetry.config.settings import Api
 
 
 class MinimumPace(NamedTuple):
-    """The bytes per second that a client has to take, on average of a window in seconds. 0 bytes = off."""
+    """Minimum bytes per second that a client must read, as an average over a window in seconds. 0 bytes = off."""
 
     bytes_per_s: int = 0
     window_s: float = 10.0
 
 
 def minimum_pace(settings: Api) -> MinimumPace:
-    """That of the settings."""
+    """The minimum pace from the settings."""
     return MinimumPace(settings.min_read_bytes_per_s, settings.min_read_window_s)
 
 
 class Pace:
-    """The pace of one client. Each piece that is sent is one `begin`, and one `end` once there is room for the next.
+    """The pace of one client. Call `begin` for each piece that is sent, and `end` when there is room for the next.
 
-    A piece counts as taken when it begins: whoever takes it at all has `window_s` and its size for it.
+    The bytes of a piece count from its beginning, so a client has at least `window_s` for each piece.
     """
 
     def __init__(self, minimum: MinimumPace, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._minimum = minimum
         self._clock_s = clock_s
         self._bytes = 0
-        self._waited_s = 0.0
-        self._began_s: float | None = None
+        self._wait_s = 0.0
+        self._start_s: float | None = None
         self._was_slow = False
 
     def begin(self, size_bytes: int) -> None:
-        """A piece is handed to the connection."""
+        """Note that a piece is passed to the connection."""
         self._bytes += size_bytes
-        self._began_s = self._clock_s()
+        self._start_s = self._clock_s()
 
     def end(self) -> None:
-        """The connection has room again."""
-        self._waited_s = self._waited_so_far_s
-        self._began_s = None
-        least, window_s = self._minimum
-        if self._waited_s >= window_s or self._bytes >= least * window_s:
+        """Note that the connection has room again."""
+        self._wait_s = self._total_wait_s
+        self._start_s = None
+        min_bytes_per_s, window_s = self._minimum
+        if self._wait_s >= window_s or self._bytes >= min_bytes_per_s * window_s:
             self._was_slow = self._is_below()
-            self._bytes, self._waited_s = 0, 0.0
+            self._bytes, self._wait_s = 0, 0.0
 
     @property
     def is_slow(self) -> bool:
-        """Whether the client was too slow in the last window, or is in this one."""
-        return self._is_below() if self._waited_so_far_s >= self._minimum.window_s else self._was_slow
+        """True if the client was too slow in the last complete window, or is too slow in the current one."""
+        return self._is_below() if self._total_wait_s >= self._minimum.window_s else self._was_slow
 
     @property
-    def _waited_so_far_s(self) -> float:
-        return self._waited_s + (0.0 if self._began_s is None else self._clock_s() - self._began_s)
+    def _total_wait_s(self) -> float:
+        return self._wait_s + (0.0 if self._start_s is None else self._clock_s() - self._start_s)
 
     def _is_below(self) -> bool:
-        return self._bytes < self._minimum.bytes_per_s * self._waited_so_far_s
+        return self._bytes < self._minimum.bytes_per_s * self._total_wait_s
 
 
 class PacedClient:
     """The client of one response. Within `with`, `end` cancels the current task; the cancellation stops there.
 
-    It is a reader (slots.py) that loses its slot if it is slow while others wait.
+    It implements `Reader` (slots.py), which loses its slot if it is slow while others wait.
     """
 
     def __init__(self, minimum: MinimumPace) -> None:
@@ -79,11 +79,11 @@ class PacedClient:
 
     @property
     def is_slow(self) -> bool:
-        """Whether it takes less than it has to."""
+        """True if the client reads more slowly than the minimum pace."""
         return self._pace.is_slow
 
     def end(self) -> None:
-        """Break the response off."""
+        """Abort the response."""
         if self._task is not None and not self.was_ended:
             self.was_ended = True
             self._task.cancel()

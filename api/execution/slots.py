@@ -1,4 +1,4 @@
-"""A bounded number of slots, given in turn to the askers that hold the fewest, each within a bounded time."""
+"""Fair, bounded concurrency: a limited number of slots, each granted to the waiting client that holds the fewest."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from telemetry.http.problem_responses import ProblemError
 from telemetry.model import problems
 
 MAX_REMEMBERED = 1_000
-"""Keys and addresses whose last turn is known; there are far fewer places."""
+"""Maximum keys and addresses whose last turn is remembered; far more than the slots and waiting places."""
 
-LOOK_S = 0.25
-"""Between two looks for slow readers while somebody waits."""
+SLOW_CHECK_S = 0.25
+"""Interval of checks for slow readers while a request waits for a slot."""
 
 
-class Terms(NamedTuple):
-    """How many slots there are, and how many may wait for one, how long. A `wait_s` of 0 is no limit.
+class SlotLimits(NamedTuple):
+    """The number of slots, the maximum number of waiting requests, and how long one may wait. A `wait_s` of 0 = off.
 
-    `share_percent` bounds how many of the waiting places one key, and one address, holds; also how many slots if
-    `shares_slots`, where a slot has no time limit. At least one of several is left to others.
+    `share_percent` limits the waiting places of one key and of one address. With `shares_slots`, for slots without a
+    time limit, it also limits their slots. Of several, at least one is left to others.
     """
 
     slots: int
@@ -32,27 +32,27 @@ class Terms(NamedTuple):
     shares_slots: bool = False
 
     def share(self, places: int) -> int:
-        """How many of so many places one may hold."""
+        """Maximum number of `places` that one key or address may hold."""
         if self.share_percent == 100 or places <= 1:
             return places
         return max(1, min(places - 1, places * self.share_percent // 100))
 
 
 class Reader(Protocol):
-    """Somebody for whom a slot is held, as long as reading takes."""
+    """A client that holds a slot while it reads a response."""
 
     @property
     def is_slow(self) -> bool:
-        """Whether it reads more slowly than it has to while others wait."""
+        """True if it reads more slowly than required while others wait."""
         ...
 
     def end(self) -> None:
-        """Have it give up its slot soon. Called once."""
+        """Make it release its slot soon. Called once."""
         ...
 
 
 class Slot:
-    """A slot that is held. `reader` may lose it if it is slow."""
+    """An occupied slot. `reader` may lose it if it is slow."""
 
     def __init__(self, slots: Slots, asker: Asker, reader: Reader | None) -> None:
         self.asker = asker
@@ -61,12 +61,12 @@ class Slot:
         self._slots = slots
 
     def free(self) -> None:
-        """Give it to the next."""
+        """Release the slot."""
         self._slots.free(self)
 
 
-class _Held:
-    """How many of something each key and each address has."""
+class _Counts:
+    """Numbers of slots or waiting places for each key and address."""
 
     def __init__(self) -> None:
         self._keys = Counter[str]()
@@ -79,13 +79,13 @@ class _Held:
                 if not counter[name]:
                     del counter[name]
 
-    def by(self, asker: Asker) -> int:
-        """Those with the same key, or with the same address: the greater number."""
+    def of(self, asker: Asker) -> int:
+        """The number for the same key or for the same address, whichever is greater."""
         return max(self._keys[asker.key_id], self._addresses[asker.address])
 
 
-class _Turns:
-    """When each key and each address had its last turn, of those that had one lately."""
+class _LastTurns:
+    """The order in which keys and addresses had their last turn; the oldest ones are forgotten."""
 
     def __init__(self) -> None:
         self._last = OrderedDict[str, int]()
@@ -110,25 +110,25 @@ class _Waiter:
 
 
 class Slots:
-    """The slots of one kind of work, which `plural` names in refusals."""
+    """The slots of one kind of work; error messages name it with `plural`."""
 
-    def __init__(self, terms: Terms, plural: str) -> None:
-        self._terms = terms
+    def __init__(self, limits: SlotLimits, plural: str) -> None:
+        self._limits = limits
         self._plural = plural
         self._running: list[Slot] = []
         self._waiting: list[_Waiter] = []  # the oldest first
-        self._held, self._awaited, self._turns = _Held(), _Held(), _Turns()
+        self._slot_counts, self._waiting_counts, self._turns = _Counts(), _Counts(), _LastTurns()
 
     @property
     def count(self) -> int:
-        """How many run or wait."""
+        """The number of occupied slots and waiting requests."""
         return len(self._running) + len(self._waiting)
 
     async def take(self, asker: Asker = THE_BOX, reader: Reader | None = None) -> Slot:
-        """A slot, to be freed. Raises `ProblemError` if too many wait, or none becomes free in time."""
+        """Wait for a slot, which the caller must free. Raises `ProblemError` if too many wait, or after `wait_s`."""
         waiter = _Waiter(Slot(self, asker, reader))
         self._waiting.append(waiter)
-        self._awaited.add(asker, 1)
+        self._waiting_counts.add(asker, 1)
         self._grant()
         try:
             if not waiter.granted.done():
@@ -140,20 +140,20 @@ class Slots:
         return waiter.slot
 
     def free(self, slot: Slot) -> None:
-        """Give a slot to the next."""
+        """Release a slot and grant it to the next waiting request."""
         self._running.remove(slot)
-        self._held.add(slot.asker, -1)
+        self._slot_counts.add(slot.asker, -1)
         self._grant()
 
     async def _wait(self, waiter: _Waiter) -> None:
         try:
-            async with asyncio.timeout(self._terms.wait_s or None):
+            async with asyncio.timeout(self._limits.wait_s or None):
                 while not waiter.granted.done():
                     self._end_slow(waiter.slot.asker)
-                    await asyncio.wait((waiter.granted,), timeout=LOOK_S)
+                    await asyncio.wait((waiter.granted,), timeout=SLOW_CHECK_S)
         except TimeoutError:
             if not waiter.granted.done():
-                raise self._busy(f"no slot for {self._plural} became free in {self._terms.wait_s:g} s") from None
+                raise self._busy(f"no slot for {self._plural} became free in {self._limits.wait_s:g} s") from None
 
     def _leave(self, waiter: _Waiter) -> None:
         if waiter.granted.done():
@@ -163,33 +163,39 @@ class Slots:
 
     def _end_waiting(self, waiter: _Waiter) -> None:
         self._waiting.remove(waiter)
-        self._awaited.add(waiter.slot.asker, -1)
+        self._waiting_counts.add(waiter.slot.asker, -1)
 
     def _check_waiting(self, asker: Asker) -> None:
-        """Whether one that has just begun to wait may."""
-        if len(self._waiting) > self._terms.waiting:
+        """Reject a request that has just begun to wait if there are too many."""
+        if len(self._waiting) > self._limits.waiting:
             raise self._busy(f"too many {self._plural} are waiting")
-        if self._awaited.by(asker) > self._terms.share(self._terms.waiting):
+        if self._waiting_counts.of(asker) > self._limits.share(self._limits.waiting):
             raise self._busy(f"too many {self._plural} of this key or address are waiting")
 
     def _grant(self) -> None:
-        """Give free slots to those who hold the fewest, among them to who had no turn for the longest time."""
-        while len(self._running) < self._terms.slots:
-            fit = [one for one in self._waiting if self._may_run(one.slot.asker)]
-            if not fit:
+        """Grant free slots to the askers that hold the fewest; on a tie, to the one whose last turn is the oldest."""
+        while len(self._running) < self._limits.slots:
+            candidates = [waiter for waiter in self._waiting if self._may_run(waiter.slot.asker)]
+            if not candidates:
                 return
-            waiter = min(fit, key=lambda one: (self._held.by(one.slot.asker), self._turns.last(one.slot.asker)))
+            waiter = min(candidates, key=self._priority)
+            asker = waiter.slot.asker
             self._end_waiting(waiter)
             self._running.append(waiter.slot)
-            self._held.add(waiter.slot.asker, 1)
-            self._turns.note(waiter.slot.asker)
+            self._slot_counts.add(asker, 1)
+            self._turns.note(asker)
             waiter.granted.set_result(None)
 
+    def _priority(self, waiter: _Waiter) -> tuple[int, int]:
+        asker = waiter.slot.asker
+        return self._slot_counts.of(asker), self._turns.last(asker)
+
     def _may_run(self, asker: Asker) -> bool:
-        return not self._terms.shares_slots or self._held.by(asker) < self._terms.share(self._terms.slots)
+        limits = self._limits
+        return not limits.shares_slots or self._slot_counts.of(asker) < limits.share(limits.slots)
 
     def _end_slow(self, asker: Asker) -> None:
-        """End a slow reader whose slot would go to an asker, unless as many are ending as wait."""
+        """End a slow reader whose slot could be granted to `asker`, unless as many are ending as are waiting."""
         ending = sum(slot.is_ending for slot in self._running)
         if ending >= len(self._waiting):
             return
@@ -203,5 +209,5 @@ class Slots:
                 return
 
     def _busy(self, detail: str) -> ProblemError:
-        retry_s = max(1, math.ceil(min(self._terms.wait_s, 5)))
+        retry_s = max(1, math.ceil(min(self._limits.wait_s, 5)))
         return ProblemError(problems.BUSY, detail, {"Retry-After": str(retry_s)})

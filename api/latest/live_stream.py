@@ -22,7 +22,7 @@ from starlette.responses import Response
 from starlette.routing import Route, request_response
 from starlette.types import Receive, Scope, Send
 
-from api.execution.client_disconnect import EndsWithClient
+from api.execution.client_disconnect import CancelOnDisconnect
 from api.geo.area import PARAMETERS as AREA
 from api.geo.area import Area, area
 from api.latest.change_log import AN_EVENT, EVENT_BYTES, Changes, State, Texts
@@ -152,7 +152,7 @@ class LiveRoutes:
 
     def routes(self) -> list[Route]:
         """The route."""
-        return [LIVE.route(EndsWithClient(request_response(self.get_live)))]
+        return [LIVE.route(CancelOnDisconnect(request_response(self.get_live)))]
 
     async def get_live(self, request: Request) -> Response:
         """Changes from now on, or since the event that the reader saw last; what is now comes first."""

@@ -21,11 +21,11 @@ from api.devices.deletion_status import DeletionRoutes
 from api.devices.list_devices import DeviceRoutes
 from api.devices.record_counts import Counts
 from api.execution import request_metrics
-from api.execution.client_disconnect import EndsWithClient
+from api.execution.client_disconnect import CancelOnDisconnect
 from api.execution.client_pace import minimum_pace
 from api.execution.query_pool import Queries
-from api.execution.request_metrics import Timed
-from api.execution.slots import Terms
+from api.execution.request_metrics import RequestMetrics
+from api.execution.slots import SlotLimits
 from api.latest.fleet import Fleet
 from api.latest.routes import LatestRoutes
 from api.legacy.list_routes import ListRoutes
@@ -98,7 +98,9 @@ def build(settings: Settings, access: ApiAccess) -> QueryProgram:
     a, stores = settings.api, _stores(settings)
     connection = open_duckdb(settings.data_dir / "tmp" / "query", f"{a.query_memory_bytes}B")
     queries = Queries(
-        connection, Terms(a.query_threads, a.query_queue, a.query_timeout_s, a.max_share_percent), a.query_timeout_s
+        connection,
+        SlotLimits(a.query_threads, a.query_queue, a.query_timeout_s, a.max_share_percent),
+        a.query_timeout_s,
     )
     exports = Exports(stores.snapshots, partial(_export_queries, settings), minimum_pace(a), a.export_wait_s + HEAD_S)
     pages = Pages(stores.snapshots, a.page_memory_bytes)
@@ -189,16 +191,16 @@ def _sql_routes(settings: Settings, stores: _Stores) -> RouteGroup:
 
 def _server(settings: Settings, application: Starlette, access: ApiAccess) -> Server:
     """The API program has checked a request's key already; any other client of the socket is checked here."""
-    gate = Gate(KnowsAsker(EndsWithClient(Timed(application))), access.keys, need_of, access.sessions)
+    gate = Gate(KnowsAsker(CancelOnDisconnect(RequestMetrics(application))), access.keys, need_of, access.sessions)
     limits = _within(ConnectionLimits.of(settings))
     return http_server(RequestIds(gate), limits, Pending.of(settings), is_behind_another=True)
 
 
 def _set_metrics(settings: Settings, queries: Queries) -> None:
     """Report the queries under way, and the limits that the settings set."""
-    metrics.QUERIES.of("query").watch(lambda: queries.under_way)
+    metrics.QUERIES.of("query").watch(lambda: queries.in_flight)
     metrics.QUERIES.of("export").set(0)
-    metrics.QUERIES_LIMIT.of("query").set(queries.most)
+    metrics.QUERIES_LIMIT.of("query").set(queries.max_in_flight)
     metrics.QUERIES_LIMIT.of("export").set(AT_ONCE + WAITING)
     metrics.QUERY_MEMORY_LIMIT.one.set(settings.api.query_memory_bytes)
     metrics.ARCHIVE_LIMIT.one.set(settings.archive.retention_max_bytes or None)
@@ -209,7 +211,7 @@ def _export_queries(settings: Settings) -> Queries:
     """Threads of DuckDB for exports alone: a slow client holds one, and no other query may wait for that."""
     connection = open_duckdb(settings.data_dir / "tmp" / "export", f"{settings.api.query_memory_bytes}B")
     a = settings.api
-    terms = Terms(AT_ONCE, WAITING, a.export_wait_s, a.max_share_percent, shares_slots=True)
+    terms = SlotLimits(AT_ONCE, WAITING, a.export_wait_s, a.max_share_percent, shares_slots=True)
     return Queries(connection, terms, timeout_s=0, plural="exports")
 
 

@@ -14,7 +14,7 @@ from typing import cast
 
 import httptools
 
-from api.execution.slots import Reader, Slots, Terms
+from api.execution.slots import Reader, SlotLimits, Slots
 from api.requests.asker import THE_BOX, Asker
 from api.requests.query_headers import KEEP_ALIVE_S, MAX_CONNECTIONS
 from telemetry.http.problem_responses import ProblemError
@@ -162,7 +162,7 @@ class Connections:
         """A program that is silent for `silent_s` amid an answer is given up."""
         self._socket = socket
         self._idle: list[Connection] = []
-        terms = Terms(MAX_CONNECTIONS, MAX_WAITING, CONNECT_TIMEOUT_S, share_percent, shares_slots=True)
+        terms = SlotLimits(MAX_CONNECTIONS, MAX_WAITING, CONNECT_TIMEOUT_S, share_percent, shares_slots=True)
         self._slots = Slots(terms, "requests")
         self.silent_s = silent_s
 

@@ -19,7 +19,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from api.execution.client_pace import MinimumPace, PacedClient
-from api.execution.pipe_stream import Piped
+from api.execution.pipe_stream import PipeStream
 from api.execution.query_pool import Queries
 from api.formats import FORMATS
 from api.formats.format import BATCH_ROWS, Format
@@ -106,7 +106,9 @@ class Exports:
         if request.method == "HEAD":
             return _Export(headers)
         client = PacedClient(self._minimum)
-        piped = Piped(self._queries, lambda connection, file: self._write(connection, file, kind, wanted, thin), client)
+        piped = PipeStream(
+            self._queries, lambda connection, file: self._write(connection, file, kind, wanted, thin), client
+        )
         first = asyncio.ensure_future(piped.read())
         try:
             await asyncio.wait((first,), timeout=self._head_s)
@@ -132,7 +134,7 @@ class Exports:
     @cached_property
     def _queries(self) -> Queries:
         queries = self._open_queries()
-        metrics.QUERIES.of("export").watch(lambda: queries.under_way)
+        metrics.QUERIES.of("export").watch(lambda: queries.in_flight)
         return queries
 
     async def close(self) -> None:
@@ -144,7 +146,7 @@ class Exports:
 class _Body(NamedTuple):
     """What is read of a pipe: the first bytes, which may have yet to come, and what comes behind them."""
 
-    piped: Piped
+    piped: PipeStream
     first: asyncio.Future[bytes]
     client: PacedClient
 

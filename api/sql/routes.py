@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from api.execution.slots import Slots, Terms
+from api.execution.slots import SlotLimits, Slots
 from api.formats import FORMATS
 from api.formats.csv import SAFE
 from api.requests import key_devices
@@ -105,7 +105,7 @@ class Sql:
         self._snapshots = snapshots
         self._settings = settings
         self._archive_root = archive_root
-        terms = Terms(settings.at_once, settings.queue, settings.timeout_s, share_percent)
+        terms = SlotLimits(settings.at_once, settings.queue, settings.timeout_s, share_percent)
         self._slots = Slots(terms, "questions in SQL")
         self._processes = SqlProcesses(settings.at_once)
 

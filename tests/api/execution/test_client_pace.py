@@ -1,4 +1,4 @@
-"""The pace of clients: what counts as slow, and a response that is broken off."""
+"""The pace of clients: when a client is slow, and an aborted response."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ class Clock:
     ("pieces", "is_slow"),
     [
         ([], False),
-        ([(1_000, 1.0)] * 9, False),  # not long enough to tell
+        ([(1_000, 1.0)] * 9, False),  # shorter than the window
         ([(1_000, 1.0)] * 10, False),
         ([(999, 1.0)] * 10, True),
         ([(999, 1.0)] * 10 + [(1_000, 0.0)], True),
-        ([(999, 1.0)] * 10 + [(10_000, 0.0)], False),  # it has made up for it
+        ([(999, 1.0)] * 10 + [(10_000, 0.0)], False),  # a later fast piece compensates
         ([(10_000, 10.0)] * 3, False),
         ([(10_000, 11.0)], True),
     ],
 )
-def test_what_is_slow(pieces: list[tuple[int, float]], is_slow: bool) -> None:
+def test_slow_clients(pieces: list[tuple[int, float]], is_slow: bool) -> None:
     clock = Clock()
     pace = Pace(MinimumPace(1_000, 10.0), clock)
     for size, seconds in pieces:
         pace.begin(size)
         clock.now_s += seconds
         pace.end()
-        clock.now_s += 60  # the box works; that is not the client's time
+        clock.now_s += 60  # time between pieces does not count
     assert pace.is_slow == is_slow
 
 
-def test_a_client_that_stops_is_slow_amid_a_piece() -> None:
+def test_a_client_that_stops_reading_is_slow_during_a_piece() -> None:
     clock = Clock()
     pace = Pace(MinimumPace(1_000, 10.0), clock)
     pace.begin(20_000)
@@ -55,7 +55,7 @@ def test_a_client_that_stops_is_slow_amid_a_piece() -> None:
     assert not no_minimum.is_slow
 
 
-def test_a_response_is_broken_off_and_its_task_goes_on() -> None:
+def test_a_response_is_aborted_and_its_task_continues() -> None:
     async def never(_message: Message) -> None:
         await asyncio.Event().wait()
 
@@ -72,7 +72,7 @@ def test_a_response_is_broken_off_and_its_task_goes_on() -> None:
     assert asyncio.run(test()) == "goes on"
 
 
-def test_another_cancellation_is_none_of_its_own() -> None:
+def test_another_cancellation_is_raised() -> None:
     async def wait() -> None:
         with PacedClient(MinimumPace()):
             await asyncio.Event().wait()

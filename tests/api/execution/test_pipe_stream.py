@@ -1,4 +1,4 @@
-"""What a thread writes to a pipe: the file numbers belong to it alone."""
+"""Pipe streams close only their own file descriptors."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import duckdb
 import pytest
 import uvloop
 
-from api.execution.pipe_stream import Piped
+from api.execution.pipe_stream import PipeStream
 from api.execution.query_pool import Queries
-from api.execution.slots import Terms
+from api.execution.slots import SlotLimits
 
 RUNS = 1_000
 THREADS = 8
@@ -23,12 +23,12 @@ THREADS = 8
 @pytest.fixture
 def queries() -> Iterator[Queries]:
     with duckdb.connect() as connection:
-        yield Queries(connection, Terms(2, 32, 30, 100), 30)
+        yield Queries(connection, SlotLimits(2, 32, 30, 100), 30)
 
 
 @contextmanager
 def others() -> Iterator[list[OSError]]:
-    """Threads that open and close files of their own; what went wrong there."""
+    """Threads that open and close their own files; collects their errors."""
     errors: list[OSError] = []
     is_over = threading.Event()
 
@@ -43,7 +43,7 @@ def others() -> Iterator[list[OSError]]:
                     errors.append(error)
 
     threads = [threading.Thread(target=use_files) for _ in range(THREADS)]
-    sys.setswitchinterval(1e-6)  # the more often threads change, the sooner one takes a number that was just freed
+    sys.setswitchinterval(1e-6)  # frequent switches: a thread soon reuses a descriptor that was just closed
     for thread in threads:
         thread.start()
     try:
@@ -60,7 +60,7 @@ def write(text: bytes, file: int) -> None:
         text = text[os.write(file, text) :]
 
 
-async def read_all(piped: Piped) -> bytes:
+async def read_all(piped: PipeStream) -> bytes:
     found = b""
     while data := await piped.read():
         found += data
@@ -70,7 +70,7 @@ async def read_all(piped: Piped) -> bytes:
 def test_no_file_of_another_thread_is_closed(queries: Queries) -> None:
     async def test() -> None:
         for number in range(RUNS):
-            piped = Piped(queries, lambda _, file: write(b"%d" % number, file))  # noqa: B023 (read at once)
+            piped = PipeStream(queries, lambda _, file: write(b"%d" % number, file))  # noqa: B023 (read at once)
             assert await read_all(piped) == b"%d" % number
         await queries.close()
 

@@ -1,4 +1,4 @@
-"""Questions in threads: what one leaves behind."""
+"""Queries in threads: results and relations are dropped after each query."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import pyarrow as pa
 import pytest
 
 from api.execution.query_pool import RELATIONS, Queries
-from api.execution.slots import Terms
+from api.execution.slots import SlotLimits
 
 ROWS = 1_000_000
 
 
 @pytest.mark.parametrize("name", RELATIONS)
-def test_records_of_a_question_go_with_it(name: str) -> None:
-    def ask(connection: duckdb.DuckDBPyConnection) -> None:
+def test_relations_are_unregistered_after_a_query(name: str) -> None:
+    def query(connection: duckdb.DuckDBPyConnection) -> None:
         connection.register(name, pa.table({"number": pa.array(range(ROWS))}))
         connection.execute(f"SELECT count(*) FROM {name}").fetchall()
         raise duckdb.OutOfMemoryException
 
     async def test() -> None:
-        queries = Queries(connection, Terms(1, 1, 30, 100), 30)
-        with pytest.raises(Exception, match="ask for less"):
-            await queries.run(ask)
+        queries = Queries(connection, SlotLimits(1, 1, 30, 100), 30)
+        with pytest.raises(Exception, match="request less data"):
+            await queries.run(query)
         await queries.close()
 
     before = pa.total_allocated_bytes()
@@ -35,15 +35,15 @@ def test_records_of_a_question_go_with_it(name: str) -> None:
         assert pa.total_allocated_bytes() - before < ROWS
 
 
-def test_a_result_that_was_not_read_to_its_end_is_dropped() -> None:
-    def half(connection: duckdb.DuckDBPyConnection) -> None:
+def test_an_unread_result_is_dropped() -> None:
+    def read_one_row(connection: duckdb.DuckDBPyConnection) -> None:
         connection.register("tail", pa.table({"number": pa.array(range(ROWS))}))
         connection.execute("SELECT * FROM tail").fetchmany(1)
 
     async def test() -> None:
-        queries = Queries(connection, Terms(1, 1, 30, 100), 30)
+        queries = Queries(connection, SlotLimits(1, 1, 30, 100), 30)
         for _ in range(3):
-            await queries.run(half)
+            await queries.run(read_one_row)
         assert pa.total_allocated_bytes() - before < ROWS
         await queries.close()
 
@@ -52,7 +52,7 @@ def test_a_result_that_was_not_read_to_its_end_is_dropped() -> None:
         asyncio.run(test())
 
 
-def test_all_relations_of_questions_are_named() -> None:
+def test_all_relations_of_queries_are_listed() -> None:
     sources = Path("api").rglob("*.py")
     found = {name for source in sources for name in re.findall(r'\.register\("(\w+)"', source.read_text())}
     assert found == set(RELATIONS)

@@ -1,4 +1,4 @@
-"""Slots: who gets the next, how many one may hold, how long anybody waits."""
+"""Slots: their order, shares and waiting times."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from api.execution.slots import Slot, Slots, Terms
+from api.execution.slots import Slot, SlotLimits, Slots
 from api.requests.asker import THE_BOX, Asker
 from telemetry.http.problem_responses import ProblemError
 
@@ -35,16 +35,16 @@ async def waiting(slots: Slots, *askers: Asker) -> list[asyncio.Task[Slot]]:
 
 
 def test_a_share_leaves_some_to_others() -> None:
-    half = Terms(4, 8, 1, 50)
+    half = SlotLimits(4, 8, 1, 50)
     assert [half.share(places) for places in (0, 1, 2, 3, 4, 8, 256)] == [0, 1, 1, 1, 2, 4, 128]
-    assert [Terms(4, 8, 1, 99).share(places) for places in (1, 2, 4)] == [1, 1, 3]
-    assert [Terms(4, 8, 1, 1).share(places) for places in (1, 2, 4)] == [1, 1, 1]
-    assert Terms(4, 8, 1).share(4) == 4
+    assert [SlotLimits(4, 8, 1, 99).share(places) for places in (1, 2, 4)] == [1, 1, 3]
+    assert [SlotLimits(4, 8, 1, 1).share(places) for places in (1, 2, 4)] == [1, 1, 1]
+    assert SlotLimits(4, 8, 1).share(4) == 4
 
 
-def test_one_address_and_one_key_hold_their_share_of_the_slots() -> None:
+def test_an_address_and_a_key_hold_at_most_their_share_of_the_slots() -> None:
     async def test() -> None:
-        slots = Slots(Terms(4, 8, 0.05, 75, shares_slots=True), "exports")
+        slots = Slots(SlotLimits(4, 8, 0.05, 75, shares_slots=True), "exports")
         held = [await slots.take(A) for _ in range(3)]
         assert "no slot for exports became free in 0.05 s" in await refused(slots, A)
         last = await slots.take(Asker("k", "192.0.2.9"))
@@ -60,25 +60,25 @@ def test_one_address_and_one_key_hold_their_share_of_the_slots() -> None:
     run(test())
 
 
-def test_the_waiting_places_are_bounded_and_no_one_has_all() -> None:
+def test_waiting_places_are_limited_in_total_and_per_asker() -> None:
     async def test() -> None:
-        slots = Slots(Terms(1, 4, 5, 75), "queries")
+        slots = Slots(SlotLimits(1, 4, 5, 75), "queries")
         running = await slots.take(A)
         waiters = await waiting(slots, A, A, A)
         assert await refused(slots, A) == "too many queries of this key or address are waiting"
         waiters += await waiting(slots, B)
         assert await refused(slots, C) == "too many queries are waiting"
         running.free()
-        for waiter in (waiters[3], *waiters[:3]):  # who had no turn yet goes first, though the last to come
+        for waiter in (waiters[3], *waiters[:3]):  # an asker without a turn is first, although it came last
             (await waiter).free()
         assert slots.count == 0
 
     run(test())
 
 
-def test_who_has_the_fewest_is_next_then_who_had_no_turn_for_longest() -> None:
+def test_the_asker_with_the_fewest_slots_is_next_then_the_one_with_the_oldest_turn() -> None:
     async def test() -> None:
-        slots = Slots(Terms(2, 8, 5), "queries")
+        slots = Slots(SlotLimits(2, 8, 5), "queries")
         first, second = await slots.take(A), await slots.take(A)
         waiters = await waiting(slots, A, A, B, THE_BOX)
         first.free()
@@ -96,9 +96,9 @@ def test_who_has_the_fewest_is_next_then_who_had_no_turn_for_longest() -> None:
     run(test())
 
 
-def test_one_that_leaves_as_its_slot_comes_gives_it_on() -> None:
+def test_a_cancelled_waiter_releases_a_slot_granted_meanwhile() -> None:
     async def test() -> None:
-        slots = Slots(Terms(1, 8, 5), "queries")
+        slots = Slots(SlotLimits(1, 8, 5), "queries")
         running = await slots.take(A)
         leaving, staying = await waiting(slots, B, C)
         running.free()
@@ -118,9 +118,9 @@ class Client:
         self.ended += 1
 
 
-def test_slow_readers_lose_their_slots_to_those_who_wait_and_to_no_one_else() -> None:
+def test_slow_readers_lose_their_slots_only_to_waiting_askers() -> None:
     async def test() -> None:
-        slots = Slots(Terms(3, 8, 5, 75, shares_slots=True), "exports")
+        slots = Slots(SlotLimits(3, 8, 5, 75, shares_slots=True), "exports")
         quick, slow, other = Client(is_slow=False), Client(), Client()
         await slots.take(A, quick)
         held = [await slots.take(A, slow), await slots.take(B, other)]

@@ -15,9 +15,9 @@ import httpx
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from api.execution.client_disconnect import EndsWithClient
+from api.execution.client_disconnect import CancelOnDisconnect
 from api.execution.query_pool import Queries
-from api.execution.slots import Terms
+from api.execution.slots import SlotLimits
 from api.query_proxy.forward import START_S, Start
 from telemetry.model.record import Sent
 from tests.api.conftest import Box, assert_problem, box_on, record
@@ -143,7 +143,7 @@ def test_a_query_program_that_hangs_costs_only_its_own_answers(
 
 def test_a_client_that_leaves_ends_its_query(connection: duckdb.DuckDBPyConnection) -> None:
     async def run() -> None:
-        queries = Queries(connection, Terms(1, 1, 60), 60)
+        queries = Queries(connection, SlotLimits(1, 1, 60), 60)
         begun = threading.Event()
 
         def ask(cursor: duckdb.DuckDBPyConnection) -> object:
@@ -161,7 +161,7 @@ def test_a_client_that_leaves_ends_its_query(connection: duckdb.DuckDBPyConnecti
             raise AssertionError("nobody is there")
 
         async with asyncio.timeout(10):
-            await EndsWithClient(app)({"type": "http"}, receive, send)
+            await CancelOnDisconnect(app)({"type": "http"}, receive, send)
             assert await queries.run(lambda cursor: cursor.execute("SELECT 1").fetchall()) == [(1,)]
         await queries.close()
 
@@ -170,7 +170,7 @@ def test_a_client_that_leaves_ends_its_query(connection: duckdb.DuckDBPyConnecti
 
 def test_one_that_waits_never_begins_when_its_client_leaves(connection: duckdb.DuckDBPyConnection) -> None:
     async def run() -> None:
-        queries = Queries(connection, Terms(1, 5, 60), 60)
+        queries = Queries(connection, SlotLimits(1, 5, 60), 60)
         go = threading.Event()
         asked: list[int] = []
         first = asyncio.create_task(queries.run(lambda _: go.wait(10)))
@@ -199,6 +199,6 @@ def test_what_the_application_raises_is_raised() -> None:
 
     async def run() -> None:
         with pytest.raises(ValueError, match="broken"):
-            await EndsWithClient(app)({"type": "http"}, receive, send)
+            await CancelOnDisconnect(app)({"type": "http"}, receive, send)
 
     asyncio.run(run())

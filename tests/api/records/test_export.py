@@ -27,9 +27,9 @@ import pyarrow.parquet as pq
 import pytest
 from msgspec.structs import replace
 
-from api.execution.pipe_stream import Piped
+from api.execution.pipe_stream import PipeStream
 from api.execution.query_pool import Queries
-from api.execution.slots import Terms
+from api.execution.slots import SlotLimits
 from api.formats import FORMATS
 from api.formats.text_lines import lines
 from api.records import sorted_export
@@ -553,8 +553,8 @@ def test_what_nobody_wants_any_more_is_not_written_to_its_end(connection: duckdb
         return lines("CAST(n AS VARCHAR)")(cursor, "SELECT range AS n FROM range(1000000000000)", file)
 
     async def run() -> None:
-        queries = Queries(connection, Terms(1, 1, 5), timeout_s=0)
-        piped = Piped(queries, work)
+        queries = Queries(connection, SlotLimits(1, 1, 5), timeout_s=0)
+        piped = PipeStream(queries, work)
         assert await piped.read()
         await asyncio.sleep(0.2)  # the writer waits by now
         piped.close()

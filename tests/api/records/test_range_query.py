@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from api.execution.query_pool import Queries
-from api.execution.slots import Terms
+from api.execution.slots import SlotLimits
 from telemetry.archive.operations import commits
 from telemetry.archive.table import commit_number
 from telemetry.http.problem_responses import ProblemError
@@ -435,7 +435,7 @@ async def busy(queries: Queries, ask: Callable[[duckdb.DuckDBPyConnection], obje
 
 def test_a_query_has_its_time_and_the_next_one_has_its_own(connection: duckdb.DuckDBPyConnection) -> None:
     async def run() -> None:
-        queries = Queries(connection, Terms(1, 1, 5), 0.05)
+        queries = Queries(connection, SlotLimits(1, 1, 5), 0.05)
         said = await busy(
             queries, lambda c: c.execute("SELECT sum(hash(r.range)) FROM range(100000000000) r").fetchall()
         )
@@ -448,7 +448,7 @@ def test_a_query_has_its_time_and_the_next_one_has_its_own(connection: duckdb.Du
 
 def test_threads_and_places_are_bounded_and_come_back(connection: duckdb.DuckDBPyConnection) -> None:
     async def run() -> None:
-        queries = Queries(connection, Terms(2, 3, 5), 5)
+        queries = Queries(connection, SlotLimits(2, 3, 5), 5)
         go = threading.Event()
         running: list[str] = []
 
@@ -476,7 +476,7 @@ def test_what_a_query_raises_gives_its_place_back(connection: duckdb.DuckDBPyCon
         raise IntentChanged("cannot reach Redis")
 
     async def run() -> None:
-        queries = Queries(connection, Terms(1, 1, 5), 5)
+        queries = Queries(connection, SlotLimits(1, 1, 5), 5)
         for _ in range(5):
             assert await busy(queries, fail) == "cannot reach Redis"
         await queries.close()
@@ -495,7 +495,7 @@ def test_a_query_that_ends_at_once_gives_its_place_back(
         return done
 
     async def run() -> None:
-        queries = Queries(connection, Terms(1, 1, 5), 5)
+        queries = Queries(connection, SlotLimits(1, 1, 5), 5)
         for _ in range(5):
             assert await queries.run(lambda c: c.execute("SELECT 1").fetchall()) == [(1,)]
         await queries.close()

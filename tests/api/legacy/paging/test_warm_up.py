@@ -12,7 +12,7 @@ import duckdb
 import pytest
 
 from api.execution.query_pool import Queries
-from api.execution.slots import Terms
+from api.execution.slots import SlotLimits
 from api.legacy.paging.pages import Page, Pages
 from api.legacy.paging.row_blocks import List
 from api.legacy.paging.warm_up import warm_up
@@ -26,7 +26,7 @@ from tests.api.stores import MIDNIGHT_US, Stores
 @pytest.fixture
 def queries(connection: duckdb.DuckDBPyConnection) -> Iterator[Queries]:
     """One at a time."""
-    found = Queries(connection, Terms(2, 1, 10), timeout_s=10)
+    found = Queries(connection, SlotLimits(2, 1, 10), timeout_s=10)
     yield found
     asyncio.run(found.close())
 
@@ -126,7 +126,7 @@ def test_of_one_thread_nothing_is_taken(connection: duckdb.DuckDBPyConnection, s
             ended.set()
 
     async def warmed(threads: int) -> bool:
-        queries = Queries(connection, Terms(threads, 1, 10), timeout_s=10)
+        queries = Queries(connection, SlotLimits(threads, 1, 10), timeout_s=10)
         await warm_up(queries, Noted(stores.snapshots, 1))
         await queries.close()
         return ended.is_set()
