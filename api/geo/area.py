@@ -1,6 +1,6 @@
-"""Where records must lie: in a box (`bbox=`) or around a point (`near=`).
+"""Filter by area: a bounding box (`bbox=`) or a circle (`near=`).
 
-Only records that say where a device was can lie anywhere: with both coordinates, and of a fix.
+Matches only records with both coordinates and a fix.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from telemetry.http.operations import InvalidValue, Parameter, Schema
 from telemetry.http.problem_responses import invalid_parameter
 
 MAX_RADIUS_M = 20_100_000.0
-"""Farther than any two places are apart."""
+"""Maximum radius, more than the distance between any two places on the earth."""
 
 _NUMBER = re.compile(r"[+-]?\d{1,12}(\.\d{0,15})?", re.ASCII)
 
 
 class Circle(NamedTuple):
-    """A point and how far around it, in metres."""
+    """A centre and a radius in metres."""
 
     latitude: float
     longitude: float
@@ -30,8 +30,8 @@ class Circle(NamedTuple):
 
 
 class Area(NamedTuple):
-    """A box in degrees, edges included; where `west` is the greater it crosses the 180th meridian. Of a circle it is
-    the box around it."""
+    """A box in degrees, edges included. If `west` is greater than `east`, it crosses the 180th meridian. With a
+    `circle`, the box is its bounding box, and a position must lie in the circle."""
 
     west: float
     south: float
@@ -41,19 +41,19 @@ class Area(NamedTuple):
 
     @property
     def sql(self) -> str:
-        """A condition on records."""
+        """The SQL condition that a record lies in the area."""
         conditions = [PLACED, f"latitude BETWEEN {self.south!r} AND {self.north!r}"]
         if self.west <= self.east:
             conditions.append(f"longitude BETWEEN {self.west!r} AND {self.east!r}")
         else:
             conditions.append(f"(longitude >= {self.west!r} OR longitude <= {self.east!r})")
         if self.circle is not None:
-            way_km = haversine_km(repr(self.circle.latitude), repr(self.circle.longitude))
-            conditions.append(f"1000 * {way_km} <= {self.circle.radius_m!r}")
+            far_km = haversine_km(repr(self.circle.latitude), repr(self.circle.longitude))
+            conditions.append(f"1000 * {far_km} <= {self.circle.radius_m!r}")
         return " AND ".join(conditions)
 
     def holds(self, latitude: float, longitude: float) -> bool:
-        """Whether a place lies in it."""
+        """True if a position lies in the area."""
         if not self.south <= latitude <= self.north:
             return False
         is_east, is_west = self.west <= longitude, longitude <= self.east
@@ -63,9 +63,9 @@ class Area(NamedTuple):
 
 
 def area(request: Request) -> Area | None:
-    """The area that a request names; None for the whole world. Raises `ProblemError`."""
-    if all(one.name in request.query_params for one in PARAMETERS):
-        raise invalid_parameter("near", "can't be asked for beside bbox")
+    """The area in a request's parameters; None if there is none. Raises `ProblemError`."""
+    if all(parameter.name in request.query_params for parameter in PARAMETERS):
+        raise invalid_parameter("near", "cannot be combined with bbox")
     box, circle = BBOX.of(request), NEAR.of(request)
     return box if circle is None else around(circle)
 
@@ -100,22 +100,22 @@ _RADIUS_M: Schema = {"type": "number", "minimum": 0, "maximum": MAX_RADIUS_M}
 
 
 def _array(*parts: Schema) -> Schema:
-    """The schema of numbers with commas between. `items` has no `false`, which generators of clients do not know."""
-    many = len(parts)
-    return {"type": "array", "prefixItems": [*parts], "items": {"type": "number"}, "minItems": many, "maxItems": many}
+    """The schema of numbers separated by commas. `items` is not `false`: client generators do not support it."""
+    count = len(parts)
+    return {"type": "array", "prefixItems": [*parts], "items": {"type": "number"}, "minItems": count, "maxItems": count}
 
 
 BBOX = Parameter[Area | None](
     "bbox",
-    "Only what lies in this box: west,south,east,north in degrees. With west greater than east it crosses the 180th "
-    "meridian.",
+    "Only positions in this box: west,south,east,north in degrees. If west is greater than east, the box crosses the "
+    "180th meridian.",
     _array(_LONGITUDE, _LATITUDE, _LONGITUDE, _LATITUDE),
     _box,
     default=None,
 )
 NEAR = Parameter[Circle | None](
     "near",
-    "Only what lies around this point: latitude,longitude in degrees and a radius in metres; not beside bbox.",
+    "Only positions in this circle: latitude,longitude in degrees and a radius in metres. Not together with bbox.",
     _array(_LATITUDE, _LONGITUDE, _RADIUS_M),
     _circle,
     default=None,
@@ -124,10 +124,10 @@ PARAMETERS = (BBOX, NEAR)
 
 
 def around(circle: Circle) -> Area:
-    """The box around a circle, a little larger, with the circle in it."""
+    """A circle as an area with a slightly enlarged bounding box."""
     angle = circle.radius_m / (EARTH_RADIUS_KM * 1_000) * 1.000_001 + 1e-9
     south, north = (circle.latitude + sign * math.degrees(angle) for sign in (-1, 1))
-    if south <= -90 or north >= 90:  # a pole is in it, and so all longitudes
+    if south <= -90 or north >= 90:  # the circle contains a pole, and so all longitudes
         return Area(-180.0, max(south, -90.0), 180.0, min(north, 90.0), circle)
     width = math.degrees(math.asin(min(1.0, math.sin(angle) / math.cos(math.radians(circle.latitude))))) + 1e-9
     if width >= 180:
@@ -136,7 +136,7 @@ def around(circle: Circle) -> Area:
 
 
 def _wrapped(longitude: float) -> float:
-    """A longitude within -180 and 180."""
+    """A longitude normalized to -180 to 180."""
     return longitude - 360 if longitude > 180 else longitude + 360 if longitude < -180 else longitude
 
 

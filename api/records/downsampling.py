@@ -15,7 +15,7 @@ from starlette.requests import Request
 
 from api.formats.format import BATCH_ROWS
 from api.geo.geo_sql import PLACED
-from api.tracks.simplification import kept_of_days, simplified
+from api.tracks.simplification import records_to_keep, simplify
 from telemetry.archive.schema import COLUMNS
 from telemetry.http.operations import InvalidValue, Parameter, flag, number
 from telemetry.http.problem_responses import invalid_parameter
@@ -68,7 +68,7 @@ class Thinned(NamedTuple):
         if keys.num_rows > MAX_SIMPLIFIED:
             most = f"{MAX_SIMPLIFIED:,} records at once: ask for less, or for an export"
             raise invalid_parameter("simplify_m", f"may be asked for of {most}")
-        stays = keys.select(["id"]).filter(kept_of_days(keys, self.simplify_m))
+        stays = keys.select(["id"]).filter(records_to_keep(keys, self.simplify_m))
         connection.register("simplified", stays)
         return f"SELECT * FROM ({records}) SEMI JOIN simplified USING (id)"
 
@@ -83,7 +83,7 @@ class Thinned(NamedTuple):
                 connection, records = stack.enter_context(_through(distinct, connection, records, batch_rows))
             records = self._first_of_sorted(records)
             if self.simplify_m:
-                step = partial(simplified, tolerance_m=self.simplify_m)
+                step = partial(simplify, tolerance_m=self.simplify_m)
                 connection, records = stack.enter_context(_through(step, connection, records, batch_rows))
             yield connection, records
 

@@ -1,7 +1,8 @@
-"""Tracks with fewer points that look the same: the rule of Ramer (1972), Douglas and Peucker (1973), on a sphere.
+"""Line simplification on a sphere with the algorithm of Ramer (1972), Douglas and Peucker (1973).
 
-Of a track its ends stay, and of a stretch between two points that stay the one farthest from the way between them, if
-that is more than the tolerance. So whatever is left out lies within the tolerance of the track that is left.
+Keeps the ends of a track. Between two kept points, keeps the point farthest from the line between them if its distance
+is more than the tolerance, and repeats this for both parts. So each omitted point lies within the tolerance of the
+simplified track.
 """
 
 from __future__ import annotations
@@ -21,50 +22,50 @@ Vector = tuple[float, float, float]
 Place = tuple[float, float]
 
 
-def kept(places: Sequence[Place], tolerance_m: float) -> list[bool]:
-    """Which points of a track stay; places are latitude and longitude in degrees."""
-    stays = [False] * len(places)
+def points_to_keep(places: Sequence[Place], tolerance_m: float) -> list[bool]:
+    """True for each point of a track to keep; places are latitude and longitude in degrees."""
+    keep = [False] * len(places)
     if not places:
-        return stays
-    stays[0] = stays[-1] = True
+        return keep
+    keep[0] = keep[-1] = True
     points = [_vector(*place) for place in places]
-    stretches = [(0, len(places) - 1)]
-    while stretches:
-        first, last = stretches.pop()
+    segments = [(0, len(places) - 1)]
+    while segments:
+        first, last = segments.pop()
         far_m, farthest = _farthest(points, first, last)
         if far_m > tolerance_m:
-            stays[farthest] = True
-            stretches += [(first, farthest), (farthest, last)]
-    return stays
+            keep[farthest] = True
+            segments += [(first, farthest), (farthest, last)]
+    return keep
 
 
 def _farthest(points: Sequence[Vector], first: int, last: int) -> tuple[float, int]:
-    """How far the farthest point between two is from the way between these, in metres, and which it is."""
+    """The distance in metres and the index of the point farthest from the line between the first and last point."""
     a, b = points[first], points[last]
     normal = _cross(a, b)
     length = math.sqrt(_dot(normal, normal))
-    most, found = -1.0, first
+    max_chord, farthest = -1.0, first
     if length == 0:  # the same place, or opposite ones
-        for place in range(first + 1, last):
-            far = _chord(a, points[place])
-            if far > most:
-                most, found = far, place
-        return _metres(most), found
+        for index in range(first + 1, last):
+            chord = _chord(a, points[index])
+            if chord > max_chord:
+                max_chord, farthest = chord, index
+        return _metres(max_chord), farthest
     n = (normal[0] / length, normal[1] / length, normal[2] / length)
-    begin, end = _cross(n, a), _cross(b, n)  # a point is beside the way if it lies on the inner side of both
-    for place in range(first + 1, last):
-        p = points[place]
+    begin, end = _cross(n, a), _cross(b, n)  # the nearest point lies on the line if p is on the inner side of both
+    for index in range(first + 1, last):
+        p = points[index]
         if _dot(p, begin) >= 0 and _dot(p, end) >= 0:
-            far = 2 * math.sin(math.asin(min(1.0, abs(_dot(p, n)))) / 2)
+            chord = 2 * math.sin(math.asin(min(1.0, abs(_dot(p, n)))) / 2)
         else:
-            far = min(_chord(a, p), _chord(b, p))
-        if far > most:
-            most, found = far, place
-    return _metres(most), found
+            chord = min(_chord(a, p), _chord(b, p))
+        if chord > max_chord:
+            max_chord, farthest = chord, index
+    return _metres(max_chord), farthest
 
 
 def _metres(chord: float) -> float:
-    """The way on the sphere that a chord of the unit sphere spans; nothing for none."""
+    """The arc length on the earth for a chord of the unit sphere; 0 for a negative chord."""
     return 2_000 * EARTH_RADIUS_KM * math.asin(min(1.0, chord / 2)) if chord > 0 else 0.0
 
 
@@ -88,55 +89,56 @@ def _chord(a: Vector, b: Vector) -> float:
 # Records ---------------------------------------------------------------------------------------------
 
 
-def kept_of_days(keys: pa.Table, tolerance_m: float) -> pa.Array:
-    """Of records that have a place, by day, device, time and id, those that stay; a device's day is a track.
+def records_to_keep(keys: pa.Table, tolerance_m: float) -> pa.Array:
+    """True for each record to keep if each device's day is simplified as one track.
 
-    `keys` has `device_id`, `us` (µs since epoch), `latitude` and `longitude`.
+    `keys` are records with a position, sorted by day, device, time and id: `device_id`, `us` (µs since epoch),
+    `latitude` and `longitude`.
     """
     columns = (keys.column(name).to_pylist() for name in ("device_id", "us", "latitude", "longitude"))
-    stays: list[bool] = []
+    keep: list[bool] = []
     for _, track in groupby(zip(*columns, strict=True), key=lambda row: (row[1] // DAY_US, row[0])):
-        stays += kept([(latitude, longitude) for _, _, latitude, longitude in track], tolerance_m)
-    return pa.array(stays, pa.bool_())
+        keep += points_to_keep([(latitude, longitude) for _, _, latitude, longitude in track], tolerance_m)
+    return pa.array(keep, pa.bool_())
 
 
-def simplified(batches: Iterable[pa.RecordBatch], tolerance_m: float) -> Generator[pa.RecordBatch, None, None]:
-    """What stays of records that come by day, device, time and id. In memory is one device's day; records that have no
-    place are left out."""
-    waiting: list[pa.RecordBatch] = []
+def simplify(batches: Iterable[pa.RecordBatch], tolerance_m: float) -> Generator[pa.RecordBatch, None, None]:
+    """The records to keep. `batches` are sorted by day, device, time and id; one device's day is in memory at a time.
+    Records without a position are omitted."""
+    pieces: list[pa.RecordBatch] = []
     track: tuple[int, str] | None = None
     for batch in batches:
-        for begun, piece in _pieces(batch):
-            if begun != track:
-                yield from _simplified(waiting, tolerance_m)
-                waiting, track = [], begun
-            waiting.append(piece)
-    yield from _simplified(waiting, tolerance_m)
+        for next_track, piece in _pieces(batch):
+            if next_track != track:
+                yield from _simplify_track(pieces, tolerance_m)
+                pieces, track = [], next_track
+            pieces.append(piece)
+    yield from _simplify_track(pieces, tolerance_m)
 
 
 def _pieces(batch: pa.RecordBatch) -> list[tuple[tuple[int, str], pa.RecordBatch]]:
-    """The stretches of a batch that are of one device and day."""
+    """The batch divided into tracks; a track's key is its day and device."""
     us = batch.column("timestamp").cast(pa.int64()).to_pylist()
     tracks = [(at // DAY_US, device) for at, device in zip(us, batch.column("device_id").to_pylist(), strict=True)]
-    found, start = [], 0
+    pieces, start = [], 0
     for track, rows in groupby(tracks):
         count = sum(1 for _ in rows)
-        found.append((track, batch.slice(start, count)))
+        pieces.append((track, batch.slice(start, count)))
         start += count
-    return found
+    return pieces
 
 
-def _simplified(pieces: Sequence[pa.RecordBatch], tolerance_m: float) -> list[pa.RecordBatch]:
+def _simplify_track(pieces: Sequence[pa.RecordBatch], tolerance_m: float) -> list[pa.RecordBatch]:
     if not pieces:
         return []
     track = pa.Table.from_batches(pieces, COLUMNS)
     names = ("latitude", "longitude", "attributes")
     rows = zip(*(track.column(name).to_pylist() for name in names), strict=True)
-    placed = [
+    has_position = [
         latitude is not None and longitude is not None and not (attributes or "").startswith(NO_FIX)
         for latitude, longitude, attributes in rows
     ]
-    track = track.filter(pa.array(placed, pa.bool_()))
+    track = track.filter(pa.array(has_position, pa.bool_()))
     places = list(zip(*(track.column(name).to_pylist() for name in names[:2]), strict=True))
-    found: list[pa.RecordBatch] = track.filter(pa.array(kept(places, tolerance_m), pa.bool_())).to_batches()
-    return found
+    batches: list[pa.RecordBatch] = track.filter(pa.array(points_to_keep(places, tolerance_m), pa.bool_())).to_batches()
+    return batches

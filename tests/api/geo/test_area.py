@@ -1,4 +1,4 @@
-"""Boxes and circles: what lies in them, in SQL as in Python, over poles and the 180th meridian."""
+"""Boxes and circles contain the same positions in SQL and in Python, also at poles and the 180th meridian."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ CONNECTION = open_duckdb()
 
 @settings(deadline=None)
 @given(LATITUDES, LONGITUDES, st.floats(0, 20_100_000), LATITUDES, LONGITUDES)
-def test_the_box_around_a_circle_loses_nothing_of_it(
+def test_the_bounding_box_contains_the_circle(
     latitude: float, longitude: float, radius_m: float, at: float, along: float
 ) -> None:
     circle = Circle(latitude, longitude, radius_m)
     where = around(circle)
     far_m = distance_m(circle, at, along)
     if math.isclose(far_m, radius_m, rel_tol=1e-9, abs_tol=1e-6):
-        return  # on the edge the last digit decides
+        return  # rounding decides on the edge
     assert where.holds(at, along) == (far_m <= radius_m)
     assert in_sql(CONNECTION, where, at, along) == (far_m <= radius_m)
 
 
 @settings(deadline=None)
 @given(LONGITUDES, LONGITUDES, st.tuples(LATITUDES, LATITUDES).map(sorted), LATITUDES, LONGITUDES)
-def test_a_box_in_sql_is_that_in_python(west: float, east: float, ends: list[float], at: float, along: float) -> None:
+def test_a_box_is_equal_in_sql_and_python(west: float, east: float, ends: list[float], at: float, along: float) -> None:
     where = Area(west, ends[0], east, ends[1])
     assert in_sql(CONNECTION, where, at, along) == where.holds(at, along)
 
@@ -68,11 +68,11 @@ def test_known_distances() -> None:
 
 
 @pytest.mark.parametrize("text", ["28.5,40.8,29.4,41.2", " 28.5, 40.8 ,29.4,41.2"])
-def test_a_box_is_read(text: str) -> None:
+def test_a_box_is_parsed(text: str) -> None:
     assert area(asked(bbox=text)) == Area(28.5, 40.8, 29.4, 41.2)
 
 
-def test_nothing_is_the_world() -> None:
+def test_without_parameters_there_is_no_area() -> None:
     assert area(asked()) is None
 
 
@@ -89,9 +89,9 @@ def test_nothing_is_the_world() -> None:
         ({"near": "91,0,5"}, "a latitude within"),
         ({"near": "0,0,-5"}, "a radius from 0"),
         ({"near": "0,0,99999999"}, "a radius from 0"),
-        ({"near": "0,0,5", "bbox": "0,0,1,1"}, "beside bbox"),
+        ({"near": "0,0,5", "bbox": "0,0,1,1"}, "cannot be combined with bbox"),
     ],
 )
-def test_what_is_no_area(query: dict[str, Any], reason: str) -> None:
+def test_invalid_areas_are_rejected(query: dict[str, Any], reason: str) -> None:
     with pytest.raises(ProblemError, match=reason):
         area(asked(**query))

@@ -1,4 +1,4 @@
-"""Simplified tracks: what is left out lies near what is left."""
+"""Simplified tracks: omitted points lie near the simplified track."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from api.geo.area import Circle, distance_m
-from api.tracks.simplification import kept, kept_of_days, simplified
+from api.tracks.simplification import points_to_keep, records_to_keep, simplify
 from telemetry.archive.schema import COLUMNS
 from telemetry.model.utc import DAY_US
 from tests.api.tracks.test_trip_detection import M
@@ -21,7 +21,7 @@ NEAR = st.lists(st.tuples(st.floats(40.0, 40.02), st.floats(29.0, 29.02)), max_s
 
 
 def way_m(place: Place, first: Place, last: Place) -> float:
-    """How far a place is from the way between two that are near, on a plane: right to a thousandth."""
+    """Distance of a place from the line between two near places on a plane; the error is a thousandth at most."""
     scale = math.cos(math.radians(first[0]))
     (x, y), (ax, ay), (bx, by) = ((one[1] * scale / M, one[0] / M) for one in (place, first, last))
     length = (bx - ax) ** 2 + (by - ay) ** 2
@@ -31,8 +31,8 @@ def way_m(place: Place, first: Place, last: Place) -> float:
 
 @settings(deadline=None)
 @given(NEAR, st.sampled_from([1.0, 10.0, 300.0]))
-def test_what_is_left_out_lies_within_the_tolerance(places: list[Place], tolerance_m: float) -> None:
-    stays = kept(places, tolerance_m)
+def test_omitted_points_lie_within_the_tolerance(places: list[Place], tolerance_m: float) -> None:
+    stays = points_to_keep(places, tolerance_m)
     left = [place for place, is_kept in enumerate(stays) if is_kept]
     assert len(stays) == len(places)
     assert not places or (left[0], left[-1]) == (0, len(places) - 1)
@@ -41,37 +41,37 @@ def test_what_is_left_out_lies_within_the_tolerance(places: list[Place], toleran
             assert way_m(places[place], places[first], places[last]) <= tolerance_m * 1.01 + 0.01
 
 
-def test_a_straight_way_needs_its_ends_alone() -> None:
-    assert kept([(40 + n * M, 29.0) for n in range(100)], 0.1) == [True, *[False] * 98, True]
+def test_a_straight_line_keeps_only_its_ends() -> None:
+    assert points_to_keep([(40 + n * M, 29.0) for n in range(100)], 0.1) == [True, *[False] * 98, True]
 
 
-def test_a_corner_stays() -> None:
-    assert kept([(0, 0), (0, 1), (0, 2), (1, 2), (2, 2)], 5) == [True, False, True, False, True]
+def test_a_corner_is_kept() -> None:
+    assert points_to_keep([(0, 0), (0, 1), (0, 2), (1, 2), (2, 2)], 5) == [True, False, True, False, True]
 
 
-def test_a_way_there_and_back_keeps_where_it_turned() -> None:
-    assert kept([(0, 0), (0, 0.5), (0, 1), (0, 0.5), (0, 0)], 5) == [True, False, True, False, True]
+def test_the_turning_point_of_a_return_trip_is_kept() -> None:
+    assert points_to_keep([(0, 0), (0, 0.5), (0, 1), (0, 0.5), (0, 0)], 5) == [True, False, True, False, True]
 
 
 def test_over_the_180th_meridian_and_a_pole() -> None:
-    assert kept([(0, 179.5), (0, -179.9), (0, -179.5)], 5) == [True, False, True]
-    assert kept([(89, 0), (90, 0), (89, 180)], 5) == [True, False, True]
+    assert points_to_keep([(0, 179.5), (0, -179.9), (0, -179.5)], 5) == [True, False, True]
+    assert points_to_keep([(89, 0), (90, 0), (89, 180)], 5) == [True, False, True]
 
 
-def test_a_long_way_is_that_on_the_sphere() -> None:
-    """The shortest way from Istanbul to New York leads far north of the straight line of a map."""
+def test_long_lines_are_great_circles() -> None:
+    """The shortest line from Istanbul to New York is far north of the straight line on a map."""
     first, last, on_the_map = (41.0, 29.0), (40.7, -74.0), (40.85, -22.5)
     half_m = distance_m(Circle(*first, 0), *last) / 2
     middle = (54.249, -22.663)
     assert distance_m(Circle(*first, 0), *middle) == pytest.approx(half_m, rel=0.01)
     assert distance_m(Circle(*last, 0), *middle) == pytest.approx(half_m, rel=0.01)
-    assert kept([first, middle, last], 50_000) == [True, False, True]
-    assert kept([first, on_the_map, last], 1_000_000) == [True, True, True]
+    assert points_to_keep([first, middle, last], 50_000) == [True, False, True]
+    assert points_to_keep([first, on_the_map, last], 1_000_000) == [True, True, True]
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
-def test_few_points_stay(count: int) -> None:
-    assert kept([(1.0, 2.0)] * count, 5) == [True] * count
+def test_few_points_are_all_kept(count: int) -> None:
+    assert points_to_keep([(1.0, 2.0)] * count, 5) == [True] * count
 
 
 def records(rows: list[tuple[str, int, float | None, str | None]]) -> pa.Table:
@@ -103,11 +103,11 @@ ROWS: list[tuple[str, int, float | None, str | None]] = [
 
 @pytest.mark.parametrize("size", [1, 2, 3, 100])
 def test_a_device_s_day_is_a_track(size: int) -> None:
-    found = [number for batch in simplified(records(ROWS).to_batches(size), 1.0) for number in batch["id"].to_pylist()]
+    found = [number for batch in simplify(records(ROWS).to_batches(size), 1.0) for number in batch["id"].to_pylist()]
     assert found == [0, 4, 7, 9, 10, 13]
 
 
-def test_keys_say_the_same() -> None:
+def test_keys_give_the_same_records() -> None:
     placed = [row for row in ROWS if row[2] is not None and row[3] is None]
     keys = pa.table(
         {
@@ -117,4 +117,4 @@ def test_keys_say_the_same() -> None:
             "longitude": [0.0] * len(placed),
         }
     )
-    assert [place for place, stays in enumerate(kept_of_days(keys, 1.0).to_pylist()) if stays] == [0, 4, 5, 7, 8, 11]
+    assert [place for place, stays in enumerate(records_to_keep(keys, 1.0).to_pylist()) if stays] == [0, 4, 5, 7, 8, 11]

@@ -1,4 +1,4 @@
-"""Trips and stops: of runs, of records by SQL against one written record by record, and over HTTP."""
+"""Trips and stops: from runs, from records by SQL and by a model in plain Python, and over HTTP."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def stays(s: float, until_s: float, north_m: float, every_s: float = 60) -> list
 
 
 def drives(s: float, until_s: float, north_m: float, to_m: float, every_s: float = 60) -> list[Fix]:
-    """The records on the way, without its ends."""
+    """The records of a trip, without its ends."""
     count = round((until_s - s) / every_s)
     kmh = abs(to_m - north_m) / (until_s - s) * 3.6
     return [Fix(s + n * every_s, north_m + (to_m - north_m) * n / count, kmh) for n in range(1, count)]
@@ -87,7 +87,7 @@ DAY = [*stays(0, 600, 0), *drives(600, 1_800, 0, 10_000), *stays(1_800, 3_000, 1
 def test_a_trip_lies_between_two_stops() -> None:
     assert moves_of(DAY) == [("stop", 0, 600), ("trip", 600, 1_800), ("stop", 1_800, 3_000)]
     [trip] = [move for move in moves(runs_of(DAY), RULES) if isinstance(move, Trip)]
-    assert trip.way_m == pytest.approx(10_000, rel=1e-6)
+    assert trip.distance_m == pytest.approx(10_000, rel=1e-6)
     assert trip.records == 21
     assert trip.speed_kmh_max == pytest.approx(30)
 
@@ -97,7 +97,7 @@ def test_a_short_halt_is_part_of_the_trip() -> None:
     assert moves_of(way) == [("trip", 60, 1_260)]
 
 
-def test_a_receiver_that_wanders_about_is_at_rest() -> None:
+def test_a_receiver_whose_position_drifts_is_at_rest() -> None:
     fixes = [*stays(0, 600, 0), Fix(660, 20, 5.0), Fix(720, 5, 4.0), *stays(780, 1_200, 2)]
     assert moves_of(fixes) == [("stop", 0, 1_200)]
 
@@ -112,26 +112,26 @@ def test_a_tracker_that_sleeps_while_parked_is_at_rest() -> None:
     assert moves_of(way) == [("trip", 60, 540), ("stop", 540, 9_060), ("trip", 9_060, 9_540)]
 
 
-def test_of_a_single_record_nothing_is_known() -> None:
+def test_a_single_record_is_no_move() -> None:
     assert moves_of([Fix(0, 0, 0.0)]) == []
     assert moves_of([Fix(0, 0, 50.0)]) == []
     assert moves_of([]) == []
 
 
-def test_speed_is_worked_out_where_it_was_not_sent() -> None:
+def test_missing_speeds_are_computed_from_positions() -> None:
     fixes = [Fix(fix.s, fix.north_m) for fix in DAY]
     assert moves_of(fixes) == [("stop", 0, 600), ("trip", 600, 1_860), ("stop", 1_860, 3_000)]
 
 
-def test_the_maximum_of_a_trip_is_that_of_the_speeds_that_were_sent() -> None:
-    """Of a flight, one record came without a speed, 20 km after the one before: 1,200 km/h from positions."""
+def test_the_maximum_of_a_trip_is_the_maximum_sent_speed() -> None:
+    """One record of a flight has no speed, and is 20 km after the previous one: 1,200 km/h from positions."""
     fixes = [Fix(0, 0, 800.0), Fix(60, 13_400, 840.8), Fix(120, 33_400), Fix(180, 46_700, 800.0)]
     for sent, expected in ((fixes, 840.8), ([Fix(fix.s, fix.north_m) for fix in fixes], 1_200.0)):
         [trip] = [move for move in moves(runs_of(sent), RULES) if isinstance(move, Trip)]
         assert trip.speed_kmh_max == pytest.approx(expected, rel=1e-6)
 
 
-# Against one written record by record ----------------------------------------------------------------
+# Compared with a model that reads record by record ---------------------------------------------------
 
 FIXES = st.lists(
     st.tuples(
@@ -186,7 +186,7 @@ def runs_one_by_one(fixes: list[Fix], rules: Rules) -> list[Run]:
 
 @settings(deadline=None)
 @given(FIXES, RULE_SETS)
-def test_sql_makes_the_runs_that_one_by_one_does(steps: list[tuple[float, float, float | None]], rules: Rules) -> None:
+def test_sql_makes_the_same_runs_as_the_model(steps: list[tuple[float, float, float | None]], rules: Rules) -> None:
     fixes = along(steps)
     found, expected = runs_of(fixes, rules), runs_one_by_one(fixes, rules)
     assert len(found) == len(expected)
@@ -199,7 +199,7 @@ def test_sql_makes_the_runs_that_one_by_one_does(steps: list[tuple[float, float,
 
 @settings(deadline=None)
 @given(FIXES, RULE_SETS)
-def test_moves_lie_one_after_the_other_and_keep_to_the_rules(
+def test_moves_do_not_overlap_and_follow_the_rules(
     steps: list[tuple[float, float, float | None]], rules: Rules
 ) -> None:
     fixes = along(steps)
@@ -210,21 +210,21 @@ def test_moves_lie_one_after_the_other_and_keep_to_the_rules(
         if isinstance(move, Stop):
             assert move.end.us - move.start.us >= rules.min_stop_s * 1e6
         else:
-            assert move.way_m >= rules.min_trip_m or move.end.us - move.start.us > WANDER_US
+            assert move.distance_m >= rules.min_trip_m or move.end.us - move.start.us > WANDER_US
     whole_m = sum(step_m for _, step_m, _ in steps[1:])
     assert way_m(found) <= whole_m + 1e-3
 
 
 def way_m(found: list[Move]) -> float:
-    return sum(move.way_m for move in found if isinstance(move, Trip))
+    return sum(move.distance_m for move in found if isinstance(move, Trip))
 
 
-# Against the documented rules, applied to stretches of records ----------------------------------------
+# Compared with the documented rules, applied to stretches of records ----------------------------------
 
 
 class Piece(NamedTuple):
-    """A record, or a rest between two (0 records): when it begins and ends (s), and the way to it from the piece
-    before; of a rest, the way within it."""
+    """A record, or a rest between two (0 records): its start and end (s), and the distance from the previous piece; for
+    a rest, the distance within it."""
 
     is_still: bool
     start_s: float
@@ -282,7 +282,7 @@ def without_short_trips(of: list[Piece], rules: Rules) -> list[Piece]:
 
 
 def is_trip(every: list[list[Piece]], number: int, rules: Rules) -> bool:
-    """Whether a stretch of moving goes far enough from the stop before it to the one after it, or for long."""
+    """True if a moving stretch from stop to stop is long enough in distance or duration."""
     stretch = every[number]
     start_s, end_s, way_m = stretch[0].start_s, stretch[-1].end_s, way_of(stretch)
     if number:
@@ -294,7 +294,7 @@ def is_trip(every: list[list[Piece]], number: int, rules: Rules) -> bool:
 
 
 def by_the_rules(fixes: list[Fix], rules: Rules) -> Iterator[tuple[str, float, float, int, float]]:
-    """Kind, start and end in s, records and, of a trip, metres."""
+    """Kind, start and end in s, number of records and, for a trip, metres."""
     for connected in pieces(fixes, rules):
         found = stretches(without_short_trips(without_short_stops(connected, rules), rules))
         for number, stretch in enumerate(found):
@@ -319,42 +319,42 @@ def described(move: Move) -> tuple[str, float, float, int, float]:
     start_s, end_s = ((us - MIDNIGHT_US) / 1e6 for us in (move.start.us, move.end.us))
     if isinstance(move, Stop):
         return "stop", start_s, end_s, move.records, 0.0
-    return "trip", start_s, end_s, move.records, move.way_m
+    return "trip", start_s, end_s, move.records, move.distance_m
 
 
 @settings(deadline=None, max_examples=300)
 @given(FIXES, RULE_SETS)
-def test_moves_are_those_of_the_documented_rules(steps: list[tuple[float, float, float | None]], rules: Rules) -> None:
+def test_moves_follow_the_documented_rules(steps: list[tuple[float, float, float | None]], rules: Rules) -> None:
     fixes = along(steps)
     found, expected = list(map(described, moves(runs_of(fixes, rules), rules))), list(by_the_rules(fixes, rules))
     assert [move[:4] for move in found] == [move[:4] for move in expected]
     assert [move[4] for move in found] == pytest.approx([move[4] for move in expected], rel=1e-6, abs=1e-3)
 
 
-def test_short_stands_around_a_rest_are_one_stop() -> None:
+def test_short_stops_around_a_rest_are_one_stop() -> None:
     still = [Fix(660, 6_000, 0.0), Fix(720, 6_000, 0.0), Fix(9_000, 6_000, 0.0), Fix(9_060, 6_000, 0.0)]
     way = [*drives(0, 660, 0, 6_000), *still, *drives(9_060, 9_660, 6_000, 0)]
     assert moves_of(way) == [("trip", 60, 660), ("stop", 660, 9_060), ("trip", 9_060, 9_600)]
 
 
-def test_the_way_over_a_gap_is_not_that_of_the_run_after_it() -> None:
+def test_the_distance_over_a_gap_does_not_count() -> None:
     way = [*drives(0, 600, 0, 6_000), Fix(3_000, 20_000, 4.0), *stays(3_060, 3_600, 20_010)]
     assert moves_of(way) == [("trip", 60, 540), ("stop", 3_000, 3_600)]
 
 
-def test_a_way_to_the_next_stop_counts_for_the_trip() -> None:
-    """Of 900 m, 850 lie between the last record that moves and the first one that stands."""
+def test_the_distance_to_the_next_stop_belongs_to_the_trip() -> None:
+    """850 of 900 m lie between the last moving record and the first one that stands still."""
     fixes = [*stays(0, 600, 0), Fix(660, 50, 20.0), *stays(720, 1_320, 900)]
     assert moves_of(fixes) == [("stop", 0, 600), ("trip", 600, 720), ("stop", 720, 1_320)]
 
 
-# Of ranges --------------------------------------------------------------------------------------------
+# Ranges -----------------------------------------------------------------------------------------------
 
 DAY_S = 86_400.0
 
 
 def within(fixes: list[Fix], start_s: float, end_s: float, rules: Rules = RULES) -> list[Move]:
-    """What a range is answered, of records that are not saved yet."""
+    """The moves of a range of unsaved records."""
     wanted = Wanted((), MIDNIGHT_US + round(start_s * 1e6), MIDNIGHT_US + round(end_s * 1e6))
     CONNECTION.register("tail", table(fixes))
     look = trips.look_of(rules, LIMITS)
@@ -370,11 +370,11 @@ Told = tuple[str, int, int, float]
 
 
 def joined_at(parts: list[list[Move]]) -> list[Told]:
-    """Kind, start, end and metres of the moves of ranges next to one another, put together again."""
+    """Kind, start, end and metres of the moves of adjacent ranges, joined at their borders."""
     found: list[Told] = []
     for part in parts:
         for place, move in enumerate(part):
-            name, way_m = type(move).__name__, getattr(move, "way_m", 0.0)
+            name, way_m = type(move).__name__, getattr(move, "distance_m", 0.0)
             end_us = move.end.us
             last = found[-1] if found else None
             if place == 0 and last and last[0] == name and last[2] == move.start.us and takes_time(last, move):
@@ -385,7 +385,7 @@ def joined_at(parts: list[list[Move]]) -> list[Told]:
 
 
 def takes_time(last: Told, move: Move) -> bool:
-    """Two moves of a kind never touch unless a range's border parted them, or both are of one moment."""
+    """Two moves of the same kind touch only at a range's border, or if both have the same time."""
     return last[1] < last[2] or move.start.us < move.end.us
 
 
@@ -422,7 +422,7 @@ LONG = st.lists(
 def test_parts_of_a_range_add_up_to_the_whole(
     steps: list[tuple[float, float, float | None]], cuts: list[float], is_at_records: bool, rules: Rules
 ) -> None:
-    """For any track, cuts and gaps: standing, moving and metres."""
+    """Stopped time, moving time and metres, for any track, borders and gaps."""
     fixes = along(steps)
     first_s, last_s = fixes[0].s, fixes[-1].s
     at_s = sorted({round(first_s + cut * (last_s - first_s + 1), 3) for cut in cuts})
@@ -457,8 +457,8 @@ def test_a_day_of_parking_without_a_record_is_a_stop() -> None:
     assert (type(stop), stop.records, stop.start.latitude) == (Stop, 0, 0.0)
 
 
-def test_far_from_a_range_only_devices_are_read_of_which_nothing_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A device that was silent for a week costs a fleet that reports all the time little."""
+def test_only_devices_without_near_records_are_searched_far_from_a_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device that was silent for a week costs little in a fleet that reports all the time."""
     asked: list[Wanted] = []
     real = record_sql.records_in
 
@@ -479,17 +479,17 @@ def test_far_from_a_range_only_devices_are_read_of_which_nothing_was_found(monke
     assert not any("a" in one.devices for one in asked if one.start_us < MIDNIGHT_US - DAY_S * 1e6)
 
 
-def test_a_trip_over_midnight_is_cut_where_the_device_was_then() -> None:
+def test_a_trip_over_midnight_is_divided_at_the_interpolated_position() -> None:
     fixes = drives(DAY_S - 630, DAY_S + 570, 0, 12_000)
     [[before], [after]] = [within(fixes, day * DAY_S, (day + 1) * DAY_S) for day in range(2)]
     assert isinstance(before, Trip)
     assert isinstance(after, Trip)
     assert before.end == after.start
     assert before.end.latitude == pytest.approx(6_300 * M)
-    assert [before.way_m, after.way_m] == pytest.approx([5_700, 5_100], rel=1e-6)
+    assert [before.distance_m, after.distance_m] == pytest.approx([5_700, 5_100], rel=1e-6)
 
 
-def test_a_cut_on_the_180th_meridian_lies_on_it() -> None:
+def test_an_interpolated_position_on_the_180th_meridian() -> None:
     rows = table([Fix(0, 0, 60.0), Fix(600, 0, 60.0)]).to_pylist()
     rows[0]["longitude"], rows[1]["longitude"] = 179.9, -179.7
     CONNECTION.register("fixes", pa.Table.from_pylist(rows, COLUMNS))
@@ -504,7 +504,7 @@ def test_a_cut_on_the_180th_meridian_lies_on_it() -> None:
 
 @pytest.fixture(scope="module")
 def box(shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
-    """Two devices of the same day, one half saved; one that stands; one without a place."""
+    """Two devices with records of the same day, half of one's saved; one that stands still; one without positions."""
     with box_on(shared_redis.url, tmp_path_factory.mktemp("moves"), redis__shards="2") as found:
         half = len(DAY) // 2
         for place, fixes in enumerate((DAY[:half], DAY[half:])):
@@ -559,7 +559,7 @@ def test_stops_over_http(box: Box, limit: int) -> None:
     assert [one["device_id"] for one in pages(box, "stops", limit, ("min_stop_s", 1_000))] == ["a", "b"]
 
 
-def test_of_one_device_and_a_part_of_its_day(box: Box) -> None:
+def test_one_device_and_a_part_of_its_day(box: Box) -> None:
     [trip] = pages(box, "trips", 5, ("device_id", "b"), ("end", "2026-01-10T00:20:30Z"))
     assert (trip["start"], trip["end"]) == ("2026-01-10T00:10:00.000000Z", "2026-01-10T00:20:30.000000Z")
     assert trip["distance_km"] == pytest.approx(5.25, rel=1e-6)
@@ -568,12 +568,12 @@ def test_of_one_device_and_a_part_of_its_day(box: Box) -> None:
 
 
 @pytest.mark.parametrize("query", [("device_id", "nobody"), ("end", "2001-01-01"), ("start", "2100-01-01")])
-def test_nothing_is_no_error(box: Box, query: tuple[str, str]) -> None:
+def test_an_empty_result_is_no_error(box: Box, query: tuple[str, str]) -> None:
     assert pages(box, "trips", 5, query) == pages(box, "stops", 5, query) == []
 
 
 @pytest.mark.parametrize(
     "query", [("stopped_kmh", "x"), ("min_stop_s", "-1"), ("max_gap_s", "1e9"), ("cursor", "x"), ("every", "1h")]
 )
-def test_what_is_refused(box: Box, query: tuple[str, str]) -> None:
+def test_invalid_parameters_are_rejected(box: Box, query: tuple[str, str]) -> None:
     assert_problem(box.get("/v1/trips", query), 400, "invalid-parameter")
