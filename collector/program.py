@@ -1,4 +1,4 @@
-"""The parts of a collector process: how they are made of the settings, started and stopped."""
+"""The parts of a collector process: makes them from the settings, starts and stops them."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ if TYPE_CHECKING:
 log = logging.getLogger("collector")
 
 GC_OBJECTS = 5_000
-"""Objects made before garbage is collected: at the usual 700, collections take much of the collector's time where each
-message brings one record. With many more, connections that closed amid a message keep their memory for too long."""
+"""Allocations between two garbage collections. With Python's default, collections take much of the collector's time if
+each message has one record. With many more, connections that closed within a message keep their memory for too long."""
 
 
 class CollectorAccess(NamedTuple):
-    """What senders are checked against: API keys, certificates and registered devices; None where none are set."""
+    """API keys, certificates and registered devices, by which senders are checked; None without the setting."""
 
     keys: Keyring | None
     tls: Identity | None
@@ -75,7 +75,7 @@ class CollectorAccess(NamedTuple):
 
 
 class CollectorProgram(NamedTuple):
-    """The parts of one collector process. `ports` are the further ones; `http` and `tcp` serve the common ports."""
+    """The parts of one collector process. `http` and `tcp` serve the common ports, `ports` the additional ones."""
 
     settings: Settings
     listening: Sockets
@@ -88,7 +88,7 @@ class CollectorProgram(NamedTuple):
 
 
 class _Shared(NamedTuple):
-    """What the listeners of a process share. `devices` are the connections over TCP, `clients` those over HTTP."""
+    """State that a process's listeners share. `devices` are the TCP connections, `clients` the HTTP connections."""
 
     settings: Settings
     access: CollectorAccess
@@ -97,13 +97,13 @@ class _Shared(NamedTuple):
     rates: Rates
     addresses: Addresses
     pending: Pending
-    http_limits: HttpLimits  # one for all, for what arrives is bounded together
+    http_limits: HttpLimits  # shared, because the limits apply to the sum of all ports
     devices: Connections
     clients: Connections
 
 
 async def serve(settings: Settings, listening: Sockets) -> None:
-    """Collect until a signal comes; then answer the requests under way."""
+    """Collect until a signal comes; then respond to the requests in progress."""
     stopped = stop_on_signals()
     async with open_access(settings) as access:
         await run(build(settings, listening, access), stopped)
@@ -111,7 +111,7 @@ async def serve(settings: Settings, listening: Sockets) -> None:
 
 @contextlib.asynccontextmanager
 async def open_access(settings: Settings) -> AsyncIterator[CollectorAccess]:
-    """Load keys, certificates and device lists, and keep them up to date while it is entered."""
+    """Load keys, certificates and device lists, and keep them up to date until the context ends."""
     certificates = ClientCertificates.of(settings)
     judged = contextlib.nullcontext() if certificates is None else certificates.judged()
     async with key_cache.required(settings, is_noting=True) as keys, judged, device_lookups(settings) as lookups:
@@ -119,9 +119,9 @@ async def open_access(settings: Settings) -> AsyncIterator[CollectorAccess]:
 
 
 def build(settings: Settings, listening: Sockets, access: CollectorAccess) -> CollectorProgram:
-    """Make the parts of a process from the settings; nothing is served yet. Needs a running event loop."""
+    """Make the parts of a process from the settings, without serving. Needs a running event loop."""
     shared = _shared(settings, access, listening.process)
-    has_brokers = listening.process == 0  # a broker accepts one client of a name
+    has_brokers = listening.process == 0  # a broker accepts one client per client id
     return CollectorProgram(
         settings,
         listening,
@@ -135,7 +135,7 @@ def build(settings: Settings, listening: Sockets, access: CollectorAccess) -> Co
 
 
 async def run(program: CollectorProgram, stopped: asyncio.Event) -> None:
-    """Collect until stopped; then answer the requests under way, and store what was received."""
+    """Collect until stopped; then respond to the requests in progress, and store the received records."""
     settings = program.settings
     gc.freeze()
     gc.set_threshold(GC_OBJECTS)
@@ -168,7 +168,7 @@ async def _start(program: CollectorProgram) -> asyncio.Task[None]:
 
 
 async def _stop(program: CollectorProgram, serving: asyncio.Task[None]) -> None:
-    """Answer the requests under way on all ports, then store what waits."""
+    """Respond to the requests in progress on all ports, then store the waiting records."""
     program.http.should_exit = True
     brokers = [program.brokers.stop(GRACE_S)] if program.brokers else []
     await asyncio.gather(program.tcp.stop(GRACE_S), program.ports.stop(GRACE_S), serving, *brokers)
@@ -258,14 +258,14 @@ def _http_of_common_port(shared: _Shared) -> Server:
 
 
 def _in_front(shared: _Shared, app: ASGIApp) -> RequestIds:
-    """An application after what each request passes first: its name, and the rate limits."""
+    """Wrap an application with the request id and the rate limits."""
     asks_for_key = shared.access.keys is not None
     limited = throttled(app, shared.rates, shared.addresses, too_many_at, asks_for_key)
     return RequestIds(limited, shared.settings.log.access)
 
 
 def _brokers(settings: Settings, intake: Intake, arrival: Callable[[], Arrival]) -> Brokers | None:
-    """Clients of the MQTT brokers in the settings. Without any, their libraries stay unloaded."""
+    """Clients of the MQTT brokers in the settings. Without brokers, the MQTT libraries are not loaded."""
     if not settings.collector.mqtt:
         return None
     made: Brokers = importlib.import_module("collector.mqtt.brokers").Brokers(settings, intake, arrival)
@@ -273,7 +273,7 @@ def _brokers(settings: Settings, intake: Intake, arrival: Callable[[], Arrival])
 
 
 def timeouts_of(c: Collector, idle_s: int) -> Timeouts:
-    """The timeouts of a TCP port; `idle_s` is its own idle timeout, 0 if it has none."""
+    """The timeouts of a TCP port; `idle_s` is the port's idle timeout, 0 = by protocol."""
     return Timeouts(
         c.request_timeout_s,
         idle_s or c.idle_timeout_s,
@@ -284,7 +284,7 @@ def timeouts_of(c: Collector, idle_s: int) -> Timeouts:
 
 
 def watch_connections(share: Share) -> None:
-    """Have metrics report the connections of devices over TCP."""
+    """Register the gauges of TCP connections."""
     metrics.CONNECTIONS.one.watch(lambda: share.open)
     metrics.CONNECTIONS_LIMIT.one.set(share.maximum)
     if share.max_per_owner:

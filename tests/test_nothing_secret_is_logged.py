@@ -148,7 +148,7 @@ def test_no_line_has_a_key_a_token_a_password_or_a_payload(guarded: Guarded) -> 
         "forward web: ",
         "forward box: ",
         "alert hook: ",
-        "cannot hear the broker",
+        "cannot receive from the broker",
     )
     wait_until(lambda: all(any(what in line for line in lines) for what in wanted))
     assert guarded.box.stop() == 0

@@ -1,4 +1,4 @@
-"""Further ports, each of one protocol, as `[[collector.listen]]` has them."""
+"""Additional ports, each for one protocol, from `[[collector.listen]]`."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ log = logging.getLogger(__name__)
 
 
 class Rules(NamedTuple):
-    """Rules of one port: its idle timeout, 0 = by protocol; what ends older connections of a device; its devices, None
-    = all."""
+    """Rules of one port: idle timeout, 0 = by protocol; `logins` to end a device's older connections, None = keep them;
+    accepted devices, None = all."""
 
     idle_s: int = 0
     logins: Logins | None = None
@@ -54,24 +54,23 @@ class Rules(NamedTuple):
 
 
 COMMON = Rules()
-"""Of the common port: what is spoken there knows no logins of devices."""
+"""Rules of the common port, whose protocols have no logins of devices."""
 
 MakeTcp = Callable[
     [Callable[[str], Decoder], Callable[[], Arrival], Identity | None, Keyring | None, Rules], TcpCollector
 ]
-"""What makes a TCP collector, of what makes its decoders, what tells the arrival of its messages, TLS or none, the keys
-that it asks for, and its rules."""
+"""Factory of a TCP collector. Arguments: factory of decoders, source of arrival times, TLS identity, keys, rules."""
 
 
-class Running(Protocol):
-    """What serves one port."""
+class PortServer(Protocol):
+    """A server of one port."""
 
     async def start(self, listening: socket.socket) -> None:
         """Serve a bound socket."""
         ...
 
     async def stop(self, grace_s: float) -> None:
-        """Take no more, answer what is under way."""
+        """Accept nothing more; reply to the requests in progress."""
         ...
 
 
@@ -87,37 +86,37 @@ class HttpListener:
         self._serving = asyncio.create_task(self._server.serve([listening]))
 
     async def stop(self, _grace_s: float) -> None:
-        """Take no more, answer what is under way."""
+        """Accept nothing more; respond to the requests in progress."""
         self._server.should_exit = True
         if self._serving is not None:
             await self._serving
 
 
 def sockets(c: Collector, shares_port: bool = False) -> list[socket.socket]:
-    """A bound socket for each entry. Raises `ConfigError` for a port that is taken."""
-    return [_socket(one, one.host or c.host, shares_port) for one in c.listen]
+    """A bound socket for each entry. Raises `ConfigError` for a port that is in use."""
+    return [_socket(entry, entry.host or c.host, shares_port) for entry in c.listen]
 
 
-def _socket(one: Listen, host: str, shares_port: bool) -> socket.socket:
-    bind = listen_udp if one.transport == "udp" else listen
-    return bind(host, one.port, shares_port)
+def _socket(entry: Listen, host: str, shares_port: bool) -> socket.socket:
+    bind = listen_udp if entry.transport == "udp" else listen
+    return bind(host, entry.port, shares_port)
 
 
-def options_of(one: Listen, max_bytes: int) -> Options:
-    """What a listener says of its devices."""
+def options_of(entry: Listen, max_bytes: int) -> Options:
+    """The decoder options of a port."""
     return Options(
         max_bytes=max_bytes,
-        transport=one.transport,
-        timezone=ZoneInfo(one.timezone),
-        speed_unit=one.speed_unit,
-        device_tag=one.device_tag,
-        keep_frames=one.keep_frames,
-        answers_all=one.answers_all,
+        transport=entry.transport,
+        timezone=ZoneInfo(entry.timezone),
+        speed_unit=entry.speed_unit,
+        device_tag=entry.device_tag,
+        keep_frames=entry.keep_frames,
+        answers_all=entry.answers_all,
     )
 
 
 class Listeners:
-    """All of them. With a keyring those ask for a key that do not say otherwise."""
+    """All additional ports. With a keyring each requires a key, unless its entry allows anonymous senders."""
 
     def __init__(
         self,
@@ -134,7 +133,7 @@ class Listeners:
         clients: Connections | None = None,
         lookups: DeviceLookups | None = None,
     ) -> None:
-        """`clients` are the connections over HTTP of all ports; `lookups` are for ports of known devices only."""
+        """`clients` are the HTTP connections of all ports; `lookups` are for ports that accept only known devices."""
         self._settings = settings
         self._intake = intake
         self._arrival = arrival
@@ -147,40 +146,40 @@ class Listeners:
         self._http_limits = http_limits or HttpLimits.of(settings)
         self._clients = clients
         self._lookups = lookups
-        self._running: list[Running] = []
+        self._running: list[PortServer] = []
 
     async def start(self, listening: Sequence[socket.socket]) -> None:
-        """Serve the sockets, which are those of `sockets`."""
-        for one, bound in zip(self._settings.collector.listen, listening, strict=True):
-            running = self._made(one)
-            await running.start(bound)
-            self._running.append(running)
-            log.info("collecting: %s over %s on port %d", one.protocol, one.transport.upper(), one.port)
+        """Serve the sockets that the function `sockets` returned."""
+        for entry, bound in zip(self._settings.collector.listen, listening, strict=True):
+            server = self._make(entry)
+            await server.start(bound)
+            self._running.append(server)
+            log.info("collecting: %s over %s on port %d", entry.protocol, entry.transport.upper(), entry.port)
 
     async def stop(self, grace_s: float) -> None:
-        """Take no more, answer what is under way."""
-        await asyncio.gather(*(one.stop(grace_s) for one in self._running))
+        """Stop all ports."""
+        await asyncio.gather(*(server.stop(grace_s) for server in self._running))
 
-    def _made(self, one: Listen) -> Running:
+    def _make(self, entry: Listen) -> PortServer:
         c = self._settings.collector
-        options, tls = options_of(one, c.max_message_bytes), self._tls if one.tls else None
-        keyring = None if one.allow_anonymous else self._keyring
-        devices = DeviceFilter.of(one, self._lookups)
-        if one.transport == "http":
-            read = BY_NAME[one.protocol]
+        options, tls = options_of(entry, c.max_message_bytes), self._tls if entry.tls else None
+        keyring = None if entry.allow_anonymous else self._keyring
+        devices = DeviceFilter.of(entry, self._lookups)
+        if entry.transport == "http":
+            read = BY_NAME[entry.protocol]
             app = alone(Posted(read, options, self._intake, self._http_limits, self._arrival, devices))
-            behind = KeyThrottle(app, too_many_at) if self._rates is not None and self._rates.key_requests else app
-            gate = Gate(behind, keyring, lambda _: INGEST)
-            hosts = Hosts.of(self._settings, one.host or c.host, keyring is None and tls is None)
+            throttled = KeyThrottle(app, too_many_at) if self._rates is not None and self._rates.key_requests else app
+            gate = Gate(throttled, keyring, lambda _: INGEST)
+            hosts = Hosts.of(self._settings, entry.host or c.host, keyring is None and tls is None)
             in_front = self._in_front(SiteCheck(gate, hosts, self._settings.api.cors_origins))
             return HttpListener(
                 http_server(
                     in_front, ConnectionLimits.of(self._settings), self._pending, tls, connections=self._clients
                 )
             )
-        protocol_metrics.count_from_zero(protocols_of(one.protocol), one.transport)
-        if one.transport == "udp":
-            make = TRACKERS[one.protocol]
+        protocol_metrics.count_from_zero(protocols_of(entry.protocol), entry.transport)
+        if entry.transport == "udp":
+            make = TRACKERS[entry.protocol]
             return UdpCollector(
                 self._intake,
                 lambda address: make(options._replace(address=address)),
@@ -189,15 +188,15 @@ class Listeners:
                 devices,
             )
         limits = MessageLimits(c.max_message_bytes, c.max_request_records)
-        rules = Rules(one.idle_timeout_s, Logins() if one.one_connection_per_device else None, devices)
-        decoder = partial(decoder_of, one.protocol, limits, options)
-        return self._make_tcp(decoder, self._arrival_of(one), tls, keyring, rules)
+        rules = Rules(entry.idle_timeout_s, Logins() if entry.one_connection_per_device else None, devices)
+        decoder = partial(decoder_of, entry.protocol, limits, options)
+        return self._make_tcp(decoder, self._arrival_of(entry), tls, keyring, rules)
 
-    def _arrival_of(self, one: Listen) -> Callable[[], Arrival]:
-        """That of JSON and msgpack has the unit of a plain speed."""
-        if not one.speed_unit:
+    def _arrival_of(self, entry: Listen) -> Callable[[], Arrival]:
+        """Source of arrival times; for JSON and msgpack with the unit of a `speed` without unit."""
+        if not entry.speed_unit:
             return self._arrival
-        return lambda: self._arrival()._replace(speed_unit=one.speed_unit)
+        return lambda: self._arrival()._replace(speed_unit=entry.speed_unit)
 
 
 def decoder_of(protocol: str, limits: MessageLimits, options: Options, address: str = "") -> Decoder:

@@ -1,4 +1,4 @@
-"""TCP keepalive and user timeout: the kernel ends connections whose peer is gone without a word.
+"""TCP keepalive and user timeout: the kernel ends connections whose peer has disappeared.
 
 A tracker whose network is gone sends neither FIN nor RST. Without probes its connection would stay open until the idle
 timeout.

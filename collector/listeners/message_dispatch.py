@@ -1,4 +1,4 @@
-"""Messages of one TCP connection: to the intake, to the metrics, and to the queue of replies."""
+"""Passes the messages of one TCP connection to the intake, the metrics and the queue of replies."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from telemetry.model import problems
 class MessageDispatch:
     """Passes on the messages of one connection, in order.
 
-    With `logins` it notes the device that a tracker names. The connection gives way when that device has logged in over
-    a newer one.
+    With `logins` it registers the device that a tracker names. The connection closes after that device has logged in
+    over a newer connection.
     """
 
     __slots__ = (
@@ -82,7 +82,7 @@ class MessageDispatch:
             self._login.close()
 
     def take(self, messages: list[Message], decoder: Decoder, is_over: bool) -> bool:
-        """Pass on messages of `decoder`; returns True if the connection is over, as it was or by a last message."""
+        """Pass on messages of `decoder`. Returns True if the connection was over before, or a last message came."""
         records = 0
         aside: list[Aside] = []
         tally = self._tally or self._find_tally(decoder)
@@ -125,8 +125,8 @@ class MessageDispatch:
         return tally
 
     def _log_in(self, device_id: str, messages: list[Message]) -> None:
-        """Note the device that a tracker has named, if the connection may send its records."""
-        if not any(isinstance(one, Received) for one in messages):
+        """Register the device that a tracker has named, if the connection may send its records."""
+        if not any(isinstance(message, Received) for message in messages):
             return
         self.device_id = device_id
         if self._logins is None or not self._admission.covers(device_id):

@@ -1,7 +1,7 @@
 """Several collector processes on the same ports, each with its own intake.
 
-The sockets are made before the processes and outlive them: who connects while one is dead waits in its queue
-until the next has taken its place.
+The sockets are made before the processes and outlive them. After a process has ended, new connections wait in the
+backlog of its socket until a new process runs.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from telemetry.system.systemd_notify import watchdog
 log = logging.getLogger(__name__)
 
 PAUSE_S = 1.0
-"""How long a dead process stays dead, so that a cause that stays costs no CPU."""
+"""Pause before a process that ended is started again, so that a lasting cause costs no CPU."""
 
 STOP_S = 4.5
-"""Seconds that all have to end: more than their grace, and less than the supervisor's patience."""
+"""Time for all processes to end: longer than their grace period, shorter than the supervisor's timeout."""
 
 LOOK_S = 0.05
 
@@ -33,9 +33,9 @@ ALL = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Sockets(NamedTuple):
-    """Where one process listens: on the common ports, and on further ones in the order of the settings.
+    """Listening sockets of one process: for the common ports, and `more` for additional ports in the settings' order.
 
-    `process` is its number, from 0; the first one alone does what only one may do.
+    `process` is its number, from 0. Tasks that only one process may do are done by process 0.
     """
 
     http: socket.socket
@@ -44,9 +44,9 @@ class Sockets(NamedTuple):
     process: int = 0
 
     def close(self) -> None:
-        """Close all."""
-        for one in (self.http, self.tcp, *self.more):
-            one.close()
+        """Close all sockets."""
+        for listening in (self.http, self.tcp, *self.more):
+            listening.close()
 
 
 Run = Callable[[Sockets], None]
@@ -55,14 +55,14 @@ Run = Callable[[Sockets], None]
 def sockets(
     host: str, http_port: int, tcp_port: int, count: int, more: Callable[[bool], Sequence[socket.socket]] = lambda _: ()
 ) -> list[Sockets]:
-    """Those of each process; `more` makes the further ones, to be shared or not.
+    """The sockets of each process. `more` makes the sockets of additional ports; its argument is `shares_port`.
 
-    Raises `ConfigError` if a port is taken, be it by one who would share it.
+    Raises `ConfigError` if a port is in use, also by a program that would share it.
     """
     for port in (http_port, tcp_port):
         listen(host, port).close()
-    for one in more(False):
-        one.close()
+    for listening in more(False):
+        listening.close()
     return [
         Sockets(listen(host, http_port, True), listen(host, tcp_port, True), more(True), number)
         for number in range(count)
@@ -70,7 +70,7 @@ def sockets(
 
 
 def run_each(pairs: Sequence[Sockets], run: Run) -> None:
-    """Run a process for each pair, again when it dies, until a signal comes; return when all have ended.
+    """Run a process for each element of `pairs`, again after it ends, until a signal. Returns when all have ended.
 
     SIGHUP is passed on to each.
     """
@@ -99,7 +99,7 @@ def _stop(children: Sequence[_Child]) -> None:
 
 
 class _Child:
-    """One process and its successors."""
+    """A process, started again after it has ended."""
 
     def __init__(self, pairs: Sequence[Sockets], number: int, run: Run) -> None:
         self._pairs = pairs
@@ -109,13 +109,13 @@ class _Child:
         self._start_s = 0.0
 
     def look(self, now_s: float) -> None:
-        """Start the process if there is none and its pause is over."""
+        """Start the process if it does not run and its pause is over."""
         if not self.is_alive() and now_s >= self._start_s:
             self._pid = self._fork()
             self._start_s = 0.0
 
     def is_alive(self) -> bool:
-        """Whether it runs; takes note of its end."""
+        """True while the process runs; logs its end."""
         if not self._pid:
             return False
         pid, status = os.waitpid(self._pid, os.WNOHANG)
@@ -131,7 +131,7 @@ class _Child:
             os.kill(self._pid, number)
 
     def _fork(self) -> int:
-        """Signals wait meanwhile: between the fork and its own handlers the child would take them for the parent's."""
+        """Fork with signals blocked: until the child has its own handlers, it would run the parent's."""
         signal.pthread_sigmask(signal.SIG_BLOCK, ALL)
         parent = os.getpid()
         pid = os.fork()
@@ -145,7 +145,7 @@ class _Child:
         try:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, signal.SIG_DFL)
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to renew
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the child has certificates to renew
             signal.pthread_sigmask(signal.SIG_UNBLOCK, ALL)
             os.environ[SUPERVISED] = str(parent)
             die_with_parent()
@@ -154,6 +154,6 @@ class _Child:
             self._run(self._pairs[self._number])
             status = 0
         except Exception:
-            log.exception("a collector process can't go on")
+            log.exception("a collector process ends after an unexpected error")
         finally:
-            os._exit(status)  # nothing of the parent's is to be undone
+            os._exit(status)  # the parent's clean-up must not run in the child

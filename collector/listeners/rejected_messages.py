@@ -1,4 +1,4 @@
-"""What the collectors of TCP and UDP do alike with what decoders return."""
+"""Counts rejected messages and keeps them in quarantine, for the TCP and UDP collectors."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from telemetry.hot_store.entry_codec import Aside
 
 
 def count_rejected(message: Rejected, tally: Tally) -> None:
-    """Count a message that can't be used."""
+    """Count a rejected message."""
     if message.kind is not None:
         rejection_counts.count(message.kind)
         tally.reject(message.kind)
 
 
 def set_aside(intake: Intake, aside: Sequence[Aside]) -> None:
-    """Keep what of such messages is worth a look, of all that were read at once; their sender waits for nothing."""
+    """Store rejected messages in quarantine. Their senders do not wait for it."""
     if aside:
-        intake.offer((), 0, aside=aside).add_done_callback(heard)
+        intake.offer((), 0, aside=aside).add_done_callback(_retrieve_exception)
 
 
-def heard(future: asyncio.Future[bool]) -> None:
-    """Take note of a failure, of which asyncio complains where nobody does."""
+def _retrieve_exception(future: asyncio.Future[bool]) -> None:
+    """Retrieve a failure. asyncio logs exceptions that are never retrieved."""
     if not future.cancelled():
         future.exception()

@@ -1,4 +1,4 @@
-"""The TCP collector: accepts the connections of one port, and looks after them together."""
+"""The TCP collector: accepts the connections of one port, and checks all their time limits in one loop."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from telemetry.system.periodic import count_from_zero, run_periodically
 
 SWEEP_S = 0.5
 SWEEP_CONNECTIONS = 500
-"""Connections whose time limits are checked before other tasks have their turn: half a millisecond."""
+"""Connections whose time limits are checked before other tasks have their turn."""
 
-FOR_ONE = ("answers", "last answers", "idle connections", "held connections")
+CONNECTION_LOOPS = ("answers", "last answers", "idle connections", "held connections")
 """Loops in which an unexpected error ends one connection and no other."""
 
 
 class TcpCollector:
-    """A listening socket and its connections. `make_decoder` makes a connection's decoder, from its peer's address."""
+    """A listening socket and its connections. `make_decoder` makes a connection's decoder from the peer's address."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class TcpCollector:
         devices: DeviceFilter | None = None,
     ) -> None:
         """With `logins` a tracker's older connection ends after it has logged in over a newer one. Without `devices`
-        all devices are taken."""
+        all devices are accepted."""
         self.intake = intake
         self.keyring = keyring
         self.make_decoder = make_decoder
@@ -62,25 +62,25 @@ class TcpCollector:
         self.shortest_idle_s = timeouts.shortest_idle_s
         self.logins = logins
         self.devices = devices
-        self.received = bytearray(LONG_TURN_BYTES)  # one for all: what is read is decoded before the next read
+        self.received = bytearray(LONG_TURN_BYTES)  # shared by all connections: bytes are decoded before the next read
         self._long_turn = memoryview(self.received)
         self._turn, self._short_turn = self._long_turn[:TURN_BYTES], self._long_turn[:SHORT_TURN_BYTES]
         self.port = 0
-        self.arriving = Arriving(max_held_bytes)  # messages that are not complete, of all connections
+        self.arriving = Arriving(max_held_bytes)  # unfinished messages of all connections
         self._admission = connections
         self._tls = tls
         self.rates = rates if rates is not None and rates.count_records else None
         self._connections: set[Connection] = set()
         self._all_closed = asyncio.Event()
         self._all_closed.set()
-        self._due: dict[Connection, None] = {}  # those with replies to write, in order
+        self._due: dict[Connection, None] = {}  # connections with replies to write, in order
         self._waiting: set[Connection] = set()
         self._any_waiting = asyncio.Event()
         self._acceptor: Acceptor | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self, listening: socket.socket) -> None:
-        """Take connections from a listening socket."""
+        """Accept connections from a listening socket."""
         loop = asyncio.get_running_loop()
         self.port = listening.getsockname()[1]
         set_keepalive(listening, self.timeouts.keepalive_s, self.timeouts.user_timeout_s)
@@ -88,14 +88,14 @@ class TcpCollector:
         metrics.HELD_LIMIT.of(str(self.port)).set(self.arriving.max_bytes)
         self._acceptor = Acceptor(listening, self._admission, partial(Connection, self), self._tls)
         _ = metrics.REPLACED.one
-        count_from_zero(*FOR_ONE)
+        count_from_zero(*CONNECTION_LOOPS)
         self._tasks = [
             loop.create_task(run_periodically("idle connections", SWEEP_S, self._sweep)),
             loop.create_task(run_periodically("held connections", 0.0, self._release)),
         ]
 
     async def stop(self, grace_s: float) -> None:
-        """Accept no more, reply to what the intake holds, close all."""
+        """Accept nothing more, reply to the messages in the intake, close all connections."""
         if self._acceptor is not None:
             self._acceptor.close()
         for connection in list(self._connections):
@@ -137,7 +137,7 @@ class TcpCollector:
             self._all_closed.set()
 
     def reply_soon(self, connection: Connection) -> None:
-        """Have a connection write its replies, those of one group at once."""
+        """Schedule a connection's replies, so that the replies of one group are written together."""
         if not self._due:
             asyncio.get_running_loop().call_soon(self._reply_due)
         self._due[connection] = None
@@ -151,7 +151,7 @@ class TcpCollector:
                 connection.fail("answers")
 
     def _for_one(self, connection: Connection, name: str, act: Callable[[], None]) -> None:
-        """Do something for one of many connections: an unexpected error ends that connection and no other."""
+        """Call `act` for one of many connections: an unexpected error ends that connection and no other."""
         try:
             act()
         except Exception:
@@ -163,7 +163,7 @@ class TcpCollector:
         self._any_waiting.set()
 
     async def _sweep(self) -> None:
-        """Close what was silent or slow for too long: one check of all is cheaper than a timer for each."""
+        """Close connections that exceeded a time limit: one check of all is cheaper than a timer for each."""
         now_s = asyncio.get_running_loop().time()
         connections = list(self._connections)
         for start in range(0, len(connections), SWEEP_CONNECTIONS):

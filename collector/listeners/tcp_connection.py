@@ -35,7 +35,7 @@ from telemetry.observability import metrics
 
 
 class Collector(Protocol):
-    """The collector that accepted a connection, and what its connections share."""
+    """The collector that accepted a connection, and the state that its connections share."""
 
     port: int
     intake: Intake
@@ -51,7 +51,7 @@ class Collector(Protocol):
     rates: Rates | None
 
     def turn(self, wanted_bytes: int, max_bytes: int) -> memoryview:
-        """Where the next bytes of a connection go; at most `max_bytes` unless a message lacks `wanted_bytes`, more."""
+        """Buffer for a connection's next bytes: `max_bytes` at most, unless its message lacks more, `wanted_bytes`."""
 
     def certified(self, transport: asyncio.BaseTransport) -> Certified | None:
         """The client certificate of a connection; None without one."""
@@ -63,7 +63,7 @@ class Collector(Protocol):
         """Forget a connection."""
 
     def reply_soon(self, connection: Connection) -> None:
-        """Have a connection write its replies, those of one group at once."""
+        """Schedule a connection's replies, so that the replies of one group are written together."""
 
     def wait_for_room(self, connection: Connection) -> None:
         """Have a connection read again once the intake has room."""
@@ -72,7 +72,7 @@ class Collector(Protocol):
 class Connection(asyncio.BufferedProtocol):
     """A connection to a TCP port, from `connection_made` to `connection_lost`."""
 
-    # a dict for its attributes would cost each connection memory, and each access time
+    # a dict would cost memory for each connection, and time for each access
     __slots__ = (
         "_admission",
         "_closing",
@@ -128,7 +128,7 @@ class Connection(asyncio.BufferedProtocol):
 
     @property
     def peer(self) -> str:
-        """The address and port that it comes from."""
+        """The client's address and port."""
         return self._log.peer
 
     @property
@@ -210,9 +210,9 @@ class Connection(asyncio.BufferedProtocol):
     # Unfinished messages
 
     def refuse_to_keep(self) -> None:
-        """Close without a reply: the sender keeps the message, and may send it again when there is room."""
+        """Close without a reply: the sender keeps the message, and can send it again when there is room."""
         rejection_counts.count(problems.BUSY)
-        self._log.note("closed: unfinished messages of all connections have collector.max_pending_bytes")
+        self._log.note("closed: unfinished messages of all connections reached collector.max_pending_bytes")
         self._forget()
         self.finish(linger=False)
 
@@ -231,7 +231,7 @@ class Connection(asyncio.BufferedProtocol):
         return self._admission.admit(self.decoder.feed(data, self._collector.arrival()))
 
     def take_decoded(self, messages: list[Message]) -> None:
-        """Take messages that were decoded after the bytes that completed them had come."""
+        """Take messages that no new bytes have completed, but silence, a look-up or the end of the stream."""
         self._log.capture(b"", messages, self.decoder)
         self._take(messages)
 
@@ -283,21 +283,21 @@ class Connection(asyncio.BufferedProtocol):
         self.take_decoded(self._admission.admit(self.decoder.quiet(self._collector.arrival())))
 
     def _take_whole(self) -> None:
-        """Take a message that is whole, and waits only for more that could belong to it."""
+        """Take a complete message that only waits for further parts of it."""
         if not self.is_over and self.decoder.waits_for_more:
             self.take_quiet()
 
     # The end
 
     def _take_last(self) -> None:
-        """Take what the decoder still has once the sender has ended, and close."""
+        """Take the messages that the end of the stream completes, and close."""
         if not self.is_over:
             self.take_decoded(self._admission.admit(self.decoder.eof(self._collector.arrival())))
         if not self._admission.is_looking_up:
             self.finish()
 
     def end(self, denied: Denied) -> None:
-        """Close, for the key no longer counts: reply to what was taken, then as to a message of that key."""
+        """Close, because the key is no longer valid. The pending replies are sent, then a rejection."""
         ending = self._admission.ending(denied)
         if ending is None or self.is_over:
             return
@@ -330,7 +330,7 @@ class Connection(asyncio.BufferedProtocol):
         self._closing.abort()
 
     def fail(self, loop_name: str) -> None:
-        """Abort for the exception that is being handled, which the background loop of this name met."""
+        """Abort because of the exception that is being handled, raised in the background loop with this name."""
         self._log.note_error(loop_name)
         metrics.LOOP_ERRORS.of(loop_name).add()
         self.abort()

@@ -1,7 +1,7 @@
 """Ends the older connection of a tracker after the tracker has logged in over a newer one of the same port.
 
-A tracker that lost its network connects again, and nothing tells the box that the older connection is dead. A
-connection that names several devices is a gateway's: it ends no other connection, and no other connection ends it.
+A tracker that lost its network connects again, and the collector receives no sign that the older connection is dead. A
+connection that names several devices is a gateway: it ends no other connection, and no other connection ends it.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ class Logins:
         return len(self._newest)
 
     def enter(self, device_id: str, login: Login) -> None:
-        """Note a device's newest connection, and have the one before it end."""
+        """Register a device's newest connection, and end the previous one."""
         older = self._newest.get(device_id)
         self._newest[device_id] = login
         if older is not None:
             older.give_way()
 
     def leave(self, device_id: str, login: Login) -> None:
-        """Forget a connection, unless a newer one has taken its place."""
+        """Remove a connection, unless a newer one has replaced it."""
         if self._newest.get(device_id) is login:
             del self._newest[device_id]
 
@@ -43,7 +43,7 @@ class Login:
         self.is_gateway = False
 
     def name(self, device_id: str) -> None:
-        """Note a device that the connection has named."""
+        """Register a device that the connection has named."""
         if self.is_gateway or device_id == self._device_id:
             return
         if self._device_id:
@@ -54,5 +54,5 @@ class Login:
             self._logins.enter(device_id, self)
 
     def close(self) -> None:
-        """Forget the connection."""
+        """Remove the connection."""
         self._logins.leave(self._device_id, self)

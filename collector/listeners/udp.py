@@ -1,7 +1,7 @@
-"""The UDP collector: each datagram is a message of its own, answered once its records are safe.
+"""The UDP collector: each datagram is one message, answered once its records are on disk.
 
-Where the intake has no room, or its sender is over its rate, a datagram is dropped, and counted: nobody was told that
-it arrived, so the device sends it again.
+If the intake has no room, or the sender is over its rate limit, a datagram is dropped and counted. The device gets no
+reply, so it sends the datagram again.
 """
 
 from __future__ import annotations
@@ -36,15 +36,14 @@ log = logging.getLogger(__name__)
 Address = tuple[Any, ...]
 
 RECEIVE_BYTES = 4 * 2**20
-"""What the kernel may hold while a group is written: 20,000 datagrams of 200 bytes."""
-
+"""Size of the socket's receive buffer, for the datagrams that arrive while a group is written."""
 
 MAX_LOOKUPS = 1_000
-"""Datagrams that may wait for the look-up of their device, of up to 64 KiB each."""
+"""Maximum datagrams that wait for the look-up of their device."""
 
 
 class UdpCollector:
-    """A socket on which datagrams come; `make_decoder` makes what reads one, of the address that it came from."""
+    """A UDP socket. `make_decoder` makes the decoder of one datagram, for the address of its sender."""
 
     def __init__(
         self,
@@ -54,7 +53,7 @@ class UdpCollector:
         rates: Rates | None = None,
         devices: DeviceFilter | None = None,
     ) -> None:
-        """Without `devices` all devices are taken."""
+        """Without `devices` all devices are accepted."""
         self.intake = intake
         self.devices = devices
         self._looking_up: set[asyncio.Task[None]] = set()  # datagrams whose device is being looked up
@@ -68,7 +67,7 @@ class UdpCollector:
         self._datagrams, self._dropped = metrics.DATAGRAMS.one, metrics.DATAGRAMS_DROPPED.one
 
     async def start(self, listening: socket.socket) -> None:
-        """Take datagrams from a bound socket."""
+        """Receive datagrams from a bound socket."""
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
         self.port = listening.getsockname()[1]
         loop = asyncio.get_running_loop()
@@ -76,7 +75,7 @@ class UdpCollector:
         self._transport = transport
 
     async def stop(self, grace_s: float) -> None:
-        """Take no more, answer what is with the intake, close."""
+        """Receive nothing more, reply to the datagrams in the intake, close."""
         self._is_over = True
         if self._looking_up:
             await asyncio.wait(self._looking_up, timeout=grace_s)
@@ -87,7 +86,7 @@ class UdpCollector:
             self._transport.close()
 
     def received(self, data: bytes, address: Address, send: Callable[[bytes], None]) -> None:
-        """Read a datagram; `send` answers it."""
+        """Decode a datagram; `send` sends the reply."""
         if self._is_over:
             return
         self._datagrams.value += 1
@@ -107,7 +106,7 @@ class UdpCollector:
             self._judge(messages, data, decoder, address, send)
 
     def _look_up(self, devices: DeviceFilter, undecided: list[str], judge: Callable[[], None]) -> None:
-        """Look devices up, then judge the datagram. Its sender hears nothing if they can't be looked up."""
+        """Look devices up, then check the datagram. If they cannot be looked up, it is dropped without a reply."""
         if len(self._looking_up) >= MAX_LOOKUPS:
             rejection_counts.count(problems.BUSY)
             self._dropped.value += 1
@@ -130,7 +129,7 @@ class UdpCollector:
     def _judge(
         self, messages: list[Message], data: bytes, decoder: Framed, address: Address, send: Callable[[bytes], None]
     ) -> None:
-        """Take what is of devices that the port takes."""
+        """Take the messages of devices that the port accepts."""
         if self.devices is not None:
             messages = self.devices.judged(messages, decoder.device_id, traffic_capture.address(address))
         self._take_all(messages, data, decoder, address, send)
@@ -139,19 +138,21 @@ class UdpCollector:
         self, messages: list[Message], data: bytes, decoder: Framed, address: Address, send: Callable[[bytes], None]
     ) -> None:
         tally = tally_for(decoder, "udp")
-        records = sum(len(one.records) for one in messages if isinstance(one, Received))
+        records = sum(len(message.records) for message in messages if isinstance(message, Received))
         tally.count(len(messages), records)
         if traffic_capture.is_watched(self.port):
             traffic_capture.see_frame(self.port, "udp", traffic_capture.address(address), decoder, data, messages)
         if self.rates is not None:
             self.rates.spend_records(owner(address[0]), "", max(1, records))
-        set_aside(self.intake, [one for message in messages if isinstance(message, Rejected) for one in message.aside])
+        set_aside(
+            self.intake, [aside for message in messages if isinstance(message, Rejected) for aside in message.aside]
+        )
         for message in messages:
             self._take(message, send, tally, address[0])
             if isinstance(message, Rejected) and message.kind is not None and log.isEnabledFor(logging.DEBUG):
                 peer, kind = traffic_capture.address(address), message.kind.name
                 log.debug(
-                    "%s, port %d: refused a datagram (%s): %s",
+                    "%s, port %d: rejected a datagram (%s): %s",
                     peer,
                     self.port,
                     traffic_capture.speaker(decoder)[0],

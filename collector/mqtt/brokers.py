@@ -1,4 +1,4 @@
-"""The brokers of MQTT that are heard, as `[[collector.mqtt]]` has them."""
+"""Subscriptions to the MQTT brokers of `[[collector.mqtt]]`."""
 
 from __future__ import annotations
 
@@ -19,46 +19,46 @@ from telemetry.model.mqtt_topics import Filter
 
 
 class Brokers:
-    """All of them."""
+    """The subscribers of all brokers."""
 
     def __init__(self, settings: Settings, intake: Intake, arrival: Callable[[], Arrival]) -> None:
-        """Raises `ConfigError` for a password or a certificate that can't be read."""
+        """Raises `ConfigError` for a password or a certificate that cannot be read."""
         self._subscribers = [
             Subscriber(
-                broker_of(one, os.environ),
+                broker_of(entry, os.environ),
                 intake,
-                Options(speed_unit=one.speed_unit),
+                Options(speed_unit=entry.speed_unit),
                 arrival,
                 lambda: connect(settings),
             )
-            for one in settings.collector.mqtt
+            for entry in settings.collector.mqtt
         ]
         self._running: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Hear them."""
-        self._running = [asyncio.create_task(one.run()) for one in self._subscribers]
+        """Subscribe to all brokers."""
+        self._running = [asyncio.create_task(subscriber.run()) for subscriber in self._subscribers]
 
     async def stop(self, grace_s: float) -> None:
-        """Hear no more, acknowledge what gets stored in time."""
-        for one in self._subscribers:
-            one.stop(grace_s)
+        """Receive nothing more; acknowledge the messages that are stored within the grace period."""
+        for subscriber in self._subscribers:
+            subscriber.stop(grace_s)
         if self._running:
             _, late = await asyncio.wait(self._running, timeout=grace_s + 1)
             for task in late:
                 task.cancel()
 
 
-def broker_of(one: Mqtt, environ: Mapping[str, str]) -> Broker:
-    """Where to hear what. Raises `ConfigError` for a password or a certificate that can't be read."""
+def broker_of(entry: Mqtt, environ: Mapping[str, str]) -> Broker:
+    """The broker of an entry. Raises `ConfigError` for a password or a certificate that cannot be read."""
     return Broker(
-        host=one.host,
-        port=one.port,
-        client_id=one.client_id,
-        filters=[Filter.of(topic) for topic in one.topics],
-        username=one.username or None,
-        password=value_of(one.password, environ) or None,
-        tls=_tls(one.ca_file) if one.tls else None,
+        host=entry.host,
+        port=entry.port,
+        client_id=entry.client_id,
+        filters=[Filter.of(topic) for topic in entry.topics],
+        username=entry.username or None,
+        password=value_of(entry.password, environ) or None,
+        tls=_tls(entry.ca_file) if entry.tls else None,
     )
 
 

@@ -1,16 +1,17 @@
-"""Notes of stored MQTT messages in Redis, by which a retained message is stored once, and one that comes again.
+"""Digests of stored MQTT messages in Redis, so that a message that the broker delivers again is stored once.
 
 A broker delivers the last retained message of a topic after each subscription, so after each new connection, with the
 flag "retained". It may have been stored before: when it was published, without that flag, or after an earlier
-subscription. So the digest of each stored message is noted by its topic, before the message is acknowledged. One is
-noted for messages with the flag and one for those without: a topic may have both kinds, and MQTT 3.1.1 does not
-tell of a message that it was retained when it was published.
+subscription. So the digest of each stored message is saved under its topic, before the message is acknowledged. A topic
+has two digests, one for messages with the flag and one for messages without. It may have both kinds, and MQTT 3.1.1
+does not mark a message as retained when it is published.
 
 A broker that gets no acknowledgement delivers a message again, with the flag "duplicate" and under the same packet id.
-If its records have times of their own the store knows them (docs/decisions/0041-resent-records.md). Of a message
-without, the digest is noted by the packet id: equal messages without the flag are meant, and all stored.
+If its records have times of their own, Redis recognises them (docs/decisions/0041-resent-records.md). For a message
+without times, the digest is saved under the packet id. Equal messages without the flag are new messages, and all are
+stored.
 
-A program that dies between storing and noting stores such a message a second time.
+If a program dies after storing a message and before saving its digest, the message is stored a second time.
 """
 
 from __future__ import annotations
@@ -27,12 +28,11 @@ DIGEST_BYTES = 8
 """Two messages of one topic have the same digest once in 10^19."""
 
 GATHER_S = 0.01
-"""How long notes are gathered that are written together: 10,000 notes of 1,000 concurrent messages take 57 writes
-instead of 1,600, and half of the CPU time."""
+"""Time for which digests are gathered before they are written together: fewer writes to Redis, and less CPU time."""
 
 
 class Retained:
-    """The notes of one session at a broker. Belongs to an event loop; Redis is asked from threads."""
+    """Digests of one session at a broker. Used in one event loop; Redis is called in threads."""
 
     def __init__(self, connect: Callable[[], redis.Redis], session: str) -> None:
         self._client = connect()
@@ -41,15 +41,15 @@ class Retained:
         self._writing = asyncio.Lock()
 
     async def subscriptions(self) -> frozenset[str]:
-        """Topic filters that the session may have. Raises as `notes`."""
+        """Topic filters that the session may have. Raises as `shared_state`."""
         return await asyncio.to_thread(shared_state.subscriptions, self._client, self._session)
 
     async def note_subscriptions(self, filters: frozenset[str]) -> None:
-        """Note the topic filters that the session may have. Raises as `notes`."""
+        """Save the topic filters that the session may have. Raises as `shared_state`."""
         await asyncio.to_thread(shared_state.note_subscriptions, self._client, self._session, filters)
 
     def slot(self, topic: str, is_retained: bool) -> bytes:
-        """Where the last message of a topic is noted, of those with or without the flag."""
+        """Key of the last message of a topic, with the flag "retained" or without."""
         return _digest(f"{self._session}\0{topic}\0{is_retained:d}".encode())
 
     def slots(self, topic: str) -> list[bytes]:
@@ -57,26 +57,26 @@ class Retained:
         return [self.slot(topic, is_retained) for is_retained in (False, True)]
 
     async def is_stored(self, topic: str, payload: bytes) -> bool:
-        """Return whether the last stored message of a topic, of either kind, was this one. Raises as `notes`."""
+        """Return whether this was the last stored message of a topic, of either kind. Raises as `shared_state`."""
         return payload_digest(payload) in await asyncio.to_thread(
             shared_state.stored_messages, self._client, self.slots(topic)
         )
 
     def packet_slot(self, packet_id: int) -> bytes:
-        """Where the last message with a packet id is noted. No topic is empty, so it is no other slot."""
+        """Key of the last message with a packet id. No topic is empty, so it differs from all keys of topics."""
         return _digest(f"{self._session}\0\0{packet_id}".encode())
 
     async def is_packet_stored(self, packet_id: int, topic: str, payload: bytes) -> bool:
-        """Return whether the last stored message with a packet id was this one. Raises as `notes`."""
+        """Return whether this was the last stored message with a packet id. Raises as `shared_state`."""
         slot = self.packet_slot(packet_id)
         return await asyncio.to_thread(shared_state.stored_messages, self._client, [slot]) == [
             packet_digest(topic, payload)
         ]
 
     async def note(self, digests: Mapping[bytes, bytes]) -> None:
-        """Note that messages are stored, by slot; return when that is on disk. Raises as `notes`.
+        """Save the digests of stored messages, by slot; return when they are on disk. Raises as `shared_state`.
 
-        Notes that come while others are written are written together.
+        Digests that come during a write are gathered for the next one.
         """
         self._pending |= digests
         async with self._writing:
@@ -96,12 +96,12 @@ class Retained:
 
 
 def payload_digest(payload: bytes) -> bytes:
-    """What a topic's slot has."""
+    """The digest for a topic's slot."""
     return _digest(payload)
 
 
 def packet_digest(topic: str, payload: bytes) -> bytes:
-    """What a packet id's slot has."""
+    """The digest for a packet id's slot."""
     return _digest(topic.encode() + b"\0" + payload)
 
 

@@ -1,6 +1,6 @@
-"""What a message over MQTT says: a record or an array of them as JSON, or one of OwnTracks; its topic names the device.
+"""Decoder of MQTT payloads: a JSON record or array of records, or an OwnTracks message. The topic names the device.
 
-A message that names its own device, as one of a gateway may, is of that device, whatever its topic.
+If a message names a device itself, as messages of a gateway may, that device is used instead of the topic's.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from telemetry.model.record import Sent
 SOURCE = "mqtt"
 
 
-class Heard(NamedTuple):
-    """What a message says, and what of it can't be used."""
+class DecodedPayload(NamedTuple):
+    """Records of a message, and its rejected records."""
 
     records: list[Sent]
     aside: tuple[Aside, ...] = ()
     refused: int = 0
-    """Records that can't be used; of the first of them `aside` has the message."""
+    """Number of rejected records. `aside` has the message once, for the first of them."""
 
 
-def read(topic: str, payload: bytes, filters: Sequence[Filter], options: Options, arrival: Arrival) -> Heard:
-    """A message of any kind. What can never be taken is set aside: the broker would bring it for ever.
+def read(topic: str, payload: bytes, filters: Sequence[Filter], options: Options, arrival: Arrival) -> DecodedPayload:
+    """Decode any message. Rejected ones go to quarantine: without an acknowledgement, the broker would repeat them.
 
     A topic that no filter matches has no records: the session at the broker still has a subscription that the settings
     no longer name.
     """
-    devices = [found for one in filters if (found := one.device_of(topic)) is not None]
-    if not payload or not devices:  # a message without payload makes the broker forget the one that it retained
-        return Heard([])
+    devices = [device for topic_filter in filters if (device := topic_filter.device_of(topic)) is not None]
+    if not payload or not devices:  # an empty payload deletes the broker's retained message
+        return DecodedPayload([])
     device_id = next(filter(None, devices), "")
     try:
         messages = opened(read_json(payload))
@@ -53,22 +53,22 @@ def read(topic: str, payload: bytes, filters: Sequence[Filter], options: Options
             _gather(gathered, topic, device_id, message, payload, options, arrival)
     except TooLarge as error:
         return _refused(device_id or topic, f"{topic}: {error}", payload)
-    return Heard(gathered.records, tuple(gathered.aside), gathered.refused)
+    return DecodedPayload(gathered.records, tuple(gathered.aside), gathered.refused)
 
 
-def _refused(device_id: str, reason: str, payload: bytes) -> Heard:
-    return Heard([], (Aside(device_id, reason, payload),), 1)
+def _refused(device_id: str, reason: str, payload: bytes) -> DecodedPayload:
+    return DecodedPayload([], (Aside(device_id, reason, payload),), 1)
 
 
 def _gather(
     gathered: Gathered, topic: str, device_id: str, message: Object, payload: bytes, options: Options, arrival: Arrival
 ) -> None:
     try:
-        found = _records(topic, device_id, message, options, arrival)
+        records = _records(topic, device_id, message, options, arrival)
     except RecordError as error:
         gathered.refuse(device_id or topic, f"{topic}: {error}", payload)
         return
-    for record in found:
+    for record in records:
         gathered.add(record)
 
 
@@ -79,5 +79,5 @@ def _records(topic: str, device_id: str, message: Object, options: Options, arri
     is_unnamed = bool(device_id) and not any(field_of(name) == "device_id" for name in message)
     named = {"device_id": device_id, **message} if is_unnamed else message
     of_unit = arrival._replace(speed_unit=options.speed_unit) if options.speed_unit else arrival
-    found = read_fields(named, options.transport, SOURCE, of_unit)
-    return [replace(found, is_stored_once=found.record.timestamp_us != arrival.now_us)]
+    sent = read_fields(named, options.transport, SOURCE, of_unit)
+    return [replace(sent, is_stored_once=sent.record.timestamp_us != arrival.now_us)]

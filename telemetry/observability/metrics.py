@@ -98,7 +98,9 @@ HTTP_CONNECTIONS_LIMIT = _gauge(
 )
 HANDSHAKES = _gauge("whimbrel_tls_handshakes", "TLS handshakes in progress.")
 HANDSHAKES_LIMIT = _gauge("whimbrel_tls_handshakes_limit", "tls.max_handshakes; further connections are closed.")
-BROKER_HEARD = _gauge("whimbrel_mqtt_broker_heard", "1 while connected and subscribed to the broker, else 0.", "broker")
+BROKER_CONNECTED = _gauge(
+    "whimbrel_mqtt_broker_heard", "1 while connected and subscribed to the broker, else 0.", "broker"
+)
 RETAINED_REPEATED = _counter(
     "whimbrel_mqtt_retained_repeated_total",
     "Retained messages that a broker delivered again and that were not stored again.",

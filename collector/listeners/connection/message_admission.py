@@ -1,4 +1,4 @@
-"""Which messages of one TCP connection are taken: by the sender's key, and by the devices that the port takes.
+"""Admission of one TCP connection's messages, by the sender's key and by the devices that the port accepts.
 
 A key or device that is not known yet is looked up in Redis. Until then the messages wait, and the connection is not
 read.
@@ -26,7 +26,7 @@ from telemetry.network.client_certificates import Certified
 
 
 class Connection(Holder, Protocol):
-    """The connection whose messages are judged. It ends when the key that it holds no longer counts."""
+    """The connection whose messages are checked. It ends when its key is no longer valid."""
 
     address: str
     decoder: Decoder
@@ -34,7 +34,7 @@ class Connection(Holder, Protocol):
 
     @property
     def peer(self) -> str:
-        """The address and port that it comes from."""
+        """The client's address and port."""
 
     @property
     def device_id(self) -> str:
@@ -47,11 +47,11 @@ class Connection(Holder, Protocol):
         """Take messages that waited for a look-up."""
 
     def resume_after_look_up(self) -> None:
-        """Go on, unless another look-up has begun."""
+        """Continue, unless another look-up has begun."""
 
 
 class MessageAdmission:
-    """Judges the messages of one connection. Without a keyring no key is asked for, without `devices` all are taken."""
+    """Checks the messages of one connection. Without a keyring no key is needed; without `devices` all are accepted."""
 
     __slots__ = ("_connection", "_devices", "_lookup", "_pass", "_port", "is_looking_up", "waiting_bytes")
 
@@ -72,12 +72,12 @@ class MessageAdmission:
         self.waiting_bytes = 0  # of these messages
 
     def certify(self, certified: Certified) -> None:
-        """Let a client certificate count where no key is given."""
+        """Use a client certificate if the client sends no key."""
         if self._pass is not None:
             self._pass.certify(certified)
 
     def close(self) -> None:
-        """Release the key. A look-up of devices goes on: their messages are taken though the connection is closed."""
+        """Release the key. A look-up of devices continues: their messages are stored after the connection is closed."""
         if self._pass is None:
             return
         self._pass.release()
@@ -91,7 +91,7 @@ class MessageAdmission:
 
     @property
     def key_id(self) -> str:
-        """The id of the key that counts now; empty without one."""
+        """The id of the connection's key; empty without one."""
         return "" if self._pass is None else self._pass.key_id
 
     def covers(self, device_id: str) -> bool:
@@ -99,11 +99,11 @@ class MessageAdmission:
         return self._pass is None or self._pass.covers(device_id)
 
     def ending(self, denied: Denied) -> Rejected | None:
-        """The message that ends a connection whose key no longer counts; None if no key is asked for."""
+        """The message that ends a connection whose key is no longer valid; None if no key is required."""
         return None if self._pass is None else self._pass.refused(denied)
 
     def admit(self, messages: list[Message]) -> list[Message]:
-        """Return the messages that can be taken now, refused ones as `Rejected`. The others wait for a look-up."""
+        """Return the messages that can be passed on now, denied ones as `Rejected`. The others wait for a look-up."""
         devices, decoder = self._devices, self._connection.decoder
         if devices is None:
             return self._permitted(messages)

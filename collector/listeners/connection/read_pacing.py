@@ -1,4 +1,4 @@
-"""When one TCP connection is read: in turns with the others, and no faster than its records are stored."""
+"""Pacing of reads from one TCP connection: in turns with the others, and no faster than its records are stored."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from collector.listeners.connection.reply_queue import MAX_PENDING, ReplyQueue
 from telemetry.limits.rate_limits import Rates
 
 TURN_BYTES = 16 * 2**10
-"""Bytes of one connection that are decoded before all others have their turn: 70 ms of the costliest nonsense."""
+"""Bytes of one connection that are decoded before the other connections have their turn."""
 
 LONG_TURN_BYTES = 256 * 2**10
-"""The longest turn, while a message lacks more bytes than a usual turn has: a frame of 1,000 records comes in two reads
-instead of a dozen."""
+"""The longest turn, while a message lacks more bytes than a usual turn has. A large frame then needs few reads."""
 
 FIRST_TURN_BYTES = 2**11
-"""The first turn of a connection, of which nothing is known."""
+"""The first turn of a connection, before the size of its messages is known."""
 
 SHORT_TURN_BYTES = 512
 """A turn while the intake has no room, until all connections are paused; and of a connection whose messages were tiny:
-a usual turn of single bytes would stop all others for 0.5 s."""
+in a usual turn, many tiny messages would delay the other connections."""
 
 TINY_BYTES = 16
-"""Messages of less than this on average are tiny; the shortest record has 15, and a heartbeat mostly comes alone."""
+"""Average size of a message below which messages are tiny: the shortest record has more, and a heartbeat mostly comes
+alone."""
 
 SHORTEST_WAIT_S, LONGEST_WAIT_S = 0.02, 5.0
 """Time between two checks whether a sender over its rate may send again."""
 
 
 def next_turn_bytes(nbytes: int, messages: int) -> int:
-    """The most bytes of a connection's next turn, after one of `nbytes` that completed so many messages."""
+    """Maximum bytes of a connection's next turn, after a turn of `nbytes` that completed this number of messages."""
     are_tiny = messages * TINY_BYTES > max(nbytes, SHORT_TURN_BYTES // 2)
     return SHORT_TURN_BYTES if are_tiny else TURN_BYTES
 
@@ -97,7 +97,7 @@ class ReadPacing:
 
     @property
     def may_read(self) -> bool:
-        """Whether no reason speaks against reading."""
+        """True if there is no reason to pause."""
         return (
             self.stalled_s is None
             and self._rate_timer is None
@@ -112,7 +112,7 @@ class ReadPacing:
         return self._transport.is_reading()
 
     def pause(self) -> None:
-        """Read no further until `resume` is called and finds no reason against it."""
+        """Stop reading until `resume` is called and there is no reason to pause."""
         if not self._transport.is_closing():
             self._is_paused = True
             self._transport.pause_reading()
@@ -120,7 +120,7 @@ class ReadPacing:
                 self._wait_for_room()
 
     def resume(self) -> None:
-        """Read again after a pause, unless another reason speaks against it."""
+        """Read again after a pause, unless there is another reason to pause."""
         if not self._is_paused or self._transport.is_closing():
             return
         if self.may_read:
@@ -131,7 +131,7 @@ class ReadPacing:
             self._wait_for_room()
 
     def yield_turn(self) -> None:
-        """Let the other connections have their turn: more bytes wait in the socket, and the loop would read on."""
+        """Let the other connections have their turn. The event loop would otherwise continue with this socket."""
         self._transport.pause_reading()
         self._loop.call_soon(self._next_turn)
 
@@ -150,7 +150,7 @@ class ReadPacing:
         self.resume()
 
     def count(self, rates: Rates, key_id: str, messages: list[Message]) -> None:
-        """Count records towards the rate limit, a message that can't be used as one. Over the limit, reading waits."""
+        """Count records towards the rate limit; a rejected message counts as one. Above the limit, reading pauses."""
         records = sum(max(1, len(one.records)) if isinstance(one, Received) else 1 for one in messages)
         rates.spend_records(self._owner, key_id, records)
         if self._rate_timer is None:

@@ -12,11 +12,11 @@ from telemetry.http.problem_responses import busy_kind
 from telemetry.model.errors import BusyError
 
 MAX_PENDING = 1_000
-"""Messages of one connection that may wait for their reply before it is read no further."""
+"""Maximum messages of one connection that wait for their reply; reading pauses above it."""
 
 
 class Reply:
-    """The reply to one message: due once the message's outcome is known, at once if the message was rejected."""
+    """The reply to one message: due once the message's outcome is known, immediately if the message was rejected."""
 
     __slots__ = ("_on_outcome", "message", "outcome")
 

@@ -26,7 +26,7 @@ login."""
 
 
 class Timeouts(NamedTuple):
-    """Maximum duration of a message and of silence, of trackers and of other senders, and those of keepalive.py, s."""
+    """Maximum duration of a message and of silence, of trackers and of other senders; timeouts of keepalive.py; s."""
 
     message_s: float = 30.0
     idle_s: float = 86_400.0

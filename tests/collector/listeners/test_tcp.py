@@ -641,7 +641,7 @@ def test_the_log_says_of_which_connection_and_why_but_nothing_that_was_sent(
     assert sorted(of_one[1] for of_one in said.values()) == [
         "closed for a message of json: body-too-large",
         "closed: a message took more than 0.3 s to arrive",
-        "refused a message of json: invalid-record",
+        "rejected a message of json: invalid-record",
     ]
     assert "OUR" not in caplog.text
     name = "collector.listeners.connection.connection_log"

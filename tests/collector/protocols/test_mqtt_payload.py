@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from collector.framing.frame_decoder import Options
 from collector.http_protocols.protocol import MAX_ASIDE
-from collector.protocols.mqtt_payload import Heard, read
+from collector.protocols.mqtt_payload import DecodedPayload, read
 from telemetry.model.mqtt_topics import Filter
 from telemetry.model.record import decode, encode
 from tests.collector.protocols.three_ways import ARRIVAL
@@ -19,7 +19,7 @@ OPTIONS = Options(transport="mqtt")
 FILTERS = [Filter.of("fleet/{device_id}/position"), Filter.of("owntracks/+/+"), Filter.of("all/#")]
 
 
-def heard(topic: str, value: object, options: Options = OPTIONS) -> Heard:
+def heard(topic: str, value: object, options: Options = OPTIONS) -> DecodedPayload:
     payload = value if isinstance(value, bytes) else json.dumps(value).encode()
     return read(topic, payload, FILTERS, options, ARRIVAL)
 
@@ -50,7 +50,7 @@ def test_owntracks_is_told_by_its_type() -> None:
     location = {"_type": "location", "lat": 1.5, "lon": 2.5, "tst": 1772366400, "tid": "xx"}
     (sent,) = heard("owntracks/ann/phone", location).records
     assert (sent.device_id, sent.record.source) == ("owntracks/ann/phone", "owntracks")
-    assert heard("owntracks/ann/phone", {"_type": "lwt", "tst": 1}) == Heard([])
+    assert heard("owntracks/ann/phone", {"_type": "lwt", "tst": 1}) == DecodedPayload([])
 
 
 @pytest.mark.parametrize(
@@ -66,11 +66,11 @@ def test_what_can_never_be_taken_is_set_aside(topic: str, value: object) -> None
 
 
 def test_a_topic_that_no_filter_matches_says_nothing() -> None:
-    assert heard("other/v1", {"device_id": "v1", "lat": 1, "lon": 2}) == heard("other/v1", b"{") == Heard([])
+    assert heard("other/v1", {"device_id": "v1", "lat": 1, "lon": 2}) == heard("other/v1", b"{") == DecodedPayload([])
 
 
 def test_nothing_is_said_by_an_empty_message() -> None:
-    assert heard("fleet/v1/position", b"") == Heard([])
+    assert heard("fleet/v1/position", b"") == DecodedPayload([])
 
 
 @settings(deadline=None)
