@@ -1,6 +1,6 @@
-"""The first key of a box that requires keys: without one nobody could make it do anything over HTTP.
+"""Creates the first admin key of a box that requires keys: without a key, every HTTP request is rejected.
 
-`whimbrel up` has it made once the box is ready, in a process of its own: `up` itself loads no Redis client.
+`whimbrel up` does so when the box is ready, in a separate process: `up` itself loads no Redis client.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ COMMAND = (
 
 
 def give_first_key(
-    settings: Settings, environment: Mapping[str, str], is_seen: bool, say: Callable[[str], None]
+    settings: Settings, environment: Mapping[str, str], is_terminal: bool, say: Callable[[str], None]
 ) -> None:
-    """Make an admin key if there is no key yet, and hand it out: to a terminal (`is_seen`), else in a private file.
+    """Create an admin key if there is no key yet. Print it on a terminal (`is_terminal`), else write a private file.
 
-    What is not a terminal may be a log, where no key belongs.
+    Output that is not a terminal may be a log, which must not contain keys.
     """
     try:
         done = subprocess.run(
             COMMAND, env={**os.environ, **environment}, text=True, capture_output=True, timeout=TIMEOUT_S
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        say(f"whimbrel up: cannot make a first key: {error}")
+        say(f"whimbrel up: cannot create the first key: {error}")
         return
     if done.returncode != 0:
-        say(f"whimbrel up: cannot make a first key: {done.stderr.strip()}")
-    elif (key := done.stdout.strip()) and is_seen:
-        say(f"whimbrel up: the first admin key, shown this once: {key}")
+        say(f"whimbrel up: cannot create the first key: {done.stderr.strip()}")
+    elif (key := done.stdout.strip()) and is_terminal:
+        say(f"whimbrel up: the first admin key, shown only once: {key}")
     elif key:
         path = settings.data_dir / FILE
         write_private(path, f"{key}\n".encode("ascii"))

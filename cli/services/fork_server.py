@@ -1,9 +1,8 @@
-"""supervisord, whose Python programs are forks of it that never exec: the libraries that most need are loaded once.
+"""supervisord that forks its Python programs without exec, so that shared libraries are loaded only once.
 
-Of these a program by itself took 15 MB and 0.15 s of CPU before its first own line; forks share the memory, and a box
-starts with half the CPU. Our own modules are not loaded here, so that a program which is started again after an
-upgrade is whole of the new code. Where there is no Linux, or its kernel does not let a process change the words of its
-command line, programs begin the usual way.
+The forks share the libraries' memory, and a box starts with less CPU (docs/decisions/0026-forks.md). Whimbrel's own
+modules are not loaded here: a program that restarts after an upgrade must run only new code. On systems other than
+Linux, or if the kernel does not let a process change its command line, programs are started by fork and exec.
 """
 
 from __future__ import annotations
@@ -38,19 +37,19 @@ SHARED = (
     "uvicorn",
     "uvloop",
 )
-"""What several programs load. None of it starts a thread or opens a file as it is loaded."""
+"""Modules that several programs import. None starts a thread or opens a file at import."""
 
 PR_SET_MM, PR_SET_MM_MAP = 35, 14
 NO_FILE = 2**32 - 1
 
 
 class Options(ServerOptions):  # type: ignore[misc]  # supervisor has no types
-    """supervisord's way to the system, but for how a Python program begins."""
+    """supervisord's system calls; only the start of a Python program differs."""
 
     def execve(self, filename: str, argv: Sequence[str], env: Mapping[str, str]) -> None:
-        """In the child, with its files, folder and user as they are to be: become the program."""
+        """Become the program. Called in the child, after its files, working directory and user are set."""
         if sys.platform == "linux" and _is_ours(Path(filename)) and argv[1:2] == ["-m"]:
-            with suppress(OSError):  # shown as supervisord nobody would find it
+            with suppress(OSError):  # with supervisord's command line, ps and pgrep would not find the program
                 become(argv, env)
         super().execve(filename, argv, env)
 
@@ -60,12 +59,12 @@ def _is_ours(python: Path) -> bool:
 
 
 def become(argv: Sequence[str], env: Mapping[str, str]) -> NoReturn:
-    """Run `python -m MODULE ARGUMENTS` in this process and end it, as an interpreter of its own would.
+    """Run `python -m MODULE ARGUMENTS` in this process, and exit as a new interpreter would.
 
-    Raises `OSError`, with nothing changed, if the process can't be shown as that.
+    Raises `OSError`, without any change, if the command line of the process cannot be changed.
     """
-    show_as(argv)
-    gc.freeze()  # garbage that is here may have numbers of files, which are closed, and in time are another file's
+    set_command_line(argv)
+    gc.freeze()  # inherited garbage may hold closed file descriptors: its finalizers would close files opened later
     for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR2):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -84,7 +83,7 @@ def become(argv: Sequence[str], env: Mapping[str, str]) -> NoReturn:
 
 
 def _status_of(code: object) -> int:
-    """The exit status that `sys.exit(code)` makes."""
+    """The exit status of `sys.exit(code)`."""
     if code is None or isinstance(code, int):
         return code or 0
     print(code, file=sys.stderr)
@@ -92,7 +91,7 @@ def _status_of(code: object) -> int:
 
 
 def _leave(status: int) -> NoReturn:
-    """End as an interpreter does, but for taking apart what is in memory, where supervisord's files are open still."""
+    """Exit as an interpreter does, but without freeing objects: that would close files inherited from supervisord."""
     with suppress(BaseException):
         threading._shutdown()  # type: ignore[attr-defined]  # waits for threads
     atexit._run_exitfuncs()
@@ -102,36 +101,36 @@ def _leave(status: int) -> NoReturn:
     os._exit(status & 0xFF)
 
 
-def show_as(argv: Sequence[str]) -> None:
-    """Have the kernel show these words as this process's command line, in the place of those that it began with.
+def set_command_line(argv: Sequence[str]) -> None:
+    """Replace this process's command line, in the memory of the original one.
 
-    Raises `OSError` if it refuses, or the place is too short.
+    Raises `OSError` if the kernel rejects it, or if the new command line is longer.
     """
     stat = Path("/proc/self/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    start_code, end_code, start_stack = map(int, stat[23:26])  # proc(5) counts from 1, and two are before the bracket
+    start_code, end_code, start_stack = map(int, stat[23:26])  # proc(5) counts from 1; two fields precede the bracket
     start_data, end_data, start_brk, arg_start, arg_end, env_start, env_end = map(int, stat[42:49])
     words = b"".join(os.fsencode(word) + b"\0" for word in argv)
     if len(words) > arg_end - arg_start:
-        raise OSError("the command line is longer than the one that the process began with")
+        raise OSError("cannot change the command line: it is longer than the original")
     libc = ctypes.CDLL(None, use_errno=True)
     libc.sbrk.restype = ctypes.c_void_p
     code_and_data = (start_code, end_code, start_data, end_data, start_brk, libc.sbrk(0), start_stack)
     shown = (arg_start, arg_start + len(words), env_start, env_end)
     prctl_mm_map = struct.pack("=11QQII", *code_and_data, *shown, 0, 0, NO_FILE)
     if libc.prctl(PR_SET_MM, PR_SET_MM_MAP, prctl_mm_map, len(prctl_mm_map), 0) != 0:
-        raise OSError(ctypes.get_errno(), "the kernel keeps the command line")
+        raise OSError(ctypes.get_errno(), "cannot change the command line: the kernel rejects it")
     ctypes.memmove(arg_start, words, len(words))
 
 
 def main() -> None:
-    """Run supervisord until it is told to end."""
+    """Run supervisord until it is asked to exit."""
     if sys.platform == "linux":
         for name in SHARED:
             importlib.import_module(name)
         gc.collect()
-        gc.freeze()  # looking for garbage writes to each object, whose page a fork then has for itself
+        gc.freeze()  # a collection writes to each object, which would copy its memory page in each fork
     is_first = True
-    while True:  # as supervisord's own
+    while True:  # the same loop as in supervisord's main()
         options = Options()
         options.realize()
         options.first, options.test = is_first, False

@@ -1,9 +1,9 @@
-"""The log of `whimbrel up`: the lines of supervisord and Redis in the form of the programs' own lines.
+"""The log of `whimbrel up`: rewrites lines of supervisord and Redis in the format of the programs' log.
 
     2026-11-24T10:25:00.052Z up INFO supervisor: collector started, process 4711
 
-A start is one line a program and the addresses. What supervisord and Redis say of every start and stop is of severity
-DEBUG, and so is what `whimbrel doctor` reports; lines of the programs themselves stay as they are.
+A start prints one line for each program, then the addresses. Other messages of supervisord and Redis about starts and
+stops have severity DEBUG, and so have warnings that `whimbrel doctor` reports. Lines of the programs are not changed.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from telemetry.config.settings import Log
 from telemetry.observability.log_setup import Json, Text
 
 SUPERVISORD = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (BLAT|TRAC|DEBG|INFO|WARN|ERRO|CRIT) (.*)")
-"""supervisord's lines: time, severity, message."""
+"""A line of supervisord: time, severity, message."""
 
 LEVELS = {"INFO": logging.INFO, "WARN": logging.WARNING, "ERRO": logging.ERROR, "CRIT": logging.CRITICAL}
 
 REDIS_LINE = re.compile(r"\d+:(?:[A-Z] \d\d \w{3} \d{4} [\d:.]+ ([.*#-])|(signal-handler) \(\d+\)) (.*)")
-"""Lines of Redis and Valkey: process, role, time, severity, message; those of a signal lack role and severity."""
+"""A line of Redis or Valkey: process, role, time, severity, message. Lines about signals lack role and severity."""
 
 REDIS_WARNING = "#"
 
 
 class Rule(NamedTuple):
-    """A message, the severity that it has here, and the words for it; without words it stays as it is."""
+    """A pattern of messages, their severity in the log, and the replacement text; without text the message is kept."""
 
     pattern: re.Pattern[str]
     level: int
-    words: str = ""
+    replacement: str = ""
 
 
 SUPERVISORD_RULES = (
@@ -59,45 +59,45 @@ SUPERVISORD_RULES = (
         logging.DEBUG,
     ),
 )
-"""The first one that fits counts."""
+"""The first matching rule applies."""
 
 REDIS_RULES = (
     Rule(re.compile(r"\S+ is now ready to exit"), logging.DEBUG),
     Rule(re.compile(r"WARNING:? (?:Memory overcommit|overcommit_memory)"), logging.DEBUG),
 )
-"""Warnings of Redis that are none here. `whimbrel doctor` reports the second one, and what to do."""
+"""Warnings of Redis that need no attention in this log. `whimbrel doctor` reports overcommit, with advice."""
 
 
 class ProgramLog:
-    """Gives each line its form, by the settings of the log."""
+    """Formats lines as the log's settings require."""
 
     def __init__(self, settings: Log) -> None:
-        self._least = getattr(logging, settings.level.upper())
-        form = Json if settings.format == "json" else Text
-        self._up, self._redis = form("up"), form(REDIS)
+        self._min_level = getattr(logging, settings.level.upper())
+        formatter = Json if settings.format == "json" else Text
+        self._up, self._redis = formatter("up"), formatter(REDIS)
 
-    def of(self, line: bytes) -> bytes:
-        """The line as it is to be printed; empty if it is below the least severity."""
+    def format(self, line: bytes) -> bytes:
+        """The line to print; empty if its severity is below `log.level`."""
         text = line.decode("utf-8", "replace").rstrip("\r\n")
-        if found := SUPERVISORD.fullmatch(text):
-            level = LEVELS.get(found[1], logging.DEBUG)
-            return self._printed(self._up, "supervisor", *_judged(found[2], level, SUPERVISORD_RULES))
-        if found := REDIS_LINE.fullmatch(text):
-            level = logging.WARNING if found[1] == REDIS_WARNING else logging.DEBUG
-            return self._printed(self._redis, REDIS, *_judged(found[3], level, REDIS_RULES))
+        if match := SUPERVISORD.fullmatch(text):
+            level = LEVELS.get(match[1], logging.DEBUG)
+            return self._formatted(self._up, "supervisor", *_rewritten(match[2], level, SUPERVISORD_RULES))
+        if match := REDIS_LINE.fullmatch(text):
+            level = logging.WARNING if match[1] == REDIS_WARNING else logging.DEBUG
+            return self._formatted(self._redis, REDIS, *_rewritten(match[3], level, REDIS_RULES))
         return line
 
-    def _printed(self, form: logging.Formatter, name: str, message: str, level: int) -> bytes:
-        if level < self._least:
+    def _formatted(self, formatter: logging.Formatter, name: str, message: str, level: int) -> bytes:
+        if level < self._min_level:
             return b""
         record = logging.LogRecord(name, level, "", 0, message, None, None)
         record.created = time.time()
-        return form.format(record).encode() + b"\n"
+        return formatter.format(record).encode() + b"\n"
 
 
-def _judged(message: str, level: int, rules: Sequence[Rule]) -> tuple[str, int]:
-    """The message in our words, and its severity."""
+def _rewritten(message: str, level: int, rules: Sequence[Rule]) -> tuple[str, int]:
+    """The message and severity after the first matching rule."""
     for rule in rules:
-        if found := rule.pattern.match(message):
-            return found.expand(rule.words) if rule.words else message, rule.level
+        if match := rule.pattern.match(message):
+            return match.expand(rule.replacement) if rule.replacement else message, rule.level
     return message, level

@@ -1,4 +1,4 @@
-"""A self-signed certificate for a box that has none, made by `whimbrel up` where `auth.secure` asks for it."""
+"""Self-signed certificate: `whimbrel up` creates it if `auth.secure` is on and no certificate is configured."""
 
 from __future__ import annotations
 
@@ -15,29 +15,27 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from telemetry.system.fsync import make_folder, write_private
 
 VALID_DAYS = 397
-"""The longest that browsers accept."""
+"""Maximum that browsers accept."""
 
 RENEW_DAYS = 30
 BACKDATED = datetime.timedelta(days=1)
-"""For clients whose clocks are behind."""
+"""For clients whose clocks are slow."""
 
 
 def ensure(certificate: Path, key: Path, hosts: tuple[str, ...], now: datetime.datetime) -> str:
-    """Make both files unless they are there and good for `RENEW_DAYS` more. Returns the SHA-256 fingerprint, in hex.
+    """Create both files, unless they exist and are valid for `RENEW_DAYS` more. Returns the SHA-256 fingerprint in hex.
 
-    `hosts` are the names and addresses that the certificate is for. Raises `OSError` if a file cannot be written,
-    `ValueError` if the certificate that is there cannot be read.
+    `hosts` are the certificate's names and addresses. Raises `OSError` if a file cannot be written, `ValueError` if the
+    existing certificate cannot be read.
     """
-    found = _usable(certificate, key, now)
-    if found is None:
-        found = _made(certificate, key, hosts, now)
-    return found.fingerprint(hashes.SHA256()).hex(":").upper()
+    current = _usable(certificate, key, now) or _create(certificate, key, hosts, now)
+    return current.fingerprint(hashes.SHA256()).hex(":").upper()
 
 
 def own_hosts(*bound: str) -> tuple[str, ...]:
-    """This machine's names, loopback, and the addresses that the box is bound to, but for wildcards."""
-    found = ["localhost", "127.0.0.1", "::1", socket.gethostname(), socket.getfqdn(), *bound]
-    return tuple(dict.fromkeys(host for host in found if host and not _is_wildcard(host)))
+    """This machine's names, the loopback addresses, and the addresses that the box binds, without wildcards."""
+    hosts = ["localhost", "127.0.0.1", "::1", socket.gethostname(), socket.getfqdn(), *bound]
+    return tuple(dict.fromkeys(host for host in hosts if host and not _is_wildcard(host)))
 
 
 def _is_wildcard(host: str) -> bool:
@@ -50,14 +48,14 @@ def _is_wildcard(host: str) -> bool:
 def _usable(certificate: Path, key: Path, now: datetime.datetime) -> x509.Certificate | None:
     if not (certificate.is_file() and key.is_file()):
         return None
-    found = x509.load_pem_x509_certificate(certificate.read_bytes())
-    return found if found.not_valid_after_utc - now > datetime.timedelta(days=RENEW_DAYS) else None
+    current = x509.load_pem_x509_certificate(certificate.read_bytes())
+    return current if current.not_valid_after_utc - now > datetime.timedelta(days=RENEW_DAYS) else None
 
 
-def _made(certificate: Path, key: Path, hosts: tuple[str, ...], now: datetime.datetime) -> x509.Certificate:
+def _create(certificate: Path, key: Path, hosts: tuple[str, ...], now: datetime.datetime) -> x509.Certificate:
     private = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Whimbrel")])
-    found = (
+    created = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
@@ -74,8 +72,8 @@ def _made(certificate: Path, key: Path, hosts: tuple[str, ...], now: datetime.da
     for path in (certificate, key):
         make_folder(path.parent, 0o700)
     write_private(key, private.private_bytes(pem, serialization.PrivateFormat.PKCS8, unencrypted))
-    write_private(certificate, found.public_bytes(pem))
-    return found
+    write_private(certificate, created.public_bytes(pem))
+    return created
 
 
 def _general_name(host: str) -> x509.GeneralName:

@@ -1,11 +1,11 @@
-"""The Procfile's programs as a configuration of supervisord, and supervisord as a child of ours.
+"""supervisord: its configuration made from the Procfile, its start as a child process, and requests to it.
 
     whimbrel up ── supervisord ─┬─ redis
                                 └─ group whimbrel: collector, worker, scheduler, query, api, courier
 
-Each is tied to the one above (`telemetry.system.process`): a killed `whimbrel up` leaves nothing running.
-Those in Python are forks of supervisord (`cli/services/fork_server.py`).
-The programs of the group stop together, then Redis, which they need to the last.
+Each process ends with its parent (`telemetry.system.process`): after a kill of `whimbrel up`, no program keeps running.
+Python programs are forks of supervisord (`cli/services/fork_server.py`).
+The programs of the group stop together, then Redis, which they need until they have stopped.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from telemetry.system.process import SUPERVISED, die_with_parent
 REDIS = "redis"
 COURIER = "courier"
 
-RENEWING = ("collector", "api")
-"""Programs that have something to renew at SIGHUP; supervisord itself would start all programs anew."""
+RELOADING = ("collector", "api")
+"""Programs that reload their certificates at SIGHUP. At its own SIGHUP, supervisord would restart all programs."""
 
 STOP_PROGRAMS_S = 5
 STOP_REDIS_S = 3
@@ -65,8 +65,7 @@ programs = {{names}}
 priority = 2
 """
 
-# startsecs 0: whatever ends is started again, without supervisord's growing pause for what ended soon
-# after its start.
+# startsecs 0: supervisord restarts each program that exits, without its growing delay after early exits.
 PROGRAM = """
 [program:{name}]
 command = {command}
@@ -84,21 +83,21 @@ stdout_logfile_maxbytes = 0
 
 
 def read_procfile(path: Path) -> dict[str, str]:
-    """Name and command of each program. Raises `ConfigError` naming the line that isn't `name: command`."""
+    """Name and command of each program. Raises `ConfigError` for any line that is not `name: command`."""
     programs = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
-        found = re.fullmatch(r"([A-Za-z0-9_-]+):\s*(\S.*)", line.rstrip())
-        if found is None:
+        match = re.fullmatch(r"([A-Za-z0-9_-]+):\s*(\S.*)", line.rstrip())
+        if match is None:
             raise ConfigError(f"cannot read {path}, line {number}: {line!r} is not `name: command`")
-        programs[found[1]] = found[2]
+        programs[match[1]] = match[2]
     return programs
 
 
 def configuration(programs: Mapping[str, str]) -> str:
-    """Supervisord's configuration file. Its sockets are beside it, wherever it is put."""
-    user = "user = root\n" if os.getuid() == 0 else ""  # says that this is meant
+    """supervisord's configuration file. Its sockets are in the same folder."""
+    user = "user = root\n" if os.getuid() == 0 else ""  # without it supervisord warns
     sections = [HEAD.format(user=user, password=secrets.token_hex(16))]
     if grouped := [name for name in programs if name != REDIS]:
         sections.append(GROUP.format(names=",".join(grouped)))
@@ -109,9 +108,10 @@ def configuration(programs: Mapping[str, str]) -> str:
 
 
 def start(folder: Path, programs: Mapping[str, str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """Start supervisord in the private `folder`; its output and that of all programs is its `stdout`.
+    """Start supervisord with its files in the private `folder`; its `stdout` also has the output of all programs.
 
-    Every program gets `environment`, finds this Python's commands first, and works in the project's folder.
+    Every program gets `environment`, a PATH that begins with this Python's commands, and the project as its working
+    directory.
     """
     file = folder / "supervisord.conf"
     file.unlink(missing_ok=True)
@@ -132,28 +132,28 @@ def start(folder: Path, programs: Mapping[str, str], environment: Mapping[str, s
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        start_new_session=True,  # Ctrl-C is for us; we say when supervisord stops
+        start_new_session=True,  # only `up` receives Ctrl-C, and then stops supervisord
         preexec_fn=tie,  # noqa: PLW1509 - no thread has been started yet
     )
 
 
 def pass_on_sighup(folder: Path) -> str:
-    """Have the programs that have something to renew do so. Empty, or why they can't be told."""
-    names = [":".join((GROUP_NAME, name)) for name in RENEWING]
+    """Send SIGHUP to the programs that reload certificates. Returns the reason if it fails, else an empty text."""
+    names = [":".join((GROUP_NAME, name)) for name in RELOADING]
     command = [sys.executable, "-m", "supervisor.supervisorctl", "-c", str(folder / "supervisord.conf"), "signal"]
     done = subprocess.run([*command, "HUP", *names], cwd=PROJECT, text=True, capture_output=True)
     return "" if done.returncode == 0 else " ".join((done.stdout + done.stderr).split())
 
 
-def nudge(folder: Path) -> bool:
-    """Have the supervisor of `folder` look at its programs now. False if none is there.
+def wake(folder: Path) -> bool:
+    """Make the supervisor of `folder` poll its programs now. False if no supervisor runs.
 
-    By itself it looks once a second, and to start a killed program again takes it two looks.
+    It polls once a second, and the restart of a killed program takes two polls.
     """
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(1)
         try:
             client.connect(str(folder / "supervisor.sock"))
         except OSError as error:
-            return isinstance(error, TimeoutError)  # stuck, but there
+            return isinstance(error, TimeoutError)  # it runs, but does not answer
         return True

@@ -1,9 +1,9 @@
-"""`whimbrel systemd`: units of systemd for the programs of the Procfile, a service each.
+"""`whimbrel systemd`: writes systemd units for the programs of the Procfile, a service for each.
 
     whimbrel.target ── wants ── whimbrel-redis, whimbrel-collector, whimbrel-worker, …
 
-A service each, not one that runs the supervisor: what kills one program, or the limit of its memory, ends that one
-alone, and `systemctl status` and the journal tell them apart. All start behind Redis and so stop before it.
+Each program has its own service, without a supervisor: a crash or a memory limit ends only one program, and
+`systemctl status` and the journal show each separately. All start after Redis, and therefore stop before it.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ STATE = Path("/var/lib/whimbrel")
 SOCKETS = "AF_UNIX"
 NETWORK = "AF_UNIX AF_INET AF_INET6"
 
-LISTENING = ("collector", "api", "courier")
-"""Programs that speak to others than Redis and each other."""
+NETWORKED = ("collector", "api", "courier")
+"""Programs that need the network: they accept connections or connect to other machines."""
 
 WRITES_ARCHIVE = "worker"
 
 WATCHDOG_S = {"worker": 180}
-WATCHDOG_ELSE_S = 60
-"""Longer than the longest job of the worker, and than any call to a Redis that is silent takes the others."""
+DEFAULT_WATCHDOG_S = 60
+"""Longer than the worker's longest job, and than other programs' timeout for a call to Redis."""
 
 STOP_S = {supervisor_config.REDIS: 60, "worker": 60}
-STOP_ELSE_S = 15
+DEFAULT_STOP_S = 15
 
 MEMORY_MAX = {"collector": "1G", "scheduler": "256M", "query": "2G", "api": "1G", "courier": "512M", "worker": "3G"}
-"""Far above what each takes (docs/operations/configure.md): a leak ends one program. Redis has its own limit."""
+"""Far above normal use (docs/operations/configure.md): a memory leak ends only one program. Redis limits itself."""
 
 TARGET = """\
 [Unit]
@@ -108,7 +108,7 @@ SYSUSERS = 'u {user} - "Whimbrel" {data} /usr/sbin/nologin\n'
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
-    """Write the units. Raises `ConfigError` if they can't be written."""
+    """Write the units. Raises `ConfigError` if they cannot be written."""
     folder = Path(args.write).absolute()
     files = units(settings, args.user, Path(args.data).absolute(), _config(args))
     try:
@@ -123,13 +123,15 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 
 
 def units(settings: Settings, user: str, data: Path, config: Path) -> dict[str, str]:
-    """Name → text of each file. Raises `ConfigError` for a path that a unit can't name."""
+    """Name → text of each file. Raises `ConfigError` for a path with characters that systemd interprets."""
     programs = supervisor_config.read_procfile(PROJECT / "Procfile")
     if settings.redis.url:
         programs.pop(supervisor_config.REDIS)
     for path in (PROJECT, data, config, Path(sys.executable)):
         if any(character in str(path) for character in " %\"'\\$"):
-            raise ConfigError(f"cannot write units for {path}: systemd would read its blanks or signs otherwise")
+            raise ConfigError(
+                f"cannot write units for {path}: systemd interprets its blanks or special characters; use another path"
+            )
     files = {
         f"whimbrel-{name}.service": _service(name, programs, user, data, config, settings.data.group)
         for name in programs
@@ -142,13 +144,13 @@ def _service(name: str, programs: Mapping[str, str], user: str, data: Path, conf
     is_redis = name == supervisor_config.REDIS
     redis = f"whimbrel-{supervisor_config.REDIS}.service"
     has_redis = supervisor_config.REDIS in programs
-    behind = f"Wants={redis}\nAfter=network.target {redis}\n" if has_redis else "After=network.target\n"
-    watchdog_s = WATCHDOG_S.get(name, WATCHDOG_ELSE_S)
-    is_apart = has_redis and name not in LISTENING
+    after_redis = f"Wants={redis}\nAfter=network.target {redis}\n" if has_redis else "After=network.target\n"
+    watchdog_s = WATCHDOG_S.get(name, DEFAULT_WATCHDOG_S)
+    is_offline = has_redis and name not in NETWORKED
     is_shared = bool(readers) and name == WRITES_ARCHIVE
     return SERVICE.format(
         name=name,
-        order="After=network.target\n" if is_redis else behind,
+        order="After=network.target\n" if is_redis else after_redis,
         kind="Type=exec\n" if is_redis else f"Type=notify\nNotifyAccess=main\nWatchdogSec={watchdog_s}\n",
         command=_command(programs[name]),
         reload="ExecReload=/bin/kill -HUP $MAINPID\n" if name in ("collector", "api") else "",
@@ -156,22 +158,22 @@ def _service(name: str, programs: Mapping[str, str], user: str, data: Path, conf
         config=config,
         data=data,
         user=user,
-        stop_s=STOP_S.get(name, STOP_ELSE_S),
+        stop_s=STOP_S.get(name, DEFAULT_STOP_S),
         memory=f"MemoryMax={MEMORY_MAX[name]}\n" if name in MEMORY_MAX else "",
         state="\n".join(_state(data, ENTERED_FOLDER if readers else OWN_FOLDER)),
         umask=f"{SHARED if is_shared else PRIVATE:04o}",
-        # To give files to a group that is not its first, a program must see the group and set the setgid bit.
+        # To give files to a supplementary group, a program must be in the group and may set the setgid bit.
         groups=f"SupplementaryGroups={readers}\n" if is_shared else "",
         users="no" if is_shared else "yes",
         setgid="no" if is_shared else "yes",
         home="read-only" if any(str(path).startswith(("/home/", "/root/")) for path in (PROJECT, config)) else "yes",
-        families=SOCKETS if is_apart else NETWORK,
-        network="PrivateNetwork=yes\nIPAddressDeny=any\n" if is_apart else "",
+        families=SOCKETS if is_offline else NETWORK,
+        network="PrivateNetwork=yes\nIPAddressDeny=any\n" if is_offline else "",
     )
 
 
 def _state(data: Path, mode: int) -> Iterator[str]:
-    """The folder that is written: systemd makes it where such folders are, else it must be there."""
+    """Lines for the data folder: systemd creates it below /var/lib; elsewhere it must exist."""
     if data.parent == STATE.parent:
         yield f"StateDirectory={data.name}"
         yield f"StateDirectoryMode={mode:04o}"
@@ -180,7 +182,7 @@ def _state(data: Path, mode: int) -> Iterator[str]:
 
 
 def _command(command: str) -> str:
-    """A line of the Procfile with the whole path of this Python's own programs."""
+    """A command of the Procfile with the absolute path of its program, from this Python's folder."""
     first, _, rest = command.partition(" ")
     return f"{Path(sys.executable).parent / first} {rest}".rstrip()
 
@@ -190,9 +192,11 @@ def _config(args: argparse.Namespace) -> Path:
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--write", metavar="DIR", required=True, help="folder to write to, say /etc/systemd/system")
-    parser.add_argument("--user", default="whimbrel", help="user that runs the box (whimbrel)")
-    parser.add_argument("--data", metavar="DIR", default=str(STATE), help=f"its data folder ({STATE})")
+    parser.add_argument(
+        "--write", metavar="DIR", required=True, help="folder to write to, for example /etc/systemd/system"
+    )
+    parser.add_argument("--user", default="whimbrel", help="user that runs the box (default: whimbrel)")
+    parser.add_argument("--data", metavar="DIR", default=str(STATE), help=f"data folder (default: {STATE})")
 
 
-COMMAND = Command("Write units of systemd for all programs, as docs/deployment.md uses them.", _add_arguments, run)
+COMMAND = Command("Write systemd units for all programs (docs/deployment.md).", _add_arguments, run)

@@ -1,4 +1,4 @@
-"""`whimbrel up`: the whole box, from one clear line when it is ready to the last program's end."""
+"""`whimbrel up`: starts the whole box, prints a line when it is ready, and stops all programs at the end."""
 
 from __future__ import annotations
 
@@ -36,25 +36,25 @@ from telemetry.system.permissions import OWN_FOLDER, restrict
 from telemetry.system.runtime_dir import REFUSED, UP_LOCK, make_private, refusal, require_restored, runtime_dir
 
 SECURE = "WHIMBREL__AUTH__SECURE"
-LOOK_S = 0.25
+POLL_S = 0.25
 PROBE_TIMEOUT_S = 2.0
 PREDECESSOR_S = 15.0
 PORTS_S = 5.0
 SLOW_S = 60.0
-"""After so long without being ready, and again each time, `up` says what it waits for."""
+"""Interval at which `up` prints the reason while the box is not ready."""
 
 STOP_S = 15.0
-"""Longer than supervisord takes even if every program hangs."""
+"""Longer than supervisord needs if every program hangs."""
 
 
 def run(args: argparse.Namespace, settings: Settings) -> int:
-    """Run the box until SIGTERM or SIGINT. Raises `ConfigError` if it can't start."""
-    signal.signal(signal.SIGTERM, _leave)
-    signal.signal(signal.SIGINT, _leave)
+    """Run the box until SIGTERM or SIGINT. Raises `ConfigError` if it cannot start."""
+    signal.signal(signal.SIGTERM, _exit)
+    signal.signal(signal.SIGINT, _exit)
     if args.secure and not settings.auth.secure:
         os.environ[SECURE] = "true"
         settings = load(args.config)
-        say("whimbrel up: other commands need the setting, too: set auth.secure = true in the settings file")
+        say("whimbrel up: other commands do not know about --secure; set auth.secure = true in the settings file")
     programs = supervisor_config.read_procfile(PROJECT / "Procfile")
     if settings.redis.url:
         programs.pop(supervisor_config.REDIS, None)
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
         programs.pop(supervisor_config.COURIER, None)
     if settings.has_own_certificate:
         _ensure_certificate(settings)
-    Identity.of(settings)  # what is wrong with it stops the start here, where somebody looks
+    Identity.of(settings)  # an invalid certificate stops the start here, with a message on the terminal
     make_folder(settings.data_dir, OWN_FOLDER)
     _lock(settings.data_dir)
     for change in restrict(settings):
@@ -82,29 +82,29 @@ def run(args: argparse.Namespace, settings: Settings) -> int:
 
 
 def _ensure_certificate(settings: Settings) -> None:
-    """Loads cryptography, 20 MB, only where the box makes its own certificate. Raises `ConfigError`."""
-    made = importlib.import_module("cli.services.self_signed")
+    """Create the own certificate if needed. Imports cryptography, a large library, only here. Raises `ConfigError`."""
+    self_signed = importlib.import_module("cli.services.self_signed")
     certificate, key = settings.tls_paths or (Path(), Path())
     try:
-        hosts = made.own_hosts(settings.api.host, settings.collector.host)
-        fingerprint = made.ensure(certificate, key, hosts, datetime.datetime.now(datetime.UTC))
+        hosts = self_signed.own_hosts(settings.api.host, settings.collector.host)
+        fingerprint = self_signed.ensure(certificate, key, hosts, datetime.datetime.now(datetime.UTC))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot use or make the box's own certificate {certificate}: {error}") from None
+        raise ConfigError(f"cannot use or create the box's own certificate {certificate}: {error}") from None
     say(f"whimbrel up: the box's own certificate has the SHA-256 fingerprint {fingerprint}")
 
 
-def _leave(*_: object) -> NoReturn:
+def _exit(*_: object) -> NoReturn:
     sys.exit(OK)
 
 
 def _environment(args: argparse.Namespace) -> dict[str, str]:
-    """What leads every program to the settings that we were started with, from whatever folder."""
+    """Environment variables that give every program the same settings file, with an absolute path."""
     named = args.config or os.environ.get("WHIMBREL_CONFIG")
     return {"WHIMBREL_CONFIG": str(Path(named).absolute())} if named else {}
 
 
 def _lock(data_dir: Path) -> None:
-    """Keep others off the data folder until this process ends, however it ends."""
+    """Lock the data folder against another `whimbrel up`, until this process exits for any reason."""
     file = os.open(data_dir / UP_LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -113,24 +113,26 @@ def _lock(data_dir: Path) -> None:
 
 
 def _wait_for_predecessor(folder: Path) -> None:
-    """The programs of a `whimbrel up` that was killed take a moment to stop."""
+    """Wait until the programs of a previous `whimbrel up`, which was killed, have stopped."""
     deadline = time.monotonic() + PREDECESSOR_S
-    if supervisor_config.nudge(folder):
-        say("whimbrel up: waiting for the programs of the run before to stop")
-    while supervisor_config.nudge(folder):
+    if supervisor_config.wake(folder):
+        say("whimbrel up: waiting for the programs of the previous run to stop")
+    while supervisor_config.wake(folder):
         if time.monotonic() > deadline:
-            raise ConfigError(f"cannot start: the run before still serves {folder / 'supervisor.sock'}")
-        time.sleep(LOOK_S)
+            raise ConfigError(
+                f"cannot start: the supervisor of the previous run still serves {folder / 'supervisor.sock'}"
+            )
+        time.sleep(POLL_S)
 
 
 def _await_ports(settings: Settings) -> None:
-    """See that nobody else uses our ports; programs that lost their supervisor may do so for a moment."""
+    """Wait until all ports are free: programs of a killed supervisor may use them briefly. Raises `ConfigError`."""
     deadline = time.monotonic() + PORTS_S
     c = settings.collector
     further = [
-        (f"collector.listen[{place}].port", one.host or c.host, one.port)
-        for place, one in enumerate(c.listen, 1)
-        if one.transport != "udp"
+        (f"collector.listen[{number}].port", listen.host or c.host, listen.port)
+        for number, listen in enumerate(c.listen, 1)
+        if listen.transport != "udp"
     ]
     for name, host, port in (
         ("api.port", settings.api.host, settings.api.port),
@@ -141,7 +143,7 @@ def _await_ports(settings: Settings) -> None:
         while error := _cannot_bind(host, port):
             if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
                 raise ConfigError(f"cannot start: {host} port {port} ({name}): {error.strerror}")
-            time.sleep(LOOK_S)
+            time.sleep(POLL_S)
 
 
 def _cannot_bind(host: str, port: int) -> OSError | None:
@@ -156,7 +158,7 @@ def _cannot_bind(host: str, port: int) -> OSError | None:
 
 
 class Box:
-    """The running box: supervisord, its output, and what was asked of it."""
+    """The running box: supervisord, its output, and pending requests to stop or to reload certificates."""
 
     def __init__(
         self, supervisord: subprocess.Popen[bytes], folder: Path, settings: Settings, environment: Mapping[str, str]
@@ -165,60 +167,60 @@ class Box:
         self.environment = environment
         self.folder = folder
         self.settings = settings
-        self.copier = Thread(target=_copy, args=(supervisord.stdout, ProgramLog(settings.log)), daemon=True)
+        self.log_thread = Thread(target=_copy, args=(supervisord.stdout, ProgramLog(settings.log)), daemon=True)
         self.stop_by: float | None = None
         self.refused = ""
         self.had_terminal = os.isatty(sys.stdin.fileno())
-        self.renew_asked = False
+        self.reload_requested = False
 
     def run(self) -> int:
-        """Say when the box is ready, wait for a signal, stop it. Returns the exit status."""
+        """Print a line when the box is ready, wait for a signal, stop the box. Returns the exit status."""
         signal.signal(signal.SIGTERM, self.stop)
         signal.signal(signal.SIGINT, self.stop)
-        signal.signal(signal.SIGHUP, self.renew)
-        self.copier.start()
+        signal.signal(signal.SIGHUP, self.reload)
+        self.log_thread.start()
         self._await_ready()
         status = self._await_end()
-        self.copier.join(timeout=1)
+        self.log_thread.join(timeout=1)
         return status
 
     def stop(self, *_: object) -> None:
-        """Have supervisord stop everything; asked again, it changes nothing."""
+        """Have supervisord stop all programs. Further calls do nothing."""
         if self.stop_by is None:
             self.stop_by = time.monotonic() + STOP_S
             self.supervisord.terminate()
 
-    def renew(self, *_: object) -> None:
-        """Have certificates read again; but a terminal that was closed ends the box, as it ends any command in it."""
+    def reload(self, *_: object) -> None:
+        """Have the programs reload certificates. If SIGHUP comes from a closed terminal, stop the box instead."""
         if self.had_terminal and not os.isatty(sys.stdin.fileno()):
             self.stop()
         else:
-            self.renew_asked = True
+            self.reload_requested = True
 
     def _await_ready(self) -> None:
-        say_at = time.monotonic() + SLOW_S
-        while not self._over() and (reason := not_ready(self.settings)):
+        report_at = time.monotonic() + SLOW_S
+        while not self._is_over() and (reason := not_ready(self.settings)):
             self._stop_if_refused()
-            if time.monotonic() > say_at:
+            if time.monotonic() > report_at:
                 say(f"whimbrel up: not ready yet: {reason}")
-                say_at += SLOW_S
-        if not self._over():
+                report_at += SLOW_S
+        if not self._is_over():
             if self.settings.auth.required:
                 give_first_key(self.settings, self.environment, sys.stdout.isatty(), say)
             say(ready_line(self.settings))
 
     def _stop_if_refused(self) -> None:
-        """A program that can't use what is on disk never will."""
+        """Stop the box if a program cannot use the data on disk: a restart would not help."""
         if not self.refused and (why := refusal(self.folder)):
             self.refused = why
             say(f"whimbrel up: {why}")
             self.stop()
 
-    def _over(self) -> bool:
-        return self._ended() or self.stop_by is not None
+    def _is_over(self) -> bool:
+        return self._has_ended() or self.stop_by is not None
 
     def _await_end(self) -> int:
-        while not self._ended():
+        while not self._has_ended():
             self._stop_if_refused()
             if self.stop_by is not None and time.monotonic() > self.stop_by:
                 self.supervisord.kill()
@@ -226,22 +228,22 @@ class Box:
                 return FAILED
         if self.stop_by is not None:
             return FAILED if self.refused else OK
-        say(f"whimbrel up: supervisord ended by itself, exit status {self.supervisord.returncode}")
+        say(f"whimbrel up: supervisord exited unexpectedly, exit status {self.supervisord.returncode}")
         return FAILED
 
-    def _ended(self) -> bool:
-        """Wait a moment for supervisord's end, which ends its output."""
-        self.copier.join(LOOK_S)
-        if self.renew_asked:
-            self.renew_asked = False
+    def _has_ended(self) -> bool:
+        """Wait up to `POLL_S` for the end of supervisord, and pass on a pending SIGHUP."""
+        self.log_thread.join(POLL_S)
+        if self.reload_requested:
+            self.reload_requested = False
             if reason := supervisor_config.pass_on_sighup(self.folder):
                 say(f"whimbrel up: cannot pass SIGHUP on to the programs: {reason}")
-        supervisor_config.nudge(self.folder)
+        supervisor_config.wake(self.folder)
         return self.supervisord.poll() is not None
 
 
 def not_ready(settings: Settings) -> str:
-    """The reason why the box can't be used yet, or an empty text."""
+    """The reason why the box is not ready; an empty text if it is."""
     collector = reachable(settings.collector.host)
     tls = any_certificate() if settings.tls.certificate else None
     try:
@@ -269,7 +271,7 @@ def _http_not_ok(name: str, host: str, port: int, path: str, tls: ssl.SSLContext
 
 
 def ready_line(settings: Settings) -> str:
-    """The line that says where the box is."""
+    """The line with the box's addresses and data folder."""
     collector = settings.collector
     tcp = http_url(collector.host, collector.tcp_port).removeprefix("http://")
     tcp += " with TLS" if settings.tls.certificate else ""
@@ -280,25 +282,25 @@ def ready_line(settings: Settings) -> str:
 
 
 def _copy(output: IO[bytes], log: ProgramLog) -> None:
-    """Hand on the programs' lines, whole, to whatever our standard output is; supervisord itself can't use a socket."""
+    """Copy whole lines of the programs to standard output, which may be a socket: supervisord cannot write to one."""
     for line in output:
-        _write(log.of(line))
+        _write(log.format(line))
 
 
 def say(text: str) -> None:
-    """Print one whole line at once, between those of the programs."""
+    """Print a line in one write, so that it does not mix with lines of the programs."""
     _write(f"{printable(text)}\n".encode())
 
 
 def _write(line: bytes) -> None:
-    """Past Python's buffer: a line for which the log's disk has no room is lost, and the next one is tried again."""
+    """Write without Python's buffer. If the disk of the log is full, this line is lost, and later ones are tried."""
     rest = line
     try:
         while rest:
             rest = rest[os.write(sys.stdout.fileno(), rest) :]
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            # the reader is gone, which must not end the box
+            # the reader has closed the pipe; the box continues
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -306,7 +308,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--secure",
         action="store_true",
-        help="require keys, use TLS with a certificate of the box's own, limit each address and key; as auth.secure",
+        help="require keys, use TLS with the box's own certificate, limit each address and key; same as auth.secure",
     )
 
 

@@ -1,4 +1,4 @@
-"""A program that is a fork of supervisord is as one that an interpreter of its own runs."""
+"""A program forked from supervisord behaves like one started by a new interpreter."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="there programs begin
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Where the module `told` is."""
+    """The folder of the test module."""
     (tmp_path / "told.py").write_text(PROGRAM)
     return tmp_path
 
@@ -87,7 +87,7 @@ def test_it_ends_as_it_would_by_itself(folder: Path, how: str) -> None:
 
 
 @linux
-def test_one_that_cant_be_shown_as_what_it_is_has_an_interpreter_of_its_own(folder: Path) -> None:
+def test_a_program_whose_command_line_cannot_be_set_gets_its_own_interpreter(folder: Path) -> None:
     words = ["python", "-m", "told", "x" * 100_000]  # no place for so many
     begin = (
         "import os, sys; from cli.services.fork_server import Options;"

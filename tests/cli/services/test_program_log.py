@@ -1,4 +1,4 @@
-"""Lines of supervisord and Redis in the form of the programs' own."""
+"""Lines of supervisord and Redis are rewritten in the format of the programs' log."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ OVERCOMMIT = "WARNING Memory overcommit must be enabled! Without it, a backgroun
         (f"{REDIS} # Error writing to the AOF\x1b[2J", r"redis WARNING redis: Error writing to the AOF\x1b[2J"),
     ],
 )
-def test_what_an_operator_needs_has_the_form_of_the_log(line: str, said: str) -> None:
+def test_lines_for_operators_have_the_format_of_the_log(line: str, said: str) -> None:
     for end in ("\n", "\r\n", ""):
-        printed = ProgramLog(Log()).of((line + end).encode()).decode()
+        printed = ProgramLog(Log()).format((line + end).encode()).decode()
         assert re.fullmatch(f"{MOMENT} {re.escape(said)}\n", printed), printed
 
 
@@ -62,27 +62,27 @@ def test_what_an_operator_needs_has_the_form_of_the_log(line: str, said: str) ->
         "21410:signal-handler (1796229610) Received SIGTERM scheduling shutdown...",
     ],
 )
-def test_what_each_start_and_stop_says_is_of_severity_debug(line: str) -> None:
-    assert ProgramLog(Log()).of(f"{line}\n".encode()) == b""
-    assert b" DEBUG " in ProgramLog(Log(level="debug")).of(f"{line}\n".encode())
+def test_messages_of_every_start_and_stop_have_severity_debug(line: str) -> None:
+    assert ProgramLog(Log()).format(f"{line}\n".encode()) == b""
+    assert b" DEBUG " in ProgramLog(Log(level="debug")).format(f"{line}\n".encode())
 
 
 def test_a_line_of_a_program_stays_as_it_is() -> None:
     for line in (b"2026-12-02T16:40:05.978Z api INFO api: answering\n", b"Traceback (most recent\n", b"\xff\n", b"\n"):
-        assert ProgramLog(Log(level="error")).of(line) == line
+        assert ProgramLog(Log(level="error")).format(line) == line
 
 
 def test_it_is_json_where_the_log_is() -> None:
     log = ProgramLog(Log(format="json"))
-    found = json.loads(log.of(f"{TIME} INFO spawned: 'api' with pid 21417\n".encode()))
+    found = json.loads(log.format(f"{TIME} INFO spawned: 'api' with pid 21417\n".encode()))
     assert (found.pop("time")[-1], found) == (
         "Z",
         {"level": "info", "program": "up", "logger": "supervisor", "message": "api started, process 21417"},
     )
-    assert log.of(f"{REDIS} # \N{SNOWMAN}\n".encode()).isascii() is False
+    assert log.format(f"{REDIS} # \N{SNOWMAN}\n".encode()).isascii() is False
 
 
-def test_lines_below_the_least_severity_are_left_out() -> None:
+def test_lines_below_the_minimum_severity_are_left_out() -> None:
     log = ProgramLog(Log(level="warning"))
-    assert log.of(f"{TIME} INFO spawned: 'api' with pid 1\n".encode()) == b""
-    assert log.of(f"{REDIS} # Can't save\n".encode()) != b""
+    assert log.format(f"{TIME} INFO spawned: 'api' with pid 1\n".encode()) == b""
+    assert log.format(f"{REDIS} # Can't save\n".encode()) != b""

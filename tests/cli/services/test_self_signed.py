@@ -1,4 +1,4 @@
-"""The box's own certificate: made once, renewed in time, fit for a client that looks at names."""
+"""The box's own certificate: created once, renewed in time, accepted by a client that verifies names."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_it_is_renewed_before_it_expires(files: tuple[Path, Path]) -> None:
     assert ensure(*files, ("localhost",), NOW + late) != first
 
 
-def test_what_is_no_certificate_is_not_overwritten(files: tuple[Path, Path]) -> None:
+def test_a_file_that_is_no_certificate_is_not_overwritten(files: tuple[Path, Path]) -> None:
     files[0].parent.mkdir()
     for path in files:
         path.write_text("somebody's")

@@ -1,11 +1,11 @@
-"""The Procfile and what supervisord is told of it."""
+"""The Procfile, and the configuration of supervisord that is made from it."""
 
 import configparser
 from pathlib import Path
 
 import pytest
 
-from cli.services.supervisor_config import configuration, nudge, read_procfile
+from cli.services.supervisor_config import configuration, read_procfile, wake
 from telemetry.config.settings import PROJECT
 from telemetry.model.errors import ConfigError
 
@@ -57,5 +57,5 @@ def test_a_percent_sign_reaches_the_program() -> None:
     assert parsed(api="run 100%")["program:api"]["command"] == "run 100%%"
 
 
-def test_nobody_to_nudge(tmp_path: Path) -> None:
-    assert not nudge(tmp_path)
+def test_no_supervisor_to_wake(tmp_path: Path) -> None:
+    assert not wake(tmp_path)

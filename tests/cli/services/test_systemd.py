@@ -1,4 +1,4 @@
-"""The units: as systemd's own tools read them, and each started as its unit says."""
+"""The units: checked by systemd's own tools, and each started as its unit defines."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_only_the_worker_knows_the_group_that_reads_the_archive() -> None:
         assert values(made()[name], "StateDirectoryMode") == ["0700"]
 
 
-def test_a_redis_of_others_has_no_service() -> None:
+def test_an_external_redis_has_no_service() -> None:
     files = made(WHIMBREL__REDIS__URL="redis://h")
     assert "whimbrel-redis.service" not in files
     assert not any("whimbrel-redis" in text for text in files.values())
@@ -82,7 +82,7 @@ def test_a_folder_elsewhere_is_named() -> None:
     unit = made(data=Path("/srv/box"))["whimbrel-worker.service"]
     assert values(unit, "ReadWritePaths") == ["/srv/box"]
     assert values(unit, "StateDirectory") == []
-    with pytest.raises(ConfigError, match="systemd would read"):
+    with pytest.raises(ConfigError, match="systemd interprets"):
         made(data=Path("/srv/a box"))
 
 
@@ -112,7 +112,7 @@ def test_little_is_exposed(tmp_path: Path, name: str, environ: dict[str, str]) -
 
 
 class Service:
-    """A program as its unit starts it, heard at a socket as systemd's is."""
+    """A program started as its unit defines, with a notification socket like systemd's."""
 
     def __init__(self, unit: str, folder: Path, name: str, environ: dict[str, str]) -> None:
         self.heard = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -150,13 +150,13 @@ class Service:
 
 
 def _like_systemd() -> None:
-    """MemoryDenyWriteExecute, where the kernel knows it; what it doesn't is left out."""
+    """MemoryDenyWriteExecute, if the kernel supports it."""
     ctypes.CDLL(None).prctl(PR_SET_MDWE, NO_EXECUTABLE_GAIN, 0, 0, 0)
 
 
 @pytest.fixture
 def services(tmp_path: Path) -> Iterator[dict[str, Service]]:
-    """All programs of a box, each started as its unit says."""
+    """All programs of a box, each started as its unit defines."""
     box = Box(tmp_path)
     environ = {name: value for name, value in box.environ.items() if name != "WHIMBREL__DATA__DIR"}
     (tmp_path / "data").mkdir()

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """What a fresh clone of the working tree holds, in a folder whose name has a blank."""
+    """A fresh clone of the working tree, in a folder whose name has a blank."""
     folder = tmp_path / "fresh clone"
     git = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     for name in subprocess.run(git, cwd=PROJECT, check=True, capture_output=True, text=True).stdout.split("\0"):
@@ -68,7 +68,7 @@ def supervisor(box: Box) -> psutil.Process:
 
 
 def processes(box: Box) -> list[psutil.Process]:
-    """All of a box, from `whimbrel up` down."""
+    """All processes of a box, from `whimbrel up` down."""
     up = supervisor(box).parent()
     assert up is not None
     return [up, *up.children(recursive=True)]
@@ -105,7 +105,7 @@ def answers_again(box: Box, device: str) -> bool:
 
 
 def stopped_in_order(box: Box) -> None:
-    """Every program ended by itself with status 0, and Redis after those that need it."""
+    """Every program exited with status 0, and Redis after the programs that need it."""
     ends = [found for line in box.output if (found := re.search(r" supervisor: (\w+) stopped: (.*)", line))]
     last = ends[-len(PROGRAMS) :]
     assert {found[1]: found[2] for found in last} == dict.fromkeys(PROGRAMS, "exit status 0")
@@ -242,7 +242,7 @@ def test_a_folder_with_a_long_path_and_an_odd_name(tmp_path: Path) -> None:
         stopped_in_order(box)
 
 
-def test_with_a_redis_of_others_it_starts_none(tmp_path: Path, own_redis: RedisServer) -> None:
+def test_with_an_external_redis_it_starts_none(tmp_path: Path, own_redis: RedisServer) -> None:
     with own_redis.client() as client:
         client.config_set("aof-load-truncated", "no")
     with Box(tmp_path, redis__url=own_redis.url) as box:
@@ -312,5 +312,5 @@ def test_a_terminal_that_is_closed_ends_the_box(tmp_path: Path) -> None:
             os.kill(pid, signal.SIGKILL)
             raise AssertionError("it runs on without its terminal")
         time.sleep(0.1)
-    assert supervisor_config.nudge(runtime_dir(box.data)) is False
+    assert supervisor_config.wake(runtime_dir(box.data)) is False
     box.http.close()
