@@ -1,6 +1,6 @@
 """The registry of device protocols, and the protocols of Whimbrel's own: JSON, MessagePack, frames.
 
-A new one is a file here and a line in `PROTOCOLS`, or in `TRACKERS`.
+To add a protocol, write a file here and add a line to `PROTOCOLS` or `TRACKERS`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from collector.trackers.tk103 import Tk103
 
 
 class MessageLimits(NamedTuple):
-    """How large one message may be."""
+    """Limits of one message."""
 
     max_bytes: int
     max_records: int
@@ -36,12 +36,12 @@ PROTOCOLS: dict[str, Callable[[MessageLimits], Decoder]] = {
     "msgpack": lambda limits: MsgpackStream(limits.max_bytes, limits.max_records),
     "any": lambda limits: FirstByte(lambda byte: PROTOCOLS[FIRST_BYTES.get(byte, "json")](limits), ord("{")),
 }
-"""Name → what makes the decoder of one connection."""
+"""Name → factory of a connection's decoder."""
 
 _MAPS_AND_ARRAYS = (*range(0x80, 0xA0), 0xDC, 0xDD, 0xDE, 0xDF)
 
 FIRST_BYTES: dict[int, str] = {0x00: "frames"} | dict.fromkeys(_MAPS_AND_ARRAYS, "msgpack")
-"""First byte → the protocol of its connection; of all others it is JSON."""
+"""First byte → protocol of the connection; JSON after any other byte."""
 
 TRACKERS: dict[str, Callable[[Options], Framed]] = {
     "teltonika": Teltonika,
@@ -52,11 +52,11 @@ TRACKERS: dict[str, Callable[[Options], Framed]] = {
     "gl200": Gl200,
     "nmea": Nmea,
 }
-"""Protocol of trackers → what makes the decoder of one connection, or of one datagram."""
+"""Protocol of trackers → factory of the decoder of a connection or a datagram."""
 
 
 def protocols_of(port: str) -> tuple[str, ...]:
-    """The protocols that may come to a port of one, or of those that are told apart ("any", "auto")."""
+    """The protocols of a port: of its own, or all that the port distinguishes ("any", "auto")."""
     if port == "any":
         return tuple(name for name in PROTOCOLS if name != "any")
     return tuple(TRACKERS) if port == "auto" else (port,)

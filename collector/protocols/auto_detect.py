@@ -1,4 +1,4 @@
-"""One port for all protocols: the first bytes of a connection tell which it speaks."""
+"""One port for all protocols, recognised by the first bytes of a connection."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import ClassVar
 from collector.framing.decoder import Decoder, Message
 from telemetry.codec.record_parser import Arrival
 
-MOST_BYTES = 32
-"""Of a text that no protocol begins with: by then it is told from the start of a number."""
+MAX_NUMBER_BYTES = 32
+"""Maximum length of a number at the start. A longer one is the start of no protocol but JSON."""
 
 FRAME_HEAD_BYTES = 5
 BINARY_HEAD_BYTES = 9
-"""Of H02: a mark, five bytes of a number, three of a time, all in decimal digits of four bits."""
+"""Head of a binary frame of H02: `$`, five bytes of an id, three of a time, two decimal digits in each byte."""
 
 _NUMBER = re.compile(rb"\d+[;$/,]?")
 _BEGINNINGS = (
@@ -28,11 +28,11 @@ _BEGINNINGS = (
     (b"IMEI ", "nmea"),
     (b"QZE,", "nmea"),
 )
-"""How the frames of a protocol begin."""
+"""First bytes of a frame → protocol."""
 
 
 def choose(start: bytes) -> str | None:
-    """The protocol of a connection that begins so; None if more must come."""
+    """The protocol of a connection that begins with `start`; None if more bytes are needed."""
     first = start[0]
     if first == 0xFF:
         return "teltonika"
@@ -51,7 +51,7 @@ def choose(start: bytes) -> str | None:
 
 
 def _of_zero(start: bytes) -> str | None:
-    """A frame's length, then an array of four; or the length of a number, then its digits."""
+    """Distinguishes Whimbrel's frames, which begin with their length, from Teltonika's, with the length of an id."""
     if len(start) < FRAME_HEAD_BYTES:
         return None
     is_number = start[1] in (0x0E, 0x0F, 0x10, 0x11) and start[2:FRAME_HEAD_BYTES].isdigit()
@@ -59,7 +59,7 @@ def _of_zero(start: bytes) -> str | None:
 
 
 def _of_dollar(start: bytes) -> str | None:
-    """H02's binary frames are decimal digits, of which NMEA's names and commas can't all be."""
+    """Distinguishes H02's binary frames, which are decimal digits, from NMEA's sentences, which are not."""
     head = start[1:BINARY_HEAD_BYTES]
     if any(byte >> 4 > 9 or byte & 0x0F > 9 for byte in head):
         return "nmea"
@@ -67,16 +67,16 @@ def _of_dollar(start: bytes) -> str | None:
 
 
 def _of_number(start: bytes) -> str | None:
-    """A keep-alive of GPS103 is a number and a semicolon; NMEA's sentences may have one before them."""
-    found = _NUMBER.match(start)
-    number = found[0] if found else b""
-    if len(number) == len(start) <= MOST_BYTES and number.isdigit():
+    """Recognises a keep-alive of GPS103, a number and a semicolon, and NMEA's sentences after an id."""
+    match = _NUMBER.match(start)
+    number = match[0] if match else b""
+    if len(number) == len(start) <= MAX_NUMBER_BYTES and number.isdigit():
         return None
     return {b";": "gps103", b"$": "nmea", b"/": "nmea", b",": "nmea"}.get(number[-1:], "json")
 
 
 class Auto:
-    """A decoder (see framing/decoder.py) that becomes another once the first bytes have told which."""
+    """A decoder (see framing/decoder.py) that passes on to another, chosen by the first bytes."""
 
     PROTOCOL: ClassVar[str] = ""
 
@@ -87,7 +87,7 @@ class Auto:
 
     @property
     def chosen(self) -> Decoder | None:
-        """What it became."""
+        """The chosen decoder; None before the first bytes."""
         return self._chosen
 
     @property
@@ -111,7 +111,7 @@ class Auto:
         return 0
 
     def feed(self, data: bytes | bytearray, arrival: Arrival) -> list[Message]:
-        """Take what was received."""
+        """Process received bytes."""
         if self._chosen is not None:
             return self._chosen.feed(data, arrival)
         self._start += data
@@ -121,11 +121,11 @@ class Auto:
         return self._become(protocol, arrival)
 
     def quiet(self, arrival: Arrival) -> list[Message]:
-        """Take note of silence."""
+        """Process silence."""
         return [] if self._chosen is None else self._chosen.quiet(arrival)
 
     def eof(self, arrival: Arrival) -> list[Message]:
-        """Take note that nothing more will come."""
+        """Process the end of the stream."""
         messages = self._become("json", arrival) if self._chosen is None else []
         return [*messages, *self._chosen.eof(arrival)] if self._chosen else messages
 

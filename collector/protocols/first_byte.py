@@ -1,4 +1,4 @@
-"""One port for several protocols: the first byte of a connection tells which it speaks."""
+"""One port for several protocols, recognised by the first byte of a connection."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from telemetry.codec.record_parser import Arrival
 
 
 class FirstByte:
-    """A decoder that becomes another with the first byte. A connection without any is `default`."""
+    """A decoder that passes on to another, chosen by the first byte. Without any byte, `default` is the first byte."""
 
     PROTOCOL: ClassVar[str] = ""
 
@@ -21,7 +21,7 @@ class FirstByte:
 
     @property
     def chosen(self) -> Decoder | None:
-        """What it became."""
+        """The chosen decoder; None before the first byte."""
         return self._chosen
 
     @property
@@ -45,7 +45,7 @@ class FirstByte:
         return 0 if self._chosen is None else self._chosen.wanted_bytes
 
     def feed(self, data: bytes | bytearray, arrival: Arrival) -> list[Message]:
-        """Take what was received."""
+        """Process received bytes."""
         if self._chosen is None:
             if not data:
                 return []
@@ -53,9 +53,9 @@ class FirstByte:
         return self._chosen.feed(data, arrival)
 
     def quiet(self, arrival: Arrival) -> list[Message]:
-        """Take note of silence."""
+        """Process silence."""
         return [] if self._chosen is None else self._chosen.quiet(arrival)
 
     def eof(self, arrival: Arrival) -> list[Message]:
-        """Take note that nothing more will come."""
+        """Process the end of the stream."""
         return (self._chosen or self._choose(self._default)).eof(arrival)

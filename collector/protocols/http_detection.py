@@ -1,7 +1,7 @@
-"""Recognises HTTP on a port of another protocol, to which any web page can have a browser send its bytes.
+"""Recognises HTTP on a port of another protocol. Any web page can make a browser send bytes to such a port.
 
-Decoders look for the next good message after a bad one. So a browser's POST whose body holds a record would be
-stored, though all its headers are refused. A browser sends its request line first, in one piece.
+After an invalid message, decoders search the next valid one. So the record in the body of a browser's POST would be
+stored, although all its headers are rejected. A browser sends its request line first, in one piece.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from telemetry.codec import legacy_fields
 from telemetry.model import problems
 
 _REQUEST_LINE = re.compile(rb"(?:GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS|CONNECT|TRACE|PRI) [!-~]")
-"""How a connection of HTTP begins. No device's protocol begins so."""
+"""Start of an HTTP connection. No device protocol starts like this."""
 
-_WHY = "this port does not speak HTTP: send to the port of collector.http_port"
+_WHY = "this port does not accept HTTP: send to the port of collector.http_port"
 _ANSWER = json.dumps(rejected(legacy_fields.BAD_JSON, _WHY)).encode() + b"\n"
 
 HTTP = Rejected(problems.INVALID_REQUEST, _WHY, _ANSWER, last=True)
-"""The only message of such a connection."""
+"""The only message of an HTTP connection."""
 
 
 def is_http(start: bytes | bytearray | memoryview) -> bool:
-    """Whether a connection whose first bytes are these speaks HTTP."""
+    """True if these are the first bytes of an HTTP connection."""
     return _REQUEST_LINE.match(start) is not None

@@ -1,10 +1,11 @@
-"""What JSON lines and the msgpack stream have in common: a message is a record or an array of them, and is
-answered by a map.
+"""Messages and replies of JSON lines and the msgpack stream: a message is a record or an array of records, its reply a
+map.
 
     {"message": "Data received", "accepted": 2}
     {"message": "Invalid input data format.", "error": "record 1: latitude: must be …", "retry": false}
 
-Where a key is required, a record's `token` is its sender's; a map with nothing else says it for all that follow.
+If a key is required, a record's `token` is the sender's key. A map with only a `token` sets it for all messages that
+follow.
 
     {"message": "Not authorized.", "error": "this key is not known here: …", "status": 401, "retry": false}
 """
@@ -26,14 +27,14 @@ WELCOME: Answer = {"message": "Key accepted"}
 
 
 def read_records(value: object, max_records: int, source: str, arrival: Arrival) -> list[Sent]:
-    """The records of a message, `source` "json" or "msgpack". Raises `RecordError` with the index of the bad one."""
+    """The records of a message, `source` "json" or "msgpack". Raises `RecordError` with the index of an invalid one."""
     values = value if isinstance(value, list) else [value]
     if len(values) > max_records:
         raise RecordError(None, None, f"{len(values)} records in one message, more than {max_records}")
     records = []
-    for index, one in enumerate(values):
+    for index, fields in enumerate(values):
         try:
-            records.append(read(json_like(one) if source == "msgpack" else one, "tcp", source, arrival))
+            records.append(read(json_like(fields) if source == "msgpack" else fields, "tcp", source, arrival))
         except RecordError as error:
             error.index = index
             raise
@@ -41,53 +42,53 @@ def read_records(value: object, max_records: int, source: str, arrival: Arrival)
 
 
 def take_token(value: object) -> str:
-    """The key that a message has, which is taken out of its records; empty if it has none.
+    """Remove the key from a message's records and return it; empty without a key.
 
-    Raises `RecordError` if it has several.
+    Raises `RecordError` if the records have different keys.
     """
-    found = ""
-    for index, one in enumerate(value if isinstance(value, list) else [value]):
-        if type(one) is dict and looks_like_key(one.get(KEY_FIELD)):
-            token = one.pop(KEY_FIELD)
-            if found and token != found:
+    first_token = ""
+    for index, fields in enumerate(value if isinstance(value, list) else [value]):
+        if type(fields) is dict and looks_like_key(fields.get(KEY_FIELD)):
+            token = fields.pop(KEY_FIELD)
+            if first_token and token != first_token:
                 raise RecordError(KEY_FIELD, None, "must be the same in all records of a message", index)
-            found = token
-    return found
+            first_token = token
+    return first_token
 
 
 def is_hello(value: object, token: str) -> bool:
-    """Whether nothing but a key was said."""
+    """True if a message contained only a key."""
     return bool(token) and value == {}
 
 
 def received(records: int) -> Answer:
-    """All records are on disk."""
+    """The reply if all records are on disk."""
     return {"message": legacy_fields.RECEIVED, "accepted": records}
 
 
 def not_stored(reason: str) -> Answer:
-    """Nothing is wrong with the message, but it could not be stored now."""
+    """The reply to a valid message that could not be stored now."""
     return {"message": legacy_fields.NOT_PROCESSED, "error": reason, "retry": True}
 
 
 def denied(why: Denied) -> Answer:
-    """The key does not allow it, or it can't be told now."""
+    """The reply if the key does not allow the message, or could not be checked now."""
     if why.kind is problems.BUSY:
         return not_stored(why.reason)
     return {"message": NOT_AUTHORIZED, "error": why.reason, "status": why.kind.status, "retry": False}
 
 
 def rejected(sentence: str, reason: str) -> Answer:
-    """Nothing of the message was stored; it will be refused again."""
+    """The reply to an invalid message: nothing was stored, and a retry would be rejected too."""
     return {"message": sentence, "error": reason, "retry": False}
 
 
 def refused(error: RecordError) -> Answer:
-    """One record can't be taken, and so none of its message."""
+    """The reply to a message with an invalid record: none of its records was stored."""
     required = error.field == "device_id" and error.value is None and error.reason == "required"
     return rejected(legacy_fields.MISSING + "device_id" if required else legacy_fields.BAD_FORMAT, reason(error))
 
 
 def reason(error: RecordError) -> str:
-    """What is wrong, and with which record."""
+    """The reason, after the index of the record."""
     return str(error) if error.index is None else f"record {error.index}: {error}"

@@ -11,7 +11,7 @@ from telemetry.model.errors import SyntaxFault
 
 CHECKED_BYTES = 2**12
 """Size of an unfinished value up to which it is checked for errors at each silence. A longer one must have grown by an
-eighth since the last check: a byte every tenth of a second after a megabyte would cost a parse of it each."""
+eighth since the last check: otherwise a slow sender of single bytes would cause a parse of the value each time."""
 
 _SCALAR_END = re.compile(rb"[\s,\[\]{}\"]")
 _STRUCTURE = re.compile(rb'["\[\]{}]')
@@ -22,7 +22,7 @@ _STRING_END = re.compile(rb'["\\]')
 
 
 class Scanner:
-    """Finds where a JSON value ends. It reads each byte once, whatever the pieces.
+    """Finds the end of a JSON value. It reads each byte once, in whichever pieces the bytes arrive.
 
     It counts brackets and recognises strings; the parser decides whether the bytes between them are JSON.
     """

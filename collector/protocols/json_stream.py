@@ -22,8 +22,8 @@ from telemetry.codec.record_parser import Arrival
 from telemetry.model.errors import SyntaxFault
 
 QUICK_BYTES = 2**16
-"""Maximum bytes of one read after many lines of known shapes: 1 ms of such lines. A run of a device's records that two
-reads divide is two entries for Redis and the worker: with 10 records a device, an eighth fewer entries."""
+"""Maximum bytes of one read after many lines of known shapes. If two reads divide a run of one device's records, Redis
+and the worker have two entries instead of one; so such reads are long."""
 
 MANY_BYTES = 2**13
 

@@ -1,5 +1,5 @@
-"""What the msgpack protocols have in common: silence means nothing, and behind bytes that can't be told apart is
-nothing that could be."""
+"""Base class of the msgpack decoders. Silence has no meaning, and after malformed bytes the next message cannot be
+found."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from telemetry.codec.record_parser import Arrival
 
 
 class Binary(ABC):
-    """A decoder (see framing/decoder.py) of whatever `_take` cuts out of the buffer."""
+    """A decoder (see framing/decoder.py). `_take` of the subclass cuts messages out of the buffer."""
 
     PROTOCOL: ClassVar[str]
 
@@ -44,22 +44,22 @@ class Binary(ABC):
         return 0
 
     def feed(self, data: bytes | bytearray, arrival: Arrival) -> list[Message]:
-        """Take what was received; returns the messages that are complete."""
+        """Process received bytes; returns the messages that are complete."""
         messages: list[Message] = []
         if not self._is_over:
             self._take(data, messages, arrival)
         return messages
 
     def quiet(self, _arrival: Arrival) -> list[Message]:
-        """Silence means nothing here."""
+        """Silence has no meaning in these protocols."""
         return []
 
     def eof(self, _arrival: Arrival) -> list[Message]:
-        """The end of sending."""
+        """Process the end of the stream."""
         return [self._end(self.CUT_SHORT)] if self._buffer and not self._is_over else []
 
     def _end(self, why: str) -> Message:
-        """The last message: nothing that follows can be told apart."""
+        """The last message of the connection, for malformed bytes."""
         return self._over(self._malformed(why))
 
     def _over(self, message: Rejected) -> Message:
@@ -69,8 +69,8 @@ class Binary(ABC):
 
     @abstractmethod
     def _take(self, data: bytes | bytearray, messages: list[Message], arrival: Arrival) -> None:
-        """Add bytes to the buffer and what is complete to the messages."""
+        """Add bytes to the buffer, and complete messages to `messages`."""
 
     @abstractmethod
     def _malformed(self, why: str) -> Rejected:
-        """The answer to bytes behind which nothing can be told apart."""
+        """The rejection of malformed bytes."""

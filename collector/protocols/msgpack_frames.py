@@ -1,23 +1,23 @@
-"""Frames over TCP: batches that a sender may send again without doubling them.
+"""Frames over TCP: numbered batches, so that a batch that is sent again is not stored twice.
 
-A frame is the length of what follows, as 4 bytes, big-endian, then msgpack:
+A frame is the length of the following bytes, as 4 bytes, big-endian, then msgpack:
 
     [1, sender id, batch number, [record, …]]
 
-The sender id is text of 1 to 64 characters, the batch number an integer from 1 on that rises with each batch of
-its sender; of a sender that is nil nothing is remembered. Each frame is answered by one, in order:
+The sender id is text of 1 to 64 characters. The batch number is an integer from 1 that increases with each batch of
+the sender. If the sender id is nil, repeated batches are not recognised. The reply to each frame is a frame, in order:
 
     [batch number, status, accepted, detail]
 
-`detail` is nil, or a map with a `reason` and, for a record that can't be taken, its `index` and `field`. Behind
-a length that can't be true no frame can be found, so it ends the connection.
+`detail` is nil, or a map with a `reason` and, for an invalid record, its `index` and `field`. After an
+invalid length the next frame cannot be found, so the connection ends.
 
-Where a key is required, a frame says it for all that follow on its connection, and is answered as one without number:
+If a key is required, a frame sets it for all frames that follow on the connection. Its reply has no batch number:
 
     [0, key]
 
-Status 6 says that the key does not allow it; the connection ends. A record of a device that it isn't for is refused as
-any other that can't be taken.
+Status 6 means that the key is not valid for the frame; the connection ends. A record of a device that the key does not
+include is rejected like an invalid record.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ from telemetry.model.record import DECODE_ERRORS, Sent
 VERSION = 1
 HELLO = 0
 STORED, REPEATED, REFUSED, BUSY, MALFORMED, ENDED, DENIED = range(7)
-"""The statuses. For ever: devices know them."""
+"""The statuses. Devices depend on the numbers: they must not change."""
 
 MAX_SENDER_CHARACTERS = 64
 MAX_NUMBER = 2**53 - 1
-"""As collector/http/openapi.py has them for HTTP. Redis's functions count in doubles."""
+"""The same limits as for HTTP (collector/http/openapi.py). Redis's functions count in doubles."""
 
 HEAD_BYTES = 4
-LONGEST_BYTES = 2**24 - 1
-"""So that the first byte of every length is 0, which begins no JSON and no map."""
+MAX_FRAME_BYTES = 2**24 - 1
+"""Limit that makes the first byte of every length 0. Neither JSON nor a msgpack map begins with 0."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(
@@ -61,11 +61,11 @@ _decode = msgspec.msgpack.Decoder(
         msgspec.Raw,
     ]
 ).decode
-"""A good frame, its records not read yet."""
+"""Decodes a valid frame without decoding its records."""
 
 
 class Header(NamedTuple):
-    """What a frame says beside its records."""
+    """The sender and batch number of a frame."""
 
     sender: str
     number: int
@@ -79,7 +79,7 @@ class Frames(Binary):
     CUT_SHORT = "a frame is cut short"
 
     def __init__(self, max_bytes: int, max_records: int) -> None:
-        super().__init__(min(max_bytes, LONGEST_BYTES), max_records)
+        super().__init__(min(max_bytes, MAX_FRAME_BYTES), max_records)
         self._shapes = Shapes()
         self._wanted_bytes = 0
 
@@ -113,7 +113,7 @@ class Frames(Binary):
         return self._quick_message(data, arrival) or self._plain_message(data, arrival)
 
     def _quick_message(self, data: bytes, arrival: Arrival) -> Message | None:
-        """The message of a good frame whose records are of a known shape."""
+        """The message of a valid frame whose records have a known shape."""
         if not self._shapes.any:
             return None
         try:
@@ -178,7 +178,7 @@ def _denied(number: int | None, why: Denied) -> bytes:
 
 
 def answer(number: int | None, status: int, accepted: int, detail: dict[str, object] | None) -> bytes:
-    """The frame that answers one."""
+    """Encode the reply to a frame."""
     data = _encode((number, status, accepted, detail))
     return len(data).to_bytes(HEAD_BYTES, "big") + data
 
@@ -192,7 +192,7 @@ def _detail(error: RecordError) -> dict[str, object]:
 
 
 def _number(value: object) -> int | None:
-    """The batch number of a frame, if that much of it is good."""
+    """The batch number of a frame, if that part of it is valid."""
     number = value[2] if isinstance(value, list) and len(value) > 2 else None
     return number if type(number) is int and 1 <= number <= MAX_NUMBER else None
 

@@ -1,7 +1,8 @@
 """msgpack over TCP for the simplest devices: maps, or arrays of maps, one after another.
 
-Each is answered by a map as a JSON line is by a line (json_replies.py). A message that is good msgpack and no good
-record costs only itself; behind bytes that are no msgpack nothing can be told apart, so they end the connection.
+The reply to each is a map, as the reply to a JSON line is a line (json_replies.py). A message that is valid msgpack but
+not a valid record is rejected alone. After bytes that are not msgpack the next message cannot be found, so they end the
+connection.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class MsgpackStream(Binary):
         super().__init__(max_bytes, max_records)
         self._shapes = Shapes()
         self._unpacker: msgpack.Unpacker | None = None  # finds where the values of the buffer end
-        self._taken = 0  # of the bytes that the unpacker was fed
+        self._taken = 0  # bytes of the unpacker's input that were cut off
 
     def _take(self, data: bytes | bytearray, messages: list[Message], arrival: Arrival) -> None:
         at = 0
@@ -58,7 +59,7 @@ class MsgpackStream(Binary):
             at += room
 
     def _go_on(self, piece: bytes | bytearray, messages: list[Message], arrival: Arrival) -> None:
-        if self._unpacker is None:  # made for a piece, since one that lasts keeps the largest buffer it ever had
+        if self._unpacker is None:  # made for each piece, because an unpacker keeps the largest buffer it ever had
             self._unpacker = msgpack.Unpacker(read_size=len(piece), max_buffer_size=self._max_bytes + 1)
             self._taken = 0
         self._buffer += piece

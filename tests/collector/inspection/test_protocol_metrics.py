@@ -103,7 +103,7 @@ def test_what_comes_over_udp(connect_shared: Connect, shard: Shard) -> None:
             before = counted("teltonika", "udp", "invalid-frame")
             datagrams = metrics.DATAGRAMS.one.value
             transport.sendto(datagram())
-            await asyncio.wait_for(device.heard.get(), 5)
+            await asyncio.wait_for(device.received.get(), 5)
             transport.sendto(datagram()[:-1])
             await silence(device)
             assert since(before, counted("teltonika", "udp", "invalid-frame")) == (2, 1, 1)

@@ -72,7 +72,7 @@ def test_a_line_is_stored_before_its_answer(connect_shared: Connect, shard: Shar
 
 
 def test_answers_come_in_the_order_of_their_lines(connect_shared: Connect, shard: Shard, client: redis.Redis) -> None:
-    """Also those that need no store, behind lines that are still being stored."""
+    """Also replies that need no store, after lines that are still being stored."""
 
     async def test() -> None:
         async with collecting(connect_shared) as box, sending(box) as sender:
@@ -136,7 +136,7 @@ def test_the_end_of_sending_closes_at_once(connect_shared: Connect, shard: Shard
 
 
 def test_silence_shows_an_error_and_answers_what_is_behind(connect_shared: Connect, shard: Shard) -> None:
-    """A line that was cut off, long enough that the good one behind it is no reason to look yet."""
+    """A line that was cut off, so long that the valid line after it does not yet cause a check."""
 
     async def test() -> None:
         async with collecting(connect_shared) as box, sending(box) as sender:
@@ -200,7 +200,7 @@ def test_a_bad_older_message(connect_shared: Connect, data: bytes, answer: bytes
 def test_a_reset_does_not_swallow_the_answer_if_more_data_comes(
     connect_shared: Connect, shard: Shard, client: redis.Redis
 ) -> None:
-    """Data that nobody reads makes a closing socket send a reset, and a reset discards what was not read yet."""
+    """Closing a socket with unread data sends a reset, and a reset discards data that the peer has not read."""
 
     async def test() -> None:
         async with collecting(connect_shared) as box:
@@ -631,14 +631,14 @@ def test_the_log_says_of_which_connection_and_why_but_nothing_that_was_sent(
 
     with caplog.at_level(logging.DEBUG, "collector.listeners.connection.connection_log"):
         run(test)
-    said: dict[str, list[str]] = {}
+    texts: dict[str, list[str]] = {}
     for record in caplog.records:
         if record.name == "collector.listeners.connection.connection_log":
             what = record.getMessage().partition(": ")[2]
-            said.setdefault(record.__dict__["connection"], []).append(what)
-    assert sorted(said) == ["c1", "c2", "c3"]
-    assert all(of_one[0].startswith("opened, on port ") and of_one[-1] == "closed" for of_one in said.values())
-    assert sorted(of_one[1] for of_one in said.values()) == [
+            texts.setdefault(record.__dict__["connection"], []).append(what)
+    assert sorted(texts) == ["c1", "c2", "c3"]
+    assert all(of_one[0].startswith("opened, on port ") and of_one[-1] == "closed" for of_one in texts.values())
+    assert sorted(of_one[1] for of_one in texts.values()) == [
         "closed for a message of json: body-too-large",
         "closed: a message took more than 0.3 s to arrive",
         "rejected a message of json: invalid-record",

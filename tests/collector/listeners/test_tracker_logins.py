@@ -100,7 +100,7 @@ def test_a_newer_login_ends_the_older_connection(connect_shared: Connect, shard:
 
 
 def test_one_device_does_not_use_up_the_connections(connect_shared: Connect) -> None:
-    """Each of its connections is left behind, as by a network that is gone."""
+    """The device leaves each connection open, as after a loss of its network."""
 
     async def test() -> None:
         async with contextlib.AsyncExitStack() as stack:

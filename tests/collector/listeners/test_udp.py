@@ -24,13 +24,13 @@ ANSWER = bytes.fromhex("00050000010501")
 
 
 class Device(asyncio.DatagramProtocol):
-    """A socket of a device's own, and what it heard."""
+    """A device's socket, and the replies that it received."""
 
     def __init__(self) -> None:
-        self.heard: asyncio.Queue[bytes] = asyncio.Queue()
+        self.received: asyncio.Queue[bytes] = asyncio.Queue()
 
     def datagram_received(self, data: bytes, _address: object) -> None:
-        self.heard.put_nowait(data)
+        self.received.put_nowait(data)
 
 
 @asynccontextmanager
@@ -52,7 +52,7 @@ async def collecting(intake: Intake) -> AsyncIterator[tuple[UdpCollector, asynci
 
 async def silence(device: Device) -> None:
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(device.heard.get(), 0.3)
+        await asyncio.wait_for(device.received.get(), 0.3)
 
 
 def test_a_datagram_is_answered_when_its_records_are_stored(connect_shared: Connect, shard: Shard) -> None:
@@ -60,12 +60,12 @@ def test_a_datagram_is_answered_when_its_records_are_stored(connect_shared: Conn
         async with taking(connect_shared) as intake, collecting(intake) as (_, transport, device):
             for number in range(20):
                 transport.sendto(datagram(number=number, at_ms=AT_MS + 1_000 * number))
-            answers = [await asyncio.wait_for(device.heard.get(), 5) for _ in range(20)]
+            answers = [await asyncio.wait_for(device.received.get(), 5) for _ in range(20)]
             assert sorted(answer[5] for answer in answers) == list(range(20))
             stored = tail(shard, IMEI)
             assert [one.record.transport for one in stored] == ["udp"] * 20
             transport.sendto(datagram(number=20, at_ms=AT_MS))
-            assert (await asyncio.wait_for(device.heard.get(), 5))[5] == 20
+            assert (await asyncio.wait_for(device.received.get(), 5))[5] == 20
             assert len(tail(shard, IMEI)) == 20, "sent again: acknowledged and not stored"
 
     run(test)
@@ -78,7 +78,7 @@ def test_a_broken_datagram_is_kept_and_not_answered(connect_shared: Connect, sha
             await silence(device)
             assert [one.raw for one in read_quarantine(shard)] == [datagram()[:-1]]
             transport.sendto(datagram())
-            assert await asyncio.wait_for(device.heard.get(), 5) == ANSWER
+            assert await asyncio.wait_for(device.received.get(), 5) == ANSWER
 
     run(test)
 
@@ -89,7 +89,7 @@ def test_while_the_store_is_another_nothing_is_answered(
     async def test() -> None:
         async with taking(connect_shared) as intake, collecting(intake) as (_, transport, device):
             transport.sendto(datagram())
-            assert await asyncio.wait_for(device.heard.get(), 5) == ANSWER
+            assert await asyncio.wait_for(device.received.get(), 5) == ANSWER
             client.delete(shard.keys.store)
             transport.sendto(datagram())
             await silence(device)
@@ -101,9 +101,9 @@ def test_what_is_with_the_intake_is_answered_at_the_end(connect_shared: Connect,
     async def test() -> None:
         async with taking(connect_shared) as intake, collecting(intake) as (udp, transport, device):
             transport.sendto(datagram())
-            while not shard.devices() and device.heard.empty():  # noqa: ASYNC110
+            while not shard.devices() and device.received.empty():  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
             await udp.stop(5)
-            assert await asyncio.wait_for(device.heard.get(), 5) == ANSWER
+            assert await asyncio.wait_for(device.received.get(), 5) == ANSWER
 
     run(test)

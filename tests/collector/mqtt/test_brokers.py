@@ -1,4 +1,4 @@
-"""Brokers as the settings have them: the whole program, with a password, over TLS, and told to stop."""
+"""Brokers from the settings: the whole program, with a password, over TLS, and stopped by a signal."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ def test_messages_without_the_flag_between_leave_the_retained_one_noted(
 def test_what_the_broker_heard_no_acknowledgement_of_is_stored_once(
     connect_shared: Connect, shard: Shard, port: int, monkeypatch: pytest.MonkeyPatch, is_timed: bool
 ) -> None:
-    """It brings again what it was not told of, with the flag; equal messages without the flag are further ones."""
+    """The broker delivers unacknowledged messages again, with the flag. Equal messages without the flag are new."""
     at = ',"timestamp":1700000000' if is_timed else ""
     payloads = [f'{{"lat":{number},"lon":2{at}}}'.encode() for number in (1, 2, 3)]
     before = metrics.RESENT.one.value
@@ -189,7 +189,7 @@ def test_an_equal_message_that_was_never_heard_is_stored(
 
 
 def test_equal_messages_without_the_flag_are_all_stored(connect_shared: Connect, shard: Shard, port: int) -> None:
-    """A vehicle that stands says the same each minute, without a time."""
+    """A parked vehicle sends the same message each minute, without a time."""
 
     async def test() -> None:
         async with taking(connect_shared) as intake:

@@ -1,4 +1,4 @@
-"""What a connection says, with faults put in: whatever it is, it means the same in any pieces, and it ends."""
+"""Streams with injected faults: any division into pieces gives the same messages, and decoding ends."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def any_decoder() -> Decoder:
     return PROTOCOLS["any"](LIMITS)
 
 
-def told(messages: list[Message]) -> list[tuple[bytes, list[str], bool]]:
+def outcomes(messages: list[Message]) -> list[tuple[bytes, list[str], bool]]:
     found = itertools.chain.from_iterable(map(apart, messages))
     return [(answer(message), devices(message), message.last) for message in found]
 
@@ -67,7 +67,7 @@ def transcript(pieces: list[bytes]) -> list[tuple[bytes, list[str], bool]]:
         assert decoder.feed(b"{}\n", ARRIVAL) == []
     found += decoder.eof(ARRIVAL)
     assert [message.last for message in found[:-1]].count(True) == 0, "nothing follows what is the last"
-    return told(found)
+    return outcomes(found)
 
 
 @hypothesis_settings(max_examples=500, deadline=None)

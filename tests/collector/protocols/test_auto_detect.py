@@ -1,4 +1,4 @@
-"""Which protocol a connection speaks, told by its first bytes, and by no more of them than needed."""
+"""Detection of a connection's protocol by its first bytes, by as few of them as possible."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from collector.framing.decoder import Decoder
 from collector.framing.frame_decoder import Options
 from collector.protocols import PROTOCOLS, TRACKERS, MessageLimits
-from collector.protocols.auto_detect import MOST_BYTES, Auto, choose
+from collector.protocols.auto_detect import MAX_NUMBER_BYTES, Auto, choose
 from tests.collector.protocols.three_ways import ARRIVAL, answer, cut, feed, packed, single
-from tests.collector.protocols.trackers import told
+from tests.collector.protocols.trackers import outcomes
 from tests.collector.trackers.gt06 import test_decoder
 from tests.collector.trackers.teltonika import test_decoder as test_teltonika
 
@@ -44,7 +44,7 @@ STARTS = {
     b" \r\n[1]": "json",
     b"GET / HTTP/1.1": "json",
     b"xylophone": "json",
-    b"1" * (MOST_BYTES + 1): "json",
+    b"1" * (MAX_NUMBER_BYTES + 1): "json",
     b"12.5\n": "json",
 }
 
@@ -75,8 +75,8 @@ def make(protocol: str) -> Decoder:
 def test_it_says_what_the_chosen_one_says(stream: bytes) -> None:
     protocol = choose(stream)
     assert protocol is not None
-    alone = told(feed(make(protocol), single(stream)))
-    assert told(feed(Auto(make), single(stream))) == alone
+    alone = outcomes(feed(make(protocol), single(stream)))
+    assert outcomes(feed(Auto(make), single(stream))) == alone
     assert len(alone) == 2
 
 
@@ -92,7 +92,7 @@ def test_a_start_is_bounded_and_its_pieces_don_t_matter(stream: bytes, places: l
     one, other = Auto(note), Auto(note)
     feed(one, [stream])
     feed(other, cut(stream, places))
-    assert len(stream) <= MOST_BYTES or len(chosen) == 2
+    assert len(stream) <= MAX_NUMBER_BYTES or len(chosen) == 2
     assert len(set(chosen)) <= 1
     one.eof(ARRIVAL)
     assert chosen

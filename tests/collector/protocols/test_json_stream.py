@@ -52,8 +52,8 @@ def bad(message: str, error: str) -> tuple[bytes, list[str]]:
     return json.dumps({"message": message, "error": error, "retry": False}).encode() + b"\n", []
 
 
-def told(messages: Iterable[Message]) -> list[tuple[bytes, list[str]]]:
-    """What a sender hears once all is stored, and what was stored. Lines that were read at once are told apart."""
+def outcomes(messages: Iterable[Message]) -> list[tuple[bytes, list[str]]]:
+    """Replies after all records are stored, and the stored devices. Lines that were read together are separated."""
     return [
         (m.stored, [sent.device_id for sent in m.records]) if isinstance(m, Received) else (m.answer, [])
         for m in itertools.chain.from_iterable(map(apart, messages))
@@ -79,7 +79,7 @@ def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
 
 def test_it_is_what_the_registry_makes() -> None:
     decoder = PROTOCOLS["json"](MessageLimits(100, 10))
-    assert told(decoder.feed(GOOD, ARRIVAL)) == [ok("good")]
+    assert outcomes(decoder.feed(GOOD, ARRIVAL)) == [ok("good")]
 
 
 # Lines -----------------------------------------------------------------------------------------------
@@ -209,27 +209,27 @@ cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
 @cases
 def test_whole(case: Case) -> None:
-    assert told(feed(stream(), [case.data])) == case.expected
+    assert outcomes(feed(stream(), [case.data])) == case.expected
 
 
 @cases
 def test_byte_by_byte(case: Case) -> None:
-    assert told(feed(stream(), single(case.data))) == case.expected
+    assert outcomes(feed(stream(), single(case.data))) == case.expected
 
 
 @cases
 def test_with_the_head_of_the_next_behind_it(case: Case) -> None:
     for size in (1, len(GOOD) // 2, len(GOOD) - 1):
         decoder = stream()
-        assert told(feed(decoder, [case.data + GOOD[:size]])) == case.expected
+        assert outcomes(feed(decoder, [case.data + GOOD[:size]])) == case.expected
         assert decoder.is_mid_message
-        assert told(feed(decoder, [GOOD[size:]])) == [ok("good")]
+        assert outcomes(feed(decoder, [GOOD[size:]])) == [ok("good")]
         assert not decoder.is_mid_message
 
 
 @cases
 def test_behind_a_line(case: Case) -> None:
-    assert told(feed(stream(), [GOOD, case.data])) == [ok("good"), *case.expected]
+    assert outcomes(feed(stream(), [GOOD, case.data])) == [ok("good"), *case.expected]
 
 
 @cases
@@ -244,7 +244,7 @@ def test_nothing_is_left_at_the_end(case: Case) -> None:
 @given(st.lists(st.sampled_from(list(CASES.values())), min_size=1, max_size=4), st.lists(st.integers(0), max_size=12))
 def test_in_random_pieces(some: list[Case], places: list[int]) -> None:
     data = b"".join(case.data for case in some)
-    assert told(feed(stream(), cut(data, places))) == [one for case in some for one in case.expected]
+    assert outcomes(feed(stream(), cut(data, places))) == [one for case in some for one in case.expected]
 
 
 def test_the_records_of_a_line() -> None:
@@ -284,9 +284,9 @@ def test_a_refused_line_is_counted_with_its_reason() -> None:
 
 def test_more_records_than_a_message_may_hold() -> None:
     data = b"[" + b",".join([GOOD.strip()] * 3) + b"]\n"
-    assert told(stream(max_records=3).feed(data, ARRIVAL)) == [ok("good", "good", "good")]
+    assert outcomes(stream(max_records=3).feed(data, ARRIVAL)) == [ok("good", "good", "good")]
     error = "3 records in one message, more than 2"
-    assert told(stream(max_records=2).feed(data, ARRIVAL)) == [bad(BAD_FORMAT, error)]
+    assert outcomes(stream(max_records=2).feed(data, ARRIVAL)) == [bad(BAD_FORMAT, error)]
 
 
 @pytest.mark.parametrize("data", [b"[" * 20_000, b'{"a":' * 20_000, b"[" * 20_000 + b"]" * 20_000])
@@ -296,7 +296,7 @@ def test_nesting_too_deep_for_any_parser(data: bytes) -> None:
     expected = [bad(BAD_JSON, f"nested too deeply at byte {at}"), ok("good")]
     for pieces in ([data + b"\n" + GOOD], cut(data + b"\n" + GOOD, range(0, 100_000, 970))):
         decoder = stream(300_000)
-        assert told(feed(decoder, pieces)) == expected
+        assert outcomes(feed(decoder, pieces)) == expected
 
 
 # Length ----------------------------------------------------------------------------------------------
@@ -309,7 +309,7 @@ def of_length(size: int) -> bytes:
 def test_a_message_may_have_its_full_length() -> None:
     for tail in (b"\n", b" " * 50 + b"\r\n", GOOD):
         for pieces in ([of_length(100) + tail], single(of_length(100) + tail)):
-            [(_, devices), *_] = told(feed(stream(100), pieces))
+            [(_, devices), *_] = outcomes(feed(stream(100), pieces))
             assert devices == ["x" * 84]
 
 
@@ -322,7 +322,7 @@ def test_a_longer_line_is_refused_and_ends_the_connection(data: bytes) -> None:
     for pieces in ([GOOD + data], [GOOD, data], single(GOOD + data)):
         decoder = stream(100)
         found = feed(decoder, pieces)
-        assert told(found) == expected
+        assert outcomes(found) == expected
         assert [message.last for message in found] == [False, True]
         assert decoder.feed(GOOD, ARRIVAL) == decoder.quiet(ARRIVAL) == decoder.eof(ARRIVAL) == []
         assert not decoder.waits_for_quiet
@@ -333,21 +333,21 @@ def test_a_longer_line_is_refused_and_ends_the_connection(data: bytes) -> None:
 def test_a_longer_first_message_is_answered_in_the_older_form(data: bytes) -> None:
     for pieces in ([data], single(data)):
         found = feed(stream(100), pieces)
-        assert told(found) == [(OLDER_NOT_PROCESSED, [])]
+        assert outcomes(found) == [(OLDER_NOT_PROCESSED, [])]
         assert found[0].last
 
 
 def test_a_long_line_that_is_no_json_costs_only_itself() -> None:
     data = GOOD + b"x" * 300 + b"\n" + GOOD
     for pieces in ([data], single(data)):
-        found = told(feed(stream(100), pieces))
+        found = outcomes(feed(stream(100), pieces))
         assert found == [ok("good"), bad(BAD_JSON, "invalid character at byte 0"), ok("good")]
 
 
 def test_blanks_count_for_nothing() -> None:
     decoder = stream(100)
     found = feed(decoder, [b" \n" * 1_000, GOOD.strip(), b" " * 1_000, b" " * 1_000 + b"\n", b"\r\n" * 1_000])
-    assert told(found) == [ok("good")]
+    assert outcomes(found) == [ok("good")]
 
 
 # Silence and the end of sending ----------------------------------------------------------------------
@@ -426,7 +426,7 @@ def test_an_older_message(data: bytes, answer: bytes, end: object) -> None:
         assert feed(decoder, pieces) == []
         assert decoder.waits_for_quiet
         [message] = end(decoder, ARRIVAL)  # type: ignore[operator]
-        assert told([message])[0][0] == answer
+        assert outcomes([message])[0][0] == answer
         assert message.last
         assert decoder.feed(GOOD, ARRIVAL) == decoder.quiet(ARRIVAL) == decoder.eof(ARRIVAL) == []
 
@@ -464,7 +464,7 @@ def test_an_older_message_nested_as_deep_as_its_reader_goes() -> None:
 
 
 def test_the_end_of_sending_without_any_message() -> None:
-    assert told(stream().eof(ARRIVAL)) == [(OLDER_BAD_JSON, [])]
+    assert outcomes(stream().eof(ARRIVAL)) == [(OLDER_BAD_JSON, [])]
     assert stream().quiet(ARRIVAL) == []
     assert not stream().waits_for_quiet
 
@@ -473,7 +473,7 @@ def test_an_older_message_that_is_cut_short_ends_with_the_sending_only() -> None
     decoder = stream()
     decoder.feed(b'{"device_id":', ARRIVAL)
     assert decoder.quiet(ARRIVAL) == []
-    assert told(decoder.eof(ARRIVAL)) == [(OLDER_BAD_JSON, [])]
+    assert outcomes(decoder.eof(ARRIVAL)) == [(OLDER_BAD_JSON, [])]
 
 
 @pytest.mark.parametrize("line", [GOOD, b"{}\n", b"nonsense\n", b"{}{"])
@@ -488,14 +488,14 @@ def test_never_the_older_form_after_a_line(line: bytes, end: object) -> None:
     assert decoder.waits_for_quiet
     [*_, message] = end(decoder, ARRIVAL)  # type: ignore[operator]
     assert message.last is False
-    assert told([message])[0][0].endswith(b"\n")
+    assert outcomes([message])[0][0].endswith(b"\n")
 
 
 @ends
 def test_silence_ends_the_last_of_several_values(end: object) -> None:
     decoder = stream()
-    assert told(decoder.feed(b'{"device_id":"a"}{"device_id":"b"}', ARRIVAL)) == [ok("a")]
-    assert told(end(decoder, ARRIVAL)) == [ok("b")]  # type: ignore[operator]
+    assert outcomes(decoder.feed(b'{"device_id":"a"}{"device_id":"b"}', ARRIVAL)) == [ok("a")]
+    assert outcomes(end(decoder, ARRIVAL)) == [ok("b")]  # type: ignore[operator]
     assert not decoder.is_mid_message
 
 
@@ -512,7 +512,7 @@ def test_silence_shows_an_error_in_an_unfinished_line_and_takes_what_is_behind()
         early = decoder.feed(GOOD + long + behind, ARRIVAL)
         late = decoder.quiet(ARRIVAL)
         error = f"object keys must be strings at byte {len(long)}"
-        assert told(early + late) == [ok("good"), bad(BAD_JSON, error), *expected]
+        assert outcomes(early + late) == [ok("good"), bad(BAD_JSON, error), *expected]
         assert decoder.is_mid_message == (not expected)
         assert not decoder.waits_for_quiet
 
@@ -521,9 +521,9 @@ def test_silence_in_the_middle_of_a_line_ends_nothing() -> None:
     data = b'[{"device_id":"\xc3\xbc","a":[true,-1.5],\n"b":"\\u00fc"}]\n'
     for place in range(1, len(data) - 1):
         decoder = stream()
-        assert told(decoder.feed(GOOD + data[:place], ARRIVAL)) == [ok("good")]
+        assert outcomes(decoder.feed(GOOD + data[:place], ARRIVAL)) == [ok("good")]
         assert decoder.quiet(ARRIVAL) == []
-        assert told(decoder.feed(data[place:], ARRIVAL)) == [ok("ü")]
+        assert outcomes(decoder.feed(data[place:], ARRIVAL)) == [ok("ü")]
 
 
 @pytest.mark.parametrize(
@@ -541,7 +541,7 @@ def test_silence_in_the_middle_of_a_line_ends_nothing() -> None:
 def test_what_waits_at_the_end_of_sending(rest: bytes, expected: list[tuple[bytes, list[str]]]) -> None:
     for pieces in ([rest], single(rest)):
         decoder = stream()
-        found = told(feed(decoder, [GOOD, *pieces]) + decoder.eof(ARRIVAL))
+        found = outcomes(feed(decoder, [GOOD, *pieces]) + decoder.eof(ARRIVAL))
         assert found[: 1 + len(expected)] == [ok("good"), *expected]
         assert found[1 + len(expected) :] in ([], [bad(BAD_JSON, "cut short")])
         assert not decoder._buffer
@@ -604,7 +604,7 @@ def test_any_bytes_with_any_pauses_raise_nothing_and_a_good_line_gets_through(pi
             found += decoder.quiet(ARRIVAL)
     if not any(message.last for message in found):
         last = feed(decoder, [b"\n\n", GOOD * 2]) + decoder.quiet(ARRIVAL)
-        assert told(last)[-1] == ok("good")
+        assert outcomes(last)[-1] == ok("good")
     assert sum(message.last for message in found) <= 1
 
 
@@ -644,13 +644,13 @@ def test_lines_of_a_known_shape_are_one_message() -> None:
 
 def test_a_bad_line_among_lines_of_a_known_shape_costs_only_itself() -> None:
     data = b'{"device_id":"a","lat":1}\n{"device_id":"b","lat":91}\n{bad\n{"device_id":"c","x":[1]}\n'
-    answers = told(feed(known(), [data]))
+    answers = outcomes(feed(known(), [data]))
     assert [devices for _, devices in answers] == [["a"], [], [], ["c"]]
     assert b"latitude: must be between -90 and 90" in answers[1][0]
 
 
 def test_known_lines_in_any_pieces_are_the_same_lines() -> None:
     data = b'{"device_id":"a","lat":1} {"device_id":"b",\n"lat":2}\n{"device_id":"c","lat":3}\n[{"device_id":"d"}]\n'
-    whole = told(feed(known(), [data]))
+    whole = outcomes(feed(known(), [data]))
     assert [devices for _, devices in whole] == [["a"], ["b"], ["c"], ["d"]]
-    assert told(feed(known(), single(data))) == whole
+    assert outcomes(feed(known(), single(data))) == whole

@@ -15,15 +15,15 @@ from collector.protocols import PROTOCOLS, MessageLimits
 from collector.protocols.msgpack_frames import (
     BUSY,
     ENDED,
-    LONGEST_BYTES,
     MALFORMED,
+    MAX_FRAME_BYTES,
     MAX_NUMBER,
     REFUSED,
     REPEATED,
     STORED,
     Frames,
 )
-from tests.collector.protocols.three_ways import ARRIVAL, Told, answer, cut, devices, feed, packed, single
+from tests.collector.protocols.three_ways import ARRIVAL, Outcome, answer, cut, devices, feed, packed, single
 
 MAX_BYTES = 1_000
 MAX_RECORDS = 20
@@ -38,7 +38,7 @@ def frame(*values: object) -> bytes:
 
 
 GOOD = frame(1, "s", 9, [{"device_id": "good"}])
-GOOD_TOLD = Told([9, STORED, 1, None], ["good"])
+GOOD_OUTCOME = Outcome([9, STORED, 1, None], ["good"])
 
 
 def decoder(max_bytes: int = MAX_BYTES, max_records: int = MAX_RECORDS) -> Frames:
@@ -50,16 +50,16 @@ def unframed(data: bytes) -> object:
     return msgpack.unpackb(data[4:])
 
 
-def told(messages: Iterable[Message]) -> list[Told]:
-    return [Told(unframed(answer(one)), devices(one), one.last) for one in messages]
+def outcomes(messages: Iterable[Message]) -> list[Outcome]:
+    return [Outcome(unframed(answer(one)), devices(one), one.last) for one in messages]
 
 
-def malformed(reason: str, number: int | None = None) -> Told:
-    return Told([number, MALFORMED, 0, {"reason": reason}], [])
+def malformed(reason: str, number: int | None = None) -> Outcome:
+    return Outcome([number, MALFORMED, 0, {"reason": reason}], [])
 
 
-def refused(number: int, index: int | None, field: str | None, reason: str) -> Told:
-    return Told([number, REFUSED, 0, {"index": index, "field": field, "reason": reason}], [])
+def refused(number: int, index: int | None, field: str | None, reason: str) -> Outcome:
+    return Outcome([number, REFUSED, 0, {"index": index, "field": field, "reason": reason}], [])
 
 
 ONE = [{"device_id": "a"}]
@@ -67,16 +67,16 @@ SHAPE = malformed("a frame must be the array [version, sender id, batch number, 
 SENDER = malformed("sender id: must be nil or text of 1 to 64 characters", 1)
 NUMBER = malformed("batch number: must be an integer from 1 to 2^53 - 1")
 CASES = {
-    "one record": (frame(1, "s", 1, ONE), Told([1, STORED, 1, None], ["a"])),
-    "two records": (frame(1, "s", 2, [*ONE, {"device_id": 5}]), Told([2, STORED, 2, None], ["a", "5"])),
-    "no record": (frame(1, "s", 3, []), Told([3, STORED, 0, None], [])),
-    "no name": (frame(1, None, 4, ONE), Told([4, STORED, 1, None], ["a"])),
-    "the greatest number": (frame(1, "s" * 64, MAX_NUMBER, ONE), Told([MAX_NUMBER, STORED, 1, None], ["a"])),
-    "a sender beyond ASCII": (frame(1, "ş" * 64, 1, ONE), Told([1, STORED, 1, None], ["a"])),
-    "bytes for text": (frame(1, "s", 1, [{"device_id": b"a"}]), Told([1, STORED, 1, None], ["a"])),
+    "one record": (frame(1, "s", 1, ONE), Outcome([1, STORED, 1, None], ["a"])),
+    "two records": (frame(1, "s", 2, [*ONE, {"device_id": 5}]), Outcome([2, STORED, 2, None], ["a", "5"])),
+    "no record": (frame(1, "s", 3, []), Outcome([3, STORED, 0, None], [])),
+    "no name": (frame(1, None, 4, ONE), Outcome([4, STORED, 1, None], ["a"])),
+    "the greatest number": (frame(1, "s" * 64, MAX_NUMBER, ONE), Outcome([MAX_NUMBER, STORED, 1, None], ["a"])),
+    "a sender beyond ASCII": (frame(1, "ş" * 64, 1, ONE), Outcome([1, STORED, 1, None], ["a"])),
+    "bytes for text": (frame(1, "s", 1, [{"device_id": b"a"}]), Outcome([1, STORED, 1, None], ["a"])),
     "a moment": (
         frame(1, "s", 1, [{"device_id": "a", "time": msgpack.Timestamp(1_795_478_400)}]),
-        Told([1, STORED, 1, None], ["a"]),
+        Outcome([1, STORED, 1, None], ["a"]),
     ),
     "a bad field": (
         frame(1, "s", 5, [*ONE, {"device_id": "b", "lat": 91}]),
@@ -129,23 +129,23 @@ CASES = {
 
 def test_it_is_what_the_registry_makes() -> None:
     found = PROTOCOLS["frames"](MessageLimits(100, 10))
-    assert told(found.feed(GOOD, ARRIVAL)) == [GOOD_TOLD]
+    assert outcomes(found.feed(GOOD, ARRIVAL)) == [GOOD_OUTCOME]
     assert not found.waits_for_quiet
     assert found.quiet(ARRIVAL) == []
 
 
 @pytest.mark.parametrize(("data", "expected"), CASES.values(), ids=CASES)
-def test_each_frame_three_ways(data: bytes, expected: Told) -> None:
-    """Whole, byte by byte, and with the head of the next frame behind it."""
+def test_each_frame_three_ways(data: bytes, expected: Outcome) -> None:
+    """Whole, byte by byte, and followed by the head of the next frame."""
     for pieces in ([data], single(data)):
         found = decoder()
-        assert told(feed(found, pieces)) == [expected]
+        assert outcomes(feed(found, pieces)) == [expected]
         assert not found.is_mid_message
     for behind in range(1, len(GOOD)):
         found = decoder()
-        assert told(feed(found, [data + GOOD[:behind]])) == [expected]
+        assert outcomes(feed(found, [data + GOOD[:behind]])) == [expected]
         assert found.is_mid_message
-        assert told(feed(found, [GOOD[behind:]])) == [GOOD_TOLD], "a bad frame costs only itself"
+        assert outcomes(feed(found, [GOOD[behind:]])) == [GOOD_OUTCOME], "a bad frame costs only itself"
 
 
 def test_the_answers_of_a_batch() -> None:
@@ -169,32 +169,34 @@ def test_who_has_no_name_is_not_remembered() -> None:
     [(b"\0\0\0\0", 0), (b"\0\0\x03\xe9", 1_001), (b'{"de', 2065851493), (b"\xff\xff\xff\xff", 2**32 - 1)],
 )
 def test_a_length_that_cannot_be_ends_the_connection(head: bytes, length: int) -> None:
-    ended = Told([None, ENDED, 0, {"reason": f"a frame of {length} bytes: it may have 1 to 1000"}], [], last=True)
+    ended = Outcome([None, ENDED, 0, {"reason": f"a frame of {length} bytes: it may have 1 to 1000"}], [], last=True)
     for data in (GOOD + head, GOOD + head + b"x" * 2_000 + GOOD):
         for pieces in ([data], single(data)):
             found = decoder()
-            assert told(feed(found, pieces)) == [GOOD_TOLD, ended]
-            assert told(found.eof(ARRIVAL)) == []
+            assert outcomes(feed(found, pieces)) == [GOOD_OUTCOME, ended]
+            assert outcomes(found.eof(ARRIVAL)) == []
             assert not found.is_mid_message
 
 
 def test_the_longest_frame_is_taken() -> None:
     data = frame(1, "s", 1, [{"device_id": "a", "x": "x" * 1_000}])
-    assert told(decoder(len(data) - 4).feed(data, ARRIVAL)) == [Told([1, STORED, 1, None], ["a"])]
-    assert told(decoder(len(data) - 5).feed(data, ARRIVAL))[0].last
+    assert outcomes(decoder(len(data) - 4).feed(data, ARRIVAL)) == [Outcome([1, STORED, 1, None], ["a"])]
+    assert outcomes(decoder(len(data) - 5).feed(data, ARRIVAL))[0].last
 
 
 def test_every_length_that_is_taken_begins_with_0() -> None:
     found = decoder(2**30)
-    assert told(found.feed((LONGEST_BYTES + 1).to_bytes(4, "big"), ARRIVAL))[0].last
-    assert decoder(2**30).feed(LONGEST_BYTES.to_bytes(4, "big"), ARRIVAL) == []
+    assert outcomes(found.feed((MAX_FRAME_BYTES + 1).to_bytes(4, "big"), ARRIVAL))[0].last
+    assert decoder(2**30).feed(MAX_FRAME_BYTES.to_bytes(4, "big"), ARRIVAL) == []
 
 
 @pytest.mark.parametrize("part", [1, 3, 4, 5, len(GOOD) - 1])
 def test_the_end_of_sending_within_a_frame(part: int) -> None:
     found = decoder()
     assert feed(found, [GOOD[:part]]) == []
-    assert told(found.eof(ARRIVAL)) == [Told([None, ENDED, 0, {"reason": "a frame is cut short"}], [], last=True)]
+    assert outcomes(found.eof(ARRIVAL)) == [
+        Outcome([None, ENDED, 0, {"reason": "a frame is cut short"}], [], last=True)
+    ]
     assert found.eof(ARRIVAL) == []
 
 
@@ -237,15 +239,15 @@ def test_pieces_make_no_difference(parts: list[bytes], places: list[int]) -> Non
     expected = [*feed(whole, [data]), *whole.eof(ARRIVAL)]
     for pieces in (single(data), cut(data, places)):
         found = decoder()
-        assert told([*feed(found, pieces), *found.eof(ARRIVAL)]) == told(expected)
+        assert outcomes([*feed(found, pieces), *found.eof(ARRIVAL)]) == outcomes(expected)
         assert len(found._buffer) <= MAX_BYTES + 4
 
 
 @hypothesis_settings(max_examples=400, deadline=None)
 @given(FRAMES)
 def test_whatever_is_in_a_frame_it_costs_only_itself(data: bytes) -> None:
-    *_, last = told(feed(decoder(), [data + GOOD]))
-    assert last == GOOD_TOLD
+    *_, last = outcomes(feed(decoder(), [data + GOOD]))
+    assert last == GOOD_OUTCOME
 
 
 @hypothesis_settings(max_examples=300, deadline=None)
@@ -254,7 +256,7 @@ def test_one_wrong_byte(place: int, byte: int) -> None:
     data = bytearray(GOOD)
     data[place] = byte
     found = decoder()
-    for one in told([*feed(found, [bytes(data)]), *found.eof(ARRIVAL)]):
+    for one in outcomes([*feed(found, [bytes(data)]), *found.eof(ARRIVAL)]):
         assert one.answer[1] in range(6)
 
 
@@ -263,4 +265,4 @@ def test_how_much_is_missing_is_known_once_the_length_is() -> None:
     for stop in range(len(GOOD)):
         assert found.wanted_bytes == (0 if stop < 4 else len(GOOD) - stop)
         messages = found.feed(GOOD[stop : stop + 1], ARRIVAL)
-    assert (told(messages), found.wanted_bytes) == ([GOOD_TOLD], 0)
+    assert (outcomes(messages), found.wanted_bytes) == ([GOOD_OUTCOME], 0)

@@ -18,36 +18,36 @@ from collector.protocols import PROTOCOLS, MessageLimits
 from collector.protocols.json_stream import JsonStream
 from collector.protocols.msgpack_stream import MsgpackStream
 from tests.collector.protocols.test_msgpack_frames import RECORDS, VALUES
-from tests.collector.protocols.three_ways import ARRIVAL, Told, answer, cut, devices, feed, packed, single
+from tests.collector.protocols.three_ways import ARRIVAL, Outcome, answer, cut, devices, feed, packed, single
 
 MAX_BYTES = 1_000
 GOOD = packed({"device_id": "good"})
-GOOD_TOLD = Told({"message": "Data received", "accepted": 1}, ["good"])
+GOOD_OUTCOME = Outcome({"message": "Data received", "accepted": 1}, ["good"])
 
 
 def decoder(max_bytes: int = MAX_BYTES) -> MsgpackStream:
     return MsgpackStream(max_bytes, 20)
 
 
-def told(messages: Iterable[Message]) -> list[Told]:
-    return [Told(msgpack.unpackb(answer(one)), devices(one), one.last) for one in messages]
+def outcomes(messages: Iterable[Message]) -> list[Outcome]:
+    return [Outcome(msgpack.unpackb(answer(one)), devices(one), one.last) for one in messages]
 
 
-def bad(message: str, error: str, last: bool = False) -> Told:
-    return Told({"message": message, "error": error, "retry": False}, [], last)
+def bad(message: str, error: str, last: bool = False) -> Outcome:
+    return Outcome({"message": message, "error": error, "retry": False}, [], last)
 
 
 FORMAT, SYNTAX = "Invalid input data format.", "Invalid msgpack format."
 CASES = {
-    "a map": (packed({"device_id": "a"}), Told({"message": "Data received", "accepted": 1}, ["a"])),
+    "a map": (packed({"device_id": "a"}), Outcome({"message": "Data received", "accepted": 1}, ["a"])),
     "an array": (
         packed([{"device_id": "a"}, {"device_id": 2}]),
-        Told({"message": "Data received", "accepted": 2}, ["a", "2"]),
+        Outcome({"message": "Data received", "accepted": 2}, ["a", "2"]),
     ),
-    "nothing": (packed([]), Told({"message": "Data received", "accepted": 0}, [])),
+    "nothing": (packed([]), Outcome({"message": "Data received", "accepted": 0}, [])),
     "long texts": (
         packed({"device_id": "a", "x": "x" * 500}),
-        Told({"message": "Data received", "accepted": 1}, ["a"]),
+        Outcome({"message": "Data received", "accepted": 1}, ["a"]),
     ),
     "a bad field": (
         packed([{"device_id": "a"}, {"device_id": "b", "lat": 91}]),
@@ -76,31 +76,31 @@ ENDS = {
 
 def test_it_is_what_the_registry_makes() -> None:
     found = PROTOCOLS["msgpack"](MessageLimits(100, 10))
-    assert told(found.feed(GOOD, ARRIVAL)) == [GOOD_TOLD]
+    assert outcomes(found.feed(GOOD, ARRIVAL)) == [GOOD_OUTCOME]
     assert not found.waits_for_quiet
     assert found.quiet(ARRIVAL) == []
 
 
 @pytest.mark.parametrize(("data", "expected"), CASES.values(), ids=CASES)
-def test_each_message_three_ways(data: bytes, expected: Told) -> None:
-    """Whole, byte by byte, and with the head of the next message behind it."""
+def test_each_message_three_ways(data: bytes, expected: Outcome) -> None:
+    """Whole, byte by byte, and followed by the head of the next message."""
     for pieces in ([data], single(data)):
         found = decoder()
-        assert told(feed(found, pieces)) == [expected]
+        assert outcomes(feed(found, pieces)) == [expected]
         assert not found.is_mid_message
     for behind in range(1, len(GOOD)):
         found = decoder()
-        assert told(feed(found, [data + GOOD[:behind]])) == [expected]
+        assert outcomes(feed(found, [data + GOOD[:behind]])) == [expected]
         assert found.is_mid_message
-        assert told(feed(found, [GOOD[behind:]])) == [GOOD_TOLD], "a bad message costs only itself"
+        assert outcomes(feed(found, [GOOD[behind:]])) == [GOOD_OUTCOME], "a bad message costs only itself"
 
 
 @pytest.mark.parametrize(("data", "expected"), ENDS.values(), ids=ENDS)
-def test_what_ends_a_connection(data: bytes, expected: Told) -> None:
+def test_what_ends_a_connection(data: bytes, expected: Outcome) -> None:
     found_max = 2_000 if expected.answer["error"] == "nested too deeply" else MAX_BYTES
     for pieces in ([GOOD + data + GOOD], single(GOOD + data + GOOD)):
         found = decoder(found_max)
-        assert told(feed(found, pieces)) == [GOOD_TOLD, expected]
+        assert outcomes(feed(found, pieces)) == [GOOD_OUTCOME, expected]
         assert found.eof(ARRIVAL) == []
         assert not found.is_mid_message
 
@@ -108,16 +108,16 @@ def test_what_ends_a_connection(data: bytes, expected: Told) -> None:
 def test_the_longest_message_is_taken() -> None:
     data = packed({"device_id": "a", "x": "x" * 1_000})
     for more in (b"", GOOD):
-        assert not told(decoder(len(data)).feed(data + more, ARRIVAL))[0].last
-        assert told(decoder(len(data) - 1).feed(data + more, ARRIVAL))[0].last
+        assert not outcomes(decoder(len(data)).feed(data + more, ARRIVAL))[0].last
+        assert outcomes(decoder(len(data) - 1).feed(data + more, ARRIVAL))[0].last
 
 
 def test_the_end_of_sending() -> None:
     found = decoder()
-    assert told(feed(found, [GOOD])) == [GOOD_TOLD]
+    assert outcomes(feed(found, [GOOD])) == [GOOD_OUTCOME]
     assert found.eof(ARRIVAL) == []
     feed(found, [GOOD[:-1]])
-    assert told(found.eof(ARRIVAL)) == [bad(SYNTAX, "cut short", last=True)]
+    assert outcomes(found.eof(ARRIVAL)) == [bad(SYNTAX, "cut short", last=True)]
 
 
 def test_it_answers_as_json_lines_do() -> None:
@@ -138,7 +138,7 @@ def test_many_containers_cost_little_memory() -> None:
     found = decoder(2**20)
     data = packed([[]] * 1_000_000)
     tracemalloc.start()
-    [one] = told(found.feed(data, ARRIVAL))
+    [one] = outcomes(found.feed(data, ARRIVAL))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert one.answer["error"] == "more than 131072 maps and arrays"
@@ -168,12 +168,12 @@ def test_pieces_make_no_difference(parts: list[bytes], places: list[int]) -> Non
     expected = [*feed(whole, [data]), *whole.eof(ARRIVAL)]
     for pieces in (single(data), cut(data, places)):
         found = decoder(60)
-        assert told([*feed(found, pieces), *found.eof(ARRIVAL)]) == told(expected)
+        assert outcomes([*feed(found, pieces), *found.eof(ARRIVAL)]) == outcomes(expected)
         assert len(found._buffer) <= 61
 
 
 @hypothesis_settings(max_examples=400, deadline=None)
 @given(VALUES)
 def test_whatever_a_message_is_it_costs_only_itself(value: object) -> None:
-    *_, last = told(feed(decoder(), [packed(value) + GOOD]))
-    assert last == GOOD_TOLD
+    *_, last = outcomes(feed(decoder(), [packed(value) + GOOD]))
+    assert last == GOOD_OUTCOME

@@ -24,7 +24,7 @@ ALL = pytest.mark.parametrize("tracker", TRACKERS.values(), ids=TRACKERS)
 
 @ALL
 def test_each_frame_three_ways(tracker: Tracker) -> None:
-    """Whole, byte by byte, and with the head of the next frame behind it."""
+    """Whole, byte by byte, and followed by the head of the next frame."""
     data = b"".join(tracker.frames)
     expected = conversation(tracker.make, [data])
     assert sum(len(message.records) for message in expected) >= 3
@@ -38,11 +38,11 @@ def test_each_frame_three_ways(tracker: Tracker) -> None:
 
 @ALL
 def test_a_bad_frame_costs_only_itself(tracker: Tracker) -> None:
-    """What stands after the bad ones is told as if they had not come."""
+    """Frames after invalid ones are decoded as if the invalid ones had not come."""
     good = conversation(tracker.make, tracker.frames[-1:])
-    told = conversation(tracker.make, tracker.frames)
-    assert told[-1].records == good[-1].records
-    assert told[-1].records
+    outcomes = conversation(tracker.make, tracker.frames)
+    assert outcomes[-1].records == good[-1].records
+    assert outcomes[-1].records
 
 
 @ALL

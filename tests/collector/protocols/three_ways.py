@@ -1,4 +1,4 @@
-"""What tests of decoders share: the same bytes in any number of pieces, and what a sender hears of them."""
+"""Shared by tests of decoders: the same bytes in any number of pieces, and the replies to them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NOW_US = 1_795_500_000_000_000
 ARRIVAL = Arrival(NOW_US, NOW_US + 86_400_000_000)
 
 
-class Told(NamedTuple):
+class Outcome(NamedTuple):
     """What becomes of a message: its answer once all is stored, the devices of its records, whether it is the last."""
 
     answer: Any

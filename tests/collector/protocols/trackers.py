@@ -131,7 +131,7 @@ TRACKERS = {
 }
 
 
-class Told(NamedTuple):
+class Outcome(NamedTuple):
     """What becomes of a message: records, the answer once they are safe, what is set aside, whether it is the last."""
 
     records: list[tuple[str, Record]]
@@ -140,10 +140,10 @@ class Told(NamedTuple):
     last: bool
 
 
-def told(messages: Iterable[Message]) -> list[Told]:
+def outcomes(messages: Iterable[Message]) -> list[Outcome]:
     """The messages as values that compare; how much of a stream had come when it was out of step is chance."""
     return [
-        Told(
+        Outcome(
             [(sent.device_id, sent.record) for sent in message.records] if isinstance(message, Received) else [],
             message.stored if isinstance(message, Received) else message.answer,
             [] if message.last else [(aside.device_id, aside.raw) for aside in message.aside],
@@ -153,8 +153,8 @@ def told(messages: Iterable[Message]) -> list[Told]:
     ]
 
 
-def conversation(make: Callable[[Options], Framed], pieces: Iterable[bytes]) -> list[Told]:
-    """All that a connection says which sends these pieces and then ends, while the decoder keeps its bounds."""
+def conversation(make: Callable[[Options], Framed], pieces: Iterable[bytes]) -> list[Outcome]:
+    """All outcomes of a connection that sends these pieces and ends. Checks the decoder's bounds."""
     decoder = make(Options())
     messages: list[Message] = []
     for piece in pieces:
@@ -166,11 +166,11 @@ def conversation(make: Callable[[Options], Framed], pieces: Iterable[bytes]) -> 
     messages += decoder.eof(ARRIVAL)
     assert not decoder.is_mid_message
     assert not any(message.last for message in messages[:-1]), "nothing follows what is the last"
-    return told(messages)
+    return outcomes(messages)
 
 
 def only(make: Callable[[Options], Framed], frame: bytes, arrival: Arrival = ARRIVAL, **options: Any) -> Message:
-    """What one frame, or the end behind it, makes on a connection of its own."""
+    """The outcome of one frame, or of the end after it, on a separate connection."""
     decoder = make(Options(**options))
     [message] = [*decoder.feed(frame, arrival), *decoder.eof(arrival)]
     return message

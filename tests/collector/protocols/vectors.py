@@ -63,7 +63,7 @@ Exceptions = Mapping[str, Mapping[str, str]]
 
 
 class Vector(NamedTuple):
-    """Frames on one connection, and what the reference says of them."""
+    """Frames on one connection, and the reference's result for them."""
 
     name: str
     setup: list[bytes]
@@ -166,7 +166,7 @@ def _cells(cells: list[dict[str, Any]]) -> list[tuple[int, ...]]:
 
 
 def _is_left_out(name: str, value: object) -> bool:
-    """What says nothing: that a record was not kept back, no event, and a message's number in its protocol."""
+    """Attributes without information: not buffered, no event, and a message's number in its protocol."""
     return (name in ("archive", "event") and not value) or (name == "type" and isinstance(value, int))
 
 

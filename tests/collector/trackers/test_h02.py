@@ -12,7 +12,7 @@ from collector.framing.frame_decoder import Options
 from collector.trackers.h02 import H02
 from telemetry.codec.record_parser import Arrival
 from tests.collector.protocols.three_ways import ARRIVAL, NOW_US, single
-from tests.collector.protocols.trackers import attributes, conversation, moment, only, record_of, told
+from tests.collector.protocols.trackers import attributes, conversation, moment, only, outcomes, record_of
 from tests.collector.protocols.vectors import Exceptions, Vector, differences, vectors
 
 EXCEPTIONS: Exceptions = {
@@ -237,10 +237,10 @@ def test_or_with_silence(frame: bytes) -> None:
     decoder = H02(Options())
     assert decoder.feed(frame, ARRIVAL) == []
     assert decoder.waits_for_quiet
-    first = told(decoder.quiet(ARRIVAL))
+    first = outcomes(decoder.quiet(ARRIVAL))
     assert first[0].records
     assert not decoder.waits_for_quiet
-    assert told(decoder.feed(frame, ARRIVAL)) == first, "its length is known by then"
+    assert outcomes(decoder.feed(frame, ARRIVAL)) == first, "its length is known by then"
     assert not decoder.is_mid_message
 
 

@@ -15,7 +15,7 @@ from collector.trackers.checksums import xor
 from collector.trackers.nmea import Nmea
 from telemetry.codec.record_parser import Arrival
 from tests.collector.protocols.three_ways import ARRIVAL, NOW_US
-from tests.collector.protocols.trackers import Told, attributes, conversation, moment, only, record_of, told
+from tests.collector.protocols.trackers import Outcome, attributes, conversation, moment, only, outcomes, record_of
 
 RMC = "GPRMC,094907.000,A,6000.5332,N,03020.5192,E,1.17,60.26,091111,,"
 GGA = "GPGGA,094907.000,6000.5332,N,03020.5192,E,1,08,1.0,12.5,M,16.2,M,,"
@@ -26,9 +26,9 @@ def sentence(body: str, prefix: str = "") -> bytes:
     return f"{prefix}${body}*{xor(body.encode()):02X}\r\n".encode()
 
 
-def records(*lines: bytes, arrival: Arrival = ARRIVAL, **options: str) -> list[Told]:
+def records(*lines: bytes, arrival: Arrival = ARRIVAL, **options: str) -> list[Outcome]:
     decoder = Nmea(Options(**options))  # type: ignore[arg-type]
-    return told([*decoder.feed(b"".join(lines), arrival), *decoder.eof(arrival)])
+    return outcomes([*decoder.feed(b"".join(lines), arrival), *decoder.eof(arrival)])
 
 
 def test_a_record_of_a_second() -> None:
@@ -73,7 +73,7 @@ def test_what_comes_late_of_a_second_makes_a_record_of_all() -> None:
     decoder.feed(sentence(RMC), ARRIVAL)
     assert decoder.quiet(ARRIVAL) == [], "nothing new"
     decoder.feed(sentence(GGA), ARRIVAL)
-    [found] = told(decoder.quiet(ARRIVAL))
+    [found] = outcomes(decoder.quiet(ARRIVAL))
     assert found.records == records(ID, sentence(RMC), sentence(GGA))[0].records
 
 

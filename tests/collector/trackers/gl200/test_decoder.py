@@ -12,7 +12,7 @@ from collector.framing.decoder import Received, Rejected
 from collector.framing.frame_decoder import Options
 from collector.trackers.gl200.decoder import Gl200
 from tests.collector.protocols.three_ways import ARRIVAL, NOW_US
-from tests.collector.protocols.trackers import attributes, conversation, moment, only, record_of, told
+from tests.collector.protocols.trackers import attributes, conversation, moment, only, outcomes, record_of
 from tests.collector.protocols.vectors import Exceptions, Vector, differences, vectors
 
 EXCEPTIONS: Exceptions = {
@@ -455,7 +455,7 @@ def test_without_an_end_mark_it_ends_with_silence() -> None:
         assert decoder.quiet(ARRIVAL) == []
     assert decoder.feed(frame[-2:-1], ARRIVAL) == []
     assert decoder.waits_for_quiet
-    assert told(decoder.quiet(ARRIVAL)) == conversation(Gl200, [frame])
+    assert outcomes(decoder.quiet(ARRIVAL)) == conversation(Gl200, [frame])
 
 
 @pytest.mark.parametrize(

@@ -125,9 +125,9 @@ def values_of(number: int, value: int, size_bytes: int) -> bytes:
 
 def of_value(number: int, value: int, size_bytes: int) -> dict[str, object]:
     (found,) = records(feed(connected(), [packet(0x8E, record(values=values_of(number, value, size_bytes)))]))
-    told = attributes(found)
-    assert (told.pop("satellites"), told.pop("priority")) == (9, 1)
-    return told
+    values = attributes(found)
+    assert (values.pop("satellites"), values.pop("priority")) == (9, 1)
+    return values
 
 
 @pytest.mark.parametrize(
