@@ -28,7 +28,7 @@ from api.latest.fast_latest_connection import FastLatestConnection
 from api.latest.live_stream import LiveRoutes
 from api.latest.reader_limits import Readers
 from api.latest.routes import LatestRoutes
-from api.latest.state_tracker import States
+from api.latest.state_tracker import StateTracker
 from api.legacy.routes import OlderRoutes
 from api.pages.map_page import PageRoutes
 from api.query_proxy.forward import MAX_SQL_BYTES, QueryProxy
@@ -193,7 +193,7 @@ def _live(settings: Settings, latest: LatestRoutes) -> LiveRoutes:
     readers = Readers.of(settings)
     metrics.LIVE_READERS.one.watch(lambda: readers.count)
     metrics.LIVE_READERS_LIMIT.one.set(settings.api.max_live_readers)
-    return LiveRoutes(States(latest, connect_async(settings)), latest, readers)
+    return LiveRoutes(StateTracker(latest, connect_async(settings)), latest, readers)
 
 
 def _query_proxy(settings: Settings, speaks_tls: bool) -> QueryProxy:

@@ -98,17 +98,17 @@ class DeviceRoutes:
     async def get_devices(self, request: Request) -> Response:
         """The named devices, or a page of all, limited to a state if the request has one."""
         refuse_unknown(request, names(DEVICES.parameters))
-        limit, asked, after = self._latest.asked(request)
+        limit, selection, after = self._latest.page_parameters(request)
         states = _States.of(request)
-        matching, are_more = list[Seen](), False
-        async for ids in self._latest.scan(asked, after, limit):
+        matching, has_more = list[Seen](), False
+        async for ids in self._latest.scan(selection, after, limit):
             batch = await self._latest.seen(ids.devices)
             matching += [device for device in batch if states.is_wanted(device.last_seen_us)]
-            after, are_more = ids.devices[-1], ids.are_more
+            after, has_more = ids.devices[-1], ids.has_more
             if len(matching) > limit:
                 break
         shown = matching[:limit]
-        cursor = shown[-1].device_id if len(matching) > limit else after if are_more else None
+        cursor = shown[-1].device_id if len(matching) > limit else after if has_more else None
         counts = await self._count([device.device_id for device in shown])
         return record_schema.json(DevicesPage([_answer(device, states, counts) for device in shown], cursor))
 

@@ -1,8 +1,8 @@
-"""Where devices were at a moment: the newest record of each up to then, found day by day, backwards.
+"""The newest record of each device at a time in the past, searched day by day, backwards.
 
-Of a day only files are read that have a device whose record is not found yet (file_devices.py): few devices straight
-from their row groups, many by DuckDB. What was found in all of a file is remembered (newest_in_files.py). So a device
-that was last heard of weeks ago costs one look at its last day, and one that never was costs none.
+Of each day, only files are read that contain a device whose record is still missing (file_devices.py): a few devices
+directly from row groups, many with DuckDB. Results for whole files are cached (newest_in_files.py). So a device that
+has been silent for weeks needs one read of its last day, and an unknown device none.
 """
 
 from __future__ import annotations
@@ -36,23 +36,24 @@ from telemetry.model.utc import DAY_US, TimeText, day_us, iso
 SELECT = ", ".join(
     f"epoch_us({name}) AS {name}_us" if name in ("timestamp", "received_at") else name for name in COLUMNS.names
 )
-"""A record's columns as `record_schema.of_row` takes them."""
+"""A record's columns in the form that `record_schema.of_row` expects."""
 
-FEW = 24
-"""Devices of a day that are read one by one, from each of its files: of more DuckDB reads all at once."""
+MAX_DIRECT_READS = 24
+"""Maximum reads of one device from one file of a day. If more are needed, DuckDB reads the files."""
 
-MOST_NAMED = 100
+MAX_NAMED = 100
 """Maximum devices that a query names: with more, comparing each row takes longer than reading all devices."""
 
-MOST_BYTES = 2**23
-"""Texts of an answer, at which no further device is put into it."""
+MAX_BYTES = 2**23
+"""Size of the texts of a result at which no further device is added."""
 
-FEW_BYTES = 2**24
-"""Decoded for one of them at most. It is beside `api.query_memory_bytes`, once for each of `api.query_threads`."""
+MAX_DIRECT_BYTES = 2**24
+"""Memory limit for a direct read of one device, for each of `api.query_threads`. Not part of
+`api.query_memory_bytes`."""
 
 
-class Past(NamedTuple):
-    """A device's newest record at a moment, and its newest with a fix."""
+class PastState(NamedTuple):
+    """A device's newest record at a time, and its newest record with a fix."""
 
     newest: RecordAnswer
     position: RecordAnswer | None
@@ -65,32 +66,33 @@ class Past(NamedTuple):
 
     @property
     def text_bytes(self) -> int:
-        """Bytes of the texts of its records."""
+        """Size of the texts of both records."""
         return sum(map(text_bytes, self.records))
 
-    def with_whole(self, whole: Mapping[int, RecordAnswer]) -> Past:
-        """The same, its cut records replaced by whole ones, which are given by id."""
+    def with_complete(self, complete: Mapping[int, RecordAnswer]) -> PastState:
+        """This state with shortened records replaced by complete ones, which are given by id."""
         newest, position = self
-        return Past(whole.get(newest.id, newest), None if position is None else whole.get(position.id, position))
+        position = None if position is None else complete.get(position.id, position)
+        return PastState(complete.get(newest.id, newest), position)
 
 
 class Moment(NamedTuple):
-    """When, and how far back a device's last record may lie."""
+    """A time, and the maximum age of a device's newest record at that time."""
 
     at_us: int
     within_days: int
 
-    def of(self, devices: Sequence[str], most: int = MAX_DEVICES) -> Wanted:
-        """Its records that count, of devices in the order of their ids, of which at most so many are named."""
+    def wanted(self, devices: Sequence[str], max_named: int = MAX_DEVICES) -> Wanted:
+        """The range of records to search. `devices` are sorted by id; more than `max_named` become a range of ids."""
         start_us, end_us = self.at_us - self.within_days * DAY_US, self.at_us + 1
-        if len(devices) <= most:
+        if len(devices) <= max_named:
             return Wanted(devices, start_us, end_us)
         between = f"device_id BETWEEN {sql_text(devices[0])} AND {sql_text(devices[-1])}"
         return Wanted((), start_us, end_us, between)
 
 
-class PastReader:
-    """Finds where devices were, from any number of threads."""
+class AsOfReader:
+    """Finds the newest records at a time. Any thread may use it."""
 
     def __init__(self, snapshots: Snapshots, row_groups: RowGroups) -> None:
         self._snapshots = snapshots
@@ -103,66 +105,72 @@ class PastReader:
         connection: duckdb.DuckDBPyConnection,
         devices: Sequence[str],
         moment: Moment,
-        most_bytes: int = MOST_BYTES,
-    ) -> tuple[dict[str, Past], Sequence[str]]:
-        """Each of the devices, in the order of their ids, that had sent a record by then, up to the one with which
-        their texts have `most_bytes`; and the devices after that one."""
+        max_bytes: int = MAX_BYTES,
+    ) -> tuple[dict[str, PastState], Sequence[str]]:
+        """The states of devices that had sent a record by then, in the order of ids, and the devices not examined yet.
+
+        Ends after the device with which the texts reach `max_bytes`. `devices` are sorted by id.
+        """
         if not devices:
             return {}, ()
-        wanted = moment.of(devices)
+        wanted = moment.wanted(devices)
         snapshot = self._snapshots.take(wanted)
-        found = _Found(devices)
+        search = _Search(devices)
         if snapshot.records.num_rows:
             connection.register("tail", snapshot.records)
-            found.add(_of_many(connection, records_in((), wanted), devices))
+            search.add(_newest_by_duckdb(connection, records_in((), wanted), devices))
         for day, files in _days(snapshot.files):
-            found.close(iso(day_us(day) + DAY_US))
-            self._look_at(connection, files, moment, found)
-        first, rest = _within(found, devices, most_bytes)
-        whole = _whole(connection, snapshot, (record for one in first.values() for record in one.records))
-        return {device: one.with_whole(whole) for device, one in first.items()}, rest
+            search.close(iso(day_us(day) + DAY_US))
+            self._search_day(connection, files, moment, search)
+        first, rest = _within(search, devices, max_bytes)
+        complete = _complete(connection, snapshot, (record for state in first.values() for record in state.records))
+        return {device: state.with_complete(complete) for device, state in first.items()}, rest
 
-    def _look_at(
-        self, connection: duckdb.DuckDBPyConnection, files: Sequence[LiveFile], moment: Moment, found: _Found
+    def _search_day(
+        self, connection: duckdb.DuckDBPyConnection, files: Sequence[LiveFile], moment: Moment, search: _Search
     ) -> None:
-        """Look for what is not found yet in files of one day."""
+        """Search a day's files for missing records."""
         unread: dict[LiveFile, list[str]] = {}
-        for file in files if found.open else ():
-            devices = self._file_devices.among(connection, file.path, found.open)
-            known = self._file_newest.of(file.path, devices) if _is_whole(file, moment) else {}
-            found.add(record for records in known.values() for record in records)
+        for file in files if search.open else ():
+            devices = self._file_devices.among(connection, file.path, search.open)
+            known = self._file_newest.of(file.path, devices) if _is_within_reach(file, moment) else {}
+            search.add(record for records in known.values() for record in records)
             if unknown := [device for device in devices if device not in known]:
                 unread[file] = unknown
         if not unread:
             return
-        read = self._of_few(unread, moment)
+        read = self._read_directly(unread, moment)
         if read is None:
-            read = {files[0]: _of_files(connection, files, unread, moment) for files in _apart(unread, moment)}
+            groups = _grouped(unread, moment)
+            read = {files[0]: _newest_in_files(connection, files, unread, moment) for files in groups}
         for file, newest in read.items():
-            found.add(record for records in newest.values() for record in records)
-            if _is_whole(file, moment):
-                self._file_newest.note(file.path, dict(filter(_is_uncut, newest.items())))
+            search.add(record for records in newest.values() for record in records)
+            if _is_within_reach(file, moment):
+                self._file_newest.note(file.path, dict(filter(_is_complete, newest.items())))
 
-    def _of_few(
+    def _read_directly(
         self, unread: Mapping[LiveFile, Sequence[str]], moment: Moment
     ) -> dict[LiveFile, dict[str, Newest]] | None:
-        """What each file has of each device, read by itself; None if that is for DuckDB."""
+        """The newest records of each file and device, read from row groups; None if DuckDB should read them."""
         pairs = [(file.path, device) for file, devices in unread.items() for device in devices]
-        if len(pairs) > FEW or any(layout_of(path) != LAYOUT for path, _ in pairs):
+        if len(pairs) > MAX_DIRECT_READS or any(layout_of(path) != LAYOUT for path, _ in pairs):
             return None
         try:
-            if any(self._row_groups.size_bytes(path, device) > FEW_BYTES for path, device in pairs):
+            if any(self._row_groups.size_bytes(path, device) > MAX_DIRECT_BYTES for path, device in pairs):
                 return None
             return {
-                file: {one: _last_rows(self._row_groups.read(file.path, one), moment.of([one])) for one in devices}
+                file: {
+                    device: _last_rows(self._row_groups.read(file.path, device), moment.wanted([device]))
+                    for device in devices
+                }
                 for file, devices in unread.items()
             }
         except (OSError, pa.ArrowException):
-            return None  # DuckDB says what is wrong with a file
+            return None  # DuckDB raises an error that names the fault
 
 
-class _Found:
-    """What was found of some devices so far; `open` are those of whom an older day may have what is looked for."""
+class _Search:
+    """Records found so far; `open` are the devices for which older days must be searched."""
 
     def __init__(self, devices: Sequence[str]) -> None:
         self.newest: dict[str, RecordAnswer] = {}
@@ -170,124 +178,128 @@ class _Found:
         self.open = set(devices)
 
     def add(self, records: Iterable[RecordAnswer]) -> None:
-        """Take records, of any of the devices and in any order."""
-        for one in records:
-            _take(self.newest, one)
-            if is_placed(one):
-                _take(self.positions, one)
+        """Add records of any of the devices, in any order."""
+        for record in records:
+            _keep_newest(self.newest, record)
+            if has_position(record):
+                _keep_newest(self.positions, record)
 
     def close(self, end: TimeText) -> None:
-        """Look no further for devices whose place is not older than the end of a day: so is their newest record."""
-        self.open -= {one for one in self.open if one in self.positions and self.positions[one].timestamp >= end}
+        """End the search for devices whose position is not older than `end`; their newest record is not older
+        either."""
+        positions = self.positions
+        self.open -= {device for device in self.open if device in positions and positions[device].timestamp >= end}
 
-    def of(self, device: str) -> Past:
-        """Of a device of which there is a record."""
-        return Past(self.newest[device], self.positions.get(device))
-
-
-def _take(found: dict[str, RecordAnswer], one: RecordAnswer) -> None:
-    other = found.get(one.device_id)
-    if other is None or (one.timestamp, one.id) > (other.timestamp, other.id):
-        found[one.device_id] = one
+    def state(self, device: str) -> PastState:
+        """The state of a device with a record."""
+        return PastState(self.newest[device], self.positions.get(device))
 
 
-def is_placed(record: RecordAnswer) -> bool:
-    """Whether a record says where its device was (geo_sql.py)."""
+def _keep_newest(newest: dict[str, RecordAnswer], record: RecordAnswer) -> None:
+    other = newest.get(record.device_id)
+    if other is None or (record.timestamp, record.id) > (other.timestamp, other.id):
+        newest[record.device_id] = record
+
+
+def has_position(record: RecordAnswer) -> bool:
+    """True if a record has both coordinates and a fix (geo_sql.py)."""
     if record.latitude is None or record.longitude is None:
         return False
     return record.attributes is None or not bytes(record.attributes).startswith(NO_FIX.encode())
 
 
-def _within(found: _Found, devices: Sequence[str], most_bytes: int) -> tuple[dict[str, Past], Sequence[str]]:
-    """Return the results of the first devices, up to the one with which they have `most_bytes`, and the others."""
-    first: dict[str, Past] = {}
+def _within(search: _Search, devices: Sequence[str], max_bytes: int) -> tuple[dict[str, PastState], Sequence[str]]:
+    """The states of the first devices, up to the one with which the texts reach `max_bytes`, and the other devices."""
+    first: dict[str, PastState] = {}
     size = 0
     for number, device in enumerate(devices):
-        if size >= most_bytes:
+        if size >= max_bytes:
             return first, devices[number:]
-        if device in found.newest:
-            first[device] = found.of(device)
+        if device in search.newest:
+            first[device] = search.state(device)
             size += first[device].text_bytes
     return first, ()
 
 
-def _whole(
+def _complete(
     connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, records: Iterable[RecordAnswer]
 ) -> dict[int, RecordAnswer]:
-    """Those of some records that are cut, in whole, by their ids; they are read day by day.
+    """Complete records for the shortened ones, by id, read day by day.
 
-    The tail of the snapshot, if it has one, is registered as "tail".
+    The snapshot's unsaved records, if any, are registered as "tail".
     """
     days: defaultdict[str, list[Shortened]] = defaultdict(list)
     for record in records:
         if isinstance(record, Shortened):
             days[record.timestamp[:10]].append(record)
-    return {one.id: one for day, cut in days.items() for one in _of_day(connection, snapshot, day, cut)}
+    complete = (record for day, cut in days.items() for record in _complete_of_day(connection, snapshot, day, cut))
+    return {record.id: record for record in complete}
 
 
-def _of_day(
+def _complete_of_day(
     connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, day: str, records: Sequence[Shortened]
 ) -> list[RecordAnswer]:
     start_us, devices = day_us(date.fromisoformat(day)), sorted({record.device_id for record in records})
-    wanted = Wanted(devices if len(devices) <= MOST_NAMED else (), start_us, start_us + DAY_US)
+    wanted = Wanted(devices if len(devices) <= MAX_NAMED else (), start_us, start_us + DAY_US)
     files = [file for file in snapshot.files if file.may_hold(wanted.start_us, wanted.end_us, devices)]
     connection.register("chosen", pa.table({"id": [record.id for record in records]}))
     rows = records_in(files, wanted, has_tail=snapshot.records.num_rows > 0)
-    found = connection.execute(f"SELECT {SELECT} FROM ({rows}) SEMI JOIN chosen USING (id)").fetchall()
-    return [record_schema.of_row(row) for row in found]
+    chosen = connection.execute(f"SELECT {SELECT} FROM ({rows}) SEMI JOIN chosen USING (id)").fetchall()
+    return [record_schema.of_row(row) for row in chosen]
 
 
-def _is_uncut(found: tuple[str, Newest]) -> bool:
-    """True if all records of a device in a file are complete."""
-    return not any(isinstance(record, Shortened) for record in found[1])
+def _is_complete(device_records: tuple[str, Newest]) -> bool:
+    """True if no record of a device is shortened."""
+    return not any(isinstance(record, Shortened) for record in device_records[1])
 
 
-def _is_whole(file: LiveFile, moment: Moment) -> bool:
-    """Whether all of a file's records are within reach of a moment."""
-    wanted = moment.of(())
+def _is_within_reach(file: LiveFile, moment: Moment) -> bool:
+    """True if all records of a file lie in the searched range."""
+    wanted = moment.wanted(())
     if file.first_us is None or file.last_us is None:
         return False
     return wanted.start_us <= file.first_us and file.last_us < wanted.end_us
 
 
-def _apart(files: Iterable[LiveFile], moment: Moment) -> list[list[LiveFile]]:
-    """Files that are read together: each whole one by itself, so that it can be remembered, and all others."""
-    whole, others = list[list[LiveFile]](), list[LiveFile]()
+def _grouped(files: Iterable[LiveFile], moment: Moment) -> list[list[LiveFile]]:
+    """Groups of files to read together: each file within reach alone, so that its results can be cached; the others
+    in one group."""
+    alone, others = list[list[LiveFile]](), list[LiveFile]()
     for file in files:
-        if _is_whole(file, moment):
-            whole.append([file])
+        if _is_within_reach(file, moment):
+            alone.append([file])
         else:
             others.append(file)
-    return [*whole, others] if others else whole
+    return [*alone, others] if others else alone
 
 
-def _of_files(
+def _newest_in_files(
     connection: duckdb.DuckDBPyConnection,
     files: Sequence[LiveFile],
     unread: Mapping[LiveFile, Sequence[str]],
     moment: Moment,
 ) -> dict[str, Newest]:
-    """The newest records in these files together of each device that is not known of one of them."""
+    """The newest records in a group of files, for each device that is unread in one of them."""
     devices = sorted({device for file in files for device in unread[file]})
-    records = records_in(files, moment.of(devices, MOST_NAMED), has_tail=False)
-    return _by_device(devices, _of_many(connection, records, devices))
+    records = records_in(files, moment.wanted(devices, MAX_NAMED), has_tail=False)
+    return _by_device(devices, _newest_by_duckdb(connection, records, devices))
 
 
 def _days(files: Sequence[LiveFile]) -> Iterator[tuple[date, list[LiveFile]]]:
-    """The files of each day, the latest first."""
-    found: defaultdict[date, list[LiveFile]] = defaultdict(list)
+    """The files of each day, the latest day first."""
+    by_day: defaultdict[date, list[LiveFile]] = defaultdict(list)
     for file in files:
-        found[file.day].append(file)
-    for day in sorted(found, reverse=True):
-        yield day, found[day]
+        by_day[file.day].append(file)
+    for day in sorted(by_day, reverse=True):
+        yield day, by_day[day]
 
 
 def _last_rows(records: pa.Table, wanted: Wanted) -> list[RecordAnswer]:
-    """The newest of one device's records within a range, and the newest with a place."""
+    """The newest of one device's records within a range, and the newest one with a position, if that is another."""
     us = records.column("timestamp").cast(pa.int64())
     records = records.filter(pc.and_(pc.greater_equal(us, wanted.start_us), pc.less(us, wanted.end_us)))
     newest = _last_row(records)
-    if newest is None or is_placed(newest):
+    if newest is None or has_position(newest):
         return [] if newest is None else [newest]
     has_fix = pc.invert(_starts_with(records.column("attributes"), NO_FIX))
     has_place = pc.and_(pc.is_valid(records.column("latitude")), pc.is_valid(records.column("longitude")))
@@ -296,7 +308,7 @@ def _last_rows(records: pa.Table, wanted: Wanted) -> list[RecordAnswer]:
 
 
 def _starts_with(texts: pa.ChunkedArray, beginning: str) -> pa.ChunkedArray:
-    """True for each text that begins so."""
+    """True for each text that starts with `beginning`."""
     return pc.fill_null(of_texts(texts, lambda some: pc.starts_with(some, beginning), pa.bool_()), False)
 
 
@@ -304,9 +316,9 @@ def _last_row(records: pa.Table) -> RecordAnswer | None:
     if not records.num_rows:
         return None
     order = [("timestamp", "descending"), ("id", "descending")]
-    one = records.take(pc.select_k_unstable(records, k=1, sort_keys=order))
-    found = record_schema.of_row(tuple(_plain(column) for column in one.columns))
-    return shortened(found, text_bytes(found))
+    row = records.take(pc.select_k_unstable(records, k=1, sort_keys=order))
+    record = record_schema.of_row(tuple(_plain(column) for column in row.columns))
+    return shortened(record, text_bytes(record))
 
 
 def _plain(column: pa.ChunkedArray) -> object:
@@ -314,17 +326,19 @@ def _plain(column: pa.ChunkedArray) -> object:
 
 
 def _by_device(devices: Iterable[str], records: Iterable[RecordAnswer]) -> dict[str, Newest]:
-    found: dict[str, list[RecordAnswer]] = {device: [] for device in devices}
-    for one in records:
-        found[one.device_id].append(one)
-    return dict(found)
+    by_device: dict[str, list[RecordAnswer]] = {device: [] for device in devices}
+    for record in records:
+        by_device[record.device_id].append(record)
+    return dict(by_device)
 
 
-def _of_many(connection: duckdb.DuckDBPyConnection, records: str, devices: Sequence[str]) -> list[RecordAnswer]:
-    """The newest record of each device, and the newest with a place where that is another one, by DuckDB."""
-    asked = set(devices)
-    newest = [row for row in _newest(connection, records, "true") if row.device_id in asked]
-    without = {row.device_id for row in newest if not is_placed(row)}
+def _newest_by_duckdb(
+    connection: duckdb.DuckDBPyConnection, records: str, devices: Sequence[str]
+) -> list[RecordAnswer]:
+    """The newest record of each device, and its newest record with a position, if that is another one."""
+    names = set(devices)
+    newest = [row for row in _newest(connection, records, "true") if row.device_id in names]
+    without = {row.device_id for row in newest if not has_position(row)}
     if not without:
         return newest
     named = f"device_id IN ({', '.join(map(sql_text, sorted(without)))}) AND " if len(without) <= MAX_DEVICES else ""
@@ -332,9 +346,9 @@ def _of_many(connection: duckdb.DuckDBPyConnection, records: str, devices: Seque
 
 
 def _newest(connection: duckdb.DuckDBPyConnection, records: str, where: str) -> list[RecordAnswer]:
-    """The newest record of each device for which SQL holds. To find its moment first spares decoding all columns.
+    """The newest record of each device that matches `where`. Its time is found first, so that few rows are decoded.
 
-    Texts are cut after the join, through which rows stream, and before rows are held: of most rows none is cut.
+    Texts are shortened after the join, which streams rows, and before rows are held in memory.
     """
     some = f"(SELECT * FROM ({records}) WHERE {where})"
     moments = f"(SELECT device_id, max(timestamp) AS timestamp FROM {some} GROUP BY device_id)"

@@ -1,7 +1,7 @@
 """The fast path of `GET /v1/devices/{id}/latest`: requests that a connection answers without the application.
 
-It takes plain requests for a known device with a valid key, if one is required, and no exceeded limit. Anything else is
-for the application: a query, a large record, an unknown device, a rejection, or an error of Redis.
+It answers plain requests for a known device, with a valid key if one is required, and without an exceeded limit. The
+application answers all others: with a query, a large record, an unknown device, a rejection, or an error of Redis.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from api.latest.latest_texts import LARGE_BYTES
 from api.latest.representation import answer_of
-from api.latest.routes import MAX_QUESTIONS
+from api.latest.routes import MAX_CONCURRENT_READS
 from api.requests.device_path import END, START
 from api.responses.record_schema import encode
 from telemetry.hot_store import corruption
@@ -30,18 +30,18 @@ ROUTE_OF_LATEST = f"{START}{{device_id}}{END}"
 _START, _END = START.encode(), END.encode()
 _UNUSUAL = direct_response.UNUSUAL | {b"content-length"}
 _NOT_PLAIN = b"%?#"
-"""Characters of a URL that is more than a plain path."""
+"""Characters of URLs that are not plain paths."""
 
 
 @dataclass(slots=True)
-class Question:
-    """A request on the fast path, from its head on. `begun_s` is a monotonic time."""
+class DirectRequest:
+    """A request on the fast path whose headers are complete. `start_s` is a monotonic time."""
 
     device_id: str
     caller: Caller
     peer: Peer
     headers: Headers
-    begun_s: float
+    start_s: float
     is_complete: bool = False
 
 
@@ -56,37 +56,37 @@ class FastLatest:
         self._head = ResponseHead(200)
         self._waiting = 0
 
-    def begin(self, url: bytes, headers: Headers, peer: Peer) -> Question | None:
-        """A request for the latest record of a device, by its URL and headers; None if it is for the application."""
+    def begin(self, url: bytes, headers: Headers, peer: Peer) -> DirectRequest | None:
+        """Parse a request from its URL and headers; None if the application must answer it."""
         if not url.startswith(_START) or not url.endswith(_END) or not url.isascii() or not self._is_usual(headers):
             return None
         device_id = url[len(_START) : -len(_END)]
         if not device_id or any(byte in _NOT_PLAIN for byte in device_id):
             return None
-        begun_s, caller = time.monotonic(), self._checks.caller(headers, None)
-        return None if caller is None else Question(device_id.decode(), caller, peer, headers, begun_s)
+        start_s, caller = time.monotonic(), self._checks.caller(headers, None)
+        return None if caller is None else DirectRequest(device_id.decode(), caller, peer, headers, start_s)
 
-    def value(self, question: Question) -> bytes | asyncio.Future[Any] | None:
-        """The bytes of the latest record in Redis, or a future of them; None if the request is for the application."""
-        if not question.caller.binding.covers(question.device_id) or self._waiting >= MAX_QUESTIONS:
+    def value(self, request: DirectRequest) -> bytes | asyncio.Future[Any] | None:
+        """The latest record in Redis as bytes, or a future of it; None if the application must answer the request."""
+        if not request.caller.binding.covers(request.device_id) or self._waiting >= MAX_CONCURRENT_READS:
             return None
-        latest_key = self._keys[shard_of(question.device_id, len(self._keys))].latest
-        value = self._asker.begin("HGET", latest_key, question.device_id)
+        latest_key = self._keys[shard_of(request.device_id, len(self._keys))].latest
+        value = self._asker.begin("HGET", latest_key, request.device_id)
         if isinstance(value, asyncio.Future):
             self._waiting += 1
             value.add_done_callback(self._on_value)
         return value  # type: ignore[no-any-return]
 
-    def response(self, question: Question, value: bytes, common: Headers) -> bytes | None:
-        """The complete response; None if the request is for the application."""
-        body = _body(question.device_id, value)
-        if body is None or not self._checks.take(question.peer, question.headers, question.caller):
+    def response(self, request: DirectRequest, value: bytes, common: Headers) -> bytes | None:
+        """The complete response; None if the application must answer the request."""
+        body = _body(request.device_id, value)
+        if body is None or not self._checks.take(request.peer, request.headers, request.caller):
             return None
-        metrics.REQUEST_S.of(ROUTE_OF_LATEST).observe(time.monotonic() - question.begun_s)
+        metrics.REQUEST_S.of(ROUTE_OF_LATEST).observe(time.monotonic() - request.start_s)
         metrics.ANSWERS.of(ROUTE_OF_LATEST, "2xx").add()
-        more = self._checks.limit_headers(question.peer, question.headers, question.caller) + self._more_headers
-        request_id = self._checks.ids.name_of(question.headers)
-        self._checks.ids.log_direct(request_id, "GET", f"{START}{question.device_id}{END}", 200, question.begun_s)
+        more = self._checks.limit_headers(request.peer, request.headers, request.caller) + self._more_headers
+        request_id = self._checks.ids.name_of(request.headers)
+        self._checks.ids.log_direct(request_id, "GET", f"{START}{request.device_id}{END}", 200, request.start_s)
         return response(self._head.of(common), more, request_id, body)
 
     def _on_value(self, _value: asyncio.Future[Any]) -> None:

@@ -1,7 +1,7 @@
 """A connection with the fast path of `GET /v1/devices/{id}/latest` (fast_latest.py).
 
-A request on the fast path is answered in one write, without an ASGI scope and task, often before the connection returns
-to the event loop (direct_connection.py).
+Answers a request on the fast path in one write, without an ASGI scope and task, often before the connection returns to
+the event loop (direct_connection.py).
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ import asyncio
 from functools import partial
 from typing import Any
 
-from api.latest.fast_latest import FastLatest, Question
+from api.latest.fast_latest import DirectRequest, FastLatest
 from telemetry.http.direct_response import DirectConnection
 
 
 class FastLatestConnection(DirectConnection):
-    """One connection. `_pending` is a request on the fast path that is not being answered yet."""
+    """One connection. `_pending` is a request on the fast path before its processing begins."""
 
     def __init__(self, latest: FastLatest, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._latest = latest
-        self._pending: Question | None = None
+        self._pending: DirectRequest | None = None
 
     def _feed(self, piece: bytes) -> None:
         super()._feed(piece)
@@ -41,37 +41,37 @@ class FastLatestConnection(DirectConnection):
             self._pending.is_complete = True
             self._complete()
 
-    def _answer_directly(self, question: Question) -> None:
-        value = self._latest.value(question)
+    def _answer_directly(self, request: DirectRequest) -> None:
+        value = self._latest.value(request)
         if isinstance(value, asyncio.Future):
             self._waits, self._pending = True, None
-            value.add_done_callback(partial(self._on_value, question))
+            value.add_done_callback(partial(self._on_value, request))
         else:
-            self._on_response(question, value)
+            self._on_response(request, value)
 
-    def _on_value(self, question: Question, value: asyncio.Future[Any]) -> None:
-        is_found = not value.cancelled() and value.exception() is None and isinstance(value.result(), bytes)
+    def _on_value(self, request: DirectRequest, value: asyncio.Future[Any]) -> None:
+        is_usable = not value.cancelled() and value.exception() is None and isinstance(value.result(), bytes)
         if not self.transport.is_closing():
-            self._on_response(question, value.result() if is_found else None)
+            self._on_response(request, value.result() if is_usable else None)
 
-    def _on_response(self, question: Question, value: bytes | None) -> None:
-        """Send the response; without a usable value the application responds."""
+    def _on_response(self, request: DirectRequest, value: bytes | None) -> None:
+        """Send the response; without a usable value, pass the request to the application."""
         response = None
         if value is not None:
-            response = self._latest.response(question, value, self.server_state.default_headers)
+            response = self._latest.response(request, value, self.server_state.default_headers)
         if response is None:
-            self._waits, self._pending = False, question
+            self._waits, self._pending = False, request
             self._pass_on()
         else:
             self._pending = None
             self._respond(response)
 
     def _pass_on(self) -> None:
-        question, self._pending = self._pending, None
-        if question is None:
+        request, self._pending = self._pending, None
+        if request is None:
             return
         super().on_headers_complete()
-        if question.is_complete:
+        if request.is_complete:
             super().on_message_complete()
         if self._is_last:
             self.cycle.keep_alive = False

@@ -1,4 +1,4 @@
-"""The response to `GET /v1/latest`: a page of devices, made while it is sent if it is long."""
+"""The response to `GET /v1/latest`: a page of devices, streamed if it is long."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from telemetry.hot_store import corruption
 VARY = {"Vary": "Accept"}
 
 WHOLE_BYTES = 2**20
-"""A page up to this size is sent whole."""
+"""Maximum size of a page that is sent in one piece."""
 
 Batch = list[tuple[str, bytes | None]]
-"""Devices with the bytes of their latest in Redis, None for one that is unknown."""
+"""Devices with their latest records in Redis as bytes; None for an unknown device."""
 
 
 async def page(batches: AsyncGenerator[Batch, None], cursor: str | None) -> Response:
-    """A `LatestPage`: sent whole if it is short, else in parts, each read once the one before was sent."""
+    """A `LatestPage`, sent in one piece if it is short, otherwise in parts, each read after the previous one was
+    sent."""
     parts = _Parts(batches, cursor)
     begin, size = list[bytes](), 0
     while texts := await parts.next():
@@ -35,7 +36,7 @@ async def page(batches: AsyncGenerator[Batch, None], cursor: str | None) -> Resp
 
 
 class _Parts:
-    """Parts of a page. Nothing is referenced any longer once it was returned: a client may take its time."""
+    """Parts of a page. Keeps no reference to returned parts, so that a slow client does not hold memory."""
 
     def __init__(self, batches: AsyncGenerator[Batch, None], cursor: str | None) -> None:
         self._batches = batches
@@ -46,13 +47,13 @@ class _Parts:
 
     @property
     def held(self) -> Sequence[bytes]:
-        """Values that were read and are not sent yet."""
+        """Values that were read and not returned yet."""
         return [value for _, value in self._waiting]
 
     async def next(self) -> Sequence[bytes]:
-        """The next texts; none behind the end. Raises `ProblemError`."""
+        """The next texts; empty after the end. Raises `ProblemError`."""
         while await self._has_waiting():
-            if texts := self._taken():
+            if texts := self._next_texts():
                 before, self._before = self._before, b","
                 return before, *texts
         before, self._before = self._before, b""
@@ -60,23 +61,23 @@ class _Parts:
         return (begin + b'],"next_cursor":' + encode(self._cursor) + b"}",) if before else ()
 
     async def _has_waiting(self) -> bool:
-        """Read until a value waits. False at the end."""
+        """Read until there is a value. False at the end."""
         while not self._waiting and not self._is_over:
             batch = await anext(self._batches, None)
             self._is_over = batch is None
             if batch is not None:
                 self._waiting.extend((device, value) for device, value in batch if value is not None)
-                batch.clear()  # the generator still has it
+                batch.clear()  # the generator still refers to it
         return bool(self._waiting)
 
     async def close(self) -> None:
-        """End the reading."""
+        """Stop reading."""
         await self._batches.aclose()
 
-    def _taken(self) -> Texts:
-        """The JSON of a device with a large value, or of those before the next such device, commas between.
+    def _next_texts(self) -> Texts:
+        """The JSON of one device with a large value, or of all devices before the next large one, with commas.
 
-        Empty if none of them can be decoded.
+        Empty if no value can be decoded.
         """
         if len(self._waiting[0][1]) > LARGE_BYTES:
             return _texts_if_decodable(*self._waiting.popleft())
@@ -89,7 +90,7 @@ class _Parts:
 
 
 def _texts_if_decodable(device_id: str, value: bytes) -> Texts:
-    """As `texts_of`; none for a value that cannot be decoded, which is counted."""
+    """As `texts_of`; empty for a value that cannot be decoded, which is counted."""
     try:
         return texts_of(device_id, value)
     except corruption.ERRORS as error:

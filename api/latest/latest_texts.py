@@ -1,4 +1,4 @@
-"""JSON of devices' latest records as texts that responses share: attributes of a large record are in memory once."""
+"""JSON of latest records as texts that responses share, so that a large record is in memory only once."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from telemetry.hot_store.entry_codec import decode_latest
 from telemetry.model.utc import iso
 
 LARGE_BYTES = 2**14
-"""A larger value from Redis is large: its JSON is not copied into other texts."""
+"""Values from Redis above this size are not copied into other texts."""
 
 SHARED_BYTES = 2**23
 
 Texts = tuple[bytes, ...]
-"""JSON in pieces, to be sent one after the other."""
+"""JSON in consecutive pieces."""
 
 
 def texts_of(device_id: str, value: bytes) -> Texts:
-    """The JSON of a device's latest, as Redis has it. Raises `ValueError` if there is no record in it."""
+    """The JSON of a device's latest record, from its bytes in Redis. Raises `ValueError` without a record."""
     if len(value) <= LARGE_BYTES:
         return (encode(answer_of(device_id, value)),)
     latest = decode_latest(value)
@@ -36,12 +36,12 @@ def texts_of(device_id: str, value: bytes) -> Texts:
 
 
 def _open(record: RecordAnswer) -> bytes:
-    """JSON of a record, without its end."""
+    """JSON of a record without the closing brace."""
     return encode(record)[:-1]
 
 
 class SharedTexts:
-    """The texts of large values that were asked for last: clients that ask for the same share them."""
+    """Cache of texts of large values that were requested last; concurrent responses share them."""
 
     def __init__(self, max_bytes: int = SHARED_BYTES) -> None:
         self._max_bytes = max_bytes
@@ -53,16 +53,16 @@ class SharedTexts:
         if len(value) <= LARGE_BYTES:
             return texts_of(device_id, value)
         name = device_id, len(value), hash(value)
-        found = self._texts.pop(name, None)
-        if found is None:
-            found = texts_of(device_id, value)
-            self._bytes += size_of(found)
-        self._texts[name] = found
+        texts = self._texts.pop(name, None)
+        if texts is None:
+            texts = texts_of(device_id, value)
+            self._bytes += size_of(texts)
+        self._texts[name] = texts
         while self._bytes > self._max_bytes:
             self._bytes -= size_of(self._texts.popitem(last=False)[1])
-        return found
+        return texts
 
 
 def size_of(texts: Iterable[bytes]) -> int:
-    """Bytes of texts in memory; one that comes twice is there once."""
+    """Size of texts in memory; a text that occurs twice counts once."""
     return sum(map(len, {id(text): text for text in texts}.values()))

@@ -1,11 +1,11 @@
-"""`GET /v1/live`: changes of latest as server-sent events (WHATWG HTML, 9.2), each device's newest state and no other.
+"""`GET /v1/live`: changes of latest records as server-sent events (WHATWG HTML, 9.2), only newest states.
 
-While anybody reads, state_tracker.py keeps the newest state of each device, and each change has a number. A reader is a
-number: whatever changed since comes next, so a slow one costs no memory, misses states in between, and never the
-newest.
+While there is a reader, state_tracker.py keeps the newest state of each device, and numbers each change. The position
+of a reader is a number: the next event contains the states that have changed since. So a slow reader uses no memory; it
+misses intermediate states, but never the newest.
 
-What is no event, the pause before a reader comes again and the sign of life, is a line without an empty one behind it:
-an empty line ends an event, and several clients hand out one without data.
+`retry` and heartbeats are lines without an empty line after them: an empty line ends an event, and several clients
+report events without data.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from starlette.types import Receive, Scope, Send
 from api.execution.client_disconnect import CancelOnDisconnect
 from api.geo.area import PARAMETERS as AREA
 from api.geo.area import Area, area
-from api.latest.change_log import AN_EVENT, EVENT_BYTES, Changes, State, Texts
+from api.latest.change_log import EVENT_BYTES, MAX_EVENT_STATES, ChangeLog, State, Texts
 from api.latest.reader_limits import Readers
 from api.latest.routes import LatestRoutes
-from api.latest.state_tracker import States
+from api.latest.state_tracker import StateTracker
 from api.requests import key_devices
 from api.requests.key_devices import Devices
 from api.requests.params import DEVICE_ID
@@ -39,7 +39,7 @@ from telemetry.http.problem_responses import ProblemError, refuse_unknown
 from telemetry.model import problems
 from telemetry.model.errors import BusyError
 
-INTERVAL_MS, LEAST_INTERVAL_MS, MOST_INTERVAL_MS = 500, 100, 60_000
+INTERVAL_MS, MIN_INTERVAL_MS, MAX_INTERVAL_MS = 500, 100, 60_000
 HEARTBEAT_S = 15.0
 RETRY_MS = 1_000
 
@@ -51,8 +51,8 @@ Sender = Callable[[Sequence[bytes]], Awaitable[None]]
 """Sends texts to a reader; returns when there is room for more. Raises `BusyError` if there is no room for them."""
 
 
-class Wanted(NamedTuple):
-    """What a reader wants to know, and how often."""
+class Subscription(NamedTuple):
+    """The devices or area that a reader follows, and the minimum interval of events."""
 
     devices: Devices
     area: Area | None
@@ -60,50 +60,51 @@ class Wanted(NamedTuple):
 
     @property
     def is_all(self) -> bool:
-        """Whether every device is meant."""
+        """True if it includes every device."""
         return self.area is None and not self.devices.named and not self.devices.prefix
 
 
 class Filter:
-    """Leaves out what a reader doesn't want. A device that leaves an area is shown once more, where it is now.
+    """Selects the states for a reader. A device that leaves the area is included once more, with its new position.
 
-    Which devices a reader that `goes_on` has seen in its area isn't known: until it has caught up it is shown all.
+    For a reader that `is_resumed`, the devices that it has seen in its area are unknown: until it has caught up, all
+    changed devices are included.
     """
 
-    def __init__(self, wanted: Wanted, goes_on: bool = False) -> None:
-        self._named = frozenset(wanted.devices.named)
-        self._prefix = wanted.devices.prefix
-        self._area = wanted.area
+    def __init__(self, subscription: Subscription, is_resumed: bool = False) -> None:
+        self._named = frozenset(subscription.devices.named)
+        self._prefix = subscription.devices.prefix
+        self._area = subscription.area
         self._inside: set[str] = set()
-        self._goes_on = goes_on
+        self._is_resumed = is_resumed
 
-    def next_states(self, changes: Changes, number: int) -> tuple[list[tuple[str, State]], int]:
-        """The next of what has changed since a number and is shown, and the number that is reached with it."""
+    def next_states(self, changes: ChangeLog, number: int) -> tuple[list[tuple[str, State]], int]:
+        """The states of the next event after a number, and the number that the reader has reached with it."""
         shown, size = list[tuple[str, State]](), 0
         for device, state in self._candidates(changes, number):
-            if self.keeps(device, state):
+            if self.matches(device, state):
                 shown.append((device, state))
                 size += state.size
-            if len(shown) == AN_EVENT or size >= EVENT_BYTES:
+            if len(shown) == MAX_EVENT_STATES or size >= EVENT_BYTES:
                 return shown, state.number
-        self._goes_on = False
+        self._is_resumed = False
         return shown, changes.number
 
-    def _candidates(self, changes: Changes, number: int) -> Iterable[tuple[str, State]]:
+    def _candidates(self, changes: ChangeLog, number: int) -> Iterable[tuple[str, State]]:
         if self._named and not self._prefix:
             return changes.among(self._named, number)
-        if self._area is not None and not self._prefix and not self._goes_on:
+        if self._area is not None and not self._prefix and not self._is_resumed:
             return changes.among(self._inside.union(changes.near(self._area)), number)
         return changes.since(number)
 
-    def keeps(self, device: str, state: State) -> bool:
-        """Whether a device's new state is shown."""
-        is_meant = device in self._named or (bool(self._prefix) and device.startswith(self._prefix))
-        if not is_meant and (self._named or self._prefix):
+    def matches(self, device: str, state: State) -> bool:
+        """True if a device's new state is sent to the reader."""
+        is_selected = device in self._named or (bool(self._prefix) and device.startswith(self._prefix))
+        if not is_selected and (self._named or self._prefix):
             return False
         if self._area is None:
             return True
-        was_inside = self._goes_on or device in self._inside
+        was_inside = self._is_resumed or device in self._inside
         is_inside = state.place is not None and self._area.holds(*state.place)
         if is_inside:
             self._inside.add(device)
@@ -114,91 +115,91 @@ class Filter:
 
 INTERVAL = whole(
     "interval_ms",
-    "The least time between two looks at what has changed.",
+    "Minimum time between two events, ms.",
     INTERVAL_MS,
-    LEAST_INTERVAL_MS,
-    MOST_INTERVAL_MS,
+    MIN_INTERVAL_MS,
+    MAX_INTERVAL_MS,
 )
-SNAPSHOT = flag("snapshot", "Whether what is now comes first.", True)
+SNAPSHOT = flag("snapshot", "Send the current state of all devices first.", True)
 
 LIVE = Operation(
     "GET",
     "/v1/live",
     "get_live",
-    "Changes of latest as server-sent events",
+    "Changes of latest records as server-sent events",
     "latest",
     {200: Content("Events, for as long as the client reads", {"text/event-stream": {"type": "string"}})},
     (DEVICE_ID, INTERVAL, SNAPSHOT, *AREA),
     problems=(problems.INVALID_PARAMETER,),
     description="`data` of each event is a `LatestPage` without its cursor; `gone` in it names devices that were "
-    "deleted. `Last-Event-ID` goes on behind an event.",
+    "deleted. `Last-Event-ID` resumes after an event.",
 )
 
 
 class LiveRoutes:
-    """`GET /v1/live`."""
+    """Handler of `GET /v1/live`."""
 
-    def __init__(self, states: States, latest: LatestRoutes, readers: Readers) -> None:
-        self._states = states
+    def __init__(self, tracker: StateTracker, latest: LatestRoutes, readers: Readers) -> None:
+        self._tracker = tracker
         self._latest = latest
         self._readers = readers
         self._is_over = asyncio.Event()
         self._turns = asyncio.Lock()
 
     def end(self) -> None:
-        """Let all readers go: they come again, to whoever answers then."""
+        """End all streams; the clients reconnect, for example to the restarted program."""
         self._is_over.set()
-        self._states.wake()
+        self._tracker.wake()
 
     def routes(self) -> list[Route]:
         """The route."""
         return [LIVE.route(CancelOnDisconnect(request_response(self.get_live)))]
 
     async def get_live(self, request: Request) -> Response:
-        """Changes from now on, or since the event that the reader saw last; what is now comes first."""
+        """Changes from now on, or since the reader's last event; by default, the current states come first."""
         refuse_unknown(request, names(LIVE.parameters))
-        wanted = Wanted(key_devices.devices(request), area(request), INTERVAL.of(request) / 1_000)
+        subscription = Subscription(key_devices.devices(request), area(request), INTERVAL.of(request) / 1_000)
         has_snapshot = SNAPSHOT.of(request)
-        seen = request.headers.get("last-event-id", "")
-        return _Stream(self._readers, lambda send: self._serve(wanted, seen, has_snapshot, send))
+        last_id = request.headers.get("last-event-id", "")
+        return _Stream(self._readers, lambda send: self._serve(subscription, last_id, has_snapshot, send))
 
-    async def _serve(self, wanted: Wanted, seen: str, has_snapshot: bool, send: Sender) -> None:
-        """Send events until the reader is let go, or there is no room for its next event: then it comes again."""
+    async def _serve(self, subscription: Subscription, last_id: str, has_snapshot: bool, send: Sender) -> None:
+        """Send events until the streams end, or there is no room for the next event: then the client reconnects."""
         try:
-            await self._send_events(wanted, seen, has_snapshot, send)
+            await self._send_events(subscription, last_id, has_snapshot, send)
         except (ProblemError, BusyError) as error:
             log.warning("a stream of changes ends early: %s", error)
 
-    async def _send_events(self, wanted: Wanted, seen: str, has_snapshot: bool, send: Sender) -> None:
+    async def _send_events(self, subscription: Subscription, last_id: str, has_snapshot: bool, send: Sender) -> None:
         await send((f"retry: {RETRY_MS}\n".encode(),))
-        with self._states.read():
-            while not self._states.is_whole and not self._is_over.is_set():
-                await self._changed(send)
-            number = self._begin(seen, has_snapshot)
-            kept = Filter(wanted, goes_on=bool(seen) and number > 0)
+        with self._tracker.read():
+            while not self._tracker.is_complete and not self._is_over.is_set():
+                await self._wait_for_change(send)
+            number = self._start_number(last_id, has_snapshot)
+            selected = Filter(subscription, is_resumed=bool(last_id) and number > 0)
             while not self._is_over.is_set():
-                newest = self._states.changes.number
+                newest = self._tracker.changes.number
                 while number < newest and not self._is_over.is_set():
-                    async with self._turns:  # of the readers that are at this point, one goes on at a time
+                    async with self._turns:  # one reader at a time creates an event
                         await asyncio.sleep(0)
-                        event, number = await self._next_event(wanted, kept, number)
+                        event, number = await self._next_event(subscription, selected, number)
                     if event:
                         await send(event)
-                await self._sleep(wanted.interval_s)
-                while self._states.changes.number == number and not self._is_over.is_set():
-                    await self._changed(send)
+                await self._sleep(subscription.interval_s)
+                while self._tracker.changes.number == number and not self._is_over.is_set():
+                    await self._wait_for_change(send)
 
-    def _begin(self, seen: str, has_snapshot: bool) -> int:
-        """The number to begin behind. Of an event of another time it can't be told what changed since."""
-        found = _EVENT_ID.fullmatch(seen)
-        if found and found[1] == self._states.changes.epoch and int(found[2]) <= self._states.changes.number:
-            return int(found[2])
-        return 0 if has_snapshot or found else self._states.changes.number
+    def _start_number(self, last_id: str, has_snapshot: bool) -> int:
+        """The number after which to begin. An event ID of another epoch is as if no event had been received."""
+        match = _EVENT_ID.fullmatch(last_id)
+        if match and match[1] == self._tracker.changes.epoch and int(match[2]) <= self._tracker.changes.number:
+            return int(match[2])
+        return 0 if has_snapshot or match else self._tracker.changes.number
 
-    async def _next_event(self, wanted: Wanted, kept: Filter, number: int) -> tuple[Texts, int]:
-        changes = self._states.changes
-        if not wanted.is_all:
-            shown, reached = kept.next_states(changes, number)
+    async def _next_event(self, subscription: Subscription, selected: Filter, number: int) -> tuple[Texts, int]:
+        changes = self._tracker.changes
+        if not subscription.is_all:
+            shown, reached = selected.next_states(changes, number)
             return await self._event(changes, shown, reached), reached
         span = changes.next_span(number)
         texts = changes.shared(span)
@@ -207,8 +208,8 @@ class LiveRoutes:
             changes.share(span, texts)
         return texts, span.reached
 
-    async def _event(self, changes: Changes, states: Sequence[tuple[str, State]], reached: int) -> Texts:
-        """States as an event; JSON that is missing is read, and may be newer than the state."""
+    async def _event(self, changes: ChangeLog, states: Sequence[tuple[str, State]], reached: int) -> Texts:
+        """States as an event. JSON that is not in memory is read from Redis, and may be newer than the state."""
         missing = [device for device, state in states if state.is_missing]
         read = dict[str, Texts]()
         async for batch in self._latest.batches(missing):
@@ -220,11 +221,11 @@ class LiveRoutes:
                     corruption.skip("latest", device, error)
         return changes.event(states, reached, read)
 
-    async def _changed(self, send: Sender) -> None:
-        """Wait until something has changed; say meanwhile that all is well."""
+    async def _wait_for_change(self, send: Sender) -> None:
+        """Wait until a state has changed, or send a heartbeat after `HEARTBEAT_S`."""
         try:
             async with asyncio.timeout(HEARTBEAT_S):
-                await self._states.tick()
+                await self._tracker.tick()
         except TimeoutError:
             await send((b": nothing has changed\n",))
 
@@ -235,7 +236,7 @@ class LiveRoutes:
 
 
 class _Stream(Response):
-    """An answer that goes on until its reader leaves or is let go."""
+    """A response that continues until the client disconnects or all streams end."""
 
     def __init__(self, readers: Readers, serve: Callable[[Sender], Awaitable[None]]) -> None:
         self.status_code, self.background = 200, None
@@ -246,7 +247,7 @@ class _Stream(Response):
         self._serve = serve
 
     async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
-        """Answer. Raises `ProblemError` if there are too many readers."""
+        """Send the stream. Raises `ProblemError` if there are too many readers."""
         with self._readers.admitted(scope):
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             await self._serve(lambda texts: send_texts(scope, send, texts))

@@ -19,7 +19,7 @@ RETRY_S = 5
 
 
 class Readers:
-    """Counts readers from the moment of their admission. A limit of 0 is none."""
+    """Counts readers from their admission on. 0 = no limit per key or address."""
 
     def __init__(self, addresses: Addresses, max_readers: int, per_key: int = 0, per_address: int = 0) -> None:
         self._addresses = addresses
@@ -32,7 +32,7 @@ class Readers:
 
     @classmethod
     def of(cls, settings: Settings) -> Readers:
-        """With the limits of the settings."""
+        """Readers with the limits from the settings."""
         a = settings.api
         return cls(
             Addresses.of(settings), a.max_live_readers, a.max_live_readers_per_key, a.max_live_readers_per_address
@@ -40,7 +40,7 @@ class Readers:
 
     @contextlib.contextmanager
     def admitted(self, scope: Scope) -> Iterator[None]:
-        """Count a reader. Raises `ProblemError` if it would be one too many."""
+        """Count a reader while in the context. Raises `ProblemError` if a limit is reached."""
         key_id, address = caller_of(scope).key_id, self._address(scope)
         self._check(key_id, address)
         self._add(key_id, address, 1)
@@ -51,11 +51,11 @@ class Readers:
 
     def _check(self, key_id: str, address: str) -> None:
         if self.count >= self._max_readers:
-            raise _too_many(f"{self._max_readers} readers follow changes already")
+            raise _too_many(f"too many readers of /v1/live: {self._max_readers}")
         if key_id and self._keys[key_id] >= self._per_key > 0:
-            raise _too_many(f"{self._per_key} readers follow changes already with the key {key_id}")
+            raise _too_many(f"too many readers of /v1/live with the key {key_id}: {self._per_key}")
         if address and self._peers[address] >= self._per_address > 0:
-            raise _too_many(f"{self._per_address} readers follow changes already from {address}")
+            raise _too_many(f"too many readers of /v1/live from {address}: {self._per_address}")
 
     def _add(self, key_id: str, address: str, sign: int) -> None:
         self.count += sign
@@ -65,7 +65,7 @@ class Readers:
                 del counter[name]
 
     def _address(self, scope: Scope) -> str:
-        """The client's address; empty for a proxy of ours."""
+        """The client's address; empty for a trusted proxy."""
         asking = scope.get(ASKING)
         if asking is not None:
             address: str = asking.address

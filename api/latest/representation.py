@@ -1,4 +1,4 @@
-"""A device's latest as the API answers it, and the page of them."""
+"""Response schemas of a device's latest record and of pages of latest records."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from telemetry.model.utc import TimeText, iso
 
 
 class LatestAnswer(RecordAnswer, frozen=True, gc=False):
-    """A device's newest record, when it was last seen, and its newest record with a fix."""
+    """A device's newest record, the time when it was last seen, and its newest record with a fix."""
 
     last_seen: TimeText
     position: RecordAnswer | None
 
 
 class LatestPage(Struct, frozen=True):
-    """Devices in the order of their ids; `next_cursor` is null at the end."""
+    """Devices in the order of their ids; `next_cursor` is null on the last page."""
 
     records: list[LatestAnswer]
     next_cursor: str | None
 
 
 def answer_of(device_id: str, value: bytes) -> LatestAnswer:
-    """The answer that a device's latest in Redis makes. Raises `ValueError` if there is no record in it."""
+    """The response object for a device's latest record in Redis. Raises `ValueError` without a record."""
     latest = decode_latest(value)
     newest, position = newest_of(device_id, latest), latest.position
     record = record_schema.of_stored(newest.stored(device_id))
@@ -54,11 +54,11 @@ def newest_of(device_id: str, latest: Latest) -> Slot:
 
 
 def seen_at(record: RecordAnswer) -> TimeText:
-    """When a record shows that its device was there: on arrival, but an imported one when it was measured."""
+    """The time at which a record's device was seen: its arrival; for an imported record, the earlier of both times."""
     return min(record.timestamp, record.received_at) if record.transport == "import" else record.received_at
 
 
 def with_position(record: RecordAnswer, last_seen: TimeText, position: RecordAnswer | None) -> LatestAnswer:
-    """The answer for a device whose newest record this is."""
+    """The response object for a device with this newest record."""
     values = {name: getattr(record, name) for name in RecordAnswer.__struct_fields__}
     return LatestAnswer(**values, last_seen=last_seen, position=position)

@@ -1,4 +1,4 @@
-"""The newest record of devices, from Redis alone."""
+"""`GET /v1/devices/{id}/latest` and `GET /v1/latest` as plain JSON, read from Redis only."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from telemetry.http.problem_responses import ProblemError, refuse_unknown
 from telemetry.model import problems
 
 MORE = ("format", "csv_safe", "at", "within_days", "bbox", "near")
-"""Parameters of `/v1/latest` that the query program answers, which has what it takes."""
+"""Parameters of `/v1/latest` that only the query program supports."""
 
 DEVICE_IN_PATH = Parameter(
     "device_id",
-    "The device; a `/` in it is written %2F.",
+    "The device; encode a `/` in its id as %2F.",
     {"type": "string", "minLength": 1},
     str,
     default="",
@@ -43,24 +43,24 @@ DEVICE_IN_PATH = Parameter(
 
 READ_DEVICES = 32
 READ_BYTES = 2**20
-"""Devices, and about how many bytes, whose latest are read at once: a latest may have 3 MB."""
+"""Maximum devices and approximate bytes of one read from Redis: a latest record may have several megabytes."""
 
 SCAN_STEP_DEVICES = 1_000
 MAX_SCAN_DEVICES = 20_000
-"""Devices that a page looks through at a time and in total for those that are shown. It may end with fewer than
-`limit`: its cursor goes on."""
+"""Maximum devices that are examined for a page at a time, and in total. A page may end with fewer than `limit`
+devices; its cursor continues after the last one examined."""
 
-MAX_QUESTIONS = 64
-"""Questions for one device under way: Redis keeps the answers to all of them."""
+MAX_CONCURRENT_READS = 64
+"""Maximum concurrent reads of one device: Redis buffers the replies to all of them."""
 
 T = TypeVar("T")
 
 _OTHER = re.compile(r"(?i)csv|ndjson|geo\+json|arrow|parquet|gpx|kml")
-"""What is in `Accept` where another form than JSON may be wanted."""
+"""Values of `Accept` that may request another format than JSON."""
 
 
 PARAMETERS = (DEVICE_ID, LIMIT, DEVICE_CURSOR)
-"""Of questions to all devices."""
+"""Parameters of requests for several devices."""
 
 LATEST_OF_DEVICE = Operation(
     "GET",
@@ -68,20 +68,20 @@ LATEST_OF_DEVICE = Operation(
     "get_latest_of_device",
     "The newest record of a device",
     "latest",
-    {200: Content("The record, and where the device was last", {"application/json": LatestAnswer})},
+    {200: Content("The newest record, and the newest one with a position", {"application/json": LatestAnswer})},
     (DEVICE_IN_PATH,),
     problems=(problems.INVALID_PARAMETER, problems.UNKNOWN_DEVICE),
 )
 
 
 def is_plain(request: Request) -> bool:
-    """Whether plain JSON is asked for, which needs Redis alone."""
+    """True if plain JSON is requested, which needs only Redis."""
     accepted = request.headers.get("accept", "*/*")
     return not any(name in request.query_params for name in MORE) and not _OTHER.search(accepted)
 
 
 class Seen(NamedTuple):
-    """A device's latest without its records: when the device was last seen, and how its newest record came."""
+    """The time when a device was last seen, and the transport and source of its newest record."""
 
     device_id: str
     last_seen_us: int
@@ -89,17 +89,17 @@ class Seen(NamedTuple):
     source: str
 
 
-class Ids(NamedTuple):
-    """Some devices, at least one, in the order of their ids, and whether there are more."""
+class DeviceIds(NamedTuple):
+    """At least one device, in the order of ids, and a flag if more follow."""
 
     devices: list[str]
-    are_more: bool
+    has_more: bool
 
 
 class LatestRoutes:
-    """`GET /v1/devices/{id}/latest` and `GET /v1/latest`.
+    """Handlers of `GET /v1/devices/{id}/latest` and `GET /v1/latest`.
 
-    `asker` asks for one device; `pages`, over another connection, for many: their answers are longer.
+    `asker` reads one device. `pages` reads many over another connection, because their replies are longer.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class LatestRoutes:
         self._shards = shards
         self._keys = [Keys(number) for number in range(shards)]
         self._max_page_records = max_page_records
-        self._asking = asyncio.Semaphore(MAX_QUESTIONS)
+        self._reads = asyncio.Semaphore(MAX_CONCURRENT_READS)
         self._reading = asyncio.Lock()
         self._count = READ_DEVICES
         self.shared = SharedTexts()
@@ -126,7 +126,7 @@ class LatestRoutes:
         return [LatestRoute(LATEST_OF_DEVICE.path, self.get_device, methods=["GET"])]
 
     async def get_device(self, request: Request) -> Response:
-        """The latest of one device."""
+        """The latest record of one device."""
         refuse_unknown(request, ())
         device_id = request.path_params["device_id"]
         key_devices.allow(request.scope, (device_id,))
@@ -136,75 +136,75 @@ class LatestRoutes:
         return TextsResponse(self.texts(device_id, value))
 
     async def get_all(self, request: Request) -> Response:
-        """The latest of the devices named, or a page of all."""
+        """The latest records of the named devices, or a page of all devices."""
         refuse_unknown(request, [*names(PARAMETERS), *MORE])
-        limit, asked, after = self.asked(request)
-        devices = await self.devices(asked, after, limit + 1)
+        limit, selection, after = self.page_parameters(request)
+        devices = await self.devices(selection, after, limit + 1)
         return await page(self.batches(devices[:limit]), devices[limit - 1] if len(devices) > limit else None)
 
-    def asked(self, request: Request) -> tuple[int, Devices, str]:
-        """How many devices a request asks for, which, and behind which. Raises `ProblemError`."""
+    def page_parameters(self, request: Request) -> tuple[int, Devices, str]:
+        """A request's limit, selected devices, and cursor. Raises `ProblemError`."""
         after = DEVICE_CURSOR.of(request)
         return params.limit(request, self._max_page_records), key_devices.devices(request), after
 
-    async def devices(self, asked: Devices, after: str, count: int) -> list[str]:
-        """The first of those named, or of all that may be asked for, behind one, in the order of their ids."""
-        if asked.named:
-            return sorted(device for device in asked.named if device > after)[:count]
-        return await self._devices(after, asked.prefix, count)
+    async def devices(self, selection: Devices, after: str, count: int) -> list[str]:
+        """The first selected devices after the id `after`, in the order of ids."""
+        if selection.named:
+            return sorted(device for device in selection.named if device > after)[:count]
+        return await self._devices(after, selection.prefix, count)
 
-    async def scan(self, asked: Devices, after: str, limit: int) -> AsyncGenerator[Ids, None]:
-        """The devices named, or all that may be asked for, behind one: for pages that show only some of them.
+    async def scan(self, selection: Devices, after: str, limit: int) -> AsyncGenerator[DeviceIds, None]:
+        """The selected devices after the id `after`, in batches, for pages that show only some of them.
 
-        `limit` of them first, then more at a time; it ends after `MAX_SCAN_DEVICES`.
+        The first batch has up to `limit` devices, later ones more. Ends after `MAX_SCAN_DEVICES`.
         """
-        step, count, are_more = limit, 0, True
-        while are_more and count < MAX_SCAN_DEVICES:
-            devices = await self.devices(asked, after, step + 1)
-            are_more = len(devices) > step
+        step, count, has_more = limit, 0, True
+        while has_more and count < MAX_SCAN_DEVICES:
+            devices = await self.devices(selection, after, step + 1)
+            has_more = len(devices) > step
             if not devices:
                 return
-            found = Ids(devices[:step], are_more)
-            yield found
-            after, count = found.devices[-1], count + len(found.devices)
+            ids = DeviceIds(devices[:step], has_more)
+            yield ids
+            after, count = ids.devices[-1], count + len(ids.devices)
             step = max(step, min(4 * step, SCAN_STEP_DEVICES))
 
     async def answers(self, devices: Sequence[str]) -> list[LatestAnswer]:
-        """The latest of those devices that are known."""
-        found = list[LatestAnswer]()
+        """The latest records of the given devices; unknown devices are omitted."""
+        records = list[LatestAnswer]()
         async for batch in self.batches(devices):
             answers = (answer_if_decodable(device, value) for device, value in batch)
-            found += [answer for answer in answers if answer is not None]
-        return found
+            records += [answer for answer in answers if answer is not None]
+        return records
 
     async def seen(self, devices: Sequence[str]) -> list[Seen]:
-        """When those devices that are known were last seen."""
-        found = list[Seen]()
+        """The times when the given devices were last seen; unknown devices are omitted."""
+        known = list[Seen]()
         async for batch in self.batches(devices):
             seen = (_seen(device, value) for device, value in batch if value is not None)
-            found += [one for one in seen if one is not None]
-        return found
+            known += [device for device in seen if device is not None]
+        return known
 
     async def latest(self, device_id: str) -> Latest | None:
-        """What Redis knows of one device. Raises `ProblemError` if it cannot be decoded."""
+        """The latest record of one device. Raises `ProblemError` if it cannot be decoded."""
         value = await self.value(device_id)
-        return None if value is None else sole(device_id, lambda: decode_latest(value))
+        return None if value is None else decode_or_problem(device_id, lambda: decode_latest(value))
 
     def texts(self, device_id: str, value: bytes) -> Texts:
-        """JSON of one device's latest. Raises `ProblemError` if it cannot be decoded."""
-        return sole(device_id, lambda: self.shared.of(device_id, value))
+        """JSON of one device's latest record. Raises `ProblemError` if it cannot be decoded."""
+        return decode_or_problem(device_id, lambda: self.shared.of(device_id, value))
 
     async def value(self, device_id: str) -> bytes | None:
-        """The bytes of one device's latest."""
+        """One device's latest record as bytes; None if it is unknown."""
         keys = self._keys[shard_of(device_id, self._shards)]
-        async with self._asking:
-            return await ask(self._asker.ask("HGET", keys.latest, device_id))  # type: ignore[no-any-return]
+        async with self._reads:
+            return await reply(self._asker.ask("HGET", keys.latest, device_id))  # type: ignore[no-any-return]
 
     async def batches(self, devices: Sequence[str]) -> AsyncGenerator[Batch, None]:
-        """Each device with the bytes of its latest, None if it is unknown: about `READ_BYTES` at a time.
+        """Each device with its latest record as bytes, None if it is unknown; about `READ_BYTES` at a time.
 
-        How many are read at once depends on how large those before were. Only one caller reads at a time, so that a
-        batch of unexpectedly large ones is in memory once.
+        The size of previous records determines the number of devices of the next read. Only one caller reads at a time,
+        so that a batch of unexpectedly large records is in memory only once.
         """
         at = 0
         while at < len(devices):
@@ -218,27 +218,27 @@ class LatestRoutes:
             await asyncio.sleep(0)
 
     async def _devices(self, after: str, prefix: str, count: int) -> list[str]:
-        """The first devices behind one, of those whose id begins so."""
+        """The first devices after the id `after` whose id starts with `prefix`."""
         start = f"({after}" if after.encode() >= prefix.encode() and after else f"[{prefix}" if prefix else "-"
-        end = b"(" + prefix.encode() + b"\xff" if prefix else b"+"  # no UTF-8 has such a byte
-        found: list[str] = []
+        end = b"(" + prefix.encode() + b"\xff" if prefix else b"+"  # the byte 0xFF does not occur in UTF-8
+        devices: list[str] = []
         for keys in self._keys:
-            page = await ask(self._client.zrangebylex(keys.devices, start, end, 0, count))
-            found += [device.decode() for device in page]
-        return sorted(found, key=str.encode)[:count]
+            members = await reply(self._client.zrangebylex(keys.devices, start, end, 0, count))
+            devices += [member.decode() for member in members]
+        return sorted(devices, key=str.encode)[:count]
 
     async def _values(self, devices: Sequence[str]) -> list[bytes | None]:
         values: dict[str, bytes | None] = {}
         for number, keys in enumerate(self._keys):
-            mine = [device for device in devices if shard_of(device, self._shards) == number]
-            if mine:
-                found = await ask(self._pages.ask("HMGET", keys.latest, *mine))
-                values.update(zip(mine, found, strict=True))
+            of_shard = [device for device in devices if shard_of(device, self._shards) == number]
+            if of_shard:
+                replies = await reply(self._pages.ask("HMGET", keys.latest, *of_shard))
+                values.update(zip(of_shard, replies, strict=True))
         return [values[device] for device in devices]
 
 
-def sole(device_id: str, decode: Callable[[], T]) -> T:
-    """The decoded latest of the only device that is asked for. Raises `ProblemError` if that cannot be done."""
+def decode_or_problem(device_id: str, decode: Callable[[], T]) -> T:
+    """The result of `decode` for a request of one device. Raises `ProblemError` if its record cannot be decoded."""
     try:
         return decode()
     except corruption.ERRORS as error:
@@ -257,10 +257,10 @@ def _seen(device_id: str, value: bytes) -> Seen | None:
         return None
 
 
-def _up_to(max_bytes: int, found: Iterable[tuple[str, bytes | None]]) -> Batch:
-    """The first devices whose latest have so many bytes together, at least one device."""
+def _up_to(max_bytes: int, values: Iterable[tuple[str, bytes | None]]) -> Batch:
+    """The first devices whose records have at most `max_bytes` in total, but at least one device."""
     batch, size = Batch(), 0
-    for device, value in found:
+    for device, value in values:
         size += len(value or b"")
         if batch and size > max_bytes:
             break
@@ -268,9 +268,9 @@ def _up_to(max_bytes: int, found: Iterable[tuple[str, bytes | None]]) -> Batch:
     return batch
 
 
-async def ask(question: Any) -> Any:
-    """Await what Redis answers; that it is away becomes a problem."""
+async def reply(command: Any) -> Any:
+    """Await a reply of Redis. Raises `ProblemError` if Redis cannot be reached."""
     try:
-        return await question
+        return await command
     except redis.RedisError as error:
         raise ProblemError(problems.BUSY, f"cannot reach Redis: {error}", {"Retry-After": "1"}) from None

@@ -1,4 +1,4 @@
-"""Follows the newest state of each device while anybody reads (live_stream.py): Redis announces whose is another."""
+"""Tracks the newest state of each device while `/v1/live` has readers; Redis pub/sub names the changed devices."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import redis
 import redis.asyncio
 
-from api.latest.change_log import Changes, Place
+from api.latest.change_log import ChangeLog, Place
 from api.latest.latest_texts import LARGE_BYTES
 from api.latest.representation import answer_of
 from api.latest.routes import LatestRoutes
@@ -31,119 +31,121 @@ TICK_S = 0.1
 LISTEN_S = 1.0
 RETRY_S = 1.0
 
-DEVICES_AT_ONCE = 250
-"""Devices whose states are read and encoded before others have their turn, some 2 ms."""
+BATCH_DEVICES = 250
+"""Maximum devices whose states are read and encoded before other tasks run."""
 
 
-GONE_S = 300.0
-"""For so long, and at most twice as long, readers are told of a device that was deleted."""
+DELETED_FOR_S = 300.0
+"""Minimum time for which readers are notified of a deleted device; at most twice this time."""
 
 
 LOOP = "live"
-"""The name of the loop that follows changes."""
+"""Name of the loop that tracks changes, in metrics."""
 
 
-class States:
-    """The newest state of each device, while anybody reads."""
+class StateTracker:
+    """The newest state of each device, tracked while there are readers."""
 
     def __init__(self, latest: LatestRoutes, client: redis.asyncio.Redis) -> None:
         self._latest = latest
         self._client = client
-        self.changes = Changes("")
+        self.changes = ChangeLog("")
         self._changed: set[str] = set()
         self._readers = 0
-        self._following: asyncio.Task[None] | None = None
-        self.is_whole = False  # whether all devices were looked at
+        self._tracking: asyncio.Task[None] | None = None
+        self.is_complete = False  # True when the state of each device was read
         self._ticked = asyncio.Event()
         count_from_zero(LOOP)
 
     @contextlib.contextmanager
     def read(self) -> Iterator[None]:
-        """Within this states are followed."""
+        """Count a reader; states are tracked while there is one."""
         self._readers += 1
         try:
-            if self._following is None:
-                self.changes, self.is_whole = Changes(secrets.token_hex(8)), False
-                self._following = asyncio.create_task(
-                    run_periodically(LOOP, RETRY_S, self._try_to_follow, first_after_s=0.0)
+            if self._tracking is None:
+                self.changes, self.is_complete = ChangeLog(secrets.token_hex(8)), False
+                self._tracking = asyncio.create_task(
+                    run_periodically(LOOP, RETRY_S, self._try_to_track, first_after_s=0.0)
                 )
             yield
         finally:
             self._readers -= 1
-            if self._readers == 0 and self._following is not None:
-                self._following.cancel()
-                self._following = None
-                self.changes = Changes("")
+            if self._readers == 0 and self._tracking is not None:
+                self._tracking.cancel()
+                self._tracking = None
+                self.changes = ChangeLog("")
 
     async def tick(self) -> None:
-        """Wait for the next look at what has changed."""
+        """Wait for the next change."""
         await self._ticked.wait()
 
     def wake(self) -> None:
-        """Let all who wait go on, though nothing has changed."""
+        """Wake all waiting readers."""
         self._ticked.set()
         self._ticked = asyncio.Event()
 
-    # Following
+    # Tracking
 
-    async def _try_to_follow(self) -> None:
+    async def _try_to_track(self) -> None:
         try:
-            await self._follow()
+            await self._track()
         except (redis.RedisError, ProblemError) as error:
-            log.warning("changes can't be followed: %s; trying again", error)
+            log.warning("cannot track changes: %s; trying again", error)
 
-    async def _follow(self) -> None:
-        """Follow until the connection ends. All devices are looked at first: nobody told what changed before."""
-        async with self._client.pubsub() as heard:
-            await heard.subscribe(CHANGED)
-            hearing = asyncio.create_task(self._hear(heard))
+    async def _track(self) -> None:
+        """Track changes until the connection is lost. All devices are read first, because earlier changes are
+        unknown."""
+        async with self._client.pubsub() as pubsub:
+            await pubsub.subscribe(CHANGED)
+            receiving = asyncio.create_task(self._receive(pubsub))
             try:
-                await self._look_at_all()
+                await self._read_all()
                 dropped_s, number = time.monotonic(), self.changes.number
-                while not hearing.done():
+                while not receiving.done():
                     await asyncio.sleep(TICK_S)
-                    if time.monotonic() - dropped_s > GONE_S:
-                        self.changes.drop_gone(number)
+                    if time.monotonic() - dropped_s > DELETED_FOR_S:
+                        self.changes.drop_deleted(number)
                         dropped_s, number = time.monotonic(), self.changes.number
-                    taken, self._changed = sorted(self._changed), set()
-                    await self._look_at(taken)
-                await hearing
+                    changed, self._changed = sorted(self._changed), set()
+                    await self._read_changed(changed)
+                await receiving
             finally:
-                hearing.cancel()
+                receiving.cancel()
 
-    async def _hear(self, heard: redis.asyncio.client.PubSub) -> None:
-        """Raises `redis.ConnectionError` if the connection was another meanwhile: what was told then nobody heard."""
-        subscribed = 0
+    async def _receive(self, pubsub: redis.asyncio.client.PubSub) -> None:
+        """Note the devices in messages. Raises `redis.ConnectionError` after a reconnect, since messages may be
+        lost."""
+        subscriptions = 0
         while True:
-            message = await heard.get_message(timeout=LISTEN_S)
+            message = await pubsub.get_message(timeout=LISTEN_S)
             if message is not None and message["type"] == "message":
                 self._changed.update(message["data"].decode().split("\0"))
             elif message is not None and message["type"] == "subscribe":
-                subscribed += 1
-                if subscribed > 1:
+                subscriptions += 1
+                if subscriptions > 1:
                     raise redis.ConnectionError("the connection was lost for a moment")
 
-    async def _look_at_all(self) -> None:
+    async def _read_all(self) -> None:
         after = ""
-        while devices := await self._latest.devices(Devices([]), after, DEVICES_AT_ONCE):
-            await self._take(devices)
+        while devices := await self._latest.devices(Devices([]), after, BATCH_DEVICES):
+            await self._read_batch(devices)
             after = devices[-1]
-        self.is_whole = True
+        self.is_complete = True
         self.wake()
 
-    async def _look_at(self, devices: list[str]) -> None:
-        for start in range(0, len(devices), DEVICES_AT_ONCE):
-            await self._take(devices[start : start + DEVICES_AT_ONCE])
+    async def _read_changed(self, devices: list[str]) -> None:
+        for start in range(0, len(devices), BATCH_DEVICES):
+            await self._read_batch(devices[start : start + BATCH_DEVICES])
         if devices:
             self.wake()
 
-    async def _take(self, devices: list[str]) -> None:
+    async def _read_batch(self, devices: list[str]) -> None:
         async for batch in self._latest.batches(devices):
             for device, value in batch:
                 self._note(device, value)
 
     def _note(self, device: str, value: bytes | None) -> None:
-        """Note what Redis has of a device. What cannot be decoded is skipped: readers keep the state before."""
+        """Note a device's record in Redis. One that cannot be decoded is skipped: readers keep the previous state."""
         try:
             self._note_decoded(device, value)
         except corruption.ERRORS as error:

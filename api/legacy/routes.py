@@ -1,4 +1,4 @@
-"""The older service's addresses that need no archive: to post, and the latest of a device."""
+"""Routes of the older service that need no archive: the post, and the latest record of a device."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.routing import Route
 
-from api.latest.routes import LatestRoutes, sole
+from api.latest.routes import LatestRoutes, decode_or_problem
 from api.legacy.wire import request_body
 from api.legacy.wire.responses import PARSES, TO_POST, Answer, Handler, OlderError, Resource, readable, redirect
 from api.legacy.wire.serializers import TCP_TRACKING, TRACKING, RecordSet, Shown
@@ -23,7 +23,7 @@ from telemetry.model.record import Sent
 
 
 class OlderRoutes:
-    """`POST /tracking/data/`, and the latest of a device in both record sets."""
+    """`POST /tracking/data/`, and the latest record of a device in both record sets."""
 
     def __init__(
         self, intake: Intake, limits: HttpLimits, arrival: Callable[[], Arrival], latest: LatestRoutes
@@ -64,7 +64,7 @@ class OlderRoutes:
             slot = None if latest is None else records.newest(latest)
             if slot is None:
                 return Answer(404, {"message": "No data found"})
-            stored = sole(device_id, lambda: slot.stored(device_id))
+            stored = decode_or_problem(device_id, lambda: slot.stored(device_id))
             return Answer(200, records.show(Shown.of(stored)))
 
         return get_latest
@@ -74,7 +74,7 @@ def _check(value: object, max_records: int, now: Arrival) -> tuple[list[dict[str
     values = value if isinstance(value, list) else [value]
     if len(values) > max_records:
         raise OlderError(413, {"detail": f"A request may hold {max_records} records, not {len(values)}."})
-    checked = [legacy_fields.check(one, "http", now) for one in values]
-    if any(one.errors for one in checked):
-        raise OlderError(400, [one.errors for one in checked])
-    return [one.echo for one in checked], [one.sent for one in checked if one.sent is not None]
+    results = [legacy_fields.check(item, "http", now) for item in values]
+    if any(result.errors for result in results):
+        raise OlderError(400, [result.errors for result in results])
+    return [result.echo for result in results], [result.sent for result in results if result.sent is not None]

@@ -1,4 +1,4 @@
-"""Where devices were at a moment is what one SQL statement over all records says, and little is read for it."""
+"""The state of devices at a time equals the result of one SQL statement over all records, and needs few reads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 from api.geo.geo_sql import PLACED
 from api.latest import as_of
-from api.latest.as_of import SELECT, Moment, Past, PastReader
+from api.latest.as_of import SELECT, AsOfReader, Moment, PastState
 from api.records import file_devices, newest_in_files
 from api.records.file_devices import FileDevices
 from api.records.newest_in_files import FileNewest
@@ -39,7 +39,7 @@ NUMBERS = (None, 0.0, -2.93, 53.44, 1e-7)
 
 
 def some(dice: Random, day: int, count: int) -> list[Sent]:
-    """Records of a day: several at one moment, with and without a place, of `sensor` always without."""
+    """Records of a day: several at the same time, with and without a position; `sensor` never has a position."""
     found = []
     for _ in range(count):
         device, us = dice.choice(DEVICES), MIDNIGHT_US + day * DAY_US + dice.choice(WHEN_US)
@@ -55,7 +55,7 @@ def stores(shard: Shard, archive: Archive, connection: duckdb.DuckDBPyConnection
 
 
 def fill(stores: Stores, dice: Random) -> None:
-    """Saves in any order of days, late records and small files among them, and a tail that may be older than these."""
+    """Saves in any order of days, including late records and small files, and unsaved records that may be older."""
     for _ in range(dice.randrange(5, 12)):
         stores.append(*some(dice, dice.randrange(DAYS), dice.choice((1, 3, 40))))
         if dice.random() < 0.7:
@@ -64,8 +64,8 @@ def fill(stores: Stores, dice: Random) -> None:
         stores.append(*some(dice, dice.randrange(DAYS), 5))
 
 
-def model(stores: Stores, devices: Sequence[str], moment: Moment) -> dict[str, Past]:
-    """The same by definition."""
+def model(stores: Stores, devices: Sequence[str], moment: Moment) -> dict[str, PastState]:
+    """The expected states, by definition."""
     records = columns(Block.of(one) for one in stores.stored)
     start_us = moment.at_us - moment.within_days * DAY_US
     newest = "row_number() OVER (PARTITION BY device_id ORDER BY timestamp DESC, id DESC) = 1"
@@ -79,10 +79,10 @@ def model(stores: Stores, devices: Sequence[str], moment: Moment) -> dict[str, P
 
         last, placed = of("true"), of(PLACED)
         cursor.unregister("records")
-    return {device: Past(last[device], placed.get(device)) for device in devices if device in last}
+    return {device: PastState(last[device], placed.get(device)) for device in devices if device in last}
 
 
-def encoded(found: dict[str, Past]) -> bytes:
+def encoded(found: dict[str, PastState]) -> bytes:
     return record_schema.encode(found)
 
 
@@ -95,10 +95,10 @@ def moments(dice: Random) -> Iterator[Moment]:
 @pytest.mark.parametrize("few", [0, 1, 24])
 @pytest.mark.parametrize("seed", range(6))
 def test_any_archive(stores: Stores, seed: int, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(as_of, "FEW", few)
+    monkeypatch.setattr(as_of, "MAX_DIRECT_READS", few)
     dice = Random(seed)
     fill(stores, dice)
-    reader = PastReader(stores.snapshots, RowGroups())
+    reader = AsOfReader(stores.snapshots, RowGroups())
     for moment in moments(dice):
         for devices in (ASKED, [dice.choice(ASKED)], sorted(dice.sample(ASKED, 4))):
             with stores.connection.cursor() as cursor:
@@ -107,14 +107,14 @@ def test_any_archive(stores: Stores, seed: int, few: int, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("few", [0, 24])
-def test_more_devices_than_a_question_names(stores: Stores, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(as_of, "FEW", few)
+def test_more_devices_than_a_query_names(stores: Stores, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(as_of, "MAX_DIRECT_READS", few)
     monkeypatch.setattr(as_of, "MAX_DEVICES", 3)
-    monkeypatch.setattr(as_of, "MOST_NAMED", 2)
-    monkeypatch.setattr(Moment.of, "__defaults__", (3,))
+    monkeypatch.setattr(as_of, "MAX_NAMED", 2)
+    monkeypatch.setattr(Moment.wanted, "__defaults__", (3,))
     dice = Random(7)
     fill(stores, dice)
-    reader = PastReader(stores.snapshots, RowGroups())
+    reader = AsOfReader(stores.snapshots, RowGroups())
     for moment in moments(dice):
         with stores.connection.cursor() as cursor:
             assert encoded(reader.at(cursor, ASKED, moment)[0]) == encoded(model(stores, ASKED, moment))
@@ -122,10 +122,10 @@ def test_more_devices_than_a_question_names(stores: Stores, few: int, monkeypatc
 
 @pytest.mark.parametrize("few", [0, 24])
 def test_texts_are_read_for_the_devices_that_fit(stores: Stores, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each answer has texts of `most_bytes`, or one device; together they are the answer about all devices."""
-    monkeypatch.setattr(as_of, "FEW", few)
+    """Each result has texts of up to `max_bytes`, or one device; together they contain all devices."""
+    monkeypatch.setattr(as_of, "MAX_DIRECT_READS", few)
     monkeypatch.setattr(shortened_record, "SHORT_BYTES", 20)
-    dice, most_bytes = Random(8), 100
+    dice, max_bytes = Random(8), 100
     fill(stores, dice)
     for device in DEVICES:
         texts = ('"' + dice.randrange(90) * "x" + '"', '{"fix":false,"t":"' + dice.randrange(90) * "ü" + '"}')
@@ -134,15 +134,15 @@ def test_texts_are_read_for_the_devices_that_fit(stores: Stores, few: int, monke
             stores.append(Sent(device, record))
         if dice.random() < 0.7:
             stores.save()
-    reader = PastReader(stores.snapshots, RowGroups())
+    reader = AsOfReader(stores.snapshots, RowGroups())
     parts = 0
     for moment in moments(dice):
-        found: dict[str, Past] = {}
+        found: dict[str, PastState] = {}
         rest: Sequence[str] = ASKED
         while rest:
             with stores.connection.cursor() as cursor:
-                part, rest = reader.at(cursor, rest, moment, most_bytes)
-            assert sum(one.text_bytes for one in list(part.values())[:-1]) < most_bytes
+                part, rest = reader.at(cursor, rest, moment, max_bytes)
+            assert sum(one.text_bytes for one in list(part.values())[:-1]) < max_bytes
             found |= part
             parts += 1
         assert encoded(found) == encoded(model(stores, ASKED, moment))
@@ -157,23 +157,23 @@ def test_files_in_any_order(stores: Stores, order: str) -> None:
     for path in stores.archive.files(stores.archive.open()):
         stores.connection.execute(f"COPY (FROM '{path}' ORDER BY {order}) TO '{path}.new' (FORMAT parquet)")
         Path(f"{path}.new").rename(path)
-    reader = PastReader(stores.snapshots, RowGroups())
+    reader = AsOfReader(stores.snapshots, RowGroups())
     for moment in moments(dice):
         with stores.connection.cursor() as cursor:
             assert encoded(reader.at(cursor, ASKED, moment)[0]) == encoded(model(stores, ASKED, moment))
 
 
-def test_more_to_decode_than_there_is_room_for(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(as_of, "FEW_BYTES", 10)
+def test_large_row_groups_are_read_by_duckdb(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(as_of, "MAX_DIRECT_BYTES", 10)
     fill(stores, Random(4))
     moment = Moment(MIDNIGHT_US + DAYS * DAY_US, 31)
     with stores.connection.cursor() as cursor:
-        found = PastReader(stores.snapshots, RowGroups()).at(cursor, ASKED, moment)[0]
+        found = AsOfReader(stores.snapshots, RowGroups()).at(cursor, ASKED, moment)[0]
     assert encoded(found) == encoded(model(stores, ASKED, moment))
 
 
 class Spy:
-    """Which files were read for devices, by DuckDB or from their row groups."""
+    """Records the files that are read, by DuckDB or from row groups."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.paths: list[str] = []
@@ -191,7 +191,7 @@ class Spy:
         monkeypatch.setattr(as_of, "records_in", records_in)
 
     def taken(self) -> list[str]:
-        """Their days, since the last look."""
+        """The days of the files read since the last call."""
         found = [Path(path).parent.name[-2:] for path in self.paths]
         self.paths.clear()
         return found
@@ -203,14 +203,14 @@ def a_day(day: int, *devices: str, latitude: float | None = 1.0) -> list[Sent]:
 
 
 @pytest.mark.parametrize("few", [0, 24])
-def test_vanished_devices_cost_their_last_day_alone(stores: Stores, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(as_of, "FEW", few)
+def test_only_the_last_day_of_silent_devices_is_read(stores: Stores, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(as_of, "MAX_DIRECT_READS", few)
     stores.append(*a_day(0, "gone", "here"))
     stores.save()
     for day in range(1, DAYS):
         stores.append(*a_day(day, "a", "here", "z"))
         stores.save()
-    reader, spy = PastReader(stores.snapshots, RowGroups()), Spy(monkeypatch)
+    reader, spy = AsOfReader(stores.snapshots, RowGroups()), Spy(monkeypatch)
     moment = Moment(MIDNIGHT_US + DAYS * DAY_US, 31)
 
     def days_read(*devices: str) -> list[str]:
@@ -225,9 +225,9 @@ def test_vanished_devices_cost_their_last_day_alone(stores: Stores, few: int, mo
 
 
 @pytest.mark.parametrize("few", [0, 24])
-def test_each_file_of_a_day_is_remembered(stores: Stores, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where the moment divides another file of the day, which is read again."""
-    monkeypatch.setattr(as_of, "FEW", few)
+def test_each_file_of_a_day_is_cached(stores: Stores, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if the time lies within another file of the day, which is read again."""
+    monkeypatch.setattr(as_of, "MAX_DIRECT_READS", few)
     for day, *devices in ((0, "a", "b"), (0, "a", "b"), (0, "gone"), (1, "a", "b"), (1, "a", "b")):
         stores.append(*a_day(day, *devices))
         stores.save()
@@ -235,7 +235,7 @@ def test_each_file_of_a_day_is_remembered(stores: Stores, few: int, monkeypatch:
     places = [Record(at_us + us, "tcp", "json", 1.0, 2.0) for us in (0, 9)]
     stores.append(*[Sent(device, record) for device in "ab" for record in places])
     stores.save()
-    reader, spy = PastReader(stores.snapshots, RowGroups()), Spy(monkeypatch)
+    reader, spy = AsOfReader(stores.snapshots, RowGroups()), Spy(monkeypatch)
 
     def files_read(at_us: int, *devices: str) -> list[str]:
         found, _ = reader.at(stores.connection, devices, Moment(at_us, 31))
@@ -249,13 +249,11 @@ def test_each_file_of_a_day_is_remembered(stores: Stores, few: int, monkeypatch:
     assert files_read(MIDNIGHT_US + DAY_US - 2, "a", "b") == []
 
 
-def test_devices_that_never_say_where_they_are_cost_their_days_once(
-    stores: Stores, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_days_of_devices_without_positions_are_read_once(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
     for day in range(DAYS):
         stores.append(*a_day(day, "sensor", latitude=None), *a_day(day, "van"))
         stores.save()
-    reader, spy = PastReader(stores.snapshots, RowGroups()), Spy(monkeypatch)
+    reader, spy = AsOfReader(stores.snapshots, RowGroups()), Spy(monkeypatch)
     for at_us, days in ((MIDNIGHT_US + DAYS * DAY_US, DAYS), (MIDNIGHT_US + DAYS * DAY_US + 1, 0)):
         found, _ = reader.at(stores.connection, ["sensor"], Moment(at_us, 31))
         assert found["sensor"].position is None
@@ -264,12 +262,12 @@ def test_devices_that_never_say_where_they_are_cost_their_days_once(
     assert found["van"].position is not None
 
 
-def test_a_part_of_a_file_says_nothing_of_the_rest(stores: Stores) -> None:
-    """A place after the moment that was asked for first."""
+def test_a_result_for_a_part_of_a_file_is_not_cached(stores: Stores) -> None:
+    """The file has a position after the first requested time."""
     stores.append(*a_day(0, "van", latitude=None))
     stores.append(Sent("van", Record(MIDNIGHT_US + 10, "tcp", "json", 1.0, 2.0)))
     stores.save()
-    reader = PastReader(stores.snapshots, RowGroups())
+    reader = AsOfReader(stores.snapshots, RowGroups())
     assert reader.at(stores.connection, ["van"], Moment(MIDNIGHT_US + 5, 31))[0]["van"].position is None
     assert reader.at(stores.connection, ["van"], Moment(MIDNIGHT_US + 10, 31))[0]["van"].position is not None
 
@@ -297,7 +295,7 @@ def test_all_devices_of_a_file_are_known(kind: str, tmp_path: Path, connection: 
     assert found.among(connection, path, NAMES[:1]) == NAMES[:1]
 
 
-def test_what_is_remembered_has_a_bound(
+def test_the_memory_of_file_devices_is_limited(
     tmp_path: Path, connection: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(file_devices, "REMEMBERED_BYTES", 20_000)
@@ -315,7 +313,7 @@ def answer(device: str, attributes: str) -> record_schema.RecordAnswer:
     return record_schema.of_row(row)
 
 
-def test_records_that_are_remembered_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_memory_of_newest_records_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(newest_in_files, "REMEMBERED_BYTES", 20_000)
     monkeypatch.setattr(newest_in_files, "MOST_BYTES", 5_000)
     found = FileNewest()

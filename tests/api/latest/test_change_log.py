@@ -1,4 +1,4 @@
-"""Changes: whoever reads, however slowly, ends with the newest state of each device, and an area finds its own."""
+"""Each reader, however slow, receives the newest state of each device; an area finds its devices."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from hypothesis import strategies as st
 
 from api.geo.area import Area, Circle, around
 from api.latest import change_log
-from api.latest.change_log import Changes, Place, Places
-from api.latest.live_stream import Filter, Wanted
+from api.latest.change_log import ChangeLog, Place, PlaceIndex
+from api.latest.live_stream import Filter, Subscription
 from api.requests.key_devices import Devices
 
 NAMES = [f"d{number}" for number in range(12)]
 AREA = Area(170.0, -1.0, -170.0, 1.0)
 INSIDE, ACROSS, OUTSIDE = (0.5, 179.0), (-0.5, -179.0), (40.0, 10.0)
 
-Next = Callable[[Changes, int], tuple[bytes, int]]
+Next = Callable[[ChangeLog, int], tuple[bytes, int]]
 
 
-def all_of_it(found: Changes, number: int) -> tuple[bytes, int]:
-    """As readers of all are given it, sharing events."""
-    span = found.next_span(number)
-    texts = found.shared(span)
+def all_of_it(log: ChangeLog, number: int) -> tuple[bytes, int]:
+    """The next event for readers of all devices, which share events."""
+    span = log.next_span(number)
+    texts = log.shared(span)
     if texts is None:
-        texts = found.event(found.states_in(span), span.reached)
-        found.share(span, texts)
+        texts = log.event(log.states_in(span), span.reached)
+        log.share(span, texts)
     [text] = texts or [b""]
     return text, span.reached
 
 
-def filtered(wanted: Wanted) -> Next:
-    """As a reader that wants some is given them."""
-    kept = Filter(wanted)
+def filtered(subscription: Subscription) -> Next:
+    """A function for the next event of a reader with a filter."""
+    selected = Filter(subscription)
 
-    def next_event(found: Changes, number: int) -> tuple[bytes, int]:
-        shown, reached = kept.next_states(found, number)
-        return b"".join(found.event(shown, reached)), reached
+    def next_event(log: ChangeLog, number: int) -> tuple[bytes, int]:
+        shown, reached = selected.next_states(log, number)
+        return b"".join(log.event(shown, reached)), reached
 
     return next_event
 
@@ -50,15 +50,15 @@ def records(text: bytes) -> list[dict[str, object]]:
 
 
 def gone(text: bytes) -> list[str]:
-    """The devices that an event says were deleted."""
+    """The deleted devices in an event."""
     return json.loads(text.split(b"data: ")[1].split(b"\n")[0]).get("gone", []) if text else []
 
 
 class Model:
-    """Devices that change, and a reader that is slow as it likes."""
+    """Devices that change, and a reader of any speed."""
 
     def __init__(self, next_event: Next) -> None:
-        self.changes = Changes("epoch")
+        self.changes = ChangeLog("epoch")
         self.newest: dict[str, tuple[int, Place]] = {}
         self.gone: set[str] = set()
         self.seen: dict[str, int] = {}
@@ -80,7 +80,7 @@ class Model:
         self.changes.forget(device)
 
     def read(self) -> bool:
-        """Read one event; returns whether there was any to read."""
+        """Read one event; False if there is none."""
         if self._number == self.changes.number:
             return False
         text, reached = self._next_event(self.changes, self._number)
@@ -118,16 +118,16 @@ def run(model: Model, steps: list[tuple[str, str, Place]]) -> None:
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Events and logs so small that all that may happen happens."""
-    monkeypatch.setattr(change_log, "AN_EVENT", 3)
-    monkeypatch.setattr("api.latest.live_stream.AN_EVENT", 3)
-    monkeypatch.setattr(change_log, "LEAST_LOG", 8)
-    monkeypatch.setattr(change_log, "SHARED", 2)
+    """Use small events and logs, so that each case occurs."""
+    monkeypatch.setattr(change_log, "MAX_EVENT_STATES", 3)
+    monkeypatch.setattr("api.latest.live_stream.MAX_EVENT_STATES", 3)
+    monkeypatch.setattr(change_log, "MIN_LOG", 8)
+    monkeypatch.setattr(change_log, "MAX_SHARED", 2)
 
 
 @settings(deadline=None)
 @given(STEPS)
-def test_who_wants_all_has_what_is_newest(steps: list[tuple[str, str, Place]]) -> None:
+def test_a_reader_of_all_has_the_newest_states(steps: list[tuple[str, str, Place]]) -> None:
     model = Model(all_of_it)
     run(model, steps)
     assert {name: model.seen[name] for name in model.newest} == {
@@ -137,8 +137,8 @@ def test_who_wants_all_has_what_is_newest(steps: list[tuple[str, str, Place]]) -
 
 @settings(deadline=None)
 @given(STEPS)
-def test_who_wants_some_has_what_is_newest_of_them(steps: list[tuple[str, str, Place]]) -> None:
-    model = Model(filtered(Wanted(Devices(NAMES[:3]), None, 1.0)))
+def test_a_reader_of_named_devices_has_their_newest_states(steps: list[tuple[str, str, Place]]) -> None:
+    model = Model(filtered(Subscription(Devices(NAMES[:3]), None, 1.0)))
     run(model, steps)
     wanted = {name: value for name, (value, _) in model.newest.items() if name in NAMES[:3]}
     assert model.seen == wanted
@@ -149,33 +149,33 @@ def test_who_wants_some_has_what_is_newest_of_them(steps: list[tuple[str, str, P
     [("change", NAMES[0], INSIDE), ("read", "", None), ("change", NAMES[0], OUTSIDE), ("read", "", None), FORGOTTEN]
 )
 @given(STEPS)
-def test_who_wants_an_area_has_what_is_in_it_and_hears_of_what_leaves(steps: list[tuple[str, str, Place]]) -> None:
-    model = Model(filtered(Wanted(Devices([]), AREA, 1.0)))
+def test_a_reader_of_an_area_is_notified_of_devices_that_leave_it(steps: list[tuple[str, str, Place]]) -> None:
+    model = Model(filtered(Subscription(Devices([]), AREA, 1.0)))
     run(model, steps)
     for name, (value, place) in model.newest.items():
         if place in (INSIDE, ACROSS):
             assert model.seen[name] == value
     inside = {name for name, value in model.seen.items() if model.places[value] in (INSIDE, ACROSS)}
-    assert not inside & model.gone, "who has seen a device leave is not notified of its deletion"
+    assert not inside & model.gone, "a reader that has seen a device leave is not notified of its deletion"
     shown = {name for name in model.newest if model.newest[name][0] == model.seen.get(name)}
     left = {name for name in model.seen.keys() & model.newest.keys() if name not in shown}
     assert not left or all(model.newest[name][1] in (OUTSIDE, None) for name in left)
 
 
-def test_a_reader_that_goes_on_hears_of_what_left_its_area_meanwhile() -> None:
-    found = Changes("e")
+def test_a_resumed_reader_is_notified_of_devices_that_left_its_area() -> None:
+    log = ChangeLog("e")
     for name in ("stays", "leaves", "far"):
-        found.add(name, OUTSIDE if name == "far" else INSIDE, b"0")
-    seen = found.number
-    found.add("leaves", OUTSIDE, b"1")
-    found.add("stays", ACROSS, b"1")
-    kept = Filter(Wanted(Devices([]), AREA, 1.0), goes_on=True)
-    shown, seen = kept.next_states(found, seen)
+        log.add(name, OUTSIDE if name == "far" else INSIDE, b"0")
+    seen = log.number
+    log.add("leaves", OUTSIDE, b"1")
+    log.add("stays", ACROSS, b"1")
+    selected = Filter(Subscription(Devices([]), AREA, 1.0), is_resumed=True)
+    shown, seen = selected.next_states(log, seen)
     assert [state.place for _, state in shown] == [OUTSIDE, ACROSS]
-    found.add("far", OUTSIDE, b"2")
-    found.add("stays", OUTSIDE, b"2")
-    shown, _ = kept.next_states(found, seen)
-    assert [state.number for _, state in shown] == [found.number], "what leaves, and not what was never there"
+    log.add("far", OUTSIDE, b"2")
+    log.add("stays", OUTSIDE, b"2")
+    shown, _ = selected.next_states(log, seen)
+    assert [state.number for _, state in shown] == [log.number], "a device that leaves, not one that was never there"
 
 
 @settings(deadline=None)
@@ -192,57 +192,57 @@ def test_a_reader_that_goes_on_hears_of_what_left_its_area_meanwhile() -> None:
         ),
     ),
 )
-def test_an_area_finds_all_that_is_in_it(places: list[tuple[float, float]], area: Area) -> None:
-    found = Places()
+def test_an_area_finds_all_devices_in_it(places: list[tuple[float, float]], area: Area) -> None:
+    log = PlaceIndex()
     for number, place in enumerate(places):
-        found.move(str(number), None, place)
-    near = set(found.near(area))
+        log.move(str(number), None, place)
+    near = set(log.near(area))
     assert near >= {str(number) for number, place in enumerate(places) if area.holds(*place)}
     for number, place in enumerate(places):
-        found.move(str(number), place, None)
-    assert set(found.near(Area(-180, -90, 180, 90))) == set()
+        log.move(str(number), place, None)
+    assert set(log.near(Area(-180, -90, 180, 90))) == set()
 
 
-def test_readers_that_are_as_far_share_an_event() -> None:
-    found = Changes("e")
+def test_readers_that_are_equally_far_share_an_event() -> None:
+    log = ChangeLog("e")
     for number in range(5):
-        found.add(f"d{number}", None, b"%d" % number)
-    first, reached = all_of_it(found, 0)
+        log.add(f"d{number}", None, b"%d" % number)
+    first, reached = all_of_it(log, 0)
     assert first == b'event: latest\ndata: {"records":[0,1,2]}\nid: e-3\n\n'
-    assert all_of_it(found, 0)[0] is first
-    assert all_of_it(found, 2) == (b'event: latest\ndata: {"records":[2]}\nid: e-3\n\n', 3)
-    assert all_of_it(found, reached) == (b'event: latest\ndata: {"records":[3,4]}\nid: e-5\n\n', 5)
-    assert all_of_it(found, 5) == (b"", 5)
+    assert all_of_it(log, 0)[0] is first
+    assert all_of_it(log, 2) == (b'event: latest\ndata: {"records":[2]}\nid: e-3\n\n', 3)
+    assert all_of_it(log, reached) == (b'event: latest\ndata: {"records":[3,4]}\nid: e-5\n\n', 5)
+    assert all_of_it(log, 5) == (b"", 5)
 
 
-def test_who_was_deleted_is_told_of_until_it_is_dropped() -> None:
-    found = Changes("e")
+def test_a_deletion_is_in_events_until_it_is_dropped() -> None:
+    log = ChangeLog("e")
     for name in ("a", "b"):
-        found.add(name, None, b"1")
-    found.forget("a")
-    found.forget("a")
-    found.forget("nobody")
-    assert all_of_it(found, 2) == (b'event: latest\ndata: {"records":[],"gone":["a"]}\nid: e-3\n\n', 3)
-    assert all_of_it(found, 0)[0] == b'event: latest\ndata: {"records":[1],"gone":["a"]}\nid: e-3\n\n'
-    found.add("a", None, b"2")
-    found.forget("b")
-    found.forget("a")
-    found.drop_gone(5)
-    assert gone(all_of_it(found, 3)[0]) == ["a"]
-    found.drop_gone(6)
-    assert all_of_it(found, 3) == (b"", 6)
+        log.add(name, None, b"1")
+    log.forget("a")
+    log.forget("a")
+    log.forget("unknown")
+    assert all_of_it(log, 2) == (b'event: latest\ndata: {"records":[],"gone":["a"]}\nid: e-3\n\n', 3)
+    assert all_of_it(log, 0)[0] == b'event: latest\ndata: {"records":[1],"gone":["a"]}\nid: e-3\n\n'
+    log.add("a", None, b"2")
+    log.forget("b")
+    log.forget("a")
+    log.drop_deleted(5)
+    assert gone(all_of_it(log, 3)[0]) == ["a"]
+    log.drop_deleted(6)
+    assert all_of_it(log, 3) == (b"", 6)
 
 
 def test_the_same_state_is_no_change() -> None:
-    found = Changes("e")
-    found.add("a", None, b"1")
-    found.add("a", None, b"1")
-    assert found.number == 1
+    log = ChangeLog("e")
+    log.add("a", None, b"1")
+    log.add("a", None, b"1")
+    assert log.number == 1
 
 
 def test_the_log_stays_short() -> None:
-    found = Changes("e")
+    log = ChangeLog("e")
     for number in range(10_000):
-        found.add(f"d{number % 4}", None, b"%d" % number)
-        assert len(found._devices) <= change_log.LEAST_LOG + 1
-    assert [device for device, _ in found.since(0)] == ["d0", "d1", "d2", "d3"]
+        log.add(f"d{number % 4}", None, b"%d" % number)
+        assert len(log._devices) <= change_log.MIN_LOG + 1
+    assert [device for device, _ in log.since(0)] == ["d0", "d1", "d2", "d3"]

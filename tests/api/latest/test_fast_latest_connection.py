@@ -1,4 +1,4 @@
-"""The fast path of `latest`: the same answers, byte by byte, as the application's, and when it is taken."""
+"""The fast path of `latest`: its responses equal the application's byte by byte; which requests use it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ PATIENCE_S = 20
 KEEP_ALIVE_S = 1
 OPEN = Guards()
 SOON_MS = 500
-"""How long Redis's answer is waited for on the spot here: tests share their processors."""
+"""Maximum busy wait for Redis's reply in these tests, which share their processors."""
 
 
 def get(path: bytes, *headers: bytes, start: bytes = b"GET", version: bytes = b"1.1") -> bytes:
@@ -59,7 +59,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def filled(settings: Settings, tmp_path: Path) -> Settings:
-    """A Redis that knows a device."""
+    """Settings of a Redis with one device."""
     fill(settings, tmp_path)
     return settings
 
@@ -78,7 +78,7 @@ def fill(settings: Settings, folder: Path) -> None:
 
 @contextlib.asynccontextmanager
 async def serving(settings: Settings, is_fast: bool, guards: Guards = OPEN) -> AsyncIterator[tuple[int, Behind]]:
-    """The port of a server with the fast path, or without, and its application."""
+    """The port of a server with or without the fast path, and its application."""
     with connect(settings, PATIENCE_S) as client:
         asker = DirectAsker(client)
         await asker.ask("PING")
@@ -112,7 +112,7 @@ Answer = tuple[bytes, list[bytes], bytes]
 
 
 async def answers(port: int, requests: bytes, count: int) -> list[Answer]:
-    """Status line, headers and body of each answer to requests that are sent at once."""
+    """Status line, headers and body of each response to requests that are sent together."""
     reader, writer = await asyncio.open_connection(HOST, port)
     writer.write(requests)
     found = [await answer(reader, is_of_head=requests.startswith(b"HEAD")) for _ in range(count)]
@@ -121,7 +121,7 @@ async def answers(port: int, requests: bytes, count: int) -> list[Answer]:
 
 
 async def answer(reader: asyncio.StreamReader, is_of_head: bool = False) -> Answer:
-    """The next answer. One to a HEAD has no body."""
+    """The next response. A response to HEAD has no body."""
     async with asyncio.timeout(PATIENCE_S):
         status, *lines = (await reader.readuntil(b"\r\n\r\n")).rstrip().split(b"\r\n")
         length = next(int(line.split(b": ")[1]) for line in lines if line.startswith(b"content-length"))
@@ -130,7 +130,7 @@ async def answer(reader: asyncio.StreamReader, is_of_head: bool = False) -> Answ
 
 
 def as_ever(line: bytes) -> bytes:
-    """A line of a head without what is another each time."""
+    """A header line without the parts that differ each time."""
     name, value = line.split(b": ", 1)
     return name if name == b"date" or (name == b"x-request-id" and value.isalnum()) else line
 

@@ -1,4 +1,4 @@
-"""`/v1/latest` in other formats, of an area, and of a moment in the past."""
+"""`/v1/latest` in other formats, for an area, and for a time in the past."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NO_FIX = '{"fix":false}'
 
 
 def some(seed: int) -> list[list[Sent]]:
-    """Groups of records of three days: late, without a fix or coordinates, at the same moment, some imported."""
+    """Groups of records of three days: late, without a fix or coordinates, with equal times, some imported."""
     chance = random.Random(seed)
     groups = []
     for _ in range(12):
@@ -41,7 +41,7 @@ def some(seed: int) -> list[list[Sent]]:
 
 
 class Filled:
-    """A box with records, of which some are saved, and these as they are at rest."""
+    """A box with records, some of them saved, and the records as they are stored."""
 
     def __init__(self, box: Box) -> None:
         self.box = box
@@ -52,7 +52,7 @@ class Filled:
                 box.save()
 
     def latest(self, at_us: int, since_us: int) -> list[Row]:
-        """What is known of each device at a moment, worked out one by one."""
+        """The expected state of each device at a time, computed one by one."""
         found = []
         for device in DEVICES:
             of_device = [
@@ -76,7 +76,7 @@ def filled(shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def asked(filled: Filled, *query: Parameter) -> list[Row]:
-    """All pages, one device or two at a time."""
+    """All pages of one or two devices."""
     found: list[Row] = []
     cursor: list[Parameter] = []
     while True:
@@ -91,19 +91,19 @@ def asked(filled: Filled, *query: Parameter) -> list[Row]:
 
 @pytest.mark.parametrize("limit", [1, 2, 100])
 @pytest.mark.parametrize("at_us", [MIDNIGHT_US - 1, MIDNIGHT_US, MIDNIGHT_US + 1, MIDNIGHT_US + DAY_US + 6])
-def test_where_the_fleet_was(filled: Filled, at_us: int, limit: int) -> None:
+def test_the_fleet_at_a_time(filled: Filled, at_us: int, limit: int) -> None:
     found = asked(filled, ("at", f"{at_us / 1_000_000:.6f}"), ("limit", limit))
     assert found == filled.latest(at_us, 0)
 
 
-def test_how_far_back_it_looks(filled: Filled) -> None:
+def test_within_days_limits_the_age(filled: Filled) -> None:
     at_us = MIDNIGHT_US + 3 * DAY_US
     found = asked(filled, ("at", "2026-01-13"), ("within_days", 1))
     assert found == filled.latest(at_us, at_us - DAY_US)
     assert len(found) < len(asked(filled, ("at", "2026-01-13")))
 
 
-def test_of_named_devices(filled: Filled) -> None:
+def test_named_devices(filled: Filled) -> None:
     found = asked(filled, ("at", "2026-01-13"), ("device_id", "b"), ("device_id", "nobody"))
     assert [row["device_id"] for row in found] == ["b"]
 
@@ -123,13 +123,13 @@ def test_the_newest_records_in_every_format(filled: Filled, kind: str) -> None:
     assert len(rows) == len(DEVICES)
 
 
-def test_on_a_map_are_positions(filled: Filled) -> None:
+def test_map_formats_contain_positions(filled: Filled) -> None:
     found = READERS["geojson"](filled.box.get("/v1/latest", ("format", "geojson")).content)
     plain = filled.box.get("/v1/latest").json()["records"]
     assert found == [row["position"] for row in plain if row["position"]]
 
 
-def test_json_may_be_accepted_beside_others(filled: Filled) -> None:
+def test_accept_may_name_json_and_other_formats(filled: Filled) -> None:
     answer = filled.box.http.get("/v1/latest", headers={"Accept": "application/x-ndjson;q=0.5, application/json"})
     assert answer.json() == filled.box.get("/v1/latest").json()
     csv = filled.box.http.get("/v1/latest", headers={"Accept": "text/csv"})
@@ -137,7 +137,7 @@ def test_json_may_be_accepted_beside_others(filled: Filled) -> None:
 
 
 @pytest.mark.parametrize("limit", [1, 2, 100])
-def test_of_an_area(filled: Filled, limit: int) -> None:
+def test_an_area(filled: Filled, limit: int) -> None:
     plain = filled.box.get("/v1/latest").json()["records"]
     expected = [row for row in plain if row["position"] and row["position"]["latitude"] == 10.0]
     assert 0 < len(expected) < len(plain)
@@ -151,14 +151,14 @@ def test_of_an_area(filled: Filled, limit: int) -> None:
     "query",
     [("within_days", "0"), ("within_days", "x"), ("bbox", "1"), ("format", "xls"), ("start", "2026-01-01")],
 )
-def test_what_is_refused(filled: Filled, query: Parameter) -> None:
+def test_invalid_parameters_are_rejected(filled: Filled, query: Parameter) -> None:
     assert_problem(filled.box.get("/v1/latest", ("at", "2026-01-01"), query), 400, "invalid-parameter")
 
 
-def test_within_days_of_nothing(filled: Filled) -> None:
+def test_within_days_requires_at(filled: Filled) -> None:
     assert_problem(filled.box.get("/v1/latest", ("within_days", "5")), 400, "invalid-parameter")
 
 
 @pytest.mark.parametrize("text", ["x", "", "2026-13-01"])
-def test_no_moment(filled: Filled, text: str) -> None:
+def test_an_invalid_time_is_rejected(filled: Filled, text: str) -> None:
     assert_problem(filled.box.get("/v1/latest", ("at", text)), 400, "invalid-parameter")

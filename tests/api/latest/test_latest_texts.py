@@ -36,16 +36,16 @@ VALUES = {
 
 
 @pytest.mark.parametrize("name", VALUES)
-def test_they_are_the_answer(name: str) -> None:
+def test_texts_equal_the_json(name: str) -> None:
     assert b"".join(texts_of("a/ü", VALUES[name])) == encode(answer_of("a/ü", VALUES[name]))
 
 
-def test_a_record_that_is_shown_twice_is_in_memory_once() -> None:
+def test_a_record_that_occurs_twice_is_in_memory_once() -> None:
     found = VALUES["position is the newest"]
     assert size_of(texts_of("a", found)) < len(found) + 1_000
 
 
-def test_those_who_ask_for_the_same_share_it() -> None:
+def test_requests_for_the_same_value_share_texts() -> None:
     shared = SharedTexts(3 * len(BIG.encode()))
     first = shared.of("a", VALUES["position is the newest"])
     assert shared.of("a", bytes(bytearray(VALUES["position is the newest"]))) is first

@@ -1,4 +1,4 @@
-"""`/v1/live`: what is now, then what changes; filtered, resumed, with readers that are slow or too many."""
+"""`/v1/live`: current states, then changes; filtered, resumed, with slow readers and with too many."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ import pytest
 
 from api.latest import live_stream
 from api.latest.change_log import State
-from api.latest.live_stream import Filter, LiveRoutes, Wanted
+from api.latest.live_stream import Filter, LiveRoutes, Subscription
 from api.latest.reader_limits import Readers
 from api.latest.routes import LatestRoutes
-from api.latest.state_tracker import States
+from api.latest.state_tracker import StateTracker
 from api.requests.key_devices import Devices
 from telemetry.coordination import shared_state
 from telemetry.hot_store.async_query import asker
@@ -103,7 +103,7 @@ class Reader:
         return records
 
     def until(self, is_so: Callable[[list[Row]], bool]) -> list[Row]:
-        """All records up to the event for which it is so."""
+        """All records up to the event that meets the condition."""
         found: list[Row] = []
         while not is_so(found):
             found += self.next()
@@ -111,7 +111,7 @@ class Reader:
 
     @property
     def is_silent(self) -> bool:
-        """Whether nothing comes for a while."""
+        """True if no event arrives for a while."""
         time.sleep(1)
         return self._events.empty()
 
@@ -125,7 +125,7 @@ def devices(records: list[Row]) -> set[str]:
     return {one["device_id"] for one in records}
 
 
-def test_what_is_now_comes_first_then_what_changes(box: Box) -> None:
+def test_current_states_come_first_then_changes(box: Box) -> None:
     with Reader(box) as reader:
         found = reader.until(lambda records: devices(records) >= set("abc"))
         assert sorted(found, key=lambda one: one["device_id"])[:3] == [latest(box, device) for device in "abc"]
@@ -136,7 +136,7 @@ def test_what_is_now_comes_first_then_what_changes(box: Box) -> None:
         assert {one["device_id"]: one for one in found} == {name: latest(box, name) for name in ("new", "c")}
 
 
-def test_a_late_record_changes_what_was_seen_alone(box: Box) -> None:
+def test_a_late_record_changes_only_last_seen(box: Box) -> None:
     with Reader(box, device_id="a") as reader:
         [before] = reader.next()
         box.append(at("a", -3_600, 1.0))
@@ -145,7 +145,7 @@ def test_a_late_record_changes_what_was_seen_alone(box: Box) -> None:
         assert {**after, "last_seen": None} == {**before, "last_seen": None}
 
 
-def test_states_in_between_are_left_out(box: Box) -> None:
+def test_intermediate_states_are_omitted(box: Box) -> None:
     with Reader(box, device_id="a", interval_ms="2000") as reader:
         reader.next()
         for second in range(100, 150):
@@ -155,7 +155,7 @@ def test_states_in_between_are_left_out(box: Box) -> None:
         assert len(found) <= 3
 
 
-def test_it_goes_on_behind_the_event_seen_last(box: Box) -> None:
+def test_a_stream_resumes_after_the_last_event(box: Box) -> None:
     with Reader(box) as other:
         with Reader(box) as reader:
             reader.until(lambda records: devices(records) >= set("abc"))
@@ -168,19 +168,19 @@ def test_it_goes_on_behind_the_event_seen_last(box: Box) -> None:
 
 
 @pytest.mark.parametrize("last_id", ["0000000000000000-1", "nonsense"])
-def test_an_event_of_another_time_is_no_place_to_go_on(box: Box, last_id: str) -> None:
+def test_an_event_id_of_another_epoch_starts_over(box: Box, last_id: str) -> None:
     with Reader(box, last_id=last_id) as reader:
         assert reader.until(lambda records: devices(records) >= set("abc"))
 
 
-def test_without_what_is_now(box: Box) -> None:
+def test_without_current_states(box: Box) -> None:
     with Reader(box, snapshot="false") as reader:
         assert reader.is_silent
         box.append(at("a", 300, 10.0))
         assert devices(reader.next()) == {"a"}
 
 
-def test_a_device_that_was_deleted_is_shown_to_nobody(box: Box) -> None:
+def test_a_deleted_device_is_not_shown(box: Box) -> None:
     box.append(at("gone", 350, 10.0))
     with Reader(box) as reader:
         reader.until(lambda records: "gone" in devices(records))
@@ -192,7 +192,7 @@ def test_a_device_that_was_deleted_is_shown_to_nobody(box: Box) -> None:
             assert "gone" not in devices(found)
 
 
-def test_of_named_devices_and_of_an_area(box: Box) -> None:
+def test_named_devices_and_an_area(box: Box) -> None:
     with Reader(box, device_id=["a", "nobody"]) as named, Reader(box, bbox="19,39,21,41", snapshot="false") as inside:
         assert devices(named.next()) == {"a"}
         assert inside.is_silent
@@ -217,7 +217,7 @@ def test_a_connection_to_redis_that_breaks_loses_nothing(box: Box) -> None:
 
 
 @pytest.mark.parametrize("value", [b"\xc1", b"\xc1" * 20_000], ids=["small", "large"])
-def test_a_latest_that_cannot_be_decoded_costs_only_itself(box: Box, value: bytes) -> None:
+def test_an_undecodable_latest_is_skipped(box: Box, value: bytes) -> None:
     latest_key = Keys(shard_of("broken", len(box.shards))).latest
     with Reader(box) as reader:
         reader.until(lambda records: devices(records) >= set("abc"))
@@ -235,7 +235,7 @@ def test_a_latest_that_cannot_be_decoded_costs_only_itself(box: Box, value: byte
 
 
 def test_a_large_state_is_shown_whole(box: Box) -> None:
-    """It is read for the event: no such state stays in memory."""
+    """It is read from Redis for each event, and not kept in memory."""
     with Reader(box) as reader:
         reader.until(lambda records: devices(records) >= set("abc"))
         sent: Row = {"device_id": "large", "latitude": 1, "longitude": 2, "text": "ü" * 100_000}
@@ -248,14 +248,14 @@ def test_a_large_state_is_shown_whole(box: Box) -> None:
 
 
 def store(box: Box, sent: list[Sent]) -> None:
-    """Store records, and look at nothing."""
+    """Store records without reading the stream."""
     for number, shard in enumerate(box.shards):
         part = [one for one in sent if shard_of(one.device_id, len(box.shards)) == number]
         append_batches(shard, [Batch(pack(part))], Limits())
 
 
-def test_a_slow_reader_misses_what_lies_between(box: Box) -> None:
-    """It reads nothing while 400 devices change again and again; when it reads, it soon has the newest of all."""
+def test_a_slow_reader_misses_intermediate_states(box: Box) -> None:
+    """It does not read while 400 devices change repeatedly; when it reads, it soon has the newest state of each."""
     names = [f"slow-{number}" for number in range(400)]
     target = box.http.base_url
     with socket.create_connection((target.host, target.port or 80), timeout=WAIT_S) as reader:
@@ -275,7 +275,7 @@ def test_a_slow_reader_misses_what_lies_between(box: Box) -> None:
         assert seen < 40 * 400 * 400  # a state has more than 400 bytes
 
 
-def test_too_many_readers_are_told(box: Box) -> None:
+def test_too_many_readers_are_rejected(box: Box) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(READERS):
             stack.enter_context(Reader(box)).next()
@@ -309,11 +309,11 @@ def test_a_burst_of_readers_is_admitted_up_to_the_limit(box: Box) -> None:
 @pytest.mark.parametrize(
     "query", [("interval_ms", "50"), ("interval_ms", "x"), ("snapshot", "no"), ("bbox", "1"), ("start", "2026-01-01")]
 )
-def test_what_is_refused(box: Box, query: tuple[str, str]) -> None:
+def test_invalid_parameters_are_rejected(box: Box, query: tuple[str, str]) -> None:
     assert_problem(box.get("/v1/live", query), 400, "invalid-parameter")
 
 
-def test_readers_are_let_go_at_the_end(shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_streams_end_at_shutdown(shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> None:
     with box_on(shared_redis.url, tmp_path_factory.mktemp("end")) as found:
         found.append(at("a", 0, 10.0))
         stack = contextlib.ExitStack()
@@ -327,13 +327,13 @@ def test_readers_are_let_go_at_the_end(shared_redis: RedisServer, tmp_path_facto
 # Parts ------------------------------------------------------------------------------------------------
 
 
-def test_nothing_changed_is_said(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heartbeats_are_sent(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live_stream, "HEARTBEAT_S", 0.05)
 
     async def test() -> bytes:
         client = connect_async(box.settings)
         latest = LatestRoutes(client, asker(box.settings), box.settings.redis.shards, 10)
-        routes = LiveRoutes(States(latest, client), latest, Readers(NOBODY_TRUSTED, 1))
+        routes = LiveRoutes(StateTracker(latest, client), latest, Readers(NOBODY_TRUSTED, 1))
         text = b""
 
         async def send(pieces: Sequence[bytes]) -> None:
@@ -343,7 +343,7 @@ def test_nothing_changed_is_said(box: Box, monkeypatch: pytest.MonkeyPatch) -> N
                 routes.end()
 
         async with asyncio.timeout(WAIT_S):
-            await routes._serve(Wanted(Devices([]), None, 0.01), "", True, send)
+            await routes._serve(Subscription(Devices([]), None, 0.01), "", True, send)
         await client.aclose()
         return text
 
@@ -355,6 +355,6 @@ def test_nothing_changed_is_said(box: Box, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_filter_by_prefix() -> None:
-    kept = Filter(Wanted(Devices(["x"], "van-"), None, 1.0))
+    selected = Filter(Subscription(Devices(["x"], "van-"), None, 1.0))
     state = State(1, None, b"")
-    assert [kept.keeps(name, state) for name in ("x", "van-1", "van", "bus")] == [True, True, False, False]
+    assert [selected.matches(name, state) for name in ("x", "van-1", "van", "bus")] == [True, True, False, False]

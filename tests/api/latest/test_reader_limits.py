@@ -31,11 +31,11 @@ def scope(address: str = "192.0.2.1", key: str = "", hop: str = "") -> dict[str,
     ],
     ids=["total", "by key", "by address"],
 )
-def test_one_too_many_is_told(readers: Readers, other: dict[str, Any] | None) -> None:
+def test_one_reader_too_many_is_rejected(readers: Readers, other: dict[str, Any] | None) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(2):
             stack.enter_context(readers.admitted(scope(key="key")))
-        with pytest.raises(ProblemError, match="2 readers follow changes already") as refused:
+        with pytest.raises(ProblemError, match="too many readers of /v1/live") as refused:
             stack.enter_context(readers.admitted(scope(key="key")))
         assert refused.value.headers == {"Retry-After": "5"}
         assert readers.count == 2
@@ -46,7 +46,7 @@ def test_one_too_many_is_told(readers: Readers, other: dict[str, Any] | None) ->
         assert readers.count == 1
 
 
-def test_behind_a_proxy_its_clients_are_counted() -> None:
+def test_clients_of_a_proxy_are_counted_separately() -> None:
     readers = Readers(ADDRESSES, 9, per_address=1)
     with readers.admitted(scope(PROXY, hop="192.0.2.1")), readers.admitted(scope(PROXY, hop="192.0.2.2")):
         with pytest.raises(ProblemError), readers.admitted(scope(PROXY, hop="192.0.2.2")):
@@ -55,7 +55,7 @@ def test_behind_a_proxy_its_clients_are_counted() -> None:
             assert readers.count == 4
 
 
-def test_without_a_key_nobody_is_counted_by_it() -> None:
+def test_readers_without_a_key_are_not_counted_by_key() -> None:
     readers = Readers(ADDRESSES, 9, per_key=1)
     with readers.admitted(scope()), readers.admitted(scope()):
         assert readers.count == 2

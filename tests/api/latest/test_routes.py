@@ -1,4 +1,4 @@
-"""The newest record of devices over HTTP: of one, of those named, of all by pages; on one shard and on three."""
+"""The newest record of devices over HTTP: one device, named devices, and all in pages; on one shard and on three."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def wait_for_another_ms(box: Box, received_ms: int) -> None:
 # One device ------------------------------------------------------------------------------------------
 
 
-def test_what_was_sent_is_the_latest_at_once_with_every_field(box: Box) -> None:
+def test_a_sent_record_is_the_latest_immediately_with_every_field(box: Box) -> None:
     sent = {
         "device_id": "every field",
         "timestamp": "2026-01-24T10:25:00.5Z",
@@ -120,7 +120,7 @@ def test_what_was_sent_is_the_latest_at_once_with_every_field(box: Box) -> None:
     assert "ü 😀" in answer.text, "text is not escaped"
 
 
-def test_what_was_not_sent_is_null(box: Box) -> None:
+def test_missing_fields_are_null(box: Box) -> None:
     [stored] = box.append(Sent("bare", record(AT_US, "tcp", fix=False)))
     found = latest(box, "bare").json()
     assert list(found) == NAMES
@@ -184,7 +184,7 @@ def test_the_position_is_kept_after_a_record_without_a_fix(box: Box) -> None:
     assert found["id"] == found["position"]["id"] == fixed.id
 
 
-def test_a_late_record_moves_last_seen_alone(box: Box) -> None:
+def test_a_late_record_changes_only_last_seen(box: Box) -> None:
     [newest] = box.append(Sent("late", record(AT_US)))
     wait_for_another_ms(box, newest.received_ms)
     [late] = box.append(Sent("late", record(AT_US - 1)))
@@ -218,7 +218,7 @@ def test_head_is_get_without_a_body(box: Box) -> None:
     assert box.http.head("/v1/latest").status_code == 200
 
 
-def test_an_unknown_parameter_is_refused_by_name(box: Box) -> None:
+def test_an_unknown_parameter_is_rejected_by_name(box: Box) -> None:
     found = assert_problem(box.get("/v1/devices/head/latest", ("devise", 1)), 400, "invalid-parameter")
     assert found["parameter"] == "devise"
     found = assert_problem(box.get("/v1/latest", ("start", 1)), 400, "invalid-parameter")
@@ -227,7 +227,7 @@ def test_an_unknown_parameter_is_refused_by_name(box: Box) -> None:
 
 
 def test_large_records_are_shown_whole_alone_and_among_others(box: Box) -> None:
-    """A page of them is made while it is sent."""
+    """A page of them is streamed."""
     for number in range(8):
         record = {"device_id": f"large {number}", "latitude": number, "longitude": 1, "text": "ü" * 150_000}
         assert box.http.post("/v1/records", json=record).status_code == 202
@@ -270,7 +270,7 @@ def walk(box: Box, limit: int, *more: tuple[str, str]) -> Iterator[list[str]]:
         cursor = (("cursor", page["next_cursor"]),)
 
 
-def test_all_devices_come_by_pages_in_the_order_of_their_ids(box: Box) -> None:
+def test_pages_contain_all_devices_in_the_order_of_their_ids(box: Box) -> None:
     box.append(*(Sent(f"page {name}", record(AT_US)) for name in ("z", "Z", "ü", "😀", "10", "9", "a/b", "\uffee")))
     devices = known(box)
     one_page = box.get("/v1/latest").json()
@@ -298,7 +298,7 @@ def test_pages_stay_the_same_while_new_devices_arrive(box: Box) -> None:
     assert set(seen) <= set(known(box))
 
 
-def test_named_devices_come_once_each_and_unknown_ones_are_left_out(box: Box) -> None:
+def test_named_devices_occur_once_and_unknown_ones_are_omitted(box: Box) -> None:
     box.append(*(Sent(f"named {n}", record(AT_US)) for n in range(4)))
     names = [("device_id", f"named {n}") for n in (3, 0, 2, 0)]
     answer = box.get("/v1/latest", *names, ("device_id", "nobody"), ("device_id", "")).json()
@@ -312,28 +312,28 @@ def test_named_devices_come_once_each_and_unknown_ones_are_left_out(box: Box) ->
 @pytest.mark.parametrize(
     "limit", ["0", "-1", "50001", "1.5", "ten", "", "0x1", "1e2", "٣", "0000050000999", "9" * 5000]
 )
-def test_a_limit_out_of_bounds_is_refused(box: Box, limit: str) -> None:
+def test_a_limit_out_of_range_is_rejected(box: Box, limit: str) -> None:
     found = assert_problem(box.get("/v1/latest", ("limit", limit)), 400, "invalid-parameter")
     assert found["parameter"] == "limit"
     assert "50000" in str(found["detail"])
 
 
-def test_the_greatest_limit_is_taken(box: Box) -> None:
+def test_the_maximum_limit_is_accepted(box: Box) -> None:
     assert box.get("/v1/latest", ("limit", 50_000)).status_code == 200
 
 
-def test_a_cursor_that_no_answer_gave_is_refused(box: Box) -> None:
+def test_an_invalid_cursor_is_rejected(box: Box) -> None:
     found = assert_problem(box.get("/v1/latest", ("cursor", "x" * 256)), 400, "invalid-parameter")
     assert found["parameter"] == "cursor"
 
 
-def test_without_redis_it_says_so_and_recovers(
+def test_without_redis_the_api_reports_it_and_recovers(
     own_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     with box_on(own_redis.url, tmp_path_factory.mktemp("away")) as box:
         box.append(Sent("a", record(AT_US)))
         before = latest(box, "a").json()
-        time.sleep(2 * rejection_counts.REPORT_S)  # while the box started, its API refused questions
+        time.sleep(2 * rejection_counts.REPORT_S)  # while the box started, its API rejected requests
         refused = shared_state.refused(box.client).get("busy", 0)
         own_redis.kill()
         for path in ("/v1/devices/a/latest", "/v1/latest"):
