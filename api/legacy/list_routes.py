@@ -1,4 +1,4 @@
-"""The older service's lists of both record sets, page by page."""
+"""Paged lists of both record sets of the older service."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class ListRoutes:
 
     def _list_of(self, records: RecordSet) -> Handler:
         async def get_list(request: Request) -> Answer:
-            asked = _asked(request, records)
+            query = _query(request, records)
             number = request.query_params.get("page", "")
-            page = await self._queries.run(lambda connection: self._pages.page(connection, asked, number))
+            page = await self._queries.run(lambda connection: self._pages.page(connection, query, number))
             body = {
                 "count": page.total,
                 "next": page_links.to_page(request, page.number + 1) if page.number < page.last else None,
@@ -46,8 +46,8 @@ class ListRoutes:
         return get_list
 
 
-def _asked(request: Request, records: RecordSet) -> List:
-    """What the arguments ask for; empty ones are as if absent, and of one that comes twice the last counts."""
+def _query(request: Request, records: RecordSet) -> List:
+    """The list that the parameters select. Empty parameters are ignored; the last of repeated ones counts."""
     arguments = request.query_params
     start, end = arguments.get("start_date"), arguments.get("end_date")
     today = datetime.now(UTC).date()

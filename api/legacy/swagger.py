@@ -1,6 +1,6 @@
-"""The older service's description of itself: a Swagger 2.0 document, and two pages on which viewers show it.
+"""API description of the older service: a Swagger 2.0 document, and pages with Swagger UI and Redoc.
 
-Viewers are copied into api/static (docs/dependencies.md); what starts them there is in swagger.js and redoc.js.
+Both viewers are copied into api/static (docs/dependencies.md); swagger.js and redoc.js start them.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ POLICY = (
 )
 EMPTY_STYLE = "'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='"
 SCROLLBAR_STYLE = "'sha256-QMIg+bpjm3JdElJ388KYke01izlUW0UoNOeKjpMxdgc='"
-"""Redoc makes empty style elements and fills them by script, and one with the style sheet of its scroll bar.
-A new version of it may need another hash: tests/api/legacy/test_swagger.py sees it in a browser."""
+"""CSP hashes for Redoc: it creates empty style elements, which a script fills, and one with the style of its scroll
+bar. A new version may need other hashes; tests/api/legacy/test_swagger.py checks it in a browser."""
 
 REDOC_POLICY = f"{POLICY} {EMPTY_STYLE} {SCROLLBAR_STYLE}"
 WHERE = "?format=openapi"
 
 
 class Viewer:
-    """One address: to people a page that shows the document, to programs the document itself."""
+    """Handler of one path: a page with a viewer for browsers, the document itself for programs."""
 
     def __init__(self, name: str, template: str, policy: str) -> None:
         self._name = name
@@ -61,7 +61,7 @@ class Viewer:
         self._headers = {**HEADERS, "Allow": ALLOW, "Content-Security-Policy": policy}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Send the response to a request."""
         await self._answer(Request(scope))(scope, receive, send)
 
     def _answer(self, request: Request) -> Response:
@@ -82,7 +82,7 @@ class Viewer:
 
 
 def document(request: Request) -> dict[str, Any]:
-    """The document, of the host that it was asked of."""
+    """The document with the request's host."""
     host = request.headers.get("host")
     return {**DOCUMENT, "host": host} if host else DOCUMENT
 

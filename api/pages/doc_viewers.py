@@ -1,4 +1,4 @@
-"""`/docs` and `/redoc`: viewers of `/openapi.json`, which load nothing from another host."""
+"""`/docs` and `/redoc`: viewers of `/openapi.json` that load no files from other hosts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PAGES = {"/docs": ("swagger.html", POLICY), "/redoc": ("redoc.html", REDOC_POLIC
 
 
 def routes() -> list[Route]:
-    """Both pages, each with and without a slash behind."""
+    """Both pages, each with and without a trailing slash."""
     return [
         Route(address, _viewer(template, policy))
         for path, (template, policy) in PAGES.items()

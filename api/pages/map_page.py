@@ -1,5 +1,5 @@
-"""`/`: the page that shows the fleet, live and back in time. All that it shows this API answers, and no other host, but
-for map tiles if an operator wants some.
+"""`/`: the page that shows the fleet, live and in the past. Its data comes only from this API; map tiles may come from
+another host if configured.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from telemetry.model.errors import ConfigError
 
 TILES = "/page/tiles"
 MAGIC = b"PMTiles\x03"
-"""How a PMTiles file of version 3 begins (github.com/protomaps/PMTiles/blob/main/spec/v3/spec.md)."""
+"""First bytes of a PMTiles file of version 3 (github.com/protomaps/PMTiles/blob/main/spec/v3/spec.md)."""
 
 
 class PageRoutes:
@@ -42,7 +42,7 @@ class PageRoutes:
 
     @classmethod
     def of(cls, settings: Settings, sessions: Sessions | None = None) -> PageRoutes:
-        """As the settings say. Raises `ConfigError` if there is no such file, or it is another kind."""
+        """The page with the settings of `[page]`. Raises `ConfigError` if `page.tile_file` is missing or invalid."""
         path = settings.tile_path
         if path is not None:
             _check(path)
@@ -53,7 +53,7 @@ class PageRoutes:
         return [Route("/", self.get_page, methods=["GET"]), Route(TILES, self.get_tiles, methods=["GET"])]
 
     async def get_page(self, request: Request) -> Response:
-        """The page. Who asks for JSON, or doesn't say what it likes, hears what it heard before there was one."""
+        """The page; 404 for clients that accept JSON or send no `Accept`, which are programs and not browsers."""
         if wants_json(request) or "accept" not in request.headers:
             raise HTTPException(404)
         headers = {"Content-Security-Policy": self._policy, "Cache-Control": "no-cache"}
@@ -64,27 +64,27 @@ class PageRoutes:
         return _revalidated(answer, request)
 
     async def get_tiles(self, _request: Request) -> Response:
-        """The file of map tiles, or the ranges of it that are asked for."""
+        """The file of map tiles, or the requested ranges of it."""
         if self._tile_file is None:
             raise HTTPException(404)
         return FileResponse(self._tile_file, media_type="application/vnd.pmtiles")
 
 
 def policy(tile_origin: str = "") -> str:
-    """What the page may load, and of which host besides this.
+    """The page's Content-Security-Policy: this host, and the origin of map tiles, if any.
 
-    MapLibre decodes images as blobs, and its style sheet has those of its controls as data; map data that a worker of
-    the page has unpacked come to it as blobs, too.
+    MapLibre decodes images as `blob:` URLs, and its style sheet has icons as `data:` URLs. A worker of the page passes
+    decompressed map data as `blob:` URLs, too.
     """
-    also = f" {tile_origin}" if tile_origin else ""
+    tiles = f" {tile_origin}" if tile_origin else ""
     return "; ".join(
         (
             "default-src 'none'",
             "script-src 'self'",
             "worker-src 'self'",
             "style-src 'self'",
-            f"connect-src 'self' blob:{also}",
-            f"img-src 'self' data: blob:{also}",
+            f"connect-src 'self' blob:{tiles}",
+            f"img-src 'self' data: blob:{tiles}",
             "base-uri 'none'",
             "form-action 'none'",
             "frame-ancestors 'none'",
@@ -93,13 +93,13 @@ def policy(tile_origin: str = "") -> str:
 
 
 def _revalidated(answer: Response, request: Request) -> Response:
-    """The page, or 304 if the browser has it already."""
+    """The page, or 304 if the browser has the current version."""
     etag = f'"{digest(bytes(answer.body))}"'
     answer.headers["ETag"] = etag
     if not is_known(etag, request.scope["headers"]):
         return answer
-    kept = {name: answer.headers[name] for name in ("ETag", "Cache-Control", "Content-Security-Policy")}
-    return Response(status_code=304, headers=kept)
+    headers = {name: answer.headers[name] for name in ("ETag", "Cache-Control", "Content-Security-Policy")}
+    return Response(status_code=304, headers=headers)
 
 
 def _origin(url: str) -> str:
@@ -110,8 +110,8 @@ def _origin(url: str) -> str:
 def _check(path: Path) -> None:
     try:
         with path.open("rb") as file:
-            begins = file.read(len(MAGIC))
+            start = file.read(len(MAGIC))
     except OSError as error:
         raise ConfigError(f"cannot read page.tile_file {path}: {error.strerror}") from None
-    if begins != MAGIC:
+    if start != MAGIC:
         raise ConfigError(f"cannot use page.tile_file {path}: it is no PMTiles file of version 3")

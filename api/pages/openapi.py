@@ -1,8 +1,8 @@
-"""`/openapi.json`: what this API takes and answers, as OpenAPI 3.1 has it, made at the start of what serves requests.
+"""`/openapi.json`: the OpenAPI 3.1 document, created at the start from the objects that serve requests.
 
-Operations (telemetry/http/operations.py) are what routes are made of and parameters are checked by; types are those
-that answers are encoded from. The query program makes and serves it: its operations need what the API program does
-without.
+Routes and parameter checks use the same operations (telemetry/http/operations.py), and responses are encoded from the
+same types. The query program creates and serves it, because its operations import modules that the API program does
+not load.
 """
 
 from __future__ import annotations
@@ -48,23 +48,23 @@ ANY = (
     problems.INTERNAL,
     problems.BUSY,
 )
-"""What may befall any request."""
+"""Problems that any request may have."""
 
-ABOUT = """Records of devices: stored before the answer, in `latest` and in every range at once.
+ABOUT = """Records of devices: stored before the response, and immediately visible in `latest` and in every range.
 
-Errors are `application/problem+json`; `docs/errors.md` explains each `type`. The addresses of the older service
-(`/tracking/`, `/tcp_tracking/`) have a document of their own, shown at `/tracking/swagger/`."""
+Errors are `application/problem+json`; `docs/errors.md` explains each `type`. The routes of the older service
+(`/tracking/`, `/tcp_tracking/`) have their own document, shown at `/tracking/swagger/`."""
 
 SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "`Authorization: Bearer wk_…`"},
     "basic": {"type": "http", "scheme": "basic", "description": "The key is the password, or the user without one."},
-    "token": {"type": "apiKey", "in": "query", "name": "token", "description": "For who can't set a header."},
+    "token": {"type": "apiKey", "in": "query", "name": "token", "description": "For clients that cannot set a header."},
 }
-"""How a key may come (telemetry/http/authentication.py)."""
+"""Ways to send a key (telemetry/http/authentication.py)."""
 
 
 class ProblemAnswer(Struct, rename={"violated_policies": "violated-policies"}):
-    """An error (RFC 9457). The members behind `detail` are there where the type has them."""
+    """An error (RFC 9457). The members after `detail` are present only for types that define them."""
 
     type: str
     title: str
@@ -80,26 +80,26 @@ class ProblemAnswer(Struct, rename={"violated_policies": "violated-policies"}):
 
 
 class Document:
-    """The document of some operations. `has_keys` says whether each request needs a key."""
+    """The document of the given operations. `has_keys`: requests need a key."""
 
     def __init__(self, operations: Sequence[Operation], has_keys: bool, max_page_records: int) -> None:
         self._has_keys = has_keys
         self._limit = limit_to(max_page_records)
         self._types = _Types(operations)
         paths: defaultdict[str, dict[str, Schema]] = defaultdict(dict)
-        for one in operations:
-            paths[re.sub(r":\w+}", "}", one.path)][one.method.lower()] = self._operation(one)
-        found: Schema = {
+        for operation in operations:
+            paths[re.sub(r":\w+}", "}", operation.path)][operation.method.lower()] = self._operation(operation)
+        document: Schema = {
             "openapi": "3.1.0",
             "info": {"title": "Whimbrel", "version": version("whimbrel"), "description": ABOUT},
             "servers": [{"url": "/"}],
-            "tags": [{"name": tag} for tag in dict.fromkeys(one.tag for one in operations)],
+            "tags": [{"name": tag} for tag in dict.fromkeys(operation.tag for operation in operations)],
             "paths": paths,
             "components": {"schemas": self._types.components},
         }
         if has_keys:
-            found["components"]["securitySchemes"] = SCHEMES
-        self.json = msgspec.json.encode(found)
+            document["components"]["securitySchemes"] = SCHEMES
+        self.json = msgspec.json.encode(document)
 
     def routes(self) -> list[Route]:
         """The route."""
@@ -109,80 +109,87 @@ class Document:
         """The document."""
         return Response(self.json, headers={"Cache-Control": "no-cache"}, media_type="application/json")
 
-    def _operation(self, one: Operation) -> Schema:
-        need = need_of({"method": one.method, "path": one.path})
-        found: Schema = {
-            "operationId": one.name,
-            "summary": one.summary,
-            "description": one.description,
-            "tags": [one.tag],
-            "parameters": [self._parameter(parameter) for parameter in one.parameters],
-            "responses": self._responses(one, need),
+    def _operation(self, operation: Operation) -> Schema:
+        need = need_of({"method": operation.method, "path": operation.path})
+        schema: Schema = {
+            "operationId": operation.name,
+            "summary": operation.summary,
+            "description": operation.description,
+            "tags": [operation.tag],
+            "parameters": [self._parameter(parameter) for parameter in operation.parameters],
+            "responses": self._responses(operation, need),
         }
-        if one.body is not None:
-            content = self._types.content(one.body)
-            found["requestBody"] = {
-                "description": one.body.sentence,
+        if operation.body is not None:
+            content = self._types.content(operation.body)
+            schema["requestBody"] = {
+                "description": operation.body.sentence,
                 "content": content,
-                "required": one.body.is_required,
+                "required": operation.body.is_required,
             }
         if self._has_keys:
-            found["security"] = _security(need)
-        return {name: value for name, value in found.items() if value or name == "security"}
+            schema["security"] = _security(need)
+        return {name: value for name, value in schema.items() if value or name == "security"}
 
-    def _parameter(self, one: Parameter[Any]) -> Schema:
-        if one is LIMIT:
-            one = self._limit
-        found: Schema = {"name": one.name, "in": one.place, "description": one.sentence, "schema": one.schema}
-        if one.place == "path":
-            found["required"] = True
-        if one.schema.get("type") == "array":
-            found["explode"] = one.is_repeated
-        return found
+    def _parameter(self, parameter: Parameter[Any]) -> Schema:
+        if parameter is LIMIT:
+            parameter = self._limit
+        schema: Schema = {
+            "name": parameter.name,
+            "in": parameter.place,
+            "description": parameter.sentence,
+            "schema": parameter.schema,
+        }
+        if parameter.place == "path":
+            schema["required"] = True
+        if parameter.schema.get("type") == "array":
+            schema["explode"] = parameter.is_repeated
+        return schema
 
-    def _responses(self, one: Operation, need: Need) -> Schema:
-        refused = self._problems(one, need)
-        found: Schema = {}
-        for status in sorted({*one.answers, *refused}):
-            answer, kinds = one.answers.get(status), refused.get(status, [])
+    def _responses(self, operation: Operation, need: Need) -> Schema:
+        problems_by_status = self._problems(operation, need)
+        responses: Schema = {}
+        for status in sorted({*operation.answers, *problems_by_status}):
+            answer, kinds = operation.answers.get(status), problems_by_status.get(status, [])
             sentences = ([answer.sentence] if answer else []) + [kind.title for kind in kinds]
             content = self._types.content(answer) if answer else {}
             if kinds:
                 content[problems.CONTENT_TYPE] = {"schema": _of_kinds(kinds)}
-            found[str(status)] = {
+            responses[str(status)] = {
                 "description": ". ".join(sentences) or HTTPStatus(status).phrase,
                 **({"content": content} if content else {}),
             }
-        return found
+        return responses
 
-    def _problems(self, one: Operation, need: Need) -> dict[int, list[Problem]]:
-        kinds = [*one.problems, *ANY]
+    def _problems(self, operation: Operation, need: Need) -> dict[int, list[Problem]]:
+        kinds = [*operation.problems, *ANY]
         if self._has_keys and not need.is_open:
             kinds += [problems.NO_KEY, problems.WRONG_KEY, problems.NO_SESSION, problems.WRONG_SCOPE]
-            if one.method not in SAFE_METHODS:
+            if operation.method not in SAFE_METHODS:
                 kinds.append(problems.WRONG_CSRF)
             if not need.is_whole:
                 kinds.append(problems.OTHER_DEVICE)
-        found: defaultdict[int, list[Problem]] = defaultdict(list)
+        by_status: defaultdict[int, list[Problem]] = defaultdict(list)
         for kind in kinds:
-            found[kind.status].append(kind)
-        return found
+            by_status[kind.status].append(kind)
+        return by_status
 
 
 class _Types:
-    """The schemas of all types that operations name."""
+    """The schemas of all types in operations."""
 
     def __init__(self, operations: Iterable[Operation]) -> None:
-        contents = [one for operation in operations for one in (*operation.answers.values(), operation.body) if one]
+        contents = [
+            content for operation in operations for content in (*operation.answers.values(), operation.body) if content
+        ]
         types = [kind for content in contents for kind in content.kinds.values() if not isinstance(kind, dict)]
         types.append(ProblemAnswer)
         schemas, self.components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
         _for_generators([schemas, self.components])
         self._schemas = [*zip(types, schemas, strict=True)]
 
-    def content(self, one: Content) -> Schema:
-        """What a body holds, for each of its media types."""
-        return {media_type: {"schema": self._schema(kind)} for media_type, kind in one.kinds.items()}
+    def content(self, body: Content) -> Schema:
+        """The schema of a body, by media type."""
+        return {media_type: {"schema": self._schema(kind)} for media_type, kind in body.kinds.items()}
 
     def _schema(self, kind: Any) -> Schema:
         if isinstance(kind, dict):
@@ -191,8 +198,8 @@ class _Types:
 
 
 def _for_generators(part: Any) -> None:
-    """Word schemas so that generators of clients take them: some drop types with an array that does not say what it
-    holds, some want a value for all that has a default, also null."""
+    """Adapt schemas to client generators: some drop types with an array without `items`, and some require a value for
+    each property with a default, even null."""
     if isinstance(part, dict):
         if part.get("type") == "array" and "prefixItems" not in part:
             part.setdefault("items", {})
@@ -200,18 +207,18 @@ def _for_generators(part: Any) -> None:
             del part["default"]
         part = list(part.values())
     if isinstance(part, list):
-        for one in part:
-            _for_generators(one)
+        for item in part:
+            _for_generators(item)
 
 
 def _of_kinds(kinds: Sequence[Problem]) -> Schema:
-    """A problem of some kinds."""
+    """The schema of a problem of the given types."""
     types = {"type": "object", "properties": {"type": {"enum": [kind.type for kind in kinds]}}}
     return {"allOf": [{"$ref": f"#/components/schemas/{ProblemAnswer.__name__}"}, types]}
 
 
 def _security(need: Need) -> list[dict[str, list[str]]]:
-    """The ways to show a key; with a scope that it must have. What is open asks for none."""
+    """Security requirements: the ways to send a key, with the required scope; empty for open routes."""
     scopes = [need.scope] if need.scope in api_keys.SCOPES else []
     ways = [{name: scopes} for name in SCHEMES] if scopes else []
     return [{}, *ways] if need.is_open and ways else ways

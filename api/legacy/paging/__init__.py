@@ -1,4 +1,4 @@
-"""Numbered pages of the legacy API: finds the records of page 4711 without reading those before it.
+"""Numbered pages of the legacy API: finds the records of page 4711 without reading the pages before it.
 
 Imported by `legacy/`.
 """

@@ -1,7 +1,7 @@
-"""What a list's files hold: counts, marks (see rank_search.py) and blocks of rows in order, read once and remembered.
+"""Counts, marks (rank_search.py) and blocks of sorted rows of a list's files, read once and cached.
 
-A file never changes, so what was learnt of it stays true. Blocks are as large as pays: the keys
-of 50 rows of a file that is sorted by device cost as much as those of thousands, and the next page is among these.
+A file never changes, so cached data never becomes stale. Blocks are large because files are sorted by device: reading
+the keys of 50 rows takes as long as reading thousands, and the next page is probably among these.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ import pyarrow as pa
 
 from api.legacy.paging.lru_cache import Memory
 from api.legacy.paging.rank_search import Bounds, Marks, Part
-from api.legacy.paging.row_blocks import Block, Blocks, List, Piece, is_whole
+from api.legacy.paging.row_blocks import Block, Blocks, List, Piece, is_complete
 from api.legacy.paging.sort_key import GREATEST_KEY, LEAST_KEY, key
 from api.legacy.wire.serializers import Shown
 from telemetry.archive.data_files import LiveFile
 from telemetry.archive.schema import sql_text
 
 STEP = 256
-"""Ranks from one mark to the next: more marks cost memory, fewer make a page read more."""
+"""Ranks from one mark to the next: with more marks, more memory is used; with fewer, a page reads more records."""
 
 SMALL_ROWS = 1_024
-"""A file with at most so many rows of the list is one block and needs no marks."""
+"""Maximum rows of a small file, which is one block and needs no marks."""
 
 BLOCK_ROWS = 32_768
-"""Rows that one page reads at once, about 2.5 MB, spread over the files that it touches."""
+"""Maximum rows of one read for a page, distributed over its files."""
 
 FILES_AHEAD = 32
-"""Small files read at once with one that a page needs: those just before it in time, where the next pages are."""
+"""Maximum small files that are read together with a page's file: the preceding ones in time, for the next pages."""
 
 
 class Files:
-    """The files of one list as one question sees them."""
+    """The files of one list in one snapshot."""
 
     def __init__(
         self, connection: duckdb.DuckDBPyConnection, memory: Memory, asked: List, files: Sequence[LiveFile]
@@ -49,28 +49,28 @@ class Files:
 
     @property
     def total(self) -> int:
-        """How many records of the list all files have."""
+        """The number of the list's records in all files."""
         return sum(self.counts.values())
 
     def parts(self) -> list[Part]:
-        """What is known of each file."""
+        """The marks or bounds of each file."""
         return [self._part(file) for file in self.files]
 
     def mark(self, files: Iterable[LiveFile]) -> None:
-        """Learn the marks of files."""
+        """Read and cache the marks of files."""
         for file in files:
             self._marks[file.path] = marks = self._blocks.marks(file, STEP)
             self._memory.put(self._name("marks", file), marks)
 
     def unmarked(self, files: Iterable[LiveFile]) -> list[LiveFile]:
-        """Those of files whose marks are needed and not known."""
+        """The files whose marks are needed and not known."""
         return [f for f in files if self.counts[f.path] > SMALL_ROWS and isinstance(self._part(f), Bounds)]
 
-    def mark_newest(self, most_rows: int) -> None:
-        """Learn the marks of the newest files that hold so many records."""
+    def mark_newest(self, max_rows: int) -> None:
+        """Read the marks of the newest files with up to `max_rows` records in total."""
         newest = sorted(self.files, key=lambda file: file.last_us or 0, reverse=True)
         rows = accumulate(self.counts[file.path] for file in newest)
-        self.mark(self.unmarked(file for file, so_far in zip(newest, rows, strict=True) if so_far <= most_rows))
+        self.mark(self.unmarked(file for file, total in zip(newest, rows, strict=True) if total <= max_rows))
 
     def pieces(self, starts: Sequence[int], ends: Sequence[int]) -> list[Piece]:
         """The ranges of ranks [starts[f], ends[f]) of each file f, in pieces."""
@@ -81,7 +81,7 @@ class Files:
         return [Piece(block.file, _between(block, tables[block], ranks)) for block, ranks in cut.items()]
 
     def rows(self, files: Iterable[LiveFile], keys: Sequence[tuple[int, int]]) -> list[Shown]:
-        """The rows of files with these keys, (timestamp, id), between which the list has no others."""
+        """The rows of files with these keys, (timestamp, id). The list has no other rows between the keys."""
         return self._blocks.rows(files, keys)
 
     def _name(self, kind: str, file: LiveFile, *more: object) -> object:
@@ -93,9 +93,9 @@ class Files:
         known = {file: self._known_count(file) for file in files}
         unknown = [file for file, count in known.items() if count is None]
         if unknown:
-            found = self._count(unknown)
+            counts = self._count(unknown)
             for file in unknown:
-                known[file] = found.get(file.path, 0)
+                known[file] = counts.get(file.path, 0)
                 self._memory.put(self._name("count", file), known[file])
         return {file.path: count or 0 for file, count in known.items()}
 
@@ -108,11 +108,11 @@ class Files:
 
     def _count(self, files: Sequence[LiveFile]) -> dict[str, int]:
         paths = ", ".join(sql_text(file.path) for file in files)
-        found = self._connection.execute(
+        counts = self._connection.execute(
             f"SELECT file_index, count(*) FROM read_parquet([{paths}], hive_partitioning = false) "
             f"WHERE {self._asked.condition} GROUP BY file_index"
         ).fetchall()
-        return {files[index].path: count for index, count in found}
+        return {files[index].path: count for index, count in counts}
 
     # Marks
 
@@ -128,7 +128,7 @@ class Files:
     # Rows
 
     def _cut(self, file: LiveFile, size: int, start: int, end: int) -> list[Block]:
-        """The blocks of a file that hold the ranks [start, end)."""
+        """The blocks of a file that contain the ranks [start, end)."""
         count = self.counts[file.path]
         if count <= SMALL_ROWS:
             return [Block(file, 0, count)]
@@ -145,27 +145,27 @@ class Files:
         ]
 
     def _read(self, wanted: Mapping[Block, range]) -> dict[Block, pa.Table]:
-        """The tables of blocks of which these ranks are wanted.
+        """The tables of blocks for the given ranks.
 
-        Of large blocks the keys are read first, and the rest once somebody goes on from where one was before.
+        Only the keys of large blocks are read first; all columns are read when an access overlaps the previous one.
         """
-        found = {block: table for block in wanted if (table := self._blocks.known(block)) is not None}
-        unknown = [block for block in wanted if block not in found]
+        tables = {block: table for block in wanted if (table := self._blocks.known(block)) is not None}
+        unknown = [block for block in wanted if block not in tables]
         small = [block for block in unknown if block.least is None]
         large = [block for block in unknown if block.least is not None]
-        bare = [block for block, table in found.items() if not is_whole(table)]
+        only_keys = [block for block, table in tables.items() if not is_complete(table)]
         if small:
-            found |= self._blocks.read_whole(small + self._ahead([block.file for block in small]))
+            tables |= self._blocks.read_complete(small + self._ahead([block.file for block in small]))
         if large:
-            found |= self._blocks.read_keys(large)
-        elif bare and all(self._blocks.was_near(block, wanted[block]) for block in bare):
-            return found | self._blocks.read_whole(bare)
-        for block in large + bare:
-            self._blocks.came_by(block, wanted[block])
-        return found
+            tables |= self._blocks.read_keys(large)
+        elif only_keys and all(self._blocks.was_accessed_near(block, wanted[block]) for block in only_keys):
+            return tables | self._blocks.read_complete(only_keys)
+        for block in large + only_keys:
+            self._blocks.note_access(block, wanted[block])
+        return tables
 
     def _ahead(self, files: Sequence[LiveFile]) -> list[Block]:
-        """The small files that end next before these do and aren't in memory."""
+        """Small files that end just before these do and are not cached."""
         latest_us = max((file.last_us or 0 for file in files), default=0)
         before = [f for f in self.files if f not in files and f.last_us is not None and f.last_us <= latest_us]
         nearest = sorted(before, key=lambda file: file.last_us or 0, reverse=True)[:FILES_AHEAD]
@@ -174,13 +174,14 @@ class Files:
 
 
 def _between(block: Block, table: pa.Table, ranks: range) -> pa.Table:
-    """Of a block's table those ranks of its file."""
+    """The rows of a block's table with the given ranks in the file."""
     first, last = max(ranks.start - block.first, 0), min(ranks.stop - block.first, block.rows)
     return table.slice(first, last - first)
 
 
 def _block_size(files: int) -> int:
-    """Rows a file when so many are read at once: a power of 2 times `STEP`, so that pages share blocks."""
+    """Rows of a block if this number of files is read together: a power of 2 times `STEP`, so that pages share
+    blocks."""
     size = BLOCK_ROWS
     while size > STEP and size * files > BLOCK_ROWS:
         size //= 2

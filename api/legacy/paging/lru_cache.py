@@ -1,4 +1,4 @@
-"""What is known of files, within so many bytes."""
+"""LRU cache of counts, marks and rows of files, with a memory limit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MARK_BYTES, _NAME_BYTES = 60, 400
 
 
 class Memory(FileMemory[object, Any]):
-    """What is known of files, within `max_bytes`, as metrics show it."""
+    """Cache of data from files, up to `max_bytes`; metrics report its size."""
 
     def __init__(self, max_bytes: int) -> None:
         super().__init__(max_bytes, _size_bytes)

@@ -1,4 +1,4 @@
-"""Pages by number over one snapshot of archive and tail: the newest timestamp first, `count` exact."""
+"""Numbered pages over one snapshot of archive and unsaved records: newest timestamp first, with an exact count."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from api.legacy.paging.file_index import Files
 from api.legacy.paging.lru_cache import Memory
 from api.legacy.paging.rank_search import Window, window
-from api.legacy.paging.row_blocks import List, Piece, is_whole, shown
+from api.legacy.paging.row_blocks import List, Piece, is_complete, shown
 from api.legacy.paging.sort_key import GREATEST_KEY, LEAST_KEY
 from api.legacy.paging.tail_index import Unsaved
 from api.legacy.wire.responses import OlderError
@@ -24,13 +24,13 @@ from telemetry.archive.data_files import LiveFile
 
 PAGE_RECORDS = 50
 PREPARED_ROWS = 2_000_000
-"""Records in the newest files whose marks are learnt at the start: 0.1 s of work, and half a megabyte."""
+"""Maximum records in the newest files whose marks are read at the start."""
 
 _NEWEST_FIRST = [("timestamp_us", "descending"), ("id", "descending")]
 
 
 class Page(NamedTuple):
-    """One page: how many records the list has in all, the page's number and the last one's, and its records."""
+    """One page: the list's total number of records, the numbers of this and the last page, and the page's records."""
 
     total: int
     number: int
@@ -39,20 +39,20 @@ class Page(NamedTuple):
 
 
 class Pages:
-    """Finds pages, from any number of threads; remembers at most `max_bytes` of what it read."""
+    """Finds pages; caches up to `max_bytes` of data. Any thread may use it."""
 
     def __init__(self, snapshots: Snapshots, max_bytes: int) -> None:
         self._snapshots = snapshots
         self._memory = Memory(max_bytes)
 
     def page(self, connection: duckdb.DuckDBPyConnection, asked: List, number: str) -> Page:
-        """The page that `page=` names. Raises `OlderError` if there is none."""
+        """The page with the number in `page=`. Raises `OlderError` if there is none."""
         return self._page(connection, asked, number, self._snapshots.take(asked.wanted))
 
     def prepare(self, connection: duckdb.DuckDBPyConnection, asked: List) -> None:
-        """Read what the first page and deeper ones of the newest days need, before anybody asks."""
+        """Read the data for the first page and for pages of the newest days into the cache."""
         snapshot = self._snapshots.take(asked.wanted)
-        for _ in ("its own rows", "its blocks whole"):
+        for _ in ("the page's rows", "the complete blocks"):
             self._page(connection, asked, "", snapshot)
         Files(connection, self._memory, asked, snapshot.files).mark_newest(PREPARED_ROWS)
 
@@ -61,55 +61,58 @@ class Pages:
         files = Files(connection, self._memory, asked, snapshot.files)
         total = files.total + unsaved.rows.num_rows
         last = max(-(-total // PAGE_RECORDS), 1)
-        chosen = _chosen(number, last)
-        high = total - (chosen - 1) * PAGE_RECORDS
+        page_number = _page_number(number, last)
+        high = total - (page_number - 1) * PAGE_RECORDS
         low = max(high - PAGE_RECORDS, 0)
-        return Page(total, chosen, last, _records(files, unsaved, low, high) if high else [])
+        return Page(total, page_number, last, _records(files, unsaved, low, high) if high else [])
 
 
-def _chosen(number: str, last: int) -> int:
-    """The number of the page that `page=` names, of 1 to `last`."""
+def _page_number(text: str, last: int) -> int:
+    """The number in `page=`, from 1 to `last`."""
     try:
-        chosen = {"": 1, "last": last}.get(number) or int(number)
+        number = {"": 1, "last": last}.get(text) or int(text)
     except ValueError:
-        chosen = 0
-    if not 1 <= chosen <= last:
+        number = 0
+    if not 1 <= number <= last:
         raise OlderError(404, {"detail": "Invalid page."})
-    return chosen
+    return number
 
 
 def _records(files: Files, unsaved: Unsaved, low: int, high: int) -> list[Shown]:
     """The records of the ranks [low, high), the newest first."""
-    found = _window(files, unsaved, low, high)
-    pieces = files.pieces(found.starts[:-1], found.ends[:-1])
-    waiting = unsaved.rows.slice(found.starts[-1], found.ends[-1] - found.starts[-1])
-    table = pa.concat_tables([*(piece.table for piece in pieces), waiting], promote_options="default")
-    newer = table.num_rows - found.skip - (high - low)
+    ranks = _window(files, unsaved, low, high)
+    pieces = files.pieces(ranks.starts[:-1], ranks.ends[:-1])
+    tail = unsaved.rows.slice(ranks.starts[-1], ranks.ends[-1] - ranks.starts[-1])
+    table = pa.concat_tables([*(piece.table for piece in pieces), tail], promote_options="default")
+    newer = table.num_rows - ranks.skip - (high - low)
     places = pc.sort_indices(table, sort_keys=_NEWEST_FIRST).slice(newer, high - low)
     return _filled(files, pieces, places.to_pylist(), shown(table.take(places)))
 
 
 def _filled(files: Files, pieces: Sequence[Piece], places: Sequence[int], page: list[Shown]) -> list[Shown]:
-    """A page's records, read where only keys are known; `places` are theirs in the pieces, one after the other."""
+    """A page with complete records: reads the records in pieces that have only keys.
+
+    `places` are the positions of the records in the concatenated pieces.
+    """
     ends = [*accumulate(piece.table.num_rows for piece in pieces)]
-    bare: dict[tuple[int, int], LiveFile] = {}
-    for place, one in zip(places, page, strict=True):
+    only_keys: dict[tuple[int, int], LiveFile] = {}
+    for place, record in zip(places, page, strict=True):
         number = bisect_right(ends, place)
-        if number < len(pieces) and not is_whole(pieces[number].table):
-            bare[one.timestamp_us, one.id] = pieces[number].file
-    if not bare:
+        if number < len(pieces) and not is_complete(pieces[number].table):
+            only_keys[record.timestamp_us, record.id] = pieces[number].file
+    if not only_keys:
         return page
-    read = {(one.timestamp_us, one.id): one for one in files.rows(set(bare.values()), [*bare])}
-    return [read[at] if (at := (one.timestamp_us, one.id)) in bare else one for one in page]
+    read = {(record.timestamp_us, record.id): record for record in files.rows(set(only_keys.values()), [*only_keys])}
+    return [read.get((record.timestamp_us, record.id), record) for record in page]
 
 
 def _window(files: Files, unsaved: Unsaved, low: int, high: int) -> Window:
-    """What to read; learns the marks of files that would else be read whole."""
+    """The ranks to read of each part. Reads the marks of files that would otherwise be read completely."""
     while True:
         parts = files.parts()
-        found = window([*parts, unsaved.part], low, high, LEAST_KEY, GREATEST_KEY)
-        wanted = [file for file, start, end in zip(files.files, found.starts, found.ends, strict=False) if end > start]
+        ranks = window([*parts, unsaved.part], low, high, LEAST_KEY, GREATEST_KEY)
+        wanted = [file for file, start, end in zip(files.files, ranks.starts, ranks.ends, strict=False) if end > start]
         unmarked = files.unmarked(wanted)
         if not unmarked:
-            return found
+            return ranks
         files.mark(unmarked)

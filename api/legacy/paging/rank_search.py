@@ -1,15 +1,14 @@
-"""Where the n-th record of several sorted parts is, from a few of their keys: pure arithmetic.
+"""Finds the n-th record of several sorted parts from a sample of their keys. Pure.
 
-Each part is sorted by its keys, all of which differ; part p knows some of them with their rank in p
-(its *marks*). To read the records of the ranks [low, high) of all parts together, it is enough to read
-[a, b) of each part, where
+Each part is sorted by distinct keys; for some keys (its *marks*) the rank in the part is known. To read the records of
+the ranks [low, high) of all parts together, it is enough to read the ranks [a, b) of each part:
 
-    lower = a key, as great as may be, that at most `low` records can be below; a = records of p surely below it
-    upper = a key, as small as may be, that at least `high` records are below;  b = records of p perhaps below it
+    lower = a key, as large as possible, with at most `low` records below it;  a = minimum of records below `lower`
+    upper = a key, as small as possible, with at least `high` records below it;  b = maximum of records below `upper`
 
-All records before a part's a lie below `lower`, hence before the page; so the page begins at place
-low - (sum of all a) of what is read. With a mark at every m-th rank about 2 m, at most 4 m records a part are read
-beyond the page itself and twice `SLACK`, however deep it lies.
+All records before a part's rank a are below `lower`, so they are before the page. The page therefore begins at position
+low - (sum of all a) of the records that are read. With a mark at every m-th rank, about 2 m and at most 4 m records per
+part are read in addition to the page and twice `SLACK`, independent of the page's number.
 """
 
 from __future__ import annotations
@@ -19,40 +18,40 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 SLACK = 256
-"""Records that may be read too many at either end rather than look for a better key."""
+"""Maximum extra records at either end for which the search for a better key stops."""
 
 
 class Marks(NamedTuple):
-    """Keys of a sorted part of `total` records, rising, and the rank of each."""
+    """Some keys of a sorted part of `total` records, ascending, and the rank of each."""
 
     total: int
     keys: Sequence[int]
     ranks: Sequence[int]
 
     def surely_below(self, key: int) -> int:
-        """How many of the part's records are below `key` at least."""
+        """Minimum number of the part's records below `key`."""
         passed = bisect_left(self.keys, key)
         return self.ranks[passed - 1] + 1 if passed else 0
 
     def perhaps_below(self, key: int) -> int:
-        """How many of the part's records are below `key` at most."""
+        """Maximum number of the part's records below `key`."""
         passed = bisect_left(self.keys, key)
         return self.ranks[passed] if passed < len(self.keys) else self.total
 
 
 class Bounds(NamedTuple):
-    """A part of which only the total is known, and between which keys its records lie, both included."""
+    """A part without marks: only its total and the inclusive bounds of its keys are known."""
 
     total: int
     least: int
     greatest: int
 
     def surely_below(self, key: int) -> int:
-        """How many of the part's records are below `key` at least."""
+        """Minimum number of the part's records below `key`."""
         return self.total if key > self.greatest else 0
 
     def perhaps_below(self, key: int) -> int:
-        """How many of the part's records are below `key` at most."""
+        """Maximum number of the part's records below `key`."""
         return self.total if key > self.least else 0
 
 
@@ -60,7 +59,7 @@ Part = Marks | Bounds
 
 
 class Window(NamedTuple):
-    """What to read: [starts[p], ends[p]) of each part; the page begins at place `skip` of it, sorted."""
+    """The ranks [starts[p], ends[p]) to read of each part; sorted, the page begins at their position `skip`."""
 
     starts: list[int]
     ends: list[int]
@@ -68,7 +67,7 @@ class Window(NamedTuple):
 
 
 def window(parts: Sequence[Part], low: int, high: int, least: int, greatest: int) -> Window:
-    """What to read for the ranks [low, high) of all parts, whose keys lie in [least, greatest]."""
+    """The window for the ranks [low, high) of all parts, whose keys lie in [least, greatest]."""
     lower, _ = _bracket(parts, least, greatest, lambda part, key: part.perhaps_below(key), low + 1)
     _, upper = _bracket(parts, least, greatest, lambda part, key: part.surely_below(key), high)
     starts = [part.surely_below(lower) for part in parts]
@@ -79,10 +78,10 @@ def window(parts: Sequence[Part], low: int, high: int, least: int, greatest: int
 def _bracket(
     parts: Sequence[Part], least: int, greatest: int, below: Callable[[Part, int], int], goal: int
 ) -> tuple[int, int]:
-    """Two keys: below the first the parts count less than `goal`, below the second `goal` or more.
+    """Two keys: the parts have fewer than `goal` records below the first, and at least `goal` below the second.
 
-    If all of them count less, the second is above all keys. They are neighbours, or their counts differ by
-    no more than `SLACK`. A part that counts the same below both is added up and left out.
+    If they have fewer in total, the second is above all keys. Both keys are adjacent, or their counts differ by at most
+    `SLACK`. A part with equal counts for both is added to a sum and not examined further.
     """
     low, high = least, greatest + 2
     left, settled = list(parts), 0

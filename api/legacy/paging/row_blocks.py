@@ -1,7 +1,7 @@
-"""Blocks of a file's rows in order: first their keys alone, since decoding texts is most of what a page costs.
+"""Blocks of a file's sorted rows. Only keys are read first, because decoding texts is most of the cost of a page.
 
-A page of a block that wasn't in memory costs the block's keys and then its own rows. Whoever asks for the next page
-has all rows of the block read, and nothing after that: going from page to page costs little, and so does a jump.
+For the first page in a block, the keys of the block and the page's own rows are read. The next page nearby reads all
+rows of the block, and later pages are in memory. So both sequential pages and jumps are cheap.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ SCHEMA = pa.schema(
         ("location", pa.string()),
     ]
 )
-"""The columns of rows: those of `Shown`."""
+"""The columns of rows, as the fields of `Shown`."""
 
 _KEY_COLUMNS = "epoch_us(timestamp) AS timestamp_us, id"
 _BY_KEY = [("timestamp_us", "ascending"), ("id", "ascending")]
 
 
 class List(NamedTuple):
-    """What a list is of: one of the sets, one device or (empty) all, and a range of whole days in µs."""
+    """Selection of a list: a record set, one device or (empty) all, and a range of whole days in µs."""
 
     records: RecordSet
     device_id: str
@@ -52,12 +52,12 @@ class List(NamedTuple):
 
     @property
     def condition(self) -> str:
-        """What SQL asks of a file's records; of whole days, so that no file is only partly in the range."""
+        """The SQL condition on a file's records. The range consists of whole days, so each file is entirely in it."""
         return self.records.condition + (f" AND device_id = {sql_text(self.device_id)}" if self.device_id else "")
 
 
 class Block(NamedTuple):
-    """`rows` rows of one file from rank `first` on: those with least <= key < below. None: without such a bound."""
+    """`rows` rows of one file beginning at rank `first`, with least <= key < below. None: no such bound."""
 
     file: LiveFile
     first: int
@@ -67,14 +67,14 @@ class Block(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """Rows of a file in order: whole ones or keys alone."""
+    """Sorted rows of a file: complete, or only their keys."""
 
     file: LiveFile
     table: pa.Table
 
 
 class Blocks:
-    """The blocks of one list, as tables in order. All have keys; those that are whole have what is shown, too.
+    """The blocks of one list as sorted tables. All have keys; complete ones also have the other columns of `SCHEMA`.
 
     A table has no coordinates if each of its rows has a `location`.
     """
@@ -85,28 +85,28 @@ class Blocks:
         self._asked = asked
 
     def known(self, block: Block) -> pa.Table | None:
-        """What is in memory of a block."""
+        """The cached table of a block; None if there is none."""
         return self._memory.get(self._name(block))
 
-    def came_by(self, block: Block, ranks: range) -> None:
-        """Remember where in a block somebody was."""
+    def note_access(self, block: Block, ranks: range) -> None:
+        """Remember the ranks of the last access to a block."""
         self._memory.put(("near", self._name(block)), ranks)
 
-    def was_near(self, block: Block, ranks: range) -> bool:
-        """Whether the last who came by was at some of these ranks."""
+    def was_accessed_near(self, block: Block, ranks: range) -> bool:
+        """True if the ranks of the last access overlap these ranks."""
         before = self._memory.get(("near", self._name(block)))
         return before is not None and before.start < ranks.stop and ranks.start < before.stop
 
     def read_keys(self, blocks: Sequence[Block]) -> dict[Block, pa.Table]:
-        """The keys of blocks."""
-        return self._remembered(blocks, self._sorted(_paths(blocks), _condition(blocks)))
+        """Read and cache the keys of blocks."""
+        return self._cached(blocks, self._sorted(_paths(blocks), _condition(blocks)))
 
-    def read_whole(self, blocks: Sequence[Block]) -> dict[Block, pa.Table]:
-        """All that is shown of the rows of blocks."""
-        return self._remembered(blocks, self._rows(_paths(blocks), _condition(blocks)))
+    def read_complete(self, blocks: Sequence[Block]) -> dict[Block, pa.Table]:
+        """Read and cache all columns of blocks."""
+        return self._cached(blocks, self._rows(_paths(blocks), _condition(blocks)))
 
     def rows(self, files: Iterable[LiveFile], keys: Sequence[tuple[int, int]]) -> list[Shown]:
-        """The rows of files with these keys, (timestamp, id), between which the files have no others of the list."""
+        """The rows of files with these keys, (timestamp, id). The list has no other rows between the keys."""
         ids = [record_id for _, record_id in keys]
         between = within(key(*min(keys)), key(*max(keys)) + 1)
         condition = f"{between} AND id BETWEEN {min(ids)} AND {max(ids)}"
@@ -114,54 +114,52 @@ class Blocks:
         return shown(pa.concat_tables([SCHEMA.empty_table(), table], promote_options="default"))
 
     def marks(self, file: LiveFile, step: int) -> Marks:
-        """The key of every `step`-th record of a file in order, and of the last."""
-        found = self._find([file.path], "true")
-        order = pc.sort_indices(found, sort_keys=_BY_KEY)
+        """The key of every `step`-th record of a file in sorted order, and of the last."""
+        keys = self._select([file.path], "true")
+        order = pc.sort_indices(keys, sort_keys=_BY_KEY)
         ranks = [*range(0, len(order) - 1, step), len(order) - 1]
-        marked = found.take(order.take(ranks))
+        marked = keys.take(order.take(ranks))
         return Marks(len(order), list(map(key, marked["timestamp_us"].to_pylist(), marked["id"].to_pylist())), ranks)
 
-    def _find(self, paths: Sequence[str], condition: str, columns: str = _KEY_COLUMNS) -> pa.Table:
-        """Columns of the records of files that meet a condition, in no order."""
+    def _select(self, paths: Sequence[str], condition: str, columns: str = _KEY_COLUMNS) -> pa.Table:
+        """Columns of the records of files that meet a condition, unsorted."""
         return self._connection.sql(
             f"SELECT {columns} FROM read_parquet([{', '.join(map(sql_text, paths))}], hive_partitioning = false) "
             f"WHERE {self._asked.condition} AND {condition}"
         ).to_arrow_table()
 
     def _sorted(self, paths: Sequence[str], condition: str, *columns: str) -> pa.Table:
-        """Keys and such columns, one file after the other, each in order. Arrow sorts in a third of DuckDB's time."""
-        found = self._find(paths, condition, ", ".join(("file_index", _KEY_COLUMNS, *columns)))
-        order = pc.sort_indices(found, sort_keys=[("file_index", "ascending"), *_BY_KEY])
-        return found.drop_columns("file_index").take(order)
+        """Keys and other columns, sorted by file and key. Arrow sorts, because it is faster than DuckDB here."""
+        rows = self._select(paths, condition, ", ".join(("file_index", _KEY_COLUMNS, *columns)))
+        order = pc.sort_indices(rows, sort_keys=[("file_index", "ascending"), *_BY_KEY])
+        return rows.drop_columns("file_index").take(order)
 
     def _rows(self, paths: Sequence[str], condition: str) -> pa.Table:
-        """The same with all that is shown; coordinates, which are long to decode, only for those without `location`."""
+        """All columns, sorted. Coordinates, which are slow to decode, are read only if a `location` is missing."""
         table = self._sorted(paths, condition, "device_id", "speed_kmh", "location")
         if table["location"].null_count:
-            is_bare = pc.is_null(table["location"])
+            has_no_location = pc.is_null(table["location"])
             places = self._sorted(paths, condition, "latitude", "longitude")
             for name in ("latitude", "longitude"):
-                table = table.append_column(name, pc.if_else(is_bare, places[name], None))
+                table = table.append_column(name, pc.if_else(has_no_location, places[name], None))
         return table
 
-    def _remembered(self, blocks: Sequence[Block], every: pa.Table) -> dict[Block, pa.Table]:
-        """Cut into blocks what was read of them."""
-        found, at = {}, 0
-        for block in sorted(blocks, key=lambda one: (one.file.path, one.first)):
-            found[block] = every.slice(at, block.rows)
-            self._memory.put(self._name(block), found[block])
+    def _cached(self, blocks: Sequence[Block], rows: pa.Table) -> dict[Block, pa.Table]:
+        """Divide rows into their blocks, and cache these."""
+        tables, at = {}, 0
+        for block in sorted(blocks, key=lambda block: (block.file.path, block.first)):
+            tables[block] = rows.slice(at, block.rows)
+            self._memory.put(self._name(block), tables[block])
             at += block.rows
-        return found
+        return tables
 
     def _name(self, block: Block) -> object:
         return "rows", block.file.path, self._asked.records.is_http, self._asked.device_id, block.first, block.rows
 
 
-def is_whole(table: pa.Table) -> bool:
-    """Whether a block's table has more than keys."""
-    return bool(
-        table.schema.get_field_index("location") >= 0
-    )  # a twentieth of a page's time less than asking its names
+def is_complete(table: pa.Table) -> bool:
+    """True if a block's table has more than keys."""
+    return bool(table.schema.get_field_index("location") >= 0)  # faster than a look at the column names
 
 
 def table_of(rows: Iterable[Shown]) -> pa.Table:
@@ -176,14 +174,14 @@ def shown(table: pa.Table) -> list[Shown]:
 
 
 def _paths(blocks: Iterable[Block]) -> list[str]:
-    """The files of blocks, in the order of their paths."""
+    """The paths of the blocks' files, sorted."""
     return sorted({block.file.path for block in blocks})
 
 
 def _condition(blocks: Sequence[Block]) -> str:
-    """What SQL asks of the keys in blocks, which are all bounded or all whole files.
+    """The SQL condition that a key lies in one of the blocks, which are all bounded or all complete files.
 
-    First the range of all of them, by which DuckDB skips rows early; then that of each block.
+    The range of all blocks comes first, with which DuckDB skips rows early, then the range of each block.
     """
     if blocks[0].least is None:
         return "true"

@@ -1,4 +1,4 @@
-"""A record's place in the order of (timestamp, id): its key."""
+"""Keys for the order of records by (timestamp, id)."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ _ID_BITS = 53
 
 
 def key(timestamp_us: int, record_id: int) -> int:
-    """The key, as one number."""
+    """The key of a record, a single number."""
     return (timestamp_us << _ID_BITS) | record_id
 
 
 def within(least: int, below: int) -> str:
-    """What SQL asks of records with keys in [least, below)."""
+    """The SQL condition that a record's key lies in [least, below)."""
     (start_us, first_id), (end_us, end_id) = _moment(least), _moment(below)
     if start_us == end_us:
         return f"timestamp = {_time(start_us)} AND id >= {first_id} AND id < {end_id}"

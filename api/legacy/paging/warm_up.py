@@ -1,4 +1,4 @@
-"""What the first page after a start would wait for, done before anybody asks."""
+"""Fills the cache for the first pages at the start, so that the first request does not wait."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ log = logging.getLogger(__name__)
 
 
 async def warm_up(queries: Queries, pages: Pages) -> None:
-    """Prepare both record sets' lists, unless others had to wait for it. What fails is told to who asks for a page."""
+    """Prepare the lists of both record sets. Does nothing with a single query thread, which requests would wait for.
+
+    Errors are only logged: a request for a page reports them again.
+    """
     if queries.threads < 2:
         return
     for records in (TRACKING, TCP_TRACKING):
@@ -22,4 +25,4 @@ async def warm_up(queries: Queries, pages: Pages) -> None:
         try:
             await queries.run(lambda connection: pages.prepare(connection, every))  # noqa: B023
         except Exception as error:
-            log.debug("the list of %s is not prepared: %s", records.path, error)
+            log.debug("cannot prepare the list of %s: %s", records.path, error)

@@ -1,4 +1,4 @@
-"""Free-form dates of the older service's lists, read by the parser whose rules its clients know."""
+"""Free-form dates of the older service's lists, parsed with dateutil as the service did."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ MAX_CHARACTERS = 100
 
 
 def first_day(text: str, today: date) -> date:
-    """The day that a list begins with; see `_day`."""
+    """The first day of a list's range; see `_day`."""
     return _day(text, today, in_year=(1, 1))
 
 
 def last_day(text: str, today: date) -> date:
-    """The day that a list ends with; see `_day`."""
+    """The last day of a list's range; see `_day`."""
     return _day(text, today, in_year=(12, 31))
 
 
 def _day(text: str, today: date, in_year: tuple[int, int]) -> date:
-    """The day that a text names; what it leaves out is today's, but a bare year is the whole year.
+    """The day that a text names. Missing parts are taken from `today`; a year alone means the whole year.
 
-    03/04/2026 is 4 March; a time and a zone are cut off unconverted. Raises `OlderError` with the text as sent.
+    03/04/2026 is 4 March. A time and a time zone are ignored. Raises `OlderError` with the text as sent.
     """
-    refused = OlderError(400, {"error": f"Invalid date format: {text}"})
+    invalid = OlderError(400, {"error": f"Invalid date format: {text}"})
     if len(text) > MAX_CHARACTERS:
-        raise refused
+        raise invalid
     year = _BARE_YEAR.fullmatch(text)
     try:
         if year is not None:
             return date(int(year[1]), *in_year)
         return parse(text, default=datetime.combine(today, time(), UTC), ignoretz=True).date()
     except (ValueError, OverflowError):
-        raise refused from None
+        raise invalid from None

@@ -1,4 +1,4 @@
-"""`next` and `previous`: absolute addresses with the arguments sorted by name and encoded anew."""
+"""`next` and `previous`: absolute URLs with the parameters sorted by name and encoded again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from api.requests.query_headers import SCHEME
 
 
 def to_page(request: Request, number: int) -> str:
-    """The address of a page: `page` added, replaced or, for the first, left out; repeated and empty ones kept."""
+    """The URL of a page, with `page=number`, or without it for the first. Keeps repeated and empty parameters."""
     arguments = parse_qs(request.scope["query_string"].decode("latin-1"), keep_blank_values=True)
     arguments.pop("page", None)
     if number > 1:

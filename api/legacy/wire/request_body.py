@@ -1,4 +1,4 @@
-"""Bodies as the older service read them: JSON, and forms of one record."""
+"""Parses request bodies like the older service: JSON, and forms with one record."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ MAX_FORM_FIELDS = 1_000
 
 
 async def read(request: Request, limits: HttpLimits) -> tuple[object, int]:
-    """What a body says, and its bytes. Raises `OlderError` and `ProblemError`."""
+    """The value in a body, and the body's size. Raises `OlderError` and `ProblemError`."""
     body = await read_body(_unencoded(request), limits)
     return await _value_of(request, body), len(body)
 
 
 def _unencoded(request: Request) -> Request:
-    """The same request without its Content-Encoding, which the older service ignores."""
+    """The request without Content-Encoding, which the older service ignores."""
     headers = [(name, value) for name, value in request.scope["headers"] if name != b"content-encoding"]
     return Request({**request.scope, "headers": headers}, request.receive)
 
@@ -45,7 +45,7 @@ async def _value_of(request: Request, body: bytes) -> object:
 
 
 def _form(body: bytes) -> dict[str, str]:
-    """The fields of a form; of one that comes twice the last."""
+    """The fields of a form; the last of repeated ones counts."""
     try:
         text = body.decode()
     except UnicodeDecodeError:
@@ -59,7 +59,7 @@ def _form(body: bytes) -> dict[str, str]:
 async def _form_in_parts(headers: Headers, body: bytes) -> dict[str, str]:
     boundary = parse_options_header(headers["content-type"])[1].get(b"boundary")
     if boundary and boundary not in body:
-        return {}  # to the older service, JSON under this name was a form without fields
+        return {}  # the older service read JSON with this media type as a form without fields
 
     async def stream() -> AsyncGenerator[bytes, None]:
         yield body
@@ -72,12 +72,12 @@ async def _form_in_parts(headers: Headers, body: bytes) -> dict[str, str]:
 
 
 def _loads(body: bytes) -> object:
-    """Decode as the older service did, with its sentences."""
+    """Decode JSON like the older service, with the same error messages."""
     try:
         return json.loads(body.decode(), parse_constant=_refuse_constant, parse_float=_finite)
     except RecursionError:
         raise OlderError(400, {"detail": "JSON parse error - nested too deeply"}) from None
-    except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are such
+    except ValueError as error:  # the base class of UnicodeDecodeError and JSONDecodeError
         raise OlderError(400, {"detail": f"JSON parse error - {error}"}) from None
 
 
@@ -86,6 +86,6 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _finite(text: str) -> float | str:
-    """A number too large for a double stays text, which no rule takes for a number."""
+    """A number; one too large for a double remains text, which the field rules then reject."""
     number = float(text)
     return number if abs(number) != float("inf") else text

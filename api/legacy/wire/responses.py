@@ -1,4 +1,4 @@
-"""Answers as the older service gave them: its headers, methods and redirects, and JSON or HTML by negotiation."""
+"""Responses like the older service's: headers, methods, redirects, and content negotiation between JSON and HTML."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from telemetry.coordination import rejection_counts
 from telemetry.http.problem_responses import ProblemError
 
 HEADERS = {"Vary": "Accept, Cookie", **SAFE_HEADERS}
-"""What every answer says besides `Allow`."""
+"""Headers of every response, in addition to `Allow`."""
 
 JSON, HTML = "application/json", "text/html"
 Formats = Mapping[str, tuple[str, ...]]
-"""What `?format=` may name, and the media types that each of them may be written as; the first is the usual one."""
+"""Values of `?format=`, each with its media types; the first is the default."""
 
 FORMATS: Formats = {"json": (JSON,), "api": (HTML,)}
 
 TO_POST = "POST, OPTIONS"
 TO_READ = "GET, HEAD, OPTIONS"
-"""What the `Allow` header of every answer says."""
+"""Values of the `Allow` header."""
 
 FORM, FORM_IN_PARTS = "application/x-www-form-urlencoded", "multipart/form-data"
 PARSES = (JSON, FORM, FORM_IN_PARTS)
-"""Kinds of bodies that are taken."""
+"""Media types of accepted bodies."""
 
 
 class OlderError(Exception):
-    """Ends a request with a body of the older shape."""
+    """Ends a request with a body in the older service's format."""
 
     def __init__(self, status: int, body: object) -> None:
         super().__init__(status)
@@ -45,7 +45,7 @@ class OlderError(Exception):
 
 
 class Answer(NamedTuple):
-    """What a request is answered, in whichever form the client accepts."""
+    """Content of a response, independent of its media type."""
 
     status: int
     body: object
@@ -53,7 +53,7 @@ class Answer(NamedTuple):
 
 
 class Form(NamedTuple):
-    """How an answer is written: as JSON, perhaps indented, or as a page."""
+    """Media type of a response, and the indentation of JSON, if any."""
 
     media_type: str
     indent: int | None = None
@@ -63,7 +63,7 @@ Handler = Callable[[Request], Awaitable[Answer]]
 
 
 class Resource:
-    """One address: negotiates the form of the answer, then finds the method, as the older service did."""
+    """Handler of one path. Negotiates the media type before it checks the method, like the older service."""
 
     def __init__(self, name: str, allow: str, handler: Handler, parses: tuple[str, ...]) -> None:
         self.name = name
@@ -73,7 +73,7 @@ class Resource:
         self._parses = parses
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Send the response to a request."""
         request = Request(scope, receive)
         try:
             form = negotiate(request)
@@ -118,7 +118,7 @@ class Resource:
 
 
 def about(name: str, formats: Formats, parses: tuple[str, ...]) -> dict[str, object]:
-    """What OPTIONS says of an address."""
+    """The response to OPTIONS."""
     return {"name": name, "description": "", "renders": _media_types(formats), "parses": list(parses)}
 
 
@@ -127,46 +127,46 @@ def _media_types(formats: Formats) -> list[str]:
 
 
 def as_json(answer: Answer, allow: str, indent: int | None = None) -> Response:
-    """An answer as JSON; `indent` spaces a level if given."""
+    """A response with JSON, indented by `indent` spaces per level if given."""
     headers = {**HEADERS, "Allow": allow, **answer.headers, "Content-Type": JSON}
     return Response(_text(answer.body, indent).encode(), answer.status, headers)
 
 
 def _text(body: object, indent: int | None) -> str:
-    # json, not msgspec: its numbers are those of the older service
+    # json, not msgspec: it formats numbers like the older service
     return json.dumps(body, ensure_ascii=False, indent=indent, separators=None if indent else (",", ":"))
 
 
 def negotiate(request: Request, formats: Formats = FORMATS) -> Form:
-    """The form that the client accepts best: the most exact range of its `Accept` decides, weights don't.
+    """The media type for a response. The most specific range in `Accept` decides; quality values are ignored.
 
-    Raises `OlderError`: 404 for an unknown `?format=`, 406 if nothing fits.
+    Raises `OlderError`: 404 for an unknown `?format=`, 406 if no media type is acceptable.
     """
-    wanted = request.query_params.getlist("format")[-1:]
-    if wanted and wanted[0]:
-        if wanted[0] not in formats:
+    requested = request.query_params.getlist("format")[-1:]
+    if requested and requested[0]:
+        if requested[0] not in formats:
             raise OlderError(404, {"detail": "Not found."})
-        offered = list(formats[wanted[0]])
+        offered = list(formats[requested[0]])
     else:
         offered = _media_types(formats)
     accepted = ",".join(request.headers.getlist("accept")) or "*/*"
-    ranges = sorted((Range.of(text) for text in accepted.split(",")), key=lambda one: -one.exactness)
+    ranges = sorted((Range.of(text) for text in accepted.split(",")), key=lambda media_range: -media_range.exactness)
     for exactness in (3, 2, 1, 0):
         for media_type in offered:
-            for one in ranges:
-                if one.exactness == exactness and one.matches(media_type):
-                    return Form(media_type, one.indent if media_type == JSON else None)
+            for media_range in ranges:
+                if media_range.exactness == exactness and media_range.matches(media_type):
+                    return Form(media_type, media_range.indent if media_type == JSON else None)
     raise OlderError(406, {"detail": "Could not satisfy the request Accept header."})
 
 
 def readable(path: str, name: str, handler: Handler) -> list[Route]:
-    """The routes of an address that can be read, with and without its slash."""
+    """The routes of a readable path, with and without a trailing slash."""
     resource = Resource(name, TO_READ, handler, PARSES)
     return [Route(f"{path}/", resource), Route(path, redirect), Route(path, resource)]
 
 
 async def redirect(request: Request) -> Response:
-    """To the same address with a slash, relative, its query kept."""
+    """Redirect to the same path with a trailing slash, as a relative URL with the query."""
     path = request.scope["raw_path"].decode("ascii").partition("?")[0] + "/"
     query = request.scope["query_string"].decode("latin-1")
     location = f"{path}?{query}" if query else path

@@ -1,4 +1,4 @@
-"""A record as each of the older service's two sets shows it."""
+"""Serializes records as objects of the older service's two record sets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from telemetry.model.record import Stored
 
 
 class Shown(NamedTuple):
-    """What either set shows of a record: its coordinates only where it has no `location`."""
+    """The fields of a record that both sets use. It has coordinates only without a `location`."""
 
     device_id: str
     id: int
@@ -64,7 +64,7 @@ def _speed(shown: Shown) -> float:
 
 
 class RecordSet(NamedTuple):
-    """One of the two sets: what came by HTTP, and all else."""
+    """One of the two record sets: records received over HTTP, or all others."""
 
     path: str
     is_http: bool
@@ -75,7 +75,7 @@ class RecordSet(NamedTuple):
 
     @property
     def condition(self) -> str:
-        """What SQL asks of the set's records."""
+        """The SQL condition that a record is in the set."""
         return f"transport {'=' if self.is_http else '<>'} 'http'"
 
     def newest(self, latest: Latest) -> Slot | None:

@@ -1,4 +1,4 @@
-"""Lists are prepared at the start, whatever state the box is in."""
+"""Lists are prepared at the start, in any state of the box."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_nothing_to_prepare_is_no_error(queries: Queries, stores: Stores, caplog
     assert [one for one in caplog.records if one.name != "asyncio"] == []
 
 
-def test_what_cannot_be_prepared_is_told_to_who_asks(
+def test_errors_of_the_preparation_are_only_logged(
     queries: Queries, stores: Stores, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A commit log that can't be read: a start goes on and logs no error, a page fails."""
