@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def _table(polynomial: int) -> tuple[int, ...]:
-    """Of a reflected 16-bit CRC: what each byte makes of a register that is 0."""
+    """Table of a reflected 16-bit CRC: the register after each byte, from 0."""
     return tuple(_shifted(byte, polynomial) for byte in range(256))
 
 
@@ -21,12 +21,12 @@ _X25 = _table(0x8408)
 
 
 def crc16_arc(data: bytes) -> int:
-    """CRC-16/ARC: of b"123456789" it is 0xBB3D."""
+    """CRC-16/ARC. The check value, for b"123456789", is 0xBB3D."""
     return _crc(data, _ARC, 0)
 
 
 def crc16_x25(data: bytes) -> int:
-    """CRC-16/X-25, which vendors call CRC-ITU: of b"123456789" it is 0x906E."""
+    """CRC-16/X-25, which vendors call CRC-ITU. The check value, for b"123456789", is 0x906E."""
     return _crc(data, _X25, 0xFFFF) ^ 0xFFFF
 
 
@@ -37,8 +37,8 @@ def _crc(data: bytes, table: Sequence[int], register: int) -> int:
 
 
 def xor(data: bytes) -> int:
-    """All bytes by exclusive or, as NMEA 0183 has it."""
-    found = 0
+    """Exclusive or of all bytes, the checksum of NMEA 0183."""
+    checksum = 0
     for byte in data:
-        found ^= byte
-    return found
+        checksum ^= byte
+    return checksum

@@ -1,14 +1,14 @@
-"""GPS103, of Coban's trackers: text that ends with a semicolon.
+"""GPS103, the protocol of Coban's trackers: text messages that end with a semicolon.
 
-    ##,imei:<id>,A;                                       a login, which hears LOAD
-    <id>;                                                 a keep-alive, which hears ON
+    ##,imei:<id>,A;                                       a login; reply: LOAD
+    <id>;                                                 a keep-alive; reply: ON
     imei:<id>,<event>,<local time>,<phone or card>,F,<UTC time of day>,A,<lat>,N,<lon>,E,<speed>,<course>,<altitude>,
         <ignition>,<door>,<fuel 1>,<fuel 2>,<temperature>;
     imei:<id>,<event>,<local time>,<phone or card>,L,,,<lac>,,<cid>,…;      no fix
-    imei:<id>,OBD,<local time>,<what the engine says>;
+    imei:<id>,OBD,<local time>,<engine values>;
 
-The date is told in local time alone. That of a fix follows from its UTC time of day, and tells the device's zone, which
-holds for what it sends without a fix on the same connection; until then that is the listener's.
+The date is in local time only. A fix also has its UTC time of day, so the device's time zone can be computed. This zone
+applies to messages without a fix on the same connection; before the first fix, the port's `timezone` applies.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _OIL = re.compile(r"oil ?(\d+(?:\.\d+)?)%?", re.ASCII)
 _TEMPERATURE = re.compile(r"T: ?([+-]?\d+(?:\.\d+)?)", re.ASCII)
 
 ZONE_STEP_US = 900_000_000
-"""Zones differ by quarters of an hour."""
+"""Time zones differ by multiples of 15 minutes."""
 
 ALARMS = {
     "help me": "sos",
@@ -72,12 +72,12 @@ ALARMS = {
     "T": "temperature",
     "oil": "fuel_leak",
 }
-"""What the events mean that are alarms."""
+"""Event → alarm."""
 
 IGNITIONS = {"acc on": True, "acc off": False}
 _REPORT = "tracker"
 FULL_PERCENT = 100
-"""A greater number where the second tank stands is the odometer, as in OBD messages."""
+"""A greater number in the place of the second fuel level is the odometer, as in OBD messages."""
 
 _OBD_NAMES = (
     "odometer_m",
@@ -93,8 +93,8 @@ _OBD_NAMES = (
 )
 
 
-class _Found(NamedTuple):
-    """What a message says of its moment, its device's state and its place."""
+class _Content(NamedTuple):
+    """Time, attributes and position of a message."""
 
     at_us: int | None
     attributes: Attributes
@@ -110,7 +110,7 @@ class Gps103(Framed):
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)
-        self._ahead_us: int | None = None  # how far the device's local time is ahead of UTC, once it has told
+        self._ahead_us: int | None = None  # local time minus UTC; None before the first fix
 
     def cut(self, buffer: bytearray) -> Cut | None:
         end = _END.search(buffer, self._looked_bytes)
@@ -131,21 +131,23 @@ class Gps103(Framed):
         if _KEEP_ALIVE.fullmatch(text):
             self.device_id = text
             return received([], frame, b"ON")
-        later = _LATER.match(text)  # a keep-alive that lost its end
+        later = _LATER.match(text)  # a keep-alive without its end
         named = _NAMED.fullmatch(text, later.end() if later else 0)
         if named is None:
-            raise FrameFault("is no message of GPS103")
+            raise FrameFault("is not a GPS103 message")
         self.device_id, event = named[1], named[2].strip()
         ack = b"ON" if later else f"**,imei:{self.device_id},E;".encode() if event == "help me" else b""
         if event == _PHOTO:
             return received([], frame, ack)
-        found = self._found(event, (named[3] or "").split(","), arrival)
-        record = sent(self.device_id, SOURCE, self.options, arrival, found.at_us, found.attributes, found.position)
+        content = self._content(event, (named[3] or "").split(","), arrival)
+        record = sent(
+            self.device_id, SOURCE, self.options, arrival, content.at_us, content.attributes, content.position
+        )
         return received([record], frame, ack)
 
-    def _found(self, event: str, values: list[str], arrival: Arrival) -> _Found:
+    def _content(self, event: str, values: list[str], arrival: Arrival) -> _Content:
         if event == "OBD":
-            return _Found(self._zoned_us(values[0]), _engine(values[1:]))
+            return _Content(self._zoned_us(values[0]), _engine(values[1:]))
         if len(values) >= 17 and _HMS.fullmatch(values[3]) and _HMS.fullmatch(values[4]):
             return _alternative(values)
         if _at(values, 2).strip() == "F":
@@ -155,13 +157,13 @@ class Gps103(Framed):
             cells = None if lac is None or cid is None else [{"lac": lac, "cid": cid}]
             attributes = {**_event(event), **_guest(event, values), "cells": cells}
             is_dated = not values[0].strip().startswith("0000")  # before its first fix a device has no date
-            return _Found(self._zoned_us(values[0]) if is_dated else None, attributes)
-        return _Found(self._zoned_us(values[0]), {**_event(event), **raw(values[1:])})
+            return _Content(self._zoned_us(values[0]) if is_dated else None, attributes)
+        return _Content(self._zoned_us(values[0]), {**_event(event), **raw(values[1:])})
 
     # Positions ---------------------------------------------------------------------------------------
 
-    def _fixed(self, event: str, values: list[str], arrival: Arrival) -> _Found:
-        """`<local>,<phone or card>,F,<UTC>,A,` and then the place and the state of the car."""
+    def _fixed(self, event: str, values: list[str], arrival: Arrival) -> _Content:
+        """`<local>,<phone or card>,F,<UTC>,A,`, then the position and the state of the car."""
         latitude, longitude, rest = _place(values[5:])
         speed, course, altitude, *state = [*rest, "", "", ""]
         place = position(
@@ -173,10 +175,10 @@ class Gps103(Framed):
             heading_deg=number(course),
         )
         at_us = self._fix_us(values[0].strip(), values[3].strip(), arrival)
-        return _Found(at_us, {**_event(event), **_guest(event, values), **_car(state)}, place)
+        return _Content(at_us, {**_event(event), **_guest(event, values), **_car(state)}, place)
 
     def _fix_us(self, local: str, clock: str, arrival: Arrival) -> int | None:
-        """Of the local date and the UTC time of day: so that the two are as near as can be."""
+        """UTC time of a fix: its UTC time of day, on the day that puts it nearest to the local time."""
         utc = _UTC.fullmatch(clock)
         if utc is None:
             return self._zoned_us(local)
@@ -189,7 +191,7 @@ class Gps103(Framed):
         return at_us
 
     def _zoned_us(self, local: str) -> int | None:
-        """A moment told in local time alone, in the zone that the device or else its listener has told."""
+        """UTC of a local time, by the zone of the device's fixes, otherwise by the port's `timezone`."""
         local_us = _local_us(local)
         if local_us is None:
             return None
@@ -199,22 +201,22 @@ class Gps103(Framed):
         return round(at.timestamp()) * 1_000_000
 
 
-def _alternative(values: list[str]) -> _Found:
+def _alternative(values: list[str]) -> _Content:
     """`<event>,<sensor>,<its volts>,HHMMSS,DDMMYY,<signal>,<fix>,<lat>,<lon>,<km/h>,<course>,<altitude>,<hdop>,
-    <satellites>,<ignition>,<charging>,<error>`, behind the device's name; what is missing is dashes."""
+    <satellites>,<ignition>,<charging>,<error>`, after the device's id; dashes stand for missing values."""
     event, sensor, volts, clock, date, signal, fix, latitude, longitude, *more = values
     speed, course, altitude, hdop, satellites, ignition, charging, error, *_ = [*more, ""]
     day, month, year = pairs(date)
     attributes: Attributes = {
-        "event": _said(event),
-        "io1": _said(sensor),
-        "io2": _said(volts),
+        "event": _text(event),
+        "io1": _text(sensor),
+        "io2": _text(volts),
         "gsm_signal": whole(signal),
         "hdop": number(hdop),
         "satellites": whole(satellites),
         "ignition": _flag(ignition),
         "charging": _flag(charging),
-        "info": _said(error),
+        "info": _text(error),
     }
     place = position(
         number(latitude),
@@ -224,15 +226,15 @@ def _alternative(values: list[str]) -> _Found:
         speed_kmh=number(speed),
         heading_deg=number(course),
     )
-    return _Found(moment_us(year, month, day, *pairs(clock), UTC), attributes, place)
+    return _Content(moment_us(year, month, day, *pairs(clock), UTC), attributes, place)
 
 
-def _said(text: str) -> str | None:
+def _text(text: str) -> str | None:
     return text.strip("- ") or None
 
 
 def _local_us(text: str) -> int | None:
-    """yymmddHHMM[SS] as if it were UTC; None where it is missing, or all zeros. Raises `RecordError`."""
+    """yymmddHHMM[SS], read as UTC; None if it is missing or all zeros. Raises `RecordError`."""
     text = text.strip()
     if not text.strip("0"):
         return None
@@ -244,7 +246,7 @@ def _local_us(text: str) -> int | None:
 
 
 def _place(values: list[str]) -> tuple[float | None, float | None, list[str]]:
-    """Latitude and longitude, and what follows them; in degrees and minutes, or decimal ones without hemispheres.
+    """Latitude, longitude and the values after them. Degrees and minutes, or decimal degrees without hemispheres.
 
     Some devices leave N or E blank.
     """
@@ -261,7 +263,7 @@ def _place(values: list[str]) -> tuple[float | None, float | None, list[str]]:
 
 
 def _event(event: str) -> Attributes:
-    """What an event means; a plain report has no other."""
+    """Attributes of an event; none for a regular report."""
     if oil := _OIL.fullmatch(event):
         return {"alarm": ALARMS["oil"], "fuel_percent": float(oil[1])}
     if temperature := _TEMPERATURE.fullmatch(event):
@@ -274,7 +276,7 @@ def _event(event: str) -> Attributes:
 
 
 def _guest(event: str, values: Sequence[str]) -> Attributes:
-    """The phone that the device calls, or the card that it read; 0 is neither."""
+    """The phone number that the device calls, or the card that it read; 0 = none."""
     guest = _at(values, 1).strip()
     if guest.endswith("%"):
         return {"battery_percent": whole(guest[:-1])}
@@ -282,7 +284,7 @@ def _guest(event: str, values: Sequence[str]) -> Attributes:
 
 
 def _car(values: list[str]) -> Attributes:
-    """`<ignition>,<door>,<fuel 1>,<fuel 2>,<temperature>`, any of which may be missing."""
+    """`<ignition>,<door>,<fuel 1>,<fuel 2>,<temperature>`; any of them may be missing."""
     ignition, door, fuel1, fuel2, temperature, *rest = [*values, "", "", "", "", ""]
     codes = [value for value in (fuel2, temperature, *rest) if _CODE.fullmatch(value)]
     if _CODE.fullmatch(fuel2):
@@ -305,7 +307,7 @@ def _flag(text: str) -> bool | None:
 
 
 def _engine(values: list[str]) -> Attributes:
-    """Odometer, fuel, hours, speed, load, coolant, throttle, revolutions, battery, and fault codes."""
+    """Odometer, fuel, hours, speed, load, coolant, throttle, engine speed, battery, and fault codes."""
     found: Attributes = {
         name: number(value.strip().rstrip("%") if value.strip() not in ("+", "-") else "")
         for name, value in zip(_OBD_NAMES, values, strict=False)

@@ -1,10 +1,10 @@
-"""H02: text frames `*HQ,<id>,<command>,…#` and binary ones behind a `$`, mixed as a device likes; times are UTC.
+"""H02: text frames `*HQ,<id>,<command>,…#` and binary frames that begin with `$`, in any order; times are UTC.
 
-A binary frame doesn't tell its length (32 or 45 bytes are usual). Of the first one on a connection it is what lies
-before the next frame, or before silence; those after it are as long.
+A binary frame does not contain its length (32 or 45 bytes are usual). The first one on a connection ends at the next
+frame or at silence; later ones have the same length.
 
-What frames say is in h02_fields.py. `V1` and `NBR` hear that they were stored, heartbeats their own head; the others
-hear nothing unless the listener answers all.
+The contents of frames are decoded in h02_fields.py. The reply to `V1` and `NBR` confirms that they were stored; the
+reply to a heartbeat repeats its head. Other frames have a reply only with the setting `answers_all`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SOURCE = "h02"
 MIN_BINARY_BYTES = 32
 OTHER_BINARY_BYTES = 45
 ID_BYTES, LONG_ID_BYTES = 5, 8
-"""Of a binary frame; which it is, the date behind it tells."""
+"""Possible sizes of the id in a binary frame. The position of the date after it shows which applies."""
 
 _MARKER = re.compile(rb"[*$X]")
 _TEXT_HEAD = re.compile(rb"\*[A-Za-z]{2},")
@@ -45,14 +45,14 @@ class H02(Framed):
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)
-        self._binary_bytes = 0  # how long this connection's binary frames are, once that is known
+        self._binary_bytes = 0  # length of this connection's binary frames; 0 = not known yet
 
     @property
     def waits_for_quiet(self) -> bool:
         return not self._binary_bytes and self._buffer.startswith(b"$") and len(self._buffer) >= MIN_BINARY_BYTES
 
     def quiet(self, arrival: Arrival) -> list[Message]:
-        """A binary frame whose end can't be seen is whole."""
+        """Silence ends a binary frame of unknown length."""
         return self._ended(arrival) if self.waits_for_quiet else []
 
     def cut(self, buffer: bytearray) -> Cut | None:
@@ -67,7 +67,7 @@ class H02(Framed):
             return Cut(size, bytes(buffer[:size])) if len(buffer) >= size else None
         size = buffer.find(b"#") + 1
         if after := _TEXT_HEAD.search(buffer, 1, size or len(buffer)):
-            size = after.start()  # its end was lost
+            size = after.start()  # the end of the frame was lost
         return Cut(size, bytes(buffer[:size])) if size else None
 
     def _cut_binary(self, buffer: bytearray) -> Cut | None:
@@ -81,7 +81,7 @@ class H02(Framed):
 
     def _junk(self, junk: bytearray) -> Cut:
         if junk.strip():
-            self._binary_bytes = 0  # what is left of a binary frame: they have become longer
+            self._binary_bytes = 0  # the rest of a binary frame: frames have become longer
         return Cut(len(junk))
 
     def end(self, buffer: bytearray) -> Cut | None:
@@ -100,15 +100,15 @@ class H02(Framed):
         else:
             text = _TEXT_FRAME.fullmatch(ascii_lines(frame))
             if text is None or not (text[1] or self.device_id):
-                raise FrameFault("is no frame of H02")
+                raise FrameFault("is not an H02 frame")
             self.device_id, command = text[1] or self.device_id, text[2].strip()
             if not command:
-                return received([], frame, b"")  # a sign of life
+                return received([], frame, b"")  # a keep-alive
             read = partial(h02_fields.text, command, (text[3] or "").split(","))
             ack = self._ack(command, text[0], arrival)
         try:
-            said = read(self.options, arrival)
-            record = sent(self.device_id, SOURCE, self.options, arrival, said.at_us, said.attributes, said.position)
+            at_us, attributes, position = read(self.options, arrival)
+            record = sent(self.device_id, SOURCE, self.options, arrival, at_us, attributes, position)
         except RecordError as error:
             return unusable(self.device_id, error, frame, ack)
         return received([record], frame, ack)
@@ -123,7 +123,7 @@ class H02(Framed):
         return self._confirmed(arrival)
 
     def _confirmed(self, arrival: Arrival) -> bytes:
-        """What other frames hear of a listener that answers all."""
+        """The reply to other frames, with the setting `answers_all`."""
         return f"*HQ,{self.device_id},R12,{_utc(arrival):%H%M%S}#".encode() if self.options.answers_all else b""
 
 
@@ -141,8 +141,8 @@ def _utc(arrival: Arrival) -> datetime:
 
 
 def _binary_size(buffer: bytearray, start: int) -> tuple[int, int]:
-    """How long the first frame is: up to the next one's head, from `start` on; 0 if none is seen. And where to look
-    next."""
+    """Length of the first frame, up to the next head from `start` on, or 0 if there is none; and where to continue the
+    search."""
     for marker in _MARKER.finditer(buffer, start):
         at = marker.start()
         is_head = _is_head(buffer, at)
@@ -154,7 +154,7 @@ def _binary_size(buffer: bytearray, start: int) -> tuple[int, int]:
 
 
 def _is_head(buffer: bytearray, at: int) -> bool | None:
-    """Whether a frame begins there; None if that can't be told yet."""
+    """True if a frame begins at `at`; None if more bytes are needed."""
     if buffer[at] == ord("$"):
         if len(buffer) < at + _BINARY_HEAD_BYTES:
             return None
@@ -167,13 +167,13 @@ def _is_head(buffer: bytearray, at: int) -> bool | None:
 
 
 def _id_bytes(frame: bytes) -> int:
-    """How long the id of a binary frame is: a date and a time stand behind it."""
+    """Size of the id in a binary frame, from the position of the time and date after it."""
     is_long = not _is_moment(frame[6:12]) and _is_moment(frame[9:15])
     return LONG_ID_BYTES if is_long else ID_BYTES
 
 
 def _is_moment(data: bytes | bytearray) -> bool:
-    """Whether these bytes can be HHMMSS and DDMMYY."""
+    """True if these bytes can be HHMMSS and DDMMYY."""
     digits = data.hex()
     if not digits.isdigit():
         return False

@@ -1,12 +1,12 @@
-"""NMEA 0183 sentences in lines, as GPS receivers and simple trackers send them: RMC, GGA and GLL tell a position; so do
-u-blox' PUBX,00, TRCCR and QZE, three makers' own.
+"""NMEA 0183 sentences, one per line, as GPS receivers and simple trackers send them. RMC, GGA and GLL contain a
+position; so do PUBX,00 (u-blox), TRCCR and QZE, sentences of single vendors.
 
-All sentences of one second are one record. It is complete with the first sentence of another second, after `MORE_S` of
-silence, or with the end of the connection. A sentence without a date is of the day that puts it nearest to the last
-record of its connection, or to its arrival.
+All sentences of one second form one record. It is complete with the first sentence of another second, after `MORE_S` of
+silence, or at the end of the connection. For a sentence without a date, the day that puts it nearest to the
+connection's last record is used, or to its arrival.
 
-Sentences don't name their device. Its id comes in a line of its own or before the `$` of a sentence, in one of the ways
-that are usual; without one it is the listener's `address`.
+Sentences do not contain the device id. It comes in a separate line or before the `$` of a sentence, in one of several
+usual forms. Without an id, the sender's address is used.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _IMEI = re.compile(r"IMEI[ ,:=]+(\w+)", re.ASCII)
 _BARE_ID = re.compile(r"[0-9A-F]{4,32}")
 _CLOCK = re.compile(r"(\d\d)(\d\d)(\d\d)(?:\.(\d{0,9}))?", re.ASCII)
 _POSITION = re.compile(r"[A-Z]{2}(RMC|GGA|GLL)|(PUBX|TRCCR)")
-_BEHIND = re.compile(r"\*[0-9A-Fa-f]{2},\d*,(\d{15}),", re.ASCII)
+_TRAILING_ID = re.compile(r"\*[0-9A-Fa-f]{2},\d*,(\d{15}),", re.ASCII)
 _LONG_TIME = re.compile(r"(\d\d)(\d\d)(\d\d)(\d\d)(\d{6}(?:\.\d{0,9})?)", re.ASCII)
 _LONG_DAY = re.compile(r"\d{8}", re.ASCII)
 _QZE_VALUES = 10
 
 
 class _Fix(NamedTuple):
-    """What the sentences of one second say. `clock` is the time of day as sent; None and blank are unknown."""
+    """Values of the sentences of one second. `clock` is the time of day as sent; None and blank mean unknown."""
 
     clock: str
     date: str = ""
@@ -57,9 +57,9 @@ class _Fix(NamedTuple):
     ignition: bool | None = None
 
     def joined(self, other: _Fix) -> _Fix:
-        """Both, the other's where they differ; and a fix only if neither says that it is none."""
-        said = {name: value for name, value in other._asdict().items() if value is not None and value != ""}
-        both = self._replace(**said)
+        """Merge both; `other` takes precedence. The fix is valid only if neither is marked as invalid."""
+        known = {name: value for name, value in other._asdict().items() if value is not None and value != ""}
+        both = self._replace(**known)
         return both._replace(is_valid=self.is_valid is not False and other.is_valid is not False)
 
 
@@ -73,9 +73,9 @@ class Nmea(Framed):
     def __init__(self, options: Options) -> None:
         super().__init__(options)
         self._fix = _Fix("")
-        self._is_pending = False  # whether the fix says anything that no record has said
+        self._is_pending = False  # True if the fix has values that are in no record yet
         self._lines = b""  # its sentences
-        self._last_us: int | None = None  # the last record's moment
+        self._last_us: int | None = None  # time of the last record
 
     @property
     def waits_for_quiet(self) -> bool:
@@ -90,14 +90,14 @@ class Nmea(Framed):
         return len(self._buffer) + len(self._lines)
 
     def feed(self, data: bytes | bytearray, arrival: Arrival) -> list[Message]:
-        """Take what was received; what ends the connection comes behind what was told before it."""
+        """Process received bytes. A pending record comes before a message that ends the connection."""
         messages = super().feed(data, arrival)
         if messages and messages[-1].last:
             messages[-1:] = [*self._flushed(arrival), messages[-1]]
         return messages
 
     def quiet(self, arrival: Arrival) -> list[Message]:
-        """Nothing more of this second."""
+        """Silence ends the second."""
         return self._flushed(arrival)
 
     def eof(self, arrival: Arrival) -> list[Message]:
@@ -116,7 +116,7 @@ class Nmea(Framed):
         return (self._take(fix, frame, arrival) if fix else None) or before
 
     def _named(self, device_id: str, arrival: Arrival) -> Message | None:
-        """From now on another device speaks; the record of the one before, if there is one."""
+        """Switch to a device id; returns the pending record of the previous device, if any."""
         message = None
         if self.device_id and device_id != self.device_id:
             message = self._record(arrival) if self._is_pending else None
@@ -125,7 +125,7 @@ class Nmea(Framed):
         return message
 
     def _take(self, fix: _Fix, frame: bytes, arrival: Arrival) -> Message | None:
-        """Add what a sentence says; what came before if that was of another second, or is more than a second has."""
+        """Add a sentence; returns the previous record if the sentence has another time or the lines are too long."""
         is_same = fix.clock == self._fix.clock and (fix.clock or self._is_pending)
         if is_same and len(self._lines) + len(frame) < self._max_bytes:
             both = self._fix.joined(fix)
@@ -156,7 +156,7 @@ class Nmea(Framed):
             return None
         match = _CLOCK.fullmatch(self._fix.clock)
         if match is None:
-            raise RecordError("timestamp", self._fix.clock, "is no time of day")
+            raise RecordError("timestamp", self._fix.clock, "is not a time of day")
         fraction_us = int(f"{match[4] or ''}000000"[:6])
         clock = Clock(int(match[1]), int(match[2]), int(match[3]), fraction_us)
         if not self._fix.date:
@@ -169,7 +169,7 @@ class Nmea(Framed):
 
 
 def _line(text: str) -> tuple[str, _Fix | None]:
-    """The device that a line names, or nothing, and what it says of a position. Raises `FrameFault`."""
+    """The device id in a line, or blank, and its position values. Raises `FrameFault`."""
     prefix, mark, sentence = text.partition("$")
     if text.startswith("QZE,"):
         return _qze(text.split(",")[1:])
@@ -180,29 +180,29 @@ def _line(text: str) -> tuple[str, _Fix | None]:
     if name := _NAME.match(mark + sentence):
         return name[1].strip(), None
     kind, *values = body.split(",")
-    told = _POSITION.fullmatch(kind)
-    if behind := _BEHIND.search(sentence):
-        device_id = behind[1]
-    return device_id, _READERS[told[1] or told[2]](values) if told else None
+    match = _POSITION.fullmatch(kind)
+    if trailing := _TRAILING_ID.search(sentence):
+        device_id = trailing[1]
+    return device_id, _READERS[match[1] or match[2]](values) if match else None
 
 
 def _checked(text: str) -> str:
-    """The inside of a sentence, if its checksum, where it has one, is right. Raises `FrameFault`."""
+    """A sentence without `$` and checksum. Raises `FrameFault` if the checksum, if any, is wrong."""
     sentence = _SENTENCE.fullmatch(text)
     if sentence is None:
-        raise FrameFault("is no NMEA sentence")
+        raise FrameFault("is not an NMEA sentence")
     if sentence[2] and xor(sentence[1].encode()) != int(sentence[2], 16):
         raise FrameFault(f"checksum {xor(sentence[1].encode()):02X}, but {sentence[2].upper()} was sent")
     return sentence[1]
 
 
 def _bare_id(text: str) -> str:
-    """The id of a line that holds nothing else."""
+    """The id in a line that contains only an id."""
     if name := _IMEI.fullmatch(text):
         return name[1]
     if _BARE_ID.fullmatch(text):
         return text
-    raise FrameFault("is no NMEA sentence")
+    raise FrameFault("is not an NMEA sentence")
 
 
 def _prefix_id(prefix: str) -> str:
@@ -255,7 +255,7 @@ def _gll(values: list[str]) -> _Fix:
 
 
 def _pubx(values: list[str]) -> _Fix | None:
-    """00, time, latitude, N, longitude, E, altitude, NF or what it is, two accuracies, km/h, course, …, HDOP, …"""
+    """00, time, latitude, N, longitude, E, altitude, NF or kind of fix, two accuracies, km/h, course, …, HDOP, …"""
     if len(values) < 18 or values[0] != "00":
         return None
     clock, latitude, north, longitude, east, altitude, status, _, _, speed_kmh, course, *more = _padded(values, 18)[1:]
@@ -277,12 +277,12 @@ def _pubx(values: list[str]) -> _Fix | None:
 def _trccr(values: list[str]) -> _Fix:
     """YYYYMMDDHHMMSS.sss, A or V, latitude and longitude in degrees, knots, course, altitude, battery."""
     time, status, latitude, longitude, speed, course, altitude, battery, *_ = _padded(values, 8)
-    told = _LONG_TIME.fullmatch(time)
-    if told is None:
+    match = _LONG_TIME.fullmatch(time)
+    if match is None:
         raise FrameFault("TRCCR without its time")
     return _Fix(
-        told[5],
-        told[4] + told[3] + told[2],
+        match[5],
+        match[4] + match[3] + match[2],
         number(latitude),
         number(longitude),
         status == "A",
@@ -322,7 +322,7 @@ _READERS: dict[str, Callable[[list[str]], _Fix | None]] = {
 
 
 def _padded(values: list[str], count: int) -> list[str]:
-    """The values, and blanks for those that old receivers leave out at the end."""
+    """The values, stripped; blanks for values at the end that old receivers omit."""
     return [value.strip() for value in values] + [""] * (count - len(values))
 
 

@@ -1,7 +1,7 @@
-"""From what a tracker says to a record: one vocabulary, units and bounds for all protocols of trackers.
+"""Makes records from trackers' values: one vocabulary, units and bounds for all tracker protocols.
 
-The names of attributes are those of docs/attributes.md. Coordinates that are no fix are kept, with `fix` false as the
-first attribute: they are part of the record, and never the device's latest position.
+The names of attributes are listed in docs/attributes.md. Coordinates without a valid fix are kept, with `fix` false as
+the first attribute: they are part of the record, and never the device's latest position.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ KMH_OF_KNOT = 1.852
 
 
 class Position(NamedTuple):
-    """Where a device says it is. None is unknown; `is_fix` is false if its receiver was not sure."""
+    """A device's position. None = unknown; `is_fix` is false if its receiver marked it as invalid."""
 
     latitude: float | None
     longitude: float | None
@@ -39,7 +39,7 @@ class Position(NamedTuple):
 
 
 NOWHERE = Position(None, None)
-"""Of a message that tells of no position."""
+"""The position of a message without one."""
 
 
 def sent(
@@ -51,9 +51,9 @@ def sent(
     attributes: Attributes,
     position: Position = NOWHERE,
 ) -> Sent:
-    """A record. `at_us` is µs since the epoch, None or the arrival where the device gave no time.
+    """A record. `at_us` is µs since the epoch; without a time from the device, None or the arrival.
 
-    One with a time of its own is stored once, however often it comes. Raises `RecordError`.
+    A record with the device's time is stored once, also if it is sent again. Raises `RecordError`.
     """
     if not position.is_fix and position.latitude is not None:
         attributes = {"fix": False, **attributes}
@@ -74,14 +74,14 @@ def sent(
 
 
 def moment_us(year: int, month: int, day: int, hour: int, minute: int, second: int, zone: tzinfo) -> int:
-    """µs since the epoch of a date and time in a zone; a year below 100 is of this century. Raises `RecordError`."""
+    """µs since the epoch of a date and time in a zone; 2000 is added to a year below 100. Raises `RecordError`."""
     full_year = year + 2_000 if year < 100 else year
     try:
         at = datetime(full_year, month, day, hour, minute, second, tzinfo=zone)
         return round(at.timestamp()) * 1_000_000
     except (ValueError, OverflowError):
         value = f"{year:02}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}"
-        raise RecordError("timestamp", value, "is no date and time") from None
+        raise RecordError("timestamp", value, "is not a date and time") from None
 
 
 def cell(mcc: int, mnc: int, lac: int, cid: int) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""What the text protocols of trackers share: numbers, degrees and minutes, dates of which parts are missing."""
+"""Field parsers shared by trackers' text protocols: numbers, degrees and minutes, incomplete dates."""
 
 from __future__ import annotations
 
@@ -36,30 +36,30 @@ class Clock(NamedTuple):
 
 
 def ascii_text(frame: bytes) -> str:
-    """The text of a frame. Raises `FrameFault` if it holds anything that can't be read."""
+    """The text of a frame. Raises `FrameFault` if it is not printable ASCII."""
     if not frame.isascii():
-        raise FrameFault("holds bytes that are no text")
+        raise FrameFault("contains bytes that are not text")
     text = frame.decode("ascii")
     if not text.isprintable():
-        raise FrameFault("holds control characters")
+        raise FrameFault("contains control characters")
     return text
 
 
 def ascii_lines(frame: bytes) -> str:
-    """The same of a text that may have several lines."""
+    """The text of a frame that may have several lines. Raises `FrameFault` if it is not ASCII text."""
     text = frame.decode("ascii", "replace")
     if not text.translate(_BREAKS).isprintable() or not frame.isascii():
-        raise FrameFault("holds bytes that are no text")
+        raise FrameFault("contains bytes that are not text")
     return text
 
 
 def number(text: str) -> float | None:
-    """A decimal number, None of a blank. Raises `FrameFault`."""
+    """A decimal number; None if blank. Raises `FrameFault`."""
     text = text.strip()
     if not text:
         return None
     if not _NUMBER.fullmatch(text):
-        raise FrameFault(f"{text[:20]!r} is no number")
+        raise FrameFault(f"{text[:20]!r} is not a number")
     return float(text)
 
 
@@ -76,7 +76,7 @@ def hexadecimal(text: str) -> int | None:
 
 
 def degrees(text: str, hemisphere: str) -> float | None:
-    """Decimal degrees of degrees and minutes as DDMM.mmmm, DDMMmmmm or -DD-MM.mm; None of a blank. Raises `FrameFault`.
+    """Decimal degrees from DDMM.mmmm, DDMMmmmm or -DD-MM.mm; None if blank. Raises `FrameFault`.
 
     The sign is the hemisphere's: N, S, E or W.
     """
@@ -84,7 +84,7 @@ def degrees(text: str, hemisphere: str) -> float | None:
     if not text:
         return None
     if hemisphere not in ("N", "S", "E", "W"):
-        raise FrameFault(f"{hemisphere[:20]!r} is no hemisphere")
+        raise FrameFault(f"{hemisphere[:20]!r} is not a hemisphere")
     whole_degrees, minutes = _angle(text)
     if minutes >= 60:
         raise FrameFault(f"{text[:20]!r} has 60 minutes or more")
@@ -111,39 +111,39 @@ def position(
     heading_deg: float | None = None,
     satellites: int | None = None,
 ) -> Position:
-    """Where a device says it is: 0,0 without satellites is no fix, whatever the device says of it."""
+    """A device's position. 0,0 without satellites is not a fix, even if the device marks it as valid."""
     is_nowhere = latitude == 0 and longitude == 0 and not satellites
     return Position(latitude, longitude, altitude_m, speed_kmh, heading_deg, is_fix=is_valid and not is_nowhere)
 
 
 def kmh(speed: float | None, options: Options) -> float | None:
-    """A speed in knots, unless the listener says otherwise, in km/h."""
+    """Convert a speed to km/h from the port's `speed_unit`, default knots."""
     return None if speed is None else speed * KMH[options.speed_unit or "knots"]
 
 
 def pairs(text: str) -> tuple[int, int, int]:
-    """The three numbers of six digits, as HHMMSS and DDMMYY are. Raises `RecordError`."""
+    """Three numbers from six digits, such as HHMMSS or DDMMYY. Raises `RecordError`."""
     if len(text) != 6 or not (text.isascii() and text.isdigit()):
         raise RecordError("timestamp", text, "must be six digits")
     return int(text[:2]), int(text[2:4]), int(text[4:])
 
 
 def nearest_us(clock: Clock, near_us: int) -> int:
-    """µs since the epoch when it was this time of day, UTC, on the day that puts it nearest to a moment.
+    """µs since the epoch of a UTC time of day, on the day that puts it nearest to `near_us`.
 
-    So a time shortly before midnight that arrives after it is of the day before. Raises `RecordError`.
+    So a time shortly before midnight that arrives after midnight belongs to the previous day. Raises `RecordError`.
     """
     hour, minute, second, fraction_us = clock
     if hour > 23 or minute > 59 or second > 59:
-        raise RecordError("timestamp", f"{hour:02}:{minute:02}:{second:02}", "is no time of day")
+        raise RecordError("timestamp", f"{hour:02}:{minute:02}:{second:02}", "is not a time of day")
     of_day_us = (hour * 3_600 + minute * 60 + second) * 1_000_000 + fraction_us
     return (near_us - of_day_us + DAY_US // 2) // DAY_US * DAY_US + of_day_us
 
 
 def unusable(device_id: str, error: RecordError, frame: bytes, ack: bytes) -> Received:
-    """A whole frame whose record can't be taken, now or ever: its device would send it until it hears the `ack`.
+    """The message of a complete frame with an invalid record. It is acknowledged, because its device would repeat it.
 
-    Raises the error again where no ack is due.
+    The frame goes to quarantine. Raises `error` if the protocol has no `ack` for the frame.
     """
     if not ack:
         raise error
@@ -151,5 +151,5 @@ def unusable(device_id: str, error: RecordError, frame: bytes, ack: bytes) -> Re
 
 
 def raw(values: Sequence[str], first: int = 1) -> dict[str, object]:
-    """Values of unknown meaning by their places; a blank one has none."""
+    """Values of unknown meaning, named by their position; blank values are omitted."""
     return {f"io{at}": value.strip() for at, value in enumerate(values, first) if value.strip()}

@@ -1,6 +1,6 @@
-"""TK103: text in parentheses, `(<id><command>…)` of fixed places or `(<id>,<command>,…)` of values; times are UTC.
+"""TK103: text in parentheses, with fixed columns `(<id><command>…)` or with commas `(<id>,<command>,…)`; times are UTC.
 
-A handshake (BP00) and a login (BP05) hear an answer, all else nothing.
+A handshake (BP00) and a login (BP05) have a reply, other messages none.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ SOURCE = "tk103"
 
 _START = re.compile(rb"\(\(++")
 _FRAME = re.compile(rb"\([^$()]*+(?:\(|\)|(?:\$[^$]*+\$[^$)]*+)++\))")
-"""A frame up to where its parenthesis closes, which within a free text between two `$` it doesn't; or up to the next
-one's, if its end was lost."""
+"""A frame up to its closing parenthesis; a parenthesis in free text between two `$` does not close it. If the end was
+lost, up to the next opening parenthesis."""
 
 _COMMAND = re.compile(r"(\d{1,20}|\w{12}),?([A-Z]{2}[0-9A-Z]{2})(.*)", re.ASCII | re.DOTALL)
 _FIX = re.compile(
@@ -46,7 +46,7 @@ _WARMTH = re.compile(r"([0-9A-Fa-f]{2})..([0-9A-Fa-f]{2}).{10}")
 _COORDINATE = re.compile(r"([\d. ]+)([NSEW])", re.ASCII)
 
 ALARMS = {"1": "accident", "2": "sos", "3": "vibration", "4": "low_speed", "5": "overspeed", "6": "geofence_exit"}
-"""What the first character of a BO01 means."""
+"""First character of a BO01 → alarm."""
 
 WARNINGS = {
     "0": "low_battery",
@@ -56,7 +56,7 @@ WARNINGS = {
     "4": "hard_braking",
     "5": "temperature",
 }
-"""What the number of a BQ81 means."""
+"""Number of a BQ81 → alarm."""
 
 _MEANINGS: tuple[tuple[tuple[str, ...], Attributes], ...] = (
     (("ZC11", "DW31", "DW51"), {"alarm": "movement"}),
@@ -70,7 +70,7 @@ _MEANINGS: tuple[tuple[tuple[str, ...], Attributes], ...] = (
     (("ZC27", "DW40", "DW60"), {"alarm": "low_power"}),
 )
 EVENTS = {name: meaning for names, meaning in _MEANINGS for name in names}
-"""What some commands mean by themselves."""
+"""Command → attributes that follow from the command alone."""
 
 _STEPS_PERCENT = {0: 0, 1: 0, 2: 10, 3: 20, 4: 60, 5: 80, 6: 100}
 
@@ -87,18 +87,18 @@ class Tk103(Framed):
         if start:
             return Cut(start if start > 0 else len(buffer))
         if starts := _START.match(buffer):
-            return Cut(starts.end() - 1)  # no frame is a parenthesis alone
-        found = _FRAME.match(buffer)
-        if found is None:
+            return Cut(starts.end() - 1)  # a frame is more than a parenthesis
+        match = _FRAME.match(buffer)
+        if match is None:
             return None
-        end = found.end() - 1 if found[0].endswith(b"(") else found.end()  # its end was lost
+        end = match.end() - 1 if match[0].endswith(b"(") else match.end()  # "(": the end was lost
         return Cut(end, bytes(buffer[:end]))
 
     def read(self, frame: bytes, arrival: Arrival) -> Message | None:
         text = ascii_lines(frame)
         command = _COMMAND.fullmatch(text[1:-1]) if text.endswith(")") else None
         if command is None:
-            raise FrameFault("is no message of TK103")
+            raise FrameFault("is not a TK103 message")
         self.device_id, name, content = command.groups()
         if name == "BP00":
             return received([], frame, f"({self.device_id}AP01HSO)".encode())
@@ -112,10 +112,10 @@ class Tk103(Framed):
         if fix := _FIX.search(content):
             return [self._fixed(name, fix, content, arrival)]
         if name == "BP05" and not content.strip("0123456789"):
-            return []  # a login, with nothing but the device's name
+            return []  # a login, with only the device's id
         if content.startswith(",") and (found := self._listed(name, content[1:].split(","), arrival)):
             return [found]
-        attributes = EVENTS.get(name, {}) | _told(name, content)
+        attributes = EVENTS.get(name, {}) | _unlocated(name, content)
         timed = _RESULT.fullmatch(content)
         moment = (timed[1], timed[2]) if timed else None
         if around := _AROUND.fullmatch(content):
@@ -126,10 +126,10 @@ class Tk103(Framed):
         return sent(self.device_id, SOURCE, self.options, arrival, at_us, attributes, place)
 
     def _fixed(self, name: str, fix: re.Match[str], content: str, arrival: Arrival) -> Sent:
-        """`yymmdd A lat N lon E speed HHMMSS course switches L odometer`, without a mark between."""
+        """`yymmdd A lat N lon E speed HHMMSS course switches L odometer`, without separators."""
         year, month, day = pairs(fix["date"])
         if fix["valid"] == "V" and not (month and day):
-            return self._sent(arrival, None, _switches(fix["switches"]))  # before its first fix it has no date
+            return self._sent(arrival, None, _switches(fix["switches"]))  # before its first fix, a device has no date
         at_us = moment_us(year, month, day, *pairs(fix["time"]), UTC)
         place = position(
             degrees(fix["latitude"], fix["north"]),
@@ -149,7 +149,7 @@ class Tk103(Framed):
         return self._sent(arrival, at_us, attributes, place)
 
     def _listed(self, name: str, values: list[str], arrival: Arrival) -> Sent | None:
-        """A position or a battery in values between commas, which begin with DDMMYY; None of any other."""
+        """A position or battery state with commas, beginning with DDMMYY; None for other contents."""
         if len(values) >= 7 and values[1] in ("A", "V"):
             return self._listed_position(name, values, arrival)
         if name == "ZC20" and len(values) >= 5:
@@ -195,7 +195,7 @@ def _coordinate(text: str) -> float | None:
         return None
     coordinate = _COORDINATE.fullmatch(text)
     if coordinate is None:
-        raise FrameFault(f"{text[:20]!r} is no coordinate")
+        raise FrameFault(f"{text[:20]!r} is not a coordinate")
     return degrees(coordinate[1], coordinate[2])
 
 
@@ -203,14 +203,14 @@ def _coordinate(text: str) -> float | None:
 
 
 def _switches(text: str | None) -> Attributes:
-    """Eight characters: the first is 0 while the car's battery feeds the device, the second 1 with the ignition on."""
+    """Eight characters: the first is 0 on the car's battery, the second 1 with the ignition on."""
     if text is None:
         return {}
     return {"charging": text[0] == "0", "ignition": text[1] == "1", "switches": text}
 
 
 def _battery(values: list[str]) -> Attributes:
-    """`level 0 to 6,battery in 10 mV,external power in 100 mV`; the greatest number of a byte or two is unknown."""
+    """`level 0 to 6,battery in 10 mV,external power in 100 mV`; 65535 = unknown."""
     level, battery, power, *_ = (whole(value) for value in values)
     return {
         "battery_percent": None if level is None else _STEPS_PERCENT.get(level),
@@ -233,8 +233,8 @@ def _around(around: re.Match[str]) -> Attributes:
     return {"cells": [cell(mcc, mnc, lac, cid)] if lac or cid else None, "wifi": found or None}
 
 
-def _told(name: str, content: str) -> Attributes:
-    """What a message without a position says."""
+def _unlocated(name: str, content: str) -> Attributes:
+    """Attributes of a message without a position."""
     if stations := _CELLS.findall(content):
         switches = _LAST_SWITCHES.search(content)
         return {"cells": [cell(*map(int, station)) for station in stations]} | _switches(switches and switches[1])
@@ -251,7 +251,7 @@ def _told(name: str, content: str) -> Attributes:
 
 
 def _cells_of_battery(content: str) -> Attributes:
-    """A traction battery's own report: `<number>:<16 hex digits>,…`, of which 90 to 92 are voltages and warmth."""
+    """Report of a traction battery: `<number>:<16 hex digits>,…`. Numbers 90 to 92 are voltages and temperatures."""
     blocks = dict(part.split(":", 1) for part in content.split(",") if ":" in part)
     blocks = {number[-2:]: block for number, block in blocks.items()}
     found: Attributes = {"type": "BMS", "data": content}

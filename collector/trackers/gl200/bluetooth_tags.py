@@ -1,6 +1,6 @@
-"""What Queclink's messages say of the Bluetooth tags around a device: values of which a mask tells which are there.
+"""Bluetooth tags in Queclink's messages. A mask in each tag shows which values it has.
 
-A tag is known by its address, twelve hexadecimal digits, which stands behind the mask (four digits) or behind the name.
+A tag is recognised by its address, twelve hexadecimal digits, after the mask (four digits) or after the name.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ Tag = dict[str, object]
 
 
 def tags(values: Sequence[str]) -> Attributes:
-    """All tags that values tell of: {"tags": [{"mac": …}]}; nothing if there is none."""
+    """All tags in the values: {"tags": [{"mac": …}]}; empty without tags."""
     found = [tag for at in range(1, len(values)) if (tag := _tag(values, at))]
     return {"tags": found} if found else {}
 
 
 def _tag(values: Sequence[str], at: int) -> Tag | None:
-    """The tag whose address stands there."""
+    """The tag whose address is the value `at`; None if it is not an address."""
     if not _ADDRESS.fullmatch(values[at]):
         return None
     for before in (1, 2):
@@ -34,17 +34,17 @@ def _tag(values: Sequence[str], at: int) -> Tag | None:
         if mask & _HAS_ADDRESS and bool(mask & _HAS_NAME) == (before == 2):
             tag: Tag = {"mac": values[at].lower()}
             name = values[at - 1].strip() if before == 2 else ""
-            return tag | ({"name": name} if name else {}) | _told(mask, values[at + 1 :])
+            return tag | ({"name": name} if name else {}) | _masked(mask, values[at + 1 :])
     return None
 
 
-def _told(mask: int, values: Sequence[str]) -> Tag:
+def _masked(mask: int, values: Sequence[str]) -> Tag:
     found: Tag = {}
     rest = list(values)
-    for bit, name, means in _OF_MASK:
+    for bit, name, parse in _OF_MASK:
         if mask >> bit & 1 and rest:
             value = rest.pop(0)
-            found |= {name: means(value)} if name and _NUMBER.fullmatch(value) else {}
+            found |= {name: parse(value)} if name and _NUMBER.fullmatch(value) else {}
     return found
 
 
@@ -65,4 +65,4 @@ _OF_MASK: tuple[tuple[int, str, Callable[[str], object]], ...] = (
     (12, "", number),
     (13, "battery_percent", number),
 )
-"""Bits of a mask in the order of their values; the second temperature is the finer one."""
+"""Bits of a mask in the order of their values; the second temperature has the higher resolution."""

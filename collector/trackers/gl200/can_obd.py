@@ -1,8 +1,8 @@
-"""What Queclink's messages say of a vehicle. In CAN and OBD messages a mask tells which values are there.
+"""Vehicle data in Queclink's messages. In CAN and OBD messages, a mask shows which values are present.
 
-CAN: `report type,state of the bus,mask,…`; the values of its first bits are read, those behind them are kept as sent.
+CAN: `report type,state of the bus,mask,…`; the values of its first bits are decoded, later ones are kept as sent.
 OBD: `…,mask,VIN,connected,mV,numbers known (8 digits),rpm,speed,coolant,…,throttle,load,fuel,…`.
-Reports of a position: `rpm,l/100 km,% of the tank` behind the state; the second is `Inf` or `NaN` while it is unknown.
+Reports of a position: `rpm,l/100 km,% of the tank` after the state; the second is `Inf` or `NaN` while it is unknown.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ Value = Callable[[str], object]
 
 
 def can(values: Sequence[str]) -> Attributes:
-    """Values behind the device's name, up to the fix."""
+    """Attributes of a CAN message; `values` are those between the device's name and the fix."""
     at = next((at for at, value in enumerate(values[:4]) if _MASK.fullmatch(value)), None)
     if at is None:
         return {}
     mask, rest = int(values[at], 16), list(values[at + 1 :])
     found: Attributes = {}
-    for bit, name, means in _OF_CAN:
+    for bit, name, parse in _OF_CAN:
         if mask >> bit & 1 and rest:
             value = rest.pop(0).strip()
-            found |= {name: means(value)} if name and value else {}
+            found |= {name: parse(value)} if name and value else {}
     return found | {"data": ",".join(values).strip(",") or None}
 
 
 def obd(values: Sequence[str]) -> Attributes:
-    """The same of a message of OBD; kept as sent, too."""
+    """Attributes of an OBD message; its values are also kept as sent."""
     found: Attributes = {"data": ",".join(values).strip(",") or None}
     at = next((at for at, value in enumerate(values) if _MASK.fullmatch(value)), None)
     if at is None or at < 3 or len(values) < at + 12:
@@ -54,7 +54,7 @@ def obd(values: Sequence[str]) -> Attributes:
 
 
 def engine(values: Sequence[str]) -> Attributes:
-    """What stands behind the state of a position; kept as sent if it is not that."""
+    """Engine values after the state of a position; kept as sent if they have another form."""
     text = ",".join(values)
     match = _ENGINE.fullmatch(text)
     if match is None:
@@ -103,4 +103,4 @@ _OF_CAN: tuple[tuple[int, str, Value], ...] = (
     (10, "throttle_percent", _number),
     (11, "engine_hours", _number),
 )
-"""Bits of the mask in the order of their values, and what those are."""
+"""Bit of the mask, attribute and parser, in the order of the values."""

@@ -1,12 +1,12 @@
-"""Queclink's text protocol, of the GL, GV and GMT families: `+RESP:GT<type>,<version>,<IMEI>,<name>,…,<sent>,<count>$`.
+"""Queclink's text protocol of the GL, GV and GMT families: `+RESP:GT<type>,<version>,<IMEI>,<name>,…,<sent>,<count>$`.
 
-What stands between differs by device and firmware, so a fix is known by its shape, wherever it is: accuracy, speed,
-course, altitude, longitude, latitude, UTC time, and then perhaps a cell and the odometer. One message may hold several.
-What else a message says is in device_state.py.
+The values in between differ by device and firmware. So a fix is recognised by its form, at any position: accuracy,
+speed, course, altitude, longitude, latitude, UTC time, and optionally a cell and the odometer. A message may contain
+several fixes. Other values are decoded in device_state.py.
 
-A +BUFF is a +RESP that the device had to keep. Heartbeats, which are a +ACK, are answered; reports only where the
-listener answers all, as devices need whose SACK mode is on. Fixes are in UTC; the time of sending is in the device's
-zone, which is that of its listener.
+A +BUFF is a +RESP that the device buffered. Heartbeats, which are a +ACK, have a reply. Reports have a reply only with
+the setting `answers_all`, which devices with SACK mode need. Fixes are in UTC; the time of sending is in the port's
+`timezone`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _COUNT = re.compile(r"[0-9A-Fa-f]{4}")
 _DEGREES = re.compile(r"-?\d{1,3}\.\d+", re.ASCII)
 
 _BEFORE = 4
-"""How many values of a fix stand before its longitude."""
+"""Number of a fix's values before its longitude."""
 
 
 class Gl200(Framed):
@@ -54,18 +54,18 @@ class Gl200(Framed):
         return _has_tail(self._buffer)
 
     def quiet(self, arrival: Arrival) -> list[Message]:
-        """A message that lacks nothing but its end mark, as some devices send."""
+        """Silence ends a message that lacks only its end mark, as some devices send."""
         return self._ended(arrival) if self.waits_for_quiet else []
 
     def cut(self, buffer: bytearray) -> Cut | None:
         start = buffer.find(b"+")
         if start:
             return Cut(start if start > 0 else len(buffer))
-        found = _END_OR_HEAD.search(buffer, max(1, self._looked_bytes))
-        if found is None:
+        match = _END_OR_HEAD.search(buffer, max(1, self._looked_bytes))
+        if match is None:
             self._looked_bytes = len(buffer) - _HEAD_BYTES + 1
             return None
-        end = found.start() if found[0].startswith(b"+") else found.end()  # its end was lost, another begins
+        end = match.start() if match[0].startswith(b"+") else match.end()  # "+": the end was lost
         return Cut(end, bytes(buffer[:end]))
 
     def end(self, buffer: bytearray) -> Cut | None:
@@ -84,10 +84,10 @@ class Gl200(Framed):
         text = ascii_text(frame[:-1] if _END.match(frame, len(frame) - 1) else _whole(frame))
         message = _MESSAGE.fullmatch(text)
         if message is None:
-            raise FrameFault("is no message of Queclink's text protocol")
+            raise FrameFault("is not a message of Queclink's text protocol")
         version, device_id, values = _named(message[3].split(","))
         if not _ID.fullmatch(device_id):
-            raise FrameFault("names no device")
+            raise FrameFault("has no device id")
         self.device_id = device_id
         count = values.pop() if values and _COUNT.fullmatch(values[-1]) else ""
         sent_at = values.pop() if values and (not values[-1] or _TIME.fullmatch(values[-1])) else ""
@@ -99,7 +99,7 @@ class Gl200(Framed):
         return f"+SACK:{count}$".encode() if self.options.answers_all else b""
 
     def _records(self, report: Report, arrival: Arrival) -> list[Sent]:
-        """One of each fix; what the message says beside them is the last one's."""
+        """One record for each fix. Attributes of the whole message go to the last record."""
         state = device_state.state(report)
         if not report.fixes:
             at_us = _moment_us(report.sent_at, self.options.timezone) if report.sent_at else None
@@ -125,33 +125,33 @@ class Gl200(Framed):
 
 
 def _whole(frame: bytes) -> bytes:
-    """A message without its end mark, if that is all it lacks. Raises `FrameFault`."""
+    """A message that lacks only its end mark, without trailing blanks. Raises `FrameFault` if more is missing."""
     if not _has_tail(frame):
         raise FrameFault("ends before its time and count")
     return frame.rstrip()
 
 
 def _has_tail(data: bytes | bytearray) -> bool:
-    """Whether it ends with time and count, and not with a fix's time and the network behind it, which look alike."""
+    """True if `data` ends with time and count, not with a fix's time and a network code, which have the same form."""
     tail = _TAIL.search(data[-_TAIL_BYTES:])
     return tail is not None and tail[1] is None
 
 
 def _named(values: list[str]) -> tuple[str, str, list[str]]:
-    """The version, the device's id and all else; the oldest devices begin with their id and end with the version."""
+    """The version, the device's id and the other values. The oldest devices send the id first and the version last."""
     if _OLD_ID.fullmatch(values[0]) and len(values) > 1:
         return values[-1], values[0], values[1:-1]
     return (values[0], values[1], values[2:]) if len(values) > 1 else ("", "", [])
 
 
 def _fixes(values: list[str]) -> list[Fix]:
-    """Where longitude, latitude and a time follow one another, and what belongs to them."""
-    found = [
+    """All fixes, recognised by longitude, latitude and a time in sequence."""
+    places = [
         at
         for at in range(_BEFORE, len(values) - 2)
         if _DEGREES.fullmatch(values[at]) and _DEGREES.fullmatch(values[at + 1]) and _TIME.fullmatch(values[at + 2])
     ]
-    begins = [at - _BEFORE for at in found]
+    begins = [at - _BEFORE for at in places]
     return [Fix(begin, end) for begin, end in pairwise([*begins, len(values)])]
 
 
@@ -159,6 +159,6 @@ def _moment_us(text: str, zone: tzinfo) -> int:
     """µs since the epoch of YYYYMMDDHHMMSS."""
     time = _TIME.fullmatch(text)
     if time is None or text.startswith("00"):
-        raise RecordError("timestamp", text, "is no date and time")
+        raise RecordError("timestamp", text, "is not a date and time")
     year, month, day, hour, minute, second = map(int, time.groups())
     return moment_us(year, month, day, hour, minute, second, zone)

@@ -1,4 +1,4 @@
-"""What Queclink's messages say of their device's state, and of the cell and odometer behind each fix."""
+"""Device state in Queclink's messages, and the cell and odometer after each fix."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ ALARMS = {
     "JDS": "jamming",
     "CRA": "accident",
 }
-"""Type → the alarm that it is."""
+"""Type → alarm."""
 
 _HARSH = ("hard_braking", "hard_acceleration", "hard_cornering") * 2
 _GEOFENCE = ("geofence_exit", "geofence_enter")
@@ -73,14 +73,14 @@ _CHARGING = {"BTC": True, "STC": False}
 
 
 class Fix(NamedTuple):
-    """The places of a fix among the values of its message: of its accuracy, and behind its last."""
+    """Range of a fix in the values of its message: from its accuracy up to the value before `end`."""
 
     begin: int
     end: int
 
 
 class Report(NamedTuple):
-    """A message: `values` are what stands between the device's id and the time of sending."""
+    """A message; `values` are those between the device's id and the time of sending."""
 
     kind: str
     name: str
@@ -102,10 +102,10 @@ def state(report: Report) -> Attributes:
 
 
 def where(values: Sequence[str]) -> tuple[Attributes, list[str]]:
-    """Of what follows a fix the cell, perhaps the engine's hours, and the odometer; and what follows those.
+    """Cell, engine hours if sent, and odometer after a fix; and the values after them.
 
-    Behind the cell a value of two digits may stand, or a blank. Its bits tell how many more follow: the first is the
-    number of satellites.
+    After the cell there may be a mask of two digits, or a blank. Its bits show how many values follow; the first is
+    the number of satellites.
     """
     rest, found = list(values), Attributes()
     if CELL.fullmatch(",".join(rest[:CELL_VALUES])):
@@ -130,11 +130,11 @@ def where(values: Sequence[str]) -> tuple[Attributes, list[str]]:
 
 
 def _located(report: Report) -> Attributes:
-    """What stands before the first fix and behind the last one."""
+    """Attributes from the values before the first fix and after the last one."""
     first, last = report.fixes[0], report.fixes[-1]
     before = report.values[1 : first.begin]
-    behind, networks = without_networks(report.values[last.begin + 7 : last.end])
-    _, after = where(behind)
+    following, networks = without_networks(report.values[last.begin + 7 : last.end])
+    _, after = where(following)
     found = _before(report.name, before)
     found |= _after(report.name, after, found.pop("mask", None)) | networks
     if (vin := report.values[0]) and _VIN.fullmatch(vin):
@@ -143,16 +143,16 @@ def _located(report: Report) -> Attributes:
 
 
 def without_networks(values: list[str]) -> tuple[list[str], Attributes]:
-    """What follows a fix without the wireless networks that some tell of before the cell or behind it."""
+    """Separate the Wi-Fi networks, which some devices send before or after the cell, from the values after a fix."""
     text = ",".join(values)
-    found = [{"mac": address.lower(), "level": int(level)} for address, level in STATION.findall(text)]
-    if not found:
+    networks = [{"mac": address.lower(), "level": int(level)} for address, level in STATION.findall(text)]
+    if not networks:
         return values, {}
-    return _NETWORKS.sub("", text).split(","), {"wifi": found}
+    return _NETWORKS.sub("", text).split(","), {"wifi": networks}
 
 
 def _before(name: str, values: list[str]) -> Attributes:
-    """What stands before a fix: of a vehicle, of a device that sleeps, or as most have it."""
+    """Values before a fix: vehicle data, values of a sleeping device, or the usual values."""
     if name in ("CAN", "OBD"):
         return vehicle.can(values) if name == "CAN" else vehicle.obd(values)
     if name in WAITERS and (match := WAITING.match(",".join(values))):
@@ -189,7 +189,7 @@ def _reported(name: str, values: list[str]) -> Attributes:
 
 
 def _kind(name: str, kind: int) -> Attributes:
-    """What the type of a report means for those that have one."""
+    """Attributes that follow from the type of a report."""
     if name == "HBM":
         return {"alarm": _HARSH[kind]} if kind < len(_HARSH) else {}
     if name == "GEO":
@@ -202,7 +202,7 @@ def _kind(name: str, kind: int) -> Attributes:
 
 
 def _after(name: str, values: list[str], mask: object = None) -> Attributes:
-    """A battery alone, or `hours,analog inputs,battery,status,…`; all else is kept as sent."""
+    """A battery charge alone, or `hours,analog inputs,battery,status,…`; other values are kept as sent."""
     if name in _IGNITIONS:
         return _ignited(values)
     if values and not any(values[1:]) and _is_percent(values[0]):
@@ -224,7 +224,7 @@ def _after(name: str, values: list[str], mask: object = None) -> Attributes:
 
 
 def _analog(values: Sequence[str]) -> Attributes:
-    """Inputs in mV, or `F<percent>` where a gauge of fuel is connected; what is neither is kept as sent."""
+    """Inputs in mV, or `F<percent>` from a fuel gauge; other values are kept as sent."""
     found: Attributes = {}
     for n, value in enumerate(values, 1):
         if _ADC_MV.fullmatch(value):
@@ -237,7 +237,7 @@ def _analog(values: Sequence[str]) -> Attributes:
 
 
 def _ignited(values: list[str]) -> Attributes:
-    """`hours,odometer` behind the cell, of which the first may be missing, or the value before it."""
+    """`hours,odometer` after the cell. The hours may be missing, or a blank value may precede them."""
     found: Attributes = {}
     rest = values[1:] if values and not values[0] else values
     if rest and _HOURS.fullmatch(rest[0]):
@@ -250,7 +250,7 @@ def _ignited(values: list[str]) -> Attributes:
 
 
 def _asleep(values: list[str]) -> Attributes:
-    """`errors,battery mV,battery,mode,motion,temperature` of the GL500, or from the battery on."""
+    """`errors,battery mV,battery,mode,motion,temperature` of the GL500; the first two may be missing."""
     for at in (0, 2):
         rest = values[at:]
         if rest and rest[0] and _is_percent(rest[0]) and len(rest) > 2 and not (at and len(values[0]) > 2):
@@ -276,7 +276,7 @@ def _is_percent(text: str) -> bool:
 
 
 def _status(text: str) -> Attributes:
-    """Hexadecimal: the state of motion, and of six digits inputs and outputs as well."""
+    """Hexadecimal: the state of motion; with six digits also inputs and outputs."""
     found: Attributes = {"status": text, **moving(text[:2])}
     if len(text) == 6:
         inputs, outputs = int(text[2:4], 16), int(text[4:], 16)
@@ -286,7 +286,7 @@ def _status(text: str) -> Attributes:
 
 
 def _accessories(values: list[str], mask: object) -> Attributes:
-    """What is plugged in: a gauge of fuel, thermometers on one wire, known by their ids; kept as sent, too."""
+    """Accessories: a fuel gauge, and 1-Wire thermometers, recognised by their ids; also kept as sent."""
     text = ",".join(values)
     fuel = next((value for value in values if _HEX_WORD.fullmatch(value)), None) if _has_gauge(mask) else None
     degrees = [_sixteenths(match[1]) for match in _ONE_WIRE.finditer(text)]
@@ -300,9 +300,6 @@ def _has_gauge(mask: object) -> bool:
 
 
 def _sixteenths(text: str) -> float:
-    """A signed number of 16 bits in sixteenths."""
+    """A signed 16-bit number in units of 1/16."""
     value = int(text, 16)
     return (value - 0x1_0000 if value & 0x8000 else value) / 16
-
-
-# Without ---------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What Queclink's messages without a fix say."""
+"""Decodes Queclink's messages without a fix."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ _GAUGE = re.compile(r"COMB,\d+,(\d+(?:\.\d+)?),", re.ASCII)
 
 
 def unlocated(name: str, values: list[str]) -> Attributes:
-    """What a message without a fix says; `values` are what stands between the device's name and the time of sending."""
+    """Attributes of a message without a fix; `values` are those between the device's name and the time of sending."""
     text = ",".join(values)
-    means = _MEANS.get(name)
-    if means and (found := means(values)):
+    parse = _PARSERS.get(name)
+    if parse and (found := parse(values)):
         return found
     found = moving(values[0]) if name == "STT" and values else {}
     if name in WAITERS and (match := WAITING.match(text)):
@@ -67,22 +67,22 @@ def _card(values: list[str]) -> Attributes:
 
 
 def _around(values: list[str]) -> Attributes:
-    """`…,battery,…,{cell,strength,}`."""
+    """`…,battery,…,{cell,level,}`."""
     if len(values) < 4:
         return {}
     return _stations_in(",".join(values[3:])) | {"battery_percent": percent(values[2])}
 
 
 def _stations_in(text: str) -> Attributes:
-    """Cells with their strength, wherever they stand."""
+    """Cells with their signal level, at any position."""
     found = [
         cell_of(match[1].split(",")) | ({"level": int(match[2])} if match[2] else {}) for match in _CELLS.finditer(text)
     ]
     return {"cells": found} if found else {}
 
 
-def _told(values: list[str]) -> Attributes:
-    """What came on a serial line, as hexadecimal; one gauge of fuel is known by its name."""
+def _serial_line(values: list[str]) -> Attributes:
+    """Data from a serial line, as hexadecimal; one fuel gauge is recognised by its name."""
     if not values or not _HEX_TEXT.fullmatch(values[-1]):
         return {}
     text = bytes.fromhex(values[-1]).decode("ascii", "replace").strip("\0\r\n ")
@@ -91,7 +91,7 @@ def _told(values: list[str]) -> Attributes:
 
 
 def _stations(values: list[str]) -> Attributes:
-    """`{mcc,mnc,lac,cid,level,}`: those around, and last the serving one."""
+    """`{mcc,mnc,lac,cid,level,}`: neighbouring cells, then the serving cell."""
     cells = []
     for at in range(0, len(values), _GSM_VALUES):
         station = values[at : at + CELL_VALUES]
@@ -102,14 +102,14 @@ def _stations(values: list[str]) -> Attributes:
 
 
 def _networks(values: list[str]) -> Attributes:
-    """`count,{address,level dBm,,,},…,battery` of the wireless networks around."""
+    """`count,{address,level dBm,,,},…,battery` of the Wi-Fi networks in range."""
     text = ",".join(values)
     found = [{"mac": address.lower(), "level": int(level)} for address, level in STATION.findall(text)]
     return {"wifi": found, "battery_percent": percent(values[-1]) if values else None}
 
 
 def _information(values: list[str]) -> Attributes:
-    """`…,state,ICCID,signal,errors,external power,mV or km,,battery V,charging,…`; known by the ICCID."""
+    """`…,state,ICCID,signal,errors,external power,mV or km,,battery V,charging,…`; recognised by the ICCID."""
     at = next((at for at, value in enumerate(values) if _ICCID.fullmatch(value)), None)
     if at is None and len(values) > 1 and STATUS.fullmatch(values[0]) and not values[1]:
         at = 1
@@ -131,10 +131,10 @@ def _information(values: list[str]) -> Attributes:
     }
 
 
-_MEANS: dict[str, Callable[[list[str]], Attributes]] = {
+_PARSERS: dict[str, Callable[[list[str]], Attributes]] = {
     "GSM": _stations,
     "LBS": _around,
-    "DTT": _told,
+    "DTT": _serial_line,
     "WIF": _networks,
     "INF": _information,
     "BAT": _battery,
@@ -142,4 +142,4 @@ _MEANS: dict[str, Callable[[list[str]], Attributes]] = {
     "CID": _card,
     "CAN": vehicle.can,
 }
-"""Type → what its values mean; nothing if they are of another form."""
+"""Type → parser of its values, which returns nothing if they have another form."""

@@ -1,4 +1,4 @@
-"""Of what Queclink's messages are made: cells, states of motion, percents and volts."""
+"""Common values in Queclink's messages: cells, states of motion, percentages and volts."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def volts(text: str) -> float | None:
 
 
 def signal(text: str) -> int | None:
-    """0 to 31; 99 is unknown."""
+    """0 to 31; 99 = unknown."""
     value = whole(text)
     return None if value == 99 else value
 

@@ -1,10 +1,10 @@
-"""GT06, the protocol of Concox and of the many who copied it, over TCP.
+"""GT06 over TCP, the protocol of Concox and of many compatible vendors.
 
     78 78 | length u8  | type | content | serial u16 | CRC-16/X-25 u16 | 0D 0A      length: from type to CRC
     79 79 | length u16 | type | content | serial u16 | CRC-16/X-25 u16 | 0D 0A
 
-The first frame names the device (type 01), and may say by how much its clock is off UTC; what comes before is not
-heard. An answer is the same type and serial without content. What contents mean is in message_types.py.
+The first frame contains the device's id (type 01), and may contain the UTC offset of its clock; frames before it are
+rejected. A reply has the same type and serial without content. Contents are decoded in message_types.py.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SOURCE = "gt06"
 SHORT, LONG = b"\x78\x78", b"\x79\x79"
 END = b"\r\n"
 _START = re.compile(rb"xx|yy")
-LEAST_BYTES = 5
+MIN_BYTES = 5
 """Type, serial and checksum: the length of a frame without content."""
 
 LOGIN = 0x01
@@ -45,7 +45,7 @@ class Gt06(Framed):
     PROTOCOL: ClassVar[str] = "gt06"
 
     def cut(self, buffer: bytearray) -> Cut | None:
-        """The next frame; where a length doesn't fit, all up to the next end of a frame, to be refused."""
+        """The next frame. If its length does not fit: all bytes up to the next end of a frame, to be rejected."""
         start = _start(buffer)
         if start:
             return Cut(start)
@@ -54,9 +54,9 @@ class Gt06(Framed):
         is_short = buffer[:2] == SHORT
         length = buffer[2] if is_short else int.from_bytes(buffer[2:4], "big")
         size_bytes = length + (5 if is_short else 6)
-        if length >= LEAST_BYTES and len(buffer) < size_bytes:
+        if length >= MIN_BYTES and len(buffer) < size_bytes:
             return None
-        if length < LEAST_BYTES or buffer[size_bytes - 2 : size_bytes] != END:
+        if length < MIN_BYTES or buffer[size_bytes - 2 : size_bytes] != END:
             end = buffer.find(END)
             size_bytes = end + 2
             if end < 0:
@@ -64,7 +64,7 @@ class Gt06(Framed):
         return Cut(size_bytes, bytes(buffer[:size_bytes]))
 
     def read(self, frame: bytes, arrival: Arrival) -> Message | None:
-        """What a frame says."""
+        """Decode a frame."""
         kind, body, serial = _checked(frame)
         is_long = frame[:2] == LONG
         ack = b""
@@ -74,7 +74,7 @@ class Gt06(Framed):
             self._log_in(body)
             return received([], frame, ack)
         if not self.device_id:
-            raise FrameFault("a frame before the device named itself")
+            raise FrameFault("a frame came before the device's id")
         if kind == TIME_REQUEST:
             return received([], frame, framed(kind, _clock(arrival), NO_SERIAL))
         if kind == content.ADDRESS_REQUEST:
@@ -87,50 +87,50 @@ class Gt06(Framed):
     def _log_in(self, body: bytes) -> None:
         digits = body[:8].hex()[1:]
         if len(digits) != 15 or not digits.isdecimal():
-            raise FrameFault("the device's number is not of 15 digits")
+            raise FrameFault("the device's id must be 15 digits")
         self.device_id = digits
         zone = _zone(int.from_bytes(body[10:12], "big")) if len(body) >= 12 else None
         if zone is not None:
             self.options = self.options._replace(timezone=zone)
 
     def _records(self, kind: int, body: bytes, arrival: Arrival, *, is_long: bool) -> list[Sent]:
-        found = content.read(kind, body, self.options.timezone, is_long=is_long)
-        if found is None:
+        decoded = content.read(kind, body, self.options.timezone, is_long=is_long)
+        if decoded is None:
             return []
-        at_us, attributes, position = found
+        at_us, attributes, position = decoded
         return [sent(self.device_id, SOURCE, self.options, arrival, at_us, attributes, position)]
 
 
 def framed(kind: int, body: bytes, serial: bytes, head: bytes = SHORT) -> bytes:
-    """A frame of ours."""
-    length = LEAST_BYTES + len(body)
+    """Encode a frame for the device."""
+    length = MIN_BYTES + len(body)
     inner = length.to_bytes(1 if head == SHORT else 2, "big") + bytes((kind,)) + body + serial
     return head + inner + crc16_x25(inner).to_bytes(2, "big") + END
 
 
 def _start(buffer: bytearray) -> int:
-    """Where the first frame begins, or might: what stands before is junk."""
+    """Position where the first frame begins, or may begin. The bytes before it are skipped."""
     if found := _START.search(buffer):
         return found.start()
     return len(buffer) - 1 if buffer[-1] in (SHORT[0], LONG[0]) else len(buffer)
 
 
 def _checked(frame: bytes) -> tuple[int, bytes, bytes]:
-    """Type, content and serial of a frame that is what it says. Raises `FrameFault`."""
+    """Type, content and serial of a frame. Raises `FrameFault` if its length or checksum is wrong."""
     length_bytes = 1 if frame[:2] == SHORT else 2
     length = int.from_bytes(frame[2 : 2 + length_bytes], "big")
-    if length < LEAST_BYTES or len(frame) != length + length_bytes + 4:
+    if length < MIN_BYTES or len(frame) != length + length_bytes + 4:
         raise FrameFault(f"a length of {length} in a frame of {len(frame)} bytes")
     inner, crc = frame[2:-4], int.from_bytes(frame[-4:-2], "big")
     if crc16_x25(inner) != crc:
-        raise FrameFault(f"the checksum is {crc16_x25(inner):04x}, the frame says {crc:04x}")
+        raise FrameFault(f"the checksum is {crc16_x25(inner):04x}, the frame contains {crc:04x}")
     return inner[length_bytes], inner[length_bytes + 1 : -2], inner[-2:]
 
 
 def _zone(bits: int) -> timezone | None:
-    """Hours and minutes off UTC as a decimal number above four bits, of which the highest means west.
+    """UTC offset: a decimal number HHMM, then four bits; the highest bit means west.
 
-    None where there is no such zone, as of models that put something else there.
+    None if there is no such zone, because some models send another value here.
     """
     hours, minutes = divmod(bits >> 4, 100)
     if hours > 14 or minutes > 59:

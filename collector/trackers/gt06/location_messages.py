@@ -1,6 +1,6 @@
-"""GT06's contents that hold a place: alone, with a cell, with a state, and with what single models put behind them.
+"""GT06 contents with a position: alone, with a cell, with a state, and with values of single models.
 
-Which model it is, the length of the content tells.
+The model is recognised by the length of the content.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collector.trackers.gt06.values import (
     STATE_BYTES,
     Body,
     Content,
-    Means,
+    Parser,
     cell_of_size,
     ignition,
     located,
@@ -32,16 +32,16 @@ from collector.trackers.gt06.values import (
 from collector.trackers.position import NOWHERE, Attributes, Position, cell
 from telemetry.model.errors import RecordError
 
-CARD_LEAST_BYTES = 90
-"""What stands behind a place that ends with a card is as long at least."""
+CARD_MIN_BYTES = 90
+"""Minimum bytes after a position, in contents that end with a driver's card."""
 
 HEAD_BYTES = 15
-"""Before the place of some models: why it was sent (u8), the device's number, and the time of sending."""
+"""Head before some models' position: reason of the report (u8), the device's id, and the time of sending."""
 
 LONG_CELL_BYTES = 9
 KEY_BYTES = 8
 VALUES_KEY_BYTES = 21
-"""Behind the cell of a VL103: 13 bytes of values without a known meaning, and the driver's key."""
+"""Bytes after the cell of a VL103: 13 bytes of unknown meaning, and the driver's key."""
 
 
 def place(body: Body, zone: tzinfo) -> Content:
@@ -49,11 +49,11 @@ def place(body: Body, zone: tzinfo) -> Content:
 
 
 def place_cell(body: Body, zone: tzinfo) -> Content:
-    """A place, a cell, and what a model has to say beside it."""
+    """A position, a cell, and values of a model."""
     if not _has_date(body.peek(6), zone) and _has_date(Body(body.peek(NAME_BYTES + 6).rest()[NAME_BYTES:]), zone):
-        body.take(NAME_BYTES)  # some models begin with the device's number
+        body.take(NAME_BYTES)  # some models begin with the device's id
     at_us, attributes, position = read_place(body, zone)
-    more = _card if body.left >= CARD_LEAST_BYTES else BEHIND_PLACE.get(body.left)
+    more = _card if body.left >= CARD_MIN_BYTES else AFTER_PLACE.get(body.left)
     if body.left > 6:
         attributes |= read_cell(body)
     if more:
@@ -63,13 +63,13 @@ def place_cell(body: Body, zone: tzinfo) -> Content:
 
 
 def place_long_cell(body: Body, zone: tzinfo) -> Content:
-    """A place, and a cell of two bytes more if there are so many."""
+    """A position, and a cell, which is two bytes longer if enough bytes remain."""
     at_us, attributes, position = read_place(body, zone)
     return at_us, attributes | (cell_of_size(body.take(10)) if body.left >= 10 else read_cell(body)), position
 
 
 def place_cell_event(body: Body, zone: tzinfo) -> Content:
-    """And ignition, why it was sent, whether late, and the distance so far; modules in some, an altitude in others."""
+    """A position, a cell, ignition, event, buffered flag and odometer; in some models modules or an altitude."""
     if body.left == 19 + PLACE_BYTES:
         return _place_altitude(body, zone)
     at_us, attributes, position = read_place(body, zone)
@@ -87,14 +87,14 @@ def place_cell_event(body: Body, zone: tzinfo) -> Content:
 
 
 def place_cell_event_22(body: Body, zone: tzinfo) -> Content:
-    """The same; or of models that begin with the device's number and the time of sending."""
+    """As `place_cell_event`, or with a head of the device's id and the time of sending."""
     return _named_place(body, zone) if _has_head(body, zone) else place_cell_event(body, zone)
 
 
 def place_state_driver(body: Body, zone: tzinfo) -> Content:
-    """Of the XT40: a head, a place, a cell with its length, a state with volts, distance, minutes, and the driver.
+    """XT40: a head, a position, a cell with its length, a state with volts, distance, minutes, and the driver.
 
-    A content that does not begin with that head is a place and a cell. What does not fit the rest is kept as sent.
+    A content without that head is a position and a cell. Values of another form are kept as sent.
     """
     is_headed = _has_head(body, zone)
     body.take(HEAD_BYTES if is_headed else 0)
@@ -108,7 +108,7 @@ def place_state_driver(body: Body, zone: tzinfo) -> Content:
 
 
 def place_key_or_state(body: Body, zone: tzinfo) -> Content:
-    """Of the VL103 a place, a long cell and the driver's key; of other models a state and modules."""
+    """VL103: a position, a long cell and the driver's key. Other models: a state and modules."""
     if not _has_date(body.peek(6), zone) or has_state_modules(body):
         return state_modules(body, zone)
     at_us, attributes, position = read_place(body, zone)
@@ -116,7 +116,7 @@ def place_key_or_state(body: Body, zone: tzinfo) -> Content:
 
 
 def place_cell_state_modules(body: Body, zone: tzinfo) -> Content:
-    """An alarm: a place, a cell of the network's kind, a state, and modules."""
+    """An alarm: a position, a cell by the kind of network, a state, and modules."""
     at_us, attributes, position = read_place(body, zone)
     attributes |= _cell_of_kind(body)
     return at_us, attributes | read_state_modules(body), position
@@ -129,7 +129,7 @@ def place_wide_cell(body: Body, zone: tzinfo) -> Content:
 
 
 def place_cell_driver(body: Body, zone: tzinfo) -> Content:
-    """A place, a cell, and the card that was read."""
+    """A position, a cell, and the driver's card."""
     at_us, attributes, position = read_place(body, zone)
     return at_us, attributes | read_cell(body) | {"driver_id": body.take(8).hex()}, position
 
@@ -140,13 +140,13 @@ def name_place_cell_driver(body: Body, zone: tzinfo) -> Content:
     return at_us, attributes | read_cell(body, 2, 4) | {"driver_id": str(body.number(6))}, position
 
 
-def place_cell_state(last_bytes: tuple[int, ...]) -> Means:
-    """An alarm: a cell with its length before it, which some models count in and some don't; then the state.
+def place_cell_state(last_bytes: tuple[int, ...]) -> Parser:
+    """An alarm: a position, a cell after its length, which includes itself in some models, and a state.
 
-    `last_bytes` are the lengths that a state may have, with what follows it.
+    `last_bytes` are the possible lengths of the state and the values after it.
     """
 
-    def means(body: Body, zone: tzinfo) -> Content:
+    def parse(body: Body, zone: tzinfo) -> Content:
         at_us, attributes, position = read_place(body, zone)
         if body.left == 13 and body.peek(1).u8() not in (8, 9):
             return at_us, attributes | read_cell(body) | _plain_state(body), position
@@ -162,11 +162,11 @@ def place_cell_state(last_bytes: tuple[int, ...]) -> Means:
             position = position._replace(altitude_m=body.number(2, signed=True))
         return at_us, attributes, position
 
-    return means
+    return parse
 
 
 def wide_cell_state(body: Body, zone: tzinfo) -> Content:
-    """An alarm of a fence: a place, the fence, a wide cell and a state; or of one model nothing but a state."""
+    """A geofence alarm: a position, the geofence, a wide cell and a state; one model sends only a state."""
     if body.left == 7:
         return None, state_bits(body.u8()), NOWHERE
     at_us, attributes, position = read_place(body, zone)
@@ -175,7 +175,7 @@ def wide_cell_state(body: Body, zone: tzinfo) -> Content:
 
 
 def place_wide_cell_state(body: Body, zone: tzinfo) -> Content:
-    """Of the LW4G: also volts, and behind the state the distance, the time of running, a number and the inputs."""
+    """LW4G: as before, with volts; after the state distance, running time, an id and the inputs."""
     at_us, attributes, position = read_place(body, zone)
     attributes |= read_cell(body, 4, 8)
     body.u8()
@@ -187,7 +187,7 @@ def place_wide_cell_state(body: Body, zone: tzinfo) -> Content:
 
 
 def place_kept_cell(body: Body, zone: tzinfo) -> Content:
-    """Of long frames: a place, why it was sent, whether late, a cell of the network's kind, and modules."""
+    """Long frames: a position, event, buffered flag, a cell by the kind of network, and modules."""
     at_us, attributes, position = read_place(body, zone)
     event, is_late = body.u8(), body.u8() != 0
     attributes |= {"event": event or None, "buffered": is_late or None, **_cell_of_kind(body)}
@@ -196,7 +196,7 @@ def place_kept_cell(body: Body, zone: tzinfo) -> Content:
 
 
 def x1_place(body: Body, zone: tzinfo) -> Content:
-    """Of the X1: after four bytes a place, the odometer, a cell, the driver's key and voltages."""
+    """X1: after four bytes a position, the odometer, a cell, the driver's key and voltages."""
     body.take(4)
     at_us, attributes, position = read_place(body, zone)
     body.take(2)
@@ -208,14 +208,14 @@ def x1_place(body: Body, zone: tzinfo) -> Content:
 
 
 def place_volts(body: Body, zone: tzinfo) -> Content:
-    """Of the SR411: a place, a cell, ignition and two voltages."""
+    """SR411: a position, a cell, ignition and two voltages."""
     at_us, attributes, position = read_place(body, zone)
     attributes |= read_cell(body) | {"ignition": body.u8() != 0}
     return at_us, attributes | {"external_v": body.u16() / 100, "battery_v": body.u16() / 100}, position
 
 
 def guarded_place(body: Body, zone: tzinfo) -> Content:
-    """Of the AZ735: a place and a cell with their lengths, 0 of what is missing; cells, access points, a state."""
+    """AZ735: a position and a cell with their lengths, 0 = missing; cells, access points, a state."""
     at_us = read_time(body, zone)
     attributes: Attributes = {}
     position = NOWHERE
@@ -230,7 +230,7 @@ def guarded_place(body: Body, zone: tzinfo) -> Content:
 
 
 def camera_alarm(body: Body, zone: tzinfo) -> Content:
-    """Of cameras: a time, in longer ones a place, an event with its data, and the names of the films of it."""
+    """Cameras: a time, in longer contents a position, an event with its data, and the names of its videos."""
     attributes: Attributes = {}
     position: Position = NOWHERE
     is_marked = body.peek(2).rest() == b"\xff\xff"
@@ -265,7 +265,7 @@ CAMERA_ALARMS = {
 }
 
 
-# What stands behind a place --------------------------------------------------------------------------
+# Values after a position -----------------------------------------------------------------------------
 
 
 def _has_date(start: Body, zone: tzinfo) -> bool:
@@ -277,7 +277,7 @@ def _has_date(start: Body, zone: tzinfo) -> bool:
 
 
 def _has_head(body: Body, zone: tzinfo) -> bool:
-    """Whether the place is not first: the time of sending stands before its own, and no time at the start."""
+    """True if a head precedes the position: it has the time of sending, and the content does not begin with a time."""
     start = body.peek(HEAD_BYTES + 6).rest()
     at, place_at = start[HEAD_BYTES - 6 : HEAD_BYTES], start[HEAD_BYTES:]
     if body.left <= HEAD_BYTES + PLACE_BYTES:
@@ -288,7 +288,7 @@ def _has_head(body: Body, zone: tzinfo) -> bool:
 
 
 def _cell_of_kind(body: Body) -> Attributes:
-    """The network's kind (from 3 on numbers are wide), a cell, and its strength."""
+    """The kind of network (3 and above: wide numbers), a cell, and its signal level."""
     is_wide = body.u8() >= 3
     found = read_cell(body, 4, 8) if is_wide else read_cell(body)
     body.take(2 if is_wide else 1)
@@ -296,7 +296,7 @@ def _cell_of_kind(body: Body) -> Attributes:
 
 
 def _long_cell_data(body: Body) -> Attributes:
-    """A cell of nine bytes, if there are so many; what follows is kept as sent, without the driver's key at its end."""
+    """A cell of nine bytes, if enough bytes remain, and the driver's key at the end; other values are kept as sent."""
     found = cell_of_size(body.take(LONG_CELL_BYTES)) if body.left >= LONG_CELL_BYTES else {}
     if body.left == VALUES_KEY_BYTES:
         found["data"] = body.take(VALUES_KEY_BYTES - KEY_BYTES).hex()
@@ -305,17 +305,17 @@ def _long_cell_data(body: Body) -> Attributes:
     return found | {"data": body.rest().hex() or None}
 
 
-def _cell_bytes(said: int, left: int, last_bytes: tuple[int, ...]) -> int:
-    """How long a cell is, of which the length is told with itself or without; what is no cell is skipped."""
+def _cell_bytes(length: int, left: int, last_bytes: tuple[int, ...]) -> int:
+    """Size of a cell, whose length field may include itself. Bytes that are not a cell are skipped."""
     for last in last_bytes:
         size_bytes = left - last
-        if size_bytes in CELL_BYTES and said in (size_bytes, size_bytes + 1):
+        if size_bytes in CELL_BYTES and length in (size_bytes, size_bytes + 1):
             return size_bytes
     return max(left - last_bytes[0], 0)
 
 
 def _tail(body: Body) -> Attributes:
-    """Ignition, why it was sent and whether late, and the distance so far; or one of the two."""
+    """Ignition, event and buffered flag, and the odometer; or only one of the two groups."""
     attributes: Attributes = {}
     if body.left in (3, 7):
         attributes = {**_event(body), "event": None}
@@ -342,28 +342,28 @@ def _climate(body: Body) -> Attributes:
 
 
 def _modules(body: Body) -> tuple[Attributes, float | None]:
-    """What modules tell, and the accuracy, m, if one does."""
+    """Attributes of modules, and the accuracy, m, if sent."""
     attributes: Attributes = {}
     accuracy_m = None
-    for what, value in body.modules(1):
-        if what == 0x27:
+    for kind, value in body.modules(1):
+        if kind == 0x27:
             attributes["external_v"] = value.u16() / 100
-        elif what == 0x2E:
+        elif kind == 0x2E:
             attributes["odometer_m"] = value.u32()
-        elif what == 0x3B:
+        elif kind == 0x3B:
             accuracy_m = value.u16() / 100 or None
     return attributes, accuracy_m
 
 
 def _place_altitude(body: Body, zone: tzinfo) -> Content:
-    """Of the SL4X: a longer cell, and the altitude last."""
+    """SL4X: a longer cell, and the altitude at the end."""
     at_us, attributes, position = read_place(body, zone)
     attributes |= cell_of_size(body.take(10)) | _event(body) | {"odometer_m": body.u32() or None}
     return at_us, attributes, position._replace(altitude_m=body.number(2, signed=True))
 
 
 def _named_place(body: Body, zone: tzinfo) -> Content:
-    """A place, a cell with its length, volts of the supply and of the battery in a state, distance and minutes."""
+    """A position, a cell with its length, a state with the volts of supply and battery, distance and minutes."""
     body.take(HEAD_BYTES)
     at_us, attributes, position = read_place(body, zone)
     attributes |= cell_of_size(body.take(9)[1:])
@@ -375,7 +375,7 @@ def _named_place(body: Body, zone: tzinfo) -> Content:
 
 
 def _state_driver(body: Body) -> Attributes:
-    """The cell's length may count itself. The driver's key stands behind its length and its kind."""
+    """The cell's length may include itself. The driver's key follows its length and its kind."""
     size_bytes = body.u8()
     found = cell_of_size(body.take(LONG_CELL_BYTES if size_bytes == LONG_CELL_BYTES + 1 else size_bytes))
     found |= _state_volts(body) | _distance_minutes(body)
@@ -397,7 +397,7 @@ def _distance_minutes(body: Body) -> Attributes:
 
 
 def _plain_state(body: Body) -> Attributes:
-    """A state in which a code is no alarm, and an alarm of bits another one."""
+    """A state whose code is not an alarm, and whose alarm bits have another meaning."""
     bits, battery, signal = body.take(3)
     body.rest()
     attributes = read_state(Body(bytes((bits, battery, signal))))
@@ -421,7 +421,7 @@ def _volts_oil(body: Body) -> Attributes:
 
 
 def _inputs(body: Body) -> Attributes:
-    """Bits: 15 ignition, 14 an input, 12 the rest is a temperature, or else volts, in tenths unless bit 13 is set."""
+    """Bits: 15 ignition, 14 an input, 12 the rest is a temperature; otherwise volts, in tenths unless bit 13 is set."""
     bits = body.u16()
     attributes: Attributes = {"ignition": bool(bits & 0x8000), "input2": bool(bits & 0x4000)}
     value = bits & 0x03FF
@@ -443,5 +443,5 @@ def _driving(body: Body) -> Attributes:
     return found
 
 
-BEHIND_PLACE: dict[int, Callable[[Body], Attributes]] = {10: _inputs, 13: _volts, 18: _driving, 20: _volts_oil}
-"""How many bytes stand behind the place of a frame of type 12 → what those behind the cell mean."""
+AFTER_PLACE: dict[int, Callable[[Body], Attributes]] = {10: _inputs, 13: _volts, 18: _driving, 20: _volts_oil}
+"""Number of bytes after the position of a frame of type 12 → parser of the values after the cell."""

@@ -1,4 +1,4 @@
-"""GT06's contents without a place, or with one among much else: states, cells, texts, sensors, modules."""
+"""GT06 contents without a position, or with one among other values: states, cells, texts, sensors, modules."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collector.trackers.gt06.values import (
     STATE_BYTES,
     Body,
     Content,
-    Means,
+    Parser,
     access_points,
     battery_percent,
     located,
@@ -33,13 +33,13 @@ _PLACE_TEXT = re.compile(
 _FUEL_TEXT = re.compile(r"!AIOIL,\d+,[\d.]+,(\d+\.\d+),[^,]+,\d{4},(\d+\.\d+),", re.ASCII)
 _ICCID = re.compile(r"<ICCID:(\w+)>?", re.ASCII)
 _SECOND_US = 1_000_000
-_LEAST_LINE_BYTES = 3
+_MIN_INFO_BYTES = 3
 
 LONG_STATE_BYTES, WARM_STATE_BYTES = 14, 16
 
 BLUETOOTH, BATTERY = 0x0A, 0x0C
 UNKNOWN = 0x7FFF
-"""Of a tag's values."""
+"""Marks a tag's value as unknown."""
 
 MODULE_ALARMS = {0x11: "low_battery", 0x12: "low_power", 0x13: "power_cut", 0x14: "removing"}
 
@@ -47,7 +47,7 @@ MODULE_ALARMS = {0x11: "low_battery", 0x12: "low_power", 0x13: "power_cut", 0x14
 
 
 def state(body: Body, _zone: tzinfo) -> Content:
-    """A state; longer ones have signal, satellites and battery in other places, and some a temperature."""
+    """A state; longer ones have signal, satellites and battery at other positions, and some a temperature."""
     if body.left == WARM_STATE_BYTES:
         return None, _warm_state(body), NOWHERE
     if body.left == LONG_STATE_BYTES or (body.left >= 9 and body.peek(2).rest()[1] & 0x80):
@@ -55,7 +55,7 @@ def state(body: Body, _zone: tzinfo) -> Content:
     code = body.peek(4).rest()[3:]
     volts = int.from_bytes(body.peek(5).rest()[3:], "big")
     attributes = read_state(body)
-    if code >= b"\xf0" and code < b"\xf4":  # no alarm has such a code: volts of the supply stand there
+    if code >= b"\xf0" and code < b"\xf4":  # not an alarm: the supply's volts
         attributes["external_v"] = (volts & 0x0FFF) / 10
     return None, attributes, NOWHERE
 
@@ -90,7 +90,7 @@ def heartbeat(body: Body, _zone: tzinfo) -> Content:
 
 
 def cell_state(body: Body, _zone: tzinfo) -> Content | None:
-    """A cell and a state; longer ones are of several cells, in no known order."""
+    """A cell and a state; longer contents have several cells, in an unknown order."""
     if body.left > 17:
         return None
     found = read_cell(body)
@@ -102,7 +102,7 @@ def wide_cell_state(body: Body, _zone: tzinfo) -> Content:
 
 
 def wide_cell(body: Body, _zone: tzinfo) -> Content:
-    """Who asks for the address of a cell."""
+    """A device's request for the address of a cell."""
     return None, read_cell(body, 4, 8), NOWHERE
 
 
@@ -111,21 +111,21 @@ def state_modules(body: Body, _zone: tzinfo) -> Content:
 
 
 def has_state_modules(body: Body) -> bool:
-    """Whether the content is a state and modules to its end. Modules have numbers below 100 hexadecimal."""
+    """True if the rest is a state and modules only. Modules have kinds below 0x100."""
     rest = Body(body.peek(body.left).rest())
     try:
         rest.take(STATE_BYTES)
-        return all(what < 0x100 for what, _ in rest.modules(1))
+        return all(kind < 0x100 for kind, _ in rest.modules(1))
     except IndexError:
         return False
 
 
 def read_state_modules(body: Body) -> Attributes:
     attributes = read_state(Body(body.take(STATE_BYTES)))
-    for what, value in body.modules(1):
-        if what == 0x18:
+    for kind, value in body.modules(1):
+        if kind == 0x18:
             attributes["battery_v"] = value.u16() / 100
-        elif what == 0x6A:
+        elif kind == 0x6A:
             attributes["battery_percent"] = battery_percent(value.u8())
     return attributes
 
@@ -140,10 +140,10 @@ def traction_battery(body: Body, _zone: tzinfo) -> Content:
 # Cells -----------------------------------------------------------------------------------------------
 
 
-def cells(area_bytes: int, cell_bytes: int, count: int = 7, *, wifi: bool = False) -> Means:
-    """Time, network, cells with their strength, and in some frames access points of wireless networks."""
+def cells(area_bytes: int, cell_bytes: int, count: int = 7, *, wifi: bool = False) -> Parser:
+    """Time, network, cells with their signal level, and in some frames Wi-Fi access points."""
 
-    def means(body: Body, zone: tzinfo) -> Content:
+    def parse(body: Body, zone: tzinfo) -> Content:
         at_us = read_time(body, zone)
         found = _cells_of(body, read_network(body), count, area_bytes, cell_bytes)
         attributes: Attributes = {"cells": found or None}
@@ -152,11 +152,11 @@ def cells(area_bytes: int, cell_bytes: int, count: int = 7, *, wifi: bool = Fals
             attributes["wifi"] = access_points(body, body.u8()) or None
         return at_us, attributes, NOWHERE
 
-    return means
+    return parse
 
 
 def counted_cells(body: Body, zone: tzinfo) -> Content:
-    """The same, but how many cells there are is told, and the advance of time comes first."""
+    """As `cells`, with the number of cells, and the timing advance before them."""
     at_us = read_time(body, zone)
     body.u8()
     network = read_network(body)
@@ -164,7 +164,7 @@ def counted_cells(body: Body, zone: tzinfo) -> Content:
 
 
 def as_many_cells(body: Body, zone: tzinfo) -> Content:
-    """The same with wide numbers, and as many as fit."""
+    """As `cells`, with wide numbers, up to the end of the content."""
     at_us = read_time(body, zone)
     body.u8()
     network = read_network(body, 2)
@@ -177,14 +177,14 @@ def _cells_of(
     found = []
     for _ in range(count):
         lac, cid, strength = body.number(area_bytes), body.number(cell_bytes), body.u8()
-        one = {**cell(*network, lac, cid), "level": -strength}
-        if lac and cid and one not in found:
-            found.append(one)
+        station = {**cell(*network, lac, cid), "level": -strength}
+        if lac and cid and station not in found:
+            found.append(station)
     return found
 
 
 def points(body: Body, zone: tzinfo) -> Content:
-    """A time, and access points without their strength."""
+    """A time, and access points without their signal level."""
     at_us, found = read_time(body, zone), []
     for _ in range(body.u8()):
         body.take(2)
@@ -196,24 +196,24 @@ def points(body: Body, zone: tzinfo) -> Content:
 
 
 def text(body: Body, _zone: tzinfo) -> Content | None:
-    """An answer to a command: its length, a number, the text, and perhaps a language."""
+    """A response to a command: its length, a number, the text, and optionally a language."""
     size_bytes = body.u8()
     body.take(4)
-    told = readable(body.take(min(max(size_bytes - 4, 0), body.left)))
-    if match := _ICCID.match(told):
+    response = readable(body.take(min(max(size_bytes - 4, 0), body.left)))
+    if match := _ICCID.match(response):
         return None, {"iccid": match[1]}, NOWHERE
-    return (None, {"result": told}, NOWHERE) if told else None
+    return (None, {"result": response}, NOWHERE) if response else None
 
 
 def coded_text(body: Body, _zone: tzinfo) -> Content | None:
-    """An answer to a command in ASCII or UTF-16; one is a place."""
+    """A response to a command in ASCII or UTF-16; one response is a position."""
     body.take(4)
     is_ascii = body.u8() == 1
     data = body.rest()
-    told = readable(data) if is_ascii else data.decode("utf-16-be", "replace").strip("\0\r\n ")
-    if match := _PLACE_TEXT.match(told):
+    response = readable(data) if is_ascii else data.decode("utf-16-be", "replace").strip("\0\r\n ")
+    if match := _PLACE_TEXT.match(response):
         return _place_of(match)
-    return (None, {"result": told}, NOWHERE) if told else None
+    return (None, {"result": response}, NOWHERE) if response else None
 
 
 def _place_of(match: re.Match[str]) -> Content | None:
@@ -232,22 +232,22 @@ def _place_of(match: re.Match[str]) -> Content | None:
 
 
 def line(body: Body, _zone: tzinfo) -> Content | None:
-    """What came on the device's serial line, behind the kind of line: text, or hexadecimal where it is none."""
+    """Data from the device's serial line, after the kind of line: text, or hexadecimal if it is not text."""
     body.u8()
     data = body.rest()
     return None, {"result": readable(data) or data.hex() or None}, NOWHERE
 
 
-# Of a model ------------------------------------------------------------------------------------------
+# Values of single models -----------------------------------------------------------------------------
 
 
 def supply(body: Body, zone: tzinfo) -> Content | None:
-    """Volts of the supply in a short frame, which otherwise is as a long one."""
+    """The supply's volts in a short content; longer contents are as in `informed`."""
     return (None, {"external_v": body.u16() / 100}, NOWHERE) if body.left == 2 else informed(body, zone)
 
 
 def informed(body: Body, zone: tzinfo) -> Content | None:
-    """What a model tells of itself, by its kind."""
+    """Information about the device, by its kind."""
     kind = body.u8()
     if kind in (0x00, 0x0B) and body.left == 2:
         return None, {"external_v": body.u16() / 100}, NOWHERE
@@ -270,39 +270,39 @@ def _informed_by_text(body: Body, zone: tzinfo) -> Content | None:
     data, at_us = body.rest(), None
     if data[6:7] == b"!":
         at_us, data = read_time(Body(data), zone), data[6:]
-    told = readable(data)
-    if match := _FUEL_TEXT.match(told):
+    info = readable(data)
+    if match := _FUEL_TEXT.match(info):
         return at_us, {"temperature_c": float(match[1]), "fuel": float(match[2])}, NOWHERE
-    return (at_us, {"info": told}, NOWHERE) if len(told) >= _LEAST_LINE_BYTES else None
+    return (at_us, {"info": info}, NOWHERE) if len(info) >= _MIN_INFO_BYTES else None
 
 
 def vehicle(body: Body, zone: tzinfo) -> Content:
-    """What a vehicle's computer says: a time, ignition, hexadecimal hundredths by their number, and a place, unread."""
+    """Vehicle data: a time, ignition, hexadecimal hundredths by their number, and a position, which is ignored."""
     at_us = read_time(body, zone)
-    told: Attributes = {"ignition": body.u8() != 0}
+    attributes: Attributes = {"ignition": body.u8() != 0}
     for pair in body.rest(12).decode("ascii", "replace").split(","):
         name, _, value = pair.partition("=")
         if name[:2].upper() == "4A":
-            told["vin"] = value or None
+            attributes["vin"] = value or None
         elif (known := OF_VEHICLE.get(name[:2].upper())) and re.fullmatch(r"[0-9A-Fa-f]{1,8}", value):
-            told[known] = int(value, 16) / 100
-    return at_us, told, NOWHERE
+            attributes[known] = int(value, 16) / 100
+    return at_us, attributes, NOWHERE
 
 
 OF_VEHICLE = {"2B": "fuel", "2D": "coolant_c", "35": "obd_speed_kmh", "36": "rpm"}
 
 
 def modules(body: Body, _zone: tzinfo) -> Content:
-    """Values behind their kind and length; one is a place with its time."""
+    """Values after their kind and length; one kind is a position with its time."""
     at_us: int | None = None
     attributes: Attributes = {}
     position = NOWHERE
-    for what, value in body.modules(2):
-        if what == 0x33:
+    for kind, value in body.modules(2):
+        if kind == 0x33:
             if seconds := value.u32():
                 at_us, position = seconds * _SECOND_US, _module_place(value, attributes)
         else:
-            _read_module(what, value, attributes)
+            _read_module(kind, value, attributes)
     return at_us, attributes, position
 
 
@@ -312,31 +312,31 @@ def _module_place(value: Body, attributes: Attributes) -> Position:
     return located(latitude, longitude, speed_kmh, value.u16())._replace(altitude_m=altitude_m)
 
 
-def _read_module(what: int, value: Body, attributes: Attributes) -> None:
-    if what == 0x03:
+def _read_module(kind: int, value: Body, attributes: Attributes) -> None:
+    if kind == 0x03:
         attributes["iccid"] = value.take(10).hex()
-    elif what == 0x09:
+    elif kind == 0x09:
         attributes["satellites"] = value.u8()
-    elif what == 0x11:
+    elif kind == 0x11:
         mcc, mnc, lac, cid = value.u16(), value.u16(), value.u16(), value.number(3)
         attributes["cells"] = [cell(mcc, mnc, lac, cid)] if cid else None
-    elif what == 0x18:
+    elif kind == 0x18:
         attributes["battery_v"] = value.u16() / 100
-    elif what == 0x28:
+    elif kind == 0x28:
         attributes["hdop"] = value.u8() / 10
-    elif what == 0x2A:
+    elif kind == 0x2A:
         attributes["door"] = bool(value.u8() & 0x0F)
-    elif what == 0x2B:
+    elif kind == 0x2B:
         attributes["event"] = event = value.u8()
         attributes["alarm"] = MODULE_ALARMS.get(event)
-    elif what == 0x2E:
+    elif kind == 0x2E:
         attributes["odometer_m"] = value.u32()
-    elif what == 0x7F:
+    elif kind == 0x7F:
         attributes["tags"] = [_tag(value)]
 
 
 def _tag(value: Body) -> dict[str, object]:
-    """Number, mV, % of its charge, tenths of a degree and of % of humidity, state; the greatest number is unknown."""
+    """Id, mV, battery %, temperature and humidity in tenths, state; `UNKNOWN` marks unknown values."""
     name, millivolts, percent, degrees, humidity = value.take(6), value.u16(), value.u8(), value.u16(), value.u16()
     tag: dict[str, object] = {"id": name.hex(), "battery_percent": percent if percent <= 100 else None}
     tag["battery_v"] = millivolts / 1_000 if millivolts < UNKNOWN else None
@@ -346,17 +346,17 @@ def _tag(value: Body) -> dict[str, object]:
 
 
 def peripheral(body: Body, _zone: tzinfo) -> Content:
-    """A time, and what devices around tell: 10 of Bluetooth, 12 of a battery, by their length."""
+    """A time, and values of peripherals with their length: 10 Bluetooth, 12 battery."""
     at_us = body.u32() * _SECOND_US
     found: Attributes = {}
     while body.left:
-        what = body.u16()
-        if what == BLUETOOTH:
+        kind = body.u16()
+        if kind == BLUETOOTH:
             value = Body(body.take(body.u16()))
             value.u8()
             mac, event, _, _ = value.take(MAC_BYTES), value.u8(), value.u8(), value.u8()
             found |= {"event": event or None, "tags": [{"mac": mac.hex(":"), "data": value.rest().hex()}]}
-        elif what == BATTERY:
+        elif kind == BATTERY:
             body.u8()
             found["bms_percent"] = body.u8()
             body.take(9)

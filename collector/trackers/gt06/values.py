@@ -1,9 +1,9 @@
-"""Of what the contents of GT06's frames are made, and what the codes in them mean.
+"""Common values in the contents of GT06 frames, and the meaning of their codes.
 
 place: date and time (6 bytes, the device's clock), satellites in the low half of a byte, latitude and longitude u32
        (1/1,800,000 degrees), speed u8 (km/h), and 16 bits: 0-9 heading, 10 north, 11 west, 12 has a fix,
        14 and 15 ignition known and on
-cell:  country u16 (its highest bit: the network has two bytes), network u8, area u16, cell u24; in newer frames
+cell:  country u16 (highest bit set: the network has two bytes), network u8, area u16, cell u24; in newer frames
        area u32, cell u64
 state: bits (1 ignition, 2 charging, 3-5 alarm, 7 cut off), battery 0-6, signal 0-4, alarm, language
 """
@@ -16,7 +16,7 @@ from datetime import tzinfo
 from collector.trackers.position import Attributes, Position, cell, moment_us
 
 Content = tuple[int | None, Attributes, Position]
-"""When (µs since the epoch; None: the frame doesn't say), what else, and where."""
+"""Time (µs since the epoch, None = not sent), attributes and position."""
 
 PLACE_BYTES = 18
 STATE_BYTES = 5
@@ -25,7 +25,7 @@ FULL_BATTERY = 6
 MAC_BYTES = 6
 NAME_BYTES = 8
 CELL_BYTES = {8: (1, 2, 3), 9: (1, 2, 4), 10: (2, 2, 4), 15: (1, 4, 8), 16: (2, 4, 8)}
-"""The size of a cell → the bytes of its network, area and number."""
+"""Size of a cell → sizes of its network, area and number, all in bytes."""
 
 ALARMS = {
     0x01: "sos",
@@ -59,11 +59,11 @@ ALARMS = {
     0x30: "hard_braking",
 }
 STATE_ALARMS = {1: "vibration", 2: "power_cut", 3: "low_battery", 4: "sos", 6: "geofence", 7: "removing"}
-"""Bits 3-5 of a state."""
+"""Bits 3-5 of a state → alarm."""
 
 
 class Body:
-    """A content, read from its start to its end. Raises `IndexError` where it is too short."""
+    """Reads a content in sequence. Raises `IndexError` if it is too short."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -80,11 +80,11 @@ class Body:
         return self._data[self._at - size_bytes : self._at]
 
     def peek(self, size_bytes: int) -> Body:
-        """The next bytes, or as many as there are, which stay."""
+        """The next bytes, fewer at the end, without consuming them."""
         return Body(self._data[self._at : self._at + size_bytes])
 
     def rest(self, but_bytes: int = 0) -> bytes:
-        """All that is left but the last bytes."""
+        """All remaining bytes, except the last `but_bytes`."""
         return self.take(max(self.left - but_bytes, 0))
 
     def u8(self) -> int:
@@ -100,16 +100,16 @@ class Body:
         return int.from_bytes(self.take(size_bytes), "big", signed=signed)
 
     def modules(self, length_bytes: int) -> list[tuple[int, Body]]:
-        """All that is left: what each is (u16), its length, and so many bytes."""
+        """All remaining modules: each has its kind (u16), its length, and its bytes."""
         found = []
         while self.left:
-            what = self.u16()
-            found.append((what, Body(self.take(self.number(length_bytes)))))
+            kind = self.u16()
+            found.append((kind, Body(self.take(self.number(length_bytes)))))
         return found
 
 
-Means = Callable[[Body, tzinfo], Content | None]
-"""What a type of content says; None if nothing that a record could hold. Raises `IndexError` or `RecordError`."""
+Parser = Callable[[Body, tzinfo], Content | None]
+"""Parser of a type of content; None if it has nothing for a record. Raises `IndexError` or `RecordError`."""
 
 
 def read_time(body: Body, zone: tzinfo) -> int:
@@ -123,7 +123,7 @@ def read_place(body: Body, zone: tzinfo) -> Content:
 
 
 def read_fix(body: Body) -> tuple[Attributes, Position]:
-    """A place without its time."""
+    """A position without its time."""
     satellites = body.u8() & 0x0F
     latitude, longitude, speed_kmh, bits = body.u32(), body.u32(), body.u8(), body.u16()
     attributes: Attributes = {"satellites": satellites, **ignition(bits)}
@@ -131,7 +131,7 @@ def read_fix(body: Body) -> tuple[Attributes, Position]:
 
 
 def ignition(bits: int) -> Attributes:
-    """Of the 16 bits of a place."""
+    """Ignition in the 16 bits of a position."""
     return {"ignition": bool(bits & 0x8000)} if bits & 0x4000 else {}
 
 
@@ -152,7 +152,7 @@ def read_network(body: Body, mnc_bytes: int = 1) -> tuple[int, int]:
 
 
 def read_cell(body: Body, area_bytes: int = 2, cell_bytes: int = 3, mnc_bytes: int = 1) -> Attributes:
-    """A cell, if it is one; nothing if the content ends before it does."""
+    """A cell; empty if it is all zeros, or if the content is too short."""
     if body.left < 3:
         body.rest()
         return {}
@@ -165,7 +165,7 @@ def read_cell(body: Body, area_bytes: int = 2, cell_bytes: int = 3, mnc_bytes: i
 
 
 def cell_of_size(data: bytes) -> Attributes:
-    """A cell whose parts are as long as its size tells."""
+    """A cell; the sizes of its parts follow from its size."""
     if len(data) not in CELL_BYTES:
         return {}
     mnc_bytes, area_bytes, cell_bytes = CELL_BYTES[len(data)]
@@ -184,7 +184,7 @@ def state_bits(bits: int) -> Attributes:
 
 
 def read_state(body: Body) -> Attributes:
-    """A state, of which language, alarm and signal may be missing; its alarm is the code's, or else the bits'."""
+    """A state; language, alarm and signal may be missing. The alarm is taken from the code, otherwise from the bits."""
     attributes = state_bits(body.u8())
     attributes["battery_percent"] = battery_percent(body.u8())
     attributes["gsm_signal"] = body.u8() if body.left else None
@@ -195,7 +195,7 @@ def read_state(body: Body) -> Attributes:
 
 
 def battery_percent(level: int) -> int | None:
-    """Six steps, but where it is clearly in percent."""
+    """Battery charge: steps up to 6, percent above."""
     if level <= FULL_BATTERY:
         return level * 100 // FULL_BATTERY
     return level if level <= 100 else None
@@ -207,6 +207,6 @@ def access_points(body: Body, count: int) -> list[dict[str, object]]:
 
 
 def readable(data: bytes) -> str:
-    """Text, or nothing if it isn't any."""
+    """Decode printable ASCII text; empty if the data is not text."""
     text = data.decode("ascii", "replace").strip("\0\r\n ")
     return text if text.isprintable() and "\ufffd" not in text else ""

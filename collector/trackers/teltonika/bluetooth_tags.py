@@ -1,8 +1,8 @@
-"""Bluetooth tags and beacons that Teltonika's devices hear of (vendor's wiki, "EYE sensor" and "Beacon list").
+"""Bluetooth tags and beacons that Teltonika's devices receive (vendor's wiki, "EYE sensor" and "Beacon list").
 
-tags:    01, and for each its length u8 and values of it: kind u8, length u8, value
-beacons: a part's number, and for each flags u8 (bits 4-7: iBeacon, or else Eddystone), its number of 20 or 16 bytes,
-         signal i8, if bit 1 is set volts u16 (0.01), if bit 2 is degrees u16
+tags:    01, then for each tag its length u8 and its values: kind u8, length u8, value
+beacons: number of the part, then for each beacon flags u8 (bits 4-7 set: iBeacon, otherwise Eddystone), its id of 20
+         or 16 bytes, signal i8; with bit 1 voltage u16 (0.01 V), with bit 2 temperature u16
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Tag = dict[str, object]
 
 
 def tags(data: bytes) -> list[Tag] | None:
-    """What is known of each tag; None if the data is of another form."""
+    """Values of each tag; None if the data has another form."""
     found, at = [], 1
     while at < len(data):
         end = at + 1 + data[at]
@@ -27,7 +27,7 @@ def tags(data: bytes) -> list[Tag] | None:
 
 
 def beacons(data: bytes) -> list[Tag] | None:
-    """What is known of each beacon; None if the data is of another form."""
+    """Values of each beacon; None if the data has another form."""
     found, at = [], 1
     while at < len(data):
         flags = data[at]

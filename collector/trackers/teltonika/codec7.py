@@ -1,9 +1,9 @@
-"""Teltonika's codec 7, of the GH3000: a mask says which parts a record has.
+"""Teltonika's codec 7 (GH3000). A mask shows which parts a record has.
 
-record: priority (2 bits) and s since 2007 (30 bits), a mask: 1 a place, 2, 4, 8 values of one, two, four bytes
-place:  a mask of its own: 1 latitude and longitude f32, 2 altitude u16 m, 4 heading u8 of 256, 8 speed u8 km/h,
+record: priority (2 bits) and s since 2007 (30 bits), a mask: 1 position; 2, 4, 8 values of one, two, four bytes
+position: a mask: 1 latitude and longitude f32, 2 altitude u16 m, 4 heading u8 of 256, 8 speed u8 km/h,
         10 satellites u8, 20 area and cell u16, 40 signal u8, 80 network u32
-values: how many u8, and for each its number u8 and itself
+values: count u8, then number u8 and value of each
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collector.trackers.position import NOWHERE, Attributes, Position, cell
 from collector.trackers.teltonika.io_elements import is_named
 
 SINCE_S = 1_167_609_600
-"""2007-01-01, from which its seconds count."""
+"""2007-01-01, the epoch of its times."""
 
 _NAMES: dict[int, tuple[str, int, int]] = {
     1: ("battery_percent", 1, 1),
@@ -25,14 +25,14 @@ _NAMES: dict[int, tuple[str, int, int]] = {
     222: ("alarm", 1, 1),
     240: ("motion", 1, 1),
 }
-"""Number → attribute, its maximum size in bytes, and how many of its parts are one."""
+"""Number → attribute, maximum size in bytes, and divisor."""
 
 _SIZES = ((0x02, "B", 1), (0x04, "H", 2), (0x08, "I", 4))
 """Bit of the mask, layout and size in bytes of a value."""
 
 
-class Read(NamedTuple):
-    """A record, and where it ends."""
+class DecodedRecord(NamedTuple):
+    """A record; `end` is the position after it."""
 
     at_us: int
     attributes: Attributes
@@ -41,7 +41,7 @@ class Read(NamedTuple):
 
 
 class _Values:
-    """Values after one another; those that a mask leaves out are None. Raises `struct.error`."""
+    """Reads values in sequence; values that the mask omits are None. Raises `struct.error`."""
 
     def __init__(self, data: bytes, at: int) -> None:
         self._data = data
@@ -57,8 +57,8 @@ class _Values:
         return self.take(layout) if self.mask & bit else None
 
 
-def read(data: bytes, at: int) -> Read:
-    """The record that begins there. Raises `struct.error` if it is longer than the data."""
+def read(data: bytes, at: int) -> DecodedRecord:
+    """Decode the record that begins at `at`. Raises `struct.error` if it is longer than the data."""
     values = _Values(data, at)
     head, parts = values.take("I"), values.take("B")
     attributes: Attributes = {"priority": head >> 30}
@@ -66,7 +66,7 @@ def read(data: bytes, at: int) -> Read:
     for bit, layout, size_bytes in _SIZES:
         for _ in range(values.take("B") if parts & bit else 0):
             attributes |= _named(values.take("B"), values.take(layout), size_bytes)
-    return Read(((head & 0x3FFF_FFFF) + SINCE_S) * 1_000_000, attributes, position, values.at)
+    return DecodedRecord(((head & 0x3FFF_FFFF) + SINCE_S) * 1_000_000, attributes, position, values.at)
 
 
 def _place(values: _Values, attributes: Attributes) -> Position:
@@ -90,9 +90,9 @@ def _named(number: int, value: int, size_bytes: int) -> Attributes:
     known = _NAMES.get(number)
     if known is None or not is_named(known[0], known[1], value, size_bytes):
         return {f"io{number}": value}
-    name, _, of_one = known
+    name, _, divisor = known
     if name == "alarm":
         return {"alarm": "sos"} if value else {}
     if name == "motion":
         return {"motion": value != 0}
-    return {name: value if of_one == 1 else value / of_one}
+    return {name: value if divisor == 1 else value / divisor}

@@ -1,14 +1,14 @@
 """Teltonika's codecs 8, 8 extended, 16 and 7, over TCP and UDP (vendor's wiki, "Data Sending Protocols").
 
-    00 0F | 15 digits                                                      the device names itself; answer 01
-    00000000 | length u32 | codec | n | n records | n | CRC-16/ARC u32     answer n as u32, once all is safe
-    FF                                                                     a sign of life; no answer
+    00 0F | 15 digits                                                      the device's id; reply 01
+    00000000 | length u32 | codec | n | n records | n | CRC-16/ARC u32     reply n as u32, once all is on disk
+    FF                                                                     a keep-alive; no reply
 
     record: ms since the epoch u64, priority u8, longitude and latitude i32 (1e-7 degrees), altitude i16 (m),
-            heading u16, satellites u8, speed u16 (km/h), and values by number (io.py says which is what)
+            heading u16, satellites u8, speed u16 (km/h), and values by number (io_elements.py)
 
-A device that is not told the right n sends its packet again: what can't be taken of it for ever is counted as taken and
-set aside, and a packet whose checksum or counts are wrong is not answered.
+A device that receives another n sends its packet again. So invalid records are acknowledged too, and go to quarantine.
+A packet with a wrong checksum or wrong counts has no reply.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from collector.framing.frame_decoder import Cut, Framed, FrameFault, OutOfStep, 
 from collector.trackers.checksums import crc16_arc
 from collector.trackers.position import Attributes, Position, sent
 from collector.trackers.teltonika import codec7 as gh3000
-from collector.trackers.teltonika.codec7 import Read
+from collector.trackers.teltonika.codec7 import DecodedRecord
 from collector.trackers.teltonika.io_elements import named, named_text
 from telemetry.codec.record_parser import Arrival
 from telemetry.hot_store.entry_codec import Aside
@@ -36,14 +36,14 @@ PREAMBLE = b"\0\0\0\0"
 HEAD_BYTES = 8
 CRC_BYTES = 4
 IMEI_DIGITS = range(14, 18)
-"""15, and those of the few devices whose number is shorter or has a check digit more."""
+"""Length of an id: 15, for a few devices 14, or more with check digits."""
 
 ACCEPTED, REJECTED = b"\x01", b"\x00"
 NOWHERE = (0, 0)
 
 
 class Shape(NamedTuple):
-    """How a codec writes the values of a record: the numbers and counts as struct has them."""
+    """Layout of a record's values in a codec; formats as in `struct`."""
 
     number_format: str
     count_format: str
@@ -57,24 +57,24 @@ SHAPES = {
     0x8E: Shape("H", "H", False, True),
     0x10: Shape("H", "B", True),
 }
-"""Codec → shape of its records."""
+"""Codec → layout of its records' values."""
 
 LONGER = {0x08: Shape("B", "B", False, sizes="BHIQX")}
-"""The same of those few models that have values of 16 bytes, too."""
+"""Codec → layout for the few models that also have values of 16 bytes."""
 
 GH3000 = 0x07
 CAMERA = 0x0D
-"""The type of an answer that is a part of a photo."""
+"""Type of a response that is a part of a photo."""
 
 COMMANDS = {0x0C: 0, 0x0D: 4, 0x0E: 8, 0x0F: 12}
-"""Codecs of answers to commands and of serial lines, which have no records and get no ack → how many bytes stand before
-the text: none, its time, the device's number, both."""
+"""Codecs of responses to commands and of serial lines, without records and ack → number of bytes before the text: none,
+its time, the device's id, or both."""
 
 TIMED, EARLIEST_US = (0x0D, 0x0F), 946_684_800_000_000
-"""The codecs of answers that tell their time, and the first that is believed: devices begin in 1970."""
+"""Codecs of responses with a time, and the earliest plausible time: the clock of a device starts in 1970."""
 
 DRIVER = "GTSL|"
-"""An answer on the serial line that names the driver's card."""
+"""Start of a response on the serial line with the driver's card."""
 
 _fields = struct.Struct(">QBiihHBH")
 
@@ -84,10 +84,10 @@ class Teltonika(Framed):
 
     PROTOCOL: ClassVar[str] = "teltonika"
 
-    MAX_FRAME_BYTES = 2**18  # 255 records of 1 KB, which is the most that the vendor's devices send
+    MAX_FRAME_BYTES = 2**18  # 255 records of 1 KB, the maximum of the vendor's devices
 
     def cut(self, buffer: bytearray) -> Cut | None:
-        """The next packet, handshake or sign of life."""
+        """The next packet, handshake or keep-alive."""
         if buffer[0] == PING:
             return Cut(1)
         if len(buffer) < 2:
@@ -96,7 +96,7 @@ class Teltonika(Framed):
         if named_bytes in IMEI_DIGITS:
             return _whole(buffer, 2 + named_bytes)
         if buffer[:4] != PREAMBLE[: len(buffer)]:
-            raise OutOfStep("neither the device's number nor a packet begins here")
+            raise OutOfStep("neither a device id nor a packet begins here")
         if len(buffer) < HEAD_BYTES:
             return None
         data_bytes = int.from_bytes(buffer[4:HEAD_BYTES], "big")
@@ -105,27 +105,27 @@ class Teltonika(Framed):
         return _whole(buffer, HEAD_BYTES + data_bytes + CRC_BYTES)
 
     def read(self, frame: bytes, arrival: Arrival) -> Message | None:
-        """What a packet or a handshake says."""
+        """Decode a packet or a handshake."""
         if frame[:4] != PREAMBLE:
             return self._greet(frame)
         if not self.device_id:
-            raise FrameFault("a packet before the device named itself")
+            raise FrameFault("a packet came before the device's id")
         data, crc = frame[HEAD_BYTES:-CRC_BYTES], int.from_bytes(frame[-CRC_BYTES:], "big")
         if crc16_arc(data) != crc:
-            raise FrameFault(f"the checksum is {crc16_arc(data):04x}, the packet says {crc:04x}")
+            raise FrameFault(f"the checksum is {crc16_arc(data):04x}, the packet contains {crc:04x}")
         if data[0] in COMMANDS:
             return received(self._command_answer(data, arrival), frame, b"")
         records, aside = self._records(data, arrival)
         return received(records, frame, data[1].to_bytes(4, "big"), aside)
 
     def datagram(self, data: bytes, arrival: Arrival) -> list[Message]:
-        """A packet over UDP: length and packet's number u16, 01, its second number u8, the device's number, records.
+        """A packet over UDP: length and packet id u16, 01, second packet id u8, the device's id, records.
 
-        The answer names the packet by its second number; its first stays 0.
+        The reply contains the second packet id; the first one is constant.
         """
         try:
             if len(data) < 8 or int.from_bytes(data[:2], "big") != len(data) - 2 or data[4] != 1:
-                raise FrameFault("the head of the datagram is not what it should be")
+                raise FrameFault("the head of the datagram is invalid")
             digits = int.from_bytes(data[6:8], "big")
             self.device_id, packet = _digits(data[8 : 8 + digits], digits), data[8 + digits :]
             records, aside = self._records(packet, arrival)
@@ -141,58 +141,61 @@ class Teltonika(Framed):
         return received([], frame, ACCEPTED)
 
     def _command_answer(self, data: bytes, arrival: Arrival) -> list[Sent]:
-        """What a device answered to a command that somebody sent it; nothing if that was nothing."""
+        """The device's response to a command that was sent to it; no record if the response is empty."""
         size_bytes, start = int.from_bytes(data[3:7], "big"), 7 + COMMANDS[data[0]]
-        found = data[start : 7 + size_bytes].strip(b"\0\r\n ")
-        if not found or data[2] == CAMERA:
+        response = data[start : 7 + size_bytes].strip(b"\0\r\n ")
+        if not response or data[2] == CAMERA:
             return []
-        is_text = found.isascii() and found.decode("ascii").isprintable()
-        result = found.decode("ascii") if is_text else found.hex()
+        is_text = response.isascii() and response.decode("ascii").isprintable()
+        result = response.decode("ascii") if is_text else response.hex()
         driver = result.split("|")[4:5] if result.startswith(DRIVER) else []
-        said: Attributes = {"driver_id": driver[0]} if driver and driver[0] else {"result": result}
+        attributes: Attributes = {"driver_id": driver[0]} if driver and driver[0] else {"result": result}
         at_us = int.from_bytes(data[7:11], "big") * 1_000_000 if data[0] in TIMED else 0
-        return [sent(self.device_id, SOURCE, self.options, arrival, at_us if at_us >= EARLIEST_US else None, said)]
+        known_us = at_us if at_us >= EARLIEST_US else None
+        return [sent(self.device_id, SOURCE, self.options, arrival, known_us, attributes)]
 
     def _records(self, data: bytes, arrival: Arrival) -> tuple[list[Sent], tuple[Aside, ...]]:
-        """The records of a packet, and what of them can't be taken."""
+        """The valid records of a packet, and the invalid ones for quarantine."""
         if len(data) < 3 or data[0] not in (*SHAPES, GH3000):
             raise FrameFault(f"codec {data[:1].hex() or 'missing'} is not one of 07, 08, 8e and 10")
         if data[1] != data[-1]:
             raise FrameFault(f"{data[1]} records at its head, {data[-1]} at its end")
         if data[0] == GH3000:
-            return self._said(data, _of_gh3000(data), arrival)
+            return self._sent(data, _of_gh3000(data), arrival)
         try:
-            return self._said(data, _of_shape(data, SHAPES[data[0]]), arrival)
+            return self._sent(data, _of_shape(data, SHAPES[data[0]]), arrival)
         except FrameFault:
             if data[0] not in LONGER:
                 raise
-            return self._said(data, _of_shape(data, LONGER[data[0]]), arrival)
+            return self._sent(data, _of_shape(data, LONGER[data[0]]), arrival)
 
-    def _said(self, data: bytes, found: Iterator[Read], arrival: Arrival) -> tuple[list[Sent], tuple[Aside, ...]]:
+    def _sent(
+        self, data: bytes, decoded: Iterator[DecodedRecord], arrival: Arrival
+    ) -> tuple[list[Sent], tuple[Aside, ...]]:
         records, aside, at = [], [], 2
         try:
-            for at_us, attributes, position, end in found:
+            for at_us, attributes, position, end in decoded:
                 try:
                     records.append(sent(self.device_id, SOURCE, self.options, arrival, at_us, attributes, position))
                 except RecordError as error:
                     aside.append(Aside(self.device_id, str(error), data[at:end]))
                 at = end
         except (struct.error, IndexError):
-            raise FrameFault("its records are longer than it is") from None
+            raise FrameFault("its records are longer than the packet") from None
         if at != len(data) - 1:
             raise FrameFault(f"its records end after {at} of {len(data) - 1} bytes")
         return records, tuple(aside)
 
 
-def _of_gh3000(data: bytes) -> Iterator[Read]:
+def _of_gh3000(data: bytes) -> Iterator[DecodedRecord]:
     at = 2
     for _ in range(data[1]):
-        found = gh3000.read(data, at)
-        yield found
-        at = found.end
+        record = gh3000.read(data, at)
+        yield record
+        at = record.end
 
 
-def _of_shape(data: bytes, shape: Shape) -> Iterator[Read]:
+def _of_shape(data: bytes, shape: Shape) -> Iterator[DecodedRecord]:
     at = 2
     for _ in range(data[1]):
         values, end = _values(data, at + _fields.size, shape)
@@ -200,7 +203,7 @@ def _of_shape(data: bytes, shape: Shape) -> Iterator[Read]:
         at = end
 
 
-def _record(fields: tuple[int, ...], values: Attributes, end: int) -> Read:
+def _record(fields: tuple[int, ...], values: Attributes, end: int) -> DecodedRecord:
     at_ms, priority, longitude, latitude, altitude_m, heading_deg, satellites, speed_kmh = fields
     attributes: Attributes = {"satellites": satellites, "priority": priority, **values}
     position = Position(
@@ -211,7 +214,7 @@ def _record(fields: tuple[int, ...], values: Attributes, end: int) -> Read:
         heading_deg,
         is_fix=satellites > 0 and (latitude, longitude) != NOWHERE,
     )
-    return Read(at_ms * 1_000, attributes, position, end)
+    return DecodedRecord(at_ms * 1_000, attributes, position, end)
 
 
 def _whole(buffer: bytearray, size_bytes: int) -> Cut | None:
@@ -220,12 +223,12 @@ def _whole(buffer: bytearray, size_bytes: int) -> Cut | None:
 
 def _digits(text: bytes, count: int) -> str:
     if len(text) != count or not text.isdigit():
-        raise FrameFault("the device's number is not of digits")
+        raise FrameFault("the device's id must be digits")
     return text.decode("ascii")
 
 
 def _values(data: bytes, at: int, shape: Shape) -> tuple[Attributes, int]:
-    """The values of a record, by the names that they have here, and where they end."""
+    """The values of a record as attributes, and the position after them."""
     number_bytes, count_bytes = struct.calcsize(shape.number_format), struct.calcsize(shape.count_format)
     event = int.from_bytes(data[at : at + number_bytes], "big")
     at += number_bytes + shape.has_generation + count_bytes
@@ -243,7 +246,7 @@ def _values(data: bytes, at: int, shape: Shape) -> tuple[Attributes, int]:
 
 
 def _longest(data: bytes, at: int, count: int, found: Attributes) -> tuple[Attributes, int]:
-    """The values of 16 bytes that end a record of some models."""
+    """The values of 16 bytes at the end of some models' records."""
     for _ in range(count):
         number, value = struct.unpack_from(">B16s", data, at)
         found |= {f"io{number}": value.hex()}
@@ -252,7 +255,7 @@ def _longest(data: bytes, at: int, count: int, found: Attributes) -> tuple[Attri
 
 
 def _texts(data: bytes, at: int, found: Attributes) -> tuple[Attributes, int]:
-    """The values of any length that end a record of codec 8 extended."""
+    """The values of variable length at the end of a record of codec 8 extended."""
     (count,) = struct.unpack_from(">H", data, at)
     at += 2
     for _ in range(count):

@@ -1,7 +1,7 @@
-"""Which of Teltonika's numbered values is what (vendor's wiki, "AVL ID" lists of its devices).
+"""Names of Teltonika's IO elements, which are values with a number (vendor's wiki, "AVL ID" lists of its devices).
 
-Only what all models agree on has a name; every other value is kept as `io<number>`, as it came. Some models give a
-number another meaning, with more bytes: 113 is a battery's percentage in one byte only.
+Only numbers with the same meaning in all models have a name; other values are kept as sent, as `io<number>`. Some
+models use a number for another value with more bytes: 113 is the battery's percentage only if it has one byte.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ from collector.trackers.position import Attributes
 from collector.trackers.teltonika import bluetooth_tags as tags
 
 Named = Callable[[int, int], object]
-"""A value and how many bytes it came in → what it means; None if it means nothing."""
+"""Value and its size in bytes → attribute value; None if the value has no meaning."""
 
 
 def named(number: int, value: int, size_bytes: int) -> Attributes:
-    """A value under its name, {"external_v": 12.65}, or under its number if it has more bytes than that name allows."""
+    """A value under its name, {"external_v": 12.65}, or under its number if the name does not apply."""
     known = NAMES.get(number)
     if known is None or not is_named(known[0], known[1], value, size_bytes):
         return {f"io{number}": value}
-    name, _, means = known
-    meaning = means(value, size_bytes)
+    name, _, parse = known
+    meaning = parse(value, size_bytes)
     return {} if meaning is None else {name: meaning}
 
 
 def is_named(name: str, max_bytes: int, value: int, size_bytes: int) -> bool:
-    """Whether a value can be what its name says: it has no more bytes than that, and a percentage is at most 100."""
+    """True if the name applies to a value: it is not too long, and a percentage is at most 100."""
     return size_bytes <= max_bytes and not (name.endswith("_percent") and value > 100)
 
 
 def named_text(number: int, value: bytes) -> Attributes:
-    """A value of any length under its name; what has none is written in hex."""
+    """A value of variable length under its name; without a name, in hex."""
     if found := _tags(number, value):
         return {"tags": found}
     name = TEXTS.get(number)
@@ -62,19 +62,19 @@ def _flag(value: int, _size: int) -> bool:
     return value != 0
 
 
-def _parts(of_one: int) -> Named:
-    """An unsigned number of parts of a unit: 12,650 mV, of which 1,000 are one, are 12.65 V."""
-    return lambda value, _size: value / of_one
+def _parts(divisor: int) -> Named:
+    """An unsigned number in fractions of a unit: 12,650 mV with divisor 1,000 are 12.65 V."""
+    return lambda value, _size: value / divisor
 
 
-def _degrees(of_one: int) -> Named:
-    """Signed; beyond 300 degrees stand the codes of a sensor that fails."""
+def _degrees(divisor: int) -> Named:
+    """A signed temperature; values beyond 300 degrees are error codes of the sensor."""
 
-    def means(value: int, size_bytes: int) -> float | None:
-        found = _signed(value, size_bytes) / of_one
-        return found if abs(found) < 300 else None
+    def parse(value: int, size_bytes: int) -> float | None:
+        degrees = _signed(value, size_bytes) / divisor
+        return degrees if abs(degrees) < 300 else None
 
-    return means
+    return parse
 
 
 def _amperes(value: int, size_bytes: int) -> float:
@@ -82,7 +82,7 @@ def _amperes(value: int, size_bytes: int) -> float:
 
 
 def _key(value: int, size_bytes: int) -> str | None:
-    """An iButton, as it is printed on it: the least significant byte first."""
+    """The id of an iButton as printed on it: the least significant byte first."""
     return value.to_bytes(size_bytes, "little").hex().upper() if value else None
 
 
@@ -136,7 +136,7 @@ NAMES: dict[int, tuple[str, int, Named]] = {
     10802: ("temperature3_c", 2, _degrees(100)),
     10803: ("temperature4_c", 2, _degrees(100)),
 }
-"""Number → attribute (docs/attributes.md), its maximum size in bytes, and what its value means."""
+"""Number → attribute (docs/attributes.md), maximum size in bytes, and parser of the value."""
 
 TEXTS = {256: "vin", 281: "fault_codes", 325: "vin"}
-"""Number → attribute of a value that is text."""
+"""Number → attribute of a text value."""

@@ -39,7 +39,7 @@ def test_a_device_stands_in_for_its_login(call: Run) -> None:
 def test_an_invalid_frame_is_reported_and_ends_with_1(call: Run) -> None:
     ran = call(COMMAND, SETTINGS, "--protocol", "gt06", "--device", "7", PLACE.replace("1859", "0000"))
     assert ran.status == 1
-    assert ran.out == "cannot be used: the checksum is 1859, the frame says 0000; no reply\n"
+    assert ran.out == "cannot be used: the checksum is 1859, the frame contains 0000; no reply\n"
 
 
 def test_a_truncated_frame_is_reported(call: Run) -> None:

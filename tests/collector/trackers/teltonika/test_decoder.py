@@ -178,7 +178,7 @@ def test_a_sign_of_life_is_not_answered_and_breaks_nothing() -> None:
         (packet(8, record(), ends_with=2), "1 records at its head, 2 at its end"),
         (packet(9, record()), "codec 09"),
         (packet(0x10, record(values=bytes(9)) + b"\x00"), "its records end after"),
-        (packet(8, record()[:-4]), "its records are longer than it is"),
+        (packet(8, record()[:-4]), "its records are longer than the packet"),
         (packet(0x8E, record(values=bytes(12) + struct.pack(">HHH", 1, 281, 50) + b"P0420")), "longer than its packet"),
     ],
     ids=["checksum", "counts", "codec", "too long", "too short", "text"],
