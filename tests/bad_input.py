@@ -1,4 +1,4 @@
-"""Bad input as data: bodies, messages, questions and whole requests, each with how it may be answered.
+"""Invalid input as data: bodies, messages, queries and whole requests, each with its allowed responses.
 
 Tests run each table over every port and route that takes such a thing (tests/test_bad_input.py).
 """

@@ -1,4 +1,4 @@
-"""An application that stands behind a quick way."""
+"""An application to which a fast path passes requests on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A whole box as a user starts it: `whimbrel up` in a process of its own, on free ports, in a folder of its own."""
+"""A whole box, started as a user does: `whimbrel up` in a separate process, on free ports, in its own folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chromium without a window, driven over its debugging pipe: what a page shows, asks for and complains of."""
+"""Headless Chromium, driven over its debugging pipe: contents of a page, its requests and its errors."""
 
 from __future__ import annotations
 

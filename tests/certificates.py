@@ -1,4 +1,4 @@
-"""Certificates of an authority that is made for the test, in files as a user has them."""
+"""Certificates of a test authority, in files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tests share: a real Redis that they start themselves, an archive in a temporary folder, and the two joined."""
+"""Shared fixtures: a real Redis, an archive in a temporary folder, and both together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a disk may hold after a power cut, from the system calls before it.
+"""Possible contents of a disk after a power cut, computed from the system calls before it.
 
 A file's bytes are certain once the file was synced, its name once its folder was. Of all else any part may be there
 or not, so a few states stand for the rest, each as bad as one of the ways in which file systems differ:

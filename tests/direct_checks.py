@@ -1,4 +1,4 @@
-"""The checks in front of an application, and of a connection that answers requests itself, for tests of both."""
+"""Checks that run before an application, and before a connection that answers requests itself, for tests of both."""
 
 from __future__ import annotations
 

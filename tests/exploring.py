@@ -1,4 +1,4 @@
-"""Breadth first through every state that a model can reach, for models of what may happen in any order.
+"""Breadth-first search through all reachable states of a model.
 
 A model is a start, the moves from each state, and what is wrong with one. States are compared by equality, so a
 model may say which of them are the same but for names (`canonical`).

@@ -1,4 +1,4 @@
-"""A clock that tests set: Debian's libfaketime before every program of a box, its Redis among them.
+"""A clock that tests set: Debian's libfaketime for every program of a box, including its Redis.
 
 Monotonic clocks run on, as they do when a machine's clock is set. Redis is the bundled one: libfaketime and the
 allocator of Debian's wait for each other.

@@ -1,4 +1,4 @@
-"""Kills programs of a box, each time at the next of some named steps (telemetry/system/failpoints.py)."""
+"""Kills programs of a box, each time at the next of several failpoints (telemetry/system/failpoints.py)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables in `tests/data/older/` as cases: what is sent to the older service's addresses, and what comes back.
+"""The tables in `tests/data/older/` as cases: requests to the legacy service's addresses, and their responses.
 
 Texts may hold `<1>`, `<2>` … (the columns of a row of `rows`), `<#>` (the row's number), `<x*255>` (a character so
 many times), `<3 x a>` (a,a,a), and `<today>`, `<day>`, `<dd>`, `<monthname>` of the UTC day. Expected texts may also

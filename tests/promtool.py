@@ -1,4 +1,4 @@
-"""Debian's promtool, which knows what Prometheus takes."""
+"""Debian's promtool, which checks metrics and rules as Prometheus does."""
 
 from __future__ import annotations
 

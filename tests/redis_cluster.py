@@ -1,4 +1,4 @@
-"""A real Redis Cluster on this machine: three masters, which share all slots."""
+"""A real Redis Cluster on this machine: three masters that share all slots."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A page of metrics, read with Prometheus's own parser."""
+"""A page of metrics, parsed with Prometheus's parser."""
 
 from __future__ import annotations
 

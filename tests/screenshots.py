@@ -1,4 +1,4 @@
-"""Pictures of the page for the documentation, of `whimbrel demo`: `scripts/screenshots [NAME…]` makes them."""
+"""Screenshots of the page for the documentation, from `whimbrel demo`: `scripts/screenshots [NAME…]` makes them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Senders that know what was acknowledged, and what a box holds of it afterwards."""
+"""Senders that record what was acknowledged, and compare it with the contents of a box."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file of settings, and what the start says of one that is wrong."""
+"""A file of settings, and the error that the start reports for an invalid one."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A real file system of some megabytes, which tests fill to the last byte."""
+"""A real file system of some megabytes, which tests fill completely."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a program and its children did to their files and sockets, as Debian's `strace` saw it.
+"""System calls of a program and its children on files and sockets, recorded by Debian's `strace`.
 
     subprocess.run(traced(folder / "trace", program))
     for call in read_trace(folder / "trace"): ...

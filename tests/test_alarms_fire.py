@@ -1,4 +1,4 @@
-"""Each alarm of docs/operations/alerts.yml fires from a real fault of a whole box that a real Prometheus scrapes.
+"""Each alarm of docs/operations/alerts.yml fires for a real fault of a whole box that a real Prometheus scrapes.
 
 The rules are the shipped ones on a faster clock (tests/prometheus.py); tests/test_alerts.py covers their durations and
 what keeps each quiet. Faults that can last at the same time form a stage.

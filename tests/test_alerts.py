@@ -1,4 +1,4 @@
-"""The alarms: Prometheus takes them, each goes off when it should and not otherwise, and each is explained."""
+"""The alarms: Prometheus accepts them, each fires only under its condition, and each is documented."""
 
 from __future__ import annotations
 

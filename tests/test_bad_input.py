@@ -1,4 +1,4 @@
-"""Bad input to a whole box: it is answered or its connection closed, it is counted, and it costs only its sender."""
+"""Invalid input to a whole box: it is answered or its connection closed, it is counted, and others are not affected."""
 
 from __future__ import annotations
 

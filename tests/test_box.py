@@ -1,4 +1,4 @@
-"""The whole path on a running box: what real devices sent comes back from `export`, row for row."""
+"""The whole path on a running box: messages of real devices come back from `export`, row by row."""
 
 from __future__ import annotations
 

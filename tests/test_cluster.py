@@ -1,4 +1,4 @@
-"""The hot store on a Redis Cluster: each shard lies on one node, and all that is done with it is done there."""
+"""The hot store on a Redis Cluster: each shard is on one node, and all its commands go to that node."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The containers run what the Procfile runs, with settings that exist, on a Redis like Whimbrel's own.
+"""The containers run the commands of the Procfile, with existing settings, on a Redis configured like Whimbrel's.
 
 What needs compose's own parser is skipped where `docker-compose` isn't installed: scripts/check-compose installs it.
 """

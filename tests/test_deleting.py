@@ -1,4 +1,4 @@
-"""Deleting devices of a whole box: the worker is killed at each step meanwhile, and devices go on sending."""
+"""Deletion of devices on a whole box: the worker is killed at each step, while devices continue to send."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Documents that fail with the code: what they list is what there is."""
+"""Documents agree with the code: their lists are complete and current."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The devices of examples/ against a real box: compiled, run, and cut off from it at the worst moments."""
+"""The devices of examples/ with a real box: compiled, run, and disconnected at the worst moments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The floors of the house: imports point down or stay in their folder, and what is pure stays pure."""
+"""The layers of the code: imports point down or stay in their folder, and pure modules stay pure."""
 
 from __future__ import annotations
 

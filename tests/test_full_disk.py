@@ -1,4 +1,4 @@
-"""A whole box on a disk that fills up: it refuses in time, and loses nothing even when it could not."""
+"""A whole box on a disk that fills up: it rejects writes in time, and loses no acknowledged record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A whole box whose Redis can't take records, for whatever reason: senders hear it, people hear why, and it passes."""
+"""A whole box whose Redis cannot accept records: senders and operators are notified, and it recovers."""
 
 from __future__ import annotations
 

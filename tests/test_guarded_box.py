@@ -1,4 +1,4 @@
-"""A whole box that requires keys: what is open, what is not, and its commands with a key and without."""
+"""A whole box that requires keys: its open routes, its protected ones, and its commands with and without a key."""
 
 from __future__ import annotations
 

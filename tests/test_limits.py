@@ -1,4 +1,4 @@
-"""Limits of a running box, as senders meet them: over HTTP on both ports, over TCP and over UDP."""
+"""Limits of a running box for senders: over HTTP on both ports, over TCP and over UDP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Limits of keys on a running box: of one key wherever it comes from, and of those who have none that is good."""
+"""Rate limits of keys on a running box: of one key from any address, and of clients without a valid key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A whole box is scraped: what all programs count adds up, and the dashboard asks for what there is."""
+"""A whole box is scraped: the counts of all programs add up, and the dashboard uses existing metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The programs of docs/migrating.md copy an older service; here that part is played by another box."""
+"""The programs of docs/migrating.md copy a legacy service, here replaced by another box."""
 
 from __future__ import annotations
 

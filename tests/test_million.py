@@ -1,4 +1,4 @@
-"""Each question over a day of a million records: the right answer, and the query program's memory stays bounded.
+"""Each query over a day of a million records: the result is correct, and the query program's memory stays bounded.
 
 A thousand vehicles report once a minute: they drive north, 600 m a minute, but for 200 minutes in which they stand.
 Nine tenths of their records are in one merged file, the rest but for the last three of each in eight files as saves

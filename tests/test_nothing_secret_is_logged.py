@@ -1,4 +1,4 @@
-"""A whole guarded box at work, its log at `debug`: no key, token, password or text of a payload is in any line."""
+"""The log of a whole box with keys, at level `debug`: no line has a key, token, password or text of a payload."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""This release on the data folder of an earlier one, as that left it: tests/data/old_box."""
+"""This release with the data folder of an earlier one: tests/data/old_box."""
 
 from __future__ import annotations
 

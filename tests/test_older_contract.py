@@ -1,4 +1,4 @@
-"""The older service as its clients know it: each line of its contract is an entry in `tests/data/older/`.
+"""The legacy service as its clients know it: each line of its contract is an entry in `tests/data/older/`.
 
 Bytes go over plain sockets to a whole box. What reads records is asked three times: while all are in Redis, with
 some of them saved, and with all saved.

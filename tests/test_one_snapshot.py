@@ -1,4 +1,4 @@
-"""Four writers, the worker, the compactor, retention, the sweep and four readers at once, row for row.
+"""Four writers, the worker, the compactor, retention, the sweep and four readers run together; rows are compared.
 
 What a reader may see. Of days that are kept: a set of pages holds every record that was acknowledged before its first
 page, once, as it was sent, under one id. A day that retention gives up goes whole, and late records begin it anew:

@@ -1,4 +1,4 @@
-"""A power cut at any moment: what was acknowledged is there once, and the box starts by itself.
+"""A power cut at any moment: each acknowledged record exists once, and the box starts without help.
 
 SIGKILL leaves what the kernel still holds in memory, so it can't show a missing fsync. Here a whole box runs under
 strace; its calls are replayed, and at each one the disk is made as a power cut could leave it (crash_states.py).

@@ -1,4 +1,4 @@
-"""The linter of wording: what it reads, and what it leaves alone."""
+"""The linter of wording: the texts that it reads, and those that it ignores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each command and program of the README works as it stands, but for the ports and the folder of the data."""
+"""Each command and program of the README works as printed, except for ports and the data folder."""
 
 from __future__ import annotations
 

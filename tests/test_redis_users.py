@@ -1,4 +1,4 @@
-"""A whole box at work, each program as its own user of Redis: nothing that it needs is refused, and no more."""
+"""A whole box whose programs have separate Redis users: each has the permissions that it needs, and no others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Redis or the archive is replaced under a running box: it says so, neither corrupts nor doubles, and can be mended."""
+"""Redis or the archive is replaced under a running box: it reports this, damages no data, and can be repaired."""
 
 from __future__ import annotations
 

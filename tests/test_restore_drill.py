@@ -1,4 +1,4 @@
-"""The restore drill: a box under load is backed up, and another one begins with nothing but the copy."""
+"""The restore drill: a box under load is backed up, and another one starts from the backup only."""
 
 from __future__ import annotations
 

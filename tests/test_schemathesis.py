@@ -1,4 +1,4 @@
-"""Schemathesis asks a whole box whatever its document allows and what it doesn't: nothing fails, all answers fit."""
+"""Schemathesis sends valid and invalid requests to a whole box: none fails, and all responses match the document."""
 
 from __future__ import annotations
 

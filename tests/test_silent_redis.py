@@ -1,4 +1,4 @@
-"""A whole box whose Redis falls silent without being down, as on a stuck disk or a machine that swaps: SIGSTOP."""
+"""A whole box whose Redis is stopped by SIGSTOP: it does not respond, as on a stuck disk or during swapping."""
 
 from __future__ import annotations
 

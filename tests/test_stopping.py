@@ -1,4 +1,4 @@
-"""Each program is stopped and started again under load: it ends by itself, and senders see no more than a retry."""
+"""Each program is stopped and started again under load: it exits without help, and senders only need to retry."""
 
 from __future__ import annotations
 

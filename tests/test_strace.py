@@ -1,4 +1,4 @@
-"""The traces that tests of power cuts are made of, and the disks that they make of them."""
+"""The traces for tests of power cuts, and the disks that are computed from them."""
 
 from __future__ import annotations
 

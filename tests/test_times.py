@@ -1,4 +1,4 @@
-"""Records of any time in any order, and a box's clock that is wrong: the whole path agrees with a few plain lists.
+"""Records of any time in any order, and a wrong clock of the box: the whole path agrees with a model of lists.
 
 A record is decoded, appended, saved and compacted in this process, on a real Redis and a real archive; then the
 latest of each device, ranges, and the days of the files are compared.

@@ -1,4 +1,4 @@
-"""A box with TLS, as clients and its operator meet it, and its certificate renewed under open connections."""
+"""A box with TLS, for clients and operators, with a renewal of its certificate under open connections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Releases on the same data: the next one, made of this one's source by adding a column, and this one after it."""
+"""Upgrades on the same data: to a next release, made by adding a column to this one's source, and back."""
 
 from __future__ import annotations
 

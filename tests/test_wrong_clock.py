@@ -1,4 +1,4 @@
-"""A whole box whose clock is wrong, and is set right while it runs: it boots in 1970, then runs hours ahead.
+"""A whole box whose clock is wrong and then corrected while it runs: it boots in 1970, then runs hours ahead.
 
 Devices have right clocks all the time, but for one that has none. Their records are all taken, each stored once, on its
 own day; `latest` is the newest; saves go on; and what was sent before the clock was set is known when it comes again.

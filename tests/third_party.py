@@ -1,4 +1,4 @@
-"""Programs of other projects that read what Whimbrel writes; `scripts/install-third-party` installs them."""
+"""Programs of other projects that read Whimbrel's output; `scripts/install-third-party` installs them."""
 
 from __future__ import annotations
 
