@@ -105,7 +105,7 @@ ODD_BUT_GOOD: dict[str, bytes] = {
     "300,000 empty arrays": b'{"device_id":"odd","a":[' + b"[]," * 300_000 + b"[]]}",
     "-0": b'{"device_id":"odd","latitude":-0.0,"longitude":-0}',
 }
-"""What looks like an attack and is a record: it must come back as it was sent, from Redis and from the archive."""
+"""Valid records that look like attacks: Redis and the archive must return them unchanged."""
 
 
 # msgpack ---------------------------------------------------------------------------------------------
@@ -160,7 +160,7 @@ COMPRESSED: list[Body] = [
     Body("zstd: a window of 2 GiB", b"\x28\xb5\x2f\xfd\x00\xa8\x01\x00\x00", encoding="zstd"),
     Body("gzip cut short", gzip.compress(ONE)[:-4], encoding="gzip"),
     Body("gzip with a wrong checksum", gzip.compress(ONE)[:-8] + b"\0" * 8, encoding="gzip"),
-    Body("gzip with noise behind", gzip.compress(ONE) + b"noise", encoding="gzip"),
+    Body("gzip followed by noise", gzip.compress(ONE) + b"noise", encoding="gzip"),
     Body("100,000 empty gzip members", gzip.compress(b"") * 100_000, encoding="gzip"),
     Body("deflate that is text", ONE, encoding="deflate"),
     Body("an encoding that is not known", ONE, encoding="br", may_be=(415,)),
@@ -339,7 +339,7 @@ FRAMES: dict[str, bytes] = {
     "of a record that is nil": batch(records=[None]),
     "100,000 levels deep": framed(b"\x91" * 100_000),
     "cut short": batch()[:-1],
-    "with bytes behind": framed(batch()[4:] + b"\xc0"),
+    "with further bytes": framed(batch()[4:] + b"\xc0"),
 }
 
 

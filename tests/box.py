@@ -31,14 +31,14 @@ INSTALLED_S = 240
 STOP_S = 10
 KEY_S = 30
 UNKNOWN = (401, 429)
-"""What is answered to a key that is not known (yet), and to many of them."""
+"""Status codes for an unknown key, and for many of them."""
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on just now, nor will by chance: the kernel gives clients others, higher ones.
+    """Free ports, outside the range that the kernel assigns to clients.
 
     Processes that test side by side draw from ranges of their own. A process draws each port of its range once before
-    it draws one again: what it drew a moment ago may not be listened on yet.
+    it draws one again: a program may not listen yet on a port that was drawn a moment ago.
     """
     return list(itertools.islice(filter(_is_free, _ports()), count))
 
@@ -90,7 +90,7 @@ class Box:
         self._ready = threading.Event()
 
     def start(self) -> None:
-        """Start, and return when the box says that it is ready."""
+        """Start, and return when the box reports that it is ready."""
         self._ready.clear()
         self._process = subprocess.Popen(
             self._command, cwd=self._cwd, env=self.environ, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -165,7 +165,7 @@ class Box:
         return key
 
     def json(self, *arguments: str, timeout_s: float = 120) -> Any:
-        """What a subcommand with --json says."""
+        """The output of a subcommand with --json."""
         done = self.whimbrel(*arguments, "--json", timeout_s=timeout_s)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)

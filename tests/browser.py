@@ -26,7 +26,7 @@ FLAGS = (
     "--disable-quic",
     "--no-first-run",
     "--disable-background-networking",
-    "--disable-background-timer-throttling",  # on a busy machine a page may pass for one that nobody sees
+    "--disable-background-timer-throttling",  # on a busy machine a page may be treated as hidden
     "--disable-backgrounding-occluded-windows",
     "--disable-renderer-backgrounding",
     "--disable-component-update",
@@ -38,13 +38,13 @@ FLAGS = (
 SHOWN_S = 60.0
 COMPLAINTS = ("error", "assert")
 DRIVER = "GL Driver Message"
-"""What the software that draws WebGL here says of its own speed."""
+"""Message of the WebGL software renderer about its speed."""
 
 Message = dict[str, Any]
 
 
 class LeftError(Exception):
-    """The page was left, or loaded anew, while it was asked."""
+    """The page was left or reloaded during a call."""
 
 
 class Browser:
@@ -81,7 +81,7 @@ class Browser:
             self._call(f"{domain}.enable")
 
     def change_tab(self) -> None:
-        """Go on in a new tab, which knows nothing of what the one before kept for itself; that one is closed."""
+        """Continue in a new tab without the previous tab's session storage; the previous tab is closed."""
         self._session, before = None, self._target
         self._attach_to(self._call("Target.createTarget", url="about:blank")["targetId"])
         self._call("Target.closeTarget", targetId=before)
@@ -112,7 +112,7 @@ class Browser:
         return json.loads(message)  # type: ignore[no-any-return]
 
     def open(self, url: str) -> None:
-        """Open an address, forgetting what was heard before."""
+        """Open an address, and forget earlier events."""
         self._events.clear()
         self._call("Page.navigate", url=url)
 
@@ -164,7 +164,7 @@ class Browser:
         self._call("Emulation.setEmulatedMedia", features=values)
 
     def run(self, script: str) -> Any:
-        """What an expression of JavaScript comes to in the page."""
+        """The value of a JavaScript expression in the page."""
         answer = self._call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
@@ -245,7 +245,7 @@ class Browser:
         return {urlsplit(url).netloc for url in self.asked() if not url.startswith(("data:", "blob:"))}
 
     def complaints(self) -> list[str]:
-        """What the browser says of the page (as of a breach of its policy), errors of scripts, failed requests."""
+        """The browser's messages about the page, such as policy violations, script errors and failed requests."""
         return [
             *(text for one in self._of("Log.entryAdded") if DRIVER not in (text := one["entry"]["text"])),
             *(str(one["args"]) for one in self._of("Runtime.consoleAPICalled") if one["type"] in COMPLAINTS),
@@ -257,7 +257,7 @@ class Browser:
         return [one["params"] for one in self._events if one.get("method") == method]
 
     def screenshot(self, path: Path) -> None:
-        """What the window shows, as a PNG."""
+        """Save a screenshot of the window as a PNG."""
         path.write_bytes(b64decode(self._call("Page.captureScreenshot")["data"]))
 
     def stop(self) -> None:

@@ -12,7 +12,7 @@ from telemetry.network.tls import Identity
 
 
 class Authority:
-    """Issues certificates, and says what its clients trust."""
+    """Issues certificates, and provides its root certificate for clients."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -49,7 +49,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """What is collected stays to the end: garbage isn't looked for in it, neither while it grows nor later."""
+    """Disable garbage collection while tests are collected: the collected objects stay to the end."""
     gc.disable()
     try:
         return (yield)
@@ -59,7 +59,7 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_unconfigure() -> None:
-    """In the end all may go, for libraries complain of what is left."""
+    """Release the collected objects at the end, because libraries report objects that remain."""
     gc.unfreeze()
 
 
@@ -187,5 +187,5 @@ def connection() -> Iterator[duckdb.DuckDBPyConnection]:
 
 @pytest.fixture
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A free port."""
     return free_ports(1)[0]

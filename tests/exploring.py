@@ -1,7 +1,7 @@
 """Breadth-first search through all reachable states of a model.
 
-A model is a start, the moves from each state, and what is wrong with one. States are compared by equality, so a
-model may say which of them are the same but for names (`canonical`).
+A model is a start, the moves from each state, and the fault of a state. States are compared by equality, so a
+model may define which of them differ only by names (`canonical`).
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Generic, NamedTuple, TypeAlias, TypeVar
 S = TypeVar("S")
 
 Move: TypeAlias = tuple[str, str, S]
-"""Who does what, and the state after it."""
+"""The actor, its action, and the state after it."""
 
 
 class Model(NamedTuple, Generic[S]):
-    """What is explored. `fault` names what is wrong with a state; `is_at_rest` tells where all is done.
+    """The model to explore. `fault` names the fault of a state; `is_at_rest` is true for a final state.
 
     `relabelled` gives a canonical state the names that it had as the outcome of a move, for the way to a fault.
     """
@@ -32,12 +32,12 @@ class Model(NamedTuple, Generic[S]):
 
 
 class Result(NamedTuple):
-    """What an exploration found.
+    """Results of an exploration.
 
     `bad` counts states by verdict (nothing is explored beyond them), and `shortest` has for each verdict
     a shortest way there. `steps` counts what was seen to happen, and `at_rest` the states in which
     everything is done: both show that a clean result is not an empty one. `stuck` counts states from which
-    no state at rest can be reached; it is -1 if nobody asked for it.
+    no state at rest can be reached; it is -1 if it was not requested.
     """
 
     states: int
@@ -100,7 +100,7 @@ def _leading_to(goals: Iterable[S], before: dict[S, list[S]]) -> set[S]:
 
 
 def _way_to(state: S, came_from: dict[S, S | None], model: Model[S]) -> list[str]:
-    """The moves from the start to a state, with those who act told apart all the way."""
+    """The moves from the start to a state, with the actors distinguished in all of them."""
     states = [state]
     while (earlier := came_from[states[-1]]) is not None:
         states.append(earlier)

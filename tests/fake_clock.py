@@ -15,11 +15,11 @@ import pytest
 
 LIBRARY = "/usr/lib/*/faketime/libfaketimeMT.so.1"
 SEEN_S = 3.0
-"""After so long every program goes by what was set: each looks again after a second, counted in whole ones."""
+"""Time after which every program uses the new clock: each reads the file again after a whole second."""
 
 
 class FakeClock:
-    """What a box's programs take for the time. Skips the test where there is no libfaketime."""
+    """The clock of a box's programs. Skips the test if libfaketime is not installed."""
 
     def __init__(self, folder: Path) -> None:
         found = glob.glob(LIBRARY)
@@ -37,7 +37,7 @@ class FakeClock:
         }
 
     def set(self, ahead_s: float) -> None:
-        """Have the clock show so much more, or less, than the right one, and wait until all see it."""
+        """Set the clock's offset from the right time, and wait until all programs use it."""
         self.ahead_s = ahead_s
         self._write()
         time.sleep(SEEN_S)

@@ -12,7 +12,10 @@ from pathlib import Path
 
 
 class Killer:
-    """SIGKILL to whoever says the first of `left`, like `save commit`, then the next. `path` is for `VARIABLE`."""
+    """Kills the program that reaches the first step of `left`, like `save commit`, then the next.
+
+    `path` is the value of `VARIABLE`.
+    """
 
     def __init__(self, folder: Path, steps: Iterable[str]) -> None:
         self.path = str(folder / "steps.sock")

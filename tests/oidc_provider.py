@@ -1,6 +1,7 @@
 """An OpenID Connect provider for tests, on loopback: discovery, keys, authorization and token endpoint.
 
-It checks what a real one checks (client, redirect address, PKCE, codes that are used once), and may be told to lie.
+It has the checks of a real provider (client, redirect address, PKCE, codes that are used once), and can be set to send
+false responses.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ Claims = dict[str, Any]
 
 
 class OidcProvider:
-    """The provider. What `claims` says is in each ID token; `change` may alter it, `sign` the token."""
+    """The provider. Each ID token contains `claims`; `change` may alter them, `sign` the token."""
 
     def __init__(self) -> None:
         self.key = RSAKey.generate_key(2048, {"kid": "first", "use": "sig"})
@@ -64,7 +65,7 @@ class OidcProvider:
     # The endpoints -----------------------------------------------------------------------------------
 
     def authorize(self, query: dict[str, str]) -> str:
-        """The address that the browser of somebody who agreed is sent to."""
+        """The redirect address after a user has agreed."""
         assert (query["client_id"], query["response_type"]) == (CLIENT, "code")
         assert query["redirect_uri"] == self.redirect_url
         assert query["code_challenge_method"] == "S256"

@@ -107,7 +107,7 @@ def cases(today: date) -> Iterator[Case]:
 
 
 def matches(expected: str, got: str) -> bool:
-    """Whether an answer is what a text with `<id>`, `<now>` and `<any>` says."""
+    """True if an answer matches a text with `<id>`, `<now>` and `<any>`."""
     parts = re.split("(<id>|<now>|<any>)", expected)
     return re.fullmatch("".join(_WILD.get(part) or re.escape(part) for part in parts), got, re.DOTALL) is not None
 

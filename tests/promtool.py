@@ -38,7 +38,7 @@ def alarms() -> list[Alarm]:
 
 
 def promtool(*arguments: str, stdin: str = "") -> None:
-    """Run it; what it finds wrong fails the test."""
+    """Run promtool; the test fails for each fault that it reports."""
     done = subprocess.run([PROMTOOL, *arguments], input=stdin, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -86,8 +86,8 @@ def _wait(stop_s: float) -> None:
 
 
 def shards_of(cluster: RedisCluster, archive: Archive, shards: int) -> list[Shard]:
-    """Those of a store that is set up on the cluster, each through a client of the one node that has its slot."""
-    client: Any = cluster  # it is asked as one server is: what it is asked lies in one slot
+    """The shards of a new store on the cluster, each with a client of the node that has its slot."""
+    client: Any = cluster  # used like a single server: each command concerns one slot
     return [_on_its_node(cluster, shard) for shard in set_up(client, archive, shards)]
 
 

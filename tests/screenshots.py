@@ -24,7 +24,7 @@ SUEZ = "at=32.6,30.45,7.3&sort=speed"
 
 
 class Picture(NamedTuple):
-    """A picture's name, what the address says and the window."""
+    """A screenshot's name, the fragment of its address and the window."""
 
     name: str
     fragment: str
@@ -60,7 +60,7 @@ def take(browser: Browser, address: str, picture: Picture) -> None:
 
 @contextmanager
 def telling_box() -> Iterator[str]:
-    """A box that tells a story; gives its page's address."""
+    """A demo box; yields the address of its page."""
     command = [sys.executable, "-m", "cli.main", "demo"]
     with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True) as process:
         try:

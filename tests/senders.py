@@ -45,7 +45,7 @@ def post(box: Box, number: int, note: str = "", device: str = "a") -> httpx.Resp
 
 
 def tcp_answer(box: Box) -> dict[str, object]:
-    """Send one record over TCP; what is answered."""
+    """Send one record over TCP; returns the response."""
     with socket.create_connection(("127.0.0.1", box.tcp_port), 30) as device:
         device.sendall(b'{"device_id": "tcp", "altitude": 1}\n')
         found: dict[str, object] = json.loads(device.makefile().readline())
@@ -73,11 +73,11 @@ class Beside(ABC):
 
 
 PAUSE_S = 0.01
-"""Between two records of a sender: a busy one would take a whole core from what it waits for."""
+"""Pause between two records: without it, a sender would use a whole core, which the box needs."""
 
 
 class Sender(Beside):
-    """Sends one record after the other until told to stop, and knows which were acknowledged."""
+    """Sends one record after the other until stopped, and records which were acknowledged."""
 
     def __init__(self, box: Box, note: str = "", device: str = "a") -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class Sender(Beside):
 
 
 def altitudes(box: Box, file: Path, device: str = "a") -> list[int]:
-    """What tells the records of an export apart."""
+    """The values that identify the records of an export."""
     box.json("export", str(file))
     return altitudes_of(file, device)
 

@@ -15,7 +15,7 @@ BLOCKS = (2**20, 4_096, 1)
 
 
 class SmallDisk:
-    """A mounted file system. What is filled stays so until `release`."""
+    """A mounted file system. A filled one stays filled until `release`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -27,7 +27,7 @@ class SmallDisk:
         return shutil.disk_usage(self.path).free
 
     def leave(self, free_bytes: int) -> None:
-        """Have about so many bytes free, whatever was before."""
+        """Fill or empty the disk until about this number of bytes is free."""
         self.release()
         with self._ballast.open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, self.free - free_bytes)

@@ -40,7 +40,7 @@ class Call(NamedTuple):
     """A system call that succeeded.
 
     `texts` are its arguments in quotes, names or data; `files` what its descriptors stand for: a path, or
-    `socket:[…]`, `pipe:[…]` and the like. `folder` is that of the process, as far as it is known. `begun` and
+    `socket:[…]`, `pipe:[…]` and the like. `folder` is the working directory of the process, if known. `begun` and
     `ended` are its places among all calls' beginnings and ends.
     """
 

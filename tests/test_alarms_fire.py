@@ -98,7 +98,7 @@ def noise(characters: int) -> str:
 
 
 class Stand:
-    """The box and what surrounds it. `undo` ends a stage's faults."""
+    """The box and its environment. `undo` ends a stage's faults."""
 
     def __init__(self, folder: Path, disk: SmallDisk, around: contextlib.ExitStack) -> None:
         self.disk = disk
@@ -246,7 +246,7 @@ def sender_talks_nonsense(stand: Stand) -> None:
 
 
 def datagrams_flood_in(stand: Stand) -> None:
-    """In small batches: what the kernel drops, because the collector has no CPU, is not counted."""
+    """In small batches: datagrams that the kernel drops, because the collector has no CPU, are not counted."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as flood:
         flood.bind(("127.0.0.9", 0))
 
@@ -286,7 +286,7 @@ def disk_fills_up(stand: Stand) -> None:
 
 
 def worker_hangs(stand: Stand) -> None:
-    """Records pile up in Redis to its high watermark; with so many unsaved, the clock is set again."""
+    """Records accumulate in Redis to its high watermark. While they are unsaved, the clock is set again."""
     stand.suspend(stand.pid("worker"))
     stand.await_accepted()
     for _ in range(200):

@@ -27,7 +27,7 @@ Series = dict[str, str]
 
 
 class Case(NamedTuple):
-    """Series of one value a minute, in promtool's way to write them: what sets an alarm off, and what does not.
+    """Series of one value a minute, in promtool's notation: series that fire an alarm, and series that do not.
 
     `1x3` is 1 and three more of it, `0+5x3` is 0 5 10 15, `_` is a scrape that failed.
     """
@@ -45,7 +45,7 @@ def rising(start: float, step: float) -> str:
 
 
 def starts_within_15_minutes(count: int) -> str:
-    """So many starts within the last 15 minutes, the last one 3 minutes ago."""
+    """`count` starts within the last 15 minutes, the last one 3 minutes ago."""
     times = [MINUTES - 3 - 5 * number for number in reversed(range(count))]
     parts = [f"0x{times[0] - 1}", *(f"{60 * minute}x4" for minute in times[:-1]), f"{60 * times[-1]}x3"]
     return " ".join(parts)
@@ -64,7 +64,7 @@ def gauge(name: str, fires: float, quiet: float) -> Case:
 
 
 def counter(name: str) -> Case:
-    """An alarm on a counter that should not rise; what it counted long ago is no alarm."""
+    """An alarm on a counter that should not rise; its earlier value is no alarm."""
     return Case({name: rising(0, 1)}, {name: steady(1_000)})
 
 
@@ -244,7 +244,7 @@ logs an error at each start. Then a forward that was added to a box, and one of 
 
 
 def changed(**values: float) -> Series:
-    """Those of a box without a backup, with other values of some."""
+    """Series of a box without a backup; some have other values."""
     return BACKUP | {name: steady(values[key]) for name in BACKUP if (key := name.partition("{")[0]) in values}
 
 
@@ -272,7 +272,7 @@ is away."""
 
 
 def rule_test(names: str, series: Series, fires: bool) -> dict[str, Any]:
-    """What promtool expects of one alarm, or of several on the same series."""
+    """promtool's test of one alarm, or of several on the same series."""
     expected = [{"labels": "{}", "value": 1}] if fires else []
     return {
         "name": f"{names} {'fires' if fires else 'is quiet'}",

@@ -60,7 +60,7 @@ def box() -> Iterator[Box]:
 
 
 class Neighbour:
-    """A good sender and reader beside the bad ones, who is answered all the while."""
+    """A valid sender and reader in addition to the invalid ones; it receives responses all the time."""
 
     def __init__(self, box: Box) -> None:
         self._box = box
@@ -140,7 +140,7 @@ def refused(box: Box) -> Counter[str]:
 
 @contextlib.contextmanager
 def counted(box: Box) -> Iterator[Counter[str]]:
-    """Within this as much is refused for each reason as the test adds to what it is given."""
+    """Check that each reason's rejections rise by the numbers that the test adds to the counter."""
     expected: Counter[str] = Counter()
     before = refused(box)
     yield expected
@@ -154,7 +154,7 @@ def counted(box: Box) -> Iterator[Counter[str]]:
 
 
 def post_all(url: str, bodies: Iterable[Body], kind_of: Callable[[httpx.Response], str], kinds: Counter[str]) -> None:
-    """Post bodies one after another; note the kinds of the refusals, and fail for what was answered otherwise."""
+    """Post bodies one after another; count the kinds of rejections, and fail for other responses."""
     wrong = []
     with httpx.Client(timeout=WAIT_S) as http:
         for body in bodies:
@@ -289,7 +289,7 @@ def test_no_request_is_taken_for_two(box: Box, program: str) -> None:
 
 
 def told(port: int, data: bytes) -> bytes:
-    """All answers to what a device sends before it ends."""
+    """All replies to a device until the connection ends."""
     with socket.create_connection((HOST, port), timeout=WAIT_S) as sender:
         with contextlib.suppress(ConnectionError):
             sender.sendall(data)

@@ -144,7 +144,7 @@ def loaded(box: Box, library: str) -> set[str]:
 
 
 def wait_for_files(box: Box, records: int) -> list[str]:
-    """The committed files, once they hold so many records."""
+    """The committed files, once they contain the expected number of records."""
     stop_s = time.monotonic() + 30
     while True:
         files = DeltaTable(str(box.data / "archive")).file_uris()

@@ -32,14 +32,14 @@ def cluster() -> Iterator[RedisCluster]:
 
 @pytest.fixture
 def shards(cluster: RedisCluster, archive: Archive) -> list[Shard]:
-    """Those of a store that is new."""
+    """The shards of a new store."""
     cluster.flushall()
     return shards_of(cluster, archive, SHARDS)
 
 
 @pytest.fixture
 def ledger() -> Ledger:
-    """What was acknowledged."""
+    """The acknowledged records."""
     return Ledger()
 
 

@@ -1,6 +1,6 @@
 """The containers run the commands of the Procfile, with existing settings, on a Redis configured like Whimbrel's.
 
-What needs compose's own parser is skipped where `docker-compose` isn't installed: scripts/check-compose installs it.
+Tests with compose's parser are skipped if `docker-compose` isn't installed: scripts/check-compose installs it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ INSTRUCTIONS = [
 PROCFILE = read_procfile(PROJECT / "Procfile")
 PROGRAMS = [name for name in PROCFILE if name != REDIS]
 PLACE = {"dir", "port", "unixsocket", "unixsocketperm", "daemonize", "logfile", "maxmemory"}
-"""What of Redis's settings says where it is and how big, not how it keeps records."""
+"""Redis settings for place and size, which have no effect on the stored records."""
 
 
 def arguments_of(instruction: str) -> list[str]:

@@ -104,7 +104,7 @@ def assert_off_disk(box: Box, urls: list[str]) -> None:
         assert GONE not in pq.ParquetFile(path).read(["device_id"]).column(0).to_pylist()
 
     def holding() -> list[Path]:
-        """Files with the id, but for the log of the table, and the audit log, which says who deleted what."""
+        """Files with the id, but for the log of the table, and the audit log, which records deletions."""
         but_for = ("_delta_log", "audit")
         found = [path for path in box.data.rglob("*") if path.is_file() and path.parent.name not in but_for]
         return [path for path in found if GONE.encode() in path.read_bytes()]

@@ -107,7 +107,7 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 
 def anchors_of(path: Path) -> set[str]:
-    """What a link into a page may name: its headings as GitHub has them, and `<a id=…>`."""
+    """Possible fragments of links into a page: its headings as in GitHub, and `<a id=…>`."""
     text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.M | re.S)
     headings = re.findall(r"^#+ (.+)$", text, re.M)
     slugs = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings}

@@ -136,7 +136,7 @@ LOADED_BY_NAME = {
     "worker/courier/__main__.py": "a program that waits for its turn loads nothing before",
     "worker/courier/service.py": "Arrow, only where something is forwarded",
 }
-"""Modules that load others by a name in a string, and what for."""
+"""Modules that load others by a name in a string, and the purpose."""
 
 PURE = (
     "cli/sending/vehicle_simulation.py",
@@ -175,10 +175,10 @@ IMPURE = {
 SOURCES = sorted(path for package in PACKAGES for path in (PROJECT / package).rglob("*.py"))
 CLIENT = sorted((PROJECT / "client" / "whimbrel_client").rglob("*.py"))
 ITS_OWN = {"whimbrel_client", "httpx"}
-"""What the client is made of besides Python's own modules; tables of pyarrow and others are loaded by name."""
+"""Packages that the client imports besides Python's standard library; pyarrow and others are loaded by name."""
 
 PURE_OF_CLIENT = ("batch", "values", "steps", "answers", "delivery", "reading", "events", "gathering", "errors")
-"""What decides, for clients that wait and clients that don't."""
+"""Modules without I/O, shared by the synchronous and the asynchronous client."""
 
 
 def module_of(path: Path) -> str:

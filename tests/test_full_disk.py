@@ -56,7 +56,7 @@ def test_below_its_mark_all_is_refused_in_words_until_there_is_room_again(disk: 
 def test_a_disk_full_to_the_last_byte_costs_no_acknowledged_record(
     min_free_bytes: int, disk: SmallDisk, tmp_path: Path
 ) -> None:
-    """Redis exits then as soon as it must write; it is started again, and what it had acknowledged is in its AOF."""
+    """Redis exits at its next write. It is started again, and its AOF has all acknowledged writes."""
     with Box(disk.path, data__min_free_bytes=str(min_free_bytes), persist__flush_seconds="1") as box:
         with Sender(box, NOTE) as sender:
             wait_until(lambda: len(sender.acknowledged) > 200)

@@ -18,7 +18,7 @@ from tests.senders import Sender, altitudes, post, reasons, tcp_answer, wait_unt
 pytestmark = pytest.mark.slow
 
 LOADS_SLOWLY = ("--key-load-delay", "100")
-"""µs for each command of its AOF: after every 1,024 it answers who asks."""
+"""µs for each command of its AOF: after every 1,024, it serves clients."""
 
 COMMANDS = 150_000
 
@@ -45,7 +45,7 @@ def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
 
 
 class Fault(NamedTuple):
-    """How it begins and ends, and what senders, /readyz and `whimbrel doctor` say of it."""
+    """Start and end of a fault, and the messages for senders, in /readyz and from `whimbrel doctor`."""
 
     begin: Callable[[Stand], object]
     end: Callable[[Stand], object]

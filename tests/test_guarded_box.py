@@ -141,7 +141,7 @@ def logs(folder: Path) -> list[Path]:
 
 
 def test_the_first_start_gives_out_an_admin_key(box: Box) -> None:
-    """In a file of its owner's, for what the box prints here is no terminal; and once, not at each start."""
+    """Written to a file that only its owner can read, because the output is not a terminal; only at the first start."""
     path = box.data / "first-admin-key"
     key = path.read_text(encoding="ascii").strip()
     assert path.stat().st_mode & 0o077 == 0

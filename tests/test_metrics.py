@@ -47,7 +47,7 @@ def page(pages: Pages) -> str:
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
-    """Those of a box of two collector processes."""
+    """The metrics of a box with two collector processes."""
     box = Box(tmp_path_factory.mktemp("scraped"), collector__processes="2", persist__flush_records="10")
     with box:
         first = first_page(box)
@@ -62,7 +62,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
 
 
 def first_page(box: Box) -> str:
-    """The page once all programs have told their meters."""
+    """The page once all programs have published their metrics."""
     stop_s = time.monotonic() + WAIT_S
     while True:
         text = box.http.get("/metrics").text
@@ -80,7 +80,7 @@ def send_lines(box: Box, device: str, count: int) -> None:
 
 
 def settled(box: Box) -> str:
-    """The page once all is saved, and told by all."""
+    """The page once all records are saved and all programs have published their metrics."""
     stop_s = time.monotonic() + WAIT_S
     while True:
         answer = box.http.get("/metrics")

@@ -2,7 +2,7 @@
 
 A thousand vehicles report once a minute: they drive north, 600 m a minute, but for 200 minutes in which they stand.
 Nine tenths of their records are in one merged file, the rest but for the last three of each in eight files as saves
-leave them, and the last ones wait in Redis. What is right follows from these numbers alone.
+leave them, and the last ones wait in Redis. The expected results follow from these numbers alone.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ FROM range(1, {DEVICES} + 1) d(i), range({RECORDS}) r(k),
 
 
 def made(connection: duckdb.DuckDBPyConnection, where: str) -> pa.Table:
-    """Those of all records for which something holds, in the archive's columns."""
+    """All records that match a condition, in the archive's columns."""
     chosen = ", ".join(name if name in MADE else f"NULL AS {name}" for name in COLUMNS.names)
     return connection.sql(f"SELECT {chosen} FROM ({MADE}) WHERE {where} ORDER BY device_id, timestamp").to_arrow_table()
 

@@ -40,7 +40,7 @@ class Guarded(NamedTuple):
 
 
 def refusing(post: Post) -> tuple[int, dict[str, str]]:
-    """What a receiver answers that takes nothing, and tells whoever asks how it was asked."""
+    """The response of a receiver that rejects everything and repeats the request."""
     said = json.dumps([post.path, post.headers]).encode()
     return 400, {"Content-Length": str(len(said)), SAID: said.decode()}
 
@@ -111,7 +111,7 @@ def send(guarded: Guarded, http: httpx.Client, key: str) -> None:
 
 
 def ask(guarded: Guarded, key: str) -> None:
-    """The API and the query program, with a token in the query and as a password, and what there isn't."""
+    """Requests to the API and the query program, with a token in the query and as a password, also to unknown paths."""
     for path in ("/v1/latest", "/v1/records", "/status", "/tracking/data/list/", "/nowhere", "/v1/export"):
         guarded.box.http.get(path, params={"token": key, "device_id": DEVICE, "x": TEXT})
         guarded.box.http.get(path, params={"device_id": DEVICE}, auth=(TEXT, key))

@@ -20,7 +20,7 @@ SAVED, WAITING = range(1, 21), range(21, 31)
 
 
 def altitudes(box: Box) -> list[int]:
-    """What tells its records apart, of both devices."""
+    """The values that identify its records, of both devices."""
     found = [
         record
         for device in ("van 0", "van 1")

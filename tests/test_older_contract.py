@@ -1,7 +1,7 @@
 """The legacy service as its clients know it: each line of its contract is an entry in `tests/data/older/`.
 
-Bytes go over plain sockets to a whole box. What reads records is asked three times: while all are in Redis, with
-some of them saved, and with all saved.
+Bytes go over plain sockets to a whole box. Requests that read records are sent three times: while all records are in
+Redis, with some of them saved, and with all saved.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ ALLOW = {
 
 @pytest.fixture(scope="module")
 def box(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
-    """A box that holds what the cases of a stage read."""
+    """A box with the records that the cases of a stage read."""
     stage = request.param
     records = {over: list(dict.fromkeys(one for case in STAGES[stage] for one in getattr(case, over))) for over in SEND}
     with Box(tmp_path_factory.mktemp("box"), persist__flush_seconds="3600", persist__flush_records="200000") as box:

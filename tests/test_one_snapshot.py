@@ -1,8 +1,8 @@
 """Four writers, the worker, the compactor, retention, the sweep and four readers run together; rows are compared.
 
-What a reader may see. Of days that are kept: a set of pages holds every record that was acknowledged before its first
-page, once, as it was sent, under one id. A day that retention gives up goes whole, and late records begin it anew:
-so of each device a page of such a day holds its newest records without a gap, and what was gone never comes back.
+Guarantees for a reader. For days that are kept: a set of pages has every record that was acknowledged before its first
+page, once, as it was sent, under one id. Retention deletes a day as a whole, and late records begin it again. So a page
+of such a day has each device's newest records without a gap, and deleted records do not come back.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ class Seen(NamedTuple):
     given_up: DaysGivenUp
 
     def missing(self) -> list[str]:
-        """What hasn't been seen as often as it must be."""
+        """Observations that are not frequent enough yet."""
         over_us = (time.time_ns() // 1_000 // DAY_US - 1) * DAY_US
         late = sum(entry.timestamp_us < over_us for entry in list(self.ledger.entries))
         found = [step for step, least in LEAST_STEPS.items() if self.steps.reached[step] < least]

@@ -2,8 +2,8 @@
 
 SIGKILL leaves what the kernel still holds in memory, so it can't show a missing fsync. Here a whole box runs under
 strace; its calls are replayed, and at each one the disk is made as a power cut could leave it (crash_states.py).
-On each such disk a real Redis starts, and what a worker and a query find there is compared with what had been
-acknowledged by then.
+On each such disk a real Redis starts. The records that a worker and a query find there are compared with the records
+that had been acknowledged by then.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ COMMITS_BEFORE = 16
 ROUNDS = 4
 RECORDS_A_ROUND = 3
 AOF_STRIDE = 130
-"""Of the many writes to Redis's log, between two acknowledgements, one in so many is looked at."""
+"""Interval of the checked writes to Redis's log, of the many writes between two acknowledgements."""
 
 PASSING = ("openat", "write", "pwrite64", "ftruncate", "mkdir")
 """What these do to a new file is not looked at by itself: what follows, which gives it its name, comes to the same."""
@@ -64,7 +64,7 @@ ACKNOWLEDGED = b"HTTP/1.1 202"
 
 
 class Moment(NamedTuple):
-    """A disk after a power cut: what had been done last, and how many records had been acknowledged."""
+    """A disk after a power cut: the last call before it, and the number of acknowledged records."""
 
     done: str
     state: State
@@ -72,7 +72,7 @@ class Moment(NamedTuple):
 
 
 class Recording(NamedTuple):
-    """What a box did: all calls, and the moments at which its power could be cut."""
+    """All system calls of a box, and the moments at which its power could be cut."""
 
     data: Path
     calls: list[Call]

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 WAIT_S = 30
 EXPECTED = {("config|get", "whimbrel-query"), ("config|get", "whimbrel-api")}
-"""Asked once by each, since a Redis of others may tell them."""
+"""Expected denials: the programs send these once, because a Redis with other users may allow them."""
 
 
 def work(box: Box) -> None:

@@ -72,14 +72,14 @@ class Stand:
         return self.box.http.get("/v1/records", params={"device_id": device})
 
     def numbers(self, device: str) -> list[int]:
-        """What history holds of a device, once it can be asked."""
+        """The history of a device, once it can be read."""
         wait_until(lambda: self.history(device).status_code == 200, 20)
         records = self.history(device).json()["records"]
         assert len({record["id"] for record in records}) == len(records)
         return sorted(int(record["altitude_m"]) for record in records)
 
     def said(self, text: str, start: int) -> bool:
-        """Whether the log has said it since then."""
+        """True if the log has the text after line `start`."""
         return any(text in line for line in self.box.output[start:])
 
 
@@ -92,7 +92,7 @@ def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
 
 
 def assert_apart(stand: Stand, device: str, number: int, why: str) -> None:
-    """Everyone is told; records are taken, and nothing is saved."""
+    """Senders and operators are notified; records are accepted, and nothing is saved."""
     start, archive = len(stand.box.output), listing(stand.archive)
     stand.send(device, number)
     wait_until(lambda: any(why in reason for reason in reasons(stand.box)), 20)
@@ -116,7 +116,7 @@ def listing(folder: Path) -> list[Path]:
 
 
 def recover(stand: Stand) -> None:
-    """Mend it, as the messages say."""
+    """Repair it as the messages describe."""
     asked = stand.box.whimbrel("recover")
     assert asked.returncode == 1
     assert "`whimbrel recover --yes` drops from Redis what the archive has" in asked.stderr
@@ -184,7 +184,7 @@ def test_no_archive_any_more_until_it_is_back(stand: Stand) -> None:
     stand.send_and_save("moved", 1, 2)
     away = stand.archive.rename(stand.folder / "away")
     assert_apart(stand, "moved", 3, NO_ARCHIVE)
-    assert not stand.archive.exists(), "nobody has begun a new one"
+    assert not stand.archive.exists(), "no program has created a new one"
     away.rename(stand.archive)
     wait_until(lambda: reasons(stand.box) == [], 30)
     stand.send_and_save("moved", 4)

@@ -16,7 +16,7 @@ from tests.senders import Sender, assert_all_once, assert_each_once, post, reaso
 
 DEVICES = ("a", "b", "c")
 DRAIN_S = 2.0
-"""Between two, each of which is a process of its own."""
+"""Pause between two runs of `whimbrel drain`, each in a separate process."""
 
 
 def busy_box(folder: Path) -> Box:
@@ -34,7 +34,7 @@ def busy_box(folder: Path) -> Box:
 
 @contextlib.contextmanager
 def draining(box: Box) -> Iterator[None]:
-    """Somebody else saves, too, again and again."""
+    """Run `whimbrel drain` repeatedly, in addition to the worker's saves."""
     stop = threading.Event()
 
     def drain() -> None:

@@ -28,10 +28,10 @@ CHECKS = (
     "unsupported_method",
     "ignored_auth",
 )
-"""Not `positive_data_acceptance`: what two parameters may be together, and all forms of a moment, no schema says."""
+"""Without `positive_data_acceptance`: no schema describes valid pairs of parameters, or all formats of a time."""
 
 PHASES = {False: "examples,coverage", True: "examples,coverage,fuzzing"}
-"""Whether a box requires keys → how it is asked: what is drawn is of one seed, and would be the same for both."""
+"""Whether a box requires keys → phases. Both would generate the same requests, because the seed is the same."""
 
 CONFIG = """
 [checks.negative_data_rejection]
@@ -56,7 +56,7 @@ def fill(box: Box) -> None:
 
 
 def log_in(box: Box) -> list[str]:
-    """Have the box's client show a new key that may do all; returns how the same is told to Schemathesis."""
+    """Give the box's client a new key with all permissions; returns Schemathesis's option for the same key."""
     key = box.new_key("--scope", "admin")
     box.http.headers["Authorization"] = f"Bearer {key}"
     return ["--header", f"Authorization: Bearer {key}"]

@@ -29,7 +29,7 @@ PATIENCE_S = 60
 
 
 class Load(Beside):
-    """Who sends numbered records, a batch each, until told to stop. What is refused for good is said."""
+    """Sends numbered records, one per batch, until stopped. Reports batches that were rejected permanently."""
 
     def __init__(self, name: str, make: Callable[[Tally, Patience], HttpSender | TcpSender]) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ def reasons_or_away(box: Box) -> list[str]:
 
 
 def test_the_whole_box(box: Box, tmp_path: Path) -> None:
-    """All stop together; who sent on is answered when the box is there again."""
+    """All stop together; a sender that continued gets a response when the box runs again."""
     with contextlib.ExitStack() as stack:
         running = [stack.enter_context(load) for load in loads(box)]
         wait_until(lambda: all(load.tally.accepted > 20 for load in running))

@@ -48,7 +48,7 @@ def hexed(text: str) -> str:
 
 @pytest.fixture
 def trace(tmp_path: Path) -> list[Call]:
-    """What `PROGRAM` does in the folder `here`."""
+    """System calls of `PROGRAM` in the folder `here`."""
     (tmp_path / "here").mkdir()
     subprocess.run(traced(tmp_path / "trace", [sys.executable, "-c", PROGRAM, str(tmp_path / "here")]), check=True)
     wait_for_the_end(tmp_path / "trace")

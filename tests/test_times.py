@@ -46,7 +46,7 @@ FILES = PlanLimits(max_open_files=4, quiet_s=0)
 
 
 class Append(NamedTuple):
-    """One message: a device's records at these moments, and what the box's clock shows as it comes."""
+    """One message: a device's records at these times, and the box's clock at its arrival."""
 
     device: str
     moments: tuple[str, ...]
@@ -157,7 +157,7 @@ class WholePath:
             self.set_back()
 
     def append(self, step: Append) -> None:
-        """Decode and store what the box's clock lets pass, and see that it is what should."""
+        """Decode a message and store the records that the box's clock accepts; compares them with the expected ones."""
         box_us = self.at_us[step.box]
         arrival = clock.arrival(box_us, self.shard.newest_ms(), FUTURE_S)
         is_believed = step.box != "1970" and self.shard.newest_ms() <= box_us // 1_000 + clock.STEP_MS

@@ -30,7 +30,7 @@ NEXT = {
         ("*others, attributes = records.columns", "*others, attributes, _ = records.columns")
     ],
 }
-"""What the next release changes: records have one value more, 9 where none was sent; JSON does not show it."""
+"""Changes of the next release: records have one more value, default 9; it is not in JSON."""
 
 
 def next_release(folder: Path) -> Path:

@@ -37,7 +37,7 @@ SAVED_S = 60
 
 
 class Stand:
-    """A box, its clock, and what was sent to it."""
+    """A box, its clock, and the records that were sent to it."""
 
     def __init__(self, folder: Path) -> None:
         self.clock = FakeClock(folder)
@@ -82,7 +82,7 @@ class Stand:
         wait_until(self._is_saved, SAVED_S)
 
     def _is_saved(self) -> bool:
-        found = self.box.whimbrel("status", "--json").stdout  # its exit status says what the clock is like
+        found = self.box.whimbrel("status", "--json").stdout  # its exit status depends on the clock
         return bool(json.loads(found)["unsaved_records"] == 0)
 
     def _unsaved(self) -> int:
@@ -149,7 +149,7 @@ def boots_in_1970(stand: Stand) -> None:
         stand.post("no clock", None)
         assert stand.frame(1, sent) == SEEN
         assert stand.frame(2, sent) == STORED
-        stand.post("future", now() + timedelta(days=2))  # who knows
+        stand.post("future", now() + timedelta(days=2))  # possible
         assert stand.latest("right") == sent
         assert stand.latest("no clock").year == 2000
         stand.await_saved()
@@ -177,7 +177,7 @@ def runs_ahead(stand: Stand) -> None:
 
 
 def is_set_back(stand: Stand) -> None:
-    """It says so until the time comes again that it showed: it might as well be behind now."""
+    """It is reported until the wrong time has passed: the clock could also be slow now."""
     stand.clock.set(0)
     assert stand.frame(3, now()) == SEEN
     assert stand.frame(4, now()) != NOT_NOW
@@ -188,6 +188,6 @@ def is_set_back(stand: Stand) -> None:
     wait_until(lambda: any(BEHIND in reason for reason in reasons(stand.box)), 10)
     stand.post("new", now() + timedelta(days=2))
     stand.post("no clock", None)
-    assert stand.latest("no clock") - now() > timedelta(hours=2), "nobody can tell that it was wrong then"
+    assert stand.latest("no clock") - now() > timedelta(hours=2), "the error cannot be detected later"
     stand.await_saved()
     assert stand.latest("right") == sent

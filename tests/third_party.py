@@ -35,7 +35,7 @@ for path in sys.argv[2:]:
 
 
 def invalid(kind: str, *files: Path) -> str:
-    """What is wrong with files by their format's schema, a line each; no text if nothing is."""
+    """Faults of files by their format's schema, one line each; empty if there is none."""
     [packages] = FOLDER.glob("lib/python*/site-packages")
     command = [str(PYTHON), "-c", _VALIDATE, str(packages / SCHEMAS[kind]), *map(str, files)]
     done = subprocess.run(command, capture_output=True, text=True)
