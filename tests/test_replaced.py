@@ -97,7 +97,7 @@ def assert_apart(stand: Stand, device: str, number: int, why: str) -> None:
     stand.send(device, number)
     wait_until(lambda: any(why in reason for reason in reasons(stand.box)), 20)
     [reason] = [one for one in reasons(stand.box) if why in one]
-    assert "nothing is saved until `whimbrel recover` has mended it" in reason
+    assert "not saving until `whimbrel recover` has repaired it" in reason
     answer = stand.history(device)
     assert (answer.status_code, answer.json()["detail"]) == (
         503,

@@ -44,7 +44,7 @@ from api.snapshot.snapshot import Snapshots
 from api.snapshot.tail_budget import TailRoom
 from api.snapshot.tail_cache import Remembered
 from api.sql.routes import Sql, routes_off
-from api.status.archive_gauges import look_for_ever
+from api.status.archive_gauges import refresh_gauges
 from api.status.readiness import Health
 from api.status.redis_facts import Entries
 from api.status.status_page import Status
@@ -121,7 +121,7 @@ async def run(program: QueryProgram, stopped: asyncio.Event) -> None:
     _set_metrics(settings, program.queries)
     background = (
         asyncio.create_task(warm_up(program.queries, program.pages)),
-        asyncio.create_task(look_for_ever(program.archive, program.health, program.gauges)),
+        asyncio.create_task(refresh_gauges(program.archive, program.health, program.gauges)),
     )
     log.debug("answering the API program")
     watchdog.in_event_loop()

@@ -1,4 +1,4 @@
-"""What can be said of the box at one moment, part by part."""
+"""Facts about the current state of the box: hot store, archive, programs, disk."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from telemetry.model.utc import TimeText, iso
 NEWEST_DEVICES = 20
 NEWEST_DAYS = 14
 LATEST_MS = LATEST_US // 1_000
-"""A device that was seen after this has a value in Redis that cannot be decoded."""
+"""Maximum plausible time of `last_seen`; later times come from a value in Redis that cannot be decoded."""
 
 SPANS_MS = (300_000, 3_600_000, 86_400_000)
-"""The spans of `devices_seen_…`."""
+"""Time spans of `devices_seen_…`."""
 
 # The hot store ---------------------------------------------------------------------------------------
 
 
 class DeviceFacts(Struct, frozen=True):
-    """A device and its newest record; the position is its newest, perhaps of an earlier record."""
+    """A device and its newest record. The position may come from an earlier record."""
 
     device_id: str
     last_seen: TimeText
@@ -46,7 +46,7 @@ class DeviceFacts(Struct, frozen=True):
 
 
 class Store(Struct, frozen=True):
-    """The hot store: what waits to be saved, and who was seen lately."""
+    """The hot store: unsaved records and recently seen devices."""
 
     devices: int
     devices_seen_5_min: int
@@ -60,12 +60,12 @@ class Store(Struct, frozen=True):
 
     @property
     def newest_ms(self) -> int:
-        """`newest_arrival` in ms since epoch, 0 if it is none."""
+        """`newest_arrival` in ms since epoch; 0 if there is none."""
         return round(datetime.fromisoformat(self.newest_arrival).timestamp() * 1_000) if self.newest_arrival else 0
 
 
 class Seen(NamedTuple):
-    """When, which device, and the number of its shard."""
+    """The time when a device was last seen, its id, and the number of its shard."""
 
     ms: int
     device: bytes
@@ -73,20 +73,20 @@ class Seen(NamedTuple):
 
 
 def store_of(shards: Sequence[Shard], now: Callable[[], int]) -> Store:
-    """What the shards hold; `now` tells ms since epoch. Raises `StoreError` if Redis can't be asked."""
+    """Facts about all shards; `now` returns ms since epoch. Raises `StoreError` if Redis cannot be used."""
     (in_5_min, in_1_h, in_24_h), newest = _seen(shards, now())
-    found = [shard_of(shard, now) for shard in shards]
-    ages = [one.oldest_unsaved_age_s for one in found if one.oldest_unsaved_age_s is not None]
+    facts = [shard_of(shard, now) for shard in shards]
+    ages = [shard.oldest_unsaved_age_s for shard in facts if shard.oldest_unsaved_age_s is not None]
     arrived_ms = max(shard.newest_ms() for shard in shards)
     return Store(
-        sum(one.devices for one in found),
+        sum(shard.devices for shard in facts),
         in_5_min,
         in_1_h,
         in_24_h,
-        sum(one.unsaved_records for one in found),
+        sum(shard.unsaved_records for shard in facts),
         max(ages, default=None),
         iso(arrived_ms * 1_000) if arrived_ms else None,
-        found,
+        facts,
         _devices(shards, newest, now()),
     )
 
@@ -99,47 +99,47 @@ def _seen(shards: Sequence[Shard], now_ms: int) -> tuple[list[int], list[Seen]]:
             for at, span_ms in enumerate(SPANS_MS):
                 within[at] += sum(ms > now_ms - span_ms for _, ms in piece)
             newest = heapq.nlargest(NEWEST_DEVICES, (*newest, *(Seen(ms, name, shard.shard) for name, ms in piece)))
-    return within, sorted(newest, key=lambda one: (-one.ms, one.device))
+    return within, sorted(newest, key=lambda seen: (-seen.ms, seen.device))
 
 
 def _devices(shards: Sequence[Shard], newest: Sequence[Seen], now_ms: int) -> list[DeviceFacts]:
     latest: dict[bytes, bytes | None] = {}
     for shard in shards:
-        mine = [one.device for one in newest if one.shard == shard.shard]
-        latest.update(zip(mine, shard.latest(mine), strict=True))
-    found = (_device(one, latest[one.device], now_ms) for one in newest if one.ms <= LATEST_MS)
-    return [one for one in found if one is not None]
+        of_shard = [seen.device for seen in newest if seen.shard == shard.shard]
+        latest.update(zip(of_shard, shard.latest(of_shard), strict=True))
+    devices = (_device(seen, latest[seen.device], now_ms) for seen in newest if seen.ms <= LATEST_MS)
+    return [device for device in devices if device is not None]
 
 
 def _device(seen: Seen, latest: bytes | None, now_ms: int) -> DeviceFacts | None:
-    """None for a device that was deleted meanwhile. Of a latest that cannot be decoded the device alone is shown."""
+    """None for a device that was deleted meanwhile. Without its newest record if that cannot be decoded."""
     if latest is None:
         return None
-    found = DeviceFacts(seen.device.decode(), iso(seen.ms * 1_000), (now_ms - seen.ms) / 1_000)
+    device = DeviceFacts(seen.device.decode(), iso(seen.ms * 1_000), (now_ms - seen.ms) / 1_000)
     try:
-        return msgspec.structs.replace(found, **_newest(found.device_id, latest))
+        return msgspec.structs.replace(device, **_newest(device.device_id, latest))
     except corruption.ERRORS as error:
-        corruption.skip("latest", found.device_id, error)
-        return found
+        corruption.skip("latest", device.device_id, error)
+        return device
 
 
 def _newest(device_id: str, latest: bytes) -> dict[str, Any]:
-    """Fields of a device's newest record. Raises as decoders do."""
-    known = decode_latest(latest)
-    record = newest_of(device_id, known).stored(device_id).record
-    found: dict[str, Any] = {name: getattr(record, name) for name in ("transport", "source", "location", "speed_kmh")}
-    found["timestamp"] = iso(record.timestamp_us)
-    if known.position is not None:
-        where = known.position.stored(device_id).record
-        found |= {"latitude": where.latitude, "longitude": where.longitude}
-    return found
+    """Fields of a device's newest record. Raises the decoder's errors."""
+    decoded = decode_latest(latest)
+    record = newest_of(device_id, decoded).stored(device_id).record
+    fields: dict[str, Any] = {name: getattr(record, name) for name in ("transport", "source", "location", "speed_kmh")}
+    fields["timestamp"] = iso(record.timestamp_us)
+    if decoded.position is not None:
+        where = decoded.position.stored(device_id).record
+        fields |= {"latitude": where.latitude, "longitude": where.longitude}
+    return fields
 
 
 # The archive -----------------------------------------------------------------------------------------
 
 
 class DayFacts(Struct, frozen=True):
-    """What the archive holds of one day."""
+    """Files, records and bytes of a day in the archive."""
 
     day: date
     files: int
@@ -148,7 +148,7 @@ class DayFacts(Struct, frozen=True):
 
 
 class Files(Struct, frozen=True):
-    """The archive. `archive_version` is null while there is none."""
+    """The archive. `archive_version` is null if there is no archive."""
 
     saved_records: int = 0
     files: int = 0
@@ -163,7 +163,7 @@ class Files(Struct, frozen=True):
 
 
 def files_of(archive: Archive, now: Callable[[], int]) -> Files:
-    """What the archive holds; `now` tells µs since epoch. Raises one of `READ_ERRORS` if the archive can't be read."""
+    """Facts about the archive; `now` returns µs since epoch. Raises one of `READ_ERRORS` if it cannot be read."""
     table = archive.open_existing()
     if table is None:
         return Files()
@@ -187,7 +187,7 @@ def files_of(archive: Archive, now: Callable[[], int]) -> Files:
 
 
 class Facts(NamedTuple):
-    """All that is known. A part that isn't is a text instead: why."""
+    """All facts. An unknown part is a text with the reason instead."""
 
     reasons: list[str]
     clock_problem: str | None
@@ -207,14 +207,14 @@ class Facts(NamedTuple):
         return "not ready" if self.reasons else "ready"
 
     def flat(self) -> dict[str, object]:
-        """One dict of all facts. What isn't known is null, and `unknown` says why."""
-        found: dict[str, object] = {"status": self.status, **self._asdict()}
-        parts = [(kind_of, found.pop(name)) for name, kind_of in PARTS.items()]
+        """One dict with all facts. Unknown ones are null, and `unknown` has the reasons."""
+        facts: dict[str, object] = {"status": self.status, **self._asdict()}
+        parts = [(kind_of, facts.pop(name)) for name, kind_of in PARTS.items()]
         for kind_of, part in parts:
-            found |= (
+            facts |= (
                 msgspec.structs.asdict(part) if isinstance(part, Struct) else dict.fromkeys(kind_of.__struct_fields__)
             )
-        return {**found, "unknown": list(dict.fromkeys(part for _, part in parts if isinstance(part, str)))}
+        return {**facts, "unknown": list(dict.fromkeys(part for _, part in parts if isinstance(part, str)))}
 
 
 PARTS: dict[str, type[Struct]] = {

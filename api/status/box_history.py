@@ -1,7 +1,7 @@
-"""`GET /v1/box`: how the box is and was in the last hour, for the page that draws it.
+"""`GET /v1/box`: the state of the box now and in the last hour, for the page's charts.
 
-The same numbers as `/metrics` has, of which api/status/sampler.py keeps a sample every 10 s. All of it is in memory
-here, so that it costs nothing to look, also while Redis is away.
+The numbers are the same as in `/metrics`; sampler.py takes a sample every 10 s. All of them are in memory, so that
+requests are cheap and work while Redis is down.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from api.status.counter_rates import Decoded, Protocol
-from api.status.sampler import INTERVAL_S, Heard, Sample, Sampler, Stores, gauge_of
+from api.status.sampler import INTERVAL_S, LastReports, Sample, Sampler, Stores, gauge_of
 from telemetry.config.settings import Settings
 from telemetry.coordination.metric_reports import Report, is_up
 from telemetry.http.operations import Content, Operation
@@ -29,8 +29,7 @@ from telemetry.system import clock
 
 
 class Series(Struct, frozen=True):
-    """A number for each of `times`; null where it was not known. Rates and quantiles are of the time since the one
-    before."""
+    """A value for each of `times`; null if unknown. Rates and quantiles cover the time since the previous sample."""
 
     accepted_per_s: list[float | None]
     refused_per_s: list[float | None]
@@ -44,8 +43,8 @@ class Series(Struct, frozen=True):
 
 
 class Bounded(Struct, frozen=True):
-    """Something that is bounded: how much there is, how much there may be, and how much there
-    could be at all, null where that is the same. The unit is in the name."""
+    """A limited quantity: its value, its limit, and the total capacity, null if the limit is the capacity. The name
+    contains the unit."""
 
     name: str
     value: float
@@ -54,8 +53,8 @@ class Bounded(Struct, frozen=True):
 
 
 class DecoderCounts(Struct, frozen=True):
-    """What came of a protocol since the programs began, and within the last hour: records that were decoded, and
-    messages or records that could not be used."""
+    """Counts of a protocol since the programs started, and in the last hour: decoded records, and rejected messages or
+    records."""
 
     protocol: str
     transport: str
@@ -66,7 +65,8 @@ class DecoderCounts(Struct, frozen=True):
 
 
 class Quarantine(Struct, frozen=True):
-    """What could not be saved: how often that was, how much was dropped for want of room, what is there."""
+    """Data that could not be saved: the counts of quarantined, dropped (no space left) and replayed items, and the
+    current size."""
 
     quarantined: int
     dropped: int
@@ -75,7 +75,7 @@ class Quarantine(Struct, frozen=True):
 
 
 class ProgramState(Struct, frozen=True):
-    """A process of the box. One that is down shows what it said last."""
+    """A process of the box. If it is down, the values are from its last report."""
 
     program: str
     process: int
@@ -86,8 +86,8 @@ class ProgramState(Struct, frozen=True):
 
 
 class BoxAnswer(Struct, frozen=True):
-    """How the box is and was. `uptime_s` is that of the program that runs longest; `refused` is how much was
-    ever refused, by reason; it and `quarantine` are null while Redis does not answer."""
+    """The state of the box now and in the last hour. `uptime_s` is the uptime of the program that has run the longest.
+    `refused` counts all rejections by reason; it and `quarantine` are null while Redis does not respond."""
 
     version: str
     uptime_s: float
@@ -105,18 +105,18 @@ BOX = Operation(
     "GET",
     "/v1/box",
     "get_box",
-    "How the box is, and was in the last hour",
+    "The state of the box now and in the last hour",
     "box",
-    {200: Content("It", {"application/json": BoxAnswer})},
+    {200: Content("The state", {"application/json": BoxAnswer})},
 )
 
 
 class BoxRoutes:
-    """Answers who asks how the box is."""
+    """Handler of `GET /v1/box`."""
 
-    def __init__(self, sampler: Sampler, heard: Callable[[], Heard], settings: Settings) -> None:
+    def __init__(self, sampler: Sampler, reports_by_process: Callable[[], LastReports], settings: Settings) -> None:
         self._sampler = sampler
-        self._heard = heard
+        self._last_reports = reports_by_process
         self._settings = settings
         self._version = version("whimbrel")
 
@@ -125,16 +125,16 @@ class BoxRoutes:
         return [BOX.route(self.get_box)]
 
     async def get_box(self, request: Request) -> Response:
-        """All that is known, without asking anybody."""
-        samples, heard = self._sampler.samples(clock.now_ms()), self._heard()
-        programs = sorted(_programs(heard, time.time()), key=lambda one: (one.program, one.process))
+        """The state, from memory."""
+        samples, reports_by_process = self._sampler.samples(clock.now_ms()), self._last_reports()
+        programs = sorted(_programs(reports_by_process, time.time()), key=lambda one: (one.program, one.process))
         answer = BoxAnswer(
             self._version,
             max((one.uptime_s for one in programs if one.is_up), default=0.0),
             INTERVAL_S,
             [iso(one.at_ms * 1_000) for one in samples],
             Series(**{name: [getattr(one, name) for one in samples] for name in Series.__struct_fields__}),
-            list(bounded(self._sampler.stores(), heard, self._settings)),
+            list(bounded(self._sampler.stores(), reports_by_process, self._settings)),
             _decoders(self._sampler.counts().decoded, samples),
             self._sampler.stores().refused,
             _quarantine(self._sampler.stores()),
@@ -144,8 +144,8 @@ class BoxRoutes:
         return Response(msgspec.json.encode(answer), headers=headers)
 
 
-def bounded(stores: Stores, heard: Heard, settings: Settings) -> Iterator[Bounded]:
-    """What is bounded and known, with its limits."""
+def bounded(stores: Stores, reports_by_process: LastReports, settings: Settings) -> Iterator[Bounded]:
+    """The known limited quantities."""
     if (server := stores.server) is not None and server.redis_memory_limit_bytes:
         whole = server.redis_memory_limit_bytes
         full = whole * settings.redis.full_percent / 100
@@ -159,7 +159,7 @@ def bounded(stores: Stores, heard: Heard, settings: Settings) -> Iterator[Bounde
         size = sum(one.quarantine_bytes for one in fills)
         yield Bounded("quarantine_bytes", size, settings.persist.quarantine_max_bytes * shards)
     for name, value, limit in GAUGES:
-        found, most_of_it = gauge_of(heard, value.name), gauge_of(heard, limit.name)
+        found, most_of_it = gauge_of(reports_by_process, value.name), gauge_of(reports_by_process, limit.name)
         if found is not None and most_of_it:
             yield Bounded(name, found, most_of_it)
 
@@ -170,7 +170,7 @@ GAUGES = (
     ("tcp_connections", metrics.CONNECTIONS, metrics.CONNECTIONS_LIMIT),
     ("query_memory_bytes", metrics.QUERY_MEMORY, metrics.QUERY_MEMORY_LIMIT),
 )
-"""Bounded things that programs tell of."""
+"""Limited quantities in the programs' metrics: name, gauge of the value, gauge of the limit."""
 
 
 def _decoders(counts: dict[Protocol, Decoded], samples: Sequence[Sample]) -> list[DecoderCounts]:
@@ -199,8 +199,8 @@ def _quarantine(stores: Stores) -> Quarantine | None:
     )
 
 
-def _programs(heard: Heard, now_s: float) -> Iterator[ProgramState]:
-    for (program, process), (report, age_s) in heard.items():
+def _programs(reports_by_process: LastReports, now_s: float) -> Iterator[ProgramState]:
+    for (program, process), (report, age_s) in reports_by_process.items():
         uptime_s = round(max(now_s - report.started_s, 0.0), 1)
         yield ProgramState(program, process, is_up(age_s), report.version, uptime_s, _memory_bytes(report))
 

@@ -1,7 +1,7 @@
-"""What was counted between two looks at all processes' reports, and what a histogram's buckets say of it.
+"""Differences of counters between two sets of reports from all processes, and quantiles of histograms.
 
-A process that was started again counts from 0. One that is heard for the first time, but began before the last look,
-was counted already by somebody: only what follows is.
+A restarted process counts from 0. A process without an earlier report that started before the earlier time is ignored:
+the part of its counts that is new is unknown. Its later differences are used.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ Reports = Mapping[tuple[str, int], Report]
 
 
 class Decoded(NamedTuple):
-    """What came of a protocol: records that were decoded, stored or not, and messages or records of no use."""
+    """Counts of a protocol: decoded records, stored or not, and rejected messages or records."""
 
     records: float = 0
     rejected: float = 0
 
-    def less(self, other: Decoded) -> Decoded:
-        """What came since it was `other`."""
+    def minus(self, other: Decoded) -> Decoded:
+        """The difference to earlier counts."""
         return Decoded(self.records - other.records, self.rejected - other.rejected)
 
 
 Protocol = tuple[str, str]
-"""A protocol, and over what it came: `("teltonika", "tcp")`."""
+"""A protocol and its transport: `("teltonika", "tcp")`."""
 
 
 class Counts(NamedTuple):
-    """What all processes together have counted: from their beginning, or between two looks."""
+    """Sums of the counters of all processes, since their start or between two times."""
 
     accepted: float
     ack: Buckets
@@ -42,7 +42,7 @@ class Counts(NamedTuple):
 
 
 def counts_of(reports: Iterable[Report]) -> Counts:
-    """What they have counted since they began."""
+    """The sums since the start of each process."""
     accepted = 0.0
     ack = _none()
     records: defaultdict[Protocol, float] = defaultdict(float)
@@ -59,19 +59,19 @@ def counts_of(reports: Iterable[Report]) -> Counts:
 
 
 def between(before: Reports, before_s: float, now: Reports) -> Counts:
-    """What was counted since the reports of `before`, which were looked at at `before_s`, s since epoch."""
-    goes_on = {name for name, one in now.items() if name in before and before[name].started_s == one.started_s}
-    begun = {name for name, one in now.items() if one.started_s >= before_s}
-    old = counts_of(before[name] for name in goes_on)
-    new = counts_of(now[name] for name in goes_on | begun)
-    decoded = {name: found.less(old.decoded.get(name, Decoded())) for name, found in new.decoded.items()}
+    """The differences since the reports `before`, which were read at `before_s`, s since epoch."""
+    same = {name for name, report in now.items() if name in before and before[name].started_s == report.started_s}
+    started = {name for name, report in now.items() if report.started_s >= before_s}
+    old = counts_of(before[name] for name in same)
+    new = counts_of(now[name] for name in same | started)
+    decoded = {name: counts.minus(old.decoded.get(name, Decoded())) for name, counts in new.decoded.items()}
     return Counts(new.accepted - old.accepted, _plus(new.ack, old.ack, -1), decoded)
 
 
 def quantile(bounds: Sequence[float], buckets: Buckets, part: float) -> float | None:
-    """The value that `part` of all are at most, taken to lie evenly within a bucket; None if there are none.
+    """The quantile `part` of a histogram, interpolated linearly within a bucket; None if it is empty.
 
-    What lies above all bounds is said to be the last one.
+    For values above all bounds, the last bound is returned.
     """
     rank = part * sum(buckets.counts)
     if rank <= 0:

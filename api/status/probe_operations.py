@@ -1,4 +1,4 @@
-"""The operations of who watches the box: `/readyz` and `/metrics`."""
+"""The OpenAPI operations of `/readyz` and `/metrics`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from telemetry.http.operations import Content, Operation
 
 
 class Readiness(Struct, frozen=True):
-    """Whether the box does its work, and if not, why."""
+    """Readiness of the box, with the reasons if it is not ready."""
 
     status: Literal["ready", "not ready"]
     reasons: list[str]
@@ -20,11 +20,11 @@ READYZ = Operation(
     "GET",
     "/readyz",
     "get_readyz",
-    "Whether the box does its work",
+    "Readiness of the box",
     "box",
     {
-        200: Content("It does", {"application/json": Readiness}),
-        503: Content("It doesn't, and why", {"application/json": Readiness}),
+        200: Content("Ready", {"application/json": Readiness}),
+        503: Content("Not ready, with the reasons", {"application/json": Readiness}),
     },
 )
 
@@ -32,11 +32,11 @@ METRICS = Operation(
     "GET",
     "/metrics",
     "get_metrics",
-    "What the whole box counts, for Prometheus",
+    "Metrics of the whole box, for Prometheus",
     "box",
     {
         200: Content(
-            "Its text format, or OpenMetrics",
+            "Prometheus text format, or OpenMetrics",
             {"text/plain": {"type": "string"}, "application/openmetrics-text": {"type": "string"}},
         )
     },

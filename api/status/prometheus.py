@@ -1,7 +1,7 @@
-"""`/metrics`: what all programs of the box count and what Redis and the disk say, for Prometheus, on one page.
+"""`/metrics` for Prometheus: the metrics of all programs of the box, of Redis and of the disk.
 
-The programs tell their meters once a second (telemetry/coordination/metric_reports.py); Redis and the disk are asked
-when somebody looks. While Redis is away the page says so, and what is known without it.
+The programs report their metrics once a second (telemetry/coordination/metric_reports.py). Redis and the disk are read
+at each scrape. While Redis is down, `whimbrel_redis_up` is 0, and the other metrics remain available.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from telemetry.observability.metric_types import Buckets, Counter, Family, Gauge
 from telemetry.system.disk_space import Room
 
 ASK_S = 1.0
-"""How long Redis may take: Prometheus gives a scrape 10 s, and wants to know that Redis is silent."""
+"""Timeout of Redis commands: well below the 10 s of a scrape, so that a scrape reports an unresponsive Redis."""
 
-WHO = ("program", "process")
-"""Labels of whatever a program counts."""
+PROCESS_LABELS = ("program", "process")
+"""Labels of all metrics of programs."""
 
 
 class Metrics:
-    """Answers who scrapes."""
+    """Handler of `/metrics`."""
 
     def __init__(self, page: Collector) -> None:
         self._registry = CollectorRegistry()
@@ -51,7 +51,7 @@ class Metrics:
         return [METRICS.route(self.get_metrics)]
 
     async def get_metrics(self, request: Request) -> Response:
-        """The page as text or OpenMetrics, whichever is asked for; one at a time."""
+        """The metrics in the requested format, text or OpenMetrics; one scrape at a time."""
         encoder, content_type = choose_encoder(request.headers.get("accept", ""))
         async with self._turn:
             body = await asyncio.to_thread(encoder, self._registry)
@@ -59,7 +59,7 @@ class Metrics:
 
 
 class Page(Collector):
-    """Makes the page anew at each look."""
+    """Collects the metrics at each scrape."""
 
     def __init__(
         self, settings: Settings, reporter: Reporter, listener: Listener, client: redis.Redis, room: Room
@@ -71,54 +71,59 @@ class Page(Collector):
         self._room = room
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: to ask for names must not make a page."""
+        """Nothing, so that registration does not collect metrics."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """All families."""
+        """All metric families."""
         own = self._reporter.report()
-        heard = self._listener.reports() | {own.name: (own, 0.0)}
+        reports_by_process = self._listener.reports() | {own.name: (own, 0.0)}
         yield from redis_metrics.of_disk(self._room)
         yield from redis_metrics.of_redis(self._client, self._settings)
-        yield from _programs(self._settings, heard)
+        yield from _programs(self._settings, reports_by_process)
         for family in metrics.FAMILIES.values():
-            yield _page_of(family, heard)
+            yield _page_of(family, reports_by_process)
 
 
-Heard = dict[tuple[str, int], tuple[Report, float]]
+LastReports = dict[tuple[str, int], tuple[Report, float]]
 
 
 def expected(settings: Settings) -> list[tuple[str, int]]:
-    """The processes that a box has."""
+    """The processes that should run in a box with these settings."""
     collectors = [(shared_state.COLLECTOR, number) for number in range(settings.collector.processes)]
     others = [shared_state.WORKER, shared_state.SCHEDULER, shared_state.QUERY, shared_state.API]
-    if settings.needs_courier:  # else it need not run
+    if settings.needs_courier:  # otherwise it need not run
         others.append(shared_state.COURIER)
     return [*collectors, *((program, 0) for program in others)]
 
 
-def _programs(settings: Settings, heard: Heard) -> Iterator[Metric]:
-    up = GaugeMetricFamily("whimbrel_up", "1 if the process has told its meters within 10 s, else 0.", labels=WHO)
-    build = GaugeMetricFamily(
-        "whimbrel_build_info", "The release that a process runs.", labels=(*WHO, "version", "python")
+def _programs(settings: Settings, reports_by_process: LastReports) -> Iterator[Metric]:
+    up = GaugeMetricFamily(
+        "whimbrel_up", "1 if the process has reported its metrics within 10 s, else 0.", labels=PROCESS_LABELS
     )
-    age = GaugeMetricFamily("whimbrel_report_age_seconds", "How long ago a process last told its meters.", labels=WHO)
-    started = GaugeMetricFamily("whimbrel_start_time_seconds", "When a process began, s since epoch.", labels=WHO)
-    for program, process in dict.fromkeys([*expected(settings), *heard]):
-        who = (program, str(process))
-        report, age_s = heard.get((program, process), (None, float("inf")))
-        up.add_metric(who, is_up(age_s))
+    build = GaugeMetricFamily(
+        "whimbrel_build_info", "Release of a process.", labels=(*PROCESS_LABELS, "version", "python")
+    )
+    age = GaugeMetricFamily("whimbrel_report_age_seconds", "Age of a process's last report.", labels=PROCESS_LABELS)
+    started = GaugeMetricFamily(
+        "whimbrel_start_time_seconds", "Start time of a process, s since epoch.", labels=PROCESS_LABELS
+    )
+    for program, process in dict.fromkeys([*expected(settings), *reports_by_process]):
+        labels = (program, str(process))
+        report, age_s = reports_by_process.get((program, process), (None, float("inf")))
+        up.add_metric(labels, is_up(age_s))
         if report is not None:
-            age.add_metric(who, age_s)
-            started.add_metric(who, report.started_s)
-            build.add_metric((*who, report.version, report.python), 1)
+            age.add_metric(labels, age_s)
+            started.add_metric(labels, report.started_s)
+            build.add_metric((*labels, report.version, report.python), 1)
     yield from (up, build, age, started)
 
 
-def _page_of(family: Family[Any], heard: Heard) -> Metric:
-    """A family of all processes. What was counted stays so; what was so is of worth only from those that are up."""
-    found: Metric = KINDS[family.kind](family.name, family.meaning, labels=(*family.labels, *WHO))
-    for report, age_s in heard.values():
+def _page_of(family: Family[Any], reports_by_process: LastReports) -> Metric:
+    """A metric family of all processes. Counters of stopped processes are kept; gauges only of processes that are
+    up."""
+    found: Metric = KINDS[family.kind](family.name, family.meaning, labels=(*family.labels, *PROCESS_LABELS))
+    for report, age_s in reports_by_process.values():
         if family.kind is Gauge and not is_up(age_s):
             continue
         for values, value in report.samples.get(family.name, ()):
@@ -141,4 +146,4 @@ KINDS: dict[Any, type[Any]] = {
     Gauge: GaugeMetricFamily,
     Histogram: HistogramMetricFamily,
 }
-"""Kind of meter → what it is on the page."""
+"""Kind of metric → class of its family for Prometheus."""

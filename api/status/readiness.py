@@ -1,4 +1,4 @@
-"""`/readyz`: whether the box does its work, and if not, why."""
+"""`/readyz`: readiness of the box, with the reasons if it is not ready."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from telemetry.system import clock
 from telemetry.system.disk_space import Room, in_words
 
 SILENT_S = 60
-"""A worker or scheduler that gave no sign of life for so long is not working."""
+"""Maximum age of the heartbeat of a working worker or scheduler."""
 
 
-TO_READERS = "a key that may read all devices is told why"
+HIDDEN_REASONS = "a request with a key that may read all devices receives the reasons"
 
 
 class Health:
-    """Looks at Redis, archive, worker and scheduler when asked."""
+    """Checks Redis, archive, disk, worker and scheduler on request."""
 
     def __init__(
         self,
@@ -57,29 +57,29 @@ class Health:
         return [READYZ.route(self.get_readyz)]
 
     async def get_readyz(self, request: Request) -> Response:
-        """200, or 503 with the reasons, of which who may not read hears that there are some."""
+        """200, or 503 with the reasons. Clients that may not read all devices do not receive the reasons."""
         reasons = await asyncio.to_thread(self.reasons)
         caller = caller_of(request.scope)
         if reasons and not (caller.may(READ) and caller.sees_all):
-            reasons = [TO_READERS]
+            reasons = [HIDDEN_REASONS]
         return record_schema.json(
             {"status": "not ready" if reasons else "ready", "reasons": reasons}, 503 if reasons else 200
         )
 
     def reasons(self) -> list[str]:
-        """All that is wrong, in words."""
+        """All reasons why the box is not ready."""
         try:
-            found = [*self._disk(), *self._settings()]
+            reasons = [*self._disk(), *self._settings()]
         except StoreError as error:
             return [*self._disk(), str(error)]
-        for look in (self._memory, self._stores, self._programs):
+        for check in (self._memory, self._stores, self._programs):
             try:
-                found += look()
+                reasons += check()
             except (StoreError, ConfigError) as error:
-                found.append(str(error))
+                reasons.append(str(error))
             except READ_ERRORS as error:
-                found.append(f"cannot read the archive: {in_one_line(error)}")
-        return found
+                reasons.append(f"cannot read the archive: {in_one_line(error)}")
+        return reasons
 
     def _settings(self) -> list[str]:
         try:
@@ -96,14 +96,14 @@ class Health:
             free = in_words(self._room.fullest().free)
         except OSError as error:
             return [f"cannot look at the disk: {error}"]
-        return [f"the disk has {free} free: nothing is taken until it has {in_words(self._room.resume_bytes)}"]
+        return [f"the disk has {free} free: not accepting records until it has {in_words(self._room.resume_bytes)}"]
 
     def _memory(self) -> list[str]:
         used_percent = memory_percent(self._client)
         if used_percent < self._full_percent:
             return []
         return [
-            f"Redis uses {used_percent:.0f} % of its memory limit: nothing is taken until the worker has drained it"
+            f"Redis uses {used_percent:.0f} % of its memory limit: not accepting records until the worker drains it"
         ]
 
     def _stores(self) -> list[str]:
@@ -111,23 +111,23 @@ class Health:
         return [*self._writes(), *self._clock(shards), *self._together(shards), *self._saves(shards)]
 
     def _writes(self) -> list[str]:
-        """Why Redis would refuse an append; that its memory is full is said already."""
+        """The reason why Redis would reject an append. `_memory` reports full memory."""
         try:
             shared_state.require_writable(self._client)
         except StoreError as error:
-            return [f"nothing is taken: {error}"]
+            return [f"not accepting records: {error}"]
         except BusyError:
             pass
         return []
 
     def _clock(self, shards: Sequence[Shard]) -> list[str]:
         newest_ms = max(shard.newest_ms() for shard in shards)
-        found = clock.problem(clock.now_us(), newest_ms)
-        return [f"{found}; records from the future are taken meanwhile"] if found else []
+        problem = clock.problem(clock.now_us(), newest_ms)
+        return [f"{problem}; records from the future are accepted meanwhile"] if problem else []
 
     def _together(self, shards: Sequence[Shard]) -> list[str]:
-        found = next((why for shard in shards if (why := apart(shard, self._archive))), None)
-        return [f"{found}; nothing is saved until `whimbrel recover` has mended it"] if found else []
+        mismatch = next((why for shard in shards if (why := apart(shard, self._archive))), None)
+        return [f"{mismatch}; not saving until `whimbrel recover` has repaired it"] if mismatch else []
 
     def _saves(self, shards: Sequence[Shard]) -> list[str]:
         failed = ((shard.shard, why) for shard in shards if (why := shard.trouble()))

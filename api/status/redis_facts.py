@@ -1,6 +1,7 @@
-"""Facts of the box that cost next to nothing: what Redis tells of itself and of each shard, and the disk.
+"""Cheap facts about the box: Redis, each shard, the programs' heartbeats, the courier, the last backup, the disk.
 
-`/status` and `/metrics` share them. They need no Arrow, which the program that answers `/metrics` doesn't load.
+`/status` and `/metrics` share them. This module does not import Arrow, because the program that serves `/metrics` does
+not load it.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from telemetry.hot_store.shard import Shard
 from telemetry.model.utc import TimeText, iso
 from telemetry.system.disk_space import Room
 
-UNHEARD_S = 60
-"""A note of the courier that is older says so; it renews them every 2 s."""
+STALE_S = 60
+"""Maximum age of a note of the courier, which renews them every 2 s; older ones are reported as trouble."""
 
 Noted = TypeVar("Noted", ForwardProgress, AlertProgress)
 
@@ -31,7 +32,7 @@ Noted = TypeVar("Noted", ForwardProgress, AlertProgress)
 
 
 class ShardFacts(Struct, frozen=True):
-    """One shard. `saves` is the count inside the number of its last finished save."""
+    """Facts about one shard. `saves` is the number of finished saves, taken from the last commit's number."""
 
     shard: int
     devices: int
@@ -41,17 +42,17 @@ class ShardFacts(Struct, frozen=True):
 
 
 def shard_of(shard: Shard, now: Callable[[], int]) -> ShardFacts:
-    """How a shard is; `now` tells ms since epoch. Raises `StoreError` if Redis can't be asked."""
+    """Facts about a shard; `now` returns ms since epoch. Raises `StoreError` if Redis cannot be used."""
     state, oldest_ms = shard.state(), shard.oldest_unsaved_ms()
     age_s = None if oldest_ms is None else (now() - oldest_ms) / 1_000
     return ShardFacts(shard.shard, shard.devices(), state.unsaved, age_s, count_of(state.committed))
 
 
-# What they stand on ----------------------------------------------------------------------------------
+# Redis, programs, courier, backup, disk --------------------------------------------------------------
 
 
 class Server(Struct, frozen=True):
-    """Redis itself. A limit or size that is null is none. `redis_started_s` is when it began, s since epoch."""
+    """The Redis server. A null limit is no limit, a null size is unknown. `redis_started_s` is in s since epoch."""
 
     redis_kind: str
     redis_version: str
@@ -65,14 +66,14 @@ class Server(Struct, frozen=True):
 
 
 class Programs(Struct, frozen=True):
-    """How long ago programs gave a sign of life; null is never."""
+    """Age of the programs' heartbeats; null if there was none."""
 
     worker_seen_age_s: float | None
     scheduler_seen_age_s: float | None
 
 
 class Refusals(Struct, frozen=True):
-    """Reason → how many requests, messages, records and connections were ever refused for it."""
+    """Reason → total number of rejected requests, messages, records and connections."""
 
     refused: dict[str, int]
 
@@ -85,21 +86,20 @@ class Entries(NamedTuple):
 
     @classmethod
     def of(cls, settings: Settings) -> Entries:
-        """Those of a box."""
+        """The names in the settings."""
         return cls(tuple(one.name for one in settings.forward), tuple(one.name for one in settings.alert))
 
 
 class Courier(Struct, frozen=True):
-    """How far each forward of the settings is, and what each receiver of events was told. The trouble of one of which
-    the courier says nothing, or nothing any more, is that.
-    """
+    """Progress of each forward and alert in the settings. If the courier does not report one, or no longer does, its
+    `trouble` states this."""
 
     forwards: list[ForwardProgress]
     alerts: list[AlertProgress]
 
 
 class Backup(Struct, frozen=True):
-    """The last backup; null if none was ever made. `last_backup` is the moment that it shows."""
+    """The last backup; null if there is none. `last_backup` is the time of the state that it contains."""
 
     last_backup: TimeText | None = None
     last_backup_age_s: float | None = None
@@ -110,7 +110,7 @@ class Backup(Struct, frozen=True):
 
 
 class Disk(Struct, frozen=True):
-    """The disk with the least room, of those that the box writes to."""
+    """Of the disks that the box writes to, the one with the least free space."""
 
     disk_bytes: int
     disk_free_bytes: int
@@ -118,12 +118,12 @@ class Disk(Struct, frozen=True):
 
     @property
     def full_percent(self) -> float:
-        """How much of it may be used."""
+        """Maximum usage in percent."""
         return max(0.0, 100 - 100 * self.disk_min_free_bytes / self.disk_bytes)
 
 
 def server_of(client: redis.Redis) -> Server:
-    """What Redis says of itself. Raises `StoreError` if it can't be asked."""
+    """Facts about Redis, from INFO. Raises `StoreError` if it cannot be used."""
     info = translated(client.info)
     return Server(
         *kind(info),
@@ -138,7 +138,7 @@ def server_of(client: redis.Redis) -> Server:
 
 
 def programs_of(client: redis.Redis, now: Callable[[], int]) -> Programs:
-    """Signs of life; `now` tells ms since epoch. Raises `StoreError` if Redis can't be asked."""
+    """Ages of heartbeats; `now` returns ms since epoch. Raises `StoreError` if Redis cannot be used."""
     seen, now_ms = shared_state.heartbeats(client), now()
     return Programs(
         *(
@@ -149,44 +149,44 @@ def programs_of(client: redis.Redis, now: Callable[[], int]) -> Programs:
 
 
 def refusals_of(client: redis.Redis) -> Refusals:
-    """What was refused, by reason. Raises `StoreError` if Redis can't be asked."""
+    """Rejections by reason. Raises `StoreError` if Redis cannot be used."""
     return Refusals(shared_state.refused(client))
 
 
 def courier_of(client: redis.Redis, entries: Entries, now: Callable[[], int]) -> Courier:
-    """What the courier noted last; `now` tells ms since epoch. Raises `StoreError` if Redis can't be asked."""
+    """The courier's last notes; `now` returns ms since epoch. Raises `StoreError` if Redis cannot be used."""
     forwards, alerts = shared_state.forwards(client), shared_state.alerts(client)
     return Courier(
-        _said(entries.forwards, forwards, lambda name: ForwardProgress(name, "", 0), now()),
-        _said(entries.alerts, alerts, lambda name: AlertProgress(name, "", 0), now()),
+        _notes(entries.forwards, forwards, lambda name: ForwardProgress(name, "", 0), now()),
+        _notes(entries.alerts, alerts, lambda name: AlertProgress(name, "", 0), now()),
     )
 
 
-def _said(names: Iterable[str], noted: Sequence[Noted], unheard: Callable[[str], Noted], now_ms: int) -> list[Noted]:
-    """What is noted of each name, by name; of one that is stale or missing with a trouble that says so."""
-    by_name = {one.name: one for one in noted}
-    found = []
+def _notes(names: Iterable[str], noted: Sequence[Noted], empty: Callable[[str], Noted], now_ms: int) -> list[Noted]:
+    """The note for each name, sorted by name. If it is stale or missing, its `trouble` states this."""
+    by_name = {note.name: note for note in noted}
+    notes = []
     for name in sorted(names):
-        one, age_s = by_name.get(name, unheard(name)), 0.0
-        if one.noted_ms:
-            age_s = (now_ms - one.noted_ms) / 1_000
-        if not one.noted_ms:
-            one = msgspec.structs.replace(one, trouble="the courier has said nothing of it: see its log")
-        elif abs(age_s) > UNHEARD_S:
-            one = msgspec.structs.replace(one, trouble=f"the courier has said nothing for {age_s:.0f} s: see its log")
-        found.append(one)
-    return found
+        note, age_s = by_name.get(name, empty(name)), 0.0
+        if note.noted_ms:
+            age_s = (now_ms - note.noted_ms) / 1_000
+        if not note.noted_ms:
+            note = msgspec.structs.replace(note, trouble="the courier has not reported on it: see its log")
+        elif abs(age_s) > STALE_S:
+            note = msgspec.structs.replace(note, trouble=f"the courier has not reported for {age_s:.0f} s: see its log")
+        notes.append(note)
+    return notes
 
 
 def backup_of(client: redis.Redis, now: Callable[[], int]) -> Backup:
-    """The last backup; `now` tells ms since epoch. Raises `StoreError` if Redis can't be asked."""
-    found = shared_state.backup(client)
-    if found is None:
+    """The last backup; `now` returns ms since epoch. Raises `StoreError` if Redis cannot be used."""
+    backup = shared_state.backup(client)
+    if backup is None:
         return Backup()
-    made, age_s = iso(found.made_ms * 1_000), round((now() - found.made_ms) / 1_000, 3)
-    return Backup(made, age_s, found.took_s, found.size_bytes, found.new_bytes, found.path)
+    made, age_s = iso(backup.made_ms * 1_000), round((now() - backup.made_ms) / 1_000, 3)
+    return Backup(made, age_s, backup.took_s, backup.size_bytes, backup.new_bytes, backup.path)
 
 
 def disk_of(room: Room) -> Disk:
-    """The disk. Raises `OSError` if it can't be looked at."""
+    """Facts about the disk. Raises `OSError` if it cannot be read."""
     return Disk(*room.fullest(), room.min_free_bytes)

@@ -1,7 +1,7 @@
-"""How the box was in the last hour: the numbers of `/metrics` that people look at, noted every 10 s.
+"""Samples of the most important metrics every 10 s, for the last hour.
 
-The API program hears what all others count anyway, so it takes the samples, in a thread of its own. They are in its
-memory, where `/v1/box` reads them, and in Redis (shared_state.py), so that they are there again after a start.
+The API program receives the metrics of all programs anyway, so it takes the samples, in its own thread. They are in its
+memory, where `/v1/box` reads them, and in Redis (shared_state.py), so that they survive a restart.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ from telemetry.system.disk_space import Room
 log = logging.getLogger(__name__)
 
 INTERVAL_S = 10.0
-KEPT_S = 3_600.0
-MOST = int(KEPT_S / INTERVAL_S)
-"""Samples of some 400 bytes each."""
+RETENTION_S = 3_600.0
+MAX_SAMPLES = int(RETENTION_S / INTERVAL_S)
+"""Maximum number of samples, some 400 bytes each."""
 
 SAMPLES = "samples of the box"
-"""The name of the loop that takes them."""
+"""Name of the sampling loop, in metrics."""
 
 FIRST_S = 2.5
-"""When all programs that are up have told what they counted until now."""
+"""Delay of the first sample, after which all running programs have reported their metrics."""
 
-Heard = Mapping[tuple[str, int], tuple[Report, float]]
-"""(program, process) → its last report, and how many seconds ago it came."""
+LastReports = Mapping[tuple[str, int], tuple[Report, float]]
+"""(program, process) → its last report, and the report's age in seconds."""
 
 
 class Sample(Struct, frozen=True, omit_defaults=True):
-    """How the box was at a moment, ms since epoch; rates and quantiles are of the time since the sample before.
+    """The state of the box at a time, ms since epoch. Rates and quantiles cover the time since the previous sample.
 
-    What could not be known is null. `decoded` has a protocol, a transport, its records and what of it was rejected.
+    Unknown values are null. `decoded` has a protocol, a transport, and the numbers of decoded records and rejections.
     """
 
     at_ms: int
@@ -66,7 +66,7 @@ class Sample(Struct, frozen=True, omit_defaults=True):
 
 
 class Stores(NamedTuple):
-    """What Redis and the disk said at a look; None of what didn't answer."""
+    """Facts about Redis and the disk at a time; None for a store that did not respond."""
 
     server: redis_facts.Server | None = None
     shards: list[redis_facts.ShardFacts] | None = None
@@ -76,7 +76,7 @@ class Stores(NamedTuple):
 
 
 class Look(NamedTuple):
-    """All that was seen at a moment: `at_s` is s since epoch, `since_s` of the monotonic clock."""
+    """All data read at a time: `at_s` in s since epoch, `since_s` by the monotonic clock."""
 
     at_s: float
     since_s: float
@@ -85,24 +85,24 @@ class Look(NamedTuple):
 
 
 def ask(client: redis.Redis, settings: Settings, room: Room) -> Stores:
-    """What Redis and the disk say now."""
-    found = Stores()
+    """Read the facts about Redis and the disk."""
+    stores = Stores()
     try:
-        found = found._replace(disk=redis_facts.disk_of(room))
+        stores = stores._replace(disk=redis_facts.disk_of(room))
     except OSError as error:
-        log.debug("cannot look at the disk: %s", error)  # /readyz names it
+        log.debug("cannot look at the disk: %s", error)  # /readyz reports it
     try:
-        found = found._replace(server=redis_facts.server_of(client), refused=shared_state.refused(client))
+        stores = stores._replace(server=redis_facts.server_of(client), refused=shared_state.refused(client))
         shards = shard.attach(client, settings.redis.shards)
         facts, fills = [redis_facts.shard_of(one, clock.now_ms) for one in shards], [limit_usage(one) for one in shards]
-        return found._replace(shards=facts, fills=fills)
+        return stores._replace(shards=facts, fills=fills)
     except (StoreError, BusyError, ConfigError) as error:
-        log.debug("cannot ask Redis how the box is: %s", error)
-    return found
+        log.debug("cannot read the state of Redis: %s", error)
+    return stores
 
 
 def sample_of(before: Look, now: Look, open_day_files: float | None) -> Sample:
-    """What `/v1/box` says of the time between two looks."""
+    """The sample for the time between two looks."""
     took_s = max(now.since_s - before.since_s, 0.001)
     counts = between(before.reports, before.at_s, now.reports)
     stores = now.stores
@@ -123,7 +123,7 @@ def sample_of(before: Look, now: Look, open_day_files: float | None) -> Sample:
 
 
 def _rate(before: dict[str, int] | None, now: dict[str, int] | None, took_s: float) -> float | None:
-    """How much was refused a second; None where Redis was away or was emptied meanwhile."""
+    """Rejections per second; None if Redis was down or was emptied meanwhile."""
     if before is None or now is None:
         return None
     more = sum(now.values()) - sum(before.values())
@@ -131,83 +131,83 @@ def _rate(before: dict[str, int] | None, now: dict[str, int] | None, took_s: flo
 
 
 def _ms(buckets: Buckets, part: float) -> float | None:
-    found_s = quantile(metrics.WAIT_S, buckets, part)
-    return None if found_s is None else round(found_s * 1_000, 3)
+    quantile_s = quantile(metrics.WAIT_S, buckets, part)
+    return None if quantile_s is None else round(quantile_s * 1_000, 3)
 
 
 def _decoded(counts: Counts) -> list[tuple[str, str, int, int]]:
-    found = ((*name, int(one.records), int(one.rejected)) for name, one in sorted(counts.decoded.items()))
-    return [one for one in found if one[2] or one[3]]
+    rows = ((*name, int(decoded.records), int(decoded.rejected)) for name, decoded in sorted(counts.decoded.items()))
+    return [row for row in rows if row[2] or row[3]]
 
 
-def gauge_of(heard: Heard, name: str) -> float | None:
-    """The sum of a gauge over all processes that are up; None if none knows it."""
-    told = [
+def gauge_of(reports_by_process: LastReports, name: str) -> float | None:
+    """The sum of a gauge over all processes that are up; None if none reports it."""
+    values = [
         value
-        for report, age_s in heard.values()
+        for report, age_s in reports_by_process.values()
         if is_up(age_s)
         for _, value in report.samples.get(name, ())
         if not isinstance(value, Buckets)
     ]
-    return sum(told) if told else None
+    return sum(values) if values else None
 
 
 class Sampler:
-    """Takes samples and keeps those of the last hour."""
+    """Takes samples and keeps the samples of the last hour."""
 
     def __init__(
         self,
         connect: Callable[[], redis.Redis],
         ask: Callable[[redis.Redis], Stores],
-        heard: Callable[[], Heard],
+        reports_by_process: Callable[[], LastReports],
         monotonic: Callable[[], float],
     ) -> None:
         self._connect = connect
         self._ask = ask
-        self._heard = heard
+        self._last_reports = reports_by_process
         self._monotonic = monotonic
-        self._kept: deque[Sample] = deque(maxlen=MOST)
+        self._kept: deque[Sample] = deque(maxlen=MAX_SAMPLES)
         self._look: Look | None = None
         self._has_read = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="samples", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End it."""
+        """Stop the thread."""
         self._stop.set()
         self._thread.join(1)
 
     def samples(self, now_ms: int) -> list[Sample]:
-        """Those of the last hour, the oldest first."""
-        return [one for one in list(self._kept) if now_ms - KEPT_S * 1_000 < one.at_ms <= now_ms]
+        """The samples of the last hour, the oldest first."""
+        return [one for one in list(self._kept) if now_ms - RETENTION_S * 1_000 < one.at_ms <= now_ms]
 
     def stores(self) -> Stores:
-        """What was seen of Redis and the disk at the last look."""
+        """The facts about Redis and the disk at the last sample."""
         return self._look.stores if self._look else Stores()
 
     def counts(self) -> Counts:
-        """What all processes that were heard of have counted since they began."""
-        return counts_of(report for report, _ in self._heard().values())
+        """Sums of the counters of all processes since their start."""
+        return counts_of(report for report, _ in self._last_reports().values())
 
     def take(self, client: redis.Redis) -> None:
-        """Look at the box, and note what is different from the last look, if there was one."""
-        heard = self._heard()
-        reports = {name: report for name, (report, _) in heard.items()}
+        """Read the state of the box, and add a sample for the time since the last call, if there was one."""
+        reports_by_process = self._last_reports()
+        reports = {name: report for name, (report, _) in reports_by_process.items()}
         look = Look(clock.now_us() / 1_000_000, self._monotonic(), reports, self._ask(client))
         before, self._look = self._look, look
         try:
             self._read(client)
             if before is not None:
-                self._keep(client, sample_of(before, look, gauge_of(heard, metrics.OPEN_DAY_FILES.name)))
+                self._keep(client, sample_of(before, look, gauge_of(reports_by_process, metrics.OPEN_DAY_FILES.name)))
         except (StoreError, BusyError) as error:
-            log.debug("how the box was is in no store: %s", error)
+            log.debug("cannot store a sample of the box in Redis: %s", error)
 
     def _read(self, client: redis.Redis) -> None:
-        """What was kept before this program began; once."""
+        """Load the samples from before the start of this program, once."""
         if not self._has_read:
             self._kept.extendleft(reversed(list(_readable(shared_state.samples(client)))))
             self._has_read = True
@@ -216,7 +216,7 @@ class Sampler:
         while self._kept and self._kept[-1].at_ms >= sample.at_ms:  # the box's clock was set back
             self._kept.pop()
         self._kept.append(sample)
-        shared_state.keep_sample(client, msgspec.json.encode(sample), MOST)
+        shared_state.keep_sample(client, msgspec.json.encode(sample), MAX_SAMPLES)
 
     def _run(self) -> None:
         periodic.count_from_zero(SAMPLES)
@@ -226,16 +226,16 @@ class Sampler:
                 wait_s = INTERVAL_S
                 try:
                     self.take(client)
-                except Exception:  # the next look may go well again
+                except Exception:  # the next sample may succeed
                     periodic.note_error(SAMPLES)
 
 
 def _readable(texts: list[bytes]) -> list[Sample]:
-    """Samples of whatever release, but for those that this one can't read."""
-    found = []
+    """The samples that this release can decode; other releases may have written others."""
+    samples = []
     for text in texts:
         try:
-            found.append(msgspec.json.decode(text, type=Sample))
+            samples.append(msgspec.json.decode(text, type=Sample))
         except msgspec.DecodeError as error:
-            log.debug("a sample can't be read: %s", error)
-    return found
+            log.debug("cannot decode a sample: %s", error)
+    return samples

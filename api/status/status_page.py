@@ -1,4 +1,4 @@
-"""`/status`: the box on one page, for whoever runs it. As JSON, too."""
+"""`/status`: the state of the box as a page for operators, or as JSON."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ STATUS = Operation(
     "GET",
     "/status",
     "get_status",
-    "The box on one page, or its facts",
+    "The state of the box, as a page or as JSON",
     "box",
     {
         200: Content(
-            "A page; to those who accept JSON the facts, of which null is unknown and `unknown` says why",
+            "A page, or the facts for clients that accept JSON; unknown facts are null, and `unknown` has the reasons",
             {"application/json": msgspec.defstruct("StatusAnswer", FACTS), "text/html": {"type": "string"}},
         )
     },
@@ -59,7 +59,7 @@ STATUS = Operation(
 
 
 class Status:
-    """Looks at the whole box when asked."""
+    """Handler of `/status`; reads the state of the whole box on request."""
 
     def __init__(
         self,
@@ -81,18 +81,18 @@ class Status:
         self._kept = Kept(self.look)
 
     def routes(self) -> list[Route]:
-        """The page, and the older service's address of its own."""
+        """The page, and the corresponding route of the older service."""
         return [STATUS.route(self.get_status), Route("/admin/", to_status), Route("/admin", redirect)]
 
     async def get_status(self, request: Request) -> Response:
-        """All facts, as a page or to those who ask for it as JSON."""
-        found = await self._kept.get()
+        """All facts, as a page, or as JSON for clients that accept it."""
+        facts = await self._kept.get()
         if record_schema.wants_json(request):
-            return record_schema.json(found.flat(), headers=HEADERS)
+            return record_schema.json(facts.flat(), headers=HEADERS)
         return page(
             "status.html",
             headers=HEADERS,
-            facts=found,
+            facts=facts,
             full_percent=self._full_percent,
             silent_s=SILENT_S,
             ago=ago,
@@ -100,7 +100,7 @@ class Status:
         )
 
     async def look(self) -> Facts:
-        """All facts, gathered now."""
+        """The current facts."""
         made_at = iso(clock.now_us())
         reasons, (server, programs, refusals, courier, backup, store), files, disk = await asyncio.gather(
             asyncio.to_thread(self._health.reasons),
@@ -114,7 +114,7 @@ class Status:
         return Facts(reasons, wrong_clock, version("whimbrel"), made_at, *parts)
 
     def _redis(self) -> tuple[Server | str, Programs | str, Refusals | str, Courier | str, Backup | str, Store | str]:
-        """A Redis that is silent is waited for once."""
+        """All facts from Redis. If the first read fails, the others are skipped, so there is only one timeout."""
         server = known("Redis", lambda: redis_facts.server_of(self._client))
         if isinstance(server, str):
             return server, server, server, server, server, server
@@ -126,18 +126,18 @@ class Status:
         return server, programs, refusals, courier, backup, store
 
 
-def known(what: str, look: Callable[[], T]) -> T | str:
-    """What a look finds, or in words why it can't."""
+def known(name: str, read: Callable[[], T]) -> T | str:
+    """The facts that `read` returns, or the reason why they are unknown."""
     try:
-        return look()
+        return read()
     except (StoreError, ConfigError) as error:
         return str(error)
     except READ_ERRORS as error:
-        return f"cannot read {what}: {in_one_line(error)}"
+        return f"cannot read {name}: {in_one_line(error)}"
 
 
 async def to_status(_request: Request) -> Response:
-    """Where the older service had its admin's pages."""
+    """Redirect from the admin pages of the older service."""
     return Response(status_code=302, headers={**SAFE_HEADERS, "Location": "/status"})
 
 
@@ -145,7 +145,7 @@ async def to_status(_request: Request) -> Response:
 
 
 def ago(seconds: float) -> str:
-    """How long ago, in the unit that a reader would choose."""
+    """An age in a suitable unit: `5 min ago`."""
     if seconds < -1:
         return "ahead of the box's clock"
     for unit, size_s in (("days", 2 * 86_400), ("h", 2 * 3_600), ("min", 2 * 60)):

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from api.status.sampler import MOST, Sample
+from api.status.sampler import MAX_SAMPLES, Sample
 from telemetry.coordination import shared_state
 from telemetry.system.disk_space import in_words
 from tests.api.conftest import Box, box_on
@@ -51,10 +51,10 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
         found.set_up()
         found.client.config_set("maxmemory", REDIS_LIMIT_BYTES)
         now_ms = time.time_ns() // 1_000_000
-        for number in range(MOST - 1, 0, -1):
+        for number in range(MAX_SAMPLES - 1, 0, -1):
             if not 180 <= number < 210:
                 sample = Sample(now_ms - number * 10_000, 12.5, 0.0, 1.5, 7.5, 40, 20.0, 3, 2_000_000, 60_000_000_000)
-                shared_state.keep_sample(found.client, msgspec.json.encode(sample), MOST)
+                shared_state.keep_sample(found.client, msgspec.json.encode(sample), MAX_SAMPLES)
         found.start()
         for number in range(36):
             assert found.http.post("/v1/records", json={"device_id": f"d{number}"}).status_code == 202

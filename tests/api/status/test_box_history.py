@@ -1,4 +1,4 @@
-"""`/v1/box` of a running API: the same numbers as `/metrics`, for the last hour, also after a start."""
+"""`/v1/box` of a running API: the same numbers as `/metrics`, for the last hour, also after a restart."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was counted between two looks: programs that begin again, are heard late or fall silent, and quantiles."""
+"""Counts between two reports: programs that restart, report late or stop reporting; and quantiles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`/metrics`: what each program counts and what Redis says, on one page that any Prometheus reads."""
+"""`/metrics`: the metrics of each program and of Redis, in Prometheus's format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Alive and ready: each thing that can be wrong is named, and is gone from the answer once it is mended."""
+"""Liveness and readiness: each fault is reported, and no longer reported when it is repaired."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ AT_US = 1_769_250_300_000_000
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RedisServer]:
-    """A server whose settings these tests may spoil."""
+    """A Redis server whose settings these tests may change."""
     with running_redis() as found:
         yield found
 
@@ -44,7 +44,7 @@ def started(server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture
 def box(started: Box) -> Iterator[Box]:
-    """A box that is ready before the test and, if the test mended what it broke, after it."""
+    """A box that is ready before the test, and again after it if the test has repaired its faults."""
     say_alive(started)
     assert_ready(started)
     yield started
@@ -218,7 +218,7 @@ def test_a_user_who_may_run_functions_but_not_write(healthy: Health, client: red
         [said] = healthy.reasons()
     finally:
         client.acl_setuser("default", enabled=True, categories=["+@all"])
-    assert said.startswith("nothing is taken: ")
+    assert said.startswith("not accepting records: ")
     assert "no permissions" in said
 
 

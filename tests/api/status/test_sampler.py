@@ -1,4 +1,4 @@
-"""Samples of the last hour on a real Redis: bounded, there again after a start, and taken also while Redis is away."""
+"""Samples of the last hour on a real Redis: limited, restored after a restart, and taken also while Redis is down."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from api.status import sampler as sampling
-from api.status.sampler import INTERVAL_S, MOST, Heard, Sample, Sampler, Stores, ask
+from api.status.sampler import INTERVAL_S, MAX_SAMPLES, LastReports, Sample, Sampler, Stores, ask
 from telemetry.config.settings import Settings
 from telemetry.coordination import shared_state
 from telemetry.coordination.metric_reports import Report
@@ -28,7 +28,7 @@ NOW_S = 1_795_500_000.0
 
 
 class Clock:
-    """The box's clock, and what programs say by it."""
+    """The box's clock, and reports of programs at its time."""
 
     def __init__(self) -> None:
         self.now_s = NOW_S
@@ -41,7 +41,7 @@ class Clock:
     def now_ms(self) -> int:
         return round(self.now_s * 1_000)
 
-    def heard(self) -> Heard:
+    def heard(self) -> LastReports:
         report = Report(
             "collector",
             0,
@@ -109,12 +109,12 @@ def test_they_are_bounded_and_there_again_after_a_start(
 ) -> None:
     first = sampler_of(settings, clock)
     first.take(client)
-    for _ in range(MOST + 5):
+    for _ in range(MAX_SAMPLES + 5):
         take(first, client, clock, 10)
-    assert client.llen(shared_state.BOX) == MOST
+    assert client.llen(shared_state.BOX) == MAX_SAMPLES
     assert 0 < (client.memory_usage(shared_state.BOX) or 0) < 200_000
     kept = first.samples(clock.now_ms())
-    assert len(kept) == MOST
+    assert len(kept) == MAX_SAMPLES
 
     second = sampler_of(settings, clock)
     assert second.samples(clock.now_ms()) == []
@@ -159,7 +159,7 @@ def test_a_sample_of_another_release_is_left_out(
 ) -> None:
     whole = Sample(clock.now_ms() - 60_000, accepted_per_s=1.0)
     for text in (b"{", b'{"at_ms": "then"}', msgspec.json.encode(whole), b'{"at_ms":1,"more":[1]}'):
-        shared_state.keep_sample(client, text, MOST)
+        shared_state.keep_sample(client, text, MAX_SAMPLES)
     sampler = sampler_of(settings, clock)
     sampler.take(client)
     assert sampler.samples(clock.now_ms()) == [whole]

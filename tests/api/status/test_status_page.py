@@ -1,4 +1,4 @@
-"""The status page says what is so, as a page and as JSON, whatever is away."""
+"""The status page and its JSON show the current state, also if parts of the box are down."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def box(shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def facts(box: Box) -> dict[str, Any]:
-    """The facts, gathered after this call began."""
+    """Facts that were read after the start of this call."""
     begun = datetime.now(UTC)
     while True:
         answer = box.http.get("/status", headers=JSON)
