@@ -1,4 +1,4 @@
-"""A Mosquitto of a test's own."""
+"""A Mosquitto broker for one test."""
 
 from __future__ import annotations
 

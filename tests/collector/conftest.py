@@ -1,4 +1,4 @@
-"""What tests of the collectors share: an intake and a TCP collector on real sockets, in the caller's event loop."""
+"""Shared fixtures: an intake and a TCP collector on real sockets, in the caller's event loop."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def line(device: str, number: int = 0) -> bytes:
 
 
 def numbers(stored: list[Stored]) -> list[int]:
-    """What tells the records of these tests apart, in the order in which they were stored."""
+    """The altitudes, which identify the records of these tests, in the order of storage."""
     return [int(one.record.altitude_m or 0) for one in stored]
 
 
@@ -139,5 +139,5 @@ async def collecting(
 
 @pytest.fixture
 def connect_shared(shard: Shard, settings: Settings) -> Connect:
-    """What connects to the shared Redis, on which a store is set up."""
+    """Function that connects to the shared Redis with a new store."""
     return lambda: connect(settings)

@@ -72,7 +72,7 @@ class Program:
                 time.sleep(0.02)
 
     def terminate(self) -> tuple[int, str]:
-        """SIGTERM; its exit status, and what it wrote."""
+        """Send SIGTERM; returns the exit status and the output."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
         _, errors = self._process.communicate(timeout=WAIT_S)
@@ -92,7 +92,7 @@ def running(settings: Settings, **more: str) -> Iterator[Program]:
 
 
 class Box(NamedTuple):
-    """A running program, its Redis, and what it stored."""
+    """A running program, its Redis, and the stored records."""
 
     program: Program
     server: RedisServer
@@ -119,9 +119,9 @@ class Raw:
         self.socket.sendall(data)
 
     def answer(self) -> httpx.Response:
-        """The one answer on a connection that is closed behind it."""
+        """The only response on a connection that is then closed."""
         received = b""
-        with contextlib.suppress(ConnectionResetError):  # by what we sent and nobody read
+        with contextlib.suppress(ConnectionResetError):  # because of sent bytes that were not read
             while piece := self.socket.recv(65_536):
                 received += piece
         head, _, body = received.partition(b"\r\n\r\n")

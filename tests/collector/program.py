@@ -1,4 +1,4 @@
-"""The collector as a process of its own."""
+"""The collector in a separate process."""
 
 from __future__ import annotations
 

@@ -39,13 +39,13 @@ def send_all(port: int, name: str, say: Callable[[str], None]) -> Tally:
     return tally
 
 
-def evidence(shard: Shard, name: str, collector: Program, said: list[str]) -> str:
-    """What to look at if a record is missing or twice: the entries beside it, and what was said meanwhile."""
+def evidence(shard: Shard, name: str, collector: Program, notes: list[str]) -> str:
+    """Details for a missing or duplicate record: the adjacent entries, and the log."""
     [entries] = shard.entries([(name, "-", "+")])
     rows = [(raw[0], *numbers(read_entry(name, raw, 1))) for raw in entries]
     odd = [at for at, row in enumerate(rows) if row[1:] != (at,)][:1]
-    beside = [rows[max(at - 3, 0) : at + 5] for at in odd]
-    return f"{name}: {beside}\n{said}\n{collector.log()}"
+    adjacent = [rows[max(at - 3, 0) : at + 5] for at in odd]
+    return f"{name}: {adjacent}\n{notes}\n{collector.log()}"
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.thorough) for seed in (1, 2))])

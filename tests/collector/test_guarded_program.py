@@ -1,4 +1,4 @@
-"""A collector that requires keys, as a program: over HTTP, in posts of other protocols, over TCP; and what it logs."""
+"""A collector that requires keys, as a program: HTTP, posts of other protocols, TCP, and its log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trackers that hear no answer and send again: collectors as programs, a real Redis, each record stored once."""
+"""Trackers that receive no reply and send again: collectors as programs, a real Redis, each record stored once."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ HEARTBEAT = framed(0x13, bytes((0x45, 4, 3, 0, 2)), gt06.SERIAL)
 
 
 class Collectors(NamedTuple):
-    """Two collectors on one Redis, their ports for trackers, and what is stored."""
+    """Two collectors on one Redis, their ports for trackers, and the stored records."""
 
     programs: list[Program]
     teltonika: list[int]
@@ -100,7 +100,7 @@ def test_a_packet_over_new_connections_to_any_collector(found: Collectors) -> No
 
 
 def test_a_packet_that_is_put_together_otherwise(found: Collectors) -> None:
-    """A tracker sends what it has not heard of beside what is new."""
+    """A tracker sends unacknowledged records together with new ones."""
     imei, times = "350000000000002", [teltonika.AT_MS + 1_000 * number for number in range(9)]
     for part in (times[:5], times[3:], times[:1] + times[8:], times):
         answer = send_packet(found.teltonika[0], imei, teltonika.packet(8, *map(teltonika.record, part)))
@@ -202,7 +202,7 @@ def test_gt06_after_a_lost_connection(found: Collectors, serial: bytes) -> None:
 
 
 def test_frames_without_a_time_are_all_stored(found: Collectors) -> None:
-    """What arrives twice is told twice where the time is that of arrival."""
+    """A record without a time is stored twice if it arrives twice."""
     imei = "356307042441098"
     login = framed(0x01, bytes.fromhex("0" + imei) + b"\x00\x36", b"\x00\x01")
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""A batch sent again after a lost answer is acknowledged and stored once, whatever happened in between."""
+"""A batch sent again after a lost response is acknowledged and stored once, also after faults in between."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def shards_of(found: Program) -> Iterator[list[Shard]]:
 
 
 def stored(found: Program) -> dict[str, list[int]]:
-    """What the tails hold of each device."""
+    """The unsaved records of each device."""
     with shards_of(found) as shards:
         tails = {device: numbers(tail(shards[shard_of(device, len(shards))], device)) for device in DEVICES}
     return {device: kept for device, kept in tails.items() if kept}

@@ -1,4 +1,4 @@
-"""Bodies that arrive share a limit: who stalls or holds most makes room for others."""
+"""The memory limit for unfinished bodies: the largest or a stalled sender makes room for others."""
 
 from __future__ import annotations
 

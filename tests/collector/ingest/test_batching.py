@@ -1,4 +1,4 @@
-"""What requests bring, put together for one call: each device's records in order, whoever sent them."""
+"""Batching of requests into one call: each device's records in order, from any number of senders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many past days a device may send in an hour."""
+"""Limit of past days that a device may send in an hour."""
 
 from __future__ import annotations
 

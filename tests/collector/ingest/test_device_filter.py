@@ -1,4 +1,4 @@
-"""The devices that a port takes, over TCP, UDP and HTTP of a real collector; any other is refused and counted."""
+"""Devices that a port accepts, over TCP, UDP and HTTP of a real collector; others are rejected and counted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose share a request counts towards, and how large it is."""
+"""Assignment of requests to shares, and the size of a share."""
 
 from __future__ import annotations
 

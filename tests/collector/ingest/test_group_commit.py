@@ -1,4 +1,4 @@
-"""Group commit: who waits together shares a call, who is to blame is refused alone, and nothing waits for ever."""
+"""Group commit: waiting requests share a call, an invalid one is rejected alone, and none waits for ever."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What no record can be made of: in quarantine before its sender is answered, and bounded."""
+"""Quarantine of rejected messages: written before the sender is answered, and bounded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the intake counts is what became of the records."""
+"""The intake's counters agree with the outcome of the records."""
 
 from __future__ import annotations
 

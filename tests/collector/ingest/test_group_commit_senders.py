@@ -1,4 +1,4 @@
-"""Batches of senders who number them: once, in order, and none lost because a later one was stored first."""
+"""Numbered batches: stored once, in order, and none lost because a later one was stored first."""
 
 from __future__ import annotations
 

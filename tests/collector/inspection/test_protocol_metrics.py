@@ -1,4 +1,4 @@
-"""What is decoded is counted by protocol and transport, and what can't be used by its reason, too."""
+"""Decoded messages are counted by protocol and transport, rejected ones also by reason."""
 
 from __future__ import annotations
 

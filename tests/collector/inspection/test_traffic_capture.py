@@ -1,4 +1,4 @@
-"""What is shown to those who look: bounded, and without secrets."""
+"""Traffic capture: bounded, and without secrets."""
 
 from __future__ import annotations
 

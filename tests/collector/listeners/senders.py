@@ -66,7 +66,7 @@ async def sending(box: Collecting) -> AsyncIterator[Sender]:
 
 
 async def until(is_so: Callable[[], bool]) -> None:
-    """Wait for what other tasks bring about."""
+    """Wait for a condition that other tasks fulfil."""
     async with asyncio.timeout(WAIT_S):
         while not is_so():  # noqa: ASYNC110
             await asyncio.sleep(0.002)

@@ -1,4 +1,4 @@
-"""Further ports as the settings have them: each protocol over its transport, in one process and in several."""
+"""Additional ports from the settings: each protocol over its transport, in one process and in several."""
 
 from __future__ import annotations
 

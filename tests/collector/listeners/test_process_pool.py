@@ -1,4 +1,4 @@
-"""Several collector processes on the same ports: started again when they die, all gone at the end."""
+"""Several collector processes on the same ports: started again after they die, all ended at the end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The TCP collector on real sockets with a real Redis: answers in order, limits that hold, and clean endings."""
+"""The TCP collector on real sockets with a real Redis: replies in order, limits, and clean ends of connections."""
 
 from __future__ import annotations
 
@@ -323,7 +323,7 @@ def make_nmea() -> Nmea:
 
 
 def fixes(shard: Shard) -> list[tuple[bool, float | None]]:
-    """Of each record whether it has a speed, which RMC tells, and its altitude, which GGA tells."""
+    """For each record: whether it has a speed, from RMC, and its altitude, from GGA."""
     return [(one.record.speed_kmh is not None, one.record.altitude_m) for one in tail(shard, "van7")]
 
 

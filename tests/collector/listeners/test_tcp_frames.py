@@ -1,4 +1,4 @@
-"""Frames and bare msgpack on real sockets with a real Redis: the same port, answers in order, each batch once."""
+"""Frames and bare msgpack on real sockets with a real Redis: the same port, replies in order, each batch once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""UDP: a datagram is answered once its records are safe, and not at all otherwise."""
+"""UDP: a datagram gets a reply once its records are on disk, otherwise none."""
 
 from __future__ import annotations
 

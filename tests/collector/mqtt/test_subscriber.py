@@ -1,4 +1,4 @@
-"""MQTT with a real broker: acknowledged when stored, brought again when not."""
+"""MQTT with a real broker: messages are acknowledged when stored, and otherwise delivered again."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def message(number: int) -> bytes:
 
 
 async def session(intake: Intake, port: int, connect: Connect, *topics: str) -> None:
-    """Make the broker remember the subscription, so that it keeps what comes from now on."""
+    """Make the broker save the subscription, so that it keeps later messages."""
     await publish(port)
     async with subscribed(intake, port, connect, *topics):
         await asyncio.sleep(1)

@@ -1,5 +1,5 @@
-"""Messages that come again, with a real broker: retained ones and those of which it heard no acknowledgement are stored
-once; ended subscriptions are ended."""
+"""Repeated messages of a real broker: retained and unacknowledged ones are stored once; removed topics are
+unsubscribed."""
 
 from __future__ import annotations
 
@@ -263,7 +263,7 @@ def test_a_store_that_cannot_be_asked_is_asked_until_it_can(
 
 
 async def delivered(port: int) -> list[str]:
-    """Topics of what the broker has for the box's session."""
+    """Topics of the messages that the broker has for the box's session."""
     topics = []
     async with aiomqtt.Client(HOST, port, identifier="whimbrel", clean_session=False) as client:
         try:
@@ -293,7 +293,7 @@ def test_a_topic_that_the_settings_no_longer_name_is_unsubscribed(
 def test_what_still_comes_of_such_a_topic_is_not_stored(
     connect_shared: Connect, shard: Shard, port: int, client: redis.Redis
 ) -> None:
-    """Messages that waited in the session, or a subscription of which there is no note."""
+    """Messages that waited in the session, or a subscription that was not saved."""
 
     async def test() -> None:
         async with taking(connect_shared) as intake:

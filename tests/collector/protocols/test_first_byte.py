@@ -1,4 +1,4 @@
-"""Which protocol a connection speaks, by its first byte."""
+"""Detection of a connection's protocol by its first byte."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON over TCP: where messages begin and end, whatever the pieces they come in, and what each is answered."""
+"""JSON over TCP: the start and end of messages in any division into pieces, and their replies."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_it_is_what_the_registry_makes() -> None:
 
 
 class Case(NamedTuple):
-    """Bytes that end with a complete message, and what becomes of them."""
+    """Bytes that end with a complete message, and the expected outcomes."""
 
     data: bytes
     expected: list[tuple[bytes, list[str]]]
@@ -116,7 +116,7 @@ CASES = {
     "a number": Case(b"5\n", [bad(BAD_FORMAT, NO_RECORD + "a number")]),
     "text": Case(b'"a {\\"b"\n', [bad(BAD_FORMAT, NO_RECORD + "text")]),
     "a literal": Case(b"true null\n", [bad(BAD_FORMAT, NO_RECORD + w) for w in ("true or false", "null")]),
-    "scalars beside values": Case(
+    "scalars next to values": Case(
         b'1{"device_id":"a"}"b"[]\n',
         [bad(BAD_FORMAT, NO_RECORD + "a number"), ok("a"), bad(BAD_FORMAT, NO_RECORD + "text"), ok()],
     ),
@@ -412,7 +412,7 @@ OLDER = {
     "not UTF-8 at all": (b"\xff\xfe{\0}\0", OLDER_NOT_PROCESSED),
     "words not in UTF-8": (b"gr\xfc\xdfe an alle", OLDER_NOT_PROCESSED),
 }
-"""First messages without a newline behind them, and their answers."""
+"""First messages without a newline after them, and their replies."""
 
 olders = pytest.mark.parametrize(("data", "answer"), OLDER.values(), ids=OLDER)
 ends = pytest.mark.parametrize("end", [JsonStream.quiet, JsonStream.eof])

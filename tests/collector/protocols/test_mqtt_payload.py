@@ -1,4 +1,4 @@
-"""What messages of MQTT say."""
+"""Decoder of MQTT payloads."""
 
 from __future__ import annotations
 

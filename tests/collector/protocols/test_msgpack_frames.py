@@ -1,4 +1,4 @@
-"""Frames: where they begin and end, whatever the pieces they come in, and what each is answered."""
+"""Frames: their start and end in any division into pieces, and their replies."""
 
 from __future__ import annotations
 

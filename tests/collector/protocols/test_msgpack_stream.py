@@ -1,4 +1,4 @@
-"""The bare msgpack stream: where messages end, whatever the pieces they come in, and what each is answered."""
+"""The bare msgpack stream: the end of messages in any division into pieces, and their replies."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_many_containers_cost_little_memory() -> None:
 
 
 def test_a_message_in_many_pieces_is_looked_at_once() -> None:
-    """Were each piece a reason to begin anew, this would take minutes."""
+    """If decoding began again with each piece, this test would take minutes."""
     data = packed({"device_id": "a", "x": list(range(200_000))})
     found = decoder(2**20)
     start_s = time.monotonic()

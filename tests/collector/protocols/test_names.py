@@ -1,4 +1,4 @@
-"""Names of protocols: each decoder bears the name by which the registry, and so the settings, know it."""
+"""Names of protocols: each decoder has the name that the registry and the settings use."""
 
 from __future__ import annotations
 

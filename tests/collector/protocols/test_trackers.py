@@ -1,4 +1,4 @@
-"""What holds for the decoders of all trackers: pieces make no difference, and no bytes can do harm."""
+"""Properties of all trackers' decoders: division into pieces makes no difference, and no bytes do harm."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ ARRIVAL = Arrival(NOW_US, NOW_US + 86_400_000_000)
 
 
 class Outcome(NamedTuple):
-    """What becomes of a message: its answer once all is stored, the devices of its records, whether it is the last."""
+    """Outcome of a message: its reply once its records are stored, their devices, whether it is the last message."""
 
     answer: Any
     devices: list[str]

@@ -1,4 +1,4 @@
-"""What each tracker sends, frame by frame, and what its decoder makes of it, in values that compare."""
+"""Frames of each tracker protocol, and the decoder's results as comparable values."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ TRACKERS = {
 
 
 class Outcome(NamedTuple):
-    """What becomes of a message: records, the answer once they are safe, what is set aside, whether it is the last."""
+    """Outcome of a message: records, the reply once they are stored, rejected records, whether it is the last."""
 
     records: list[tuple[str, Record]]
     answer: bytes

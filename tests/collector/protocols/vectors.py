@@ -1,4 +1,4 @@
-"""Sample frames with their meaning (tests/data/vectors), and how ours differs from the reference's."""
+"""Sample frames with their expected values (tests/data/vectors), and known differences from the reference."""
 
 from __future__ import annotations
 

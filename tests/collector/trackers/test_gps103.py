@@ -1,4 +1,4 @@
-"""GPS103: messages of Coban's trackers, local dates with UTC times, and what is answered."""
+"""GPS103: messages of Coban's trackers, local dates with UTC times, and replies."""
 
 from __future__ import annotations
 

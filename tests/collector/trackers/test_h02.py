@@ -1,4 +1,4 @@
-"""H02: text and binary frames, the answers, dates of which parts are missing, and where binary frames end."""
+"""H02: text and binary frames, replies, incomplete dates, and the end of binary frames."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.collector.protocols.trackers import attributes, conversation, moment,
 from tests.collector.protocols.vectors import Exceptions, Vector, differences, vectors
 
 EXCEPTIONS: Exceptions = {
-    "h02_016_L64": {"records": "a frame without coordinates tells its device's state", "responses": "and is stored"},
+    "h02_016_L64": {"records": "a frame without coordinates has its device's state", "responses": "and is stored"},
     "h02_020_L76": {"records": "a frame of unknown meaning is kept raw"},
 }
 SHORT = bytes.fromhex("2441060116601245431311165035313006004318210e000000fffffbffff0024")

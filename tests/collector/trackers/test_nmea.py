@@ -1,4 +1,4 @@
-"""NMEA sentences: ids, checksums, one record a second, and days that are not told."""
+"""NMEA sentences: ids, checksums, one record per second, and sentences without a date."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TK103: messages of fixed places and of values between commas, and the two that are answered."""
+"""TK103: messages with fixed columns and with commas, and the two that have a reply."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Queclink's text protocol: fixes wherever they stand, what is answered, and messages without an end mark."""
+"""Queclink's text protocol: fixes at any position, replies, and messages without an end mark."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tests.collector.protocols.vectors import Exceptions, Vector, differences, v
 
 EXCEPTIONS: Exceptions = {
     "gl200_032_L120": dict.fromkeys(("tag1Id", "tag1Temp", "tag1Humidity"), "tags are an array"),
-    "gl200_048_L175": {"warningType": "kept raw, with the level behind it"},
-    "gl200_112_L378": {"timestamp": "the time of sending", "cells": "with the serving cell, which stands last"},
+    "gl200_048_L175": {"warningType": "kept raw, with the level after it"},
+    "gl200_112_L378": {"timestamp": "the time of sending", "cells": "with the serving cell, which is the last one"},
 }
 STATE = {
     "status": "210101",

@@ -1,4 +1,4 @@
-"""GT06: login, places, states, acks, time zones, and frames that don't fit."""
+"""GT06: login, positions, states, acks, time zones, and malformed frames."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ EXCEPTIONS: Exceptions = {
     "gt06_015_L67": dict.fromkeys(("mac", "dataType", "dataDetails"), TAGS),
     "gt06_020_L85": dict.fromkeys(
         ("altitude_m", "status", "charge", "rssi", "cells"),
-        "its cell is of ten bytes: behind it a state, and 687 m, not -31,703",
+        "its cell has ten bytes: a state follows, and 687 m, not -31,703",
     ),
     "gt06_035_L142": dict.fromkeys(("records", "responses"), NO_CHECKSUM),
     "gt06_040_L161": {"power": "it is the device's own battery: battery_v"},
-    "gt06_045_L180": {"serial": "is told as info"},
+    "gt06_045_L180": {"serial": "is stored as info"},
     "gt06_060_L231": {"timestamp": "the reference takes binary numbers for decimal digits"},
     "gt06_065_L248": {"alarm": "one, the one that the frame names"},
     "gt06_070_L266": {"records": NO_CHECKSUM},
@@ -42,16 +42,16 @@ EXCEPTIONS: Exceptions = {
     "gt06_105_L375": dict.fromkeys(("records", "responses"), NO_CHECKSUM),
     "gt06_115_L405": {"records": NO_CHECKSUM},
     "gt06_120_L420": X1,
-    "gt06_130_L450": {"fuel": "its unit is not told: fuel"},
+    "gt06_130_L450": {"fuel": "its unit is unknown: fuel"},
     "gt06_135_L465": {"alarm": "one"},
     "gt06_145_L496": dict.fromkeys(("records", "responses"), NO_CHECKSUM),
     "gt06_155_L526": {"responses": NO_CHECKSUM},
     "gt06_160_L541": dict.fromkeys(("records", "responses"), NO_CHECKSUM),
     "gt06_165_L557": dict.fromkeys(("records", "responses"), NO_CHECKSUM),
-    "gt06_170_L579": {"alarm": "of a model that must be told of"},
+    "gt06_170_L579": {"alarm": "of a model that the frame does not show"},
     "gt06_175_L607": dict.fromkeys(("odometer", "cells"), "0 in the only sample"),
 }
-"""What is not as the reference has it, and why."""
+"""Differences from the reference, and the reasons."""
 
 
 @pytest.mark.parametrize("vector", vectors("gt06"), ids=lambda vector: vector.name)

@@ -1,4 +1,4 @@
-"""Teltonika: handshake, packets of each codec, acks, and what is refused or set aside."""
+"""Teltonika: handshake, packets of each codec, acks, rejected packets and records in quarantine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EXCEPTIONS: Exceptions = {
     "teltonika_003_L25": dict.fromkeys([f"tag{n}{what}" for n in (1, 2) for what in ("Rssi", "Id", "Voltage")], TAGS),
     "teltonika_009_L45": {"io68": "has a name: battery_a"},
     "teltonika_012_L54": {"dtcs": "is an array"},
-    "teltonika_015_L63": {"timestamp": "that of a command's answer is none", "result": "a line break is no part of it"},
+    "teltonika_015_L63": {"timestamp": "a command's response has none", "result": "without line breaks"},
     "teltonika_018_L72": {"io252": "is an alarm, and none is left out", "bleTemp1": "not of all models: io25"},
     "teltonika_024_L90": {"io9": "has a name: adc1_v"},
     "teltonika_027_L99": {"io72": "has a name: temperature_c"},
@@ -31,7 +31,7 @@ EXCEPTIONS: Exceptions = {
     "teltonika_036_L126": dict.fromkeys(("records", "responses"), NO_CHECKSUM),
     "teltonika_042_L144": {"io68": "has a name: battery_a"},
 }
-"""What is not as the reference has it, and why."""
+"""Differences from the reference, and the reasons."""
 
 
 @pytest.mark.parametrize("vector", vectors("teltonika"), ids=lambda vector: vector.name)
