@@ -7,6 +7,9 @@ from typing import NamedTuple, Protocol
 
 import duckdb
 
+from api.positions.plausibility import Limits
+from api.tracks.trip_detection import Rules
+
 BATCH_ROWS = 8_192
 """Maximum rows of a batch that DuckDB returns; limits memory."""
 
@@ -25,6 +28,14 @@ class Write(Protocol):
         ...
 
 
+class Segments(NamedTuple):
+    """Limits of the segments of a track: a new segment begins after a longer gap between two records, and at a jump."""
+
+    max_gap_s: float = Rules().max_gap_s
+    """The default is the gap that also ends trips and stops."""
+    jumps: Limits = Limits()
+
+
 class Format(NamedTuple):
     """An output format: its media types (the preferred one first), the suffix of file names, and the writer."""
 
@@ -33,9 +44,10 @@ class Format(NamedTuple):
     write: Write
     parameters: str = ""
     """Parameters in `Content-Type` after the media type."""
-    write_tracks: Callable[[float], Write] | None = None
-    """Only for formats of tracks, which need the records ordered by device. Takes a maximum gap in seconds. Returns
-    a writer that begins a new segment after each longer gap between two records of a device."""
+    write_tracks: Callable[[Segments], Write] | None = None
+    """Only for formats of tracks, which need the records ordered by device: returns a writer."""
+    is_map: bool = False
+    """True for formats that are drawn on maps, by default without implausible positions."""
 
     @property
     def content_type(self) -> str:
@@ -46,6 +58,6 @@ class Format(NamedTuple):
         """True for formats of tracks, which need the records ordered by device."""
         return self.write_tracks is not None
 
-    def with_gap(self, max_gap_s: float) -> Format:
-        """The format with this maximum gap within a segment. Formats without tracks are unchanged."""
-        return self if self.write_tracks is None else self._replace(write=self.write_tracks(max_gap_s))
+    def with_segments(self, segments: Segments) -> Format:
+        """The format with these limits of a segment. Formats without tracks are unchanged."""
+        return self if self.write_tracks is None else self._replace(write=self.write_tracks(segments))

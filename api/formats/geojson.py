@@ -19,4 +19,5 @@ FORMAT = Format(
     ("application/geo+json", "application/vnd.geo+json"),
     "geojson",
     lines(_FEATURE, head='{"type":"FeatureCollection","features":[', separator=",", tail="\n]}\n"),
+    is_map=True,
 )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import duckdb
 
-from api.formats.format import BATCH_ROWS, Format, Write
+from api.formats.format import BATCH_ROWS, Format, Segments, Write
 from api.formats.text_lines import iso, lines
-from api.formats.tracks import BEGINS_TRACK, MAX_GAP_S, begins_segment, positions, xml_decimal, xml_text
+from api.formats.tracks import BEGINS_TRACK, begins_segment, positions, xml_decimal, xml_text
 
 HEAD = (
     '<?xml version="1.0" encoding="UTF-8"?>\n'
@@ -32,8 +32,8 @@ _POINT = (
 )
 
 
-def _write(max_gap_s: float) -> Write:
-    new_segment = f"WHEN {begins_segment(max_gap_s)} THEN {_NEW_SEGMENT}"
+def _write(segments: Segments) -> Write:
+    new_segment = f"WHEN {begins_segment(segments)} THEN {_NEW_SEGMENT}"
     line = f"concat(CASE WHEN {BEGINS_TRACK} THEN {_BEGIN} {new_segment} ELSE '' END, {_POINT})"
     write_lines = lines(line, HEAD, END_OF_TRACK, END_OF_TRACK + END_OF_FILE, if_empty=HEAD + END_OF_FILE)
 
@@ -43,4 +43,4 @@ def _write(max_gap_s: float) -> Write:
     return write
 
 
-FORMAT = Format(("application/gpx+xml",), "gpx", _write(MAX_GAP_S), write_tracks=_write)
+FORMAT = Format(("application/gpx+xml",), "gpx", _write(Segments()), write_tracks=_write, is_map=True)

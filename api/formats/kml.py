@@ -14,9 +14,9 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from api.formats.format import BATCH_ROWS, Format, Write
+from api.formats.format import BATCH_ROWS, Format, Segments, Write
 from api.formats.text_lines import iso, put, texts
-from api.formats.tracks import BEGINS_TRACK, MAX_GAP_S, begins_segment, positions, xml_decimal, xml_text
+from api.formats.tracks import BEGINS_TRACK, begins_segment, positions, xml_decimal, xml_text
 
 HEAD = (
     '<?xml version="1.0" encoding="UTF-8"?>\n'
@@ -37,8 +37,8 @@ _POSITION = (
 )
 
 
-def _write(max_gap_s: float) -> Write:
-    is_first = begins_segment(max_gap_s)
+def _write(segments: Segments) -> Write:
+    is_first = begins_segment(segments)
     begin = (
         f"CASE WHEN previous_id IS NULL THEN {_TRACK} WHEN {BEGINS_TRACK} THEN '{END_OF_TRACK}' || {_TRACK} "
         f"WHEN {is_first} THEN '</gx:Track>' || chr(10) || {_SEGMENT} ELSE '' END"
@@ -87,4 +87,4 @@ def _temporary_folder(connection: duckdb.DuckDBPyConnection) -> str | None:
     return folder if os.path.isdir(folder) else None
 
 
-FORMAT = Format(("application/vnd.google-earth.kml+xml",), "kml", _write(MAX_GAP_S), write_tracks=_write)
+FORMAT = Format(("application/vnd.google-earth.kml+xml",), "kml", _write(Segments()), write_tracks=_write, is_map=True)

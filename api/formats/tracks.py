@@ -1,17 +1,15 @@
 """SQL for the formats of tracks: records with positions, and the starts of tracks and segments.
 
 Records are ordered by device, then by time. Each device has one track. A new segment begins if the time between two
-records exceeds the maximum gap: a line across the gap would show a route that is not known. DuckDB compares each row
-with the previous row while it streams them.
+records exceeds the maximum gap, or if the device cannot have gone from one to the other: a line would show a route that
+is not known. DuckDB compares each row with the previous row while it streams them.
 """
 
 from __future__ import annotations
 
-from api.geo.geo_sql import PLACED
-from api.tracks.trip_detection import Rules
-
-MAX_GAP_S = Rules().max_gap_s
-"""Default maximum gap: the gap that also ends trips and stops."""
+from api.formats.format import Segments
+from api.geo.geo_sql import PLACED, haversine_km
+from api.positions.plausible_sql import jump
 
 _SMALLEST_PLAIN = 1e-4
 """DuckDB writes smaller numbers with an exponent, which XML's type decimal does not allow."""
@@ -21,14 +19,18 @@ BEGINS_TRACK = "(device_id IS DISTINCT FROM previous_id)"
 
 
 def positions(records: str) -> str:
-    """SQL of the records with a position, with device and time of the previous one: `previous_id`, `previous_us`."""
-    previous = "lag(device_id) OVER () AS previous_id, lag(epoch_us(timestamp)) OVER () AS previous_us"
+    """SQL of the records with a position, with device, time and place of the previous one: `previous_id`,
+    `previous_us`, `previous_latitude`, `previous_longitude`."""
+    columns = {"id": "device_id", "us": "epoch_us(timestamp)", "latitude": "latitude", "longitude": "longitude"}
+    previous = ", ".join(f"lag({sql}) OVER () AS previous_{name}" for name, sql in columns.items())
     return f"SELECT *, {previous} FROM (SELECT * FROM ({records}) WHERE {PLACED})"
 
 
-def begins_segment(max_gap_s: float) -> str:
-    """SQL condition: the row is the first of its track, or the first after a gap."""
-    return f"({BEGINS_TRACK} OR epoch_us(timestamp) - previous_us > {round(max_gap_s * 1e6)})"
+def begins_segment(segments: Segments) -> str:
+    """SQL condition: the row is the first of its track, or the first after a gap or a jump."""
+    us = "epoch_us(timestamp) - previous_us"
+    is_jump = jump(haversine_km("previous_latitude", "previous_longitude"), us, segments.jumps)
+    return f"({BEGINS_TRACK} OR {us} > {round(segments.max_gap_s * 1e6)} OR {is_jump})"
 
 
 def xml_text(sql: str) -> str:

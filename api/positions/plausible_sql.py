@@ -85,7 +85,7 @@ def settled(connection: duckdb.DuckDBPyConnection, records: str, hops: Hops, lim
 
 
 def _settled(connection: duckdb.DuckDBPyConnection, hops: Hops, limits: Limits) -> str:
-    ids = _jumped(connection, limits)
+    ids = outlier_ids(connection, limits)
     if not ids:
         return "SELECT * FROM hops"
     connection.register("implausible", pa.table({"jumped_id": pa.array(ids, pa.int64())}))
@@ -100,8 +100,8 @@ def _settled(connection: duckdb.DuckDBPyConnection, hops: Hops, limits: Limits) 
     return f"SELECT * FROM hops WHERE device_id NOT IN ({some}) UNION ALL SELECT * FROM settled_hops"
 
 
-def _jumped(connection: duckdb.DuckDBPyConnection, limits: Limits) -> list[int]:
-    """Ids of the records whose positions are left out because of jumps."""
+def outlier_ids(connection: duckdb.DuckDBPyConnection, limits: Limits) -> list[int]:
+    """Ids of the records whose positions are left out because of jumps, of the table `hops` of SQL of hops."""
     devices = connection.execute("SELECT DISTINCT device_id FROM hops WHERE is_jump").fetchall()
     if not devices:
         return []

@@ -15,6 +15,7 @@ from starlette.requests import Request
 
 from api.formats.format import BATCH_ROWS
 from api.geo.geo_sql import PLACED
+from api.positions.plausible_records import LeftOut
 from api.tracks.simplification import records_to_keep, simplify
 from telemetry.archive.schema import COLUMNS
 from telemetry.http.operations import InvalidValue, Parameter, flag, number
@@ -110,6 +111,20 @@ class Thinned(NamedTuple):
     def end_us(self, timestamp_us: int) -> int:
         """Where the track of a moment ends, or else just behind it."""
         return timestamp_us - timestamp_us % DAY_US + DAY_US if self.simplify_m else timestamp_us + 1
+
+
+@contextmanager
+def plausible(
+    connection: duckdb.DuckDBPyConnection, records: str, left_out: LeftOut, batch_rows: int = BATCH_ROWS
+) -> Iterator[tuple[duckdb.DuckDBPyConnection, str]]:
+    """Records without implausible positions, in their order: SQL that is good for one statement, and the connection to
+    run it on."""
+    records = left_out.sql(records)
+    if not len(left_out.outlier_ids):
+        yield connection, records
+        return
+    with _through(left_out.batches, connection, records, batch_rows) as found:
+        yield found
 
 
 Step = Callable[[Iterable[pa.RecordBatch]], Generator[pa.RecordBatch, None, None]]

@@ -25,12 +25,15 @@ from api.formats import FORMATS
 from api.formats.format import BATCH_ROWS, Format
 from api.geo.area import PARAMETERS as AREA
 from api.geo.area import area
+from api.positions.parameters import OF_RECORDS, limits_of_records
+from api.positions.plausibility import Limits
+from api.positions.plausible_records import around, left_out
 from api.records.downsampling import PARAMETERS as THINNED
-from api.records.downsampling import Thinned, thinned
+from api.records.downsampling import Thinned, plausible, thinned
 from api.records.sorted_export import in_order
 from api.requests import key_devices, params
 from api.requests.params import DEVICE_ID, END, START
-from api.responses.negotiation import CSV_SAFE, FORMAT, MAX_GAP, chosen, kinds
+from api.responses.negotiation import CSV_SAFE, FORMAT, MAX_GAP, chosen, kinds, segmented
 from api.responses.record_schema import RecordAnswer
 from api.snapshot.batch_rows import BatchRows
 from api.snapshot.snapshot import Snapshots, Wanted
@@ -62,13 +65,22 @@ EXPORT = Operation(
     "All records of a range as one file",
     "records",
     {200: Content("The file, sent while it is made", {**kinds(FORMATS), "application/json": list[RecordAnswer]})},
-    (DEVICE_ID, START, END, FORMAT, CSV_SAFE, MAX_GAP, *AREA, *THINNED),
+    (DEVICE_ID, START, END, FORMAT, CSV_SAFE, MAX_GAP, *AREA, *OF_RECORDS, *THINNED),
     problems=(problems.INVALID_PARAMETER, problems.NOT_ACCEPTABLE, problems.NOT_TOGETHER),
     description="Records come by day in UTC, device, time and id; in GPX and KML by device, time and id. What breaks "
     "it off closes the connection.",
 )
 
 log = logging.getLogger(__name__)
+
+
+class _Asked(NamedTuple):
+    """A request for an export."""
+
+    wanted: Wanted
+    kind: Format
+    limits: Limits
+    thin: Thinned
 
 
 class Exports:
@@ -96,6 +108,8 @@ class Exports:
         """All records of a range, of the devices named or of all."""
         refuse_unknown(request, names(EXPORT.parameters))
         kind = chosen(request, FORMATS)
+        limits = limits_of_records(request, kind.is_map)
+        kind = segmented(request, kind, limits)
         where, thin, devices = area(request), thinned(request), key_devices.devices(request)
         wanted = Wanted(devices.named, *params.span(request), where.sql if where else "", devices.prefix)
         headers = {
@@ -105,10 +119,9 @@ class Exports:
         }
         if request.method == "HEAD":
             return _Export(headers)
+        asked = _Asked(wanted, kind, limits, thin)
         client = PacedClient(self._minimum)
-        piped = PipeStream(
-            self._queries, lambda connection, file: self._write(connection, file, kind, wanted, thin), client
-        )
+        piped = PipeStream(self._queries, lambda connection, file: self._write(connection, file, asked), client)
         first = asyncio.ensure_future(piped.read())
         try:
             await asyncio.wait((first,), timeout=self._head_s)
@@ -120,16 +133,18 @@ class Exports:
             piped.close()
             raise
 
-    def _write(
-        self, connection: duckdb.DuckDBPyConnection, file: int, kind: Format, wanted: Wanted, thin: Thinned
-    ) -> None:
-        snapshot = self._snapshots.take(wanted)
+    def _write(self, connection: duckdb.DuckDBPyConnection, file: int, asked: _Asked) -> None:
+        wanted = asked.wanted
+        wide = self._snapshots.take(around(wanted, asked.limits))
+        outside = left_out(connection, wide, wanted, asked.limits, drops_records=bool(wanted.where))
+        snapshot = wide.within(wanted)
         batch_rows = self._batch_rows.of(snapshot, BATCH_ROWS)
         with (
-            in_order(connection, snapshot, wanted, kind.has_tracks, batch_rows) as records,
-            thin.of_sorted(connection, records, batch_rows) as (reading, kept),
+            in_order(connection, snapshot, wanted, asked.kind.has_tracks, batch_rows) as records,
+            plausible(connection, records, outside, batch_rows) as (judging, judged),
+            asked.thin.of_sorted(judging, judged, batch_rows) as (reading, kept),
         ):
-            kind.write(reading, kept, file, batch_rows)
+            asked.kind.write(reading, kept, file, batch_rows)
 
     @cached_property
     def _queries(self) -> Queries:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -17,16 +17,19 @@ from api.formats import FORMATS
 from api.formats.format import Format
 from api.geo.area import PARAMETERS as AREA
 from api.geo.area import area
+from api.positions.parameters import OF_RECORDS, limits_of_records
+from api.positions.plausibility import OFF, Limits
+from api.positions.plausible_records import LeftOut, around, left_out
 from api.records.device_page import OneDevice
 from api.records.downsampling import PARAMETERS as THINNED
 from api.records.downsampling import Thinned, thinned
 from api.records.page_ranges import ranges
 from api.records.row_group_reader import RowGroups
 from api.requests import key_devices, params
-from api.requests.params import CURSOR, DEVICE_ID, END, LIMIT, ORDER, START, Position
+from api.requests.params import CURSOR, DEVICE_ID, END, LIMIT, MAX_DEVICES, ORDER, START, Position
 from api.responses import page_response, record_schema
 from api.responses.json_columns import answers_of
-from api.responses.negotiation import CSV_SAFE, FORMAT, MAX_GAP, chosen, kinds
+from api.responses.negotiation import CSV_SAFE, FORMAT, MAX_GAP, chosen, kinds, segmented
 from api.responses.page_response import VARY
 from api.responses.record_schema import RecordAnswer
 from api.snapshot.record_sql import records_in
@@ -48,15 +51,20 @@ SORTED_ROWS = 10_240
 TEXT_BYTES = "text_bytes"
 """Column of the bytes of a row's texts."""
 
+IMPLAUSIBLE = "Implausible"
+"""Header with the number of implausible positions that a page leaves out."""
+
 MANY_PAGES = 4
 """Files with so many pages of rows are first asked for the page's timestamps only."""
 
 
 class RecordsPage(Struct, frozen=True):
-    """Records in the order of (timestamp, id); `next_cursor` is null at the end."""
+    """Records in the order of (timestamp, id); `next_cursor` is null at the end. `implausible` positions of the page
+    were left out; it is present only if they are looked for."""
 
     records: list[RecordAnswer]
     next_cursor: str | None
+    implausible: int | UnsetType = UNSET
 
 
 RECORDS = Operation(
@@ -66,10 +74,10 @@ RECORDS = Operation(
     "Records of a range, page by page",
     "records",
     {200: Content("A page", {**kinds(FORMATS), "application/json": RecordsPage})},
-    (DEVICE_ID, START, END, ORDER, LIMIT, CURSOR, FORMAT, CSV_SAFE, MAX_GAP, *AREA, *THINNED),
+    (DEVICE_ID, START, END, ORDER, LIMIT, CURSOR, FORMAT, CSV_SAFE, MAX_GAP, *AREA, *OF_RECORDS, *THINNED),
     problems=(problems.INVALID_PARAMETER, problems.NOT_ACCEPTABLE, problems.NOT_TOGETHER),
     description="One snapshot of archive and tail. In formats other than JSON the headers `Link` and `Next-Cursor` "
-    "name the next page.",
+    "name the next page, and `Implausible` counts the positions that were left out.",
 )
 
 
@@ -82,6 +90,9 @@ class Question(NamedTuple):
     after: Position | None = None
     thinned: Thinned = Thinned()
     page_bytes: int = PAGE_BYTES
+    limits: Limits = OFF
+    left_out: LeftOut | None = None
+    """Positions that are left out before tracks are simplified."""
 
     @property
     def is_whole(self) -> bool:
@@ -113,6 +124,8 @@ def page(
     wanted = narrowed(question)
     if wanted.start_us >= wanted.end_us:
         return COLUMNS.empty_table()
+    if question.limits.is_on and question.thinned.simplify_m:
+        question = question._replace(left_out=_left_out(connection, snapshots, question, wanted))
     snapshot = snapshots.take(wanted)
     if one_device is not None and question.is_whole:
         found = one_device.page(
@@ -121,6 +134,28 @@ def page(
         if found is not None:
             return found
     return _of_duckdb(connection, snapshot, question, wanted)
+
+
+def plausible(
+    connection: duckdb.DuckDBPyConnection, snapshots: Snapshots, question: Question, shown: pa.Table
+) -> tuple[pa.Table, int | UnsetType]:
+    """The records of a page without implausible positions, and how many these are, if they are looked for."""
+    if not question.limits.is_on:
+        return shown, UNSET
+    if shown.num_rows == 0:
+        return shown, 0
+    us, ids = shown.column("timestamp").cast(pa.int64()), pc.unique(shown.column("device_id")).to_pylist()
+    ends = pc.min_max(us).as_py()
+    devices = tuple(ids) if len(ids) <= MAX_DEVICES else question.wanted.devices
+    span = question.wanted._replace(devices=devices, start_us=ends["min"], end_us=ends["max"] + 1)
+    return _left_out(connection, snapshots, question, span).page(connection, shown)
+
+
+def _left_out(
+    connection: duckdb.DuckDBPyConnection, snapshots: Snapshots, question: Question, wanted: Wanted
+) -> LeftOut:
+    limits, snapshot = question.limits, snapshots.take(around(wanted, question.limits))
+    return left_out(connection, snapshot, wanted, limits, drops_records=bool(wanted.where))
 
 
 def _of_duckdb(
@@ -202,6 +237,8 @@ def _of_page(connection: duckdb.DuckDBPyConnection, snapshot: Snapshot, question
 
 def _ordered(connection: duckdb.DuckDBPyConnection, records: str, question: Question, names: str) -> str:
     """SQL that selects columns of the first records behind the question's cursor, one more than its limit."""
+    if question.left_out is not None:
+        records = question.left_out.without_outliers(connection, records)
     records = question.thinned.simplified(connection, question.thinned.sql(records))
     behind = ""
     if question.after is not None:
@@ -216,11 +253,36 @@ def _order(question: Question) -> str:
     return f"ORDER BY timestamp {direction}, id {direction}"
 
 
-def body(found: pa.Table, question: Question) -> bytes:
-    """The JSON of one page."""
+class Shown(NamedTuple):
+    """The records of a page, how many positions were left out if they are looked for, and the end if there are more."""
+
+    records: pa.Table
+    implausible: int | UnsetType
+    end: Position | None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers of a page in a format that has no place for the number."""
+        return {} if self.implausible is UNSET else {IMPLAUSIBLE: str(self.implausible)}
+
+
+def shown_page(
+    connection: duckdb.DuckDBPyConnection,
+    snapshots: Snapshots,
+    question: Question,
+    one_device: OneDevice | None = None,
+) -> Shown:
+    """The page that a question asks for."""
+    found = page(connection, snapshots, question, one_device)
     shown = found.slice(0, question.shown_rows(found))
-    more = str(ended(shown)) if found.num_rows > shown.num_rows else None
-    return record_schema.encode(RecordsPage(answers_of(shown), more))
+    end = ended(shown) if found.num_rows > shown.num_rows else None
+    return Shown(*plausible(connection, snapshots, question, shown), end)
+
+
+def body(shown: Shown) -> bytes:
+    """The JSON of one page."""
+    more = None if shown.end is None else str(shown.end)
+    return record_schema.encode(RecordsPage(answers_of(shown.records), more, shown.implausible))
 
 
 class History:
@@ -240,6 +302,7 @@ class History:
         """Records of a range, of the devices named or of all, in JSON or another format."""
         refuse_unknown(request, names(RECORDS.parameters))
         kind = chosen(request, FORMATS)
+        limits = limits_of_records(request, kind.is_map)
         where, devices = area(request), key_devices.devices(request)
         question = Question(
             Wanted(devices.named, *params.span(request), where.sql if where else "", devices.prefix),
@@ -247,23 +310,21 @@ class History:
             params.limit(request, self._max_page_records),
             params.cursor(request),
             thinned(request),
+            limits=limits,
         )
         if kind is FORMATS["json"]:
-            data = await self._queries.run(lambda connection: body(self._page(connection, question), question))
+            data = await self._queries.run(lambda connection: body(self._shown(connection, question)))
             return Response(data, headers=VARY, media_type="application/json")
-        written = await self._queries.run(lambda connection: self._written(connection, question, kind))
-        return page_response.answer(request, kind, *written)
+        written = segmented(request, kind, limits)
+        data, shown = await self._queries.run(lambda connection: self._written(connection, question, written))
+        return page_response.answer(request, kind, data, shown.end, shown.headers)
 
-    def _page(self, connection: duckdb.DuckDBPyConnection, question: Question) -> pa.Table:
-        return page(connection, self._snapshots, question, self._one_device)
+    def _shown(self, connection: duckdb.DuckDBPyConnection, question: Question) -> Shown:
+        return shown_page(connection, self._snapshots, question, self._one_device)
 
-    def _written(
-        self, connection: duckdb.DuckDBPyConnection, question: Question, kind: Format
-    ) -> tuple[bytes, Position | None]:
-        found = self._page(connection, question)
-        shown = found.slice(0, question.shown_rows(found))
-        is_last = found.num_rows == shown.num_rows
-        return page_response.written(connection, shown, kind), None if is_last else ended(shown)
+    def _written(self, connection: duckdb.DuckDBPyConnection, question: Question, kind: Format) -> tuple[bytes, Shown]:
+        shown = self._shown(connection, question)
+        return page_response.written(connection, shown.records, kind), shown
 
 
 def ended(shown: pa.Table) -> Position:

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from starlette.requests import Request
 
 from api.formats import FORMATS, csv
-from api.formats.format import Format
-from api.formats.tracks import MAX_GAP_S
+from api.formats.format import Format, Segments
+from api.positions.plausibility import Limits
 from api.responses.accept import Range
 from telemetry.http.operations import Parameter, Schema, choice, flag, number
 from telemetry.http.problem_responses import ProblemError
@@ -38,7 +38,7 @@ CSV_SAFE = flag(
 MAX_GAP = number(
     "max_gap_s",
     "In GPX and KML a new segment of a device's track begins where more time lies between two records.",
-    MAX_GAP_S,
+    Segments().max_gap_s,
     0,
     31 * 86_400,
 )
@@ -52,7 +52,12 @@ def kinds(formats: Mapping[str, Format]) -> dict[str, Schema]:
 def chosen(request: Request, formats: Mapping[str, Format]) -> Format:
     """The format; the first of those that the client likes as well. Raises `ProblemError`."""
     is_safe, found = CSV_SAFE.of(request), _chosen(request, formats)
-    return csv.SAFE if is_safe and found is csv.FORMAT else found.with_gap(MAX_GAP.of(request))
+    return csv.SAFE if is_safe and found is csv.FORMAT else found
+
+
+def segmented(request: Request, kind: Format, jumps: Limits) -> Format:
+    """The format with the segments of tracks that a request asks for. Raises `ProblemError`."""
+    return kind.with_segments(Segments(MAX_GAP.of(request), jumps))
 
 
 def _chosen(request: Request, formats: Mapping[str, Format]) -> Format:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from urllib.parse import urlencode
 
 import duckdb
@@ -14,6 +15,7 @@ from api.formats.format import Format
 
 VARY = {"Vary": "Accept"}
 CURSOR = "Next-Cursor"
+NO_HEADERS: Mapping[str, str] = {}
 
 
 def written(connection: duckdb.DuckDBPyConnection, records: pa.Table, kind: Format) -> bytes:
@@ -29,9 +31,11 @@ def written(connection: duckdb.DuckDBPyConnection, records: pa.Table, kind: Form
         return file.read()
 
 
-def answer(request: Request, kind: Format, data: bytes, cursor: object = None) -> Response:
+def answer(
+    request: Request, kind: Format, data: bytes, cursor: object = None, more_headers: Mapping[str, str] = NO_HEADERS
+) -> Response:
     """A page's answer: `Link` and `Next-Cursor` say where the next one begins, if there is one (RFC 8288)."""
-    headers = {"Content-Type": kind.content_type, **VARY}
+    headers = {"Content-Type": kind.content_type, **VARY, **more_headers}
     if cursor is not None:
         others = [(name, value) for name, value in request.query_params.multi_items() if name != "cursor"]
         query = urlencode([*others, ("cursor", str(cursor))])

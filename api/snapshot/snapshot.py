@@ -78,6 +78,11 @@ class Snapshot:
         self._parts = parts
         self._wanted = wanted
 
+    def within(self, wanted: Wanted) -> Snapshot:
+        """The same snapshot for a part of its range, with the same devices."""
+        files = [file for file in self.files if file.may_hold(wanted.start_us, wanted.end_us, wanted.devices)]
+        return Snapshot(files, self._parts, self.shards, wanted)
+
     def some(self, names: Sequence[str]) -> pa.Table:
         """The tail's records, and maybe others, as a table of some columns (tail_columns.py)."""
         tables = [part.table(names) for part in self._parts]

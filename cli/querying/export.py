@@ -16,8 +16,11 @@ import duckdb
 from tqdm import tqdm
 
 from api.formats import FORMATS, csv
-from api.formats.format import BATCH_ROWS, Format
-from api.formats.tracks import MAX_GAP_S
+from api.formats.format import BATCH_ROWS, Format, Segments
+from api.positions.parameters import MAX_ACCURACY, MAX_JUMP
+from api.positions.plausibility import Limits
+from api.positions.plausible_records import around, left_out
+from api.records.downsampling import plausible
 from api.records.sorted_export import in_order
 from api.requests.params import moment_us
 from api.responses.negotiation import MAX_GAP
@@ -29,7 +32,7 @@ from telemetry.archive.table import Archive
 from telemetry.config.settings import Settings
 from telemetry.hot_store import shard
 from telemetry.hot_store.client import connect
-from telemetry.http.operations import InvalidValue
+from telemetry.http.operations import InvalidValue, Parameter
 from telemetry.model.errors import WhimbrelError
 from telemetry.model.record import EARLIEST_US, LATEST_US
 from telemetry.model.utc import DAY_US
@@ -42,14 +45,21 @@ ENDINGS = {kind.suffix: kind for kind in FORMATS.values()}
 def run(args: argparse.Namespace, settings: Settings) -> int:
     """Write to standard output, or the file beside its name first, so that a file under its name is always whole."""
     kind, wanted = _kind(args), _wanted(args)
+    limits = _limits(args, kind)
+    kind = _segmented(args, kind, limits)
     client = connect(settings)
     snapshots = Snapshots(lambda: shard.pinned(client, settings.redis.shards), Archive(settings.archive_dir))
     connection = open_duckdb(settings.data_dir / "tmp" / "cli")
     start_s = time.monotonic()
-    snapshot = snapshots.take(wanted)
+    wide = snapshots.take(around(wanted, limits))
+    outside = left_out(connection, wide, wanted, limits, drops_records=False)
+    snapshot = wide.within(wanted)
     batch_rows = BatchRows().of(snapshot, BATCH_ROWS)
-    with in_order(connection, snapshot, wanted, kind.has_tracks, batch_rows) as records:
-        write = partial(_write, connection, records, kind, batch_rows)
+    with (
+        in_order(connection, snapshot, wanted, kind.has_tracks, batch_rows) as records,
+        plausible(connection, records, outside, batch_rows) as (reading, judged),
+    ):
+        write = partial(_write, reading, judged, kind, batch_rows)
         if args.file == STANDARD_OUTPUT:
             print(f"{write(sys.stdout.fileno())} records", file=sys.stderr)
             return OK
@@ -70,11 +80,19 @@ def _kind(args: argparse.Namespace) -> Format:
         if kind is not csv.FORMAT:
             raise WhimbrelError(f"cannot use --csv-safe with .{kind.suffix}: it is for CSV")
         kind = csv.SAFE
-    if args.max_gap_s is not None:
-        if not kind.has_tracks:
-            raise WhimbrelError(f"cannot use --max-gap-s with .{kind.suffix}: it is for GPX and KML")
-        kind = kind.with_gap(args.max_gap_s)
     return kind
+
+
+def _segmented(args: argparse.Namespace, kind: Format, limits: Limits) -> Format:
+    if args.max_gap_s is not None and not kind.has_tracks:
+        raise WhimbrelError(f"cannot use --max-gap-s with .{kind.suffix}: it is for GPX and KML")
+    max_gap_s = Segments().max_gap_s if args.max_gap_s is None else args.max_gap_s
+    return kind.with_segments(Segments(max_gap_s, limits))
+
+
+def _limits(args: argparse.Namespace, kind: Format) -> Limits:
+    is_on = kind.is_map if args.plausible is None else args.plausible
+    return Limits(args.max_jump_kmh, args.max_accuracy_m, is_on)
 
 
 def _wanted(args: argparse.Namespace) -> Wanted:
@@ -113,11 +131,16 @@ def _write(connection: duckdb.DuckDBPyConnection, records: str, kind: Format, ba
         return writing.result()
 
 
-def _seconds(text: str) -> float:
-    try:
-        return MAX_GAP.read(text)
-    except InvalidValue as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+def _reader(parameter: Parameter[float]) -> Callable[[str], float]:
+    """Reads an option like the API's parameter."""
+
+    def read(text: str) -> float:
+        try:
+            return parameter.read(text)
+        except InvalidValue as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return read
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -134,9 +157,29 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--max-gap-s",
-        type=_seconds,
+        type=_reader(MAX_GAP),
         metavar="S",
-        help=f"begin a new segment of a GPX or KML track after a longer gap, seconds (default: {MAX_GAP_S:g})",
+        help="begin a new segment of a GPX or KML track after a longer gap, seconds "
+        f"(default: {Segments().max_gap_s:g})",
+    )
+    parser.add_argument(
+        "--plausible",
+        action=argparse.BooleanOptionalAction,
+        help="leave out implausible positions: jumps, bad accuracy, and 0/0 (default: only in GPX, KML and GeoJSON)",
+    )
+    parser.add_argument(
+        "--max-jump-kmh",
+        type=_reader(MAX_JUMP),
+        metavar="KMH",
+        default=MAX_JUMP.default,
+        help=f"maximum speed between two plausible positions, km/h (default: {MAX_JUMP.default:g})",
+    )
+    parser.add_argument(
+        "--max-accuracy-m",
+        type=_reader(MAX_ACCURACY),
+        metavar="M",
+        default=MAX_ACCURACY.default,
+        help=f"maximum `accuracy_m` of a plausible position, m (default: {MAX_ACCURACY.default:g})",
     )
     parser.add_argument("--json", action="store_true", help="answer with one JSON object")
 

@@ -20,7 +20,8 @@ HEADERS = (
 """Request headers that a page may send, in addition to those that are always allowed."""
 
 EXPOSED = (
-    b"Content-Disposition, Link, Next-Cursor, RateLimit, RateLimit-Policy, Retry-After, Truncated, WWW-Authenticate"
+    b"Content-Disposition, Implausible, Link, Next-Cursor, RateLimit, RateLimit-Policy, Retry-After, Truncated, "
+    b"WWW-Authenticate"
 )
 """Response headers that a page may read, in addition to those that are always allowed."""
 

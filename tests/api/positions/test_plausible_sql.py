@@ -173,8 +173,9 @@ class Unsaved:
         self._table = pa.Table.from_pylist([_row(number, fix) for number, fix in enumerate(fixes)], COLUMNS)
 
     def take(self, wanted: Wanted) -> Any:
-        """All of them, which `Snapshot.some` may be."""
+        """All of them, which `Snapshot.some` and `Snapshot.records` may be."""
         snapshot = Snapshot([], (), 1, wanted)
+        snapshot.records = self._table
         snapshot.some = lambda names: self._table.select(list(names))  # type: ignore[method-assign]
         return snapshot
 

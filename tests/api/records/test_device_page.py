@@ -13,7 +13,7 @@ import pytest
 from api.records import device_page, row_group_reader
 from api.records.device_page import OneDevice
 from api.records.downsampling import Thinned
-from api.records.range_query import PAGE_BYTES, Question, body, ended, page
+from api.records.range_query import PAGE_BYTES, Question, body, page, shown_page
 from api.snapshot.snapshot import Snapshot, Wanted
 from telemetry.archive import parquet_writer
 from telemetry.archive.data_files import LiveFile
@@ -158,11 +158,11 @@ def pages(
     """The JSON of a question's first pages."""
     found: list[bytes] = []
     while True:
-        records = page(connection, days, question, one)  # type: ignore[arg-type]  # it takes snapshots, too
-        found.append(body(records, question))
-        if records.num_rows <= question.limit or len(found) == 4:
+        shown = shown_page(connection, days, question, one)  # type: ignore[arg-type]  # it takes snapshots, too
+        found.append(body(shown))
+        if shown.end is None or len(found) == 4:
             return found
-        question = question._replace(after=ended(records.slice(0, question.limit)))
+        question = question._replace(after=shown.end)
 
 
 @pytest.mark.parametrize("is_descending", [False, True], ids=["oldest first", "newest first"])

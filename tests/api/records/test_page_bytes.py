@@ -12,7 +12,7 @@ import pytest
 
 from api.records.device_page import OneDevice
 from api.records.downsampling import Thinned
-from api.records.range_query import Question, body, page
+from api.records.range_query import Question, body, shown_page
 from api.requests.params import Position
 from api.snapshot.snapshot import Wanted
 from telemetry.archive.table import Archive
@@ -49,7 +49,7 @@ def stores(shard: Shard, archive: Archive, connection: duckdb.DuckDBPyConnection
 def pages(stores: Stores, question: Question, one_device: OneDevice | None = None) -> Iterator[list[dict[str, object]]]:
     while True:
         with stores.connection.cursor() as cursor:
-            found = msgspec.json.decode(body(page(cursor, stores.snapshots, question, one_device), question))
+            found = msgspec.json.decode(body(shown_page(cursor, stores.snapshots, question, one_device)))
         yield found["records"]
         if found["next_cursor"] is None:
             return

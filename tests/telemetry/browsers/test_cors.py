@@ -64,8 +64,8 @@ def test_an_error_can_be_read_by_the_page_too(box: Box) -> None:
     assert answer.status_code == 401
     assert cors(answer) == {
         "access-control-allow-origin": PAGE,
-        "access-control-expose-headers": "Content-Disposition, Link, Next-Cursor, RateLimit, RateLimit-Policy, "
-        "Retry-After, Truncated, "
+        "access-control-expose-headers": "Content-Disposition, Implausible, Link, Next-Cursor, RateLimit, "
+        "RateLimit-Policy, Retry-After, Truncated, "
         "WWW-Authenticate",
     }
     assert "ratelimit" in answer.headers
