@@ -41,7 +41,7 @@ from made import Client, models
 from made.api.intake import post_records
 from made.api.latest import get_device, get_devices, get_latest
 from made.api.records import get_records, post_sql
-from made.api.worked_out import get_summary
+from made.api.analytics import get_summary
 from made.models import GetSummaryFieldsItem as Field
 
 client = Client(base_url=sys.argv[1], raise_on_unexpected_status=True)
