@@ -23,7 +23,7 @@ from telemetry.archive.schema import COLUMNS, days_of
 from telemetry.model.utc import DAY_US, day_us
 
 FEW_DEVICES, DAYS_OF_FEW = 10, 31
-"""So many devices are looked at for this many days at once, all others for one day."""
+"""Maximum number of devices for which outliers are searched in 31 days together; for more, each day is a part."""
 
 _PLACES = ("latitude", "longitude")
 
