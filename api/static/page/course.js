@@ -1,19 +1,19 @@
 /**
- * The records of one device in a range, as columns, and where it was at a moment. Nothing here knows of a map or a box.
+ * The records of one device in a range, as columns, and its position at a time. Independent of the map and the API.
  *
  * @typedef {object} Whereabouts
  * @property {number} longitude
  * @property {number} latitude
  * @property {number | null} headingDeg
- * @property {boolean} isKnown false where the records say nothing: in a gap, and behind the last one
- * @property {number} sinceMs the time of the record before
+ * @property {boolean} isKnown false in a gap and after the last record
+ * @property {number} sinceMs the time of the previous record
  */
 
-/** As /v1/trips has them unless asked otherwise: more between two records is a gap, but where both lie so near. */
+/** Defaults of /v1/trips: a longer time between two records is a gap, unless both are this near. */
 export const MAX_GAP_MS = 600_000;
 export const REST_M = 200;
 
-/** As many attributes can be drawn; records with more names than that are no measurements. */
+/** Maximum number of attributes that can be drawn. */
 const MOST_ATTRIBUTES = 100;
 
 const EARTH_M = 6_371_008.8;
@@ -22,23 +22,23 @@ const FIELDS = /** @type {const} */ (["speed_kmh", "altitude_m", "heading_deg", 
 const radians = (/** @type {number} */ degrees) => (degrees * Math.PI) / 180;
 
 export class Course {
-  /** @type {number[]} when each record was measured, ascending, ms */
+  /** @type {number[]} times of the records, ascending, ms */
   times = [];
-  /** @type {number[]} of each record, NaN where it has none */
+  /** @type {number[]} for each record, NaN without a position */
   longitudes = [];
   /** @type {number[]} */
   latitudes = [];
-  /** @type {number[]} which records say where the device was */
+  /** @type {number[]} indexes of the records with a position */
   placed = [];
-  /** How many arrived more than `MAX_GAP_MS` after they were measured. */
+  /** Number of records that arrived more than `MAX_GAP_MS` after they were measured. */
   late = 0;
-  /** @type {Map<string, number[]>} by name, NaN where a record has none */
+  /** @type {Map<string, number[]>} by name, NaN for records without a value */
   #columns = new Map();
   #gapMs;
 
   /**
    * @param {string} id
-   * @param {number} everyMs 0 if it has all records, else one in each such stretch of time
+   * @param {number} everyMs interval with one record each; 0 if all records are there
    */
   constructor(id, everyMs) {
     this.id = id;
@@ -46,7 +46,7 @@ export class Course {
   }
 
   /**
-   * Take the next record.
+   * Add the next record.
    *
    * @param {any} record as /v1/records has it
    */
@@ -63,7 +63,7 @@ export class Course {
     this.#putAll(index, "", attributes);
   }
 
-  /** Leave out the records from a moment on: of the last page of a set that was not read to its end. */
+  /** Remove the records from a time on, from the last page of a set that was not read completely. */
   cut(fromMs) {
     const length = firstAbove(this.times, fromMs - 1);
     for (const column of [this.times, this.longitudes, this.latitudes, ...this.#columns.values()]) {
@@ -72,18 +72,18 @@ export class Course {
     this.placed = this.placed.filter((index) => index < length);
   }
 
-  /** What can be drawn of it beside the speed, which every course has. */
+  /** Names of values that can be drawn, in addition to the speed, which every course has. */
   get names() {
     return [...this.#columns.keys()].filter((name) => name !== "speed_kmh");
   }
 
-  /** Whether some speed was told, not worked out. */
+  /** True if a record has a sent speed. */
   get tellsSpeed() {
     return this.#columns.has("speed_kmh");
   }
 
   /**
-   * How fast it was at a record: as it told or, if it told nothing, on the way from the place before; NaN in or after a gap.
+   * The speed at a record: the sent one or, without it, the speed from the previous position; NaN in or after a gap.
    *
    * @param {number} index
    */
@@ -98,7 +98,7 @@ export class Course {
   }
 
   /**
-   * What a record says of an attribute, a field or `speed`.
+   * The value of an attribute, a field or `speed` in a record.
    *
    * @param {string} name
    * @param {number} index
@@ -108,7 +108,7 @@ export class Course {
   }
 
   /**
-   * What was said last of it at a moment; NaN in a gap.
+   * The last value at a time; NaN in a gap.
    *
    * @param {string} name
    * @param {number} atMs
@@ -125,7 +125,7 @@ export class Course {
   }
 
   /**
-   * What there is of a name, gaps as null: times in seconds and values.
+   * The values of a name: times in seconds, and values, null in gaps.
    *
    * @param {string} name
    * @returns {[number[], Array<number | null>]}
@@ -138,7 +138,7 @@ export class Course {
       if (Number.isNaN(value)) continue;
       const at = this.times[index] / 1_000;
       if (at === times.at(-1)) {
-        values[values.length - 1] = value; // an axis of time has one value a moment
+        values[values.length - 1] = value; // the time axis has one value per time
       } else {
         if (before >= 0 && this.#isSilent(before, index)) {
           times.push((times.at(-1) + at) / 2);
@@ -153,7 +153,7 @@ export class Course {
   }
 
   /**
-   * Whether nobody knows where it was before a place.
+   * True if a gap lies before a position.
    *
    * @param {number} place which of `placed`
    */
@@ -162,7 +162,7 @@ export class Course {
   }
 
   /**
-   * Where it was at a moment, between two records on the line from one to the other; null before the first one.
+   * The position at a time, interpolated between two records; null before the first one.
    *
    * @param {number} atMs
    * @returns {Whereabouts | null}
@@ -200,7 +200,7 @@ export class Course {
     return { longitude: this.longitudes[index], latitude: this.latitudes[index] };
   }
 
-  /** As it told or, if it told nothing, from a place to the next; null where it stands. */
+  /** The sent heading or, without it, the direction to the next position; null if the device stands still. */
   #heading(place) {
     const index = this.placed[place];
     const told = this.value("heading_deg", index);
@@ -227,7 +227,7 @@ export class Course {
 
   #isSilent(before, index) {
     if (this.times[index] - this.times[before] <= this.#gapMs) return false;
-    return !(this.#metres(before, index) <= REST_M); // also where one of them has no place
+    return !(this.#metres(before, index) <= REST_M); // also if one of them has no position
   }
 
   #putAll(index, prefix, attributes) {
@@ -250,7 +250,7 @@ export class Course {
 }
 
 /**
- * How many of ascending numbers are at most a limit: the place of the first above it.
+ * The index of the first of ascending numbers above a limit.
  *
  * @param {number[]} numbers
  * @param {number} limit
@@ -265,5 +265,5 @@ export function firstAbove(numbers, limit) {
   return low;
 }
 
-/** From one longitude to another the shorter way round, in degrees. */
+/** Difference of two longitudes, the shorter way round, in degrees. */
 export const turn = (from, to) => ((to - from + 540) % 360) - 180;

@@ -1,25 +1,25 @@
 /**
- * All devices as they are now, and in which state each is. Who wants to know is told at most once a frame.
+ * The current record and state of each device. Listeners are notified at most once per frame.
  *
  * @typedef {"moving" | "stopped" | "silent" | "offline"} DeviceState
  *
  * @typedef {object} Device
  * @property {string} id
  * @property {any} record the newest, as /v1/latest has it
- * @property {number} seenMs when it was heard last, by the box's clock
+ * @property {number} seenMs when it was last seen, by the box's clock
  * @property {DeviceState} state
- * @property {number | null} longitude where it was last; null if that isn't known
+ * @property {number | null} longitude last known position; null if unknown
  * @property {number | null} latitude
  * @property {number | null} headingDeg
- * @property {number | null} speedKmh as it was told
- * @property {number} paceKmh the same or, of a device that tells none, from its last two positions: what its state goes by
+ * @property {number | null} speedKmh the sent speed
+ * @property {number} paceKmh the sent speed or, without one, the speed between the last two positions; determines the state
  */
 
-/** As /v1/devices has them unless asked otherwise: silence up to which a device is online, and silent. */
+/** Defaults of /v1/devices: maximum age of the last record of an online device, and of a silent one. */
 export const SILENT_AFTER_S = 300;
 export const OFFLINE_AFTER_S = 86_400;
 
-/** As /v1/trips has it: the greatest speed of a device that stands still. */
+/** Default of /v1/trips: maximum speed of a stopped device. */
 export const STOPPED_KMH = 3;
 
 /** @type {DeviceState[]} */
@@ -31,7 +31,7 @@ const METRES_PER_DEGREE = 111_195;
 export class Fleet {
   /** @type {Map<string, Device>} */
   devices = new Map();
-  /** Whether the box has said which devices there are; of many it says it bit by bit. */
+  /** True when all devices are loaded; many devices arrive in several events. */
   isLoaded = false;
   #now;
   /** @type {Set<(changed: ReadonlySet<string>) => void>} */
@@ -47,7 +47,7 @@ export class Fleet {
   }
 
   /**
-   * Take the newest records of devices.
+   * Store the newest records of devices.
    *
    * @param {any[]} records as /v1/latest has them
    */
@@ -61,7 +61,7 @@ export class Fleet {
   }
 
   /**
-   * Forget devices that were deleted.
+   * Remove deleted devices.
    *
    * @param {string[]} ids
    */
@@ -73,7 +73,7 @@ export class Fleet {
   }
 
   /**
-   * Be told the ids of devices that changed; returns what ends that.
+   * Subscribe to the ids of changed devices; returns a function that unsubscribes.
    *
    * @param {(changed: ReadonlySet<string>) => void} listener
    */
@@ -83,7 +83,7 @@ export class Fleet {
     return () => this.#listeners.delete(listener);
   }
 
-  /** How many devices are in each state. */
+  /** Number of devices in each state. */
   counts() {
     const found = { moving: 0, stopped: 0, silent: 0, offline: 0 };
     for (const device of this.devices.values()) found[device.state] += 1;
@@ -116,7 +116,7 @@ export class Fleet {
     return device.paceKmh > STOPPED_KMH ? "moving" : "stopped";
   }
 
-  /** Silence grows without a record. */
+  /** States change with time, without a new record. */
   #look() {
     for (const device of this.devices.values()) {
       const state = this.#stateOf(device);
@@ -139,7 +139,7 @@ export class Fleet {
   }
 }
 
-/** How fast a device went from one position to the next; null where they are the same or unknown. */
+/** Speed of a device between two positions; null if they are equal or unknown. */
 function paceBetween(before, now) {
   if (!before || !now || before.timestamp === now.timestamp) return null;
   const hours = (Date.parse(now.timestamp) - Date.parse(before.timestamp)) / 3_600_000;

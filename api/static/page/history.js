@@ -1,6 +1,6 @@
 /**
- * History: what devices did, back in time. The state says whose, of which range, and which moment; what is read from the
- * box is drawn on the map and below it.
+ * History: past records of devices. The state contains the devices, the range and the time of playback; records from the
+ * box are drawn on the map and in the chart below it.
  */
 
 import { Chart } from "./chart.js";
@@ -18,7 +18,7 @@ import { iso, midnight, parse } from "./times.js";
 const UNITS = { speed: "km/h", altitude_m: "m", accuracy_m: "m", heading_deg: "°" };
 const NAMES = { speed: "Speed", altitude_m: "Altitude", accuracy_m: "Accuracy", heading_deg: "Heading" };
 
-/** @type {History | null} what is shown, for who looks at it from outside */
+/** @type {History | null} the open history, for tests */
 export let view = null;
 
 /** @param {import("./main.js").Context} context */
@@ -47,7 +47,7 @@ class History {
   /** @type {any[]} the elements of the values, a device each */
   #texts = [];
   #fitted = "";
-  /** Whether the address with which the page was opened says what the map shows of this history. */
+  /** True if the page's URL at its start contains the map's view of this history. */
   #isPlaceGiven;
 
   /** @param {import("./main.js").Context} context */
@@ -87,7 +87,7 @@ class History {
     });
   }
 
-  /** Show what the state says, if this tab is open. */
+  /** Show the history of the state, if this tab is open. */
   async refresh() {
     const { state, tabs } = this.#context;
     const isOpen = tabs.open === "history";
@@ -130,7 +130,7 @@ class History {
   }
 
   /**
-   * When the newest record of each of these devices was measured, ms; of those that the box knows.
+   * The time of the newest record of each of these devices, ms, without unknown devices.
    *
    * @returns {Promise<Map<string, number>>}
    */
@@ -149,7 +149,7 @@ class History {
     const wanted = { devices: devices.slice(0, MOST_DEVICES), startMs: parse(start), endMs: parse(end) };
     if (!(wanted.endMs > wanted.startMs)) {
       this.#show(null);
-      this.#said.clear(); // the form says what is wrong
+      this.#said.clear(); // the form shows the error
       return;
     }
     this.playback.pause();
@@ -174,7 +174,7 @@ class History {
     return this.#moves.all.filter(({ kind }) => kind === "stop").map(({ of }) => of);
   }
 
-  /** Draw what was read; nothing if it is null. */
+  /** Draw the records; nothing if null. */
   #show(past) {
     const { state, map } = this.#context;
     this.past = past;
@@ -247,12 +247,12 @@ class History {
     });
   }
 
-  /** A moment that the address says, not the playback. */
+  /** Go to a time from the URL, not from playback. */
   #follow(atMs) {
     if (!Number.isNaN(atMs) && Math.round(this.playback.now.atMs) !== atMs && !this.playback.now.isPlaying) this.playback.seek(atMs);
   }
 
-  /** Go to when a device was nearest to a place. */
+  /** Go to the time when a device was nearest to a place. */
   #seekPlace(id, longitude, latitude) {
     const course = this.past?.courses.find((one) => one.id === id);
     if (!course) return;

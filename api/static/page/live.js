@@ -1,20 +1,20 @@
 /**
- * Reading /v1/live: the newest state of each device, first all of them, then as they change.
+ * Reads /v1/live: first the newest state of all devices, then changes.
  *
- * EventSource can send no key, so the stream is read by fetch, with the rules of server-sent events (WHATWG HTML, 9.2).
+ * EventSource cannot send a key, so the stream is read with fetch, by the rules of server-sent events (WHATWG HTML, 9.2).
  */
 
 import { noteAnswer, showConnection, showLost } from "./connection.js";
 import { element } from "./dom.js";
 
 const INTERVAL_MS = 500;
-const SILENCE_MS = 40_000; // the box says something every 15 s
+const SILENCE_MS = 40_000; // the box sends a heartbeat every 15 s
 const HIDDEN_MS = 10_000;
 const LEAST_WAIT_MS = 1_000;
 const MOST_WAIT_MS = 30_000;
 
 /**
- * Follow the box for as long as the page is open.
+ * Read changes as long as the page is open.
  *
  * @param {import("./main.js").Context} context
  */
@@ -48,7 +48,7 @@ export async function follow({ api, fleet }) {
   }
 }
 
-/** Read one stream until it ends, fails or says nothing for too long. */
+/** Read one stream until it ends, fails, or sends nothing for too long. */
 async function read(api, seen, opened, take) {
   const ending = new AbortController();
   const stay = leaveWhenUnseen(() => ending.abort());
@@ -72,14 +72,14 @@ async function read(api, seen, opened, take) {
   }
 }
 
-/** The stream sends nothing while there is no device: so the box is asked whether it has one. */
+/** Ask the box whether it has devices: without devices, the stream sends nothing. */
 async function learnWhetherEmpty(api, fleet) {
   if (fleet.isLoaded) return;
   try {
     const { records } = await api.json("/v1/latest", { limit: 1 });
     if (!records.length) fleet.take([]);
   } catch {
-    // the stream will say it, or be opened again
+    // the stream reports the error, or is opened again
   }
 }
 
@@ -102,7 +102,7 @@ function leaveWhenUnseen(leave) {
   };
 }
 
-/** Settled once the page is seen. */
+/** Resolves when the page is visible. */
 async function visible() {
   while (document.hidden) {
     showConnection("paused");

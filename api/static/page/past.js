@@ -1,25 +1,25 @@
 /**
- * What devices did in a range, read from the box page by page, with as many records as a browser holds at ease.
+ * Reads the records of devices in a range from the box, page by page, up to a limit that fits in a browser's memory.
  *
  * @typedef {object} Past
- * @property {import("./course.js").Course[]} courses of the devices that were asked for, in that order
- * @property {import("./api.js").Parameters} asked what /v1/export has the same records for
+ * @property {import("./course.js").Course[]} courses of the requested devices, in their order
+ * @property {import("./api.js").Parameters} asked parameters of /v1/export for the same records
  * @property {number} startMs
- * @property {number} endMs of what is shown: where reading was stopped, if it was
- * @property {string} every which stretch of time has one record; empty if all are shown
- * @property {number} total how many records there are
- * @property {number} shown how many are shown
+ * @property {number} endMs end of the shown range; earlier than requested if reading was stopped
+ * @property {string} every interval with one record each; empty if all are shown
+ * @property {number} total number of records in the range
+ * @property {number} shown number of shown records
  * @property {boolean} isStopped
  *
  * @typedef {object} Reading
- * @property {AbortSignal} signal gives all up
- * @property {AbortSignal} stop ends with what there is by then
+ * @property {AbortSignal} signal cancels reading
+ * @property {AbortSignal} stop ends reading and keeps the records read so far
  * @property {(read: number, of: number) => void} progress
  */
 
 import { Course } from "./course.js";
 
-/** So many records of all devices together: some 20 MB of columns. Of more, some are left out. */
+/** Maximum records of all devices together; of more, some are omitted. */
 export const MOST_RECORDS = 100_000;
 
 const PAGE = 10_000;
@@ -29,7 +29,7 @@ const STRETCHES = /** @type {const} */ ([
 ]);
 
 /**
- * Read it. Raises `ApiError`, and `AbortError` when `signal` says so.
+ * Read the records. Throws `ApiError`, and `AbortError` when `signal` is aborted.
  *
  * @param {import("./api.js").Api} api
  * @param {{devices: string[], startMs: number, endMs: number}} wanted
@@ -58,7 +58,7 @@ export async function read(api, { devices, startMs, endMs }, { signal, stop, pro
   return { courses: [...courses.values()], asked, startMs, endMs, every, total, shown, isStopped: false };
 }
 
-/** What was read until its last moment, of which perhaps not all was read. */
+/** The records before the time of the last one, of which some may not be read yet. */
 function cutAt(last, past) {
   if (!last) return { ...past, endMs: past.startMs, asked: { ...past.asked, end: past.asked.start } };
   const endMs = Date.parse(last);
@@ -67,13 +67,13 @@ function cutAt(last, past) {
   return { ...past, shown, endMs, asked: { ...past.asked, end: new Date(endMs).toISOString() } };
 }
 
-/** The least stretch of time with which there are few enough records. */
+/** The shortest interval for which the number of records is within the limit. */
 function stretch(summaries) {
   const fits = ([, seconds]) => sum(summaries.map((one) => stays(one, seconds))) <= MOST_RECORDS;
   return STRETCHES.find(fits) ?? STRETCHES.at(-1);
 }
 
-/** How many records of a device stay at most if each stretch has one. */
+/** Maximum records of a device with one record per interval. */
 function stays({ count, first, last }, seconds) {
   return Math.min(count, Math.floor((Date.parse(last) - Date.parse(first)) / 1_000 / seconds) + 2);
 }

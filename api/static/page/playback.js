@@ -1,19 +1,19 @@
 /**
- * The moment that History shows, and playing it on. Who wants to know is told of each frame; the address has it four
- * times a second at most, which state.js sees to.
+ * The time that History shows, and playback. Listeners are notified for each frame; state.js updates the URL at most four
+ * times per second.
  *
  * @typedef {{atMs: number, isPlaying: boolean, speed: number, startMs: number, endMs: number}} Played
  */
 
 import { firstAbove } from "./course.js";
 
-/** How many times faster than life. */
+/** Speeds relative to real time. */
 export const SPEEDS = [1, 10, 60, 100, 300, 1_000];
 
 const USUAL_SPEED = 60;
 const TELL_MS = 500;
 
-/** A tab that nobody sees draws no frames; behind such a pause playing goes on where it was. */
+/** A hidden tab draws no frames; after such a pause, playback continues where it was. */
 const MOST_STEP_MS = 1_000;
 
 export class Playback {
@@ -28,7 +28,7 @@ export class Playback {
   #beforeMs = 0;
   #toldMs = 0;
 
-  /** @param {(atMs: number) => void} tell says it to the address: when it stands, and now and then while it plays */
+  /** @param {(atMs: number) => void} tell updates the URL: when playback stops, and periodically while it runs */
   constructor(tell) {
     this.#tell = tell;
   }
@@ -40,7 +40,7 @@ export class Playback {
   }
 
   /**
-   * Play these from now on.
+   * Set the range and records for playback.
    *
    * @param {{startMs: number, endMs: number, times: number[][]}} range
    * @param {number} atMs
@@ -59,7 +59,7 @@ export class Playback {
   }
 
   /**
-   * Go to the next record of any device, or the one before.
+   * Go to the next or previous record of any device.
    *
    * @param {1 | -1} by
    */
@@ -75,7 +75,7 @@ export class Playback {
     this.#change({ speed });
   }
 
-  /** Play, from the start if it is at the end; or stand still. */
+  /** Start playback, from the start of the range if it is at the end; or pause. */
   toggle() {
     if (this.now.isPlaying) {
       this.pause();

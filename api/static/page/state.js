@@ -1,17 +1,17 @@
 /**
- * What the page shows, and the address's fragment that says it: a link or a reload shows the same.
+ * State of the page, kept in the URL's fragment: a link or a reload shows the same.
  *
  * @typedef {object} Shown
  * @property {"fleet" | "history" | "box"} tab
- * @property {[longitude: number, latitude: number, zoom: number] | null} at what the map shows; null until it is moved
- * @property {string} device the device that is chosen; empty if none is
+ * @property {[longitude: number, latitude: number, zoom: number] | null} at the map's view; null until the user moves it
+ * @property {string} device the selected device; empty if none
  * @property {string} search the text that ids in the list contain
- * @property {"" | "moving" | "stopped" | "silent" | "offline"} only the state that the list and map are narrowed to
+ * @property {"" | "moving" | "stopped" | "silent" | "offline"} only the state by which the list and map are filtered
  * @property {"name" | "age" | "speed"} sort
- * @property {string[]} devices those whose history is shown
- * @property {string} start the first moment of that history, ISO 8601
+ * @property {string[]} devices the devices in History
+ * @property {string} start start of the range of History, ISO 8601
  * @property {string} end
- * @property {string} moment the one that playback stands at
+ * @property {string} moment the time of playback
  *
  * @typedef {(shown: Readonly<Shown>, changed: ReadonlySet<string>) => void} Listener
  */
@@ -20,7 +20,7 @@ const WRITE_MS = 250;
 
 const text = { read: (/** @type {string[]} */ [value]) => value ?? "", write: (/** @type {string} */ value) => (value ? [value] : []) };
 
-/** @param {string[]} values the first of them is what an empty fragment means */
+/** @param {string[]} values the first one is the default */
 const choice = (...values) => ({
   read: (/** @type {string[]} */ [value]) => (values.includes(value) ? value : values[0]),
   write: (/** @type {string} */ value) => (value === values[0] ? [] : [value]),
@@ -84,7 +84,7 @@ export class State {
   }
 
   /**
-   * Show something else. With `isStep` the browser's Back leads to what was shown before.
+   * Change the state. With `isStep`, the browser's Back returns to the previous state.
    *
    * @param {Partial<Shown>} changes
    */
@@ -94,11 +94,11 @@ export class State {
       history.pushState(null, "", write({ ...this.#shown, ...changes }));
     }
     this.#take({ ...this.#shown, ...changes });
-    this.#writing ||= setTimeout(() => this.#write(), WRITE_MS); // browsers allow few changes of the address a second
+    this.#writing ||= setTimeout(() => this.#write(), WRITE_MS); // browsers limit changes of the URL per second
   }
 
   /**
-   * Be told when one of these values changes; returns what ends that.
+   * Subscribe to changes of these values; returns a function that unsubscribes.
    *
    * @param {string[]} names
    * @param {Listener} listener
