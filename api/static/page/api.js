@@ -9,14 +9,14 @@
 
 const KEY = "whimbrel.key";
 
-/** An answer that took longer, or was read later, says nothing about the box's clock. */
+/** Maximum duration of a response from which the box's clock is computed. */
 const QUICK_MS = 1_000;
 
-/** What the box, or the way to it, answered instead of what was asked for; its message is a sentence for people. */
+/** An error response of the box, or a network error; its message is a sentence for users. */
 export class ApiError extends Error {
   /**
    * @param {string} message
-   * @param {number} status 0 if nobody answered
+   * @param {number} status 0 without a response
    * @param {string} type of the problem, as in docs/errors.md
    */
   constructor(message, status = 0, type = "") {
@@ -37,7 +37,7 @@ export class Api {
   #aheadMs = 0;
 
   /**
-   * @param {(why: string) => Promise<string>} askForKey asks whoever looks at the page
+   * @param {(why: string) => Promise<string>} askForKey asks the user for a key
    * @param {string} login address of the login page; empty: only keys count
    */
   constructor(askForKey, login = "") {
@@ -46,7 +46,7 @@ export class Api {
   }
 
   /**
-   * The person who signed in; null if nobody did, or a key is used.
+   * The signed-in user; null if there is none, or a key is used.
    *
    * @returns {Promise<{user: string, scopes: string[]} | null>}
    */
@@ -63,18 +63,18 @@ export class Api {
   async signOut() {
     const headers = { "X-CSRF-Token": this.#csrfToken };
     const response = await fetch("/logout", { method: "POST", headers, credentials: "same-origin" });
-    if (!response.ok && response.status !== 403) throw await problemOf(response); // 403: it has ended already
+    if (!response.ok && response.status !== 403) throw await problemOf(response); // 403: the session has already ended
     location.assign(this.#login);
   }
 
-  /** Open the login page, which leads back to what the page shows; the page is left. */
+  /** Leave for the login page, which returns to the current view after sign-in. */
   #openLogin() {
     const target = `${location.pathname}${location.hash}`;
     location.assign(`${this.#login}?next=${encodeURIComponent(target)}`);
     return new Promise(() => {});
   }
 
-  /** Whether this tab has a key. */
+  /** True if this tab has a key. */
   get hasKey() {
     return sessionStorage.getItem(KEY) !== null;
   }
@@ -84,13 +84,13 @@ export class Api {
     sessionStorage.removeItem(KEY);
   }
 
-  /** The time by the box's clock, in milliseconds since 1970: what ages are counted by. */
+  /** The time by the box's clock, in milliseconds since 1970; ages are computed from it. */
   now() {
     return Date.now() + this.#aheadMs;
   }
 
   /**
-   * What JSON the box answers. Raises `ApiError`; `AbortError` when `signal` says so.
+   * The JSON of a response. Throws `ApiError`, and `AbortError` when `signal` is aborted.
    *
    * @param {string} path
    * @param {Parameters} [parameters]
@@ -102,7 +102,7 @@ export class Api {
   }
 
   /**
-   * An answer of success, or of a status that is as good, its body not read yet. Raises as `json` does.
+   * A successful response, or one with a status in `alsoGood`, whose body is not read yet. Throws the errors of `json`.
    *
    * @param {string} path
    * @param {Parameters} [parameters]
@@ -121,7 +121,7 @@ export class Api {
   }
 
   /**
-   * Ask for a key, as the one that there is doesn't do. However many requests are refused at once, one question is asked.
+   * Ask for another key after a rejection. Concurrent rejected requests share one dialog.
    *
    * @param {ApiError} problem
    */
@@ -150,7 +150,7 @@ export class Api {
     }
   }
 
-  /** The header has whole seconds: less than 2 s of difference say nothing. */
+  /** Set the clock's offset. The header has whole seconds, so differences below 2 s are ignored. */
   #setClock(date) {
     const aheadMs = Date.parse(date ?? "") + 500 - Date.now();
     if (!Number.isNaN(aheadMs)) this.#aheadMs = Math.abs(aheadMs) < 2_000 ? 0 : aheadMs;
@@ -172,7 +172,7 @@ export function address(path, parameters = {}) {
   return query.size ? `${path}?${query}` : path;
 }
 
-/** The box's problem in a sentence. */
+/** The box's problem as a sentence. */
 async function problemOf(response) {
   try {
     const { title, detail, type } = await response.json();

@@ -1,5 +1,5 @@
 /**
- * Box: how the box itself is, and was in the last hour.
+ * Box: the state of the box now and in the last hour.
  *
  * @typedef {object} Box as GET /v1/box answers
  * @property {string} version
@@ -30,7 +30,7 @@ export function start({ state, api, tabs }) {
   let looking = 0;
   const isOpen = () => tabs.open === "box" && !document.hidden;
 
-  /** What nobody sees is not asked for; but whether the tab may be offered is. */
+  /** Request data only while the tab is visible; before that, only check whether the key may see it. */
   const look = () => {
     clearTimeout(looking);
     if (isOpen() || !isOffered) show();
@@ -67,9 +67,9 @@ async function readinessOf(api) {
   return response.json();
 }
 
-/** What the panel shows. */
+/** Contents of the panel. */
 class View {
-  #state = make("div", { className: "state", role: "status" }, make("p", { className: "soft" }, "Looking…"));
+  #state = make("div", { className: "state", role: "status" }, make("p", { className: "soft" }, "Loading…"));
   #about = make("p", { className: "soft" });
   #hour = new Hour();
   #bars = make("ul", { className: "bounds" });
@@ -85,7 +85,7 @@ class View {
         this.#bars,
         make("h2", {}, "The last hour"),
         this.#hour.element,
-        make("h2", {}, "What came, and who works"),
+        make("h2", {}, "Data and programs"),
         this.#tables,
       ),
     );
@@ -107,13 +107,13 @@ class View {
     this.#replace(this.#state, make("p", { className: "title" }, isReady ? "Ready" : "Not ready"), said.length ? make("ul", {}, ...said) : null);
   }
 
-  /** @param {string} sentence why nothing new is shown */
+  /** @param {string} sentence the reason why no new data is shown */
   fail(sentence) {
     this.#state.dataset.state = "bad";
     this.#replace(this.#state, make("p", { className: "title" }, sentence));
   }
 
-  /** Only what changes is told to who hears the page. */
+  /** Replace only changed elements, so that screen readers announce only changes. */
   #replace(parent, ...children) {
     const found = children.filter((child) => child !== null);
     if (parent.textContent !== found.map((child) => child.textContent).join("")) parent.replaceChildren(...found);

@@ -1,4 +1,4 @@
-/** The device that is chosen: its last record with all that it said, and its track of today on the map. */
+/** The selected device: all fields of its last record, and today's track on the map. */
 
 import { element, make } from "./dom.js";
 import { startTrack } from "./track.js";
@@ -34,7 +34,7 @@ class Panel {
   #history = make("button", { type: "button", className: "main" }, "Show its history");
   #centre = make("button", { type: "button", className: "quiet" }, "Show on map");
   #missing = make("p", { className: "soft", role: "status" });
-  /** The device that the box has said it does not know; empty if none. */
+  /** The device that does not exist according to the box; empty if none. */
   #unknown = "";
   #body = make("div", { className: "known" });
 
@@ -63,7 +63,7 @@ class Panel {
     );
   }
 
-  /** Show the device that the state names, or nothing. */
+  /** Show the selected device, or nothing. */
   open() {
     const id = this.#context.state.shown.device;
     this.#root.hidden = !id;
@@ -72,7 +72,7 @@ class Panel {
     this.#look(id);
   }
 
-  /** Ask the box for a device that the stream has not named: it may come later in the stream, or not exist. */
+  /** Request a device that was not in the stream yet: it may arrive later, or not exist. */
   async #look(id) {
     this.#unknown = "";
     if (!id || this.#context.fleet.devices.has(id)) return;
@@ -80,7 +80,7 @@ class Panel {
       const { records } = await this.#context.api.json("/v1/latest", { device_id: [id] });
       if (records.length) return;
     } catch (error) {
-      if (error.status !== 403) return; // the stream gets no answer either, and the banner says so
+      if (error.status !== 403) return; // the stream fails, too, and the banner reports it
     }
     if (id !== this.#context.state.shown.device) return;
     this.#unknown = id;
@@ -116,7 +116,7 @@ class Panel {
     this.drawAge();
   }
 
-  /** Ages grow, and states with them, though nothing is heard. */
+  /** Ages and states change with time, without a new record. */
   drawAge() {
     const device = this.#context.fleet.devices.get(this.#context.state.shown.device);
     if (device === undefined) return;
@@ -131,7 +131,7 @@ class Panel {
   }
 }
 
-/** What a record says beside its attributes, as pairs of words and text. */
+/** The fields of a record without its attributes, as pairs of label and text. */
 function told(record) {
   const { position } = record;
   const degrees = (value) => value.toFixed(5);
@@ -149,7 +149,7 @@ function told(record) {
   return pairs.filter((pair) => pair[1] !== null);
 }
 
-/** Attributes one below the other; those of an object have its name before theirs. */
+/** Flattened attributes; names within an object are prefixed with its name. */
 function flat(attributes, before = "") {
   return Object.entries(attributes).flatMap(([name, value]) => {
     const isObject = value !== null && typeof value === "object" && !Array.isArray(value);
@@ -158,7 +158,7 @@ function flat(attributes, before = "") {
   });
 }
 
-/** Write pairs into a list, touching only what changed: what is selected with the mouse stays so. */
+/** Write pairs into a list. Changes only modified elements, so that a text selection is kept. */
 function fill(list, pairs) {
   while (list.childElementCount > pairs.length) list.lastElementChild.remove();
   while (list.childElementCount < pairs.length) list.append(make("div", {}, make("dt"), make("dd")));

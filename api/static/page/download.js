@@ -18,7 +18,7 @@ const KEPT_MS = 60_000;
  * A button for each format.
  *
  * @param {import("./api.js").Api} api
- * @param {() => import("./api.js").Parameters} asked what is shown
+ * @param {() => import("./api.js").Parameters} asked parameters of the shown records
  */
 export function downloads(api, asked) {
   const said = make("p", { className: "soft", role: "status" });

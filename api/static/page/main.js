@@ -1,13 +1,13 @@
 /**
  * The page, wired from the bottom up.
  *
- * @typedef {object} Context what each part of the page is given
- * @property {import("./state.js").State} state what is shown
+ * @typedef {object} Context objects that each part of the page uses
+ * @property {import("./state.js").State} state the state of the page
  * @property {import("./api.js").Api} api requests
  * @property {import("./fleet.js").Fleet} fleet all devices, now
  * @property {import("./map.js").WorldMap} map the one map, which Fleet and History share
  * @property {import("./tabs.js").Tabs} tabs
- * @property {(sentence: string) => void} notice tells whoever looks, for some seconds
+ * @property {(sentence: string) => void} notice shows a message for some seconds
  */
 
 import { Api } from "./api.js";
@@ -32,7 +32,7 @@ const fleet = new Fleet(() => api.now());
 const map = new WorldMap(element("map"), state);
 const tabs = new Tabs(state);
 
-/** @type {Context} for whoever looks at the page from outside, too */
+/** @type {Context} exported for tests, too */
 export const context = { state, api, fleet, map, tabs, notice };
 
 for (const part of [list, points, device, history, box]) part.start(context);

@@ -1,4 +1,4 @@
-/** The one map, which Fleet and History share: MapLibre with the base map of base.js, and what it shows in the state. */
+/** The map that Fleet and History share: MapLibre with the base map of base.js; its view is in the state. */
 
 import { AttributionControl, Map as GlMap, NavigationControl, ScaleControl } from "../maplibre-gl/maplibre-gl.mjs";
 import { loadBase, paintBase, style } from "./base.js";
@@ -13,7 +13,7 @@ const FIT = { padding: 56, maxZoom: 14 };
 
 export class WorldMap {
   /**
-   * MapLibre's own map, behind `ready`: parts of the page add sources and layers to it, which stay.
+   * MapLibre's map object, available after `ready`; parts of the page add permanent sources and layers to it.
    *
    * @type {any}
    */
@@ -36,7 +36,7 @@ export class WorldMap {
     });
   }
 
-  /** Draw the map. Raises what MapLibre does where the browser can't. */
+  /** Draw the map. Throws MapLibre's error if the browser does not support it. */
   async start() {
     const { at } = this.#state.shown;
     const gl = new GlMap({
@@ -71,7 +71,7 @@ export class WorldMap {
   }
 
   /**
-   * Say in the map's place why there is none.
+   * Show the reason in place of the map if there is none.
    *
    * @param {string} sentence
    */
@@ -97,7 +97,7 @@ export class WorldMap {
    * Show all of these places at once.
    *
    * @param {Iterable<[longitude: number, latitude: number]>} places
-   * @param {{isTold?: boolean}} [how] whether the address then says so
+   * @param {{isTold?: boolean}} [how] `isTold`: write the view to the URL
    */
   async fit(places, { isTold = false } = {}) {
     const gl = await this.ready;

@@ -1,4 +1,4 @@
-/** Trips and stops of a range, as the box works them out: a list, and marks on the map. */
+/** Trips and stops of a range, computed by the box: a list, and marks on the map. */
 
 import { make } from "./dom.js";
 import { SERIES } from "./lines.js";
@@ -17,7 +17,7 @@ export class Moves {
   #said = make("p", { className: "soft", role: "status" });
   #choose;
 
-  /** @param {(move: Move | null) => void} choose one was chosen, or none is any more */
+  /** @param {(move: Move | null) => void} choose called when a move is selected, or none */
   constructor(choose) {
     this.#choose = choose;
   }
@@ -28,16 +28,16 @@ export class Moves {
   }
 
   /**
-   * Ask for those of a range, and list them.
+   * Request the trips and stops of a range, and list them.
    *
    * @param {import("./api.js").Api} api
-   * @param {import("./api.js").Parameters} range whose, from when, until when
+   * @param {import("./api.js").Parameters} range devices, start and end
    * @param {string[]} devices
    * @param {AbortSignal} signal
    */
   async load(api, { device_id, start, end }, devices, signal) {
     this.clear();
-    this.#said.textContent = "Working out trips and stops…";
+    this.#said.textContent = "Computing trips and stops…";
     try {
       const asked = { device_id, start, end, limit: MOST };
       const [trips, stops] = await Promise.all([
@@ -50,7 +50,7 @@ export class Moves {
       this.element.replaceChildren(...this.all.map((one) => this.#row(one, devices)));
     } catch (error) {
       if (error.name === "AbortError") throw error;
-      this.#said.textContent = `Trips and stops can't be shown. ${error.message}`;
+      this.#said.textContent = `Cannot show trips and stops. ${error.message}`;
     }
   }
 

@@ -1,4 +1,4 @@
-/** What History says in words: how far reading is, what is shown and what not, and what went wrong. */
+/** Messages of History: progress of reading, what is shown and what is omitted, and errors. */
 
 import { MOST_DEVICES } from "./choice.js";
 import { make } from "./dom.js";
@@ -13,13 +13,13 @@ export class Said {
   #show;
   #bar = make("progress", { max: 1, value: 0, "aria-label": "Records that are read" });
   #words = make("span");
-  #heard = make("p", { hidden: true }, "Something has arrived since. ");
-  /** When each device was heard last as reading began, by the box's clock. */
+  #heard = make("p", { hidden: true }, "New records have arrived. ");
+  /** The time when each device was last seen before reading began, by the box's clock. */
   #seenMs = new Map();
 
   /**
    * @param {object} act
-   * @param {() => void} act.again reads all anew
+   * @param {() => void} act.again reads all again
    * @param {(startMs: number, endMs: number) => void} act.show shows another range
    */
   constructor({ again, show }) {
@@ -28,12 +28,12 @@ export class Said {
     this.#heard.append(button("Load again", again));
   }
 
-  /** No device is chosen. */
+  /** Ask for a device if none is selected. */
   ask() {
     this.element.replaceChildren(paragraph("Add a device above, or choose one in the tab Fleet, to see where it was."));
   }
 
-  /** Nothing is shown, and another part of the page says why. */
+  /** Show nothing; another part of the page shows the reason. */
   clear() {
     this.element.replaceChildren();
   }
@@ -61,8 +61,8 @@ export class Said {
 
   /**
    * @param {import("./past.js").Past} past
-   * @param {Map<string, number>} newest of devices without records in this range, when their newest was measured, ms
-   * @param {number} wanted how many devices were asked for
+   * @param {Map<string, number>} newest for devices without records in this range, the time of their newest record, ms
+   * @param {number} wanted number of requested devices
    * @param {import("./fleet.js").Fleet} fleet
    */
   read(past, newest, wanted, fleet) {
@@ -72,7 +72,7 @@ export class Said {
     const late = past.courses.reduce((all, course) => all + course.late, 0);
     this.element.replaceChildren(
       ...(past.shown ? [paragraph(shown(past))] : []),
-      ...(past.isStopped ? [paragraph(`Stopped: what was before ${moment(past.endMs)} is shown, and downloaded.`)] : []),
+      ...(past.isStopped ? [paragraph(`Stopped: only records before ${moment(past.endMs)} are shown, and downloaded.`)] : []),
       ...(late ? [paragraph(`${late === past.shown ? "All" : count(late)} arrived more than 10 min after they were measured.`)] : []),
       ...(wanted > MOST_DEVICES ? [paragraph(`The first ${MOST_DEVICES} of ${wanted} devices are shown.`)] : []),
       ...without.map((course) => this.#nothingOf(course.id, newest.get(course.id), past)),
@@ -85,14 +85,14 @@ export class Said {
     this.element.replaceChildren(paragraph(error.message, "bad"), button("Try again", this.#again));
   }
 
-  /** Offer to load again if some of the devices that are shown were heard since. */
+  /** Offer to load again if a shown device has sent new records. */
   heard(past, changed, fleet) {
     const ids = past.courses.map(({ id }) => id).filter((id) => changed.has(id));
     this.#note(fleet, ids);
     if (ids.some((id) => fleet.devices.get(id)?.seenMs > this.#seenMs.get(id))) this.#heard.hidden = false;
   }
 
-  /** When they were heard last, of those of which that isn't known yet. */
+  /** Store the time when each device was last seen, if it is not known yet. */
   #note(fleet, ids) {
     for (const id of ids) {
       const seenMs = fleet.devices.get(id)?.seenMs;
@@ -101,9 +101,9 @@ export class Said {
   }
 
   #nothingOf(id, newestMs, { isStopped }) {
-    if (isStopped) return paragraph(`Of ${inSentence(id)} nothing was read yet.`);
-    if (newestMs === undefined) return paragraph(`The box knows no device ${inSentence(id)}.`);
-    const said = paragraph(`Of ${inSentence(id)} there are no records in this range. Its newest is of ${moment(newestMs)}. `);
+    if (isStopped) return paragraph(`No records of ${inSentence(id)} were read yet.`);
+    if (newestMs === undefined) return paragraph(`There is no device ${inSentence(id)}.`);
+    const said = paragraph(`There are no records of ${inSentence(id)} in this range. Its newest record is from ${moment(newestMs)}. `);
     said.append(button("Show that day", () => this.#show(midnight(newestMs), midnight(newestMs, 1))));
     return said;
   }

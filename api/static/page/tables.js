@@ -4,12 +4,12 @@ import { make } from "./dom.js";
 import { bytes, duration, whole } from "./units.js";
 
 /**
- * A table. Of a row the first cell is its head; numbers stand at the right.
+ * A table. The first cell of a row is its header; numbers are aligned right.
  *
  * @param {string} caption
  * @param {string[]} head
  * @param {Array<Array<string | Node>>} rows
- * @param {number} texts how many columns are texts
+ * @param {number} texts number of columns with text
  */
 function table(caption, head, rows, texts) {
   const cell = (name, value, at) => make(name, { className: at < texts ? null : "number", scope: name === "th" ? "row" : null }, value);
@@ -26,7 +26,7 @@ const nothing = (title, words) => make("div", {}, make("h3", {}, title), make("p
 
 /** @param {import("./box.js").Box} box */
 export function decoders({ decoders: found }) {
-  if (!found.length) return nothing("Records by decoder", "Nothing has come since the programs began.");
+  if (!found.length) return nothing("Records by decoder", "No data since the programs started.");
   const count = (value) => make("span", { className: value ? "some" : null }, whole(value));
   const rows = found.map((one) => [
     one.protocol,
@@ -43,7 +43,7 @@ export function decoders({ decoders: found }) {
 export function refusals({ refused }) {
   if (refused === null) return nothing("Refused", "Not known: Redis does not answer.");
   const found = Object.entries(refused).sort(([, a], [, b]) => b - a);
-  if (!found.length) return nothing("Refused", "Nothing was ever refused.");
+  if (!found.length) return nothing("Refused", "Nothing was refused yet.");
   return table("Refused, since the box was set up", ["Reason", "Times"], found.map(([reason, times]) => [reason, whole(times)]), 1);
 }
 
@@ -61,7 +61,7 @@ export function programs({ programs: found }) {
 /** @param {import("./box.js").Box} box */
 export function quarantine({ quarantine: found }) {
   if (found === null) return nothing("Quarantine", "Not known: Redis does not answer.");
-  if (!found.quarantined) return nothing("Quarantine", "Empty: whatever came could be saved.");
+  if (!found.quarantined) return nothing("Quarantine", "Empty: all data could be saved.");
   const { quarantined, replayed, dropped, size_bytes: size } = found;
   const words = `${whole(quarantined)} could not be saved; ${whole(replayed)} of them were tried again, ${whole(dropped)} dropped. ${bytes(size)} are there: whimbrel quarantine list.`;
   return nothing("Quarantine", words);

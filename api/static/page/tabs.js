@@ -1,5 +1,5 @@
 /**
- * The tabs. One appears when its part of the page calls `show`, and goes when the key that is used may not see it.
+ * The tabs. A tab appears when its part of the page calls `show`, and disappears if the key may not see it.
  *
  * @typedef {"fleet" | "history" | "box"} Tab
  */
@@ -58,7 +58,7 @@ export class Tabs {
   }
 
   /**
-   * Take a tab away because the box refused what it shows; say why to who wanted to see it.
+   * Remove a tab because the box rejected its request; show the reason if the tab was open.
    *
    * @param {Tab} name
    * @param {string} sentence

@@ -54,7 +54,7 @@ export async function startTrack({ state, api, fleet, map, notice, tabs }) {
       stops = records.filter((record) => record.latitude !== null && record.longitude !== null).map(stop);
       draw();
     } catch (error) {
-      if (error.name !== "AbortError") notice(`The track of today can't be shown. ${error.message}`);
+      if (error.name !== "AbortError") notice(`Cannot show today's track. ${error.message}`);
     }
   };
   const show = () => gl.setLayoutProperty(SOURCE, "visibility", tabs.open === "fleet" ? "visible" : "none");

@@ -1,9 +1,9 @@
-/** The person who signed in, and signing out. */
+/** The signed-in user, and signing out. */
 
 import { element } from "./dom.js";
 
 /**
- * The address of the login page; empty where nobody can sign in, and where the login page sent somebody who has a key.
+ * The URL of the login page; empty if sign-in is off, or if the user chose on the login page to use a key.
  *
  * @returns {string}
  */
@@ -14,12 +14,12 @@ export function loginPage() {
 }
 
 /**
- * Show who is signed in, if anybody is.
+ * Show the signed-in user, if any.
  *
  * @param {import("./main.js").Context} context
  */
 export async function showWho({ api, notice }) {
-  const found = await api.whoIsThere().catch(() => null); // the box does not answer: other parts say so
+  const found = await api.whoIsThere().catch(() => null); // the box does not respond: other parts report it
   if (found === null) return;
   element("who").hidden = false;
   element("who-name").textContent = found.user;

@@ -98,7 +98,7 @@ def test_it_shows_the_hour_and_what_is_near_its_limit(
     assert "near: 90 %" in text
     assert "36 of 40; further ones are refused" in text
     assert "invalid-json" in text
-    assert "Empty: whatever came could be saved." in text
+    assert "Empty: all data could be saved." in text
     near = "document.querySelector('.bounds [data-state=near] .filled').getBoundingClientRect()"
     assert browser.run(f"{near}.width / document.querySelector('.bounds .meter').clientWidth") == pytest.approx(
         0.9, 0.02

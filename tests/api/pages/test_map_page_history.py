@@ -375,7 +375,7 @@ def test_reading_can_be_stopped_and_what_is_shown_is_whole_until_there(box: Box,
     show(browser, box, "fast", end="2026-01-26T20:00:00Z")
     browser.wait_for("document.querySelector('progress')?.value > 0", LOADED_S)
     press_button(browser, "Stop")
-    wait_for_words(browser, "Stopped: what was before")
+    wait_for_words(browser, "Stopped: only records before")
     shown, asked = ask(browser, "[view.past.shown, view.past.asked]")
     assert 0 < shown < 72_000
     assert box.get("/v1/summary", ("device_id", "fast"), ("end", asked["end"])).json()["summaries"][0]["count"] == shown
@@ -397,8 +397,8 @@ def test_what_arrives_late_is_told_of_and_loaded_again(box: Box, browser: Browse
 
 def test_nothing_to_show_is_said_in_words(box: Box, browser: Browser) -> None:
     show(browser, box, "van", "ghost", start="2026-01-25T00:00:00Z", end="2026-01-26T00:00:00Z")
-    wait_for_words(browser, "Of van there are no records in this range. Its newest is of 26 Jan 2026")
-    assert "The box knows no device ghost." in said(browser)
+    wait_for_words(browser, "There are no records of van in this range. Its newest record is from 26 Jan 2026")
+    assert "There is no device ghost." in said(browser)
     press_button(browser, "Show that day")
     wait_for_words(browser, "43 records.")
     show(browser, box)
