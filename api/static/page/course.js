@@ -13,6 +13,9 @@
 export const MAX_GAP_MS = 600_000;
 export const REST_M = 200;
 
+/** Default of /v1/records: no device moves faster between two positions. */
+const MAX_JUMP_KMH = 1_200;
+
 /** Maximum number of attributes that can be drawn. */
 const MOST_ATTRIBUTES = 100;
 
@@ -158,7 +161,15 @@ export class Course {
    * @param {number} place which of `placed`
    */
   isGap(place) {
-    return place > 0 && this.#isSilent(this.placed[place - 1], this.placed[place]);
+    if (place <= 0) return false;
+    const [before, after] = [this.placed[place - 1], this.placed[place]];
+    return this.#isSilent(before, after) || this.#isJump(before, after);
+  }
+
+  /** The device cannot have gone from one to the other; a shorter time counts as a second, as in /v1/records. */
+  #isJump(before, after) {
+    const seconds = Math.max((this.times[after] - this.times[before]) / 1_000, 1);
+    return this.#metres(before, after) * 3.6 > MAX_JUMP_KMH * seconds;
   }
 
   /**

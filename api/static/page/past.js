@@ -9,6 +9,7 @@
  * @property {string} every interval with one record each; empty if all are shown
  * @property {number} total number of records in the range
  * @property {number} shown number of shown records
+ * @property {number} implausible number of positions that are not shown
  * @property {boolean} isStopped
  *
  * @typedef {object} Reading
@@ -43,19 +44,20 @@ export async function read(api, { devices, startMs, endMs }, { signal, stop, pro
   const [every, everyS] = total > MOST_RECORDS ? stretch(summaries) : ["", 0];
   const asked = { ...range, every: every || null };
   const courses = new Map(devices.map((id) => [id, new Course(id, everyS * 1_000)]));
-  let [shown, cursor, last] = [0, "", ""];
+  let [shown, implausible, cursor, last] = [0, 0, "", ""];
   const expected = every ? sum(summaries.map((one) => stays(one, everyS))) : total;
   progress(0, expected);
   do {
-    if (stop.aborted) return cutAt(last, { courses: [...courses.values()], asked, startMs, endMs, every, total, shown, isStopped: true });
-    const page = await api.json("/v1/records", { ...asked, limit: PAGE, cursor: cursor || null }, { signal });
+    if (stop.aborted) return cutAt(last, { courses: [...courses.values()], asked, startMs, endMs, every, total, shown, implausible, isStopped: true });
+    const page = await api.json("/v1/records", { ...asked, plausible: "true", limit: PAGE, cursor: cursor || null }, { signal });
     for (const record of page.records) courses.get(record.device_id)?.add(record);
     shown += page.records.length;
+    implausible += page.implausible;
     last = page.records.at(-1)?.timestamp ?? last;
     cursor = page.next_cursor;
     progress(shown, Math.max(expected, shown));
   } while (cursor);
-  return { courses: [...courses.values()], asked, startMs, endMs, every, total, shown, isStopped: false };
+  return { courses: [...courses.values()], asked, startMs, endMs, every, total, shown, implausible, isStopped: false };
 }
 
 /** The records before the time of the last one, of which some may not be read yet. */

@@ -74,6 +74,7 @@ export class Said {
       ...(past.shown ? [paragraph(shown(past))] : []),
       ...(past.isStopped ? [paragraph(`Stopped: only records before ${moment(past.endMs)} are shown, and downloaded.`)] : []),
       ...(late ? [paragraph(`${late === past.shown ? "All" : count(late)} arrived more than 10 min after they were measured.`)] : []),
+      ...(past.implausible ? [paragraph(notDrawn(past.implausible))] : []),
       ...(wanted > MOST_DEVICES ? [paragraph(`The first ${MOST_DEVICES} of ${wanted} devices are shown.`)] : []),
       ...without.map((course) => this.#nothingOf(course.id, newest.get(course.id), past)),
       this.#heard,
@@ -114,6 +115,11 @@ function shown({ total, shown, every, courses }) {
   const whose = devices === 1 ? "" : ` of ${devices} devices`;
   if (!every) return `${count(shown)} ${shown === 1 ? "record" : "records"}${whose}.`;
   return `${count(shown)} of ${count(total)} records${whose}: the first of each device in each ${every}. A shorter range shows all.`;
+}
+
+function notDrawn(implausible) {
+  const positions = implausible === 1 ? "implausible position is" : "implausible positions are";
+  return `${count(implausible)} ${positions} not drawn: jumps, bad accuracy, or 0/0. Downloads as CSV and Parquet have all.`;
 }
 
 const paragraph = (text, className = "") => make("p", { className }, text);

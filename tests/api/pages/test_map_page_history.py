@@ -52,6 +52,15 @@ def van() -> list[Sent]:
     return [*drive, *again, *(told(minute, -2.3, 0.0) for minute in range(100, 111))]
 
 
+def carried() -> list[Sent]:
+    """A device with one position far off, which is then carried 1,100 km away within a minute."""
+    places = [(53.4, -3.0)] * 10 + [(53.4, 20.0)] + [(53.4, -3.0)] * 9 + [(43.4, -3.0)] * 10
+    return [
+        Sent("carried", record((DAY_MS + n * MINUTE_MS) * 1_000, latitude=place[0] + n * 1e-4, longitude=place[1]))
+        for n, place in enumerate(places)
+    ]
+
+
 def buses() -> list[Sent]:
     """Those of Liverpool, which tell no speed."""
     with (PROJECT / "tests" / "data" / "liverpool_bus_route14.csv").open(encoding="utf-8") as file:
@@ -79,7 +88,7 @@ ONCE = [
 ]
 """Devices of one record each."""
 
-SENT = [*van(), *buses(), *ONCE, Sent(BAD, record((DAY_MS + 9 * 60 * MINUTE_MS) * 1_000))]
+SENT = [*van(), *carried(), *buses(), *ONCE, Sent(BAD, record((DAY_MS + 9 * 60 * MINUTE_MS) * 1_000))]
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +191,20 @@ def test_what_is_drawn_is_what_was_sent_and_a_gap_stays_one(box: Box, browser: B
     assert said(browser).startswith("43 records.")
     assert browser.hosts() == {f"127.0.0.1:{box.port}"}
     assert browser.complaints() == []
+
+
+def test_an_implausible_position_is_not_drawn_and_a_jump_is_a_gap(box: Box, browser: Browser) -> None:
+    show(browser, box, "carried")
+    wait_for_words(browser, "1 implausible position is not drawn: jumps, bad accuracy, or 0/0.")
+    assert said(browser).startswith("30 records.")
+    browser.wait_for(
+        f"(async () => {{ {MODULES} return Boolean(context.map.gl?.getSource('past-signs')); }})()", LOADED_S
+    )
+    drawn, sent = features(browser, "past"), places(carried())
+    ways = [one["geometry"]["coordinates"] for one in drawn if one["properties"]["kind"] == "way"]
+    assert [place for way in ways for place in way] == [*sent[:10], *sent[11:]]
+    gaps = [one["geometry"]["coordinates"] for one in drawn if one["properties"]["kind"] == "gap"]
+    assert gaps == [[sent[19], sent[20]]]
 
 
 RENDERED = "context.map.gl.queryRenderedFeatures({layers: ['past-ways']}).length > 0"
