@@ -303,6 +303,7 @@ class History:
         refuse_unknown(request, names(RECORDS.parameters))
         kind = chosen(request, FORMATS)
         limits = limits_of_records(request, kind.is_map)
+        written = segmented(request, kind, limits)
         where, devices = area(request), key_devices.devices(request)
         question = Question(
             Wanted(devices.named, *params.span(request), where.sql if where else "", devices.prefix),
@@ -315,7 +316,6 @@ class History:
         if kind is FORMATS["json"]:
             data = await self._queries.run(lambda connection: body(self._shown(connection, question)))
             return Response(data, headers=VARY, media_type="application/json")
-        written = segmented(request, kind, limits)
         data, shown = await self._queries.run(lambda connection: self._written(connection, question, written))
         return page_response.answer(request, kind, data, shown.end, shown.headers)
 

@@ -116,7 +116,7 @@ def test_a_key_can_be_used_instead(box: Box, browser: Browser) -> None:
 def test_people_can_use_it(browser: Browser, width_px: int, height_px: int, scheme: str) -> None:
     browser.look_at(width_px, height_px, scheme)
     assert browser.run("document.documentElement.scrollWidth <= innerWidth")
-    assert browser.run("document.activeElement.id") == "name"
+    browser.wait_for("document.activeElement.id === 'name'")
     assert faults(browser) == []
     sign_in(browser, "ada@example.com")
     browser.wait_for(f"{shows('#link-state', 'Live')} && !document.querySelector('#who').hidden")

@@ -202,8 +202,11 @@ def test_a_device_s_segments_end_at_gaps_whatever_else_is_in_the_file(box: Box, 
 
 
 @pytest.mark.parametrize("gap", ["-1", "x", "2678401"])
-def test_a_gap_that_is_refused(box: Box, gap: str) -> None:
-    assert_problem(box.get("/v1/export", ("format", "gpx"), ("max_gap_s", gap)), 400, "invalid-parameter")
+@pytest.mark.parametrize(
+    ("path", "kind"), [("/v1/export", "gpx"), ("/v1/export", "ndjson"), ("/v1/records", "gpx"), ("/v1/records", "json")]
+)
+def test_a_gap_that_is_refused(box: Box, path: str, kind: str, gap: str) -> None:
+    assert_problem(box.get(path, ("format", kind), ("max_gap_s", gap)), 400, "invalid-parameter")
 
 
 @needs_third_party
