@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import statistics
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,6 +60,12 @@ class Cost(NamedTuple):
     def results(self, name: str, unit: str = "µs a record") -> list[Result]:
         """A line a program."""
         return [Result(f"{name}_{one}", us, unit) for one, us in self.by_program.items()]
+
+
+def median(costs: Iterable[Cost]) -> Cost:
+    """The median of several measurements, program by program."""
+    values = [cost.by_program for cost in costs]
+    return Cost({name: statistics.median(value[name] for value in values) for name in PROGRAMS})
 
 
 class Meter:

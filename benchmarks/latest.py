@@ -2,7 +2,8 @@
 
     python -m benchmarks.latest [--quick] [--json FILE]
 
-Idle: one keep-alive connection, one question after the other; and 16 connections for the most questions a second. Busy:
+Idle: one keep-alive connection, one question after the other, in turns with the same from a client that accepts
+compressed answers (`latest_gzip`); and 16 connections for the most questions a second. Busy:
 1,000 questions a second over 4 connections, each timed from when it was due, while 20,000 records a second arrive in
 frames of 1,000 and one question a second asks for the whole fleet: the last hour of each device where there is
 `/v1/summary`, else a page of 5,000 records.
@@ -20,10 +21,10 @@ from typing import NamedTuple
 
 from benchmarks import answers, messages, report
 from benchmarks.boxes import box
-from benchmarks.cpu import Meter
+from benchmarks.cpu import Cost, Meter, median
 from benchmarks.messages import A_MESSAGE
 from benchmarks.report import Result
-from benchmarks.sending import Connection, Load, send
+from benchmarks.sending import Connection, Load, Message, send
 from telemetry.config.loader import load
 from telemetry.hot_store.client import connect
 from telemetry.hot_store.keys import Keys
@@ -31,6 +32,7 @@ from tests.box import Box
 
 DEVICE = "sim-000007"
 QUESTION = messages.get(f"/v1/devices/{DEVICE}/latest")
+QUESTION_GZIP = QUESTION._replace(data=QUESTION.data.replace(b"\r\n\r\n", b"\r\nAccept-Encoding: gzip, zstd\r\n\r\n"))
 IDLE_MS, IDLE_P99_MS, BUSY_MS, BUSY_P99_MS = 0.2, 1.0, 0.5, 2.0
 MANY_CONNECTIONS, BUSY_CONNECTIONS = 16, 4
 QUESTIONS_PER_S, RECORDS_PER_S = 1_000, 20_000
@@ -50,11 +52,18 @@ class Size(NamedTuple):
 QUICK = Size(1_000, 3, 3.0)
 
 
-def ask(box: Box, connections: int, questions: int) -> Load:
+def ask(box: Box, connections: int, questions: int, question: Message = QUESTION) -> Load:
     """One question after the other over each connection."""
     address = "127.0.0.1", box.api_port
     share = questions // connections
-    return send([Connection(address, repeat(QUESTION, share), answers.Http()) for _ in range(connections)])
+    return send([Connection(address, repeat(question, share), answers.Http()) for _ in range(connections)])
+
+
+def metered(box: Box, questions: int, question: Message) -> tuple[Load, Cost]:
+    """These questions over one connection, and what each costs."""
+    meter = Meter(box)
+    load = ask(box, 1, questions, question)
+    return load, meter.cost(questions)
 
 
 def redis_ms(box: Box, questions: int) -> float:
@@ -87,17 +96,18 @@ def _intake(box: Box, bodies: list[bytes], sender: str, frames: int | None = Non
 def idle(box: Box, size: Size) -> Iterator[Result]:
     """Nothing else goes on; the API and bare Redis take turns."""
     ask(box, 1, size.questions // 10)
-    loads, bare_ms, meter, asked = [], [], Meter(box), 0
+    loads, gzip_loads = [], []
     for _ in range(size.rounds):
-        loads.append(ask(box, 1, size.questions))
-        asked += size.questions
-    cost = meter.cost(asked)
+        loads.append(metered(box, size.questions, QUESTION))
+        gzip_loads.append(metered(box, size.questions, QUESTION_GZIP))
     bare_ms = [redis_ms(box, size.questions) for _ in range(size.rounds)]
     many = [ask(box, MANY_CONNECTIONS, size.questions) for _ in range(size.rounds)]
-    yield Result("latest_idle", statistics.median(load.ms(0.5) for load in loads), "ms", IDLE_MS)
-    yield Result("latest_idle_p99", statistics.median(load.ms(0.99) for load in loads), "ms", IDLE_P99_MS)
+    yield Result("latest_idle", statistics.median(load.ms(0.5) for load, _ in loads), "ms", IDLE_MS)
+    yield Result("latest_idle_p99", statistics.median(load.ms(0.99) for load, _ in loads), "ms", IDLE_P99_MS)
     yield Result("latest_idle_bare_redis", statistics.median(bare_ms), "ms")
-    yield from cost.results("latest_idle", "µs a question")
+    yield from median(cost for _, cost in loads).results("latest_idle", "µs a question")
+    yield Result("latest_gzip", statistics.median(load.ms(0.5) for load, _ in gzip_loads), "ms")
+    yield from median(cost for _, cost in gzip_loads).results("latest_gzip", "µs a question")
     yield Result("latest_rate", statistics.median(load.per_s for load in many), "questions/s")
 
 
